@@ -1,0 +1,314 @@
+"""Events a node is driven by, the effects it answers with, and the records it leaves.
+
+``NodeState.handle(event, now)`` takes one event and returns effects for the driver to carry out.
+Instants are microseconds since the start of the episode on the node's own clock. Everything here is
+immutable. Tuples with names are used instead of frozen dataclasses because the simulator makes
+dozens of them per task and they are several times cheaper to create.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple, TypeAlias
+
+from testbed.model.decision import Answer, Observation
+from testbed.model.task import Outcome, Task
+from testbed.model.units import Micros
+
+# --- events -------------------------------------------------------------------------------------
+
+
+class TaskArrived(NamedTuple):
+    """A task was generated at this node."""
+
+    task: Task
+
+
+class SlotIdle(NamedTuple):
+    """A slot began without a task for this node; recorded so that logs hold every slot."""
+
+    episode: int
+    slot: int
+
+
+class PeersAnswered(NamedTuple):
+    """Answers to the current ``AskPeers`` of a task, in order of arrival."""
+
+    task_id: int
+    round: int
+    answers: tuple[Answer, ...]
+
+
+class PeersSilent(NamedTuple):
+    """These peers will not answer (unreachable), or the time to answer is over (all the rest)."""
+
+    task_id: int
+    round: int
+    peers: tuple[int, ...] | None = None
+
+
+class TransferAnnounced(NamedTuple):
+    """A peer began to send a task to this node."""
+
+    task: Task
+    sender: int
+
+
+class TransferWithdrawn(NamedTuple):
+    """An announced task will not come: it failed or was dropped on its way."""
+
+    task_id: int
+    sender: int
+
+
+class TransferArrived(NamedTuple):
+    """The last byte of a task is here; from now on this node holds the task.
+
+    ``elapsed`` is the time since the task was generated, measured by its origin up to hand-over.
+    ``seq`` is the number of records its origin made of it.
+    """
+
+    task: Task
+    sender: int
+    elapsed: Micros
+    seq: int
+
+
+class TransmissionEnded(NamedTuple):
+    """The transmission on the link to ``peer`` is over: complete, or failed at the drawn time."""
+
+    peer: int
+    task_id: int
+    failed: bool = False
+
+
+class TransmissionBroken(NamedTuple):
+    """The peer or the connection died; an infrastructure failure, never a simulated one.
+
+    ``handed_over`` is True when the peer may have taken the task over before it died.
+    """
+
+    peer: int
+    task_id: int
+    handed_over: bool = False
+
+
+class ExecutionEnded(NamedTuple):
+    """The running task is over: complete, or failed at the drawn time."""
+
+    task_id: int
+    failed: bool = False
+
+
+class ExecutionBroken(NamedTuple):
+    """The application raised or died; an infrastructure failure, never a simulated one."""
+
+    task_id: int
+
+
+class DecisionBroken(NamedTuple):
+    """The scheduler raised for this task; a defect of the scheduler, never a simulated outcome."""
+
+    task_id: int
+
+
+class DeadlinePassed(NamedTuple):
+    """The deadline timer of a task rang."""
+
+    task_id: int
+
+
+Event: TypeAlias = (
+    TaskArrived
+    | SlotIdle
+    | PeersAnswered
+    | PeersSilent
+    | TransferAnnounced
+    | TransferWithdrawn
+    | TransferArrived
+    | TransmissionEnded
+    | TransmissionBroken
+    | ExecutionEnded
+    | ExecutionBroken
+    | DecisionBroken
+    | DeadlinePassed
+)
+
+# --- effects ------------------------------------------------------------------------------------
+
+
+class AskPeers(NamedTuple):
+    """Send a probe to each of ``peers``; answer with ``PeersAnswered``/``PeersSilent``.
+
+    The driver must end every question: after ``Rules.probe_timeout`` at the latest, with
+    ``PeersSilent(peers=None)``. Answers for a round that is over are ignored by the node.
+    """
+
+    task_id: int
+    round: int
+    peers: tuple[int, ...]
+    bits_only: bool
+
+
+class SetDeadline(NamedTuple):
+    """Deliver ``DeadlinePassed`` at ``at``. Never cancelled: a stale ring is ignored."""
+
+    at: Micros
+    task_id: int
+
+
+class StartTransmission(NamedTuple):
+    """Send the task's bytes to ``peer`` for ``duration``; answer with ``TransmissionEnded``.
+
+    ``fails_after`` is the drawn instant of failure counted from now, None if it does not fail: then
+    stop there and say so with ``failed=True``. The transmission began at ``started``.
+    """
+
+    peer: int
+    task: Task
+    started: Micros
+    duration: Micros
+    fails_after: Micros | None
+
+
+class AnnounceTransfer(NamedTuple):
+    """Tell ``peer`` that ``task`` is on its way (control message)."""
+
+    peer: int
+    task: Task
+
+
+class WithdrawTransfer(NamedTuple):
+    """Stop sending the task, if it is still being sent, and tell ``peer`` that it will not come."""
+
+    peer: int
+    task_id: int
+
+
+class HandOver(NamedTuple):
+    """Deliver ``TransferArrived`` to ``peer``; the bytes are there, the peer holds the task now."""
+
+    peer: int
+    task: Task
+    elapsed: Micros
+    seq: int
+
+
+class StartExecution(NamedTuple):
+    """Execute the task for ``duration``; answer with ``ExecutionEnded``. As StartTransmission."""
+
+    task: Task
+    started: Micros
+    duration: Micros
+    fails_after: Micros | None
+
+
+class StopExecution(NamedTuple):
+    """Stop executing the task: its deadline passed."""
+
+    task_id: int
+
+
+# --- records (what is logged) -------------------------------------------------------------------
+
+
+class RecordKind(StrEnum):
+    """What happened to a task; the story of a task is its records in order of ``seq``."""
+
+    GENERATED = "generated"
+    DECIDED = "decided"
+    TRANSMISSION_STARTED = "transmission_started"
+    SENT = "sent"
+    RECEIVED = "received"
+    ADMITTED = "admitted"
+    EXECUTION_STARTED = "execution_started"
+    ENDED = "ended"
+
+
+class Record(NamedTuple):
+    """One step in the life of a task, appended to the log and never changed.
+
+    ``at`` is the node's model clock; ``clock`` is what its real clock said when the driver wrote
+    the record (equal to ``at`` in the simulator; the driver sets it). ``seq`` numbers the
+    records of a task across the nodes that held it. ``data`` by kind (durations in microseconds):
+
+    * decided: ``destination``
+    * transmission_started: ``peer``, ``nominal``
+    * sent: ``peer``
+    * received: ``sender``, ``elapsed`` (since generated, at hand-over)
+    * admitted: no data; the task entered the execution queue
+    * execution_started: ``nominal``
+    * ended: ``outcome``, ``elapsed`` (since generated), ``stage`` (where it was: deciding, sending,
+      transmission, receiving, waiting, execution)
+    """
+
+    kind: RecordKind
+    task: Task
+    seq: int
+    node: int
+    at: Micros
+    clock: Micros
+    data: Mapping[str, int | str]
+
+
+class DecisionRecord(NamedTuple):
+    """A decision with everything it was made from; ``task_id`` None for a slot without a task.
+
+    ``destination`` is None if nothing was decided: no task, or it ended before the decision.
+    """
+
+    task_id: int | None
+    node: int
+    episode: int
+    slot: int
+    at: Micros
+    scheduler: str
+    observation: Observation
+    destination: int | None
+    probabilities: tuple[float, ...] | None
+    mask: tuple[bool, ...] | None
+
+
+Effect: TypeAlias = (
+    AskPeers
+    | SetDeadline
+    | StartTransmission
+    | AnnounceTransfer
+    | WithdrawTransfer
+    | HandOver
+    | StartExecution
+    | StopExecution
+    | Record
+    | DecisionRecord
+)
+
+__all__ = [
+    "AnnounceTransfer",
+    "AskPeers",
+    "DeadlinePassed",
+    "DecisionBroken",
+    "DecisionRecord",
+    "Effect",
+    "Event",
+    "ExecutionBroken",
+    "ExecutionEnded",
+    "HandOver",
+    "Outcome",
+    "PeersAnswered",
+    "PeersSilent",
+    "Record",
+    "RecordKind",
+    "SetDeadline",
+    "SlotIdle",
+    "StartExecution",
+    "StartTransmission",
+    "StopExecution",
+    "TaskArrived",
+    "TransferAnnounced",
+    "TransferArrived",
+    "TransferWithdrawn",
+    "TransmissionBroken",
+    "TransmissionEnded",
+    "WithdrawTransfer",
+]

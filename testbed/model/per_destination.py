@@ -1,0 +1,176 @@
+"""The encoder ``per-destination-v1``: one row of features for every node a task could go to.
+
+A network that scores rows fits any number of nodes, and rows without units fit any scenario: times
+are divided by the deadline, amounts by the scenario's maxima. Everything in a row is known to the
+node that decides: static facts, its own state, and the overload bits of the peers it asked. The
+compiled engine computes the same rows (``testbed.sim.features``). docs/per-destination.md says what
+each column means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from testbed.model.decision import Observation
+from testbed.model.distributions import Choice, Constant, Distribution
+from testbed.model.task import Task
+from testbed.model.topology import OverloadMeasure, Rules, Topology
+from testbed.model.units import SECOND
+from testbed.model.workload import Workload
+
+NAME: Final = "per-destination-v1"
+
+COLUMNS: Final = (
+    "own",
+    "size",
+    "cycles",
+    "transmission",
+    "send_backlog",
+    "execution",
+    "slack",
+    "exposure",
+    "failure_rate",
+    "capacity",
+    "own_backlog",
+    "own_capacity",
+    "own_failure_rate",
+    "own_arrival",
+    "overloaded",
+    "overloaded_share",
+    "in_time",
+    "unmasked",
+    "overloaded_trend",
+    "own_load",
+    "mean_execution",
+    "overload_limit",
+)
+"""What the columns of a row are, in order."""
+
+TREND_DECAY: Final = 0.9
+"""What is left after one slot of an earlier value of the overloaded share's moving average."""
+
+
+class PerDestinationEncoder:
+    """Turns observations of one node into rows; keeps the moving average of one episode."""
+
+    name: Final = NAME
+
+    def __init__(self, node: int, topology: Topology, rules: Rules, workload: Workload) -> None:
+        capacity = topology.capacity_hz
+        self._node = node
+        self._topology = topology
+        self._max_size = workload.size_bytes.maximum
+        self._max_cycles = 8.0 * workload.size_bytes.maximum * workload.complexity.maximum
+        self._share = [hz / sum(capacity) for hz in capacity]
+        mean_cycles = 8.0 * mean(workload.size_bytes) * mean(workload.complexity)
+        self._mean_execution = [mean_cycles / hz for hz in capacity]
+        self._overload = overload = rules.overload
+        by_backlog = overload.measure is OverloadMeasure.BACKLOG
+        self._limit = [
+            limit / SECOND if by_backlog else limit * execution
+            for limit, execution in zip(
+                map(overload.limit_for, topology.cores), self._mean_execution, strict=True
+            )
+        ]
+        arrival = topology.arrival_probability[node]
+        load = arrival * self._mean_execution[node] / (workload.slot / SECOND)
+        self._own_load = load / (1.0 + load)
+        self._arrival = arrival
+        self._relative_capacity = [hz / max(capacity) for hz in capacity]
+        self._trend = 0.0
+        self._trend_slot = -1
+        self._episode = -1
+
+    def rows(
+        self, observation: Observation, task: Task, mask: Sequence[bool]
+    ) -> list[tuple[float, ...]]:
+        """The rows [N, len(COLUMNS)] for ``task`` under ``mask`` [N] (True: not overloaded).
+
+        Call once per decision, in the order of the decisions: each call moves the average. The
+        own entry of ``mask`` is True, because the own node is always allowed; whether it is
+        overloaded all the same is read from the observation.
+        """
+        topology, node = self._topology, self._node
+        deadline = task.deadline / SECOND
+        backlog = observation.backlog / SECOND
+        bits = [0.0 if free else 1.0 for free in mask]
+        unmasked = len(bits) - sum(bits)
+        if self._overload.holds(
+            cores=topology.cores[node],
+            queue_length=observation.queue_length,
+            backlog=observation.backlog,
+        ):
+            bits[node] = 1.0
+        share = 0.0
+        for bit, part in zip(bits, self._share, strict=True):
+            share += bit * part
+        trend = self._moved(observation.episode, task.slot, share)
+        size = task.size_bytes / self._max_size
+        cycles = task.cycles / self._max_cycles
+        own_backlog = min(backlog / deadline, 1.5)
+        own_failure = min(2.5 * topology.execution_failure_rate[node] * deadline, 4.0)
+        own_capacity = self._relative_capacity[node]
+        free_share = math.log(unmasked + 1.0) / 3.0
+        rates, link_failures = topology.link_rate[node], topology.link_failure_rate[node]
+        rows: list[tuple[float, ...]] = []
+        for j, hz in enumerate(topology.capacity_hz):
+            failure = topology.execution_failure_rate[j]
+            execution = task.cycles / hz
+            if j == node:
+                wait, transmission, sending = backlog, 0.0, 0.0
+                exposure = failure * min(execution, deadline)
+            else:
+                transmission = task.size_bytes / rates[j]
+                wait = sending = observation.send_backlog[j] / SECOND
+                exposure = failure * min(execution, deadline) + link_failures[j] * transmission
+            slack = (deadline - wait - transmission - execution) / deadline
+            rows.append(
+                (
+                    1.0 if j == node else 0.0,
+                    size,
+                    cycles,
+                    min(transmission / deadline, 3.0),
+                    min(sending / deadline, 3.0),
+                    min(execution / deadline, 3.0),
+                    max(slack, -2.0),
+                    min(4.0 * exposure, 4.0),
+                    min(2.5 * failure * deadline, 4.0),
+                    self._relative_capacity[j],
+                    own_backlog,
+                    own_capacity,
+                    own_failure,
+                    self._arrival,
+                    bits[j],
+                    share,
+                    1.0 if slack > 0.0 else 0.0,
+                    free_share,
+                    trend,
+                    self._own_load,
+                    min(self._mean_execution[j] / deadline, 3.0),
+                    min(self._limit[j] / deadline, 3.0),
+                )
+            )
+        return rows
+
+    def _moved(self, episode: int, slot: int, share: float) -> float:
+        """The moving average after this node has seen ``share`` in ``slot``."""
+        if episode != self._episode:
+            self._episode, self._trend, self._trend_slot = episode, 0.0, -1
+        # Answers of peers may come in so late that a later slot was decided first.
+        kept = TREND_DECAY ** max(0, slot - self._trend_slot)
+        self._trend = kept * self._trend + (1.0 - kept) * share
+        self._trend_slot = max(slot, self._trend_slot)
+        return self._trend
+
+
+def mean(distribution: Distribution) -> float:
+    """The expected value of a draw."""
+    match distribution:
+        case Constant(value):
+            return value
+        case Choice(values):
+            return sum(values) / len(values)
+        case _:
+            return (distribution.low + distribution.high) / 2

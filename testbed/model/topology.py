@@ -1,0 +1,88 @@
+"""The network: nodes, links, and the rules that every node follows (model section 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from testbed.model.task import Task
+from testbed.model.units import MILLISECOND, Micros, duration
+
+
+class OverloadMeasure(StrEnum):
+    """What is compared with the limit to call a node overloaded."""
+
+    QUEUE_LENGTH = "queue_length"
+    """Tasks waiting and running."""
+    QUEUE_LENGTH_PER_4_CORES = "queue_length_per_4_cores"
+    """The same, with a limit for every four cores of the node."""
+    BACKLOG = "backlog"
+    """Time, in microseconds, until the execution queue would be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """A node is overloaded when its ``measure`` has reached ``limit`` (model section 6)."""
+
+    measure: OverloadMeasure
+    limit: int
+
+    def limit_for(self, cores: int) -> int:
+        """The limit that holds for a node with ``cores`` cores; at least 1."""
+        if self.measure is OverloadMeasure.QUEUE_LENGTH_PER_4_CORES:
+            return max(1, self.limit * cores // 4)
+        return self.limit
+
+    def holds(self, *, cores: int, queue_length: int, backlog: Micros) -> bool:
+        """Whether a node in this state is overloaded."""
+        measured = backlog if self.measure is OverloadMeasure.BACKLOG else queue_length
+        return measured >= self.limit_for(cores)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What every node of a run does alike.
+
+    ``execution_queue_limit`` counts waiting tasks without the running one; None is unbounded.
+    ``control_delay`` is the one-way time of a control message (probe, answer, announcement).
+    ``probe_timeout`` is how long a decision waits for answers; peers silent till then count as
+    not answering.
+    """
+
+    overload: Overload
+    drop_hopeless: bool = True
+    execution_queue_limit: int | None = None
+    control_delay: Micros = 0
+    probe_timeout: Micros = 250 * MILLISECOND
+
+
+@dataclass(frozen=True)
+class Topology:
+    """N nodes and their directed links; index i is the node, ``[i][j]`` the link from i to j.
+
+    The diagonal of the link matrices is unused and 0: a node has no link to itself.
+    Capacities are in cycles per second, link rates in bytes per second, failure rates in 1/s.
+    """
+
+    cores: tuple[int, ...]
+    capacity_hz: tuple[int, ...]
+    arrival_probability: tuple[float, ...]
+    execution_failure_rate: tuple[float, ...]
+    link_rate: tuple[tuple[int, ...], ...]
+    link_failure_rate: tuple[tuple[float, ...], ...]
+
+    @cached_property
+    def size(self) -> int:
+        """N, the number of nodes."""
+        return len(self.capacity_hz)
+
+    def execution_time(self, task: Task, node: int) -> Micros:
+        """``c / F_j`` (paper eq. 1)."""
+        return duration(task.cycles, self.capacity_hz[node])
+
+    def transmission_time(self, task: Task, source: int, destination: int) -> Micros:
+        """``s / r_ij`` (paper eq. 2); 0 from a node to itself."""
+        if source == destination:
+            return 0
+        return duration(task.size_bytes, self.link_rate[source][destination])

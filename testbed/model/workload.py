@@ -1,0 +1,60 @@
+"""Task arrivals: one Bernoulli trial per node and slot (model section 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from testbed.model.distributions import Distribution
+from testbed.model.draws import Purpose, extend, key, to_unit
+from testbed.model.task import Task
+from testbed.model.units import Micros
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What arrives: ``slots`` slots of ``slot`` microseconds, and the distribution of tasks.
+
+    ``size_bytes`` in bytes, ``complexity`` in cycles per bit, ``deadline`` in microseconds.
+    """
+
+    slots: int
+    slot: Micros
+    size_bytes: Distribution
+    complexity: Distribution
+    deadline: Distribution
+
+
+def tasks_of_episode(
+    workload: Workload, arrival_probability: tuple[float, ...], seed: int, episode: int
+) -> list[list[Task]]:
+    """All tasks of one episode: a list per slot, in order of the node they arrive at.
+
+    Depends on nothing but its arguments: no scheduler can change a single arrival.
+    """
+    nodes = len(arrival_probability)
+    # The keys of all draws of a node begin alike; each is folded up to the slot once.
+    arrivals, sizes, complexities, deadlines = (
+        [extend(key(seed, purpose, episode), node) for node in range(nodes)]
+        for purpose in (Purpose.ARRIVAL, Purpose.SIZE, Purpose.COMPLEXITY, Purpose.DEADLINE)
+    )
+    slots: list[list[Task]] = []
+    for slot in range(workload.slots):
+        tasks = []
+        for node, probability in enumerate(arrival_probability):
+            if to_unit(extend(arrivals[node], slot)) >= probability:
+                continue
+            size_bytes = round(workload.size_bytes.at(to_unit(extend(sizes[node], slot))))
+            per_bit = workload.complexity.at(to_unit(extend(complexities[node], slot)))
+            tasks.append(
+                Task(
+                    id=(episode * workload.slots + slot) * nodes + node,
+                    episode=episode,
+                    slot=slot,
+                    source=node,
+                    size_bytes=size_bytes,
+                    cycles=round(8 * size_bytes * per_bit),
+                    deadline=round(workload.deadline.at(to_unit(extend(deadlines[node], slot)))),
+                )
+            )
+        slots.append(tasks)
+    return slots
