@@ -1,0 +1,300 @@
+"""Plain data to a ``Scenario``, or every problem with it, with its path and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from testbed.errors import Problem
+from testbed.model.distributions import Distribution
+from testbed.model.units import SECOND
+from testbed.scenario.schema import API_VERSION, FORMS, Scenario
+from testbed.scenario.units import QuantityError, shown, whole
+
+MOST_CYCLES: Final = (2**63 - 1) // (2 * SECOND) - 10**9
+"""Largest task: times are worked out in 64-bit integers, as twice the cycles a microsecond."""
+
+
+def check(data: Any) -> Scenario | list[Problem]:
+    """The scenario that ``data`` describes, or all that is wrong with it."""
+    if data is None:
+        return [Problem("", "the file is empty", f"allowed: a scenario, apiVersion {API_VERSION}")]
+    if not isinstance(data, dict):
+        return [Problem("", f"{shown(data)} is no scenario", "allowed: a mapping of keys")]
+    if data.get("apiVersion") not in (None, API_VERSION):
+        # What another version means by its keys is not for this one to judge.
+        return [
+            Problem("apiVersion", shown(data["apiVersion"]), f"allowed: {API_VERSION}"),
+        ]
+    try:
+        scenario = Scenario.model_validate(data)
+    except ValidationError as error:
+        found = [*_from_pydantic(error, data), *_structure(data)]
+        return list(dict.fromkeys(found))
+    return [*_structure(data), *_consistency(scenario)] or scenario
+
+
+_PLAINLY: Final = {
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "string_type": "a text",
+    "string_pattern_mismatch": "lower-case letters, digits and hyphens, at most 63",
+    "string_too_short": "a text that is not empty",
+}
+"""What pydantic says in terms of Python, in terms of the file."""
+
+_ANY_INTEGER: Final = whole(0, 10**9, 1)
+
+
+# --- what pydantic found ------------------------------------------------------------------------
+
+
+def _from_pydantic(error: ValidationError, data: Any) -> Iterator[Problem]:
+    for detail in error.errors(include_url=False):
+        *above, last = detail["loc"]
+        keys = [key for key in above if key not in FORMS]
+        if last not in FORMS or detail["type"] == "extra_forbidden":
+            keys.append(last)
+        yield _problem(detail, keys, data)
+
+
+def _problem(detail: ErrorDetails, keys: list[int | str], data: Any) -> Problem:
+    kind, found = detail["type"], detail["input"]
+    context = detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        return Problem(dotted(keys), "unknown key", _suggestion(str(keys[-1]), known))
+    if kind == "missing":
+        return Problem(dotted(keys), "missing", f"needed: {_meaning(keys)}")
+    path = dotted(_written(keys, data))
+    if kind == "refused":
+        seen = context["seen"] or (
+            "is empty" if found is None else f"{shown(found)} is not one of the forms of a value"
+        )
+        return Problem(path, seen, f"allowed: {context['allowed']}")
+    if kind in {"model_type", "dict_type", "model_attributes_type"}:
+        names = ", ".join(_known_keys(keys)) or "keys with values"
+        seen = "is empty" if found is None else f"{shown(found)} is no mapping"
+        return Problem(path, seen, f"allowed: a mapping of {names}")
+    if kind == "invalid_key":
+        return Problem(path, "a key that is no text", "allowed: keys as text")
+    if kind in {"too_short", "too_long"}:
+        return Problem(path, f"{context['actual_length']} values", "allowed: " + _count(context))
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return Problem(path, shown(found), f"allowed: {_PLAINLY.get(kind, message)}")
+
+
+def _count(context: dict[str, Any]) -> str:
+    if "min_length" in context:
+        return f"at least {context['min_length']}"
+    return f"exactly {context['max_length']}"
+
+
+def _written(keys: list[int | str], data: Any) -> list[int | str]:
+    """``keys`` as far as the file goes: a plain value may stand for a mapping."""
+    for depth, key in enumerate(keys):
+        inside = isinstance(data, list) and isinstance(key, int) and key < len(data)
+        if inside or (isinstance(data, dict) and key in data):
+            data = data[key]
+        else:
+            return keys[:depth]
+    return keys
+
+
+def dotted(keys: Sequence[int | str]) -> str:
+    """``nodes.cores[2]`` for the location of a value."""
+    text = ""
+    for key in keys:
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            text += f".{key}" if text else key
+    # A key may hold what no terminal can print.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    folded = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(key.casefold(), folded, n=1, cutoff=0.6)
+    nearest = f"did you mean {folded[close[0]]}? " if close else ""
+    return f"{nearest}known keys: {', '.join(known)}" if known else "allowed: no other key"
+
+
+def _known_keys(keys: Sequence[int | str]) -> list[str]:
+    """The keys of the mapping at ``keys``, in the order of the schema."""
+    parts = _parts_at(keys)
+    if not parts:
+        return ["uniform", "choice"] if keys else []
+    return [field.alias or name for part in parts for name, field in part.model_fields.items()]
+
+
+def _parts_at(keys: Sequence[int | str]) -> list[type[BaseModel]]:
+    parts: list[type[BaseModel]] = [Scenario]
+    for key in keys:
+        if isinstance(key, int):
+            continue
+        parts = [
+            below
+            for part in parts
+            for name, field in part.model_fields.items()
+            if (field.alias or name) == key
+            for below in _models(field.annotation)
+        ]
+    return parts
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _models(argument)
+
+
+def _meaning(keys: Sequence[int | str]) -> str:
+    for part in _parts_at(keys[:-1]):
+        for name, field in part.model_fields.items():
+            if (field.alias or name) == keys[-1]:
+                if typing.get_origin(field.annotation) is typing.Literal:
+                    return str(typing.get_args(field.annotation)[0])
+                below = _known_keys(keys) if list(_models(field.annotation)) else []
+                text = " ".join((field.description or "").split())
+                return text or f"a mapping of {', '.join(below)}"
+    return "a value"
+
+
+# --- what only several keys together can say ----------------------------------------------------
+
+
+def _structure(data: dict[str, Any]) -> Iterator[Problem]:
+    """Checks across keys that need no valid values, so that they are reported with the others."""
+    nodes = data.get("nodes")
+    links = data.get("links")
+    nodes = nodes if isinstance(nodes, dict) else {}
+    links = links if isinstance(links, dict) else {}
+    if nodes:
+        yield from _capacity(nodes, data.get("rules"))
+    count = _integer(nodes.get("count"))
+    if not count or count < 0:
+        # Told already; against it lengths say nothing.
+        return
+    for key in ("cores", "clock", "capacity", "arrivalProbability", "failureRate"):
+        values = nodes.get(key)
+        if isinstance(values, list) and len(values) != count:
+            yield Problem(
+                f"nodes.{key}",
+                f"{len(values)} values for {count} nodes",
+                f"allowed: {count} values, one per node, or nodes.count={len(values)}",
+            )
+    for key in ("rate", "failureRate"):
+        rows = links.get(key)
+        if isinstance(rows, list):
+            yield from _matrix(f"links.{key}", rows, count)
+    overrides = links.get("overrides")
+    if isinstance(overrides, list):
+        yield from _overrides(overrides, count)
+
+
+def _capacity(nodes: dict[str, Any], rules: Any) -> Iterator[Problem]:
+    given = {key for key in ("cores", "clock", "capacity") if nodes.get(key) is not None}
+    if given not in ({"cores", "clock"}, {"capacity"}, {"capacity", "cores"}):
+        yield Problem(
+            "nodes",
+            f"only {given.pop()} given, which leaves the capacity open"
+            if len(given) == 1
+            else "the capacity is given twice, by clock and capacity"
+            if given
+            else "no capacity given",
+            "allowed: cores and clock, or capacity (with or without cores)",
+        )
+    rule = rules.get("overload") if isinstance(rules, dict) else None
+    if isinstance(rule, dict) and "queueLengthPer4Cores" in rule and "cores" not in given:
+        yield Problem(
+            "rules.overload.queueLengthPer4Cores",
+            "the nodes have no cores",
+            "needed: nodes.cores, or another overload rule",
+        )
+
+
+def _integer(value: object) -> int | None:
+    try:
+        return int(_ANY_INTEGER.read(value))
+    except QuantityError:
+        return None
+
+
+def _matrix(path: str, rows: list[Any], count: int) -> Iterator[Problem]:
+    if len(rows) != count:
+        yield Problem(path, f"{len(rows)} rows for {count} nodes", f"allowed: {count} rows")
+    for i, row in enumerate(rows):
+        if not isinstance(row, list):
+            continue
+        if len(row) != count:
+            yield Problem(
+                f"{path}[{i}]", f"{len(row)} values for {count} nodes", f"allowed: {count} values"
+            )
+        for j, cell in enumerate(row):
+            if i != j and cell is None:
+                yield Problem(
+                    f"{path}[{i}][{j}]", "nothing", "needed: a value; null only from i to i"
+                )
+
+
+def _overrides(overrides: list[Any], count: int) -> Iterator[Problem]:
+    first: dict[tuple[int, int], int] = {}
+    for index, entry in enumerate(overrides):
+        if not isinstance(entry, dict):
+            continue
+        path = f"links.overrides[{index}]"
+        ends = (_integer(entry.get("from")), _integer(entry.get("to")))
+        for key, node in zip(("from", "to"), ends, strict=True):
+            if node is not None and node >= count:
+                yield Problem(f"{path}.{key}", str(node), f"allowed: a node, 0 to {count - 1}")
+        match ends:
+            case (int() as i, int() as j) if i == j:
+                yield Problem(path, f"a link from node {i} to itself", "allowed: two nodes")
+            case (int() as i, int() as j):
+                earlier = first.setdefault((i, j), index)
+                if earlier != index:
+                    yield Problem(
+                        path,
+                        f"link {i} to {j} is overridden a second time",
+                        f"allowed: once, see links.overrides[{earlier}]",
+                    )
+        if entry.get("rate") is None and entry.get("failureRate") is None:
+            yield Problem(path, "nothing is overridden", "needed: rate or failureRate")
+
+
+def _consistency(scenario: Scenario) -> Iterator[Problem]:
+    """Checks between values; called with a scenario whose values are valid each for itself."""
+    rate = scenario.links.rate
+    if isinstance(rate, tuple):
+        for i, row in enumerate(rate):
+            for j, cell in enumerate(row):
+                if i != j and cell == 0:
+                    yield Problem(f"links.rate[{i}][{j}]", "a rate of 0", "allowed: 1B/s or more")
+    delay, timeout = scenario.links.control_delay, scenario.rules.probe_timeout
+    if timeout <= 2 * delay:
+        yield Problem(
+            "rules.probeTimeout",
+            f"{timeout} us are over before any answer can come: "
+            f"links.controlDelay is {delay} us each way",
+            f"allowed: more than {2 * delay}us",
+        )
+    size, complexity = scenario.tasks.size, scenario.tasks.complexity
+    largest = 8 * size.maximum * complexity.maximum
+    if largest > MOST_CYCLES:
+        yield Problem(
+            "tasks", f"a task of up to {largest:.3g} cycles", f"allowed: {MOST_CYCLES:.3g}"
+        )
+    if 8 * _minimum(size) * _minimum(complexity) < 0.5:
+        yield Problem("tasks.complexity", "a task of no cycle at all", "allowed: at least 1 cycle")
+
+
+def _minimum(distribution: Distribution) -> float:
+    return distribution.at(0.0) if not hasattr(distribution, "values") else min(distribution.values)

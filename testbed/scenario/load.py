@@ -1,0 +1,130 @@
+"""Scenario files by name or path: the only way from a file to a ``Scenario``.
+
+Whatever is wrong with a file ends as one ``UsageError`` with all problems.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from testbed.errors import Problem, UsageError
+from testbed.scenario import document
+from testbed.scenario.check import check
+from testbed.scenario.schema import Scenario
+
+_SHIPPED: Final = resources.files("testbed.scenario") / "shipped"
+_ORDER: Final = ("quickstart", "paper-simulation", "paper-testbed")
+
+
+def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario of a shipped name or a YAML file, with ``key.path=value`` overrides applied.
+
+    A text without a slash and without ``.yaml`` or ``.yml`` at its end is a shipped name, unless
+    only a file has that name.
+
+    Raises: UsageError with every problem found, each with its path in the file.
+    """
+    name = str(name_or_path)
+    raw, where = _read(name)
+    try:
+        data = document.parse(raw, where)
+    except document.DocumentError as error:
+        raise UsageError(f"cannot read scenario {name}", error.problems) from None
+    return _checked(data, overrides, name)
+
+
+def loads(text: str, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario in the YAML ``text``; as ``load``."""
+    try:
+        data = document.parse(text.encode("utf-8", "surrogatepass"), "scenario")
+    except document.DocumentError as error:
+        raise UsageError("cannot read the scenario", error.problems) from None
+    return _checked(data, overrides, "")
+
+
+def dumps(scenario: Scenario) -> str:
+    """The complete scenario as YAML, defaults and overrides included; ``loads`` reads it back."""
+    data = scenario.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+
+
+def shipped() -> list[tuple[str, str]]:
+    """Name and description of every scenario that ships with the package."""
+    return [(name, load(name).metadata.description) for name in shipped_names()]
+
+
+def shipped_names() -> list[str]:
+    """Names of the scenarios that ship with the package, the simplest first."""
+    names = {
+        entry.name.removesuffix(".yaml")
+        for entry in _SHIPPED.iterdir()
+        if entry.name.endswith(".yaml")
+    }
+    return [*(n for n in _ORDER if n in names), *sorted(names.difference(_ORDER))]
+
+
+def shipped_text(name: str) -> str:
+    """The file of a shipped scenario with its comments, to copy and change.
+
+    Raises: UsageError if there is none of that name.
+    """
+    if name not in shipped_names():
+        raise UsageError(f"there is no scenario {name}", [_unknown(name)])
+    return (_SHIPPED / f"{name}.yaml").read_text("utf-8")
+
+
+def _read(name: str) -> tuple[bytes, str]:
+    path = Path(name)
+    is_path = path.suffix in {".yaml", ".yml"} or "/" in name or "\\" in name
+    if not is_path:
+        if name in shipped_names():
+            return (_SHIPPED / f"{name}.yaml").read_bytes(), f"{name}.yaml"
+        try:
+            is_path = path.is_file()
+        except (OSError, ValueError):
+            is_path = False
+        if not is_path:
+            raise UsageError(f"there is no scenario {name!r}", [_unknown(name)])
+    try:
+        with path.open("rb") as file:
+            return file.read(document.LARGEST_FILE + 1), name
+    except FileNotFoundError:
+        raise UsageError(
+            f"cannot read scenario {name}",
+            [Problem(name, "there is no such file", "write one with: testbed init")],
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"cannot read scenario {name}",
+            [Problem(name, reason.lower(), "allowed: a YAML file that you may read")],
+        ) from None
+
+
+def _unknown(name: str) -> Problem:
+    names = shipped_names()
+    close = difflib.get_close_matches(name, names, n=1)
+    nearest = f"did you mean {close[0]}? " if close else ""
+    return Problem(
+        "scenario",
+        f"{name!r} is neither a shipped scenario nor a file",
+        f"{nearest}shipped: {', '.join(names)}; files end in .yaml",
+    )
+
+
+def _checked(data: Any, overrides: Sequence[str], name: str) -> Scenario:
+    problems = document.override(data, overrides) if data is not None else []
+    checked = check(data)
+    if isinstance(checked, Scenario):
+        if not problems:
+            return checked
+    else:
+        problems.extend(checked)
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    raise UsageError(f"scenario {name} has {count}:".replace("  ", " "), problems)

@@ -1,0 +1,244 @@
+"""A scenario with everything drawn and resolved: what the processes of a run are given.
+
+A ``Plan`` travels as JSON to every controller and node, which need nothing but the standard library
+and the model to read it. ``testbed.scenario.load.load`` and ``testbed.scenario.resolve.plan``
+make one from a scenario file; floats survive the round trip bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+from testbed.model.distributions import Choice, Constant, Distribution, Uniform
+from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
+from testbed.model.units import MILLISECOND, SECOND, Micros
+from testbed.model.workload import Workload
+from testbed.scenario.secrets import without_password
+
+PLAN_VERSION: Final = 1
+"""Version of the JSON form; another version is refused."""
+
+Payload: TypeAlias = Literal["bytes", "metadata"]
+"""``bytes`` moves every task's real bytes; ``metadata`` moves none and takes the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """One seed per purpose, so that changing one thing leaves all others as they were."""
+
+    topology: int
+    workload: int
+    faults: int
+    schedulers: int
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSpec:
+    """A scheduler by its registered name (or ``module:Class``) and its own options."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationSpec:
+    """What executing a task does, by its registered name (or ``module:Class``)."""
+
+    name: str = "emulated"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FidelityLimits:
+    """How far a real-time run may be from what is configured before it is marked.
+
+    The p95 of the absolute error of transmission (execution) times may be the larger of the fixed
+    part and the share of the nominal time. All times are in emulated microseconds.
+    Beyond them a run is ``invalid``. ``lost_tasks`` is how many tasks may end as ``lost`` before
+    it is ``degraded``; a node that dies makes it so in any case.
+    """
+
+    transmission_error: Micros = 4 * MILLISECOND
+    transmission_error_share: float = 0.02
+    execution_error: Micros = 4 * MILLISECOND
+    execution_error_share: float = 0.02
+    generator_lateness: Micros = 10 * MILLISECOND
+    lost_tasks: int = 0
+
+    def transmission_limit(self, nominal: Micros) -> float:
+        """Largest error that is still faithful for a transmission of ``nominal``, microseconds."""
+        return max(self.transmission_error, self.transmission_error_share * nominal)
+
+    def execution_limit(self, nominal: Micros) -> float:
+        """Largest error that is still faithful for an execution of ``nominal``, microseconds."""
+        return max(self.execution_error, self.execution_error_share * nominal)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run's complete description; nothing in it is left to be drawn but the tasks' fates.
+
+    ``scenario_hash`` says what is emulated: nodes, links, tasks, fates and rules. Equal hashes mean
+    the same tasks meet the same fates, so runs can be paired. Names, scheduler, number of episodes
+    and how it is carried out (payload, time scale, application, storage, limits) are not in it.
+
+    ``time_scale`` is real seconds per emulated second: 2.0 runs twice as slow as real time, 0.5
+    twice as fast. Every duration in the plan and in the logs is in emulated time.
+    ``storage_url`` and ``artifacts_url`` None mean the embedded default in the run directory.
+    """
+
+    name: str
+    scenario_hash: str
+    topology: Topology
+    workload: Workload
+    rules: Rules
+    seeds: Seeds
+    scheduler: SchedulerSpec
+    episodes: int
+    time_scale: float = 1.0
+    payload: Payload = "bytes"
+    chunk_bytes: int = 64_000
+    application: ApplicationSpec = field(default_factory=ApplicationSpec)
+    log_idle_slots: bool = True
+    storage_url: str | None = None
+    artifacts_url: str | None = None
+    limits: FidelityLimits = field(default_factory=FidelityLimits)
+
+    @property
+    def episode_seconds(self) -> float:
+        """Real seconds during which one episode generates tasks."""
+        return self.workload.slots * self.workload.slot / SECOND * self.time_scale
+
+    def to_json(self) -> str:
+        """The plan as one line of JSON; ``from_json`` gives an equal plan back.
+
+        Plans are stored and handed on: passwords in their URLs are left out.
+        """
+        data = {"planVersion": PLAN_VERSION, **_encode(self)}
+        for name in ("storage_url", "artifacts_url"):
+            if data[name] is not None:
+                data[name] = without_password(data[name])
+        return json.dumps(data, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan that ``to_json`` wrote.
+
+        Raises: ValueError if the text is no plan of this version.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not a plan: {error}") from None
+        if not isinstance(data, dict) or "planVersion" not in data:
+            raise ValueError("not a plan: no planVersion")
+        version = data.pop("planVersion")
+        if version != PLAN_VERSION:
+            raise ValueError(f"plan version {version}; this toolkit reads version {PLAN_VERSION}")
+        try:
+            return _decode_plan(data)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a complete plan: {error!r}") from None
+
+
+def identity(topology: Topology, workload: Workload, rules: Rules, seeds: Seeds) -> str:
+    """The ``scenario_hash``: sha256 over everything that decides what happens to a task.
+
+    Of the seeds, those of the workload and the faults count: the topology is drawn already, and
+    the schedulers' own draws are not part of what is emulated.
+    """
+    content = {
+        "topology": _encode(topology),
+        "workload": _encode(workload),
+        "rules": _encode(rules),
+        "seeds": {"workload": seeds.workload, "faults": seeds.faults},
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+_DISTRIBUTIONS: Final[Mapping[type, str]] = {
+    Constant: "constant",
+    Uniform: "uniform",
+    Choice: "choice",
+}
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        encoded = {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        kind = _DISTRIBUTIONS.get(type(value))
+        return encoded if kind is None else {"distribution": kind, **encoded}
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode_distribution(data: dict[str, Any]) -> Distribution:
+    match data["distribution"]:
+        case "constant":
+            return Constant(data["value"])
+        case "uniform":
+            return Uniform(data["low"], data["high"])
+        case "choice":
+            return Choice(tuple(data["values"]))
+        case other:
+            raise ValueError(f"unknown distribution {other!r} in a plan")
+
+
+def _matrix(rows: Sequence[Sequence[Any]]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(row) for row in rows)
+
+
+def _decode_topology(data: dict[str, Any]) -> Topology:
+    return Topology(
+        cores=tuple(data["cores"]),
+        capacity_hz=tuple(data["capacity_hz"]),
+        arrival_probability=tuple(data["arrival_probability"]),
+        execution_failure_rate=tuple(data["execution_failure_rate"]),
+        link_rate=_matrix(data["link_rate"]),
+        link_failure_rate=_matrix(data["link_failure_rate"]),
+    )
+
+
+def _decode_workload(data: dict[str, Any]) -> Workload:
+    return Workload(
+        slots=data["slots"],
+        slot=data["slot"],
+        size_bytes=_decode_distribution(data["size_bytes"]),
+        complexity=_decode_distribution(data["complexity"]),
+        deadline=_decode_distribution(data["deadline"]),
+    )
+
+
+def _decode_rules(data: dict[str, Any]) -> Rules:
+    overload = data["overload"]
+    return Rules(
+        **{
+            **data,
+            "overload": Overload(OverloadMeasure(overload["measure"]), overload["limit"]),
+        }
+    )
+
+
+_DECODERS: Final[Mapping[str, Callable[[dict[str, Any]], object]]] = {
+    "topology": _decode_topology,
+    "workload": _decode_workload,
+    "rules": _decode_rules,
+    "seeds": lambda data: Seeds(**data),
+    "scheduler": lambda data: SchedulerSpec(**data),
+    "application": lambda data: ApplicationSpec(**data),
+    "limits": lambda data: FidelityLimits(**data),
+}
+
+
+def _decode_plan(data: dict[str, Any]) -> Plan:
+    fields: dict[str, Any] = {
+        name: _DECODERS[name](value) if name in _DECODERS else value for name, value in data.items()
+    }
+    return Plan(**fields)

@@ -1,0 +1,162 @@
+"""From what a scenario file says to the ``Plan`` of a run: everything random about it is drawn.
+
+Every value is drawn under the key of its purpose and its node (or its two nodes), so it does not
+change when the number of nodes or any other value changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from testbed.model.distributions import Uniform
+from testbed.model.draws import Purpose, uniform
+from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
+from testbed.model.workload import Workload
+from testbed.scenario.plan import (
+    ApplicationSpec,
+    FidelityLimits,
+    Plan,
+    SchedulerSpec,
+    Seeds,
+    identity,
+)
+from testbed.scenario.schema import Links, Named, OverloadRule, PerLink, PerNode, Scenario
+
+
+def plan(
+    scenario: Scenario,
+    *,
+    scheduler: SchedulerSpec | None = None,
+    episodes: int | None = None,
+    time_scale: float | None = None,
+    storage_url: str | None = None,
+    artifacts_url: str | None = None,
+) -> Plan:
+    """The plan of a run of ``scenario``; what is given here goes before what the file says."""
+    topology = draw_topology(scenario)
+    workload = Workload(
+        slots=scenario.slots.count,
+        slot=scenario.slots.length,
+        size_bytes=scenario.tasks.size,
+        complexity=scenario.tasks.complexity,
+        deadline=scenario.tasks.deadline,
+    )
+    rules = Rules(
+        overload=_overload(scenario.rules.overload),
+        drop_hopeless=scenario.rules.drop_hopeless,
+        execution_queue_limit=scenario.rules.execution_queue_limit,
+        control_delay=scenario.links.control_delay,
+        probe_timeout=scenario.rules.probe_timeout,
+    )
+    seeds = Seeds(**scenario.seeds.model_dump())
+    limits = scenario.fidelity
+    return Plan(
+        name=scenario.metadata.name,
+        scenario_hash=identity(topology, workload, rules, seeds),
+        topology=topology,
+        workload=workload,
+        rules=rules,
+        seeds=seeds,
+        scheduler=scheduler or SchedulerSpec(**_named(scenario.scheduler)),
+        episodes=scenario.episodes if episodes is None else episodes,
+        time_scale=scenario.time_scale if time_scale is None else time_scale,
+        payload=scenario.payload.mode,
+        chunk_bytes=scenario.payload.chunk,
+        application=ApplicationSpec(**_named(scenario.application)),
+        log_idle_slots=scenario.log.idle_slots,
+        storage_url=storage_url or scenario.storage,
+        artifacts_url=artifacts_url or scenario.artifacts,
+        limits=FidelityLimits(
+            transmission_error=limits.transmission.error,
+            transmission_error_share=limits.transmission.share,
+            execution_error=limits.execution.error,
+            execution_error_share=limits.execution.share,
+            generator_lateness=limits.generator_lateness,
+            lost_tasks=limits.lost_tasks,
+        ),
+    )
+
+
+def draw_topology(scenario: Scenario) -> Topology:
+    """The nodes and links of ``scenario``, drawn with its topology seed."""
+    seed = scenario.seeds.topology
+    nodes = scenario.nodes
+    count = nodes.count
+    if nodes.cores is None:
+        cores = (1,) * count
+    else:
+        cores = tuple(
+            _whole(nodes.cores, i, uniform(seed, Purpose.CAPACITY, i, 0)) for i in range(count)
+        )
+    speed = nodes.capacity if nodes.capacity is not None else nodes.clock
+    assert speed is not None
+    speeds = _per_node(speed, count, seed, Purpose.CAPACITY, 1)
+    by_core = nodes.capacity is None
+    return Topology(
+        cores=cores,
+        capacity_hz=tuple(
+            round(each * own if by_core else each) for each, own in zip(speeds, cores, strict=True)
+        ),
+        arrival_probability=_per_node(
+            nodes.arrival_probability, count, seed, Purpose.ARRIVAL_PROBABILITY
+        ),
+        execution_failure_rate=_per_node(
+            nodes.failure_rate, count, seed, Purpose.EXECUTION_FAILURE_RATE
+        ),
+        link_rate=tuple(
+            tuple(map(round, row)) for row in _per_link(scenario.links, "rate", count, seed)
+        ),
+        link_failure_rate=_per_link(scenario.links, "failure_rate", count, seed),
+    )
+
+
+def _per_node(
+    values: PerNode, count: int, seed: int, purpose: Purpose, *part: int
+) -> tuple[float, ...]:
+    if isinstance(values, tuple):
+        return tuple(map(float, values))
+    return tuple(values.at(uniform(seed, purpose, node, *part)) for node in range(count))
+
+
+def _whole(values: PerNode, node: int, u: float) -> int:
+    if isinstance(values, tuple):
+        return int(values[node])
+    if isinstance(values, Uniform):
+        # Whole numbers from low to high, each equally likely.
+        return int(values.low) + int(u * (int(values.high) - int(values.low) + 1))
+    return int(values.at(u))
+
+
+def _per_link(links: Links, name: str, count: int, seed: int) -> tuple[tuple[float, ...], ...]:
+    purpose = Purpose.LINK_RATE if name == "rate" else Purpose.LINK_FAILURE_RATE
+    values: PerLink = getattr(links, name)
+    matrix = [
+        [0.0 if i == j else _link(values, i, j, seed, purpose) for j in range(count)]
+        for i in range(count)
+    ]
+    for entry in links.overrides:
+        value = getattr(entry, name)
+        if value is not None:
+            matrix[entry.source][entry.destination] = float(value)
+    return tuple(map(tuple, matrix))
+
+
+def _link(values: PerLink, i: int, j: int, seed: int, purpose: Purpose) -> float:
+    if isinstance(values, tuple):
+        cell = values[i][j]
+        assert cell is not None
+        return float(cell)
+    return values.at(uniform(seed, purpose, i, j))
+
+
+def _overload(rule: OverloadRule) -> Overload:
+    if rule.queue_length is not None:
+        return Overload(OverloadMeasure.QUEUE_LENGTH, rule.queue_length)
+    if rule.queue_length_per_4_cores is not None:
+        return Overload(OverloadMeasure.QUEUE_LENGTH_PER_4_CORES, rule.queue_length_per_4_cores)
+    assert rule.backlog is not None
+    return Overload(OverloadMeasure.BACKLOG, rule.backlog)
+
+
+def _named(named: Named) -> dict[str, Any]:
+    return {"name": named.name, "options": dict(named.options)}

@@ -1,0 +1,551 @@
+"""The scenario file as it is written: every key with its unit, default and meaning.
+
+``Scenario`` holds what one file says, in the base units of the model (bytes, hertz, microseconds,
+cycles per bit, 1/s). ``testbed.scenario.load`` makes one from a file and reports every problem;
+``testbed.scenario.resolve`` draws from it the ``Plan`` that a run is given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from testbed.model.distributions import Choice, Constant, Distribution, Uniform
+from testbed.model.units import Micros
+from testbed.scenario import units
+from testbed.scenario.plan import Payload
+from testbed.scenario.secrets import split_password
+from testbed.scenario.units import Quantity, QuantityError
+
+API_VERSION: Final = "edge-testbed/v1"
+LARGEST_NETWORK: Final = 1000
+LARGEST_SEED: Final = 2**63 - 1
+CORES: Final = units.whole(1, 10_000, 4)
+
+
+def refusal(seen: str, allowed: str) -> PydanticCustomError:
+    """What a validator raises; ``testbed.scenario.load`` turns it into a ``Problem``."""
+    return PydanticCustomError("refused", "{seen}; {allowed}", {"seen": seen, "allowed": allowed})
+
+
+class In:
+    """Annotation: the value is read, written and described as ``quantity`` says."""
+
+    def __init__(self, quantity: Quantity) -> None:
+        self.quantity = quantity
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return self.core_schema()
+
+    def core_schema(self) -> CoreSchema:
+        """How pydantic reads and writes the quantity."""
+        return core_schema.no_info_plain_validator_function(
+            self._read,
+            serialization=core_schema.plain_serializer_function_ser_schema(self.quantity.write),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return self.quantity.json_schema()
+
+    def _read(self, value: object) -> float:
+        try:
+            return self.quantity.read(value)
+        except QuantityError as error:
+            raise refusal(error.seen, error.allowed) from None
+
+
+LinkRate: TypeAlias = Annotated[float, In(units.LINK_RATE)]
+FailureRate: TypeAlias = Annotated[float, In(units.FAILURE_RATE)]
+Share: TypeAlias = Annotated[float, In(units.SHARE)]
+Duration: TypeAlias = Annotated[Micros, In(units.DURATION)]
+PositiveDuration: TypeAlias = Annotated[Micros, In(units.POSITIVE_DURATION)]
+Seed: TypeAlias = Annotated[int, In(units.whole(0, LARGEST_SEED, 1))]
+NodeIndex: TypeAlias = Annotated[int, In(units.whole(0, LARGEST_NETWORK - 1, 0))]
+QueueLength: TypeAlias = Annotated[int, In(units.whole(1, 10**6, 2))]
+
+
+class Part(BaseModel):
+    """A mapping of the file; keys are camelCase, unknown ones are refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_by_name=False,
+        validate_by_alias=True,
+    )
+
+
+class Shorthand(Part):
+    """A mapping for which a plain value may stand: the value of all keys in ``stands_for``."""
+
+    stands_for: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        if value is None or isinstance(value, dict | list | cls):
+            return value
+        return dict.fromkeys(cls.stands_for, value)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        mapping = handler.resolve_ref_schema(handler(schema))
+        plain = {**mapping["properties"][cls.stands_for[0]]}
+        plain.pop("default", None)
+        return {"anyOf": [plain, mapping]}
+
+
+# --- distributions ------------------------------------------------------------------------------
+
+PerTask: TypeAlias = Distribution
+"""One value, or a distribution that is drawn from once per task."""
+PerNode: TypeAlias = Distribution | tuple[float, ...]
+"""The same drawn once per node, or a list with one value per node."""
+PerLink: TypeAlias = Distribution | tuple[tuple[float | None, ...], ...]
+"""The same drawn once per directed link, or a matrix: row i, column j is the link from i to j."""
+
+# In angle brackets, so that they can be told from keys of the file in the location of an error.
+FORMS = CONSTANT, UNIFORM, CHOICE, LIST = ("<constant>", "<uniform>", "<choice>", "<list>")
+
+
+class Drawn:
+    """Annotation: a constant, ``{uniform: [a, b]}``, ``{choice: [...]}``, or explicit values.
+
+    ``once_per`` says what is drawn for, and with that what an explicit list holds: nothing for
+    tasks, a value per node, a row per node for links. ``cell`` is for rows, whose diagonal may hold
+    what no link may.
+    """
+
+    def __init__(
+        self,
+        quantity: Quantity,
+        once_per: Literal["task", "node", "link"],
+        cell: Quantity | None = None,
+    ) -> None:
+        self.cell = cell or quantity
+        self.quantity = quantity
+        self.once_per = once_per
+
+    @property
+    def allowed(self) -> str:
+        """The forms that may stand here, in words."""
+        example = self.quantity.example
+        forms = f"{example}, {{uniform: [low, high]}} or {{choice: [{example}, ...]}}"
+        match self.once_per:
+            case "node":
+                return f"{forms}, or a list with one value per node"
+            case "link":
+                return f"{forms}, or a matrix with one row per node"
+            case _:
+                return forms
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        value = In(self.quantity).core_schema()
+        choices: dict[str, CoreSchema] = {
+            CONSTANT: core_schema.no_info_after_validator_function(_constant, value),
+            UNIFORM: _keyed("uniform", core_schema.tuple_schema([value, value]), _uniform),
+            CHOICE: _keyed(
+                "choice", core_schema.tuple_variable_schema(value, min_length=1), _choice
+            ),
+        }
+        if self.once_per == "node":
+            choices[LIST] = core_schema.tuple_variable_schema(value)
+        elif self.once_per == "link":
+            cell = core_schema.nullable_schema(In(self.cell).core_schema())
+            choices[LIST] = core_schema.tuple_variable_schema(
+                core_schema.tuple_variable_schema(cell)
+            )
+        return core_schema.tagged_union_schema(
+            choices,
+            discriminator=_form,
+            custom_error_type="refused",
+            custom_error_message="not one of the forms of a value",
+            custom_error_context={"seen": "", "allowed": self.allowed},
+            serialization=core_schema.plain_serializer_function_ser_schema(self._write),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        value = self.quantity.json_schema()
+        pair = {"type": "array", "items": value, "minItems": 2, "maxItems": 2}
+        forms = [
+            value,
+            _keyed_json("uniform", pair, "Every value from low to high equally likely."),
+            _keyed_json(
+                "choice",
+                {"type": "array", "items": value, "minItems": 1},
+                "One of the values, each equally likely.",
+            ),
+        ]
+        if self.once_per == "node":
+            forms.append({"type": "array", "items": value, "description": "One value per node."})
+        elif self.once_per == "link":
+            row = {"type": "array", "items": {"anyOf": [self.cell.json_schema(), {"type": "null"}]}}
+            forms.append({"type": "array", "items": row, "description": "One row per node."})
+        return {"anyOf": forms}
+
+    def _write(self, value: PerNode | PerLink) -> object:
+        write = self.quantity.write
+        match value:
+            case Constant():
+                return write(value.value)
+            case Uniform():
+                return {"uniform": [write(value.low), write(value.high)]}
+            case Choice():
+                return {"choice": [write(each) for each in value.values]}
+        return [
+            [None if cell is None else self.cell.write(cell) for cell in row]
+            if isinstance(row, tuple)
+            else write(row)
+            for row in value
+        ]
+
+
+def _form(value: object) -> str | None:
+    match value:
+        case dict():
+            return UNIFORM if "uniform" in value else CHOICE if "choice" in value else None
+        case list() | tuple():
+            return LIST
+        case None:
+            return None
+        case _:
+            return CONSTANT
+
+
+def _keyed(key: str, values: CoreSchema, make: Callable[[Any], Distribution]) -> CoreSchema:
+    mapping = core_schema.typed_dict_schema(
+        {key: core_schema.typed_dict_field(values)}, extra_behavior="forbid"
+    )
+    return core_schema.no_info_after_validator_function(lambda found: make(found[key]), mapping)
+
+
+def _keyed_json(key: str, values: dict[str, Any], description: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {key: values},
+        "required": [key],
+        "additionalProperties": False,
+        "description": description,
+    }
+
+
+def _constant(value: float) -> Distribution:
+    return Constant(float(value))
+
+
+def _uniform(bounds: tuple[float, float]) -> Distribution:
+    low, high = bounds
+    if low > high:
+        raise refusal("the first value of uniform is above the second", "{uniform: [low, high]}")
+    return Uniform(float(low), float(high))
+
+
+def _choice(values: tuple[float, ...]) -> Distribution:
+    return Choice(tuple(float(value) for value in values))
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+class Metadata(Part):
+    """What the scenario is called."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", strict=True)]
+    """Name in lists and logs: lower-case letters, digits and hyphens, at most 63."""
+    description: Annotated[str, Field(strict=True)] = ""
+    """One sentence for `testbed scenario list`."""
+
+
+class Nodes(Part):
+    """The edge nodes. Each value may be constant, drawn once per node, or a list, one per node."""
+
+    count: Annotated[int, In(units.whole(1, LARGEST_NETWORK, 10))]
+    """N, the number of nodes."""
+    cores: Annotated[PerNode, Drawn(CORES, "node")] | None = None
+    """Processor cores. With `clock` they give the capacity F = cores x clock; the overload rule
+    `queueLengthPer4Cores` needs them too. With `capacity` they may be left out."""
+    clock: Annotated[PerNode, Drawn(units.FREQUENCY, "node")] | None = None
+    """Clock of one core."""
+    capacity: Annotated[PerNode, Drawn(units.FREQUENCY, "node")] | None = None
+    """Capacity F in cycles per second, instead of `clock`."""
+    arrival_probability: Annotated[PerNode, Drawn(units.PROBABILITY, "node")]
+    """Probability that a task arrives at the node in a slot."""
+    failure_rate: Annotated[PerNode, Drawn(units.FAILURE_RATE, "node")] = Field(
+        0, validate_default=True
+    )
+    """Execution failure rate alpha, failures per second of execution."""
+
+
+class LinkOverride(Part):
+    """One directed link that differs from the others."""
+
+    source: Annotated[NodeIndex, Field(alias="from")]
+    """Node that sends, counted from 0."""
+    destination: Annotated[NodeIndex, Field(alias="to")]
+    """Node that receives, counted from 0."""
+    rate: LinkRate | None = None
+    """Rate of this link; left out, it stays as it is."""
+    failure_rate: FailureRate | None = None
+    """Failure rate of this link; left out, it stays as it is."""
+
+
+class Links(Part):
+    """The directed links; every node has one to every other node."""
+
+    rate: Annotated[PerLink, Drawn(units.LINK_RATE, "link", units.LINK_RATE_OR_NONE)]
+    """Rate r of a link."""
+    failure_rate: Annotated[PerLink, Drawn(units.FAILURE_RATE, "link")] = Field(
+        0, validate_default=True
+    )
+    """Transmission failure rate beta, failures per second of transmission."""
+    overrides: list[LinkOverride] = Field(default_factory=list)
+    """Links that differ: `{from: 0, to: 1, rate: 5MB/s}`. Links are directed: the way back is an
+    entry of its own."""
+    control_delay: Duration = Field("0s", validate_default=True)
+    """One-way time of a control message (probe, answer, announcement)."""
+
+
+class Tasks(Part):
+    """What arrives; each value is constant or drawn once per task."""
+
+    size: Annotated[PerTask, Drawn(units.SIZE, "task")]
+    """Input size s."""
+    complexity: Annotated[PerTask, Drawn(units.COMPLEXITY, "task")]
+    """Cycles per bit delta; a task takes 8 x size x complexity cycles."""
+    deadline: Annotated[PerTask, Drawn(units.DEADLINE, "task")]
+    """Time after its arrival by which a task must have ended."""
+
+
+class Slots(Part):
+    """Time of one episode."""
+
+    count: Annotated[int, In(units.whole(1, 10**6, 100))]
+    """T, slots per episode; no task is generated after the last."""
+    length: PositiveDuration
+    """Length of a slot."""
+
+
+class OverloadRule(Part):
+    """When a node calls itself overloaded; exactly one of the keys."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    queue_length: QueueLength | None = None
+    """Overloaded from this many tasks, waiting and running."""
+    queue_length_per_4_cores: Annotated[QueueLength | None, Field(alias="queueLengthPer4Cores")] = (
+        None
+    )
+    """The same, for every four cores of the node (at least 1 task)."""
+    backlog: PositiveDuration | None = None
+    """Overloaded when the execution queue needs this long to be empty."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [value for _, value in self if value is not None]
+        if len(given) != 1:
+            raise refusal(
+                f"{len(given)} of the three measures given",
+                "exactly one of queueLength, queueLengthPer4Cores, backlog",
+            )
+        return self
+
+
+class RuleSet(Part):
+    """What every node does alike."""
+
+    overload: OverloadRule = Field({"queueLength": 2}, validate_default=True)
+    """When a node is overloaded; it then tells its peers so."""
+    drop_hopeless: Annotated[bool, Field(strict=True)] = True
+    """Drop a task at the head of the execution queue that can no longer end in time."""
+    execution_queue_limit: QueueLength | None = None
+    """Most tasks waiting for execution, without the running one; null is no limit."""
+    probe_timeout: PositiveDuration = Field("250ms", validate_default=True)
+    """How long a decision waits for answers of peers."""
+
+
+class SeedSet(Shorthand):
+    """Seeds by purpose."""
+
+    stands_for = ("topology", "workload", "faults", "schedulers")
+
+    topology: Seed = 1
+    """Draws of nodes and links."""
+    workload: Seed = 1
+    """Arrivals and the tasks that arrive."""
+    faults: Seed = 1
+    """Which executions and transmissions fail, and when."""
+    schedulers: Seed = 1
+    """Draws of the schedulers, such as which peers are probed."""
+
+
+class Named(Shorthand):
+    """Something registered under a name, with options of its own."""
+
+    stands_for = ("name",)
+
+    name: Annotated[str, Field(min_length=1, strict=True)]
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of its own, handed over unchanged: anything that JSON can hold."""
+
+    @field_validator("options")
+    @classmethod
+    def _is_json(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            same = json.loads(json.dumps(options, allow_nan=False)) == options
+        except (TypeError, ValueError):
+            same = False
+        if not same:
+            raise refusal(
+                "something that JSON cannot hold",
+                "texts, finite numbers, booleans, lists, mappings",
+            )
+        return options
+
+
+class SchedulerPart(Named):
+    """The scheduler of a run, where the command does not say."""
+
+    name: Annotated[str, Field(min_length=1, strict=True)] = "ratc"
+    """Registered name (`testbed scheduler list`), or `module:Class` of your own."""
+
+
+class ApplicationPart(Named):
+    """What executing a task does."""
+
+    name: Annotated[str, Field(min_length=1, strict=True)] = "emulated"
+    """`emulated` waits the modelled time, `busy` burns processor time for it, `matrix` works on the
+    payload; or `module:callable` of your own, which runs for real."""
+
+
+class PayloadSpec(Shorthand):
+    """What moves when a task is sent."""
+
+    stands_for = ("mode",)
+
+    mode: Payload = "bytes"
+    """`bytes` sends the task's real bytes; `metadata` sends none and takes the same time."""
+    chunk: Annotated[int, In(units.CHUNK)] = Field("64KB", validate_default=True)
+    """Bytes per message of a transfer; the pace of a link is kept chunk by chunk."""
+
+
+class Log(Part):
+    """What the task log holds."""
+
+    idle_slots: Annotated[bool, Field(strict=True)] = True
+    """Log an observation for slots without a task too, which data sets for learning need."""
+
+
+class StageLimit(Part):
+    """Largest p95 of the error of measured times: the larger of both."""
+
+    error: Duration = Field("4ms", validate_default=True)
+    """Fixed part."""
+    share: Share = Field("2%", validate_default=True)
+    """Share of the nominal time."""
+
+
+class Fidelity(Part):
+    """How far a run may be from what is configured before it is marked `invalid`."""
+
+    transmission: StageLimit = Field({}, validate_default=True)
+    """Error of transmission times."""
+    execution: StageLimit = Field({}, validate_default=True)
+    """Error of execution times."""
+    generator_lateness: Duration = Field("10ms", validate_default=True)
+    """Largest p95 of how late tasks are generated."""
+    lost_tasks: Annotated[int, In(units.whole(0, 10**9, 0))] = 0
+    """Most tasks that may be lost (an application or scheduler of yours crashed, say) before the
+    run is marked `degraded`; a node that dies marks it in any case."""
+
+
+class Scenario(Part):
+    """One edge network, its tasks and faults, and how it is run."""
+
+    api_version: Literal["edge-testbed/v1"]
+    """Version of this format."""
+    kind: Literal["Scenario"]
+    """Always `Scenario`."""
+    metadata: Metadata
+    nodes: Nodes
+    links: Links
+    tasks: Tasks
+    slots: Slots
+    rules: RuleSet = Field({}, validate_default=True)
+    episodes: Annotated[int, In(units.whole(1, 10**6, 10))] = 10
+    """Episodes per run, where the command does not say."""
+    seeds: SeedSet = Field({}, validate_default=True)
+    scheduler: SchedulerPart = Field({}, validate_default=True)
+    application: ApplicationPart = Field({}, validate_default=True)
+    payload: PayloadSpec = Field({}, validate_default=True)
+    time_scale: Annotated[float, In(units.TIME_SCALE)] = 1.0
+    """Real seconds per emulated second: 2 is twice as slow as real time, 0.5 twice as fast."""
+    storage: Annotated[str, Field(min_length=1, strict=True)] | None = None
+    """URL of the task log's database; null is a SQLite file of the testbed's own."""
+    artifacts: Annotated[str, Field(min_length=1, strict=True)] | None = None
+    """URL of the store for policies and data sets; null is a folder of the testbed's own."""
+    log: Log = Field({}, validate_default=True)
+    fidelity: Fidelity = Field({}, validate_default=True)
+
+    @field_validator("storage", "artifacts")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        # The file is kept with every run and given to others.
+        if url is not None and (split := split_password(url))[1] is not None:
+            raise refusal(
+                f"{split[0]} is written with a password",
+                "the URL without it, and the password in the environment variable "
+                "TESTBED_MYSQL_PASSWORD or in a file named by ?password_file=PATH",
+            )
+        return url
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a scenario file, for editors.
+
+    It says less than ``testbed.scenario.load`` checks: not that a list has one value per node.
+    """
+    schema = Scenario.model_json_schema(by_alias=True, mode="validation")
+    _without_titles(schema)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"https://{API_VERSION}/scenario.schema.json",
+        **schema,
+    }
+
+
+def _without_titles(schema: Any) -> None:
+    # pydantic makes titles of the keys, such as "Drophopeless"; editors show the key anyway.
+    if isinstance(schema, dict):
+        if isinstance(schema.get("title"), str):
+            del schema["title"]
+        for value in schema.values():
+            _without_titles(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            _without_titles(value)

@@ -1,0 +1,283 @@
+"""Quantities as people write them: ``3GHz``, ``10MB/s``, ``1000KB``, ``100ms``, ``50%``.
+
+A ``Quantity`` reads such a text into the base unit of the model and writes it back so that reading
+it again gives the very same number. KB, MB and GB are powers of 1000; KiB, MiB, GiB of 1024.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final
+
+_NUMBER: Final = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,9})?"
+_TEXT: Final = re.compile(rf"\s*({_NUMBER})\s*(.*?)\s*", re.DOTALL | re.ASCII)
+_LONGEST: Final = 60
+
+
+class QuantityError(ValueError):
+    """A value is not the quantity wanted; ``seen`` and ``allowed`` as in ``Problem``."""
+
+    def __init__(self, seen: str, allowed: str) -> None:
+        self.seen = seen
+        self.allowed = allowed
+        super().__init__(f"{seen}; {allowed}")
+
+
+def shown(value: object) -> str:
+    """``value`` as a user may have written it, cut to a line."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One kind of quantity: its units, what a plain number means, and its limits.
+
+    ``units`` maps each unit to its size in base units. ``bare`` says that a plain number counts in
+    base units; where it is False only 0 may stand without a unit. ``whole`` gives integers.
+    ``low`` and ``high`` are limits in base units, ``above_low`` excludes ``low`` itself, and
+    ``limits`` is how messages call them.
+    """
+
+    name: str
+    units: Mapping[str, Fraction]
+    low: Fraction
+    high: Fraction
+    limits: str
+    example: str
+    bare: bool = False
+    whole: bool = False
+    above_low: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """What may be written, in words."""
+        names = ", ".join(unit for unit in self.units if unit)
+        if not names:
+            return f"{self.limits}, such as {self.example}"
+        number = (
+            f"a number, plain or in {names}" if self.bare else f"a number with a unit ({names})"
+        )
+        return f"{number}, {self.limits}, such as {self.example}"
+
+    def read(self, value: object) -> float:
+        """``value`` in base units: an int for whole quantities, else a float.
+
+        Raises: QuantityError saying what was seen and what is allowed.
+        """
+        exact = self._exact(value)
+        if exact < self.low or exact > self.high or (self.above_low and exact == self.low):
+            raise QuantityError(f"{shown(value)} is out of range", self.allowed)
+        if not self.whole:
+            return float(exact)
+        if exact.denominator != 1:
+            raise QuantityError(f"{shown(value)} is not a whole number", self.allowed)
+        return int(exact)
+
+    def write(self, value: float) -> str | int | float:
+        """``value`` in base units as text that ``read`` reads to the same number."""
+        exact = Fraction(value)
+        if self.bare:
+            return int(exact) if exact.denominator == 1 else value
+        base = next(unit for unit, factor in self.units.items() if factor == 1)
+        shortest = f"{int(exact) if exact.denominator == 1 else repr(value)}{base}"
+        for unit, factor in self.units.items():
+            amount = exact / factor
+            number = str(int(amount)) if amount.denominator == 1 else repr(float(amount))
+            text = f"{number}{unit}"
+            if amount >= 1 and len(text) < len(shortest) and self.read(text) == value:
+                shortest = text
+        return shortest
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON Schema of what ``read`` accepts, as far as a schema can say it."""
+        forms: list[dict[str, Any]] = []
+        if self.bare or not any(self.units):
+            kind = "integer" if self.whole else "number"
+            bound = "exclusiveMinimum" if self.above_low else "minimum"
+            numbers = {"type": kind, bound: _plain(self.low), "maximum": _plain(self.high)}
+            forms.append(numbers)
+        elif self.low == 0 and not self.above_low:
+            forms.append({"const": 0})
+        if any(self.units):
+            units = "|".join(unit for unit in self.units if unit)
+            sign = "" if self.low >= 0 else "[+-]?"
+            number = rf"{sign}\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+            optional = "?" if self.bare else ""
+            forms.append({"type": "string", "pattern": rf"^\s*{number}\s*({units}){optional}\s*$"})
+        schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
+        return {**schema, "description": self.allowed, "examples": [_example(self)]}
+
+    def _exact(self, value: object) -> Fraction:
+        wrong = QuantityError(f"{shown(value)} is not {self.name}", self.allowed)
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise wrong
+        if isinstance(value, str):
+            match = _TEXT.fullmatch(value)
+            if match is None:
+                raise wrong
+            number, unit = match.groups()
+        else:
+            if not math.isfinite(value):
+                raise wrong
+            number, unit = repr(value), ""
+        amount = Decimal(number)
+        if amount and not -400 < amount.adjusted() < 40:
+            raise QuantityError(f"{shown(value)} is out of range", self.allowed)
+        exact = Fraction(amount)
+        if unit == "" and (self.bare or exact == 0 or "" in self.units):
+            return exact
+        if unit in self.units:
+            return exact * self.units[unit]
+        if unit == "":
+            raise QuantityError(f"{shown(value)} has no unit", self.allowed)
+        near = self._nearest(unit)
+        suggestion = f" (did you mean {number}{near}?)" if near else ""
+        raise QuantityError(
+            f"{shown(value)}: unit '{unit[:_LONGEST]}' is not known here{suggestion}",
+            self.allowed,
+        )
+
+    def _nearest(self, unit: str) -> str | None:
+        folded = {known.casefold(): known for known in self.units if known}
+        close = difflib.get_close_matches(unit.casefold()[:_LONGEST], folded, n=1, cutoff=0.5)
+        return folded[close[0]] if close else None
+
+
+def _example(quantity: Quantity) -> str | float:
+    if any(quantity.units):
+        return quantity.example
+    return quantity.write(quantity.read(quantity.example))
+
+
+def _plain(number: Fraction) -> int | float:
+    return int(number) if number.denominator == 1 else float(number)
+
+
+_BYTES: Final = {
+    "B": Fraction(1),
+    "KB": Fraction(10**3),
+    "MB": Fraction(10**6),
+    "GB": Fraction(10**9),
+    "kB": Fraction(10**3),
+    "KiB": Fraction(2**10),
+    "MiB": Fraction(2**20),
+    "GiB": Fraction(2**30),
+}
+_PER_SECOND: Final = {f"{unit}/s": factor for unit, factor in _BYTES.items()} | {
+    "kbit/s": Fraction(10**3, 8),
+    "Mbit/s": Fraction(10**6, 8),
+    "Gbit/s": Fraction(10**9, 8),
+}
+_TIME: Final = {
+    "us": Fraction(1),
+    "µs": Fraction(1),
+    "ms": Fraction(10**3),
+    "s": Fraction(10**6),
+    "min": Fraction(60 * 10**6),
+    "h": Fraction(3600 * 10**6),
+}
+_MONTH: Final = Fraction(30 * 24 * 3600 * 10**6)
+_FREQUENCY: Final = {
+    "Hz": Fraction(1),
+    "kHz": Fraction(10**3),
+    "MHz": Fraction(10**6),
+    "GHz": Fraction(10**9),
+    "THz": Fraction(10**12),
+}
+
+FREQUENCY: Final = Quantity(
+    "a frequency", _FREQUENCY, Fraction(1), Fraction(10**15), "from 1Hz to 1000THz", "3GHz"
+)
+LINK_RATE: Final = Quantity(
+    "a link rate", _PER_SECOND, Fraction(1), Fraction(10**12), "from 1B/s to 1000GB/s", "10MB/s"
+)
+LINK_RATE_OR_NONE: Final = Quantity(
+    "a link rate", _PER_SECOND, Fraction(0), Fraction(10**12), "from 1B/s to 1000GB/s", "10MB/s"
+)
+SIZE: Final = Quantity("a size", _BYTES, Fraction(1), Fraction(10**12), "1B to 1000GB", "1000KB")
+CHUNK: Final = Quantity(
+    "a size", _BYTES, Fraction(1000), Fraction(10**6), "from 1KB to 1MB", "64KB", whole=True
+)
+COMPLEXITY: Final = Quantity(
+    "a complexity",
+    {"cycles/bit": Fraction(1)},
+    Fraction(0),
+    Fraction(10**9),
+    "above 0",
+    "800 cycles/bit",
+    bare=True,
+    above_low=True,
+)
+DURATION: Final = Quantity(
+    "a duration",
+    _TIME,
+    Fraction(0),
+    _MONTH,
+    "from 0 to 720h, whole microseconds",
+    "1ms",
+    whole=True,
+)
+POSITIVE_DURATION: Final = Quantity(
+    "a duration", _TIME, Fraction(1), _MONTH, "from 1us to 720h", "100ms", whole=True
+)
+DEADLINE: Final = Quantity("a duration", _TIME, Fraction(1), _MONTH, "from 1us to 720h", "4s")
+PROBABILITY: Final = Quantity(
+    "a probability",
+    {"%": Fraction(1, 100)},
+    Fraction(0),
+    Fraction(1),
+    "from 0 to 1",
+    "0.5",
+    bare=True,
+)
+SHARE: Final = Quantity(
+    "a share", {"%": Fraction(1, 100)}, Fraction(0), Fraction(10), "from 0 to 10", "2%", bare=True
+)
+FAILURE_RATE: Final = Quantity(
+    "a failure rate",
+    {"/s": Fraction(1), "1/s": Fraction(1)},
+    Fraction(0),
+    Fraction(10**6),
+    "0 or above, in failures per second",
+    "0.1",
+    bare=True,
+)
+TIME_SCALE: Final = Quantity(
+    "a time scale",
+    {"": Fraction(1)},
+    Fraction(1, 1000),
+    Fraction(1000),
+    "a number from 0.001 to 1000",
+    "1",
+    bare=True,
+)
+
+
+def whole(low: int, high: int, example: int) -> Quantity:
+    """A plain whole number from ``low`` to ``high``."""
+    return Quantity(
+        "a whole number",
+        {"": Fraction(1)},
+        Fraction(low),
+        Fraction(high),
+        f"a whole number from {low} to {high}",
+        str(example),
+        bare=True,
+        whole=True,
+    )
