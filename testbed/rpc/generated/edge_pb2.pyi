@@ -1,0 +1,413 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Task(_message.Message):
+    __slots__ = ("id", "episode", "slot", "source", "size_bytes", "cycles", "deadline")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CYCLES_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    episode: int
+    slot: int
+    source: int
+    size_bytes: int
+    cycles: int
+    deadline: int
+    def __init__(self, id: _Optional[int] = ..., episode: _Optional[int] = ..., slot: _Optional[int] = ..., source: _Optional[int] = ..., size_bytes: _Optional[int] = ..., cycles: _Optional[int] = ..., deadline: _Optional[int] = ...) -> None: ...
+
+class PeerState(_message.Message):
+    __slots__ = ("overloaded", "queue_length", "backlog", "inbound", "at")
+    OVERLOADED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    INBOUND_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    overloaded: bool
+    queue_length: int
+    backlog: int
+    inbound: int
+    at: int
+    def __init__(self, overloaded: _Optional[bool] = ..., queue_length: _Optional[int] = ..., backlog: _Optional[int] = ..., inbound: _Optional[int] = ..., at: _Optional[int] = ...) -> None: ...
+
+class Empty(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SlotTask(_message.Message):
+    __slots__ = ("episode", "slot", "task")
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    episode: int
+    slot: int
+    task: Task
+    def __init__(self, episode: _Optional[int] = ..., slot: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
+
+class SlotTaskTaken(_message.Message):
+    __slots__ = ("slot",)
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    def __init__(self, slot: _Optional[int] = ...) -> None: ...
+
+class ProbeRequest(_message.Message):
+    __slots__ = ("task_id", "round", "bits_only", "sender", "episode")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    BITS_ONLY_FIELD_NUMBER: _ClassVar[int]
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    task_id: int
+    round: int
+    bits_only: bool
+    sender: int
+    episode: int
+    def __init__(self, task_id: _Optional[int] = ..., round: _Optional[int] = ..., bits_only: _Optional[bool] = ..., sender: _Optional[int] = ..., episode: _Optional[int] = ...) -> None: ...
+
+class ProbeReply(_message.Message):
+    __slots__ = ("task_id", "round", "overloaded", "state")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    OVERLOADED_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    task_id: int
+    round: int
+    overloaded: bool
+    state: PeerState
+    def __init__(self, task_id: _Optional[int] = ..., round: _Optional[int] = ..., overloaded: _Optional[bool] = ..., state: _Optional[_Union[PeerState, _Mapping]] = ...) -> None: ...
+
+class Announce(_message.Message):
+    __slots__ = ("task",)
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    task: Task
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("task_id", "data")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    task_id: int
+    data: bytes
+    def __init__(self, task_id: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Withdraw(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: int
+    def __init__(self, task_id: _Optional[int] = ...) -> None: ...
+
+class HandOver(_message.Message):
+    __slots__ = ("task", "elapsed", "seq", "payload_bytes")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    task: Task
+    elapsed: int
+    seq: int
+    payload_bytes: int
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., elapsed: _Optional[int] = ..., seq: _Optional[int] = ..., payload_bytes: _Optional[int] = ...) -> None: ...
+
+class TransferFrame(_message.Message):
+    __slots__ = ("sender", "episode", "announce", "chunk", "withdraw", "hand_over")
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAW_FIELD_NUMBER: _ClassVar[int]
+    HAND_OVER_FIELD_NUMBER: _ClassVar[int]
+    sender: int
+    episode: int
+    announce: Announce
+    chunk: Chunk
+    withdraw: Withdraw
+    hand_over: HandOver
+    def __init__(self, sender: _Optional[int] = ..., episode: _Optional[int] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ...) -> None: ...
+
+class HandOverTaken(_message.Message):
+    __slots__ = ("task_id", "accepted", "reason")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    task_id: int
+    accepted: bool
+    reason: str
+    def __init__(self, task_id: _Optional[int] = ..., accepted: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PeerAddress(_message.Message):
+    __slots__ = ("node", "address")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    address: str
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
+
+class ConfigureRequest(_message.Message):
+    __slots__ = ("run", "plan_json", "peers", "scheduler", "options_json")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PLAN_JSON_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    plan_json: str
+    peers: _containers.RepeatedCompositeFieldContainer[PeerAddress]
+    scheduler: str
+    options_json: str
+    def __init__(self, run: _Optional[str] = ..., plan_json: _Optional[str] = ..., peers: _Optional[_Iterable[_Union[PeerAddress, _Mapping]]] = ..., scheduler: _Optional[str] = ..., options_json: _Optional[str] = ...) -> None: ...
+
+class ConfigureReply(_message.Message):
+    __slots__ = ("scheduler",)
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    scheduler: str
+    def __init__(self, scheduler: _Optional[str] = ...) -> None: ...
+
+class StartEpisodeRequest(_message.Message):
+    __slots__ = ("run", "episode")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    episode: int
+    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ...) -> None: ...
+
+class EndEpisodeRequest(_message.Message):
+    __slots__ = ("run", "episode")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    episode: int
+    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ...) -> None: ...
+
+class EndEpisodeReply(_message.Message):
+    __slots__ = ("last_batch", "unfinished")
+    LAST_BATCH_FIELD_NUMBER: _ClassVar[int]
+    UNFINISHED_FIELD_NUMBER: _ClassVar[int]
+    last_batch: int
+    unfinished: int
+    def __init__(self, last_batch: _Optional[int] = ..., unfinished: _Optional[int] = ...) -> None: ...
+
+class SetSchedulerRequest(_message.Message):
+    __slots__ = ("scheduler", "options_json")
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    scheduler: str
+    options_json: str
+    def __init__(self, scheduler: _Optional[str] = ..., options_json: _Optional[str] = ...) -> None: ...
+
+class SetSchedulerReply(_message.Message):
+    __slots__ = ("accepted", "scheduler", "reason")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    accepted: bool
+    scheduler: str
+    reason: str
+    def __init__(self, accepted: _Optional[bool] = ..., scheduler: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PreparePolicyRequest(_message.Message):
+    __slots__ = ("deployment", "key", "sha256", "size_bytes", "store")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    key: str
+    sha256: str
+    size_bytes: int
+    store: str
+    def __init__(self, deployment: _Optional[str] = ..., key: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., store: _Optional[str] = ...) -> None: ...
+
+class PreparePolicyReply(_message.Message):
+    __slots__ = ("accepted", "reason")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    accepted: bool
+    reason: str
+    def __init__(self, accepted: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PreparedPolicy(_message.Message):
+    __slots__ = ("deployment",)
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    def __init__(self, deployment: _Optional[str] = ...) -> None: ...
+
+class CommitPolicyReply(_message.Message):
+    __slots__ = ("accepted", "scheduler", "reason")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    accepted: bool
+    scheduler: str
+    reason: str
+    def __init__(self, accepted: _Optional[bool] = ..., scheduler: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class NodeDescription(_message.Message):
+    __slots__ = ("node", "address", "pid", "version", "run", "episode", "scheduler", "queue_length", "backlog", "receiving", "sending", "resident_bytes", "unacknowledged", "held")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    RECEIVING_FIELD_NUMBER: _ClassVar[int]
+    SENDING_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UNACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    address: str
+    pid: int
+    version: str
+    run: str
+    episode: int
+    scheduler: str
+    queue_length: int
+    backlog: int
+    receiving: _containers.RepeatedScalarFieldContainer[int]
+    sending: _containers.RepeatedScalarFieldContainer[int]
+    resident_bytes: int
+    unacknowledged: int
+    held: int
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., scheduler: _Optional[str] = ..., queue_length: _Optional[int] = ..., backlog: _Optional[int] = ..., receiving: _Optional[_Iterable[int]] = ..., sending: _Optional[_Iterable[int]] = ..., resident_bytes: _Optional[int] = ..., unacknowledged: _Optional[int] = ..., held: _Optional[int] = ...) -> None: ...
+
+class EventBatch(_message.Message):
+    __slots__ = ("run", "number", "records", "decisions")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    number: int
+    records: _containers.RepeatedScalarFieldContainer[bytes]
+    decisions: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., records: _Optional[_Iterable[bytes]] = ..., decisions: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class BatchAck(_message.Message):
+    __slots__ = ("run", "number")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    number: int
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class RegisterRequest(_message.Message):
+    __slots__ = ("node", "address", "pid", "version", "token")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    address: str
+    pid: int
+    version: str
+    token: str
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., token: _Optional[str] = ...) -> None: ...
+
+class RegisterReply(_message.Message):
+    __slots__ = ("testbed", "heartbeat_interval")
+    TESTBED_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    testbed: str
+    heartbeat_interval: int
+    def __init__(self, testbed: _Optional[str] = ..., heartbeat_interval: _Optional[int] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ("node", "resident_bytes", "lag", "cpu")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LAG_FIELD_NUMBER: _ClassVar[int]
+    CPU_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    resident_bytes: int
+    lag: int
+    cpu: int
+    def __init__(self, node: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., lag: _Optional[int] = ..., cpu: _Optional[int] = ...) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class StartRunRequest(_message.Message):
+    __slots__ = ("scheduler", "episodes", "first_episode", "options_json", "label")
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_EPISODE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    scheduler: str
+    episodes: int
+    first_episode: int
+    options_json: str
+    label: str
+    def __init__(self, scheduler: _Optional[str] = ..., episodes: _Optional[int] = ..., first_episode: _Optional[int] = ..., options_json: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
+
+class StartRunReply(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class WatchRunRequest(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class RunProgress(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class StopRunRequest(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class ChangeSchedulerRequest(_message.Message):
+    __slots__ = ("scheduler", "nodes", "options_json")
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    scheduler: str
+    nodes: _containers.RepeatedScalarFieldContainer[int]
+    options_json: str
+    def __init__(self, scheduler: _Optional[str] = ..., nodes: _Optional[_Iterable[int]] = ..., options_json: _Optional[str] = ...) -> None: ...
+
+class ChangeSchedulerReply(_message.Message):
+    __slots__ = ("replies", "nodes")
+    REPLIES_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    replies: _containers.RepeatedCompositeFieldContainer[SetSchedulerReply]
+    nodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, replies: _Optional[_Iterable[_Union[SetSchedulerReply, _Mapping]]] = ..., nodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DeployPolicyRequest(_message.Message):
+    __slots__ = ("policy", "nodes")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    policy: str
+    nodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, policy: _Optional[str] = ..., nodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DeployPolicyReply(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...

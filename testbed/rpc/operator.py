@@ -1,0 +1,452 @@
+"""What an operator sees of a testbed, and the client that the CLI asks for it.
+
+``Status`` and ``Progress`` travel as JSON documents, so that commands can print them unchanged.
+Every call has a deadline. Errors of the wire come out as the toolkit's own: what the controller
+refuses is a ``UsageError``, a controller that does not answer is a ``TemporaryError``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeAlias
+
+import grpc
+
+from testbed.errors import PermanentError, TemporaryError, UsageError
+from testbed.model.units import Micros
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.messages import CHANNEL_OPTIONS
+
+NODES_SERVICE: Final = "edge_testbed.nodes"
+"""Name under which the controller's health service tells whether all nodes are healthy."""
+
+TOKEN_KEY: Final = "authorization"
+"""Metadata key of the operator's token."""
+
+STOP_TIMEOUT_S: Final = 120.0
+"""How long a run may take to end in order: its last tasks may run to their deadlines."""
+
+NodeCondition: TypeAlias = Literal["starting", "healthy", "dead"]
+
+RunState: TypeAlias = Literal["running", "completed", "degraded", "invalid", "stopped", "failed"]
+"""As in the task log, where a run can also be ``interrupted``: its controller died."""
+
+
+def bearer(token: str) -> str:
+    """The value of ``TOKEN_KEY`` for ``token``."""
+    return f"Bearer {token}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node. ``reason`` says why it is not healthy; what it did not tell is None.
+
+    ``backlog`` is emulated microseconds, ``lag`` (worst timer lateness since the last beat) real
+    ones, ``cpu`` the processor time used since its start.
+    """
+
+    node: int
+    condition: NodeCondition
+    reason: str = ""
+    address: str | None = None
+    pid: int | None = None
+    version: str | None = None
+    scheduler: str | None = None
+    queue_length: int | None = None
+    backlog: Micros | None = None
+    held: int | None = None
+    unacknowledged: int | None = None
+    resident_bytes: int | None = None
+    lag: Micros | None = None
+    cpu: Micros | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerChange:
+    """A change of scheduler during a run: who acknowledged it, and why it was refused if it was."""
+
+    episode: int
+    slot: int
+    scheduler: str
+    nodes: tuple[int, ...]
+    accepted: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    ``episode`` is the number of the current one (from ``first_episode``), ``completed`` how many
+    are over. ``outcomes`` counts ended tasks by outcome, ``completed_outcomes`` only those of the
+    episodes that are over; ``success_rate`` is the share of the ended ones that succeeded.
+    ``queue_lengths`` has one entry per node as last logged, None if unknown. ``degraded`` says that
+    nodes died or tasks were lost. ``reason`` says why the run failed. ``valid`` is the verdict of
+    the fidelity certificate, None while running.
+    """
+
+    run: str
+    state: RunState
+    scheduler: str
+    first_episode: int
+    episodes: int
+    episode: int
+    completed: int
+    slot: int
+    slots: int
+    generated: int
+    outcomes: Mapping[str, int]
+    completed_outcomes: Mapping[str, int]
+    queue_lengths: tuple[int | None, ...]
+    dead_nodes: tuple[int, ...] = ()
+    degraded: bool = False
+    reason: str = ""
+    valid: bool | None = None
+    invalid_because: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> int:
+        """Tasks that have ended."""
+        return sum(self.outcomes.values())
+
+    @property
+    def lost(self) -> int:
+        """Tasks that ended as lost."""
+        return self.outcomes.get("lost", 0)
+
+    @property
+    def success_rate(self) -> float | None:
+        """Succeeded / ended so far; None before the first task has ended."""
+        return self.outcomes.get("succeeded", 0) / self.ended if self.ended else None
+
+    def to_json(self) -> str:
+        """One JSON object, with ``ended``, ``lost`` and ``success_rate`` worked out."""
+        derived = {"ended": self.ended, "lost": self.lost, "success_rate": self.success_rate}
+        return json.dumps({**asdict(self), **derived})
+
+    @classmethod
+    def from_json(cls, text: str) -> Progress:
+        """Inverse of ``to_json``."""
+        return cls.from_document(json.loads(text))
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Progress:
+        """The progress of a parsed JSON object; keys this version does not know are left out."""
+        values = _known(cls, document)
+        for name in ("queue_lengths", "dead_nodes", "invalid_because"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run of this controller: how far it is, and the scheduler changes made while it ran."""
+
+    progress: Progress
+    label: str = ""
+    changes: tuple[SchedulerChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A testbed as its controller sees it. ``run`` is the current run, or else the last one.
+
+    ``started`` is when the controller started, as ISO 8601 in UTC; ``store`` the URL of the task
+    log without its password; ``policy`` the key of the policy deployed here, empty if none was;
+    ``artifacts`` the URL of the store that nodes fetch policies from.
+    """
+
+    testbed: str
+    version: str
+    address: str
+    pid: int
+    started: str
+    store: str
+    scenario: str
+    scenario_hash: str
+    scheduler: str
+    nodes: tuple[NodeStatus, ...]
+    run: RunStatus | None = None
+    runs: tuple[str, ...] = field(default=())
+    policy: str = ""
+    artifacts: str = ""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether all nodes are healthy."""
+        return all(node.condition == "healthy" for node in self.nodes)
+
+    def to_json(self) -> str:
+        """One JSON object, with ``healthy`` worked out."""
+        document = {**asdict(self), "healthy": self.healthy}
+        if self.run is not None:
+            document["run"]["progress"] = json.loads(self.run.progress.to_json())
+        return json.dumps(document)
+
+    @classmethod
+    def from_json(cls, text: str) -> Status:
+        """Inverse of ``to_json``."""
+        values = _known(cls, json.loads(text))
+        values["nodes"] = tuple(NodeStatus(**_known(NodeStatus, n)) for n in values["nodes"])
+        values["runs"] = tuple(values["runs"])
+        if (run := values["run"]) is not None:
+            values["run"] = RunStatus(
+                progress=Progress.from_document(run["progress"]),
+                label=run["label"],
+                changes=tuple(
+                    SchedulerChange(**{**change, "nodes": tuple(change["nodes"])})
+                    for change in run["changes"]
+                ),
+            )
+        return cls(**values)
+
+
+NodePolicy: TypeAlias = Literal["deciding", "ready", "refused", "unchanged", "lost"]
+"""What a deploy made of a node: the policy decides there; it is loaded and another scheduler
+decides; the node refused it or did not answer; it was loaded and dropped, because another node
+refused; it was loaded, and the node did not answer when told to use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDeployment:
+    """A deploy at one node; ``scheduler`` is what decides there now, empty if it is not known."""
+
+    node: int
+    state: NodePolicy
+    scheduler: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A policy brought to nodes. ``accepted``: all had loaded it, so all were told to use it.
+
+    Not accepted, nothing has changed at any node. ``seconds`` is real time until the last answer.
+    """
+
+    policy: str
+    key: str
+    accepted: bool
+    nodes: tuple[NodeDeployment, ...]
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node has it."""
+        return self.accepted and all(each.state in {"deciding", "ready"} for each in self.nodes)
+
+    @property
+    def failures(self) -> tuple[NodeDeployment, ...]:
+        """The nodes that kept it from being complete."""
+        return tuple(each for each in self.nodes if each.state in {"refused", "lost"})
+
+    def to_json(self) -> str:
+        """One JSON object, with ``complete`` worked out."""
+        return json.dumps({**asdict(self), "complete": self.complete})
+
+    @classmethod
+    def from_json(cls, text: str) -> Deployment:
+        """Inverse of ``to_json``."""
+        values = _known(cls, json.loads(text))
+        values["nodes"] = tuple(
+            NodeDeployment(**_known(NodeDeployment, each)) for each in values["nodes"]
+        )
+        values["warnings"] = tuple(values["warnings"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """One node's answer to a change of scheduler; ``scheduler`` is what decides there now."""
+
+    node: int
+    accepted: bool
+    scheduler: str
+    reason: str = ""
+
+
+class OperatorClient:
+    """Talks to the controller of one testbed; use it as a context manager.
+
+    ``timeout`` is the deadline of each call in seconds, except of ``watch_run``, which lasts as
+    long as the run.
+    """
+
+    def __init__(self, address: str, token: str, *, timeout: float = 10.0) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._metadata = ((TOKEN_KEY, bearer(token)),)
+        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stub = pb_grpc.OperatorStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the client is of no use afterwards."""
+        self._channel.close()
+
+    def status(self) -> Status:
+        """The testbed now; asks every node."""
+        with self._errors():
+            reply = self._stub.Status(pb.Empty(), timeout=self._timeout, metadata=self._metadata)
+        return Status.from_json(reply.json)
+
+    def start_run(
+        self,
+        *,
+        scheduler: str = "",
+        options: Mapping[str, Any] | None = None,
+        episodes: int = 0,
+        first_episode: int = 0,
+        label: str = "",
+    ) -> str:
+        """Start a run and return its id; empty ``scheduler`` and 0 ``episodes``: the scenario's.
+
+        Runs that start at the same ``first_episode`` share arrivals and fates.
+        Raises: UsageError: unknown scheduler, another run is active, or a node is not healthy.
+        """
+        request = pb.StartRunRequest(
+            scheduler=scheduler,
+            episodes=episodes,
+            first_episode=first_episode,
+            options_json=json.dumps(options) if options else "",
+            label=label,
+        )
+        with self._errors():
+            # Longer than a call: every node loads its scheduler before the run has begun.
+            reply = self._stub.StartRun(request, timeout=60.0, metadata=self._metadata)
+        return str(reply.run)
+
+    def watch_run(self, run: str) -> Iterator[Progress]:
+        """Progress of a run whenever it changes, at most about five a second, until it is over.
+
+        The last one has the final state. Raises: UsageError: this controller has no such run.
+        """
+        with self._errors():
+            call = self._stub.WatchRun(pb.WatchRunRequest(run=run), metadata=self._metadata)
+            try:
+                for message in call:
+                    yield Progress.from_json(message.json)
+            finally:
+                call.cancel()
+
+    def stop_run(self, run: str = "") -> None:
+        """End a run cleanly (the current one if not named); returns when it is over.
+
+        No-op if it is over already. Raises: UsageError: this controller has no such run.
+        """
+        with self._errors():
+            self._stub.StopRun(
+                pb.StopRunRequest(run=run), timeout=STOP_TIMEOUT_S, metadata=self._metadata
+            )
+
+    def change_scheduler(
+        self,
+        scheduler: str,
+        *,
+        nodes: Sequence[int] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> tuple[Acknowledgement, ...]:
+        """Change the scheduler of ``nodes`` (all if empty) of the current run.
+
+        All or nothing: when a node refuses, those that had accepted go back, and the answers say
+        who refused and why. Raises: UsageError: no run is active, or there is no such node.
+        """
+        request = pb.ChangeSchedulerRequest(
+            scheduler=scheduler,
+            nodes=nodes,
+            options_json=json.dumps(options) if options else "",
+        )
+        with self._errors():
+            reply = self._stub.ChangeScheduler(request, timeout=30.0, metadata=self._metadata)
+        return tuple(
+            Acknowledgement(node, answer.accepted, answer.scheduler, answer.reason)
+            for node, answer in zip(reply.nodes, reply.replies, strict=True)
+        )
+
+    def deploy_policy(self, policy: str, *, nodes: Sequence[int] = ()) -> Deployment:
+        """Bring a policy of the testbed's artifact store to ``nodes`` (all living ones if empty).
+
+        All or none: what ``Deployment`` says. Where ``drl`` decides, the policy does from then on;
+        elsewhere it is loaded. A deploy to all is what runs under ``drl`` begin with from then on.
+
+        Raises: UsageError: no such policy, it does not fit, no such node, or nodes are named and no
+        run is active. PermanentError: the artifact is damaged.
+        """
+        request = pb.DeployPolicyRequest(policy=policy, nodes=nodes)
+        with self._errors():
+            reply = self._stub.DeployPolicy(request, timeout=60.0, metadata=self._metadata)
+        return Deployment.from_json(reply.json)
+
+    def roll_back_policy(self) -> Deployment:
+        """Undo the last deploy that was accepted, by deploying what decided before it.
+
+        Raises: UsageError: there was none.
+        """
+        with self._errors():
+            reply = self._stub.RollBackPolicy(pb.Empty(), timeout=60.0, metadata=self._metadata)
+        return Deployment.from_json(reply.json)
+
+    def shutdown(self) -> None:
+        """End the current run, if any, and the controller; its nodes then end by themselves."""
+        with self._errors():
+            self._stub.Shutdown(pb.Empty(), timeout=self._timeout, metadata=self._metadata)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            code, details = error.code(), error.details() or ""
+            if code in _REFUSALS:
+                raise UsageError(details) from None
+            if code is grpc.StatusCode.UNAUTHENTICATED:
+                raise PermanentError(f"the controller at {self._address}: {details}") from None
+            if code is grpc.StatusCode.ABORTED:
+                raise TemporaryError(details) from None
+            if code is grpc.StatusCode.DATA_LOSS:
+                raise PermanentError(details) from None
+            if code in _TEMPORARY:
+                raise TemporaryError(
+                    f"the controller at {self._address} does not answer ({code.name.lower()}); "
+                    "see what is up: testbed status"
+                ) from None
+            raise PermanentError(
+                f"the controller at {self._address} failed: {code.name} {details}"
+            ) from None
+
+
+_REFUSALS: Final = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.NOT_FOUND,
+    }
+)
+_TEMPORARY: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+    }
+)
+
+
+def _known(cls: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of ``document`` that the dataclass ``cls`` has a field for."""
+    return {each.name: document[each.name] for each in fields(cls) if each.name in document}
