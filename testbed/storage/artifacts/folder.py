@@ -1,0 +1,148 @@
+"""Artifacts in a folder: one folder per artifact, written aside and renamed into its place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from testbed.errors import PermanentError
+from testbed.storage.artifacts.base import (
+    MANIFEST,
+    Content,
+    check_key,
+    files_of,
+    manifest_of,
+    read_manifest,
+    taken_key,
+    unknown_key,
+    verify,
+)
+
+_ASIDE: Final = ".partial"
+"""Folder in the store for what is being written or removed; no key begins with a dot."""
+
+
+class FolderArtifactStore:
+    """An ``ArtifactStore`` in the folder ``root``, which is made when something is put."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def put(self, key: str, content: Content) -> None:
+        """See ``ArtifactStore``."""
+        files = files_of(content)
+        target = self._folder(key)
+        manifest = manifest_of(files)
+        with self._explained(key):
+            if self._is_taken(key, target, manifest):
+                return
+            aside = self._aside()
+            try:
+                for name, data in {**files, MANIFEST: manifest}.items():
+                    path = aside / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with path.open("xb") as file:
+                        file.write(data)
+                        file.flush()
+                        os.fsync(file.fileno())
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    aside.rename(target)
+                except OSError as error:
+                    # Somebody else put it in the meantime: the same, or not.
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    if not self._is_taken(key, target, manifest):
+                        raise
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+
+    def _is_taken(self, key: str, target: Path, manifest: bytes) -> bool:
+        """Whether ``key`` holds this content already. Raises: UsageError: it holds another."""
+        for part in target.parents:
+            if part == self.root:
+                break
+            if (part / MANIFEST).exists():
+                raise taken_key(part.relative_to(self.root).as_posix())
+        try:
+            held = (target / MANIFEST).read_bytes()
+        except FileNotFoundError:
+            if target.exists() and any(target.iterdir()):
+                # Other artifacts are below it.
+                raise taken_key(key) from None
+            return False
+        if held != manifest:
+            raise taken_key(key)
+        return True
+
+    def get(self, key: str) -> dict[str, bytes]:
+        """See ``ArtifactStore``."""
+        folder = self._folder(key)
+        with self._explained(key):
+            try:
+                manifest = read_manifest(key, (folder / MANIFEST).read_bytes())
+            except (FileNotFoundError, NotADirectoryError):
+                raise unknown_key(key, self.list()) from None
+            files: dict[str, bytes] = {}
+            for name, expected in manifest.items():
+                path = folder / name
+                data = path.read_bytes() if path.is_file() else None
+                files[name] = verify(key, name, data, expected)
+            return files
+
+    def exists(self, key: str) -> bool:
+        """See ``ArtifactStore``."""
+        return (self._folder(key) / MANIFEST).is_file()
+
+    def list(self, prefix: str = "") -> list[str]:
+        """See ``ArtifactStore``."""
+        below = self._folder(prefix) if prefix else self.root
+        with self._explained(prefix or "list"):
+            return sorted(
+                manifest.parent.relative_to(self.root).as_posix()
+                for manifest in below.rglob(MANIFEST)
+                if _ASIDE not in manifest.relative_to(self.root).parts
+            )
+
+    def remove(self, key: str) -> None:
+        """See ``ArtifactStore``."""
+        folder = self._folder(key)
+        with self._explained(key):
+            if not (folder / MANIFEST).exists():
+                return
+            # Renamed first: no reader finds half of it.
+            aside = self._aside()
+            try:
+                folder.rename(aside / "removed")
+            except FileNotFoundError:
+                # Somebody else removed it.
+                pass
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+
+    def _folder(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def _aside(self) -> Path:
+        aside = self.root / _ASIDE / secrets.token_hex(8)
+        aside.mkdir(parents=True)
+        return aside
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                fix = "no space is left on its disk; free some and repeat the command"
+            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                fix = "access is denied; make the folder readable and writable, or name another"
+            else:
+                fix = str(error)
+            raise PermanentError(f"artifact store {self.root}, {what}: {fix}") from error

@@ -1,0 +1,287 @@
+"""Runs of a task log as files: CSV, JSON Lines and Parquet, with a file that says what they hold.
+
+The folder appears complete or not at all; ``metadata.json`` in it names the runs, every column with
+its unit, and the sha256 of each file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, Protocol, Self, TypeAlias
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from sqlalchemy import BigInteger, Column, Integer
+
+from testbed import __version__
+from testbed.errors import Problem, UsageError
+from testbed.storage.folders import describe_files, new_folder, write_metadata
+from testbed.storage.tasklog.base import LogTable, Run, TaskLog, utc_now
+from testbed.storage.tasklog.schema import metadata as tables
+
+KIND: Final = "edge-testbed export"
+EXPORT_VERSION: Final = 1
+TABLES: Final[tuple[LogTable, ...]] = ("tasks", "events", "decisions")
+FORMATS: Final = ("csv", "jsonl", "parquet")
+_CHUNK: Final = 20_000
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Told after every piece of work: what it is, how much is done, how much there is."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def export(
+    task_log: TaskLog,
+    run_ids: Sequence[str],
+    folder: Path,
+    *,
+    formats: Sequence[str] = FORMATS,
+    tables: Sequence[LogTable] = TABLES,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Write ``tables`` of these runs into ``folder``, in every one of ``formats``; all runs in one
+    file per table and format, in the order given. Returns the metadata.
+
+    Raises:
+        UsageError: no run, an unknown run or format, or ``folder`` is taken (with ``overwrite``
+            only by something that is no export).
+        PermanentError: the folder cannot be written, or the log cannot be read.
+    """
+    _check(run_ids, formats, tables)
+    runs = list({run.id: run for run in map(task_log.run, run_ids)}.values())
+    counts = {run.id: task_log.counts(run.id) for run in runs}
+    with new_folder(folder, KIND, overwrite=overwrite) as partial:
+        described = {}
+        for table in tables:
+            total = sum(counts[run.id][table] for run in runs)
+            rows = _write(task_log, runs, table, partial, formats, total, progress)
+            described[table] = {"rows": rows, "columns": describe_columns(table)}
+        metadata = {
+            "kind": KIND,
+            "version": EXPORT_VERSION,
+            "created": utc_now(),
+            "edge_testbed": __version__,
+            "runs": [
+                {
+                    **describe_run(run),
+                    "counts": counts[run.id],
+                    "outcomes": task_log.outcomes(run.id),
+                    "plan": json.loads(run.info.plan),
+                    "scenario": run.info.scenario,
+                }
+                for run in runs
+            ],
+            "tables": described,
+            "files": describe_files(partial),
+        }
+        write_metadata(partial, metadata)
+    return metadata
+
+
+def _check(run_ids: Sequence[str], formats: Sequence[str], tables: Sequence[str]) -> None:
+    problems = [
+        Problem("format", repr(name), f"known are {', '.join(FORMATS)}")
+        for name in formats
+        if name not in FORMATS
+    ]
+    problems += [
+        Problem("table", repr(name), f"known are {', '.join(TABLES)}")
+        for name in tables
+        if name not in TABLES
+    ]
+    if not run_ids:
+        problems.append(Problem("runs", "none given", "name at least one, or `latest`"))
+    if not formats or not tables:
+        problems.append(Problem("formats", "nothing to write", "name a format and a table"))
+    if problems:
+        raise UsageError("the export cannot be written", problems)
+
+
+def describe_run(run: Run) -> dict[str, Any]:
+    """What metadata says of a run: everything but its plan."""
+    info = run.info
+    return {
+        "id": run.id,
+        "name": info.name,
+        "label": info.label,
+        "scenario_hash": info.scenario_hash,
+        "seeds": dict(info.seeds),
+        "scheduler": info.scheduler,
+        "driver": info.driver,
+        "first_episode": info.first_episode,
+        "episodes": info.episodes,
+        "state": run.state.value,
+        "started": info.started,
+        "ended": run.ended,
+        "versions": dict(info.versions),
+        "certificate": None if run.certificate is None else dict(run.certificate),
+    }
+
+
+def describe_columns(table: LogTable) -> list[dict[str, str]]:
+    """Name, type, unit and meaning of every column of an exported table."""
+    described: list[dict[str, str]] = []
+    for column in tables.tables[table].columns:
+        unit = column.info.get("unit", "")
+        described.append(
+            {
+                "name": str(column.name),
+                "type": "json" if _is_json(column) else str(_arrow_type(column)),
+                "unit": "microseconds" if unit == "us" else str(unit),
+                "description": "id of the run" if column.name == "run" else column.comment or "",
+            }
+        )
+    return described
+
+
+def _is_json(column: Column[Any]) -> bool:
+    return column.info.get("format") == "json"
+
+
+def _arrow_type(column: Column[Any]) -> pa.DataType:
+    is_number = isinstance(column.type, Integer | BigInteger) and column.name != "run"
+    return pa.int64() if is_number else pa.string()
+
+
+def arrow_schema(table: LogTable) -> pa.Schema:
+    """The schema of an exported table; fields carry unit, format and meaning as metadata."""
+    described = describe_columns(table)
+    return pa.schema(
+        [
+            pa.field(
+                column.name,
+                _arrow_type(column),
+                nullable=bool(column.nullable),
+                metadata={
+                    "unit": about["unit"],
+                    "format": "json" if about["type"] == "json" else "",
+                    "description": about["description"],
+                },
+            )
+            for column, about in zip(tables.tables[table].columns, described, strict=True)
+        ]
+    )
+
+
+def arrow_batches(
+    task_log: TaskLog, table: LogTable, run_id: str, *, chunk: int = _CHUNK
+) -> Iterator[pa.RecordBatch]:
+    """A table of one run as Arrow batches of ``arrow_schema``, never all of it in memory."""
+    schema = arrow_schema(table)
+    for rows in task_log.rows(table, run_id, chunk=chunk):
+        yield _batch(rows, schema)
+
+
+def _batch(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [
+        pa.array(values, type=field.type)
+        for values, field in zip(zip(*rows, strict=True), schema, strict=True)
+    ]
+    return pa.record_batch(arrays, schema=schema)
+
+
+class _Writer(Protocol):
+    """Writes chunks of rows into one file."""
+
+    def write(self, rows: Sequence[tuple[Any, ...]], batch: pa.RecordBatch) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+class _CsvWriter:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._writer = pa.csv.CSVWriter(path, schema)
+
+    def write(self, rows: Sequence[tuple[Any, ...]], batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
+
+
+class _ParquetWriter:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        about = {"kind": KIND, "version": str(EXPORT_VERSION), "edge_testbed": __version__}
+        self._writer = pa.parquet.ParquetWriter(
+            path, schema.with_metadata(about), compression="zstd"
+        )
+
+    def write(self, rows: Sequence[tuple[Any, ...]], batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
+
+
+class _JsonLinesWriter:
+    """One object per line. What is stored as JSON text becomes part of it, not a string in it."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+        self._names = [json.dumps(name) for name in schema.names]
+        self._is_json = [field.metadata[b"format"] == b"json" for field in schema]
+
+    def write(self, rows: Sequence[tuple[Any, ...]], batch: pa.RecordBatch) -> None:
+        names, is_json, dumps = self._names, self._is_json, json.dumps
+        for row in rows:
+            members = [
+                f"{name}: {value if embed and value is not None else dumps(value)}"
+                for name, value, embed in zip(names, row, is_json, strict=True)
+            ]
+            self._file.write(f"{{{', '.join(members)}}}\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+_WRITERS: Final[dict[str, Callable[[Path, pa.Schema], _Writer]]] = {
+    "csv": _CsvWriter,
+    "jsonl": _JsonLinesWriter,
+    "parquet": _ParquetWriter,
+}
+
+
+def _write(
+    task_log: TaskLog,
+    runs: Sequence[Run],
+    table: LogTable,
+    folder: Path,
+    formats: Sequence[str],
+    total: int,
+    progress: Progress,
+) -> int:
+    """Write one table in all formats, reading it once; returns the number of rows."""
+    schema = arrow_schema(table)
+    done = 0
+    progress(table, done, total)
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(_WRITERS[name](folder / f"{table}.{name}", schema))
+            for name in dict.fromkeys(formats)
+        ]
+        for run in runs:
+            for rows in task_log.rows(table, run.id, chunk=_CHUNK):
+                batch = _batch(rows, schema)
+                for writer in writers:
+                    writer.write(rows, batch)
+                done += len(rows)
+                # More than counted: the run goes on while it is exported.
+                progress(table, done, max(done, total))
+    return done

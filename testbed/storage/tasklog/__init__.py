@@ -1,0 +1,34 @@
+"""The task log: every run with its events, decisions and tasks, in a database.
+
+``open_task_log`` is the way in; ``base`` holds the seam, ``sql`` the implementation.
+"""
+
+from __future__ import annotations
+
+from testbed.storage.tasklog.base import (
+    LATEST,
+    Driver,
+    LogTable,
+    Run,
+    RunInfo,
+    RunState,
+    TaskLog,
+    current_versions,
+    new_run_id,
+    utc_now,
+)
+from testbed.storage.tasklog.opening import open_task_log
+
+__all__ = [
+    "LATEST",
+    "Driver",
+    "LogTable",
+    "Run",
+    "RunInfo",
+    "RunState",
+    "TaskLog",
+    "current_versions",
+    "new_run_id",
+    "open_task_log",
+    "utc_now",
+]

@@ -1,0 +1,250 @@
+"""The task log as a seam: what a run leaves, who it was, and how to ask for it again.
+
+The controller and the simulator write; reports, comparisons, exports and data sets read, also while
+the run goes on. Implementations pass ``testbed.testing.tasklog.TaskLogContract``.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+from testbed import __version__
+from testbed.model.events import DecisionRecord, Record
+from testbed.model.story import TaskRow
+from testbed.model.task import Outcome
+from testbed.scenario.plan import Plan
+
+Driver: TypeAlias = Literal["network", "simulator"]
+LogTable: TypeAlias = Literal["tasks", "events", "decisions"]
+
+LATEST = "latest"
+"""Names the run that was begun last wherever a run's id is asked for."""
+
+
+class RunState(StrEnum):
+    """How far a run has come and whether it can be trusted."""
+
+    RUNNING = "running"
+    """Begun and not ended."""
+    COMPLETED = "completed"
+    DEGRADED = "degraded"
+    """Went to its end although a node died or tasks were lost."""
+    INVALID = "invalid"
+    """Went to its end outside the limits of fidelity; the certificate says why."""
+    STOPPED = "stopped"
+    """Ended early because it was told to."""
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Its controller ended without ending it; marked by the next one."""
+
+
+def utc_now() -> str:
+    """Now, in UTC, as ISO 8601 with milliseconds: the only form of wall-clock time in a log."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def new_run_id() -> str:
+    """An id that is unique, sorts by the second and can be typed: ``20260131-142501-9f3a``."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def current_versions() -> dict[str, str]:
+    """The versions a result may depend on."""
+    return {"edge-testbed": __version__, "python": platform.python_version()}
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a run is, known when it begins.
+
+    ``plan`` is the JSON of the ``Plan`` as used, ``scenario`` the text of the scenario file it
+    came from where there was one. Episodes ``first_episode`` to ``first_episode + episodes - 1``
+    are run; ``episodes`` is what was asked for. ``label`` is free text to find the run again.
+    """
+
+    id: str
+    name: str
+    scenario_hash: str
+    scheduler: str
+    driver: Driver
+    plan: str
+    seeds: Mapping[str, int]
+    episodes: int
+    first_episode: int = 0
+    label: str = ""
+    scenario: str | None = None
+    versions: Mapping[str, str] = field(default_factory=current_versions)
+    started: str = field(default_factory=utc_now)
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        driver: Driver,
+        *,
+        id: str | None = None,
+        episodes: int | None = None,
+        first_episode: int = 0,
+        scheduler: str | None = None,
+        label: str = "",
+        scenario: str | None = None,
+    ) -> RunInfo:
+        """A new run of ``plan``; what is None is taken from the plan or made up (the id)."""
+        seeds = plan.seeds
+        return cls(
+            id=new_run_id() if id is None else id,
+            name=plan.name,
+            scenario_hash=plan.scenario_hash,
+            scheduler=plan.scheduler.name if scheduler is None else scheduler,
+            driver=driver,
+            plan=plan.to_json(),
+            seeds={
+                "topology": seeds.topology,
+                "workload": seeds.workload,
+                "faults": seeds.faults,
+                "schedulers": seeds.schedulers,
+            },
+            episodes=plan.episodes if episodes is None else episodes,
+            first_episode=first_episode,
+            label=label,
+            scenario=scenario,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as the log knows it: what it is, and what has become of it.
+
+    ``certificate`` is the fidelity certificate, None of a run that has not ended and of the
+    simulator's, which has nothing to certify.
+    """
+
+    info: RunInfo
+    state: RunState
+    ended: str | None = None
+    certificate: Mapping[str, Any] | None = None
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.info.id
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as used. Raises: ValueError if another version of this toolkit wrote it."""
+        return Plan.from_json(self.info.plan)
+
+    @property
+    def changes(self) -> tuple[Mapping[str, Any], ...]:
+        """Changes of the scheduler that were accepted while it ran, in their order."""
+        noted = (self.certificate or {}).get("scheduler_changes", ())
+        return tuple(change for change in noted if change["accepted"])
+
+    @property
+    def trustworthy(self) -> bool:
+        """Whether it went to its end, complete and within its limits of fidelity."""
+        return self.state is RunState.COMPLETED
+
+
+class TaskLog(Protocol):
+    """Runs with all their events, decisions and tasks.
+
+    Every writing call is one transaction: it happened completely or not at all. One process writes
+    a run; any number read at the same time and see what is committed. Calls may come from any
+    thread. ``run_id`` is the complete id, as ``run(...).id`` gives it.
+
+    Raises (every call): PermanentError: the store is damaged, full, read-only or of another
+    version. TemporaryError: it did not answer in time. UsageError: there is no such run.
+    """
+
+    def begin_run(self, info: RunInfo) -> None:
+        """Enter a run as ``running``. Again for a known run: only its state is set back.
+
+        Raises: UsageError: another run, of another plan, has this id.
+        """
+        ...
+
+    def append(
+        self, run_id: str, records: Sequence[Record], decisions: Sequence[DecisionRecord]
+    ) -> int:
+        """Add what is not there yet; returns how many rows were new.
+
+        A record is known by (run, task, seq), a decision by (run, node, episode, slot); one that
+        is there already stays as it is, so a batch may be sent again.
+        """
+        ...
+
+    def write_tasks(self, run_id: str, rows: Sequence[TaskRow]) -> None:
+        """Enter the rows of ended tasks, in place of earlier rows of the same tasks."""
+        ...
+
+    def end_run(
+        self, run_id: str, state: RunState, certificate: Mapping[str, Any] | None = None
+    ) -> None:
+        """Say how the run ended, and when: now."""
+        ...
+
+    def runs(self) -> list[Run]:
+        """All runs, in the order in which they were begun."""
+        ...
+
+    def run(self, run_id: str) -> Run:
+        """The run with this id, or the only one whose id begins so, or the ``latest``.
+
+        Raises: UsageError: none or several; names those that could be meant.
+        """
+        ...
+
+    def outcomes(self, run_id: str) -> dict[Outcome, int]:
+        """Number of tasks by outcome, all outcomes in it."""
+        ...
+
+    def counts(self, run_id: str) -> dict[LogTable, int]:
+        """Number of rows by table."""
+        ...
+
+    def tasks(self, run_id: str, *, episode: int | None = None) -> Iterator[TaskRow]:
+        """Rows of tasks in order of their id."""
+        ...
+
+    def records(
+        self, run_id: str, *, episode: int | None = None, task_id: int | None = None
+    ) -> Iterator[Record]:
+        """Records in order of (task, seq)."""
+        ...
+
+    def decisions(
+        self, run_id: str, *, episode: int | None = None, node: int | None = None
+    ) -> Iterator[DecisionRecord]:
+        """Decisions in order of (episode, node, slot), idle slots included where logged."""
+        ...
+
+    def columns(self, table: LogTable) -> tuple[str, ...]:
+        """The names of the columns that ``rows`` gives."""
+        ...
+
+    def rows(
+        self, table: LogTable, run_id: str, *, chunk: int = 20_000
+    ) -> Iterator[Sequence[tuple[Any, ...]]]:
+        """A table as stored, in its order, at most ``chunk`` rows at a time."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held open; further calls may open it again."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

@@ -1,0 +1,135 @@
+"""What a database says when it cannot, as errors that say what to do.
+
+The one place that knows the error codes of the databases.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import pymysql
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from testbed.errors import PermanentError, TemporaryError, TestbedError
+
+CANNOT_BE_WRITTEN: Final = (
+    "it cannot be written; make the file and its folder writable, or name another with --storage"
+)
+
+# https://www.sqlite.org/rescode.html, primary codes.
+_SQLITE: Final[dict[int, str]] = {
+    sqlite3.SQLITE_READONLY: CANNOT_BE_WRITTEN,
+    sqlite3.SQLITE_PERM: "access is denied; make the file and its folder readable and writable",
+    sqlite3.SQLITE_CANTOPEN: (
+        "the file cannot be opened; check that its folder exists and that you may write there"
+    ),
+    sqlite3.SQLITE_FULL: (
+        "no space is left on its disk; free some and repeat the command: what is logged so far "
+        "is kept"
+    ),
+    sqlite3.SQLITE_IOERR: "its disk fails to read or write; check the disk and the space on it",
+    sqlite3.SQLITE_CORRUPT: (
+        "the file is damaged; restore a copy, or move it away to begin a new one "
+        "(`sqlite3 FILE .recover` saves what can be read)"
+    ),
+    sqlite3.SQLITE_NOTADB: (
+        "the file is no SQLite database; name another file, or move it away to begin a new one"
+    ),
+    sqlite3.SQLITE_SCHEMA: "its tables were changed by another program",
+}
+_SQLITE_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+# https://mariadb.com/kb/en/mariadb-error-codes/, https://dev.mysql.com/doc/mysql-errors/8.4/en/:
+# too many connections, shutting down, network, lock wait, deadlock, killed, cannot connect, gone
+# away, lost.
+_MYSQL_TEMPORARY: Final = frozenset(
+    {
+        *(0, 1040, 1053, 1077, 1079, 1080, 1158, 1159, 1160, 1161, 1184, 1205, 1213, 1317),
+        *(1203, 1226, 1927, 2002, 2003, 2005, 2006, 2012, 2013, 2014, 2055, 4031),
+    }
+)
+_CONNECTING: Final = frozenset({2002, 2003, 2005})
+_GRANT: Final = "GRANT ALL ON DATABASE.* TO 'USER'@'HOST'"
+_NO_SPACE: Final = (
+    "no space is left on the server's disk; free some and repeat the command: what is logged so "
+    "far is kept"
+)
+_MYSQL: Final[dict[int, str]] = {
+    1021: _NO_SPACE,
+    1026: _NO_SPACE,
+    1044: f"this user may not use that database; as its administrator: {_GRANT}",
+    1049: "there is no such database; as its administrator: CREATE DATABASE NAME; or correct the "
+    "URL",
+    1054: "its tables are not as this version makes them; see `testbed db check`",
+    1114: _NO_SPACE,
+    1130: f"the server takes no connection of this user from this machine; {_GRANT}",
+    1142: f"this user may not do that; as its administrator: {_GRANT}",
+    1146: "a table is missing; see `testbed db check`",
+    1153: "a row is larger than the server takes; raise max_allowed_packet there to 64M",
+    1290: "the server is read-only; connect to the one that may be written",
+    1792: "the server is read-only; connect to the one that may be written",
+    1836: "the server is read-only; connect to the one that may be written",
+}
+_MYSQL_LOGIN: Final = frozenset({1045, 1698, 1862, 2059})
+_DISK_FULL: Final = ("error 28", "errno: 28", "no space left")
+
+
+def _of_server(name: str, login: str, cause: BaseException) -> TestbedError:
+    code = cause.args[0] if cause.args else None
+    said = str(cause.args[1]) if len(cause.args) > 1 else ""
+    if code in _MYSQL_TEMPORARY:
+        what = "cannot be reached" if code in _CONNECTING else "did not answer"
+        return TemporaryError(
+            f"{name}: the server {what} ({said or 'connection lost'}); see that it runs and that "
+            "host and port are right, then repeat the command"
+        )
+    if code in _MYSQL_LOGIN:
+        return PermanentError(
+            f"{name}: user or password are wrong ({login or said}); set TESTBED_MYSQL_PASSWORD, or "
+            "name a file with the password: ?password_file=PATH"
+        )
+    if any(sign in said.lower() for sign in _DISK_FULL):
+        return PermanentError(f"{name}: {_NO_SPACE}")
+    return PermanentError(f"{name}: {_MYSQL.get(code, said) if code else said}")
+
+
+def _explained(where: str, login: str, error: SQLAlchemyError) -> TestbedError:
+    cause: BaseException = error
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        cause = error.orig
+    name = f"task log {where}"
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, "sqlite_errorcode", None)
+        primary = None if code is None else code & 0xFF
+        if primary in _SQLITE_BUSY:
+            return TemporaryError(
+                f"{name}: another process has kept it locked; wait for it to end, or use a task "
+                "log of your own with --storage"
+            )
+        if "Could not decode to UTF-8" in str(cause):
+            # The driver's own finding, with the whole column in its message.
+            primary = sqlite3.SQLITE_CORRUPT
+        what = _SQLITE.get(primary, str(cause)) if primary is not None else str(cause)
+        if "no such table" in what or "no such column" in what:
+            what = f"{what}; it was not written by this toolkit: name another file"
+        return PermanentError(f"{name}: {what}")
+    if isinstance(cause, pymysql.Error):
+        return _of_server(name, login, cause)
+    return PermanentError(f"{name}: {cause}")
+
+
+@contextmanager
+def explained(where: str, login: str = "") -> Iterator[None]:
+    """Turn what the database raises into an error of this toolkit about the log at ``where``.
+
+    ``login`` says who asks a server, and where the password comes from.
+
+    Raises: TemporaryError: locked or unreachable. PermanentError: anything else.
+    """
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise _explained(where, login, error) from error

@@ -1,0 +1,186 @@
+"""From a URL to an open task log whose schema this version understands."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
+
+from testbed.errors import PermanentError, PrerequisiteMissing, Problem, UsageError
+from testbed.scenario.secrets import without_password
+from testbed.storage.tasklog import versions
+from testbed.storage.tasklog.base import TaskLog
+from testbed.storage.tasklog.failures import CANNOT_BE_WRITTEN, explained
+from testbed.storage.tasklog.server import FORM, Server
+from testbed.storage.tasklog.sql import SqlTaskLog
+
+BUSY_TIMEOUT_S: Final = 15.0
+"""How long a writer waits for another one before it gives up; a batch takes milliseconds."""
+
+PATIENCE_S: Final = 60.0
+"""How long what is to be written waits for a server that is being restarted."""
+
+_FORMS: Final = f"a path, sqlite:///PATH, or {FORM}"
+
+
+def open_task_log(url: str | os.PathLike[str], *, create: bool = True) -> TaskLog:
+    """Open the task log at ``url``: a path or any URL that SQLAlchemy knows.
+
+    With ``create``, for who writes, a log (and the folders above it) that is not there yet is made,
+    and one that cannot be written is an error before anything else is begun. Without, for commands
+    that only read, it is the other way round.
+
+    Raises:
+        UsageError: the URL cannot be understood.
+        PrerequisiteMissing: there is no log and ``create`` is False.
+        PermanentError: it is damaged, not a task log, of another schema version, or access to it
+            is denied.
+        TemporaryError: another process keeps it locked, or its server does not answer.
+    """
+    found = connect(os.fspath(url), create=create)
+    if create and not found.writable:
+        found.engine.dispose()
+        raise PermanentError(f"task log {found.where}: {CANNOT_BE_WRITTEN}")
+    try:
+        with explained(found.where, found.login):
+            versions.prepare(found.engine, found.where, create=create)
+    except BaseException:
+        found.engine.dispose()
+        if create and not found.is_server:
+            _remove_if_empty(Path(found.where))
+        raise
+    return SqlTaskLog(
+        found.engine,
+        found.where,
+        login=found.login,
+        patience_s=PATIENCE_S if found.is_server else 0.0,
+    )
+
+
+class Database(NamedTuple):
+    """A way to a database, whatever is in it; ``where`` and ``login`` are for messages."""
+
+    engine: Engine
+    where: str
+    login: str = ""
+    writable: bool = True
+    is_server: bool = False
+
+
+def connect(url: str, *, create: bool) -> Database:
+    """The database at ``url``, as ``open_task_log`` does it; a server is not asked yet.
+
+    Raises: UsageError, PrerequisiteMissing, PermanentError: as ``open_task_log``.
+    """
+    parsed = _parse(url)
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        return _open_file(Path(str(parsed.database)), create)
+    if kind in ("mysql", "mariadb"):
+        server = Server.of(parsed)
+        return Database(server.engine(), server.where, server.login, is_server=True)
+    where = parsed.set(query={}).render_as_string(hide_password=True)
+    try:
+        return Database(create_engine(parsed, pool_pre_ping=True), where)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise UsageError(
+            "the task log cannot be opened", [Problem("storage", f"{where}: {error}", _FORMS)]
+        ) from error
+
+
+def _parse(url: str) -> URL:
+    if "://" not in url:
+        return URL.create("sqlite", database=url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise UsageError(
+            "the task log cannot be opened",
+            [Problem("storage", f"{without_password(url)!r} is no URL", _FORMS)],
+        ) from error
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise UsageError(
+            "the task log cannot be opened",
+            [Problem("storage", f"{url!r} names no file", "sqlite:///PATH")],
+        )
+    return parsed
+
+
+def _open_file(path: Path, create: bool) -> Database:
+    path = path.absolute()
+    where = str(path)
+    if path.is_dir():
+        raise UsageError(
+            "the task log cannot be opened",
+            [Problem("storage", f"{where} is a folder", "name a file in it, such as tasks.db")],
+        )
+    if not path.exists():
+        if not create:
+            raise PrerequisiteMissing(
+                f"there is no task log at {where}",
+                "run a scenario first (`testbed run` or `testbed sim`), or name the log with "
+                "--storage",
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PermanentError(
+                f"task log {where}: its folder cannot be made ({error.strerror}); name another "
+                "with --storage"
+            ) from error
+    writable = _may_write(path)
+    return Database(_sqlite_engine(path, writable, create), where, writable=writable)
+
+
+def _remove_if_empty(path: Path) -> None:
+    """Leave no empty file where a log could not be made, for instance for want of space."""
+    with suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()
+
+
+def _may_write(path: Path) -> bool:
+    # A log that is not there yet is tried, so that the database says why it cannot be made.
+    return not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
+def _sqlite_engine(path: Path, writable: bool, create: bool) -> Engine:
+    mode = "mode=rwc" if writable and create else "mode=rw" if writable else "mode=ro"
+    if not writable and not path.with_name(f"{path.name}-wal").exists():
+        # A log in WAL mode needs a file beside it to be read, unless nobody can write it.
+        mode += "&immutable=1"
+    engine = create_engine(
+        URL.create("sqlite", database=f"file:{quote(str(path))}?{mode}", query={"uri": "true"}),
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _settings(connection: Any, _: object) -> None:
+        if writable:
+            # Readers do not wait for the writer, nor it for them; a power cut may take the last
+            # batches, never the file. SQLite does not wait for its lock here as it does elsewhere,
+            # and whoever opens the log at the same moment has it.
+            for attempt in Retrying(
+                retry=retry_if_exception(_is_busy),
+                wait=wait_random(0.005, 0.05),
+                stop=stop_after_delay(BUSY_TIMEOUT_S),
+                reraise=True,
+            ):
+                with attempt:
+                    connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA cache_size=-16000")
+
+    return engine
+
+
+def _is_busy(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
