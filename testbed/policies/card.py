@@ -1,0 +1,230 @@
+"""The card of a policy: what it was made for and from, and what proves that it is unchanged.
+
+``policy.json`` is a card as JSON. Its ``id`` ends with a hash over everything else in the card but
+the time it was written, the actor's own sha256 included: a change of either file shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, Self, TypeAlias, get_args
+
+from testbed.errors import Problem, UsageError
+
+CARD_VERSION: Final = 1
+"""Version of the JSON form; another version is refused."""
+
+Kind: TypeAlias = Literal["flat", "per-destination"]
+"""``flat``: one row of numbers per node, one output per action, for one N. ``per-destination``: one
+row per candidate, any N."""
+
+NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,47}[a-z0-9])?")
+_ID: Final = re.compile(rf"({NAME.pattern})-[0-9a-f]{{12}}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCard:
+    """What is known of a policy; ``describe`` makes one, with its id.
+
+    ``sha256`` and ``size_bytes`` are those of its ``actor.onnx``. ``nodes`` is the N it fits, None
+    for any. ``scenario`` and ``scenario_hash`` name what it was trained on, None for no particular
+    one; with ``scenario_required`` it is refused elsewhere, without it a difference is only told.
+    ``overload`` (``{"measure": ..., "limit": ...}``) is the rule of the mask it was trained under.
+    ``dataset_hash`` and ``parents`` (ids of policies) say what it came from. ``evaluation`` and
+    ``training`` hold what the trainer measured and was set to, for people to read.
+    """
+
+    id: str
+    kind: Kind
+    encoder: str
+    nodes: int | None
+    sha256: str
+    size_bytes: int
+    created: str
+    scenario: str | None = None
+    scenario_hash: str | None = None
+    scenario_required: bool = False
+    overload: Mapping[str, Any] | None = None
+    dataset_hash: str | None = None
+    parents: tuple[str, ...] = ()
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def describe(
+        cls,
+        name: str,
+        onnx: bytes,
+        *,
+        kind: Kind,
+        encoder: str,
+        nodes: int | None,
+        scenario: str | None = None,
+        scenario_hash: str | None = None,
+        scenario_required: bool = False,
+        overload: Mapping[str, Any] | None = None,
+        dataset_hash: str | None = None,
+        parents: tuple[str, ...] = (),
+        evaluation: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        created: str | None = None,
+    ) -> Self:
+        """The card of the actor ``onnx``; its id is ``name`` and a hash of the content.
+
+        ``created`` None is now. ``evaluation`` and ``training`` must be plain JSON values.
+
+        Raises: UsageError: ``name`` or something else cannot stand in a card.
+        """
+        card = cls(
+            id="",
+            kind=kind,
+            encoder=encoder,
+            nodes=nodes,
+            sha256=hashlib.sha256(onnx).hexdigest(),
+            size_bytes=len(onnx),
+            created=created or datetime.now(UTC).isoformat(timespec="seconds"),
+            scenario=scenario,
+            scenario_hash=scenario_hash,
+            scenario_required=scenario_required,
+            overload=None if overload is None else dict(overload),
+            dataset_hash=dataset_hash,
+            parents=tuple(parents),
+            evaluation=dict(evaluation or {}),
+            training=dict(training or {}),
+        )
+        if NAME.fullmatch(name) is None:
+            raise _wrong([Problem("name", repr(name), "up to 49 of a-z, 0-9 and -")])
+        try:
+            card = dataclasses.replace(card, id=f"{name}-{card.content_hash}")
+            problems = _problems(card)
+        except (TypeError, ValueError) as error:
+            problems = [Problem("", str(error), "only plain JSON values can stand in a card")]
+        if problems:
+            raise _wrong(problems)
+        return card
+
+    @property
+    def content_hash(self) -> str:
+        """What the id has to end with: 12 hexadecimal digits over all but id and time."""
+        content = dataclasses.asdict(self)
+        del content["id"], content["created"]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_json(self) -> str:
+        """The card as indented JSON; ``from_json`` gives an equal one back."""
+        document = {"cardVersion": CARD_VERSION, **dataclasses.asdict(self)}
+        return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "policy.json") -> Self:
+        """The card that ``to_json`` wrote; ``source`` names it in messages.
+
+        Raises: UsageError: it is no card, of another version, damaged, or was altered.
+        """
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise _wrong([Problem(source, f"is no JSON: {error}", "a complete card")]) from None
+        if not isinstance(document, dict) or "cardVersion" not in document:
+            raise _wrong([Problem(source, "is no card of a policy", "JSON with cardVersion")])
+        version = document.pop("cardVersion")
+        if version != CARD_VERSION:
+            raise _wrong([Problem(source, f"cardVersion {version!r}", f"this is {CARD_VERSION}")])
+        known = {each.name for each in dataclasses.fields(cls)}
+        problems = [
+            Problem(f"{source}: {name}", "is not known", f"known are {', '.join(sorted(known))}")
+            for name in sorted(set(document) - known)
+        ]
+        needed = {
+            each.name
+            for each in dataclasses.fields(cls)
+            if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+        }
+        problems += [
+            Problem(f"{source}: {name}", "is missing", "a complete card")
+            for name in sorted(needed - set(document))
+        ]
+        if problems:
+            raise _wrong(problems)
+        parents = document.get("parents", [])
+        if not isinstance(parents, list):
+            raise _wrong([Problem(f"{source}: parents", repr(parents), "a list of ids")])
+        document["parents"] = tuple(parents)
+        card = cls(**document)
+        problems = [
+            Problem(f"{source}: {each.path}", each.seen, each.allowed) for each in _problems(card)
+        ]
+        if not problems and not card.id.endswith(f"-{card.content_hash}"):
+            problems = [
+                Problem(
+                    f"{source}: id",
+                    f"{card.id}, but its content makes …-{card.content_hash}",
+                    "a card is never changed; export the policy again",
+                )
+            ]
+        if problems:
+            raise _wrong(problems)
+        return card
+
+
+def _wrong(problems: list[Problem]) -> UsageError:
+    return UsageError("the card of this policy cannot be used", problems)
+
+
+def _problems(card: PolicyCard) -> list[Problem]:
+    """What is wrong with the types and values of a card, its hash aside."""
+
+    def text(name: str, optional: bool = True) -> Problem | None:
+        value = getattr(card, name)
+        if (value is None and optional) or (isinstance(value, str) and value):
+            return None
+        return Problem(name, repr(value), "a text" + (" or null" if optional else ""))
+
+    def mapping(name: str, optional: bool = False) -> Problem | None:
+        value = getattr(card, name)
+        if (value is None and optional) or isinstance(value, dict):
+            return None
+        return Problem(name, repr(value), "an object" + (" or null" if optional else ""))
+
+    def check(name: str, good: bool, allowed: str) -> Problem | None:
+        return None if good else Problem(name, repr(getattr(card, name)), allowed)
+
+    def whole(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+    def matches(pattern: re.Pattern[str], value: object) -> bool:
+        return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+    kinds = get_args(Kind)
+    found = [
+        check("id", matches(_ID, card.id), "NAME-<12 hex>"),
+        check("kind", card.kind in kinds, f"one of {', '.join(kinds)}"),
+        text("encoder", optional=False),
+        check("nodes", card.nodes is None or whole(card.nodes), "a number of nodes, or null"),
+        check("sha256", matches(_SHA256, card.sha256), "64 hexadecimal digits"),
+        check("size_bytes", whole(card.size_bytes), "a number of bytes"),
+        text("created", optional=False),
+        text("scenario"),
+        text("scenario_hash"),
+        check("scenario_required", isinstance(card.scenario_required, bool), "true or false"),
+        mapping("overload", optional=True),
+        text("dataset_hash"),
+        check(
+            "parents",
+            all(isinstance(parent, str) for parent in card.parents),
+            "a list of ids",
+        ),
+        mapping("evaluation"),
+        mapping("training"),
+    ]
+    if card.kind == "flat" and card.nodes is None:
+        found.append(Problem("nodes", "null", "a flat policy fits one number of nodes; name it"))
+    return [problem for problem in found if problem is not None]

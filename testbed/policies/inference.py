@@ -1,0 +1,280 @@
+"""Runs a policy's actor with ONNX Runtime: one observation in, one distribution out.
+
+ONNX Runtime and NumPy are imported when the first policy is loaded, so that nodes which only run
+heuristics stay small. A session has one thread and no memory arena; sessions are shared within a
+process, because running one changes nothing in it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import importlib.util
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from testbed.errors import PrerequisiteMissing, Problem, UsageError
+from testbed.model.encoders import ENCODERS
+from testbed.model.per_destination import COLUMNS
+from testbed.policies.artifact import Policy
+from testbed.policies.card import PolicyCard
+
+OUTPUT: Final = "probabilities"
+MASK: Final = "mask"
+FEEDS: Final = {"flat": "observation", "per-destination": "features"}
+"""Name of the input that is not the mask, by kind."""
+
+KEPT_ACTORS: Final = 4
+"""Actors a process keeps for who opens them again: in use, being deployed, rolled back to."""
+
+GENTLE_S: Final = 0.001
+"""Seconds after which an import gives way to the event loop; also between looks for a turn."""
+
+TURN_S: Final = 3.0
+
+
+class Actor:
+    """A loaded policy. ``card`` is what it says of itself; thread-safe."""
+
+    __slots__ = ("_feed", "_numpy", "_outputs", "_run", "card")
+
+    def __init__(self, card: PolicyCard, session: Any, numpy: Any) -> None:
+        self.card = card
+        self._run = session.run
+        self._numpy = numpy
+        self._feed = FEEDS[card.kind]
+        self._outputs = [OUTPUT]
+
+    def probabilities(
+        self, features: Sequence[float] | Sequence[Sequence[float]], mask: Sequence[bool]
+    ) -> list[float]:
+        """The distribution [A] for ``features`` under ``mask`` [A] (True: allowed).
+
+        Features are [D] for a flat policy (A = N + 1, the last is "no task") and [A, F] for a
+        per-destination one (A = N). At least one entry of the mask has to be True.
+        """
+        numpy = self._numpy
+        (out,) = self._run(
+            self._outputs,
+            {
+                self._feed: numpy.array((features,), dtype=numpy.float32),
+                MASK: numpy.array((mask,), dtype=numpy.bool_),
+            },
+        )
+        probabilities: list[float] = out[0].tolist()
+        return probabilities
+
+
+@cache
+def import_runtime() -> tuple[Any, Any]:
+    """``onnxruntime`` and ``numpy``; in a thread, so that importing them holds up nobody.
+
+    Raises: PrerequisiteMissing: ONNX Runtime cannot be imported.
+    """
+    # Read when it is imported. It would keep an id of this machine below the user's home and report
+    # its use to its maker.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    interval = sys.getswitchinterval()
+    try:
+        with _turn():
+            sys.setswitchinterval(GENTLE_S)
+            _map_libraries()
+            import numpy
+            import onnxruntime
+    except ImportError as error:
+        raise PrerequisiteMissing(
+            f"policies need onnxruntime, which cannot be imported: {error}",
+            "install it: pip install onnxruntime",
+        ) from error
+    finally:
+        sys.setswitchinterval(interval)
+    # Its warnings are about graphs, not about what a user could change.
+    onnxruntime.set_default_logger_severity(3)
+    return onnxruntime, numpy
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Wait until fewer processes of this host import than it has processors; not for long.
+
+    All nodes of a host are told to load at the same moment, while they run tasks. One that holds
+    the interpreter lock and waits for a processor holds up its own timers; so they take turns. The
+    lock ends with the process, and one that was stopped is waited for a bounded time only.
+    """
+    folder = Path(tempfile.gettempdir())
+    names = [f"edge-testbed-{os.getuid()}-{i}.lock" for i in range(os.cpu_count() or 1)]
+    until = time.monotonic() + TURN_S
+    with ExitStack() as held:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            files = [os.open(folder / name, flags, 0o600) for name in names]
+        except OSError:
+            files = []
+        for file in files:
+            held.callback(os.close, file)
+        while files and time.monotonic() < until and not any(map(_locked, files)):
+            # There is no waiting for the first of several locks.
+            time.sleep(GENTLE_S)
+        yield
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _map_libraries() -> None:
+    """Load the large shared libraries without holding the interpreter lock.
+
+    Importing them would hold the lock for as long as the system maps and links 50 MB, and with it
+    every timer of a node that is running tasks. Only a head start: failing here fails nothing.
+    """
+    try:
+        dlopen = ctypes.CDLL(None).dlopen
+        dlopen.restype = ctypes.c_void_p
+        dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)
+        for package, library in _LIBRARIES:
+            found = importlib.util.find_spec(package)
+            if found is None or not found.submodule_search_locations:
+                continue
+            for path in Path(next(iter(found.submodule_search_locations))).glob(library):
+                dlopen(str(path).encode(), ctypes.DEFAULT_MODE | os.RTLD_NOW)
+    except (OSError, AttributeError, StopIteration):
+        return
+
+
+_LIBRARIES: Final = (
+    ("numpy", "_core/_multiarray_umath*.so"),
+    ("numpy", "linalg/_umath_linalg*.so"),
+    ("onnxruntime", "capi/onnxruntime_pybind11_state*.so"),
+)
+
+
+def open_actor(policy: Policy) -> Actor:
+    """The actor of a verified policy; shared by all who open the same one. May take a while.
+
+    Raises: UsageError: the graph is none, or not of the policy's kind, encoder and N.
+    PrerequisiteMissing: ONNX Runtime is not installed.
+    """
+    key = policy.card.id, policy.card.sha256
+    with _opening:
+        actor = _open.pop(key, None)
+        if actor is None:
+            actor = _load(policy)
+        _open[key] = actor  # the latest used at the end
+        while len(_open) > KEPT_ACTORS:
+            del _open[next(iter(_open))]
+    return actor
+
+
+_open: Final[dict[tuple[str, str], Actor]] = {}
+_opening: Final = threading.Lock()
+
+
+def _load(policy: Policy) -> Actor:
+    onnxruntime, numpy = import_runtime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(
+            policy.actor, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200]
+        raise _unusable(policy, [Problem("actor.onnx", reason, "an ONNX model")]) from error
+    _check_interface(policy, session)
+    actor = Actor(policy.card, session, numpy)
+    _try_out(policy, actor)
+    return actor
+
+
+def _check_interface(policy: Policy, session: Any) -> None:
+    """Check names, types and sizes of inputs and outputs.
+
+    Raises: UsageError: they are not those of the policy's kind and encoder.
+    """
+    card = policy.card
+    if card.kind == "flat":
+        assert card.nodes is not None
+        width, actions = ENCODERS[card.encoder].size(card.nodes), card.nodes + 1
+        shapes = {"observation": (1, width), MASK: (1, actions), OUTPUT: (1, actions)}
+    else:
+        shapes = {"features": (2, len(COLUMNS))}
+    types = {FEEDS[card.kind]: "tensor(float)", MASK: "tensor(bool)", OUTPUT: "tensor(float)"}
+    inputs = {each.name: each for each in session.get_inputs()}
+    outputs = {each.name: each for each in session.get_outputs()}
+    expected = {FEEDS[card.kind], MASK}
+    problems = []
+    if set(inputs) != expected:
+        seen, needed = ", ".join(sorted(inputs)), ", ".join(sorted(expected))
+        problems.append(Problem("inputs", seen, f"those of a {card.kind} policy: {needed}"))
+    if OUTPUT not in outputs:
+        problems.append(Problem("outputs", ", ".join(sorted(outputs)), f"one called {OUTPUT}"))
+    for name, found in {**inputs, **outputs}.items():
+        if name in types and found.type != types[name]:
+            problems.append(Problem(name, found.type, types[name]))
+        if name in shapes:
+            axis, size = shapes[name]
+            known = found.shape[axis] if len(found.shape) > axis else 0
+            # A size that is a name is free.
+            if isinstance(known, int) and known != size:
+                problems.append(
+                    Problem(name, f"shape {found.shape}", f"{size} on axis {axis}, by its card")
+                )
+    if problems:
+        raise _unusable(policy, problems)
+
+
+def _try_out(policy: Policy, actor: Actor) -> None:
+    """Make one decision; also what is prepared on first use is then done.
+
+    Raises: UsageError: it fails, or gives no distribution.
+    """
+    card = policy.card
+    features: list[Any]
+    if card.kind == "flat":
+        assert card.nodes is not None
+        features = [0.0] * ENCODERS[card.encoder].size(card.nodes)
+        mask = [True] * card.nodes + [False]
+    else:
+        features = [[0.0] * len(COLUMNS)] * 3
+        mask = [True, True, False]
+    try:
+        given = actor.probabilities(features, mask)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200]
+        raise _unusable(policy, [Problem("actor.onnx", reason, "a graph that runs")]) from error
+    fine = len(given) == len(mask) and abs(sum(given) - 1.0) < 1e-3
+    if not fine or any(not 0.0 <= p <= 1.0 for p in given) or given[-1] > 1e-6:
+        raise _unusable(
+            policy,
+            [
+                Problem(
+                    OUTPUT,
+                    f"{[round(p, 4) for p in given[:6]]} for the mask {mask[:6]}",
+                    "probabilities that add up to 1 and are 0 where masked",
+                )
+            ],
+        )
+
+
+def _unusable(policy: Policy, problems: list[Problem]) -> UsageError:
+    return UsageError(f"policy {policy.card.id} cannot be used", problems)

@@ -1,0 +1,72 @@
+"""Reading the answers of peers: candidates from full states, and the mask from overload bits."""
+
+from __future__ import annotations
+
+from testbed.model.decision import Observation
+from testbed.model.task import Task
+from testbed.schedulers.estimates import Candidate, Estimator
+
+
+def task_of(observation: Observation) -> Task:
+    """The task to decide about.
+
+    Raises:
+        ValueError: there is none; a scheduler is never called in a slot without an arrival.
+    """
+    task = observation.task
+    if task is None:
+        raise ValueError("a scheduler was called without a task")
+    return task
+
+
+def answered(
+    observation: Observation, task: Task, estimator: Estimator, limit: int | None = None
+) -> list[Candidate]:
+    """The peers that answered with their full state, in order of arrival; the first ``limit``."""
+    candidates = [
+        estimator.candidate(observation, task, answer.peer, answer.state.backlog)
+        for answer in observation.answers
+        if answer.state is not None
+    ]
+    return candidates if limit is None else candidates[:limit]
+
+
+def chosen_and_known(
+    observation: Observation, task: Task, estimator: Estimator, chosen: tuple[int, ...]
+) -> list[Candidate]:
+    """Those of ``chosen`` whose state is known, in that order.
+
+    The own node is known without asking; a peer if it answered with its full state.
+    """
+    backlogs = {observation.node: observation.backlog}
+    for answer in observation.answers:
+        if answer.state is not None:
+            backlogs[answer.peer] = answer.state.backlog
+    return [
+        estimator.candidate(observation, task, destination, backlogs[destination])
+        for destination in chosen
+        if destination in backlogs
+    ]
+
+
+def peers_of(node: int, size: int) -> tuple[int, ...]:
+    """All nodes but ``node``."""
+    return tuple(peer for peer in range(size) if peer != node)
+
+
+def mask_from_bits(observation: Observation, size: int) -> tuple[bool, ...]:
+    """Which destinations are allowed [N], from the overload bits asked for alone (model section 6).
+
+    The own node is never masked. A peer that did not answer is: it is not known to be free.
+    """
+    mask = [False] * size
+    mask[observation.node] = True
+    for answer in observation.answers:
+        if answer.state is None:
+            mask[answer.peer] = not answer.overloaded
+    return tuple(mask)
+
+
+def allowed(mask: tuple[bool, ...]) -> tuple[int, ...]:
+    """The indices of ``mask`` that are True."""
+    return tuple(index for index, free in enumerate(mask) if free)

@@ -1,0 +1,48 @@
+"""``rda``: the Reactive Distributed Algorithm (paper section V-B)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
+from testbed.schedulers.estimates import Estimator, faster
+from testbed.schedulers.probing import answered, peers_of, task_of
+
+RESPONSES = 2
+"""How many peers' answers are waited for (paper section V-B)."""
+
+
+class Rda:
+    """Local while the own node is not overloaded, else the faster of the first two that answer."""
+
+    OPTIONS: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, context: SchedulerContext) -> None:
+        self.name = "rda"
+        self._context = context
+        self._node = context.node
+        self._peers = peers_of(context.node, context.topology.size)
+        self._overload = context.rules.overload
+        self._cores = context.topology.cores[context.node]
+        self._estimator = Estimator(context)
+
+    def decide(self, observation: Observation) -> Decision | Ask:
+        """Ask all peers when overloaded; local if none answers.
+
+        The peers are asked in random order, so that at equal delay the first two to answer are
+        two random ones.
+        """
+        task = task_of(observation)
+        if observation.round == 0:
+            overloaded = self._overload.holds(
+                cores=self._cores,
+                queue_length=observation.queue_length,
+                backlog=observation.backlog,
+            )
+            if not overloaded or not self._peers:
+                return Decision(self._node)
+            order = self._context.sample(task, self._peers, len(self._peers))
+            return Ask(order, enough=RESPONSES)
+        candidates = answered(observation, task, self._estimator, RESPONSES)
+        return Decision(faster(candidates).destination if candidates else self._node)

@@ -1,0 +1,165 @@
+"""Finds schedulers by name: the built-in ones, those of other packages, and ``module:Class``.
+
+Another package adds a scheduler by an entry point in the group ``edge_testbed.schedulers``. Modules
+are imported only when a scheduler of theirs is made or described, so that a node starts quickly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import metadata
+from typing import Any, Final
+
+from testbed.errors import Problem, TestbedError, UsageError
+from testbed.model.decision import Scheduler, SchedulerContext
+
+GROUP: Final = "edge_testbed.schedulers"
+"""The entry point group in which other packages name their schedulers."""
+
+_BUILT_IN: Final[dict[str, str]] = {
+    "local": "testbed.schedulers.local:Local",
+    "random": "testbed.schedulers.random:Random",
+    "ratc": "testbed.schedulers.ratc:Ratc",
+    "rda": "testbed.schedulers.rda:Rda",
+    "ratc-masked": "testbed.schedulers.ratc_masked:RatcMasked",
+    "rda-masked": "testbed.schedulers.rda_masked:RdaMasked",
+    "local-or-reliable": "testbed.schedulers.local_or_reliable:LocalOrReliable",
+    "two-choice": "testbed.schedulers.two_choice:TwoChoice",
+    "least-completion": "testbed.schedulers.least_completion:LeastCompletion",
+    "drl": "testbed.schedulers.drl:Drl",
+}
+
+SIMULATOR_ONLY: Final = ("central", "oracle")
+"""Names that only the simulator knows: they decide with what no node could know."""
+
+
+def names() -> tuple[str, ...]:
+    """All names a node can be given: the built-in ones, then those of other packages by name."""
+    return (*_BUILT_IN, *sorted(set(_entry_points()) - set(_BUILT_IN)))
+
+
+def create(
+    name: str, context: SchedulerContext, options: Mapping[str, object] | None = None
+) -> Scheduler:
+    """The scheduler ``name`` for the node of ``context``; ``options`` replace those in it.
+
+    Raises:
+        UsageError: unknown name or option, or something under that name that is no scheduler or
+            raises when it is made.
+    """
+    factory = find(name)
+    if options is not None:
+        context = dataclasses.replace(context, options=dict(options))
+    _check_options(name, factory, context.options)
+    try:
+        scheduler = factory(context)
+    except TestbedError:
+        raise
+    except Exception as error:
+        # Code of other people: whatever it raises, the node and its other schedulers are well.
+        raise UsageError(
+            f"scheduler '{name}' cannot be made: {type(error).__name__}: {error}; it is called "
+            "with a SchedulerContext"
+        ) from error
+    if not isinstance(scheduler, Scheduler):
+        raise UsageError(
+            f"scheduler '{name}' made a {type(scheduler).__name__}, which is no scheduler; "
+            "it needs an attribute `name` and a method `decide`"
+        )
+    return scheduler
+
+
+def describe(name: str) -> str:
+    """One line about the scheduler ``name``: the first line of its docstring.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    lines = (inspect.getdoc(find(name)) or "").splitlines()
+    return lines[0] if lines else "(not described)"
+
+
+def check(name: str, options: Mapping[str, object] | None = None) -> None:
+    """Find out before a run whether ``name`` can be made with ``options``; makes nothing.
+
+    Raises:
+        UsageError: unknown name or option.
+    """
+    _check_options(name, find(name), options or {})
+
+
+def find(name: str) -> Callable[[SchedulerContext], Any]:
+    """What makes the scheduler ``name``: usually its class.
+
+    Raises:
+        UsageError: unknown name; says which are known and which is the closest.
+    """
+    target = _BUILT_IN.get(name) or _entry_points().get(name)
+    if target is None:
+        if ":" not in name:
+            raise _unknown(name)
+        target = name
+    return _load(name, target)
+
+
+def _load(name: str, target: str) -> Callable[[SchedulerContext], Any]:
+    module_name, _, attributes = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for attribute in attributes.split("."):
+            found = getattr(found, attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"scheduler '{name}' cannot be loaded from {target}: {error}",
+            [Problem("", "no such module or class", "module:Class, importable where it runs")],
+        ) from error
+    except Exception as error:
+        raise UsageError(
+            f"scheduler '{name}' cannot be loaded: importing {module_name} raises "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not callable(found):
+        raise UsageError(f"scheduler '{name}': {target} is not a class or function")
+    factory: Callable[[SchedulerContext], Any] = found
+    return factory
+
+
+def _check_options(
+    name: str, factory: Callable[[SchedulerContext], Any], options: Mapping[str, object]
+) -> None:
+    """Refuse options the scheduler does not declare; one without OPTIONS takes what it gets."""
+    declared: Mapping[str, str] | None = getattr(factory, "OPTIONS", None)
+    if declared is None:
+        return
+    known = ", ".join(f"{option} ({meaning})" for option, meaning in declared.items())
+    problems = [
+        Problem(option, "unknown option", f"known: {known}" if known else "it has no options")
+        for option in options
+        if option not in declared
+    ]
+    if problems:
+        raise UsageError(f"scheduler '{name}' cannot be used as asked for", problems)
+
+
+def _unknown(name: str) -> UsageError:
+    if name in SIMULATOR_ONLY:
+        return UsageError(
+            f"scheduler '{name}' runs in the simulator only: it knows what no node could know; "
+            f"nodes can run {', '.join(names())}"
+        )
+    closest = difflib.get_close_matches(name.lower().replace("_", "-"), names(), n=1, cutoff=0.5)
+    hint = f"did you mean '{closest[0]}'? " if closest else ""
+    return UsageError(
+        f"unknown scheduler '{name}'; {hint}Known: {', '.join(names())}, or module:Class for one "
+        f"of your own; in the simulator also {' and '.join(SIMULATOR_ONLY)}"
+    )
+
+
+@cache
+def _entry_points() -> dict[str, str]:
+    return {point.name: point.value for point in metadata.entry_points(group=GROUP)}
