@@ -1,0 +1,43 @@
+"""``central``: greedy with the complete state of the network (model section 5)."""
+
+from __future__ import annotations
+
+import math
+
+from testbed.model.node import NodeState
+from testbed.model.task import Task
+from testbed.model.units import SECOND, Micros
+from testbed.scenario.plan import Plan
+from testbed.sim.network import GreedyPlacement
+
+
+class Central(GreedyPlacement):
+    """Every task where it adds most to the expected number of successes, knowing all states."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan, Expectation(plan))
+        self.name = "central"
+
+
+class Expectation:
+    """What can be expected without knowing any fate."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._topology = plan.topology
+
+    def worth(self, task: Task, node: int) -> float:
+        """Reliability of the way and of the execution (paper eq. 4 and 5)."""
+        topology = self._topology
+        exposure = topology.execution_failure_rate[node] * topology.execution_time(task, node)
+        if node != task.source:
+            transmission = topology.transmission_time(task, task.source, node)
+            exposure += topology.link_failure_rate[task.source][node] * transmission
+        return math.exp(-exposure / SECOND)
+
+    def occupied(self, task: Task, node: int) -> Micros:
+        """The execution time (paper eq. 1)."""
+        return self._topology.execution_time(task, node)
+
+    def free_at(self, state: NodeState, now: Micros) -> Micros:
+        """After the backlog."""
+        return now + state.backlog(now)

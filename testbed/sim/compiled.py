@@ -1,0 +1,177 @@
+"""How the compiled engine is compiled, and the records it keeps its state in.
+
+One numpy record per episode, node, link, task and pending event; an episode is one row of each
+array, so a batch of episodes is five arrays and everything in it can be read from Python while it
+runs. Compiled code is cached on disk and releases the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
+
+import numpy as np
+from numba import config, njit
+from numpy.typing import NDArray
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _separate_cache() -> None:
+    """Keep what is compiled from these sources apart from what was compiled from others.
+
+    numba looks at the time stamp of the file a function stands in, not at those of what it calls.
+    """
+    here = Path(__file__).parent
+    if getattr(config, "CACHE_DIR", "") or not os.access(here, os.W_OK):
+        return
+    digest = hashlib.sha256()
+    for source in sorted(here.glob("*.py")):
+        digest.update(source.read_bytes())
+    setting = str(here / "__pycache__" / f"compiled-{digest.hexdigest()[:12]}")
+    vars(config)["CACHE_DIR"] = setting
+
+
+_separate_cache()
+
+
+def compiled(function: _Function) -> _Function:
+    """``function`` as machine code; callable from Python and from other compiled functions."""
+    return cast(_Function, njit(cache=True, nogil=True)(function))
+
+
+Records: TypeAlias = NDArray[np.void]
+Record: TypeAlias = Any
+"""One element of a record array, by reference; numpy has no static type for its fields."""
+
+# Where a task is. ABSENT: no task arrived in this slot at this node.
+ABSENT: Final = 0
+DECIDING: Final = 1
+SENDING: Final = 2
+TRANSMISSION: Final = 3
+WAITING: Final = 4
+EXECUTION: Final = 5
+ENDED: Final = 6
+
+# How a task ended; index into OUTCOMES.
+OPEN: Final = 0
+SUCCEEDED: Final = 1
+DROPPED: Final = 2
+TRANSMISSION_FAILED: Final = 3
+EXECUTION_FAILED: Final = 4
+OUTCOMES: Final = ("", "succeeded", "dropped", "transmission_failed", "execution_failed")
+
+# Overload measures (testbed.model.topology.OverloadMeasure); limits are resolved per node.
+BY_QUEUE_LENGTH: Final = 0
+BY_BACKLOG: Final = 1
+
+EPISODE: Final = np.dtype(
+    [
+        ("episode", "i8"),
+        ("now", "i8"),
+        ("slot", "i8"),  # the next slot to be decided
+        ("nodes", "i8"),
+        ("slots", "i8"),
+        ("slot_length", "i8"),
+        ("measure", "i8"),
+        ("drop_hopeless", "i8"),
+        ("workload_seed", "u8"),
+        ("faults_seed", "u8"),
+        ("schedulers_seed", "u8"),
+        ("execution_fates", "u8"),  # keys with the episode folded in
+        ("transmission_fates", "u8"),
+        ("scheduler_draws", "u8"),
+        ("pending", "i8"),  # events in the heap
+        ("tasks", "i8"),
+        ("admissions", "i8"),
+        ("ended", "i8"),
+        ("succeeded", "i8"),
+        ("distribution", "i8", (3,)),  # of size, complexity, deadline: number of choices; 0 uniform
+        ("low", "f8", (3,)),
+        ("span", "f8", (3,)),
+        ("max_size", "f8"),
+        ("max_cycles", "f8"),
+        ("max_deadline", "f8"),
+        ("max_capacity", "f8"),
+        ("max_rate", "f8"),
+        ("max_arrival", "f8"),
+        ("max_failure", "f8"),
+        ("total_capacity", "f8"),
+        ("mean_cycles", "f8"),
+        ("queue_scale", "f8"),
+    ]
+)
+NODE: Final = np.dtype(
+    [
+        ("cores", "i8"),
+        ("capacity", "i8"),
+        ("limit", "i8"),
+        ("arrival", "f8"),
+        ("failure", "f8"),
+        ("running", "i8"),  # task or -1
+        ("until", "i8"),  # nominal end of the running task
+        ("first", "i8"),
+        ("last", "i8"),
+        ("waiting", "i8"),
+        ("work", "i8"),  # of the waiting tasks, microseconds
+        # What this node answered in the current round of questions.
+        ("overloaded", "i8"),
+        ("queue_length", "i8"),
+        ("backlog", "i8"),
+        ("inbound", "i8"),
+        # Moving average of the overloaded share that this node has seen (per-destination-v1).
+        ("trend", "f8"),
+        ("trend_slot", "i8"),
+    ]
+)
+LINK: Final = np.dtype(
+    [
+        ("rate", "i8"),
+        ("failure", "f8"),
+        ("current", "i8"),  # task in transmission or -1
+        ("until", "i8"),
+        ("first", "i8"),
+        ("last", "i8"),
+        ("length", "i8"),  # waiting and in transmission
+        ("work", "i8"),  # of the waiting tasks, microseconds
+        ("receiving", "i8"),  # length of the receiving queue at the far end
+        ("bit", "i8"),  # overload bit of the far end, as last asked by the near end
+    ]
+)
+TASK: Final = np.dtype(
+    [
+        ("size", "i8"),
+        ("cycles", "i8"),
+        ("deadline", "i8"),  # relative
+        ("deadline_at", "i8"),
+        ("stage", "i8"),
+        ("failing", "i8"),  # the unit that works on it will fail before the end
+        ("work", "i8"),  # nominal time of what it waits for or is in
+        ("next", "i8"),  # behind it in the queue it is in, or -1
+        ("destination", "i8"),
+        ("outcome", "i8"),
+        ("admission", "i8"),  # number of its entry into an execution queue, in this episode
+        ("ready_at", "i8"),  # entered the execution queue, -1 if it did not
+        ("started_at", "i8"),  # began to execute, -1 if it did not
+        ("ended_at", "i8"),
+    ]
+)
+EVENT: Final = np.dtype([("at", "i8"), ("order", "i8")])
+
+
+class Batch(NamedTuple):
+    """E episodes side by side; all have N nodes and T slots.
+
+    Task ``slot * N + source`` of an episode is row entry of that index.
+    """
+
+    episodes: Records  # [E] EPISODE
+    nodes: Records  # [E, N] NODE
+    links: Records  # [E, N, N] LINK, from first to second
+    tasks: Records  # [E, T * N] TASK
+    events: Records  # [E, 4 * T * N] EVENT, a heap
+    choices: NDArray[np.float64]  # [E, 3, K] values of choice distributions
+    rewards: NDArray[np.float32]  # [E, T] team reward by slot

@@ -1,0 +1,277 @@
+"""The baseline schedulers as machine code, for thousands of episodes a minute.
+
+Each follows the class of the same name in ``testbed.schedulers`` draw by draw, with answers that
+take no time: questions of a round are all answered before the first node decides on them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from testbed.model.units import NEVER
+from testbed.sim.compiled import BY_BACKLOG, DECIDING, Record, Records, compiled
+from testbed.sim.engine import (
+    advance,
+    answer_probes,
+    backlog,
+    duration,
+    open_episode,
+    place,
+    scheduler_draw,
+    send_backlog,
+)
+
+LOCAL: Final = 0
+RANDOM: Final = 1
+RATC: Final = 2
+RDA: Final = 3
+RATC_MASKED: Final = 4
+RDA_MASKED: Final = 5
+LOCAL_OR_RELIABLE: Final = 6
+TWO_CHOICE: Final = 7
+LEAST_COMPLETION: Final = 8
+
+METHODS: Final[dict[str, int]] = {
+    "local": LOCAL,
+    "random": RANDOM,
+    "ratc": RATC,
+    "rda": RDA,
+    "ratc-masked": RATC_MASKED,
+    "rda-masked": RDA_MASKED,
+    "local-or-reliable": LOCAL_OR_RELIABLE,
+    "two-choice": TWO_CHOICE,
+    "least-completion": LEAST_COMPLETION,
+}
+"""Schedulers the engine knows, by their registered names."""
+
+_NEVER: Final = int(NEVER)
+_SECOND: Final = 1000000.0
+_LATER: Final = -1
+
+
+@compiled
+def run_heuristic(
+    episode: Record,
+    nodes: Records,
+    links: Records,
+    tasks: Records,
+    events: Records,
+    choices: NDArray[np.float64],
+    rewards: NDArray[np.float32],
+    method: int,
+    number: int,
+) -> None:
+    """Run episode ``number`` from the first task to the end of the last."""
+    rewards[:] = np.float32(0.0)
+    open_episode(episode, nodes, links, tasks, choices, number)
+    pool = np.empty(episode.nodes, np.int64)
+    waits = np.empty(episode.nodes, np.bool_)
+    for slot in range(episode.slots):
+        advance(episode, nodes, links, tasks, events, rewards, slot * episode.slot_length)
+        decide_slot(episode, nodes, links, tasks, events, rewards, method, pool, waits)
+        episode.slot = slot + 1
+    advance(episode, nodes, links, tasks, events, rewards, _NEVER)
+
+
+@compiled
+def decide_slot(
+    episode: Record,
+    nodes: Records,
+    links: Records,
+    tasks: Records,
+    events: Records,
+    rewards: NDArray[np.float32],
+    method: int,
+    pool: NDArray[np.int64],
+    waits: NDArray[np.bool_],
+) -> None:
+    """Decide and place the tasks of the present slot; ``pool`` and ``waits`` [N] to work in."""
+    size = episode.nodes
+    asking = 0
+    for i in range(size):
+        m = episode.slot * size + i
+        waits[i] = False
+        if tasks[m].stage != DECIDING:
+            continue
+        destination = _at_once(episode, nodes, tasks, method, i, m)
+        if destination >= 0:
+            place(episode, nodes, links, tasks, events, rewards, m, destination)
+            # A failure less than a microsecond after the start comes before the next decision.
+            advance(episode, nodes, links, tasks, events, rewards, episode.now)
+        else:
+            waits[i] = True
+            asking += 1
+    for question in range(2):
+        if asking == 0:
+            return
+        answer_probes(episode, nodes, links)
+        for i in range(size):
+            if not waits[i]:
+                continue
+            m = episode.slot * size + i
+            destination = _answered(episode, nodes, links, tasks, method, i, m, question, pool)
+            if destination >= 0:
+                waits[i] = False
+                asking -= 1
+                place(episode, nodes, links, tasks, events, rewards, m, destination)
+                advance(episode, nodes, links, tasks, events, rewards, episode.now)
+
+
+@compiled
+def _at_once(episode: Record, nodes: Records, tasks: Records, method: int, i: int, m: int) -> int:
+    """The destination if no peer has to be asked, else ``_LATER``."""
+    if method == RANDOM:
+        return int(scheduler_draw(episode, i, m, 0) * episode.nodes)
+    if method == LOCAL or episode.nodes == 1:
+        return i
+    if method in (RDA, RDA_MASKED, LOCAL_OR_RELIABLE):
+        node = nodes[i]
+        pending = backlog(node, episode.now)
+        length = node.waiting + (1 if node.running >= 0 else 0)
+        measured = pending if episode.measure == BY_BACKLOG else length
+        if measured < node.limit:
+            execution = duration(tasks[m].cycles, node.capacity)
+            if method != LOCAL_OR_RELIABLE or pending + execution <= tasks[m].deadline:
+                return i
+    return _LATER
+
+
+@compiled
+def _answered(
+    episode: Record,
+    nodes: Records,
+    links: Records,
+    tasks: Records,
+    method: int,
+    i: int,
+    m: int,
+    question: int,
+    pool: NDArray[np.int64],
+) -> int:
+    """The destination after the answers to ``question``, ``_LATER`` to ask once more."""
+    size = episode.nodes
+    if method == LEAST_COMPLETION:
+        best, least = i, _completion(episode, nodes, links, tasks, i, m, i)
+        for j in range(size):
+            if j != i:
+                completion = _completion(episode, nodes, links, tasks, i, m, j)
+                if completion < least:
+                    best, least = j, completion
+        return best
+    if method in (RATC, TWO_CHOICE):
+        for j in range(size):
+            pool[j] = j
+        return _of_two(episode, nodes, links, tasks, method, i, m, pool, size)
+    # The others restrict themselves to unmasked peers, and RATC to the own node too; the bits are
+    # those of the first question, of which nothing but the mask is kept.
+    count = 0
+    for j in range(size):
+        if (method == RATC_MASKED and j == i) or (
+            j != i and (method == RDA or _bit(nodes, links, i, j, question) == 0)
+        ):
+            pool[count] = j
+            count += 1
+    if method == LOCAL_OR_RELIABLE:
+        return _most_reliable(episode, nodes, links, tasks, i, m, pool, count)
+    if method == RDA or (method == RDA_MASKED and question == 1):
+        return _of_two(episode, nodes, links, tasks, method, i, m, pool, count)
+    if method == RDA_MASKED:
+        return i if count == 0 else _LATER
+    if question == 1 or (count == 1 and pool[0] == i):
+        return _of_two(episode, nodes, links, tasks, method, i, m, pool, count)
+    return _LATER
+
+
+@compiled
+def _bit(nodes: Records, links: Records, i: int, j: int, question: int) -> int:
+    """The overload bit of ``j`` that ``i`` was told in answer to its first question."""
+    if question == 0:
+        links[i, j].bit = nodes[j].overloaded
+    return int(links[i, j].bit)
+
+
+@compiled
+def _sample(
+    episode: Record, i: int, m: int, pool: NDArray[np.int64], count: int, counter: int
+) -> int:
+    """``SchedulerContext.sample``: draw number ``counter`` from the first ``count`` of ``pool``."""
+    index = int(scheduler_draw(episode, i, m, counter) * count)
+    chosen = pool[index]
+    pool[index] = pool[count - 1]
+    return int(chosen)
+
+
+@compiled
+def _of_two(
+    episode: Record,
+    nodes: Records,
+    links: Records,
+    tasks: Records,
+    method: int,
+    i: int,
+    m: int,
+    pool: NDArray[np.int64],
+    count: int,
+) -> int:
+    """Draw two of ``pool`` and choose between them by the rule of ``method``."""
+    first = _sample(episode, i, m, pool, count, 0)
+    if count == 1:
+        return first
+    second = _sample(episode, i, m, pool, count - 1, 1)
+    if method == TWO_CHOICE:
+        return second if nodes[second].backlog < nodes[first].backlog else first
+    one = _completion(episode, nodes, links, tasks, i, m, first)
+    two = _completion(episode, nodes, links, tasks, i, m, second)
+    if method in (RDA, RDA_MASKED):
+        return second if two < one else first
+    if one > tasks[m].deadline or two > tasks[m].deadline:
+        return second if two < one else first
+    exposed_one = _exposure(nodes, links, tasks, i, m, first)
+    exposed_two = _exposure(nodes, links, tasks, i, m, second)
+    if exposed_two < exposed_one or (exposed_two == exposed_one and two < one):
+        return second
+    return first
+
+
+@compiled
+def _most_reliable(
+    episode: Record,
+    nodes: Records,
+    links: Records,
+    tasks: Records,
+    i: int,
+    m: int,
+    pool: NDArray[np.int64],
+    count: int,
+) -> int:
+    best, least = i, np.inf
+    for counter in range(min(3, count)):
+        chosen = _sample(episode, i, m, pool, count - counter, counter)
+        exposure = _exposure(nodes, links, tasks, i, m, chosen)
+        if exposure < least:
+            best, least = chosen, exposure
+    return best
+
+
+@compiled
+def _completion(
+    episode: Record, nodes: Records, links: Records, tasks: Records, i: int, m: int, j: int
+) -> int:
+    """``Estimator.candidate(...).completion`` with the backlog that ``j`` answered."""
+    completion = nodes[j].backlog + duration(tasks[m].cycles, nodes[j].capacity)
+    if j != i:
+        link = links[i, j]
+        completion += send_backlog(link, episode.now) + duration(tasks[m].size, link.rate)
+    return int(completion)
+
+
+@compiled
+def _exposure(nodes: Records, links: Records, tasks: Records, i: int, m: int, j: int) -> float:
+    """``Estimator.candidate(...).exposure``."""
+    exposure = nodes[j].failure * duration(tasks[m].cycles, nodes[j].capacity)
+    if j != i:
+        exposure += links[i, j].failure * duration(tasks[m].size, links[i, j].rate)
+    return float(exposure / _SECOND)

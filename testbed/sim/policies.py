@@ -1,0 +1,69 @@
+"""Policies as the nodes load them, for the compiled engine."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Final
+
+import numpy as np
+
+from testbed.errors import Problem, UsageError
+from testbed.policies import Policy
+from testbed.policies.inference import import_runtime
+from testbed.sim.scoring import ScoringWeights
+
+METADATA: Final = "scoring-weights"
+"""Where ``actor.onnx`` of a per-destination policy holds its weights a second time."""
+
+
+def encode_weights(weights: ScoringWeights) -> str:
+    """The weights as one line of JSON, for the metadata of the actor."""
+    return json.dumps(
+        {
+            name: {
+                "shape": list(array.shape),
+                "float32": base64.b64encode(array.astype("<f4").tobytes()).decode(),
+            }
+            for name, array in weights._asdict().items()
+        }
+    )
+
+
+def decode_weights(text: str) -> ScoringWeights:
+    """What ``encode_weights`` wrote.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    try:
+        arrays = {
+            name: np.frombuffer(base64.b64decode(array["float32"]), "<f4").reshape(array["shape"])
+            for name, array in json.loads(text).items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"these are no weights of a per-destination policy: {error}") from None
+    return ScoringWeights.from_arrays(arrays)
+
+
+def weights_of(policy: Policy) -> ScoringWeights:
+    """The weights of a verified per-destination policy.
+
+    Raises:
+        UsageError: it is of another kind, or its actor does not tell its weights.
+    """
+    card = policy.card
+    if card.kind != "per-destination":
+        raise UsageError(
+            f"policy {card.id} does not score destinations",
+            [Problem("kind", card.kind, "per-destination")],
+        )
+    onnxruntime, _ = import_runtime()
+    session = onnxruntime.InferenceSession(policy.actor, providers=["CPUExecutionProvider"])
+    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    if METADATA not in metadata:
+        raise UsageError(
+            f"policy {card.id} cannot run in the compiled engine",
+            [Problem("actor.onnx", f"no metadata '{METADATA}'", "a policy of this toolkit")],
+        )
+    return decode_weights(metadata[METADATA])

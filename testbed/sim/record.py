@@ -1,0 +1,76 @@
+"""Runs a simulation into the task log: the same rows as a network run, driver ``simulator``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from testbed.errors import PermanentError, TestbedError
+from testbed.model.story import fold_all
+from testbed.scenario.plan import Plan, SchedulerSpec
+from testbed.sim.simulator import EpisodeResult, Simulation
+from testbed.storage.tasklog import RunInfo, RunState, TaskLog
+
+
+def record_run(
+    plan: Plan,
+    task_log: TaskLog,
+    *,
+    scheduler: str | None = None,
+    options: Mapping[str, object] | None = None,
+    episodes: int | None = None,
+    first_episode: int = 0,
+    run_id: str | None = None,
+    label: str = "",
+    scenario: str | None = None,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+) -> str:
+    """Simulate ``plan`` and log all of it; returns the id of the run.
+
+    What is None is taken from the plan or, the id, made up; the log holds the plan as used. An
+    episode is in the log, complete, before ``on_episode`` hears of it and the next one begins. A
+    run that is interrupted ends as ``stopped``, one that breaks as ``failed``, with the episodes
+    that were done.
+
+    Raises:
+        UsageError: unknown scheduler or option; nothing has been logged then.
+        TestbedError: what the task log raises.
+    """
+    if scheduler is not None or options is not None:
+        name = plan.scheduler.name if scheduler is None else scheduler
+        plan = dataclasses.replace(plan, scheduler=SchedulerSpec(name, dict(options or {})))
+    if episodes is not None:
+        plan = dataclasses.replace(plan, episodes=episodes)
+    simulation = Simulation(plan)
+    info = RunInfo.of(
+        plan, "simulator", id=run_id, first_episode=first_episode, label=label, scenario=scenario
+    )
+    task_log.begin_run(info)
+    state = RunState.FAILED
+    try:
+        for episode in range(first_episode, first_episode + plan.episodes):
+            result = simulation.episode(episode)
+            _log(task_log, info.id, result)
+            if on_episode is not None:
+                on_episode(result)
+        state = RunState.COMPLETED
+    except KeyboardInterrupt:
+        state = RunState.STOPPED
+        raise
+    finally:
+        if state is RunState.COMPLETED:
+            task_log.end_run(info.id, state)
+        else:
+            # What broke the run is what the user has to hear, not that saying so broke too.
+            with suppress(TestbedError):
+                task_log.end_run(info.id, state)
+    return info.id
+
+
+def _log(task_log: TaskLog, run_id: str, result: EpisodeResult) -> None:
+    rows, illegal = fold_all((), result.records, result.decisions)
+    if illegal:
+        raise PermanentError(f"the simulator made an impossible story, a defect: {illegal[0]}")
+    task_log.append(run_id, result.records, result.decisions)
+    task_log.write_tasks(run_id, rows)
