@@ -1,0 +1,18 @@
+"""The default: executing a task takes the modelled time and does nothing."""
+
+from __future__ import annotations
+
+from testbed.model.task import Task
+
+
+class Emulated:
+    """Waits the modelled time ``c / F``."""
+
+    modelled = True
+    needs_payload = False
+
+    async def execute(self, task: Task, payload: bytes | None, duration: float) -> None:
+        """Nothing: the node's timer ends the execution."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""

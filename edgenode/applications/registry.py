@@ -1,0 +1,106 @@
+"""Finds applications by name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any, Final
+
+from edgenode.applications.seam import Application
+from testbed.errors import Problem, TestbedError, UsageError
+
+GROUP: Final = "edge_testbed.applications"
+"""The entry point group in which other packages name their applications."""
+
+_BUILT_IN: Final[Mapping[str, str]] = {
+    "emulated": "edgenode.applications.emulated:Emulated",
+    "busy": "edgenode.applications.busy:Busy",
+    "matrix": "edgenode.applications.matrix:Matrix",
+}
+
+
+def names() -> tuple[str, ...]:
+    """All names that can be given: the built-in ones, then those of other packages by name."""
+    return (*_BUILT_IN, *sorted(set(_entry_points()) - set(_BUILT_IN)))
+
+
+def check(name: str) -> None:
+    """Find out before a run whether there is an application ``name``; makes nothing.
+
+    Raises:
+        UsageError: unknown name, or nothing that can be called.
+    """
+    _find(name)
+
+
+def create(name: str, options: Mapping[str, Any] | None = None) -> Application:
+    """The application ``name`` for one node; ``options`` are handed to what makes it.
+
+    Raises:
+        UsageError: unknown name, options it does not take, or nothing that can execute tasks.
+    """
+    found, target = _find(name)
+    options = dict(options or {})
+    try:
+        if inspect.isclass(found):
+            application = found(**options)
+        else:
+            # Imported here: a run of the built-in applications needs no threads.
+            from edgenode.applications.threaded import Function
+
+            application = Function(found, options)
+    except TypeError as error:
+        raise UsageError(f"application '{name}' does not take these options: {error}") from error
+    except TestbedError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"application '{name}' cannot be made: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(application, Application):
+        raise UsageError(
+            f"application '{name}': {target} is no application; it needs `modelled`, "
+            "`needs_payload`, `execute` and `close`, or has to be a function of (task, payload)"
+        )
+    return application
+
+
+def _find(name: str) -> tuple[Any, str]:
+    target = _BUILT_IN.get(name)
+    if target is None:
+        target = name if ":" in name else _entry_points().get(name)
+    if target is None:
+        raise UsageError(
+            f"unknown application '{name}'; known: {', '.join(names())}, "
+            "or module:callable for one of your own"
+        )
+    return _load(name, target), target
+
+
+def _load(name: str, target: str) -> Any:
+    module_name, _, attributes = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for attribute in attributes.split("."):
+            found = getattr(found, attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"application '{name}' cannot be loaded from {target}: {error}",
+            [Problem("", "no such module or callable", "module:callable, importable on the nodes")],
+        ) from error
+    except Exception as error:
+        raise UsageError(
+            f"application '{name}' cannot be loaded: importing {module_name} raises "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not callable(found):
+        raise UsageError(f"application '{name}': {target} is not a class or function")
+    return found
+
+
+def _entry_points() -> dict[str, str]:
+    # Imported here: it reads the metadata of every installed package, which takes a while.
+    from importlib import metadata
+
+    return {point.name: point.value for point in metadata.entry_points(group=GROUP)}

@@ -1,0 +1,120 @@
+"""The episode clock of one node, and timers on it that do not add up lateness.
+
+The clock counts integer microseconds of emulated time since the episode began at this node;
+``scale`` real seconds pass per emulated second. It is never compared with another host's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TypeAlias
+
+from testbed.model.units import SECOND, Micros
+
+Callback: TypeAlias = Callable[[Micros], None]
+"""Called with the instant it was set for, however late it is."""
+
+
+class EpisodeClock:
+    """Emulated microseconds since the clock was made."""
+
+    __slots__ = ("_start", "scale")
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+        self._start = time.monotonic()
+
+    def now(self) -> Micros:
+        """The present instant."""
+        return int((time.monotonic() - self._start) / self.scale * SECOND)
+
+    def loop_time(self, at: Micros) -> float:
+        """The instant ``at`` on the event loop's clock, in seconds."""
+        return self._start + at / SECOND * self.scale
+
+    def emulated(self, real: Micros) -> Micros:
+        """How much emulated time passes in ``real`` microseconds."""
+        return int(real / self.scale)
+
+
+class Urgency(IntEnum):
+    """What rings first of timers set for the same instant; the order is the simulator's.
+
+    What ends comes before deadlines: a task that ends exactly at its deadline is in time.
+    """
+
+    EXECUTION = 0
+    TRANSMISSION = 1
+    DEADLINE = 2
+    MESSAGE = 3
+
+
+class Timers:
+    """Calls back at instants of an ``EpisodeClock``, in order of instant, urgency and setting.
+
+    One event-loop timer serves all. Timers are never cancelled one by one: whoever set one ignores
+    a ring that no longer matters. ``worst_lateness`` is in real microseconds.
+    """
+
+    def __init__(self, clock: EpisodeClock, loop: asyncio.AbstractEventLoop) -> None:
+        self._clock = clock
+        self._loop = loop
+        self._heap: list[tuple[Micros, int, int, Callback]] = []
+        self._count = itertools.count()
+        self._armed: asyncio.TimerHandle | None = None
+        self._armed_at: Micros = 0
+        self._ringing = False
+        self.worst_lateness: Micros = 0
+
+    def at(self, instant: Micros, urgency: Urgency, callback: Callback) -> None:
+        """Call ``callback(instant)`` at ``instant``; as soon as possible if that has passed."""
+        heapq.heappush(self._heap, (instant, urgency, next(self._count), callback))
+        if not self._ringing:
+            self._arm()
+
+    def ring_due(self) -> None:
+        """Call back everything that is due, so that what comes next finds it done.
+
+        To be called before an event from outside is handled: what was set for an earlier instant
+        happened before it, even if the event loop has not come round to it yet.
+        """
+        if self._ringing:
+            return
+        self._ringing = True
+        try:
+            while self._heap:
+                late = self._clock.now() - self._heap[0][0]
+                if late < 0:
+                    break
+                instant, _, _, callback = heapq.heappop(self._heap)
+                real = int(late * self._clock.scale)
+                if real > self.worst_lateness:
+                    self.worst_lateness = real
+                callback(instant)
+        finally:
+            self._ringing = False
+            self._arm()
+
+    def close(self) -> None:
+        """Forget all timers."""
+        self._heap.clear()
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._armed is not None:
+            if self._heap and self._heap[0][0] == self._armed_at:
+                return
+            self._armed.cancel()
+            self._armed = None
+        if self._heap:
+            self._armed_at = self._heap[0][0]
+            self._armed = self._loop.call_at(self._clock.loop_time(self._armed_at), self._ring)
+
+    def _ring(self) -> None:
+        self._armed = None
+        self.ring_due()

@@ -1,0 +1,180 @@
+"""The control service of a node: configuration, episodes, scheduler changes, its log, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import grpc.aio
+
+from edgenode.resources import resident_bytes
+from testbed import __version__
+from testbed.errors import TestbedError
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.scenario.plan import Plan
+
+if TYPE_CHECKING:
+    from edgenode.node import EdgeNode
+
+_logger: Final = logging.getLogger(__name__)
+
+Context = Any
+
+
+class ControlServicer(pb_grpc.ControlServicer):
+    """What the controller asks of a node."""
+
+    def __init__(self, node: EdgeNode) -> None:
+        self._node = node
+        self._superseded = asyncio.Event()
+
+    async def Configure(self, request: pb.ConfigureRequest, context: Context) -> pb.ConfigureReply:
+        """Take the plan, the peers and the scheduler of a run."""
+        try:
+            plan = Plan.from_json(request.plan_json)
+            scheduler, options = plan.scheduler.name, plan.scheduler.options
+            if request.scheduler:
+                scheduler, options = request.scheduler, _options(request.options_json)
+            name = await self._node.configure(
+                request.run,
+                plan,
+                {peer.node: peer.address for peer in request.peers},
+                scheduler,
+                options,
+            )
+        except (TestbedError, ValueError) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise  # abort has raised already
+        return pb.ConfigureReply(scheduler=name)
+
+    async def StartEpisode(self, request: pb.StartEpisodeRequest, context: Context) -> pb.Empty:
+        """Start an episode with empty queues and the clock at 0."""
+        if self._node.run_id != request.run:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"run '{request.run}' is not configured here, '{self._node.run_id}' is",
+            )
+        self._node.start_episode(request.episode)
+        return pb.Empty()
+
+    async def EndEpisode(
+        self, request: pb.EndEpisodeRequest, context: Context
+    ) -> pb.EndEpisodeReply:
+        """End the episode and put all that happened into batches. Idempotent."""
+        unfinished = 0
+        if self._node.run_id == request.run:
+            unfinished = self._node.end_episode(request.episode)
+        return pb.EndEpisodeReply(
+            last_batch=self._node.spool.flush(request.run), unfinished=unfinished
+        )
+
+    async def SetScheduler(
+        self, request: pb.SetSchedulerRequest, context: Context
+    ) -> pb.SetSchedulerReply:
+        """Change what decides here, between two decisions."""
+        try:
+            name = await self._node.set_scheduler(request.scheduler, _options(request.options_json))
+        except (TestbedError, ValueError) as error:
+            return pb.SetSchedulerReply(scheduler=self._node.scheduler_name, reason=str(error))
+        return pb.SetSchedulerReply(accepted=True, scheduler=name)
+
+    async def PreparePolicy(
+        self, request: pb.PreparePolicyRequest, context: Context
+    ) -> pb.PreparePolicyReply:
+        """Load a policy beside what decides here."""
+        try:
+            await self._node.policies.prepare(request)
+        except TestbedError as error:
+            return pb.PreparePolicyReply(reason=str(error))
+        return pb.PreparePolicyReply(accepted=True)
+
+    async def CommitPolicy(
+        self, request: pb.PreparedPolicy, context: Context
+    ) -> pb.CommitPolicyReply:
+        """Let the prepared policy decide, between two decisions, where ``drl`` does."""
+        try:
+            self._node.policies.commit(request.deployment)
+        except TestbedError as error:
+            return pb.CommitPolicyReply(scheduler=self._node.scheduler_name, reason=str(error))
+        return pb.CommitPolicyReply(accepted=True, scheduler=self._node.scheduler_name)
+
+    async def AbortPolicy(self, request: pb.PreparedPolicy, context: Context) -> pb.Empty:
+        """Forget what was prepared."""
+        self._node.policies.abort(request.deployment)
+        return pb.Empty()
+
+    async def Describe(self, request: pb.Empty, context: Context) -> pb.NodeDescription:
+        """What this node is doing."""
+        node, driver = self._node, self._node.driver
+        description = pb.NodeDescription(
+            node=node.index,
+            address=node.address,
+            pid=os.getpid(),
+            version=__version__,
+            run=node.run_id,
+            episode=-1,
+            scheduler=node.scheduler_name,
+            resident_bytes=resident_bytes(),
+            unacknowledged=node.spool.unacknowledged,
+        )
+        if driver is not None:
+            state = driver.state
+            description.episode = driver.episode
+            description.queue_length = state.queue_length
+            description.backlog = state.backlog(max(driver.clock.now(), state.now))
+            description.receiving.extend(state.receiving)
+            description.sending.extend(state.sending)
+            description.held = len(state.held)
+        return description
+
+    async def Events(self, requests: AsyncIterator[pb.BatchAck], context: Context) -> None:
+        """Send every batch until it is acknowledged; a second listener ends the first."""
+        self._superseded.set()
+        superseded = self._superseded = asyncio.Event()
+        acknowledging = asyncio.create_task(self._acknowledge(requests))
+        leaving = asyncio.create_task(superseded.wait())
+        sent: dict[str, int] = {}
+        self._node.spool.listeners += 1
+        try:
+            while not (acknowledging.done() or leaving.done()):
+                batch = self._node.spool.next_batch(sent)
+                if batch is not None:
+                    await context.write(batch)
+                    continue
+                news = asyncio.create_task(self._node.spool.wait())
+                try:
+                    await asyncio.wait(
+                        (news, acknowledging, leaving), return_when=asyncio.FIRST_COMPLETED
+                    )
+                finally:
+                    news.cancel()
+        finally:
+            self._node.spool.listeners -= 1
+            acknowledging.cancel()
+            leaving.cancel()
+
+    async def _acknowledge(self, requests: AsyncIterator[pb.BatchAck]) -> None:
+        async for ack in requests:
+            self._node.spool.acknowledge(ack.run, ack.number)
+
+    async def Shutdown(self, request: pb.Empty, context: Context) -> pb.Empty:
+        """Stop the process, after this answer."""
+        self._node.stop("asked to")
+        return pb.Empty()
+
+
+def _options(text: str) -> dict[str, Any]:
+    """Scheduler options from JSON.
+
+    Raises: ValueError if it is not an object.
+    """
+    options = json.loads(text) if text else {}
+    if not isinstance(options, dict):
+        raise ValueError(f"scheduler options have to be a JSON object, not {text}")
+    return options

@@ -1,0 +1,225 @@
+"""Drives the model of one node through one episode in real time.
+
+The driver turns what the network and the clock say into events of ``NodeState`` and carries out its
+effects: bytes on links, probes, executions, timers, records. It decides nothing. Events of timers
+are handed in at the instant they were set for, so lateness does not add up; each record's ``clock``
+is what the real clock said. ``edgenode.servicers`` calls it, ``edgenode.links`` is the next stage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from edgenode.applications.seam import Application
+from edgenode.background import Background
+from edgenode.clock import EpisodeClock, Timers, Urgency
+from edgenode.executing import Executing
+from edgenode.links import PeerLink
+from edgenode.payload import Inbox
+from edgenode.probing import Probing
+from edgenode.transmitting import Transmitting
+from testbed.model.decision import Scheduler
+from testbed.model.events import (
+    AnnounceTransfer,
+    AskPeers,
+    DeadlinePassed,
+    DecisionBroken,
+    DecisionRecord,
+    Effect,
+    Event,
+    HandOver,
+    PeersAnswered,
+    PeersSilent,
+    Record,
+    RecordKind,
+    SetDeadline,
+    SlotIdle,
+    StartExecution,
+    StartTransmission,
+    StopExecution,
+    TaskArrived,
+    TransferAnnounced,
+    TransferArrived,
+    TransferWithdrawn,
+    WithdrawTransfer,
+)
+from testbed.model.node import NodeState
+from testbed.model.task import Task
+from testbed.model.units import Micros
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.messages import state_to_message
+from testbed.scenario.plan import Plan
+
+_logger: Final = logging.getLogger(__name__)
+
+
+class EventLog(Protocol):
+    """Takes what happened; keeps it until the controller has it."""
+
+    def record(self, record: Record) -> None: ...
+
+    def decision(self, decision: DecisionRecord) -> None: ...
+
+
+class EpisodeDriver:
+    """One episode at one node, from its start until ``close``."""
+
+    def __init__(
+        self,
+        node: int,
+        plan: Plan,
+        episode: int,
+        scheduler: Scheduler,
+        links: Mapping[int, PeerLink],
+        application: Application,
+        log: EventLog,
+        background: Background,
+    ) -> None:
+        self.node = node
+        self.plan = plan
+        self.episode = episode
+        self.state = NodeState(
+            node, plan.topology, plan.rules, plan.seeds.faults, episode, scheduler
+        )
+        self.clock = EpisodeClock(plan.time_scale)
+        self.timers = Timers(self.clock, asyncio.get_running_loop())
+        self.inbox = Inbox(keep=application.needs_payload)
+        self._log = log
+        self._slots_taken: set[int] = set()
+        self._events: deque[tuple[Event, Micros]] = deque()
+        self._handling = False
+        self._closed = False
+        self._transmitting = Transmitting(self, links)
+        self._probing = Probing(self, links)
+        self._executing = Executing(self, application, background)
+        self._carry_out: dict[type, Callable[[Any], None]] = {
+            Record: self._record,
+            DecisionRecord: log.decision,
+            SetDeadline: self._set_deadline,
+            AskPeers: self._probing.ask,
+            AnnounceTransfer: self._transmitting.announce,
+            StartTransmission: self._transmitting.start,
+            WithdrawTransfer: self._transmitting.withdraw,
+            HandOver: self._hand_over_unasked,
+            StartExecution: self._executing.start,
+            StopExecution: self._executing.stop,
+        }
+
+    # --- driving the model ------------------------------------------------------------------
+
+    def happened(self, event: Event) -> None:
+        """An event from outside, now; what was due before it happens first."""
+        if self._closed:
+            return
+        self.timers.ring_due()
+        self.handle(event, self.clock.now())
+
+    def handle(self, event: Event, at: Micros) -> None:
+        """An event at ``at``, or at the latest instant the model has seen if that is later."""
+        if self._closed:
+            return
+        self._events.append((event, at))
+        if self._handling:
+            # An effect of the event being handled caused this one; it is next.
+            return
+        self._handling = True
+        try:
+            while self._events:
+                event, at = self._events.popleft()
+                for effect in self._effects_of(event, max(at, self.state.now)):
+                    self._carry_out[type(effect)](effect)
+        finally:
+            self._handling = False
+
+    def _effects_of(self, event: Event, at: Micros) -> list[Effect]:
+        try:
+            return self.state.handle(event, at)
+        except Exception:
+            # A defect, mostly of somebody's scheduler. It costs this task, not the node.
+            _logger.exception("node %d: cannot handle %r", self.node, event)
+            if isinstance(event, TaskArrived):
+                self._events.appendleft((DecisionBroken(event.task.id), at))
+            elif isinstance(event, PeersAnswered | PeersSilent):
+                self._events.appendleft((DecisionBroken(event.task_id), at))
+            return []
+
+    def _record(self, record: Record) -> None:
+        if record.kind is RecordKind.ENDED:
+            self.inbox.drop(record.task.id)
+            self._executing.ended(record.task.id)
+        self._log.record(record._replace(clock=self.clock.now()))
+
+    def _set_deadline(self, effect: SetDeadline) -> None:
+        event = DeadlinePassed(effect.task_id)
+        self.timers.at(effect.at, Urgency.DEADLINE, lambda at: self.handle(event, at))
+
+    def _hand_over_unasked(self, effect: HandOver) -> None:
+        _logger.error("node %d: task %d left without its receiver", self.node, effect.task.id)
+
+    # --- what the controller and peers say --------------------------------------------------
+
+    def slot(self, slot: int, task: Task | None) -> None:
+        """A slot began, with a task or without. No-op for a slot that was taken before."""
+        if slot in self._slots_taken:
+            return
+        self._slots_taken.add(slot)
+        if task is not None:
+            self.happened(TaskArrived(task))
+        elif self.plan.log_idle_slots:
+            self.happened(SlotIdle(self.episode, slot))
+
+    def announced(self, sender: int, task: Task) -> None:
+        """A peer began to send a task to this node."""
+        self._after_control_delay(TransferAnnounced(task, sender))
+
+    def withdrawn(self, sender: int, task_id: int) -> None:
+        """An announced task will not come."""
+        self.inbox.discard(sender, task_id)
+        self._after_control_delay(TransferWithdrawn(task_id, sender))
+
+    def handed_over(
+        self, sender: int, task: Task, elapsed: Micros, seq: int, payload_bytes: int
+    ) -> str | None:
+        """A peer has sent all of a task; why it is refused, None if this node holds it now."""
+        if self._closed:
+            return "the episode is over"
+        wrong = self.inbox.complete(sender, task, payload_bytes)
+        if wrong is not None:
+            return wrong
+        if task.id in self.state.held:
+            return f"task {task.id} is held already"
+        self.happened(TransferArrived(task, sender, elapsed, seq))
+        return None
+
+    def answer(self, request: pb.ProbeRequest) -> pb.ProbeReply:
+        """What a peer's probe is answered, true at this moment."""
+        self.timers.ring_due()
+        now = max(self.clock.now(), self.state.now)
+        state = self.state.peer_state(now)
+        return pb.ProbeReply(
+            task_id=request.task_id,
+            round=request.round,
+            overloaded=state.overloaded,
+            state=None if request.bits_only else state_to_message(state),
+        )
+
+    def close(self) -> int:
+        """End the episode: stop everything; how many tasks this node still held. Idempotent."""
+        unfinished = 0 if self._closed else len(self.state.held)
+        self._closed = True
+        self.timers.close()
+        self._transmitting.close()
+        self._executing.close()
+        return unfinished
+
+    def _after_control_delay(self, event: Event) -> None:
+        delay = self.plan.rules.control_delay
+        if delay:
+            at = self.clock.now() + delay
+            self.timers.at(at, Urgency.MESSAGE, lambda at: self.handle(event, at))
+        else:
+            self.happened(event)

@@ -1,0 +1,236 @@
+"""One edge node: its server, what it is configured for, and the episode it is in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # not in the stubs
+
+from edgenode.applications import create as create_application
+from edgenode.applications.seam import Application
+from edgenode.background import Background
+from edgenode.control import ControlServicer
+from edgenode.driver import EpisodeDriver
+from edgenode.links import PeerLink
+from edgenode.policies import Policies
+from edgenode.servicers import PeersServicer, TasksServicer
+from edgenode.spool import Spool
+from testbed.errors import PrerequisiteMissing, UsageError
+from testbed.model.decision import Scheduler, SchedulerContext
+from testbed.model.units import Micros
+from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.messages import SERVER_OPTIONS
+from testbed.scenario.plan import Plan
+from testbed.schedulers import registry
+
+_logger: Final = logging.getLogger(__name__)
+
+FAREWELL: Final = 0.3
+"""Seconds a stopping node waits for the controller to store what it has logged."""
+
+
+class EdgeNode:
+    """The node ``index``: started, then registered, configured for a run, and given episodes."""
+
+    def __init__(self, index: int, spool: Path) -> None:
+        self.index = index
+        self.spool = Spool(spool)
+        self.address = ""
+        self.run_id = ""
+        self.driver: EpisodeDriver | None = None
+        self.stopped = asyncio.Event()
+        self.policies = Policies(self)
+        self._background = Background()
+        self._plan: Plan | None = None
+        self._scheduler: Scheduler | None = None
+        self._asked: tuple[str, Mapping[str, Any]] = ("", {})
+        self._application: Application | None = None
+        self._links: dict[int, PeerLink] = {}
+        self._worst_lateness: Micros = 0
+        self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        pb_grpc.add_TasksServicer_to_server(TasksServicer(self), self._server)
+        pb_grpc.add_PeersServicer_to_server(PeersServicer(self), self._server)
+        pb_grpc.add_ControlServicer_to_server(ControlServicer(self), self._server)
+
+    @property
+    def scheduler_name(self) -> str:
+        """What decides at this node; empty before it is configured."""
+        return "" if self._scheduler is None else self._scheduler.name
+
+    # --- process ----------------------------------------------------------------------------
+
+    async def start(self, bind: str, advertise: str | None = None) -> str:
+        """Open the server; the address at which others reach it.
+
+        ``advertise`` is the host to name instead of that of ``bind``.
+
+        Raises: PrerequisiteMissing if the address cannot be used.
+        """
+        try:
+            port = self._server.add_insecure_port(bind)
+        except RuntimeError as error:
+            raise PrerequisiteMissing(
+                f"node {self.index} cannot listen on {bind}: {error}",
+                "name an address of this host with a free port, or port 0 for any",
+            ) from error
+        await self._server.start()
+        await self.set_serving(False)
+        self.address = f"{advertise or bind.rpartition(':')[0]}:{port}"
+        _logger.info("node %d listens on %s", self.index, self.address)
+        return self.address
+
+    async def set_serving(self, serving: bool) -> None:
+        """What the health service says."""
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        await self._health.set("", status.SERVING if serving else status.NOT_SERVING)
+
+    def stop(self, why: str) -> None:
+        """Ask the process to end; ``stopped`` says so."""
+        if not self.stopped.is_set():
+            _logger.info("node %d stops: %s", self.index, why)
+            self.stopped.set()
+
+    async def close(self) -> None:
+        """End the episode, hand the log over to the controller or leave it in the spool, and stop.
+
+        Bounded in time, whether anybody listens or not.
+        """
+        if self.driver is not None:
+            self.end_episode(self.driver.episode)
+        await self.set_serving(False)
+        await self.spool.drained(FAREWELL)
+        # Streams of peers and the controller are open for as long as both ends live.
+        await self._server.stop(None)
+        await self._close_run()
+        await self._background.close()
+        self.spool.close()
+
+    def take_lateness(self) -> Micros:
+        """Worst lateness of a timer since this was asked last, in real microseconds."""
+        worst, self._worst_lateness = self._worst_lateness, 0
+        if self.driver is not None:
+            worst = max(worst, self.driver.timers.worst_lateness)
+            self.driver.timers.worst_lateness = 0
+        return worst
+
+    # --- runs and episodes ------------------------------------------------------------------
+
+    async def configure(
+        self,
+        run: str,
+        plan: Plan,
+        peers: Mapping[int, str],
+        scheduler: str,
+        options: Mapping[str, Any],
+    ) -> str:
+        """Get ready for a run; the name of the scheduler that decides. Nothing changes on error.
+
+        Raises: UsageError: no such node in the plan, unknown scheduler or application.
+        """
+        if not run:
+            raise UsageError("a run needs a name")
+        if not 0 <= self.index < plan.topology.size:
+            raise UsageError(
+                f"this is node {self.index}, but the plan has nodes 0 to {plan.topology.size - 1}"
+            )
+        created = await self._create_scheduler(plan, scheduler, options)
+        application = create_application(plan.application.name, plan.application.options)
+        if self.driver is not None:
+            self.end_episode(self.driver.episode)
+        await self._close_run()
+        self.run_id, self._plan = run, plan
+        self._scheduler, self._application = created, application
+        self._asked = scheduler, options
+        self._links = {
+            peer: PeerLink(peer, address, self._background)
+            for peer, address in peers.items()
+            if peer != self.index
+        }
+        self.spool.begin(run)
+        return created.name
+
+    def start_episode(self, episode: int) -> None:
+        """Start an episode with empty queues and the clock at 0; ends the one before it."""
+        assert self._plan is not None
+        assert self._scheduler is not None
+        assert self._application is not None
+        if self.driver is not None:
+            self.end_episode(self.driver.episode)
+        self.driver = EpisodeDriver(
+            self.index,
+            self._plan,
+            episode,
+            self._scheduler,
+            self._links,
+            self._application,
+            self.spool,
+            self._background,
+        )
+
+    def end_episode(self, episode: int) -> int:
+        """End this episode if it is running; how many tasks this node still held."""
+        if self.driver is None or self.driver.episode != episode:
+            return 0
+        driver, self.driver = self.driver, None
+        self._worst_lateness = max(self._worst_lateness, driver.timers.worst_lateness)
+        return driver.close()
+
+    async def set_scheduler(self, name: str, options: Mapping[str, Any]) -> str:
+        """Let another scheduler decide from the next decision on; its name.
+
+        Raises: UsageError: unknown scheduler, or no run is configured.
+        """
+        if self._plan is None:
+            raise UsageError("no run is configured here, so there is nothing to schedule")
+        self.decide_by(await self._create_scheduler(self._plan, name, options), name, options)
+        return self.scheduler_name
+
+    @property
+    def plan(self) -> Plan | None:
+        """What this node was configured for last; None before."""
+        return self._plan
+
+    @property
+    def asked(self) -> tuple[str, Mapping[str, Any]]:
+        """The scheduler that decides here as it was asked for, with its options."""
+        return self._asked
+
+    def decide_by(self, scheduler: Scheduler, name: str, options: Mapping[str, Any]) -> None:
+        """Let ``scheduler``, asked for in these words, decide from the next decision on."""
+        self._scheduler, self._asked = scheduler, (name, options)
+        if self.driver is not None:
+            self.driver.state.scheduler = scheduler
+
+    def scheduler_context(self, plan: Plan, options: Mapping[str, Any]) -> SchedulerContext:
+        """What a scheduler of this node is made from."""
+        return SchedulerContext(
+            self.index,
+            plan.topology,
+            plan.rules,
+            plan.workload,
+            plan.seeds.schedulers,
+            dict(options),
+            plan.artifacts_url,
+        )
+
+    async def _create_scheduler(
+        self, plan: Plan, name: str, options: Mapping[str, Any]
+    ) -> Scheduler:
+        context = self.scheduler_context(plan, options)
+        # In a thread: what has to be imported or loaded for it must not hold up running tasks.
+        return await asyncio.to_thread(registry.create, name, context)
+
+    async def _close_run(self) -> None:
+        if self._application is not None:
+            self._application.close()
+        links, self._links = self._links, {}
+        for link in links.values():
+            await link.close()

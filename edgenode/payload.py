@@ -1,0 +1,112 @@
+"""The bytes of tasks: made by the sender, checked by the receiver, kept as long as they are needed.
+
+A task's payload is one pseudo-random block, the same on every node, repeated from an offset drawn
+from the task. So every byte that crosses a link is real and can be checked where it arrives, and
+making it costs no more than a copy.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from typing import Final
+
+from testbed.model.draws import Purpose, key
+from testbed.model.task import Task
+
+BLOCK_BYTES: Final = 1 << 20
+"""Size of the repeated block, and the largest chunk."""
+
+
+@cache
+def _block() -> bytes:
+    return random.Random(Purpose.PAYLOAD).randbytes(BLOCK_BYTES)
+
+
+def payload_slice(task_id: int, position: int, length: int) -> bytes:
+    """``length`` bytes (at most ``BLOCK_BYTES``) of the task's payload from ``position``."""
+    block = _block()
+    start = (key(Purpose.PAYLOAD, task_id) + position) % BLOCK_BYTES
+    data = block[start : start + length]
+    return data if len(data) == length else data + block[: length - len(data)]
+
+
+def payload_of(task: Task) -> bytes:
+    """The whole payload of a task, ``size_bytes`` long."""
+    return b"".join(
+        payload_slice(task.id, position, min(BLOCK_BYTES, task.size_bytes - position))
+        for position in range(0, task.size_bytes, BLOCK_BYTES)
+    )
+
+
+def _is_slice(task_id: int, position: int, data: bytes) -> bool:
+    if len(data) > BLOCK_BYTES:
+        return False
+    start = (key(Purpose.PAYLOAD, task_id) + position) % BLOCK_BYTES
+    if start + len(data) <= BLOCK_BYTES:
+        # Compares in place: no copy of the block is made.
+        return _block().startswith(data, start)
+    return data == payload_slice(task_id, position, len(data))
+
+
+class _Arriving:
+    __slots__ = ("chunks", "intact", "received")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.intact = True
+        self.chunks: list[bytes] = []
+
+
+class Inbox:
+    """What has been received of tasks in transmission, and the payloads of tasks held here.
+
+    With ``keep`` False (an application that does not read payloads) bytes are checked on arrival
+    and let go, so a node's memory does not grow with its queues.
+    """
+
+    def __init__(self, *, keep: bool) -> None:
+        self._keep = keep
+        self._arriving: dict[tuple[int, int], _Arriving] = {}
+        self._held: dict[int, list[bytes]] = {}
+
+    def add(self, sender: int, task_id: int, data: bytes) -> None:
+        """Take the next bytes of a task from ``sender``."""
+        arriving = self._arriving.get((sender, task_id))
+        if arriving is None:
+            arriving = self._arriving[sender, task_id] = _Arriving()
+        if arriving.intact:
+            arriving.intact = _is_slice(task_id, arriving.received, data)
+        arriving.received += len(data)
+        if self._keep:
+            arriving.chunks.append(data)
+
+    def discard(self, sender: int, task_id: int) -> None:
+        """Throw away what arrived of a task that will not come."""
+        self._arriving.pop((sender, task_id), None)
+
+    def complete(self, sender: int, task: Task, payload_bytes: int) -> str | None:
+        """Close a task's transmission; what is wrong with its bytes, None if nothing is.
+
+        ``payload_bytes`` is what the sender says it sent: the task's size, or 0 for metadata.
+        """
+        arriving = self._arriving.pop((sender, task.id), None) or _Arriving()
+        if arriving.received != payload_bytes or payload_bytes not in (0, task.size_bytes):
+            return (
+                f"{arriving.received} bytes arrived, {payload_bytes} were sent, "
+                f"{task.size_bytes} is the task's size"
+            )
+        if not arriving.intact:
+            return f"the bytes of task {task.id} are not those that were sent"
+        if self._keep:
+            self._held[task.id] = arriving.chunks
+        return None
+
+    def take(self, task_id: int) -> bytes | None:
+        """The payload of a task received earlier; None if it was not received or not kept."""
+        chunks = self._held.pop(task_id, None)
+        return None if chunks is None else b"".join(chunks)
+
+    def drop(self, task_id: int) -> None:
+        """Let go of the payload of a task that ended."""
+        self._held.pop(task_id, None)

@@ -1,0 +1,132 @@
+"""Policies on their way to deciding here: fetched and loaded aside, then swapped in at once.
+
+Whatever takes time happens in a thread, in ``prepare``. ``commit`` replaces one object by another,
+between two decisions; a task that is being decided stays with the policy that began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from testbed.errors import PermanentError, Problem, UsageError
+from testbed.model.decision import Scheduler
+from testbed.rpc.generated import edge_pb2 as pb
+
+if TYPE_CHECKING:
+    from edgenode.node import EdgeNode
+    from testbed.policies import Policy
+
+_logger: Final = logging.getLogger(__name__)
+
+DRL: Final = "drl"
+"""Name of the scheduler whose policy is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A policy that is loaded; ``scheduler`` decides by it, None where another than drl does."""
+
+    deployment: str
+    policy: str
+    options: Mapping[str, Any]
+    scheduler: Scheduler | None
+    asked: tuple[str, Mapping[str, Any]]
+
+
+class Policies:
+    """What was prepared last at ``node``, and what became of it."""
+
+    def __init__(self, node: EdgeNode) -> None:
+        self._node = node
+        self._prepared: _Prepared | None = None
+        self._committed = ""
+
+    async def prepare(self, request: pb.PreparePolicyRequest) -> None:
+        """Fetch a policy, verify it, load it; nothing that decides here changes.
+
+        Raises: UsageError: it is not what was announced, or does not fit. PermanentError: the
+        artifact is damaged. TemporaryError: the store does not answer.
+        """
+        self._prepared = None
+        plan, asked = self._node.plan, self._node.asked
+        deciding = plan is not None and asked[0] == DRL
+        options = {**asked[1], "policy": request.key}
+
+        def load() -> Scheduler | None:
+            # Imported here: a node that never has a policy never pays for it.
+            from testbed.policies.inference import open_actor
+            from testbed.schedulers.drl import Drl
+
+            policy = _fetch(request)
+            if plan is None or not deciding:
+                open_actor(policy)
+                return None
+            return Drl.of(self._node.scheduler_context(plan, options), policy)
+
+        scheduler = await _in_thread(load)
+        if plan is not self._node.plan or asked is not self._node.asked:
+            raise UsageError("another run or scheduler began while the policy was loaded")
+        self._prepared = _Prepared(request.deployment, request.key, options, scheduler, asked)
+        _logger.info("node %d has loaded %s", self._node.index, request.key)
+
+    def commit(self, deployment: str) -> None:
+        """Let what was prepared decide, if a policy decides here. Idempotent.
+
+        Raises: UsageError: it was not prepared here, or something else decides since.
+        """
+        if deployment == self._committed:
+            return
+        prepared = self._prepared
+        if prepared is None or prepared.deployment != deployment:
+            raise UsageError("this policy was not prepared here; deploy it again")
+        if prepared.asked is not self._node.asked:
+            raise UsageError("another run or scheduler has begun since; deploy the policy again")
+        if prepared.scheduler is not None:
+            self._node.decide_by(prepared.scheduler, DRL, prepared.options)
+        self._prepared, self._committed = None, deployment
+        _logger.info("node %d decides by %s", self._node.index, self._node.scheduler_name)
+
+    def abort(self, deployment: str) -> None:
+        """Forget what was prepared. No-op if it is something else."""
+        if self._prepared is not None and self._prepared.deployment == deployment:
+            self._prepared = None
+
+
+def _fetch(request: pb.PreparePolicyRequest) -> Policy:
+    """The policy that was announced.
+
+    Raises: UsageError: another one is there, or none.
+    """
+    from testbed.policies import SHIPPED_PREFIX, load, shipped
+
+    if request.key.startswith(SHIPPED_PREFIX):
+        policy = shipped(request.key.removeprefix(SHIPPED_PREFIX))
+    else:
+        policy = load(request.store, request.key)
+    if (policy.card.sha256, policy.card.size_bytes) != (request.sha256, request.size_bytes):
+        raise UsageError(
+            "this is another policy than the one announced",
+            [
+                Problem(
+                    request.key,
+                    f"{policy.card.size_bytes} bytes, sha256 {policy.card.sha256[:12]}…",
+                    f"{request.size_bytes} bytes, sha256 {request.sha256[:12]}…",
+                )
+            ],
+        )
+    return policy
+
+
+async def _in_thread(load: Callable[[], Scheduler | None]) -> Scheduler | None:
+    """What ``load`` returns, from a thread; what is no error of ours becomes one.
+
+    Raises: TestbedError.
+    """
+    try:
+        return await asyncio.to_thread(load)
+    except OSError as error:
+        raise PermanentError(f"the policy cannot be read: {error}") from error

@@ -1,0 +1,114 @@
+"""Probes: questions to peers, and how each of them ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edgenode.clock import Urgency
+from edgenode.links import PeerLink
+from testbed.model.decision import Answer
+from testbed.model.events import AskPeers, PeersAnswered, PeersSilent
+from testbed.model.units import Micros
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.messages import state_from_message
+
+if TYPE_CHECKING:
+    from edgenode.driver import EpisodeDriver
+
+
+class _Question:
+    __slots__ = ("asked", "open_peers")
+
+    def __init__(self, asked: Micros, peers: tuple[int, ...]) -> None:
+        self.asked = asked
+        self.open_peers = set(peers)
+
+
+class Probing:
+    """The questions of one node during one episode.
+
+    With a control delay, a question leaves ``control_delay`` after it was asked and its answers
+    reach the model ``2 * control_delay`` after, or when they are really there if that is later.
+    """
+
+    def __init__(self, driver: EpisodeDriver, links: Mapping[int, PeerLink]) -> None:
+        self._driver = driver
+        self._links = links
+        self._questions: dict[tuple[int, int], _Question] = {}
+        for link in links.values():
+            link.on_probe_reply = self._on_reply
+            link.on_probes_broken = self._on_broken
+
+    def ask(self, effect: AskPeers) -> None:
+        """Ask peers about their state; the question ends after the probe timeout at the latest."""
+        driver, rules = self._driver, self._driver.plan.rules
+        asked = driver.state.now
+        question = _Question(asked, effect.peers)
+        self._questions[effect.task_id, effect.round] = question
+        driver.timers.at(
+            asked + rules.probe_timeout,
+            Urgency.DEADLINE,
+            lambda at: self._time_over(effect.task_id, effect.round, at),
+        )
+        if rules.control_delay:
+            leaves = asked + rules.control_delay
+            driver.timers.at(leaves, Urgency.MESSAGE, lambda _: self._send(effect))
+        else:
+            self._send(effect)
+
+    def _send(self, effect: AskPeers) -> None:
+        request = pb.ProbeRequest(
+            task_id=effect.task_id,
+            round=effect.round,
+            bits_only=effect.bits_only,
+            sender=self._driver.node,
+            episode=self._driver.episode,
+        )
+        unknown = tuple(peer for peer in effect.peers if peer not in self._links)
+        for peer in effect.peers:
+            if peer in self._links:
+                self._links[peer].probes.send(lambda: request)
+        if unknown:
+            self._silent(effect.task_id, effect.round, unknown)
+
+    def _on_reply(self, peer: int, reply: pb.ProbeReply) -> None:
+        question = self._questions.get((reply.task_id, reply.round))
+        if question is None or peer not in question.open_peers:
+            return
+        driver = self._driver
+        state = state_from_message(reply.state) if reply.HasField("state") else None
+        self._answered(reply.task_id, reply.round, peer)
+        earliest = question.asked + 2 * driver.plan.rules.control_delay
+
+        def hand_in(at: Micros) -> None:
+            answer = Answer(peer, reply.overloaded, state, question.asked, at)
+            driver.handle(PeersAnswered(reply.task_id, reply.round, (answer,)), at)
+
+        driver.timers.ring_due()
+        now = max(driver.clock.now(), driver.state.now)
+        if now < earliest:
+            driver.timers.at(earliest, Urgency.MESSAGE, hand_in)
+        else:
+            hand_in(now)
+
+    def _on_broken(self, peer: int, _reason: str) -> None:
+        asking = [key for key, question in self._questions.items() if peer in question.open_peers]
+        for task_id, round_ in asking:
+            self._silent(task_id, round_, (peer,))
+
+    def _silent(self, task_id: int, round_: int, peers: tuple[int, ...]) -> None:
+        for peer in peers:
+            self._answered(task_id, round_, peer)
+        self._driver.happened(PeersSilent(task_id, round_, peers))
+
+    def _answered(self, task_id: int, round_: int, peer: int) -> None:
+        question = self._questions.get((task_id, round_))
+        if question is not None:
+            question.open_peers.discard(peer)
+            if not question.open_peers:
+                del self._questions[task_id, round_]
+
+    def _time_over(self, task_id: int, round_: int, at: Micros) -> None:
+        if self._questions.pop((task_id, round_), None) is not None:
+            self._driver.handle(PeersSilent(task_id, round_), at)

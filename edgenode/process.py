@@ -1,0 +1,117 @@
+"""One edge node as a process: its arguments, its log, its event loop, its signals, its end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import selectors
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from edgenode.node import EdgeNode
+from edgenode.registration import stay_registered
+from testbed.errors import TestbedError
+from testbed.rpc.token import find_token
+
+_logger: Final = logging.getLogger("edgenode")
+
+LEAVE: Final = 0.2
+"""Seconds the calls of a stopped server get to end."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a node until it is stopped; its exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=arguments.log_level.upper(),
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)-7s node {arguments.node} %(name)s: %(message)s",
+    )
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_cancellation)
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(_run(arguments))
+    except (TestbedError, OSError) as error:
+        _logger.error("%s", error)
+        return error.exit_code if isinstance(error, TestbedError) else 1
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """An event loop whose timers ring within a fraction of a millisecond.
+
+    The default selector rounds timeouts up to whole milliseconds; ``select`` does not, and the few
+    descriptors that asyncio itself watches here (gRPC watches its own) are well within its limit.
+    """
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_unhandled)
+    token = find_token(arguments.token)
+    node = EdgeNode(arguments.node, Path(arguments.spool))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.stop, signal.Signals(number).name)
+    await node.start(arguments.bind, arguments.advertise)
+    # What is loaded now stays: a collector that visits it again would hold up timers for
+    # milliseconds.
+    gc.freeze()
+    registration = asyncio.create_task(
+        stay_registered(node, arguments.controller, token, arguments.orphan_timeout or None)
+    )
+    stopped = asyncio.create_task(node.stopped.wait())
+    try:
+        await asyncio.wait((registration, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if registration.done():
+            registration.result()  # raises what ended it
+        return 0
+    finally:
+        registration.cancel()
+        stopped.cancel()
+        await asyncio.gather(registration, stopped, return_exceptions=True)
+        await node.close()
+        # gRPC ends the calls of a stopped server a little later; cut short, it prints tracebacks.
+        if calls := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(calls, timeout=LEAVE)
+
+
+def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    _logger.error("%s", context.get("message"), exc_info=context.get("exception"))
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Whether gRPC reports something else than a call that ended because the node stops."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgenode", description="One node of an emulated edge network."
+    )
+    parser.add_argument("--node", type=int, required=True, help="index of this node, from 0")
+    parser.add_argument("--controller", required=True, help="host:port of the controller")
+    parser.add_argument("--spool", required=True, help="folder for events not yet stored")
+    parser.add_argument("--bind", default="127.0.0.1:0", help="host:port to listen on")
+    parser.add_argument("--advertise", help="host to name to others, if not that of --bind")
+    parser.add_argument(
+        "--token",
+        default="",
+        help="what the controller knows its nodes by; else EDGE_TESTBED_TOKEN, else the content of "
+        "the file that EDGE_TESTBED_TOKEN_FILE names",
+    )
+    parser.add_argument(
+        "--orphan-timeout",
+        type=float,
+        default=10.0,
+        help="seconds without the controller after which the node stops; 0: never",
+    )
+    parser.add_argument(
+        "--log-level", default="info", choices=("debug", "info", "warning", "error")
+    )
+    return parser

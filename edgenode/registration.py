@@ -1,0 +1,122 @@
+"""Keeps a node registered at the controller, and ends it when the controller is gone for good."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from edgenode.node import EdgeNode
+from edgenode.resources import cpu_time, resident_bytes
+from testbed import __version__
+from testbed.errors import PermanentError, TemporaryError
+from testbed.model.units import SECOND
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.messages import CHANNEL_OPTIONS
+
+_logger: Final = logging.getLogger(__name__)
+
+CALL_TIMEOUT: Final = 5.0
+"""Seconds a registration may take."""
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+_REFUSALS: Final = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.ALREADY_EXISTS,
+}
+
+
+async def stay_registered(
+    node: EdgeNode, controller: str, token: str, orphan_timeout: float | None
+) -> None:
+    """Register and send heartbeats until cancelled; register again whenever the stream breaks.
+
+    Raises:
+        TemporaryError: the controller was gone for ``orphan_timeout`` seconds (None: never).
+        PermanentError: the controller refuses this node.
+    """
+    async with grpc.aio.insecure_channel(controller, options=list(CHANNEL_OPTIONS)) as channel:
+        stub: Any = pb_grpc.RegistryStub(channel)
+        last_contact = time.monotonic()
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                # Before, not after: the controller checks the health of who registers.
+                await node.set_serving(True)
+                interval = await _register(stub, node, token)
+                last_contact, pause = time.monotonic(), _FIRST_PAUSE
+                last_contact = await _beat(stub, node, interval)
+                reason = "the controller closed the connection"
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _REFUSALS:
+                    raise PermanentError(
+                        f"the controller at {controller} refuses node {node.index}: "
+                        f"{error.details()}"
+                    ) from error
+                reason = f"{error.code().name}: {error.details()}"
+            await node.set_serving(False)
+            gone = time.monotonic() - last_contact
+            if orphan_timeout is not None and gone >= orphan_timeout:
+                raise TemporaryError(
+                    f"the controller at {controller} does not answer for {gone:.0f} s ({reason}); "
+                    "start it, then this node"
+                )
+            _logger.warning("node %d: no contact with the controller: %s", node.index, reason)
+            # Spread out, so that all nodes of a testbed do not call at the same moments.
+            await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def _register(stub: Any, node: EdgeNode, token: str) -> float:
+    """Register once; the interval of heartbeats in seconds."""
+    reply = await stub.Register(
+        pb.RegisterRequest(
+            node=node.index,
+            address=node.address,
+            pid=os.getpid(),
+            version=__version__,
+            token=token,
+        ),
+        timeout=CALL_TIMEOUT,
+    )
+    _logger.info("node %d is registered with testbed '%s'", node.index, reply.testbed)
+    return float(max(reply.heartbeat_interval / SECOND, 0.01))
+
+
+async def _beat(stub: Any, node: EdgeNode, interval: float) -> float:
+    """Send heartbeats until the stream breaks; when that was, on the monotonic clock."""
+    call = stub.Beat()
+    ended = asyncio.Event()
+    call.add_done_callback(lambda _: ended.set())
+    try:
+        while not ended.is_set():
+            await call.write(
+                pb.Heartbeat(
+                    node=node.index,
+                    resident_bytes=resident_bytes(),
+                    lag=node.take_lateness(),
+                    cpu=cpu_time(),
+                )
+            )
+            try:
+                async with asyncio.timeout(interval):
+                    await ended.wait()
+            except TimeoutError:
+                continue
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        # Why it broke does not matter: registering again finds out what is the matter.
+        pass
+    finally:
+        call.cancel()
+    return time.monotonic()

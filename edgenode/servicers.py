@@ -1,0 +1,114 @@
+"""The gRPC services of a node: tasks from the controller, transfers and probes from peers.
+
+Each call is turned into calls of the current episode's driver; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Final, Protocol
+
+import grpc
+import grpc.aio
+
+from edgenode.driver import EpisodeDriver
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.messages import task_from_message
+
+_logger: Final = logging.getLogger(__name__)
+
+Context = Any
+"""``grpc.aio.ServicerContext``; its stubs know no message types."""
+
+
+class HasDriver(Protocol):
+    """Where the services find the episode that is running."""
+
+    @property
+    def driver(self) -> EpisodeDriver | None: ...
+
+
+class TasksServicer(pb_grpc.TasksServicer):
+    """Takes the slots of an episode from the controller."""
+
+    def __init__(self, node: HasDriver) -> None:
+        self._node = node
+
+    async def Submit(
+        self, requests: AsyncIterator[pb.SlotTask], context: Context
+    ) -> AsyncIterator[pb.SlotTaskTaken]:
+        """Hand each slot to the running episode and say that it was taken."""
+        async for request in requests:
+            driver = self._node.driver
+            if driver is None or driver.episode != request.episode:
+                running = "none" if driver is None else f"episode {driver.episode}"
+                await context.abort(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    f"slot {request.slot} of episode {request.episode}, but {running} is running",
+                )
+                return
+            task = task_from_message(request.task) if request.HasField("task") else None
+            driver.slot(request.slot, task)
+            yield pb.SlotTaskTaken(slot=request.slot)
+
+
+class PeersServicer(pb_grpc.PeersServicer):
+    """Receives tasks from peers and answers their probes."""
+
+    def __init__(self, node: HasDriver) -> None:
+        self._node = node
+
+    async def Transfer(
+        self, requests: AsyncIterator[pb.TransferFrame], context: Context
+    ) -> AsyncIterator[pb.HandOverTaken]:
+        """One peer's tasks. When the peer goes away, what it had announced will not come."""
+        announced: dict[int, EpisodeDriver] = {}
+        sender = -1
+        try:
+            async for frame in requests:
+                sender = frame.sender
+                kind = frame.WhichOneof("frame")
+                driver = self._node.driver
+                if driver is None or driver.episode != frame.episode:
+                    if kind == "hand_over":
+                        yield pb.HandOverTaken(
+                            task_id=frame.hand_over.task.id,
+                            reason=f"episode {frame.episode} is not running here",
+                        )
+                elif kind == "chunk":
+                    driver.inbox.add(sender, frame.chunk.task_id, frame.chunk.data)
+                elif kind == "announce":
+                    task = task_from_message(frame.announce.task)
+                    announced[task.id] = driver
+                    driver.announced(sender, task)
+                elif kind == "withdraw":
+                    announced.pop(frame.withdraw.task_id, None)
+                    driver.withdrawn(sender, frame.withdraw.task_id)
+                elif kind == "hand_over":
+                    offer = frame.hand_over
+                    refused = driver.handed_over(
+                        sender,
+                        task_from_message(offer.task),
+                        offer.elapsed,
+                        offer.seq,
+                        offer.payload_bytes,
+                    )
+                    if refused is None:
+                        announced.pop(offer.task.id, None)
+                    yield pb.HandOverTaken(
+                        task_id=offer.task.id, accepted=refused is None, reason=refused or ""
+                    )
+        finally:
+            for task_id, driver in announced.items():
+                driver.withdrawn(sender, task_id)
+
+    async def Probe(
+        self, requests: AsyncIterator[pb.ProbeRequest], context: Context
+    ) -> AsyncIterator[pb.ProbeReply]:
+        """Answer each question with what is true when it arrives; none of another episode."""
+        async for request in requests:
+            driver = self._node.driver
+            if driver is not None and driver.episode == request.episode:
+                yield driver.answer(request)

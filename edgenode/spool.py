@@ -1,0 +1,262 @@
+"""What happened at this node, kept in files until the controller has stored it.
+
+One append-only file per run. Every record goes to its file at once, so that a node killed at any
+moment has lost nothing it had seen happen; batches are cut from the file shortly after and sent
+again until they are acknowledged. A new process on the same folder goes on where the last one
+stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote
+
+from testbed.model.events import DecisionRecord, Record
+from testbed.rpc.codec import encode_decision, encode_record
+from testbed.rpc.generated import edge_pb2 as pb
+
+_logger: Final = logging.getLogger(__name__)
+
+CUT_AFTER: Final = 0.02
+"""Seconds from the first event of a batch to its cut."""
+
+BATCH_BYTES: Final = 1 << 20
+"""Size at which a batch is cut at once."""
+
+_KEEP_BYTES: Final = 1 << 20
+"""A file whose content is all acknowledged is emptied when it has grown beyond this."""
+
+# One line each: a record, a decision, the end of batch n. A file starts with the end of the last
+# batch that is no longer in it, so that numbers go on after the file was emptied.
+_RECORD: Final = b"r"
+_DECISION: Final = b"d"
+_END: Final = b"="
+
+
+class RunSpool:
+    """The file of one run; batches are numbered from 1 without gaps.
+
+    Batches stay in memory until they are acknowledged; the file is read only by the next process.
+    If it cannot be written (disk full), that is logged and the log goes on without it.
+    """
+
+    def __init__(self, run: str, path: Path, on_batch: Callable[[], None]) -> None:
+        self.run = run
+        self.path = path
+        self.last_batch = 0
+        self._on_batch = on_batch
+        self._batches: deque[tuple[int, list[bytes]]] = deque()
+        self._uncut: list[bytes] = []
+        self._uncut_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._size = 0
+        self._writable = True
+        self._recover()
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many batches the controller has not acknowledged."""
+        return len(self._batches)
+
+    def append(self, kind: bytes, document: bytes) -> None:
+        """Write one event's document; it will be in the next batch."""
+        line = kind + document
+        self._uncut.append(line)
+        self._uncut_bytes += len(line)
+        self._write(line + b"\n")
+        if self._uncut_bytes >= BATCH_BYTES:
+            self.cut()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(CUT_AFTER, self.cut)
+
+    def cut(self) -> int:
+        """Make a batch of what is not in one yet; the number of the last batch, 0 if none was."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._uncut:
+            self.last_batch += 1
+            self._write(_END + b"%d\n" % self.last_batch)
+            self._batches.append((self.last_batch, self._uncut))
+            self._uncut, self._uncut_bytes = [], 0
+            self._on_batch()
+        return self.last_batch
+
+    def batch_after(self, number: int) -> pb.EventBatch | None:
+        """The first unacknowledged batch after ``number`` as it is sent, None if there is none."""
+        if not self._batches or self._batches[-1][0] <= number:
+            return None
+        # Numbers have no gaps, so the position follows from the number.
+        found, lines = self._batches[max(0, number + 1 - self._batches[0][0])]
+        return pb.EventBatch(
+            run=self.run,
+            number=found,
+            records=[line[1:] for line in lines if line[:1] == _RECORD],
+            decisions=[line[1:] for line in lines if line[:1] == _DECISION],
+        )
+
+    def acknowledge(self, number: int) -> None:
+        """All batches up to ``number`` are stored elsewhere."""
+        while self._batches and self._batches[0][0] <= number:
+            self._batches.popleft()
+        if not self._batches and not self._uncut and self._size > _KEEP_BYTES:
+            self._empty()
+
+    def close(self) -> None:
+        """Cut the last batch and close the file; delete it if all is acknowledged."""
+        self.cut()
+        os.close(self._file)
+        if not self._batches:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, line: bytes) -> None:
+        if not self._writable:
+            return
+        try:
+            written = os.write(self._file, line)
+        except OSError as error:
+            written, reason = 0, str(error)
+        else:
+            reason = "the disk is full"
+        self._size += written
+        if written < len(line):
+            # A line may be cut in the middle now: nothing may follow it until the file is emptied.
+            self._writable = False
+            _logger.error(
+                "cannot write %s: %s; if this process is killed, what the controller does not "
+                "have yet is gone",
+                self.path,
+                reason,
+            )
+
+    def _empty(self) -> None:
+        os.ftruncate(self._file, 0)
+        self._size = 0
+        self._writable = True
+        self._write(_END + b"%d\n" % self.last_batch)
+
+    def _recover(self) -> None:
+        """Find the batches of an earlier process; what it had not cut becomes one more."""
+        content = self.path.read_bytes()
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            # The process died while it wrote this line.
+            os.ftruncate(self._file, complete)
+        for line in content[:complete].splitlines():
+            if line[:1] == _END:
+                self.last_batch = int(line[1:])
+                if self._uncut:
+                    self._batches.append((self.last_batch, self._uncut))
+                    self._uncut = []
+            else:
+                self._uncut.append(line)
+        self._size = complete
+        self.cut()
+        if self._batches:
+            _logger.info("run %s: %d batches to send again", self.run, len(self._batches))
+
+
+class Spool:
+    """The spool files of one node, one per run, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._runs: dict[str, RunSpool] = {}
+        self._current: RunSpool | None = None
+        self._news = asyncio.Event()
+        self._acknowledged = asyncio.Event()
+        self.listeners = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.glob("*.spool")):
+            self._add(unquote(path.stem))
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many batches the controller has not acknowledged."""
+        return sum(spool.unacknowledged for spool in self._runs.values())
+
+    def begin(self, run: str) -> None:
+        """From now on what happens belongs to ``run``; files of other runs go when they can."""
+        self._current = self._runs.get(run) or self._add(run)
+        self._drop_finished()
+
+    def record(self, record: Record) -> None:
+        """Log a record."""
+        self._append(_RECORD, encode_record(record))
+
+    def decision(self, decision: DecisionRecord) -> None:
+        """Log a decision."""
+        self._append(_DECISION, encode_decision(decision))
+
+    def flush(self, run: str) -> int:
+        """Cut a run's batch now; the number of its last batch, 0 if there is none to wait for."""
+        spool = self._runs.get(run)
+        return 0 if spool is None else spool.cut()
+
+    def acknowledge(self, run: str, number: int) -> None:
+        """All batches of ``run`` up to ``number`` are stored by the controller."""
+        spool = self._runs.get(run)
+        if spool is not None:
+            spool.acknowledge(number)
+            if not self.unacknowledged:
+                self._acknowledged.set()
+            self._drop_finished()
+
+    def next_batch(self, sent: dict[str, int]) -> pb.EventBatch | None:
+        """The first unacknowledged batch after those in ``sent`` (last number by run)."""
+        for run, spool in self._runs.items():
+            batch = spool.batch_after(sent.get(run, 0))
+            if batch is not None:
+                sent[run] = batch.number
+                return batch
+        return None
+
+    async def wait(self) -> None:
+        """Return when there may be a batch that was not there before."""
+        self._news.clear()
+        await self._news.wait()
+
+    async def drained(self, patience: float) -> None:
+        """Cut the last batch and wait until all is acknowledged; at most ``patience`` seconds.
+
+        Returns at once if nobody is listening.
+        """
+        if self._current is not None:
+            self._current.cut()
+        if self.listeners and self.unacknowledged:
+            self._acknowledged.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._acknowledged.wait()
+
+    def close(self) -> None:
+        """Close all files; those with nothing left to send are deleted."""
+        for spool in self._runs.values():
+            spool.close()
+        self._runs.clear()
+        self._current = None
+
+    def _append(self, kind: bytes, document: bytes) -> None:
+        if self._current is None:
+            _logger.error("an event outside of any run: %s", document.decode())
+            return
+        self._current.append(kind, document)
+
+    def _add(self, run: str) -> RunSpool:
+        path = self._folder / f"{quote(run, safe='')}.spool"
+        spool = self._runs[run] = RunSpool(run, path, self._news.set)
+        return spool
+
+    def _drop_finished(self) -> None:
+        for run, spool in list(self._runs.items()):
+            if spool is not self._current and not spool.unacknowledged:
+                spool.close()
+                del self._runs[run]

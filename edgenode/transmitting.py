@@ -1,0 +1,224 @@
+"""Transmissions: a task's bytes at the link's rate, its hand-over, and how each of them ends.
+
+Chunk k of a transmission is due at ``start + k * chunk / rate`` and the hand-over at ``start +
+duration``, on an absolute schedule. The task has left this node when the peer says it has taken it,
+so the measured time of a transmission contains what the real network adds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from edgenode.clock import Urgency
+from edgenode.links import PeerLink
+from edgenode.payload import BLOCK_BYTES, payload_slice
+from testbed.model.events import (
+    AnnounceTransfer,
+    StartTransmission,
+    TransmissionBroken,
+    TransmissionEnded,
+    WithdrawTransfer,
+)
+from testbed.model.task import Task
+from testbed.model.units import MILLISECOND, SECOND, Micros
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.messages import task_to_message
+
+if TYPE_CHECKING:
+    from edgenode.driver import EpisodeDriver
+
+_logger: Final = logging.getLogger(__name__)
+
+CHUNK_TIME: Final[Micros] = 10 * MILLISECOND
+"""Real time that one chunk stands for: shorter costs CPU, longer makes bursts."""
+
+ANSWER_TIMEOUT: Final[Micros] = 2 * SECOND
+"""Real time after which a peer that did not answer a hand-over is taken for dead."""
+
+
+class _Transmission:
+    __slots__ = ("bytes_sent", "chunk_bytes", "offered", "task")
+
+    def __init__(self, task: Task, chunk_bytes: int) -> None:
+        self.task = task
+        self.chunk_bytes = chunk_bytes
+        self.bytes_sent = 0
+        # Whether the hand-over was written: the peer may then hold the task.
+        self.offered = False
+
+
+class Transmitting:
+    """The outgoing links of one node during one episode; one transmission at a time on each."""
+
+    def __init__(self, driver: EpisodeDriver, links: Mapping[int, PeerLink]) -> None:
+        self._driver = driver
+        self._links = links
+        self._current: dict[int, _Transmission] = {}
+        for link in links.values():
+            link.on_taken = self._on_taken
+            link.on_transfer_broken = self._on_broken
+
+    def announce(self, effect: AnnounceTransfer) -> None:
+        """Tell the peer that a task is on its way."""
+        if effect.peer in self._links:
+            announce = pb.Announce(task=task_to_message(effect.task))
+            self._send(effect.peer, pb.TransferFrame(announce=announce))
+
+    def start(self, effect: StartTransmission) -> None:
+        """Begin a transmission and see that it ends."""
+        driver, task, peer = self._driver, effect.task, effect.peer
+        if peer not in self._links:
+            _logger.error("node %d: the address of node %d is not known", driver.node, peer)
+            driver.handle(TransmissionBroken(peer, task.id), effect.started)
+            return
+        rate = driver.plan.topology.link_rate[driver.node][peer]
+        chunk = max(driver.plan.chunk_bytes, int(rate * CHUNK_TIME / SECOND / driver.clock.scale))
+        transmission = _Transmission(task, min(chunk, BLOCK_BYTES))
+        self._current[peer] = transmission
+        if effect.fails_after is not None:
+            failed = TransmissionEnded(peer, task.id, failed=True)
+            driver.timers.at(
+                effect.started + effect.fails_after,
+                Urgency.TRANSMISSION,
+                lambda at: driver.handle(failed, at),
+            )
+        else:
+            driver.timers.at(
+                effect.started + effect.duration,
+                Urgency.TRANSMISSION,
+                lambda at: self._hand_over(peer, transmission, at),
+            )
+        if driver.plan.payload == "bytes":
+            self._next_chunk(peer, transmission, effect.started, rate)
+
+    def withdraw(self, effect: WithdrawTransfer) -> None:
+        """Stop sending a task and tell the peer that it will not come."""
+        current = self._current.get(effect.peer)
+        if current is not None and current.task.id == effect.task_id:
+            del self._current[effect.peer]
+        # Over a broken stream there is nothing to say: the peer drops what it was announced there.
+        if effect.peer in self._links and self._links[effect.peer].transfer.is_open:
+            withdraw = pb.Withdraw(task_id=effect.task_id)
+            self._send(effect.peer, pb.TransferFrame(withdraw=withdraw))
+
+    def close(self) -> None:
+        """Stop everything that is being sent."""
+        self._current.clear()
+        for link in self._links.values():
+            link.detach()
+
+    def _send(self, peer: int, frame: pb.TransferFrame) -> None:
+        frame.sender = self._driver.node
+        frame.episode = self._driver.episode
+        self._links[peer].transfer.send(lambda: frame)
+
+    def _next_chunk(
+        self, peer: int, transmission: _Transmission, started: Micros, rate: int
+    ) -> None:
+        if self._current.get(peer) is not transmission:
+            return
+        task, position = transmission.task, transmission.bytes_sent
+        length = min(transmission.chunk_bytes, task.size_bytes - position)
+        transmission.bytes_sent += length
+
+        def make() -> pb.TransferFrame | None:
+            # Made when its turn to be written comes: only then does it take memory.
+            if self._current.get(peer) is not transmission:
+                return None
+            return pb.TransferFrame(
+                sender=self._driver.node,
+                episode=self._driver.episode,
+                chunk=pb.Chunk(task_id=task.id, data=payload_slice(task.id, position, length)),
+            )
+
+        self._links[peer].transfer.send(make)
+        if transmission.bytes_sent < task.size_bytes:
+            due = started + transmission.bytes_sent * SECOND // rate
+            self._driver.timers.at(
+                due,
+                Urgency.MESSAGE,
+                lambda _: self._next_chunk(peer, transmission, started, rate),
+            )
+
+    def _hand_over(self, peer: int, transmission: _Transmission, at: Micros) -> None:
+        if self._current.get(peer) is not transmission:
+            return
+        driver, stream = self._driver, self._links[peer].transfer
+        on_time = stream.idle
+
+        def make() -> pb.TransferFrame | None:
+            if self._current.get(peer) is not transmission:
+                return None
+            # Bytes that the network could not take in time make the hand-over late.
+            now = max(at if on_time else driver.clock.now(), driver.state.now)
+            effect = driver.state.hand_over(peer, transmission.task.id, now)
+            if effect is None:
+                return None
+            transmission.offered = True
+            return pb.TransferFrame(
+                sender=driver.node,
+                episode=driver.episode,
+                hand_over=pb.HandOver(
+                    task=task_to_message(effect.task),
+                    elapsed=effect.elapsed,
+                    seq=effect.seq,
+                    payload_bytes=transmission.bytes_sent,
+                ),
+            )
+
+        if on_time:
+            # From here on the task's deadline is the receiver's business.
+            frame = make()
+            if frame is not None:
+                stream.send(lambda: frame)
+        else:
+            stream.send(make)
+        driver.timers.at(
+            driver.clock.now() + driver.clock.emulated(ANSWER_TIMEOUT),
+            Urgency.DEADLINE,
+            lambda at: self._no_answer(peer, transmission, at),
+        )
+
+    def _on_taken(self, peer: int, reply: pb.HandOverTaken) -> None:
+        transmission = self._current.get(peer)
+        if transmission is None or transmission.task.id != reply.task_id:
+            return
+        if reply.accepted:
+            del self._current[peer]
+            self._driver.happened(TransmissionEnded(peer, reply.task_id))
+        else:
+            _logger.error(
+                "node %d: node %d refused task %d: %s",
+                self._driver.node,
+                peer,
+                reply.task_id,
+                reply.reason,
+            )
+            self._driver.happened(TransmissionBroken(peer, reply.task_id))
+
+    def _no_answer(self, peer: int, transmission: _Transmission, at: Micros) -> None:
+        if self._current.get(peer) is not transmission:
+            return
+        self._links[peer].transfer.close()
+        _logger.error("node %d: no answer from node %d", self._driver.node, peer)
+        self._broken(peer, transmission)
+
+    def _on_broken(self, peer: int, reason: str) -> None:
+        transmission = self._current.get(peer)
+        if transmission is not None:
+            _logger.error(
+                "node %d: transmission of task %d to node %d broke: %s",
+                self._driver.node,
+                transmission.task.id,
+                peer,
+                reason,
+            )
+            self._broken(peer, transmission)
+
+    def _broken(self, peer: int, transmission: _Transmission) -> None:
+        del self._current[peer]
+        self._driver.happened(
+            TransmissionBroken(peer, transmission.task.id, handed_over=transmission.offered)
+        )
