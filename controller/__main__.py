@@ -1,0 +1,171 @@
+"""``python -m controller``: read the plan, serve until SIGTERM, exit with the error's code.
+
+The token and the task log, whose URL may hold a password, are better given in the environment, as
+``EDGE_TESTBED_TOKEN`` and ``EDGE_TESTBED_STORE``: arguments are seen by all users of the machine.
+The token may also be in a file that ``EDGE_TESTBED_TOKEN_FILE`` names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import selectors
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from testbed.errors import PrerequisiteMissing, TestbedError, UsageError
+from testbed.rpc.token import TOKEN_VARIABLE, find_token
+from testbed.scenario.plan import Plan
+
+STORE_VARIABLE: Final = "EDGE_TESTBED_STORE"
+ARTIFACTS_VARIABLE: Final = "EDGE_TESTBED_ARTIFACTS"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a controller; the process's exit status."""
+    options = _parser().parse_args(arguments)
+    _configure_log()
+    report = _reporter(options.ready_fd)
+    try:
+        token = find_token(options.token)
+        if not token:
+            raise UsageError(f"the controller needs a token: --token, or {TOKEN_VARIABLE}")
+        plan, scenario = _plan_and_scenario(options.plan, options.scenario)
+        if artifacts := options.artifacts or os.environ.get(ARTIFACTS_VARIABLE):
+            plan = dataclasses.replace(plan, artifacts_url=artifacts)
+        options.run_dir.mkdir(parents=True, exist_ok=True)
+        # Imported late: what is wrong with the arguments is said at once.
+        from controller.process import Controller, Settings
+
+        settings = Settings(
+            plan=plan,
+            name=options.name or plan.name,
+            bind=options.bind,
+            directory=options.run_dir,
+            store=options.store
+            or os.environ.get(STORE_VARIABLE)
+            or plan.storage_url
+            or str(options.run_dir / "tasks.db"),
+            token=token,
+            scenario=scenario,
+        )
+
+        async def serve() -> None:
+            await Controller(settings).serve(lambda address: report({"address": address}))
+
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            runner.run(serve())
+    except TestbedError as error:
+        report({"error": str(error), "exit_code": error.exit_code})
+        structlog.get_logger("controller").error("cannot serve", problem=str(error))
+        return error.exit_code
+    return 0
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """An event loop whose timers ring within a fraction of a millisecond.
+
+    The default selector rounds timeouts up to whole milliseconds, which arrivals would be late by;
+    ``select`` does not, and gRPC's many descriptors are not among those it watches.
+    """
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m controller", description=__doc__)
+    parser.add_argument(
+        "--plan", type=Path, help="JSON of the plan; if not given, it is drawn from --scenario"
+    )
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder of this testbed")
+    parser.add_argument("--bind", default="127.0.0.1:0", help="host:port; port 0 for any")
+    parser.add_argument("--name", default="", help="name of the testbed; the plan's if not given")
+    parser.add_argument(
+        "--store",
+        default="",
+        help=f"task log, or the variable {STORE_VARIABLE}; tasks.db in --run-dir if not given",
+    )
+    parser.add_argument(
+        "--artifacts",
+        default="",
+        help=f"store of policies, or the variable {ARTIFACTS_VARIABLE}; the plan's if not given",
+    )
+    parser.add_argument(
+        "--scenario",
+        help="scenario file the plan was made from; without --plan, a file or a shipped name",
+    )
+    parser.add_argument(
+        "--token",
+        default="",
+        help=f"or the variable {TOKEN_VARIABLE}, or {TOKEN_VARIABLE}_FILE with the name of a file",
+    )
+    parser.add_argument(
+        "--ready-fd", type=int, help="descriptor on which to say, in JSON, the address or the error"
+    )
+    return parser
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PrerequisiteMissing(
+            f"{path} cannot be read: {error.strerror}", "name a file that can be read"
+        ) from None
+
+
+def _plan_and_scenario(plan: Path | None, scenario: str | None) -> tuple[Plan, str | None]:
+    """The plan, and the text of the scenario file if there is one.
+
+    Raises: UsageError: neither is given, or one cannot be understood.
+    """
+    if plan is not None:
+        return _read_plan(plan), None if scenario is None else _text(Path(scenario))
+    if scenario is None:
+        raise UsageError("the controller needs a --plan, or a --scenario to draw one from")
+    # Imported here: a controller that is given its plan needs neither YAML nor pydantic.
+    from testbed.scenario.load import dumps, load
+    from testbed.scenario.resolve import plan as plan_of
+
+    loaded = load(scenario)
+    return plan_of(loaded), dumps(loaded)
+
+
+def _read_plan(path: Path) -> Plan:
+    try:
+        return Plan.from_json(_text(path))
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _reporter(descriptor: int | None) -> Callable[[dict[str, str | int]], None]:
+    def report(message: dict[str, str | int]) -> None:
+        if descriptor is not None:
+            # Whoever waited may have gone; the log says it all.
+            with contextlib.suppress(OSError):
+                os.write(descriptor, json.dumps(message).encode() + b"\n")
+
+    return report
+
+
+def _configure_log() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

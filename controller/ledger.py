@@ -1,0 +1,149 @@
+"""Who holds which task of an episode, and how the tasks ended, from the records that came in.
+
+Pure bookkeeping: no clock, no I/O. A task whose holder died is *presumed* lost: the episode does
+not wait for it, but its real ending still counts if it comes before the episode is closed.
+``close`` makes the endings of all that never came, so that every task ends exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from testbed.model.events import Record, RecordKind
+from testbed.model.task import Outcome, Task
+from testbed.model.units import Micros
+
+CONTROLLER_SEQ: Final = 1_000_000
+"""Sequence number of the first record the controller makes of a task; nodes stay far below."""
+
+LOST_STAGE: Final = "lost"
+"""The ``stage`` of an ending made by the controller: where the task was is not known."""
+
+_UNHELD: Final = -1
+
+
+class _Story:
+    """What is known of one task; ``holder`` has it, or ``receiver`` is being sent it."""
+
+    __slots__ = ("generated_at", "holder", "latest", "receiver", "seq", "task")
+
+    def __init__(self, task: Task, holder: int, generated_at: Micros) -> None:
+        self.task = task
+        self.holder = holder
+        self.receiver = _UNHELD
+        self.seq = -1
+        self.generated_at = generated_at
+        self.latest: Micros = 0
+
+
+class Ledger:
+    """The tasks of one episode.
+
+    ``lost`` collects the tasks that ``close`` ended; hand in one set for all episodes of a run, so
+    that what comes late about a closed one is known too.
+    """
+
+    def __init__(self, lost: set[int] | None = None) -> None:
+        self._open: dict[int, _Story] = {}
+        self._presumed: set[int] = set()
+        self._lost: set[int] = set() if lost is None else lost
+        self._ended: set[int] = set()
+        self._dead: set[int] = set()
+        self.generated = 0
+        self.outcomes: dict[str, int] = {outcome.value: 0 for outcome in Outcome}
+
+    @property
+    def settled(self) -> bool:
+        """Whether every task generated so far has ended or is presumed lost."""
+        return len(self._open) == len(self._presumed)
+
+    @property
+    def presumed_lost(self) -> int:
+        """Tasks presumed lost whose real ending may still come."""
+        return len(self._presumed)
+
+    def generate(self, task: Task, at: Micros) -> None:
+        """The task was sent to its source at ``at`` on the controller's episode clock."""
+        if task.id in self._open or task.id in self._ended:
+            return
+        self.generated += 1
+        self._open[task.id] = _Story(task, task.source, at)
+        if task.source in self._dead:
+            self._presumed.add(task.id)
+
+    def add(self, record: Record) -> bool:
+        """Take a record of a node; False if it must not be stored.
+
+        That is so only for a task the closed episode has ended as lost: a second ending, or a step
+        after the ending, would contradict what is logged.
+        """
+        task = record.task
+        if task.id in self._lost:
+            return False
+        story = self._open.get(task.id)
+        if story is None:
+            if task.id in self._ended:
+                # Another node's earlier step, which took longer to come here than the ending.
+                return record.kind is not RecordKind.ENDED
+            self.generated += 1
+            story = self._open[task.id] = _Story(task, task.source, record.at)
+        story.latest = max(story.latest, record.at)
+        if record.kind is RecordKind.ENDED:
+            del self._open[task.id]
+            self._presumed.discard(task.id)
+            self._ended.add(task.id)
+            self.outcomes[str(record.data["outcome"])] += 1
+            return True
+        if record.seq > story.seq:
+            story.seq = record.seq
+            story.receiver = _UNHELD
+            story.holder = record.node
+            if record.kind is RecordKind.SENT:
+                story.holder = int(record.data["peer"])
+            elif record.kind is RecordKind.TRANSMISSION_STARTED:
+                story.receiver = int(record.data["peer"])
+            self._presume(task.id, story)
+        return True
+
+    def node_died(self, node: int) -> None:
+        """A node is gone for the rest of the episode, with all tasks it held."""
+        self._dead.add(node)
+        for task_id, story in self._open.items():
+            self._presume(task_id, story)
+
+    def close(self, at: Micros) -> list[Record]:
+        """End every task that has not ended as lost, and say so in records, in order of task.
+
+        ``at`` is the instant on the controller's episode clock. A task whose node never logged it
+        gets its ``generated`` record here too.
+        """
+        records = [
+            record for task_id in sorted(self._open) for record in _lose(self._open[task_id], at)
+        ]
+        self.outcomes[Outcome.LOST.value] += len(self._open)
+        self._lost.update(self._open)
+        self._open.clear()
+        self._presumed.clear()
+        return records
+
+    def _presume(self, task_id: int, story: _Story) -> None:
+        if story.holder in self._dead or story.receiver in self._dead:
+            self._presumed.add(task_id)
+        else:
+            self._presumed.discard(task_id)
+
+
+def _lose(story: _Story, at: Micros) -> Iterable[Record]:
+    task, begun = story.task, story.generated_at
+    if story.seq < 0:
+        # The record its node would have made, so that it can never be there twice.
+        yield Record(RecordKind.GENERATED, task, 0, task.source, begun, begun, {})
+    data: dict[str, int | str] = {
+        "outcome": Outcome.LOST.value,
+        "elapsed": max(0, at - begun),
+        "stage": LOST_STAGE,
+    }
+    # Clocks of nodes may be ahead of the controller's by milliseconds; a story does not run back.
+    at = max(at, begun, story.latest)
+    yield Record(RecordKind.ENDED, task, CONTROLLER_SEQ, story.holder, at, at, data)

@@ -1,0 +1,287 @@
+"""The controller's connection to one node: calls with deadlines, and the streams that stay open.
+
+The event stream is opened again when it breaks, for as long as the link is open; whether the node
+lives is the registry's business. Streams have no deadline of their own: a node that dies or hangs
+stops beating, and closing the link ends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias, TypeVar
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from testbed.errors import TemporaryError, TestbedError, UsageError
+from testbed.model.task import Task
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.messages import CHANNEL_OPTIONS, task_to_message
+
+_log = structlog.get_logger("controller.link")
+
+CALL_TIMEOUT_S: Final = 5.0
+"""Deadline of a call that a live node answers in milliseconds."""
+
+CONFIGURE_TIMEOUT_S: Final = 30.0
+"""Deadline of calls during which a node loads a scheduler or a policy."""
+
+SLOT_TIMEOUT_S: Final = 2.0
+"""How long a node may leave a slot untaken before it counts as hanging."""
+
+_Reply = TypeVar("_Reply")
+
+_RETRY_S: Final = 0.2
+
+Handler: TypeAlias = Callable[["NodeLink", pb.EventBatch], Awaitable[None]]
+"""Takes one event batch of a node; waits while there is no room for it."""
+
+
+class NodeLink:
+    """Calls to node ``node`` at ``address``.
+
+    Every call raises ``UsageError`` when the node says that it was asked for something impossible,
+    and ``TemporaryError`` when it does not answer in time or is gone.
+    """
+
+    def __init__(self, node: int, address: str, on_events: Handler) -> None:
+        self.node = node
+        self.address = address
+        self._on_events = on_events
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._control = pb_grpc.ControlStub(self._channel)
+        self._tasks_stub = pb_grpc.TasksStub(self._channel)
+        self._events: asyncio.Task[None] | None = None
+        self._submit: Submission | None = None
+        self._acks: dict[str, int] = {}
+        self._ack_due = asyncio.Event()
+        self._closed = False
+
+    async def check_health(self) -> str:
+        """What is wrong with the node; empty once it says that it is serving."""
+        stub = health_pb2_grpc.HealthStub(self._channel)
+        call = stub.Watch(
+            health_pb2.HealthCheckRequest(), timeout=CALL_TIMEOUT_S, wait_for_ready=True
+        )
+        try:
+            # It may say so a moment after it has registered.
+            async for reply in call:
+                if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                    return ""
+        except grpc.aio.AioRpcError as error:
+            return explain(error)
+        except asyncio.CancelledError:
+            if _meant():
+                raise
+            return "the connection was closed"
+        finally:
+            call.cancel()
+        return "it does not say that it is serving"
+
+    async def configure(self, request: pb.ConfigureRequest) -> str:
+        """Prepare the node for a run; the name of what decides there."""
+        reply = await self._ask(self._control.Configure, request, CONFIGURE_TIMEOUT_S)
+        return str(reply.scheduler)
+
+    async def start_episode(self, run: str, episode: int) -> None:
+        """Empty the node's queues and start its clock."""
+        request = pb.StartEpisodeRequest(run=run, episode=episode)
+        await self._ask(self._control.StartEpisode, request, CALL_TIMEOUT_S)
+
+    async def end_episode(self, run: str, episode: int) -> pb.EndEpisodeReply:
+        """Have the node send all it has logged of the episode."""
+        request = pb.EndEpisodeRequest(run=run, episode=episode)
+        return await self._ask(self._control.EndEpisode, request, CALL_TIMEOUT_S)
+
+    async def set_scheduler(self, scheduler: str, options_json: str) -> pb.SetSchedulerReply:
+        """Change what decides at the node from the next task on; the answer says if it did."""
+        request = pb.SetSchedulerRequest(scheduler=scheduler, options_json=options_json)
+        return await self._ask(self._control.SetScheduler, request, CONFIGURE_TIMEOUT_S)
+
+    async def prepare_policy(self, request: pb.PreparePolicyRequest) -> pb.PreparePolicyReply:
+        """Have the node load a policy beside what decides there."""
+        return await self._ask(self._control.PreparePolicy, request, CONFIGURE_TIMEOUT_S)
+
+    async def commit_policy(self, deployment: str) -> pb.CommitPolicyReply:
+        """Have the node use what it has prepared, from the next decision on. Idempotent."""
+        request = pb.PreparedPolicy(deployment=deployment)
+        return await self._ask(self._control.CommitPolicy, request, CALL_TIMEOUT_S)
+
+    async def abort_policy(self, deployment: str) -> None:
+        """Have the node forget what it has prepared; nobody home is fine."""
+        request = pb.PreparedPolicy(deployment=deployment)
+        try:
+            await self._ask(self._control.AbortPolicy, request, CALL_TIMEOUT_S)
+        except TestbedError as error:
+            _log.debug("abort", node=self.node, answer=str(error))
+
+    async def describe(self) -> pb.NodeDescription:
+        """What the node says of itself, within a second."""
+        return await self._ask(self._control.Describe, pb.Empty(), 1.0)
+
+    async def shutdown(self) -> None:
+        """Ask the node to end its process; nobody home is fine."""
+        try:
+            await self._ask(self._control.Shutdown, pb.Empty(), 0.5)
+        except TestbedError as error:
+            _log.debug("shutdown", node=self.node, answer=str(error))
+
+    async def _ask(
+        self, method: Callable[..., Awaitable[_Reply]], request: object, timeout_s: float
+    ) -> _Reply:
+        if self._closed:
+            # gRPC calls this a defect of the caller, but a node may die before any call to it.
+            raise TemporaryError("the connection was closed")
+        return await _answer(method(request, timeout=timeout_s))
+
+    def submission(self, on_broken: Callable[[NodeLink, str], None]) -> Submission:
+        """A new stream of slots, in place of an earlier one."""
+        if self._submit is not None:
+            self._submit.close()
+        self._submit = Submission(self, self._tasks_stub, on_broken)
+        return self._submit
+
+    def start_events(self) -> None:
+        """Begin to take the node's log, what it has kept so far first. No-op if begun."""
+        if self._events is None:
+            self._events = asyncio.get_running_loop().create_task(self._take_events())
+            self._events.add_done_callback(self._events_ended)
+
+    def acknowledge(self, run: str, number: int) -> None:
+        """Tell the node that all batches of ``run`` up to ``number`` are stored."""
+        if number > self._acks.get(run, 0):
+            self._acks[run] = number
+            self._ack_due.set()
+
+    async def close(self) -> None:
+        """End all streams and the connection."""
+        self._closed = True
+        if self._submit is not None:
+            self._submit.close()
+        if self._events is not None:
+            self._events.cancel()
+            await asyncio.gather(self._events, return_exceptions=True)
+        await self._channel.close(None)
+
+    def _events_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("defect in taking events", node=self.node, exc_info=error)
+
+    async def _take_events(self) -> None:
+        while not self._closed:
+            call = self._control.Events(wait_for_ready=True)
+            acknowledging = asyncio.get_running_loop().create_task(self._acknowledge(call))
+            try:
+                async for batch in call:
+                    await self._on_events(self, batch)
+            except grpc.aio.AioRpcError as error:
+                if self._closed:
+                    return
+                _log.warning("events", node=self.node, broke=explain(error))
+            finally:
+                acknowledging.cancel()
+                call.cancel()
+                await asyncio.gather(acknowledging, return_exceptions=True)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _acknowledge(
+        self, call: grpc.aio.StreamStreamCall[pb.BatchAck, pb.EventBatch]
+    ) -> None:
+        told: dict[str, int] = {}
+        while True:
+            await self._ack_due.wait()
+            self._ack_due.clear()
+            for run, number in list(self._acks.items()):
+                if told.get(run) != number:
+                    await call.write(pb.BatchAck(run=run, number=number))
+                    told[run] = number
+
+
+class Submission:
+    """The stream of slots to one node during one run.
+
+    ``on_broken`` is called once, with the reason, when the stream ends before ``close``.
+    """
+
+    def __init__(
+        self,
+        link: NodeLink,
+        stub: pb_grpc.TasksStub,
+        on_broken: Callable[[NodeLink, str], None],
+    ) -> None:
+        self._link = link
+        self._on_broken = on_broken
+        self._call = stub.Submit()
+        self._closed = False
+        self._answers = asyncio.get_running_loop().create_task(self._take_answers())
+
+    async def send(self, episode: int, slot: int, task: Task | None) -> None:
+        """Hand one slot to the node; says so through ``on_broken`` if it cannot."""
+        message = pb.SlotTask(episode=episode, slot=slot)
+        if task is not None:
+            message.task.CopyFrom(task_to_message(task))
+        try:
+            async with asyncio.timeout(SLOT_TIMEOUT_S):
+                await self._call.write(message)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            self._break(explain(error))
+        except asyncio.CancelledError:
+            if _meant():
+                raise
+            self._break("the connection was closed")
+        except TimeoutError:
+            self._break(f"has not taken slot {slot} for {SLOT_TIMEOUT_S:g} s")
+
+    def close(self) -> None:
+        """End the stream. No-op if it has ended."""
+        if not self._closed:
+            self._closed = True
+            self._answers.cancel()
+            self._call.cancel()
+
+    async def _take_answers(self) -> None:
+        try:
+            async for _ in self._call:
+                pass
+        except grpc.aio.AioRpcError as error:
+            self._break(explain(error))
+        else:
+            self._break("ended the stream of slots")
+
+    def _break(self, reason: str) -> None:
+        if not self._closed:
+            self.close()
+            self._on_broken(self._link, reason)
+
+
+def _meant() -> bool:
+    """Whether the current task was asked to end. If not, a ``CancelledError`` came out of gRPC,
+    which raises it too when a call is cut off by closing the connection."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+async def _answer(call: Awaitable[_Reply]) -> _Reply:
+    """The answer to a call; see ``NodeLink`` for what it raises."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+            raise UsageError(error.details() or "refuses") from None
+        raise TemporaryError(explain(error)) from None
+    except asyncio.CancelledError:
+        if _meant():
+            raise
+        raise TemporaryError("the connection was closed") from None
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong with a call, in one line."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        details = (error.details() or "").strip().splitlines()
+        name = error.code().name.lower().replace("_", " ")
+        return f"{name}: {details[0]}" if details else name
+    return str(error) or type(error).__name__

@@ -1,0 +1,48 @@
+"""What the machine was like during a run: pressure on its processors, lateness of its timers."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from controller.registry import Registry
+from testbed.model.fidelity import Machine
+from testbed.model.units import SECOND, Micros
+
+_PRESSURE = Path("/proc/pressure/cpu")
+
+
+def _stalled() -> Micros | None:
+    """Time since boot in which something waited for a processor; None where nobody counts it."""
+    try:
+        first = _PRESSURE.read_text().splitlines()[0]
+        return int(first.rpartition("total=")[2])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+class MachineWatch:
+    """Measures from when it is made to ``result``."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._started = time.monotonic()
+        self._stalled = _stalled()
+        for node in registry.nodes:
+            node.worst_lag = 0
+
+    def result(self, controller_lag: Micros) -> Machine:
+        """The figures up to now; ``controller_lag`` is the worst lateness of an arrival."""
+        stalled = _stalled()
+        pressure = None
+        if stalled is not None and self._stalled is not None:
+            elapsed = (time.monotonic() - self._started) * SECOND
+            pressure = min(1.0, (stalled - self._stalled) / max(1.0, elapsed))
+        return Machine(
+            cpus=os.cpu_count() or 1,
+            load_average=os.getloadavg()[0],
+            cpu_pressure=pressure,
+            controller_lag=controller_lag,
+            node_lag=tuple(node.worst_lag for node in self._registry.nodes),
+        )

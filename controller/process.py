@@ -1,0 +1,211 @@
+"""The controller's process: everything made, connected, and ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from controller.link import NodeLink
+from controller.marker import RunMarker, write_atomically
+from controller.recording import decode
+from controller.registry import Node, Registry
+from controller.run import Order, Run
+from controller.service import Operator, TokenCheck
+from controller.writer import Entry, LogWriter
+from testbed import __version__
+from testbed.errors import PermanentError
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.messages import SERVER_OPTIONS
+from testbed.rpc.operator import NODES_SERVICE
+from testbed.scenario.plan import Plan
+from testbed.scenario.secrets import without_password
+from testbed.storage.tasklog import open_task_log, utc_now
+
+_log = structlog.get_logger("controller")
+
+ADDRESS_FILE: Final = "controller.json"
+"""In the run directory: ``{"address": ..., "pid": ...}`` while the controller serves."""
+
+ENDING_S: Final = 1.0
+"""How long a run may take to end when the controller is told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a controller is started with.
+
+    ``bind`` is host:port, port 0 for one the system chooses. ``store`` is the URL of the task log.
+    ``scenario`` is the text of the scenario file, if there was one.
+    """
+
+    plan: Plan
+    name: str
+    bind: str
+    directory: Path
+    store: str
+    token: str
+    scenario: str | None = None
+
+
+class Controller:
+    """One testbed's controller; make it and ``serve``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ending = asyncio.Event()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._health_tasks: set[asyncio.Task[None]] = set()
+        self._unstored: set[tuple[NodeLink, str]] = set()
+        self._started = utc_now()
+        self._address = ""
+        plan = settings.plan
+        self._registry = Registry(
+            settings.name,
+            plan.topology.size,
+            settings.token,
+            on_events=self._take,
+            changed=self._node_changed,
+        )
+        self._operator = Operator(
+            plan,
+            self._registry,
+            settings.directory,
+            begin=self._begin,
+            describe=self._describe,
+            shutdown=self._ending.set,
+        )
+        self._marker = RunMarker(settings.directory, settings.scenario)
+        self._writer: LogWriter
+
+    async def serve(self, ready: Callable[[str], None]) -> None:
+        """Serve until told to end; ``ready`` is called with the address when serving.
+
+        Raises: PermanentError: the address is taken, or the task log cannot be used.
+        """
+        log = open_task_log(self._settings.store)
+        try:
+            self._marker.settle(log)
+            self._writer = LogWriter(log)
+            server = grpc.aio.server(
+                options=SERVER_OPTIONS, interceptors=[TokenCheck(self._settings.token)]
+            )
+            pb_grpc.add_RegistryServicer_to_server(self._registry, server)
+            pb_grpc.add_OperatorServicer_to_server(self._operator, server)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+            self._address = _bind(server, self._settings.bind)
+            await self._health.set(NODES_SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
+            await server.start()
+            await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+            address_file = self._settings.directory / ADDRESS_FILE
+            write_atomically(
+                address_file, json.dumps({"address": self._address, "pid": os.getpid()})
+            )
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._ending.set)
+            ready(self._address)
+            _log.info("serving", address=self._address, testbed=self._settings.name)
+            await self._ending.wait()
+            await self._end(server)
+            address_file.unlink(missing_ok=True)
+        finally:
+            log.close()
+
+    async def _end(self, server: grpc.aio.Server) -> None:
+        _log.info("ending")
+        run = self._operator.current
+        if run is not None and run.active:
+            run.stop(wait=False)
+            try:
+                await asyncio.wait_for(run.wait(), ENDING_S)
+            except TimeoutError:
+                _log.warning("run still ending", run=run.id)
+        self._registry.end()
+        links = [node.link for node in self._registry.nodes if node.link is not None]
+        await asyncio.gather(*(link.shutdown() for link in links))
+        await self._registry.close()
+        await self._health.enter_graceful_shutdown()
+        await server.stop(0.1)
+        await self._writer.close(ENDING_S)
+
+    async def _begin(self, order: Order) -> Run:
+        settings = self._settings
+        return await Run.begin(settings.plan, order, self._registry, self._writer, self._marker)
+
+    def _describe(self) -> dict[str, str | int]:
+        return {
+            "testbed": self._settings.name,
+            "version": __version__,
+            "address": self._address,
+            "pid": os.getpid(),
+            "started": self._started,
+            "store": without_password(self._settings.store),
+        }
+
+    async def _take(self, link: NodeLink, batch: pb.EventBatch) -> None:
+        await self._writer.room()
+        run = self._operator.runs.get(batch.run)
+        if run is not None and run.takes_batches:
+            run.take(link, batch)
+            return
+        # What a node still has of a run that is over, for instance of an earlier controller's.
+        if (link, batch.run) in self._unstored:
+            return
+        try:
+            records, decisions = decode(batch)
+        except ValueError as error:
+            self._leave(link, batch.run, str(error))
+            return
+
+        def stored() -> None:
+            if (link, batch.run) not in self._unstored:
+                link.acknowledge(batch.run, batch.number)
+
+        self._writer.append(
+            Entry(
+                batch.run,
+                records,
+                decisions,
+                stored=stored,
+                failed=lambda error: self._leave(link, batch.run, str(error)),
+            )
+        )
+
+    def _leave(self, link: NodeLink, run: str, problem: str) -> None:
+        """Leave the rest of what a node has of a run where it is, for the next connection."""
+        if (link, run) not in self._unstored:
+            self._unstored.add((link, run))
+            _log.warning("left with the node", node=link.node, run=run, problem=problem)
+
+    def _node_changed(self, node: Node) -> None:
+        if node.condition == "dead":
+            run = self._operator.current
+            if run is not None and run.active:
+                run.node_died(node)
+        state = health_pb2.HealthCheckResponse
+        serving = state.SERVING if self._registry.healthy else state.NOT_SERVING
+        telling = asyncio.get_running_loop().create_task(self._health.set(NODES_SERVICE, serving))
+        self._health_tasks.add(telling)
+        telling.add_done_callback(self._health_tasks.discard)
+
+
+def _bind(server: grpc.aio.Server, bind: str) -> str:
+    host = bind.rpartition(":")[0]
+    try:
+        port = server.add_insecure_port(bind)
+    except RuntimeError as error:
+        raise PermanentError(
+            f"the controller cannot listen on {bind}: {error}; choose another port, or 0 for any"
+        ) from None
+    return f"{host}:{port}"

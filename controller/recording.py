@@ -1,0 +1,130 @@
+"""What a run leaves in the task log: batches as they come, rows of tasks when an episode is over.
+
+A batch is acknowledged once it is stored, and never after something could not be: an
+acknowledgement is for everything before it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from controller.link import NodeLink
+from controller.writer import Entry, LogWriter
+from testbed.errors import TestbedError
+from testbed.model.events import DecisionRecord, Record
+from testbed.model.story import fold_all
+from testbed.rpc.codec import decode_decision, decode_record
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.storage.tasklog import TaskLog
+
+_log = structlog.get_logger("controller.recording")
+
+
+def decode(batch: pb.EventBatch) -> tuple[list[Record], list[DecisionRecord]]:
+    """The records and decisions of a batch. Raises: ValueError: it cannot be read."""
+    try:
+        return (
+            [decode_record(document) for document in batch.records],
+            [decode_decision(document) for document in batch.decisions],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(repr(error)) from None
+
+
+class Recording:
+    """The log of run ``run`` of ``size`` nodes; ``failed`` is told why it cannot be written."""
+
+    def __init__(
+        self, run: str, size: int, writer: LogWriter, failed: Callable[[str], None]
+    ) -> None:
+        self.illegal = 0
+        self._run = run
+        self._writer = writer
+        self._on_failed = failed
+        self._broken = False
+        self._received = [0] * size
+        self._stored = [0] * size
+        self._records: list[Record] = []
+        self._decisions: list[DecisionRecord] = []
+        self._folding: set[asyncio.Task[None]] = set()
+
+    def is_new(self, link: NodeLink, number: int) -> bool:
+        """Whether this batch of a node has not been here; from now on it has."""
+        node = link.node
+        if number > self._received[node]:
+            self._received[node] = number
+            return True
+        # Sent again after a reconnect. If it is not stored yet, it is in the writer's queue.
+        link.acknowledge(self._run, self._stored[node])
+        return False
+
+    def has(self, node: int, number: int) -> bool:
+        """Whether all batches of a node up to ``number`` have come."""
+        return self._received[node] >= number
+
+    def store_batch(
+        self,
+        link: NodeLink,
+        number: int,
+        records: Sequence[Record],
+        decisions: Sequence[DecisionRecord],
+    ) -> None:
+        """Have a node's batch stored and acknowledge it then."""
+
+        def stored() -> None:
+            if not self._broken:
+                self._stored[link.node] = max(self._stored[link.node], number)
+                link.acknowledge(self._run, number)
+
+        self._store(records, decisions, stored)
+
+    def store_own(self, records: Sequence[Record]) -> None:
+        """Have records stored that the controller made."""
+        if records:
+            self._store(records, (), lambda: None)
+
+    def begin_episode(self) -> None:
+        """What comes from now on belongs to the next episode."""
+        self._records, self._decisions = [], []
+
+    def end_episode(self) -> None:
+        """Have the rows of the episode's tasks entered; all its records have come."""
+        folding = asyncio.get_running_loop().create_task(self._fold(self._records, self._decisions))
+        self._folding.add(folding)
+        folding.add_done_callback(self._folding.discard)
+        self.begin_episode()
+
+    async def complete(self) -> None:
+        """Return when everything given so far is stored, or could not be."""
+        await asyncio.gather(*self._folding)
+        await self._writer.call(lambda log: None)
+
+    def _store(
+        self,
+        records: Sequence[Record],
+        decisions: Sequence[DecisionRecord],
+        stored: Callable[[], None],
+    ) -> None:
+        self._records += records
+        self._decisions += [decision for decision in decisions if decision.task_id is not None]
+        self._writer.append(Entry(self._run, records, decisions, stored, self._failed))
+
+    async def _fold(self, records: list[Record], decisions: list[DecisionRecord]) -> None:
+        def write(log: TaskLog) -> int:
+            folded = fold_all((), records, decisions)
+            log.write_tasks(self._run, folded.rows)
+            for story in folded.illegal:
+                _log.error("illegal story", run=self._run, story=str(story))
+            return len(folded.illegal)
+
+        try:
+            self.illegal += await self._writer.call(write)
+        except TestbedError as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._broken = True
+        self._on_failed(f"the task log cannot be written: {error}")

@@ -1,0 +1,472 @@
+"""One run: nodes configured, episodes one after another, everything that happened in the task log.
+
+A run always ends, in one of the states of the task log. A node that dies takes its tasks with it
+(``lost``), the run goes on without it and ends as ``degraded``. When the log cannot be written the
+run ends as ``failed``: what is not stored is not acknowledged and stays in the nodes' spools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from controller.changes import SchedulerChanges
+from controller.episode import Episode
+from controller.link import NodeLink, Submission
+from controller.machine import MachineWatch
+from controller.marker import RunMarker
+from controller.recording import Recording, decode
+from controller.registry import Node, Registry
+from controller.writer import LogWriter
+from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
+from testbed.model.events import Record
+from testbed.model.fidelity import Certificate, Fidelity
+from testbed.model.task import Outcome
+from testbed.model.units import Micros
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.operator import Progress, RunState, RunStatus
+from testbed.scenario.plan import Plan, SchedulerSpec
+from testbed.storage.tasklog import RunInfo, new_run_id
+from testbed.storage.tasklog import RunState as StoredState
+
+_log = structlog.get_logger("controller.run")
+
+FLUSH_TIMEOUT_S: Final = 5.0
+"""How long the last batches of an episode may take after their node has announced them."""
+
+STORE_TIMEOUT_S: Final = 90.0
+"""How long the end of a run waits for the task log; longer than the log waits for its server."""
+
+MODELLED_APPLICATIONS: Final = frozenset({"emulated", "busy"})
+"""Applications that take the modelled time; of others the execution times are not judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator asked for: a run of the testbed's plan, with these differences."""
+
+    scheduler: SchedulerSpec
+    episodes: int
+    first_episode: int = 0
+    label: str = ""
+
+
+class Run:
+    """A run from configuring the nodes to its end in the log.
+
+    Make it with ``Run.begin``; ``wait`` for its end.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        order: Order,
+        registry: Registry,
+        writer: LogWriter,
+        marker: RunMarker,
+    ) -> None:
+        size = plan.topology.size
+        self.id = new_run_id()
+        self.plan = dataclasses.replace(plan, scheduler=order.scheduler, episodes=order.episodes)
+        self.order = order
+        self._registry = registry
+        self._writer = writer
+        self._marker = marker
+        self._fidelity = Fidelity(
+            plan.topology,
+            plan.limits,
+            time_scale=plan.time_scale,
+            execution_modelled=plan.application.name in MODELLED_APPLICATIONS,
+        )
+        self._recording = Recording(self.id, size, writer, self._fail)
+        self._machine = MachineWatch(registry)
+        self._episode: Episode | None = None
+        self._submissions: list[Submission | None] = [None] * size
+        self._dead: dict[int, str] = {}
+        self._lost: set[int] = set()
+        self._came = asyncio.Event()
+        self._stopping = False
+        self._state: RunState = "running"
+        self._reason = ""
+        self._certificate: Certificate | None = None
+        self._completed = 0
+        self._generated = 0
+        self._outcomes = {outcome.value: 0 for outcome in Outcome}
+        self._queue_lengths: list[int | None] = [None] * size
+        self._watchers: set[asyncio.Event] = set()
+        self._worst_lateness: Micros = 0
+        self._main: asyncio.Task[None] | None = None
+        self.changes = SchedulerChanges(size, self._position)
+
+    # --- for the operator -------------------------------------------------------------------
+
+    @classmethod
+    async def begin(
+        cls,
+        plan: Plan,
+        order: Order,
+        registry: Registry,
+        writer: LogWriter,
+        marker: RunMarker,
+    ) -> Run:
+        """Configure all nodes, enter the run in the log, and start it.
+
+        Raises: UsageError: a node refuses, for instance an unknown scheduler, or is not healthy;
+        then nothing has begun. Or what the task log says when it cannot be written.
+        """
+        run = cls(plan, order, registry, writer, marker)
+        info = RunInfo.of(
+            run.plan,
+            "network",
+            id=run.id,
+            episodes=order.episodes,
+            first_episode=order.first_episode,
+            scheduler=order.scheduler.name,
+            label=order.label,
+            scenario=marker.scenario,
+        )
+        await run._configure()
+        await writer.call(lambda log: log.begin_run(info))
+        marker.begin(run.id)
+        for node in registry.nodes:
+            if node.link is not None and node.condition == "healthy":
+                run._submissions[node.node] = node.link.submission(run._submission_broke)
+            else:
+                run.node_died(node)
+        run._main = asyncio.get_running_loop().create_task(run._run())
+        _log.info("run", run=run.id, scheduler=order.scheduler.name, episodes=order.episodes)
+        return run
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended."""
+        return self._state == "running"
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether batches are its business: while it goes on, and never again once it failed.
+
+        A failed run acknowledges nothing more: what comes after a batch that could not be stored
+        must stay with the node as well, because an acknowledgement is for all that came before.
+        """
+        return self.active or bool(self._reason)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        episode = self._episode
+        outcomes = dict(self._outcomes)
+        if episode is not None:
+            for name, count in episode.ledger.outcomes.items():
+                outcomes[name] += count
+        first = self.order.first_episode
+        certificate = self._certificate
+        return Progress(
+            run=self.id,
+            state=self._state,
+            scheduler=self.changes.summary,
+            first_episode=first,
+            episodes=self.order.episodes,
+            episode=episode.number if episode else first + max(0, self._completed - 1),
+            completed=self._completed,
+            slot=episode.slot if episode else 0,
+            slots=self.plan.workload.slots,
+            generated=self._generated + (episode.ledger.generated if episode else 0),
+            outcomes=outcomes,
+            completed_outcomes=dict(self._outcomes),
+            queue_lengths=tuple(self._queue_lengths),
+            dead_nodes=tuple(sorted(self._dead)),
+            degraded=self._degraded,
+            reason=self._reason,
+            valid=None if certificate is None else certificate.valid,
+            invalid_because=() if certificate is None else certificate.reasons,
+        )
+
+    @property
+    def status(self) -> RunStatus:
+        """How far it is, with what has been changed while it ran."""
+        return RunStatus(self.progress, self.order.label, tuple(self.changes.log))
+
+    def watch(self) -> asyncio.Event:
+        """An event that is set whenever the progress has changed; give it to ``unwatch``."""
+        event = asyncio.Event()
+        self._watchers.add(event)
+        return event
+
+    def unwatch(self, event: asyncio.Event) -> None:
+        """Set ``event`` no more."""
+        self._watchers.discard(event)
+
+    def stop(self, *, wait: bool = True) -> None:
+        """End the run early: no more arrivals; with ``wait``, tasks under way may end first."""
+        self._stopping = True
+        if self._episode is not None:
+            self._episode.stop(wait=wait)
+
+    async def wait(self) -> None:
+        """Return when the run has ended and the log knows."""
+        if self._main is not None:
+            await asyncio.shield(self._main)
+
+    # --- what comes in ----------------------------------------------------------------------
+
+    def node_died(self, node: Node) -> None:
+        """A node is gone: for this run for good, even if it comes back."""
+        self._drop(node.node, node.reason)
+
+    def take(self, link: NodeLink, batch: pb.EventBatch) -> None:
+        """Take a node's batch: count what it says, and have it stored."""
+        if self._reason or not self._recording.is_new(link, batch.number):
+            return
+        try:
+            records, decisions = decode(batch)
+        except ValueError as error:
+            self._fail(f"node {link.node} sent what cannot be read: {error}")
+            return
+        accepted = [record for record in records if self._count(record)]
+        for decision in decisions:
+            self._queue_lengths[decision.node] = decision.observation.queue_length
+        self._recording.store_batch(link, batch.number, accepted, decisions)
+        if self._episode is not None:
+            self._episode.settle()
+        self._came.set()
+        self._changed()
+
+    def _count(self, record: Record) -> bool:
+        episode = self._episode
+        if episode is None or record.task.episode != episode.number:
+            return record.task.id not in self._lost
+        if not episode.take(record):
+            return False
+        self._fidelity.add(record)
+        return True
+
+    def _submission_broke(self, link: NodeLink, reason: str) -> None:
+        self._drop(link.node, f"takes no more tasks: {reason}")
+
+    def _drop(self, node: int, reason: str) -> None:
+        if node in self._dead or not self.active:
+            return
+        _log.warning("node left the run", run=self.id, node=node, reason=reason)
+        self._dead[node] = reason
+        submission = self._submissions[node]
+        self._submissions[node] = None
+        if submission is not None:
+            submission.close()
+        if self._episode is not None:
+            self._episode.node_died(node)
+        self._came.set()
+        self._changed()
+
+    def _fail(self, reason: str) -> None:
+        if not self._reason:
+            _log.error("run failed", run=self.id, reason=reason)
+            self._reason = reason
+            self.stop(wait=False)
+            self._came.set()
+
+    # --- its course -------------------------------------------------------------------------
+
+    async def _configure(self) -> None:
+        nodes = [node for node in self._registry.nodes if node.condition == "healthy"]
+        if len(nodes) < len(self._registry.nodes):
+            raise UsageError(
+                "the run cannot begin",
+                [
+                    Problem(
+                        f"node {node.node}",
+                        f"is {node.condition}: {node.reason}",
+                        "all nodes have to be healthy; take the testbed down and bring it up again",
+                    )
+                    for node in self._registry.nodes
+                    if node.condition != "healthy"
+                ],
+            )
+        spec = self.order.scheduler
+        options = json.dumps(spec.options) if spec.options else ""
+        request = pb.ConfigureRequest(
+            run=self.id,
+            plan_json=self.plan.to_json(),
+            peers=[pb.PeerAddress(node=node.node, address=node.address) for node in nodes],
+            scheduler=spec.name,
+            options_json=options,
+        )
+        links = [node.link for node in nodes if node.link is not None]
+        replies = await asyncio.gather(
+            *(link.configure(request) for link in links), return_exceptions=True
+        )
+        refusals: dict[str, list[int]] = {}
+        for link, reply in zip(links, replies, strict=True):
+            if isinstance(reply, str):
+                self.changes.began(link.node, spec.name, options, reply)
+            elif isinstance(reply, UsageError):
+                refusals.setdefault(str(reply), []).append(link.node)
+            elif isinstance(reply, TemporaryError):
+                refusals.setdefault(f"does not answer: {reply}", []).append(link.node)
+            else:
+                raise reply
+        if refusals:
+            raise UsageError(
+                "the run cannot begin",
+                [Problem(_named(nodes), what, "") for what, nodes in refusals.items()],
+            )
+
+    async def _run(self) -> None:
+        try:
+            for number in range(
+                self.order.first_episode, self.order.first_episode + self.order.episodes
+            ):
+                if self._stopping or len(self._dead) == len(self._submissions):
+                    break
+                await self._run_episode(number)
+            if not self._stopping and len(self._dead) == len(self._submissions):
+                self._fail("all nodes died")
+        except Exception as error:  # noqa: BLE001 - a run has to end in the log whatever went wrong
+            _log.exception("run", run=self.id)
+            self._fail(f"defect of the controller: {error!r}")
+        await self._end()
+
+    async def _run_episode(self, number: int) -> None:
+        await self._of_all_living(lambda link: link.start_episode(self.id, number))
+        if self._stopping:
+            return
+        self._recording.begin_episode()
+        episode = Episode(
+            self.plan,
+            number,
+            self._submissions.copy(),
+            lost=self._lost,
+            late=self._arrival_late,
+            changed=self._changed,
+        )
+        self._episode = episode
+        self._changed()
+        await episode.wait()
+        if episode.timed_out:
+            _log.error("hard bound", run=self.id, episode=number)
+        await self._flush(number)
+        records = episode.ledger.close(episode.now)
+        for record in records:
+            self._fidelity.add(record)
+        self._generated += episode.ledger.generated
+        for name, count in episode.ledger.outcomes.items():
+            self._outcomes[name] += count
+        self._episode = None
+        self._completed += not self._stopping
+        if self._reason:
+            return
+        self._recording.store_own(records)
+        self._recording.end_episode()
+        self._changed()
+
+    async def _flush(self, number: int) -> None:
+        """Have all that happened in the episode here, as far as its nodes live."""
+        replies = await self._of_all_living(lambda link: link.end_episode(self.id, number))
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                while not self._reason and (
+                    missing := [
+                        node
+                        for node, reply in replies.items()
+                        if node not in self._dead
+                        and not self._recording.has(node, reply.last_batch)
+                    ]
+                ):
+                    self._came.clear()
+                    await self._came.wait()
+        except TimeoutError:
+            for node in missing:
+                self._drop(node, "did not send the end of its log")
+
+    async def _of_all_living(self, call: Any) -> dict[int, Any]:
+        """Answers of the nodes still in the run; one that does not answer is in it no longer."""
+        links = [
+            node.link
+            for node in self._registry.nodes
+            if node.node not in self._dead and node.link is not None
+        ]
+        answers = await asyncio.gather(*(call(link) for link in links), return_exceptions=True)
+        result = {}
+        for link, answer in zip(links, answers, strict=True):
+            if isinstance(answer, TestbedError):
+                self._drop(link.node, str(answer))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                result[link.node] = answer
+        return result
+
+    async def _end(self) -> None:
+        for submission in self._submissions:
+            if submission is not None:
+                submission.close()
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._recording.complete()
+        except TimeoutError:
+            self._fail(f"the task log is too slow: it is behind by more than {STORE_TIMEOUT_S:g} s")
+        self._certificate = self._fidelity.certify(self._machine.result(self._worst_lateness))
+        state = self._final_state()
+        document = {
+            **self._certificate.to_document(),
+            "degraded": self._degraded,
+            "dead_nodes": {str(node): reason for node, reason in self._dead.items()},
+            "illegal_stories": self._recording.illegal,
+            "episodes_completed": self._completed,
+            "scheduler_changes": [dataclasses.asdict(change) for change in self.changes.log],
+            "failure": self._reason,
+        }
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._writer.call(
+                    lambda log: log.end_run(self.id, StoredState(state), document)
+                )
+            self._marker.end()
+        except (TestbedError, TimeoutError) as error:
+            self._fail(f"the task log cannot be written: {error}")
+            state = "failed"
+            self._marker.failed(self.id)
+        self._state = state
+        _log.info("run ended", run=self.id, state=state, reason=self._reason)
+        self._changed()
+
+    # --- small things -----------------------------------------------------------------------
+
+    @property
+    def _degraded(self) -> bool:
+        lost = self._outcomes[Outcome.LOST]
+        return bool(self._dead or self._recording.illegal or lost > self.plan.limits.lost_tasks)
+
+    def _final_state(self) -> RunState:
+        if self._reason:
+            return "failed"
+        if self._stopping:
+            return "stopped"
+        if self._degraded:
+            return "degraded"
+        return "completed" if self._certificate is None or self._certificate.valid else "invalid"
+
+    def _arrival_late(self, lateness: Micros) -> None:
+        self._fidelity.late(lateness)
+        self._worst_lateness = max(self._worst_lateness, lateness)
+
+    def _position(self) -> tuple[int, int]:
+        episode = self._episode
+        if episode is None:
+            return self.order.first_episode + self._completed, 0
+        return episode.number, episode.slot
+
+    def _changed(self) -> None:
+        for event in self._watchers:
+            event.set()
+
+
+def _named(nodes: list[int]) -> str:
+    """``node 3``, ``nodes 0, 2, 5``; what went wrong at all nodes is told once."""
+    numbers = ", ".join(str(node) for node in nodes)
+    return f"node {numbers}" if len(nodes) == 1 else f"nodes {numbers}"

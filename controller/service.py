@@ -1,0 +1,333 @@
+"""What operators may ask of the controller; the contract is ``testbed.rpc.operator``.
+
+Every call needs the testbed's token in its metadata. What cannot be done is answered with
+``INVALID_ARGUMENT``, ``FAILED_PRECONDITION`` or ``NOT_FOUND`` and a message for the user; what the
+task log or an artifact store makes impossible, with ``ABORTED`` (try again) or ``DATA_LOSS``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeAlias
+
+import grpc
+import structlog
+
+from controller.deploy import DRL, ActiveRun, Deployments
+from controller.link import NodeLink
+from controller.registry import Node, Registry
+from controller.run import Order, Run
+from testbed.errors import PermanentError, TemporaryError, TestbedError
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.operator import TOKEN_KEY, Deployment, NodeStatus, Status, bearer
+from testbed.scenario.plan import Plan, SchedulerSpec
+
+_log = structlog.get_logger("controller.service")
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+PROGRESS_INTERVAL_S: Final = 0.2
+"""Shortest time between two messages of a watched run."""
+
+
+class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Lets nobody call the operator's service without the token."""
+
+    def __init__(self, token: str) -> None:
+        self._expected = bearer(token)
+
+        async def refuse(request: Any, context: _Context) -> NoReturn:
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "the token of this testbed is needed"
+            )
+
+        self._refusal = grpc.unary_unary_rpc_method_handler(refuse)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Go on with the call, or refuse it."""
+        if "/edge_testbed.v1.Operator/" in handler_call_details.method:
+            metadata = dict(handler_call_details.invocation_metadata or ())
+            given = str(metadata.get(TOKEN_KEY, ""))
+            if not hmac.compare_digest(given.encode(), self._expected.encode()):
+                return self._refusal
+        return await continuation(handler_call_details)
+
+
+class Operator(pb_grpc.OperatorServicer):
+    """The operator's service of one testbed.
+
+    ``directory`` is the run directory. ``begin`` starts a run; ``describe`` fills what only the
+    process knows into a status; ``shutdown`` ends the process.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        registry: Registry,
+        directory: Path,
+        *,
+        begin: Callable[[Order], Awaitable[Run]],
+        describe: Callable[[], dict[str, str | int]],
+        shutdown: Callable[[], None],
+    ) -> None:
+        self._plan = plan
+        self._registry = registry
+        self._begin = begin
+        self._describe = describe
+        self._shutdown = shutdown
+        self._starting = asyncio.Lock()
+        self.runs: dict[str, Run] = {}
+        self._policies = Deployments(plan, registry, directory, self._active)
+
+    @property
+    def current(self) -> Run | None:
+        """The run that is under way, or else the last one."""
+        return next(reversed(self.runs.values()), None)
+
+    async def Status(self, request: pb.Empty, context: _Context) -> pb.StatusReply:
+        """Everything about the testbed; asks every node."""
+        run = self.current
+        nodes = await asyncio.gather(*(_describe(node) for node in self._registry.nodes))
+        status = Status(
+            **self._describe(),  # type: ignore[arg-type]
+            scenario=self._plan.name,
+            scenario_hash=self._plan.scenario_hash,
+            scheduler=self._plan.scheduler.name,
+            nodes=tuple(nodes),
+            run=None if run is None else run.status,
+            runs=tuple(self.runs),
+            policy=self._policies.current or "",
+            artifacts=self._plan.artifacts_url or "",
+        )
+        return pb.StatusReply(json=status.to_json())
+
+    async def StartRun(self, request: pb.StartRunRequest, context: _Context) -> pb.StartRunReply:
+        """Begin a run if none is under way and all nodes agree."""
+        order = await self._order(request, context)
+        async with self._starting:
+            current = self.current
+            if current is not None and current.active:
+                await context.abort(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    f"run {current.id} is under way; wait for its end or stop it",
+                )
+            try:
+                run = await self._begin(order)
+            except TestbedError as error:
+                await context.abort(_code(error), str(error))
+            self.runs[run.id] = run
+        return pb.StartRunReply(run=run.id)
+
+    async def WatchRun(
+        self, request: pb.WatchRunRequest, context: _Context
+    ) -> AsyncIterator[pb.RunProgress]:
+        """Progress when it changes, not too often, and the last one in any case."""
+        run = await self._run(request.run, context)
+        changed = run.watch()
+        try:
+            while True:
+                changed.clear()
+                progress = run.progress
+                yield pb.RunProgress(json=progress.to_json())
+                if progress.state != "running":
+                    return
+                await asyncio.sleep(PROGRESS_INTERVAL_S)
+                await changed.wait()
+        finally:
+            run.unwatch(changed)
+
+    async def StopRun(self, request: pb.StopRunRequest, context: _Context) -> pb.Empty:
+        """End a run early and answer when it is over."""
+        run = await self._run(request.run, context)
+        run.stop()
+        await run.wait()
+        return pb.Empty()
+
+    async def ChangeScheduler(
+        self, request: pb.ChangeSchedulerRequest, context: _Context
+    ) -> pb.ChangeSchedulerReply:
+        """Change the scheduler of the run under way, at all nodes or the named ones."""
+        run = self.current
+        if run is None or not run.active:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "no run is under way; a run is started with the scheduler named for it",
+            )
+        options = await _options(request.options_json, context)
+        links = await self._links(request.nodes, run, context)
+        spec = self._policies.filled(SchedulerSpec(request.scheduler, options))
+        options_json = json.dumps(spec.options) if spec.options else ""
+        await self._loaded(spec, links, context)
+        answers = await run.changes.change(links, request.scheduler, options_json)
+        return pb.ChangeSchedulerReply(
+            nodes=[answer.node for answer in answers],
+            replies=[
+                pb.SetSchedulerReply(
+                    accepted=answer.accepted, scheduler=answer.scheduler, reason=answer.reason
+                )
+                for answer in answers
+            ],
+        )
+
+    async def DeployPolicy(
+        self, request: pb.DeployPolicyRequest, context: _Context
+    ) -> pb.DeployPolicyReply:
+        """Bring a policy to the nodes, all of them or none."""
+        nodes = sorted(set(request.nodes))
+        return await self._deployed(self._policies.deploy(request.policy, nodes), context)
+
+    async def RollBackPolicy(self, request: pb.Empty, context: _Context) -> pb.DeployPolicyReply:
+        """Bring back the policy that the last deploy has replaced."""
+        return await self._deployed(self._policies.roll_back(), context)
+
+    async def _deployed(
+        self, deploying: Coroutine[Any, Any, Deployment], context: _Context
+    ) -> pb.DeployPolicyReply:
+        # No run begins meanwhile, under one policy here and another there.
+        async with self._starting:
+            try:
+                return pb.DeployPolicyReply(json=(await deploying).to_json())
+            except TestbedError as error:
+                await context.abort(_code(error), str(error))
+
+    async def _loaded(self, spec: SchedulerSpec, links: list[NodeLink], context: _Context) -> None:
+        """Have a policy loaded at all nodes before the first one decides by it."""
+        reference = spec.options.get("policy")
+        if spec.name != DRL or not isinstance(reference, str) or reference[:1] in {"/", ".", "~"}:
+            return
+        try:
+            refusals = await self._policies.refusals(links, reference)
+        except TestbedError as error:
+            await context.abort(_code(error), str(error))
+        if refusals:
+            told = "\n".join(f"node {node}: {reason}" for node, reason in refusals.items())
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"nothing was changed\n{told}")
+
+    def _active(self) -> ActiveRun | None:
+        run = self.current
+        if run is None or not run.active:
+            return None
+        return ActiveRun(run.id, run.progress.dead_nodes, run.changes)
+
+    async def Shutdown(self, request: pb.Empty, context: _Context) -> pb.Empty:
+        """End the controller once this call is answered."""
+        self._shutdown()
+        return pb.Empty()
+
+    async def _order(self, request: pb.StartRunRequest, context: _Context) -> Order:
+        if request.episodes < 0 or request.first_episode < 0:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"{request.episodes} episodes from {request.first_episode}: both are at least 0",
+            )
+        options = await _options(request.options_json, context)
+        scheduler = self._plan.scheduler
+        if request.scheduler or options:
+            scheduler = SchedulerSpec(request.scheduler or scheduler.name, options)
+        return Order(
+            scheduler=self._policies.filled(scheduler),
+            episodes=request.episodes or self._plan.episodes,
+            first_episode=request.first_episode,
+            label=request.label,
+        )
+
+    async def _run(self, run_id: str, context: _Context) -> Run:
+        run = self.runs.get(run_id) if run_id else self.current
+        if run is None:
+            known = ", ".join(self.runs) or "none so far"
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"this controller has no run {run_id or 'yet'}; it has {known}",
+            )
+        return run
+
+    async def _links(self, wanted: Any, run: Run, context: _Context) -> list[NodeLink]:
+        dead = set(run.progress.dead_nodes)
+        size = len(self._registry.nodes)
+        numbers = sorted(set(wanted)) or [n for n in range(size) if n not in dead]
+        links = []
+        for number in numbers:
+            if not 0 <= number < size:
+                await context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"there is no node {number}; there are 0 to {size - 1}",
+                )
+            link = self._registry.nodes[number].link
+            if number in dead or link is None:
+                await context.abort(
+                    grpc.StatusCode.FAILED_PRECONDITION, f"node {number} is not in this run: dead"
+                )
+            links.append(link)
+        return links
+
+
+async def _options(text: str, context: _Context) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"options are no JSON: {error}")
+    if not isinstance(options, dict):
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "options are no JSON object")
+    return options
+
+
+async def _describe(node: Node) -> NodeStatus:
+    known = NodeStatus(
+        node=node.node,
+        condition=node.condition,
+        reason=node.reason,
+        address=node.address or None,
+        pid=node.pid or None,
+        version=node.version or None,
+        resident_bytes=node.resident_bytes or None,
+        lag=node.lag,
+        cpu=node.cpu,
+    )
+    if node.link is None or node.condition != "healthy":
+        return known
+    try:
+        said = await node.link.describe()
+    except TestbedError as error:
+        _log.warning("describe", node=node.node, answer=str(error))
+        return known
+    return NodeStatus(
+        node=node.node,
+        condition=node.condition,
+        reason=node.reason,
+        address=node.address,
+        pid=node.pid,
+        version=node.version,
+        scheduler=said.scheduler or None,
+        queue_length=said.queue_length,
+        backlog=said.backlog,
+        held=said.held,
+        unacknowledged=said.unacknowledged,
+        resident_bytes=said.resident_bytes,
+        lag=node.lag,
+        cpu=node.cpu,
+    )
+
+
+def _code(error: TestbedError) -> grpc.StatusCode:
+    """The status that becomes the same kind of error again in ``OperatorClient``.
+
+    gRPC itself never answers ``ABORTED`` or ``DATA_LOSS``, so their details are ours.
+    """
+    if isinstance(error, TemporaryError):
+        return grpc.StatusCode.ABORTED
+    if isinstance(error, PermanentError):
+        return grpc.StatusCode.DATA_LOSS
+    return grpc.StatusCode.INVALID_ARGUMENT
