@@ -1,0 +1,169 @@
+"""The seam between the toolkit and where a testbed runs: start, find, stop.
+
+Implementations pass ``testbed.testing.runtime.RuntimeContract``. None keeps state of its own:
+what is up is found again from a run directory, or from labels, by a new shell and after a crash.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, TypeAlias
+
+from testbed.errors import Problem, UsageError
+from testbed.scenario.plan import Plan
+
+CONTROLLER: Final = "controller"
+"""Name of the controller's process; a node's is ``node-3``."""
+
+NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+"""Names of testbeds: what is legal in a file name and in a label everywhere."""
+
+Report: TypeAlias = Callable[[str], None]
+"""Told in one line what is being done, for people who wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Testbed:
+    """A testbed that is up: where its controller listens, and what opens it.
+
+    ``directory`` holds its logs; ``store`` is the URL of its task log.
+    """
+
+    name: str
+    directory: Path
+    address: str
+    token: str
+    store: str
+    scenario: str
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A process that ``down`` or ``kill`` ended; ``forced`` if it had to be killed."""
+
+    name: str
+    pid: int
+    forced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Teardown:
+    """What ``down`` did; nothing in ``stopped`` means that nothing was up.
+
+    ``kept`` is where logs, and events that no task log has, are still found; None if nowhere.
+    ``store`` is the task log it wrote into, without a password; None if that is not known.
+    """
+
+    name: str
+    stopped: tuple[Stopped, ...]
+    seconds: float
+    kept: Path | None
+    store: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Something that keeps this runtime from working, and what to do about it."""
+
+    what: str
+    fix: str
+
+
+class Runtime(Protocol):
+    """Starts, finds and stops testbeds; several side by side, told apart by name.
+
+    Raises (every call that takes a name): UsageError if the name is not a legal one.
+    """
+
+    def check(self) -> tuple[Lack, ...]:
+        """What is missing to bring a testbed up; empty if nothing. Changes nothing."""
+        ...
+
+    def up(
+        self,
+        plan: Plan,
+        name: str,
+        *,
+        store: str | None = None,
+        scenario: str | None = None,
+        report: Report = ...,
+    ) -> Testbed:
+        """Start a controller and the plan's nodes, and return when all are healthy.
+
+        ``store`` overrides the plan's task log; ``scenario`` is the text of the scenario file, for
+        the log. When it fails or is interrupted, everything started is stopped again.
+
+        Raises:
+            UsageError: there is a testbed of that name, or another command is busy with it.
+            PrerequisiteMissing: the folder for it cannot be written.
+            PermanentError: a process could not start; the message shows the end of its log.
+            TemporaryError: not all nodes became healthy in time.
+        """
+        ...
+
+    def find(self, name: str) -> Testbed:
+        """The testbed that is up under this name.
+
+        Raises: UsageError: there is none, or it was left half-made; says which are there.
+        """
+        ...
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all testbeds, whole and half-made, in order."""
+        ...
+
+    def kill(self, name: str, node: int) -> Stopped:
+        """End a node at once, as a crash would.
+
+        Raises: UsageError: no such testbed, no such node, or it is not running.
+        """
+        ...
+
+    def down(self, name: str) -> Teardown:
+        """Stop everything of this testbed, also what an interrupted ``up`` left behind.
+
+        Idempotent: nothing there is fine. When it returns, nothing of it is running any more.
+        The task log is not touched.
+
+        Raises: PermanentError: something could not be ended; names it.
+        """
+        ...
+
+    def logs(
+        self, name: str, process: str, *, lines: int | None = None, follow: bool = False
+    ) -> Iterator[str]:
+        """Lines of a process's log, the last ``lines`` or all; also after ``down``.
+
+        With ``follow`` it goes on with new lines until the process has ended.
+
+        Raises: UsageError: no log of such a process; says which there are.
+        """
+        ...
+
+
+def valid_name(name: str) -> str:
+    """``name``, if it may be a testbed's.
+
+    Raises: UsageError: it may not.
+    """
+    if NAME.fullmatch(name) is None:
+        raise UsageError(
+            "this cannot be the name of a testbed",
+            [
+                Problem(
+                    "name",
+                    repr(name),
+                    "1 to 40 of a-z, 0-9 and -, beginning and ending with a letter or digit",
+                )
+            ],
+        )
+    return name
+
+
+def node_process(node: int) -> str:
+    """Name of a node's process."""
+    return f"node-{node}"

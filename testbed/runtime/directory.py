@@ -1,0 +1,244 @@
+"""The run directory: everything the local runtime knows, in files that anyone may read again.
+
+::
+
+    HOME/.NAME.lock          held while a command changes the testbed
+    HOME/NAME/testbed.json   there from the beginning of `up` to the end of `down`
+    HOME/NAME/plan.json      what the controller is given
+    HOME/NAME/controller.json    the controller's address, written by itself
+    HOME/NAME/policies.json  which policies its controller has deployed
+    HOME/NAME/processes/     one file per process: its id and when it started
+    HOME/NAME/logs/          one file per process
+    HOME/NAME/spool/         what nodes have not got stored yet
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from testbed.errors import PermanentError, PrerequisiteMissing, Problem, UsageError
+from testbed.runtime.base import NAME
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class RunDirectory:
+    """Files of the testbed ``name`` in ``home``.
+
+    Raises (every call that writes): PrerequisiteMissing: the folder cannot be written.
+    PermanentError: the disk is full.
+    """
+
+    def __init__(self, home: Path, name: str) -> None:
+        self.home = home
+        self.name = name
+        self.path = home / name
+        self.logs = self.path / "logs"
+        self.spool = self.path / "spool"
+        self.plan = self.path / "plan.json"
+        self.scenario = self.path / "scenario.yaml"
+        self._testbed = self.path / "testbed.json"
+        self._address = self.path / "controller.json"
+        self._policies = self.path / "policies.json"
+        self._processes = self.path / "processes"
+        self._lock = home / f".{name}.lock"
+
+    # --- the testbed ------------------------------------------------------------------------
+
+    @property
+    def exists(self) -> bool:
+        """Whether a testbed is up here, or was left half-made."""
+        return self._testbed.exists()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether there is nothing of this name, and no command is busy making it."""
+        return not self.path.exists() and not self._lock.exists()
+
+    def create(self, description: dict[str, Any], plan: str, scenario: str | None) -> None:
+        """Begin a testbed here; an earlier one's logs go, its spool stays."""
+        with writing(self.path):
+            for folder in (self.path, self._processes, self.logs, self.spool):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.path.chmod(0o700)
+            for stale in (*self.logs.glob("*.log"), *self._processes.glob("*.json")):
+                stale.unlink()
+            self._address.unlink(missing_ok=True)
+            self._policies.unlink(missing_ok=True)
+            self.scenario.unlink(missing_ok=True)
+            _write(self._testbed, json.dumps(description))
+            _write(self.plan, plan)
+            if scenario is not None:
+                _write(self.scenario, scenario)
+
+    def description(self) -> dict[str, Any] | None:
+        """What ``create`` was given; None if nothing is here or it cannot be read."""
+        return _read(self._testbed)
+
+    def address(self) -> str | None:
+        """Where the controller listens; None if it has not said so."""
+        found = _read(self._address)
+        return None if found is None else str(found.get("address"))
+
+    def remove(self) -> Path | None:
+        """Forget the testbed; what is left (logs, unstored events), None if nothing is."""
+        if not self.path.is_dir():
+            return None
+        with writing(self.path):
+            shutil.rmtree(self._processes, ignore_errors=True)
+            for file in (
+                self.plan,
+                self.scenario,
+                self._address,
+                self._policies,
+                self._testbed,
+            ):
+                file.unlink(missing_ok=True)
+            # Only empty folders go.
+            for folder in (*self.spool.glob("*"), self.spool, self.logs, self.path):
+                try:
+                    folder.rmdir()
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.ENOTDIR):
+                        raise
+        return self.path if self.path.is_dir() else None
+
+    # --- its processes ----------------------------------------------------------------------
+
+    def enter(self, process: str, pid: int, created: float) -> None:
+        """Note a process. ``created`` tells it from a later one with the same id."""
+        with writing(self.path):
+            _write(
+                self._processes / f"{process}.json", json.dumps({"pid": pid, "created": created})
+            )
+
+    def processes(self) -> dict[str, tuple[int, float]]:
+        """Id and time of creation of the processes noted, by name."""
+        found = {}
+        for file in self._processes.glob("*.json"):
+            if (entry := _read(file)) is not None:
+                found[file.stem] = (int(entry["pid"]), float(entry["created"]))
+        return found
+
+    def log(self, process: str) -> Path:
+        """The log of a process."""
+        return self.logs / f"{process}.log"
+
+    # --- one command at a time --------------------------------------------------------------
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other commands off this testbed; gone with the process, however it ends.
+
+        Raises: UsageError: another command is busy with it.
+        """
+        with self._locked() as file:
+            with suppress(OSError):
+                # For messages only: on a full disk the lock does without.
+                os.truncate(file, 0)
+                os.write(file, str(os.getpid()).encode())
+            try:
+                yield
+            finally:
+                # Unlinked while it is held: who waits for it sees that the name means another file.
+                self._lock.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        while True:
+            with writing(self.home):
+                self.home.mkdir(parents=True, exist_ok=True)
+                file = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    pid = os.pread(file, 20, 0).decode(errors="replace").strip()
+                    raise UsageError(
+                        f"another command is busy with testbed '{self.name}' "
+                        f"(process {pid or 'unknown'}); wait for it, or stop it"
+                    ) from None
+                if self._is_lock(file):
+                    yield file
+                    return
+            finally:
+                os.close(file)
+
+    def _is_lock(self, file: int) -> bool:
+        """Whether ``file`` still is what the name of the lock means."""
+        try:
+            return os.path.samestat(os.fstat(file), self._lock.stat())
+        except FileNotFoundError:
+            return False
+
+
+def names(home: Path) -> tuple[str, ...]:
+    """Names of the testbeds in ``home``, whole or half-made, in order."""
+    if not home.is_dir():
+        return ()
+    return tuple(
+        sorted(
+            entry.name
+            for entry in home.iterdir()
+            if NAME.fullmatch(entry.name) and RunDirectory(home, entry.name).exists
+        )
+    )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says about a folder into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        if error.errno in _FULL:
+            raise PermanentError(
+                f"{path}: {reason}; free some space, or name another home: --home DIR or "
+                "TESTBED_HOME"
+            ) from error
+        raise PrerequisiteMissing(
+            f"{path} cannot be written: {reason}",
+            "name a folder that you may write: --home DIR or TESTBED_HOME",
+        ) from error
+
+
+def known(home: Path) -> str:
+    """Which testbeds there are, for messages."""
+    return ", ".join(names(home)) or "none is up"
+
+
+def no_testbed(home: Path, name: str) -> UsageError:
+    """The error about a testbed that is not there."""
+    return UsageError(
+        "no such testbed", [Problem("name", f"no testbed '{name}' in {home}", known(home))]
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Write so that readers see all of it or what was there before; for the owner only."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

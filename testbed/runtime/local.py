@@ -1,0 +1,459 @@
+"""Testbeds as processes on this machine, with nothing to install.
+
+Every process is a child in a session of its own, listens on a port the system chose, and is found
+again from the run directory and from its environment (see ``processes``), so nothing depends on the
+command that started it. ``up`` waits on pipes and on the controller's health stream.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from testbed import __version__
+from testbed.errors import (
+    PermanentError,
+    PrerequisiteMissing,
+    Problem,
+    TemporaryError,
+    TestbedError,
+    UsageError,
+)
+from testbed.rpc.messages import CHANNEL_OPTIONS
+from testbed.rpc.operator import NODES_SERVICE, OperatorClient
+from testbed.runtime import directory, processes
+from testbed.runtime.base import (
+    CONTROLLER,
+    Lack,
+    Report,
+    Stopped,
+    Teardown,
+    Testbed,
+    node_process,
+    valid_name,
+)
+from testbed.runtime.directory import RunDirectory
+from testbed.runtime.processes import PASSWORD_VARIABLE, Started
+from testbed.scenario.plan import Plan
+from testbed.scenario.secrets import split_password
+
+CONTROLLER_TIMEOUT_S: Final = 30.0
+NODE_TIMEOUT_S: Final = 3.0
+"""How long ``up`` waits for the controller, and for each node on top of that."""
+
+STOP_CONTROLLER_S: Final = 1.5
+STOP_REST_S: Final = 0.8
+KILL_S: Final = 2.0
+"""How long each step of ``down`` waits before the next. The first lets a run end in order and the
+controller send its nodes home; the last only waits for the system."""
+
+ORPHAN_TIMEOUT_S: Final = 5.0
+"""How long nodes live on without their controller."""
+
+FOLLOW_INTERVAL_S: Final = 0.2
+"""How often a log that is followed is looked at."""
+
+TASK_LOG: Final = "tasklog.sqlite"
+"""Task log of all testbeds of a home for which no other is named."""
+
+ARTIFACTS: Final = "artifacts"
+"""Folder of a home with the policies of all its testbeds for which no other store is named."""
+
+_TAIL: Final = 15
+
+
+class LocalRuntime:
+    """The ``Runtime`` of this machine; what it keeps is below ``home``.
+
+    ``orphan_timeout_s`` is how long nodes live on when their controller has died.
+    """
+
+    def __init__(self, home: Path, *, orphan_timeout_s: float = ORPHAN_TIMEOUT_S) -> None:
+        self.home = home.absolute()
+        self._orphan_timeout_s = orphan_timeout_s
+
+    def check(self) -> tuple[Lack, ...]:
+        """See ``Runtime``."""
+        found = []
+        if not hasattr(os, "posix_spawn"):
+            found.append(Lack("this system cannot spawn processes the POSIX way", "use Linux"))
+        try:
+            with directory.writing(self.home):
+                self.home.mkdir(parents=True, exist_ok=True)
+                if not os.access(self.home, os.W_OK | os.X_OK):
+                    raise PermissionError(13, "permission denied")
+        except PrerequisiteMissing as error:
+            found.append(Lack(error.what, error.fix))
+        except PermanentError as error:
+            found.append(Lack(str(error), "free some space"))
+        return tuple(found)
+
+    def up(
+        self,
+        plan: Plan,
+        name: str,
+        *,
+        store: str | None = None,
+        scenario: str | None = None,
+        report: Report = lambda line: None,
+    ) -> Testbed:
+        """See ``Runtime``."""
+        place = RunDirectory(self.home, valid_name(name))
+        if plan.artifacts_url is None:
+            plan = dataclasses.replace(plan, artifacts_url=str(self.home / ARTIFACTS))
+        with place.lock():
+            if place.exists or place.path.is_dir():
+                self._refuse_clash(place)
+            token = secrets.token_urlsafe(24)
+            url, password = split_password(store or plan.storage_url or str(self.home / TASK_LOG))
+            if password is None:
+                password = os.environ.get(PASSWORD_VARIABLE)
+            description = {
+                "name": name,
+                "token": token,
+                "version": __version__,
+                "scenario": plan.name,
+                "store": url,
+                "nodes": plan.topology.size,
+            }
+            try:
+                place.create(description, plan.to_json(), scenario)
+                return _Launch(place, description, password, self._orphan_timeout_s, report).run()
+            except BaseException as error:
+                # Ctrl-C too: half a testbed is of no use to anybody.
+                try:
+                    self._down(place)
+                except TestbedError as left:
+                    error.add_note(str(left))
+                raise
+
+    def find(self, name: str) -> Testbed:
+        """See ``Runtime``."""
+        place = RunDirectory(self.home, valid_name(name))
+        description = place.description()
+        if description is None:
+            raise directory.no_testbed(self.home, name)
+        address = place.address()
+        controller = place.processes().get(CONTROLLER)
+        if address is None or controller is None or processes.alive(*controller) is None:
+            raise UsageError(
+                f"testbed '{name}' has no controller: it was left half-made, or its controller "
+                f"ended (its log: {place.log(CONTROLLER)}); clear it away with "
+                f"`testbed teardown --name {name}`"
+            )
+        return _testbed(place, description, address)
+
+    def names(self) -> tuple[str, ...]:
+        """See ``Runtime``."""
+        return directory.names(self.home)
+
+    def kill(self, name: str, node: int) -> Stopped:
+        """See ``Runtime``."""
+        place = RunDirectory(self.home, valid_name(name))
+        if not place.exists:
+            raise directory.no_testbed(self.home, name)
+        noted = place.processes()
+        process_name = node_process(node)
+        entry = noted.get(process_name)
+        process = None if entry is None else processes.alive(*entry)
+        if process is None:
+            running = sorted(key for key, each in noted.items() if processes.alive(*each))
+            raise UsageError(
+                "no such node",
+                [Problem("node", f"{process_name} is not running", ", ".join(running))],
+            )
+        if processes.kill([process], KILL_S):
+            raise PermanentError(f"{process_name} (process {process.pid}) cannot be killed")
+        return Stopped(process_name, process.pid, forced=True)
+
+    def down(self, name: str) -> Teardown:
+        """See ``Runtime``."""
+        place = RunDirectory(self.home, valid_name(name))
+        if place.untouched and not processes.of_testbed(place.path, {}):
+            return Teardown(name, (), 0.0, None)
+        with place.lock():
+            return self._down(place)
+
+    def logs(
+        self, name: str, process: str, *, lines: int | None = None, follow: bool = False
+    ) -> Iterator[str]:
+        """See ``Runtime``."""
+        place = RunDirectory(self.home, valid_name(name))
+        path = place.log(process)
+        if not path.is_file():
+            known = ", ".join(sorted(log.stem for log in place.logs.glob("*.log")))
+            raise UsageError(
+                "no such log",
+                [Problem("process", f"'{process}' of testbed '{name}'", known or "none is there")],
+            )
+        return self._following(place, process, lines) if follow else _lines(path, lines)
+
+    @staticmethod
+    def _following(place: RunDirectory, process: str, count: int | None) -> Iterator[str]:
+        """Lines until the process has ended and all it wrote was given."""
+        with place.log(process).open(encoding="utf-8", errors="replace") as file:
+            yield from (
+                line.rstrip("\n") for line in (file if count is None else deque(file, count))
+            )
+            beginning = ""
+            while True:
+                # Asked before reading, so that nothing written in between is left out.
+                entry = place.processes().get(process)
+                ended = entry is None or processes.alive(*entry) is None
+                for piece in file:
+                    beginning += piece
+                    if beginning.endswith("\n"):
+                        yield beginning.rstrip("\n")
+                        beginning = ""
+                if ended:
+                    if beginning:
+                        yield beginning
+                    return
+                # There is no portable way to be told of an append.
+                time.sleep(FOLLOW_INTERVAL_S)
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _refuse_clash(self, place: RunDirectory) -> None:
+        """Raise if a testbed is up here; one whose processes have all ended is in nobody's way."""
+        if processes.of_testbed(place.path, place.processes()):
+            raise UsageError(
+                f"there is a testbed '{place.name}' already; choose another --name, or take it "
+                f"down: testbed teardown --name {place.name}"
+            )
+
+    def _down(self, place: RunDirectory) -> Teardown:
+        began = time.monotonic()
+        stopped: dict[int, Stopped] = {}
+        store = (place.description() or {}).get("store")
+
+        def there() -> dict[int, tuple[str, psutil.Process]]:
+            return processes.of_testbed(place.path, place.processes())
+
+        found = there()
+        controllers = [process for name, process in found.values() if name == CONTROLLER]
+        left = processes.terminate(controllers, STOP_CONTROLLER_S)
+        others = [process for name, process in found.values() if name != CONTROLLER]
+        left += processes.terminate(others, STOP_REST_S)
+        forced = {process.pid for process in left}
+        processes.kill(left, KILL_S)
+        for pid, (name, _) in found.items():
+            stopped[pid] = Stopped(name, pid, forced=pid in forced)
+        # The proof. What was being started meanwhile, or was started by what was stopped, is found
+        # now; it gets no time to say farewell.
+        while extra := there():
+            unstoppable = processes.kill([process for _, process in extra.values()], KILL_S)
+            if unstoppable:
+                listed = ", ".join(f"{extra[p.pid][0]} (process {p.pid})" for p in unstoppable)
+                raise PermanentError(
+                    f"of testbed '{place.name}' there still run {listed}; end them yourself"
+                )
+            for pid, (name, _) in extra.items():
+                stopped[pid] = Stopped(name, pid, forced=True)
+        kept = place.remove()
+        in_order = sorted(stopped.values(), key=lambda each: (each.name, each.pid))
+        return Teardown(place.name, tuple(in_order), time.monotonic() - began, kept, store)
+
+
+class _Launch:
+    """One ``up``, from the files to all nodes healthy."""
+
+    def __init__(
+        self,
+        place: RunDirectory,
+        description: dict[str, Any],
+        password: str | None,
+        orphan_timeout_s: float,
+        report: Report,
+    ) -> None:
+        self._place = place
+        self._password = password
+        self._orphan_timeout_s = orphan_timeout_s
+        self._description = description
+        self._report = report
+        self._started: list[Started] = []
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> Testbed:
+        try:
+            controller = self._start(
+                CONTROLLER,
+                "controller",
+                "--plan",
+                str(self._place.plan),
+                "--run-dir",
+                str(self._place.path),
+                "--name",
+                self._place.name,
+                "--ready-fd",
+                str(processes.REPORT_DESCRIPTOR),
+                *(
+                    ("--scenario", str(self._place.scenario))
+                    if self._place.scenario.exists()
+                    else ()
+                ),
+            )
+            address = self._controller_ready(controller)
+            self._report(f"controller at {address}")
+            for node in range(self._description["nodes"]):
+                self._start(
+                    node_process(node),
+                    "edgenode",
+                    "--node",
+                    str(node),
+                    "--controller",
+                    address,
+                    "--spool",
+                    str(self._place.spool / node_process(node)),
+                    "--orphan-timeout",
+                    str(self._orphan_timeout_s),
+                )
+            self._report(f"{self._description['nodes']} nodes started")
+            self._nodes_healthy(address)
+            return _testbed(self._place, self._description, address)
+        finally:
+            self._selector.close()
+            for started in self._started:
+                os.close(started.alive)
+
+    def _start(self, name: str, module: str, *arguments: str) -> Started:
+        secrets = {processes.TOKEN_VARIABLE: self._description["token"]}
+        if name == CONTROLLER:
+            secrets[processes.STORE_VARIABLE] = self._description["store"]
+            if self._password is not None:
+                secrets[PASSWORD_VARIABLE] = self._password
+        with directory.writing(self._place.path):
+            started = processes.start(
+                name,
+                module,
+                arguments,
+                log=self._place.log(name),
+                directory=self._place.path,
+                testbed_name=self._place.name,
+                secrets=secrets,
+            )
+        self._started.append(started)
+        self._place.enter(name, started.pid, started.created)
+        self._selector.register(started.alive, selectors.EVENT_READ, started)
+        return started
+
+    def _controller_ready(self, controller: Started) -> str:
+        if not self._selector.select(CONTROLLER_TIMEOUT_S):
+            raise TemporaryError(
+                f"the controller was not ready within {CONTROLLER_TIMEOUT_S:g} s"
+                + self._tail(CONTROLLER)
+            )
+        said = os.read(controller.alive, 65536)
+        if not said:
+            raise self._ended(controller)
+        message = json.loads(said.splitlines()[0])
+        if "error" in message:
+            raise _raised(str(message["error"]), int(message["exit_code"]))
+        return str(message["address"])
+
+    def _nodes_healthy(self, address: str) -> None:
+        """Wait until the controller says that all nodes are, or one of the processes ends."""
+        until = time.monotonic() + CONTROLLER_TIMEOUT_S + NODE_TIMEOUT_S * len(self._started)
+        reading, writing = os.pipe()
+        channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        watcher = threading.Thread(target=_watch_health, args=(channel, writing), daemon=True)
+        watcher.start()
+        try:
+            self._selector.register(reading, selectors.EVENT_READ, None)
+            while True:
+                ready = self._selector.select(max(0.0, until - time.monotonic()))
+                if not ready:
+                    raise TemporaryError(self._unhealthy(address))
+                ended = [key.data for key, _ in ready if key.data is not None]
+                if ended:
+                    raise self._ended(ended[0])
+                if os.read(reading, 1):
+                    return
+                raise PermanentError("the controller ended" + self._tail(CONTROLLER))
+        finally:
+            channel.close()
+            watcher.join()
+            os.close(reading)
+
+    def _unhealthy(self, address: str) -> str:
+        message = "not all nodes became healthy in time"
+        try:
+            with OperatorClient(address, self._description["token"], timeout=2.0) as client:
+                nodes = client.status().nodes
+        except TestbedError as error:
+            return f"{message}: {error}"
+        listed = [
+            f"\n  - node {node.node} is {node.condition}: {node.reason}"
+            for node in nodes
+            if node.condition != "healthy"
+        ]
+        return message + "".join(listed)
+
+    def _ended(self, started: Started) -> PermanentError:
+        return PermanentError(f"{started.name} ended while starting" + self._tail(started.name))
+
+    def _tail(self, process: str) -> str:
+        log = self._place.log(process)
+        lines = list(_lines(log, _TAIL)) if log.is_file() else []
+        if not lines:
+            return "; it has written no log"
+        return "; the end of its log:\n" + "\n".join(f"  | {line}" for line in lines)
+
+
+def _watch_health(channel: grpc.Channel, writing: int) -> None:
+    """Write a byte to ``writing`` when all nodes are healthy, and close it in any case."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    try:
+        request = health_pb2.HealthCheckRequest(service=NODES_SERVICE)
+        for reply in stub.Watch(request, wait_for_ready=True):
+            if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                os.write(writing, b"1")
+                return
+    except (grpc.RpcError, ValueError):
+        # The channel was closed, or the controller is gone: the end of the pipe says so.
+        return
+    finally:
+        os.close(writing)
+
+
+def _raised(message: str, exit_code: int) -> TestbedError:
+    """The error that a child process ended with."""
+    what, separator, fix = message.partition("\n  fix: ")
+    if separator:
+        return PrerequisiteMissing(what, fix)
+    for kind in (UsageError, TemporaryError):
+        if exit_code == kind.exit_code:
+            return kind(message)
+    return PermanentError(message)
+
+
+def _testbed(place: RunDirectory, description: dict[str, Any], address: str) -> Testbed:
+    return Testbed(
+        name=place.name,
+        directory=place.path,
+        address=address,
+        token=description["token"],
+        store=description["store"],
+        scenario=description["scenario"],
+        nodes=description["nodes"],
+    )
+
+
+def _lines(path: Path, count: int | None) -> Iterator[str]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        lines = deque(file, maxlen=count) if count is not None else file
+        for line in lines:
+            yield line.rstrip("\n")

@@ -1,0 +1,203 @@
+"""Child processes that outlive their parent, and finding every one of them again.
+
+Each process gets variables in its environment that name its testbed. They are inherited, cannot be
+lost, and are there before any file says that the process exists; so what an ``up`` that was killed
+half-way has started is found as surely as what a finished one has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import site
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+import testbed
+
+NAME_VARIABLE: Final = "EDGE_TESTBED_NAME"
+DIRECTORY_VARIABLE: Final = "EDGE_TESTBED_DIR"
+PROCESS_VARIABLE: Final = "EDGE_TESTBED_PROCESS"
+TOKEN_VARIABLE: Final = "EDGE_TESTBED_TOKEN"
+PASSWORD_VARIABLE: Final = "TESTBED_MYSQL_PASSWORD"
+"""As in ``testbed.storage.tasklog.server``, which takes long to import."""
+STORE_VARIABLE: Final = "EDGE_TESTBED_STORE"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A process just started. ``alive`` is the reading end of a pipe that ends with the process,
+    and on which it may say something before (it finds the other end as descriptor 3)."""
+
+    name: str
+    pid: int
+    created: float
+    alive: int
+
+
+REPORT_DESCRIPTOR: Final = 3
+
+
+def start(
+    name: str,
+    module: str,
+    arguments: Sequence[str],
+    *,
+    log: Path,
+    directory: Path,
+    testbed_name: str,
+    secrets: Mapping[str, str],
+) -> Started:
+    """Start ``python -m module arguments`` in a session of its own, with its output in ``log``.
+
+    ``secrets`` go into its environment: arguments are seen by every user of the machine. The
+    password of the task log is there only if it is among them.
+    """
+    environment = {
+        **{key: value for key, value in os.environ.items() if key != PASSWORD_VARIABLE},
+        NAME_VARIABLE: testbed_name,
+        DIRECTORY_VARIABLE: str(directory),
+        PROCESS_VARIABLE: name,
+        **secrets,
+        "PYTHONUNBUFFERED": "1",
+        # The folder a user happens to be in may hold a `random.py`: it comes last, not first.
+        "PYTHONSAFEPATH": "1",
+        **_import_path(),
+    }
+    reading, writing = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", module, *arguments],
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+                (os.POSIX_SPAWN_DUP2, writing, REPORT_DESCRIPTOR),
+            ],
+            # Out of reach of Ctrl-C and of the terminal's end.
+            setsid=True,
+        )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    return Started(name, pid, psutil.Process(pid).create_time(), reading)
+
+
+def _import_path() -> Mapping[str, str]:
+    """What children need to find the same code as this process."""
+    root = str(Path(testbed.__file__).resolve().parents[1])
+    if root in (*site.getsitepackages(), site.getusersitepackages()):
+        return {}
+    given = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{root}{os.pathsep}{given}" if given else root}
+
+
+def of_testbed(
+    directory: Path, noted: Mapping[str, tuple[int, float]]
+) -> dict[int, tuple[str, psutil.Process]]:
+    """Every running process of the testbed in ``directory``, by id, with its name.
+
+    Those marked by their environment, and those ``noted`` (by name: id and time of creation) whose
+    environment cannot be read. This process and those it descends from are never among them.
+    """
+    mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found: dict[int, tuple[str, psutil.Process]] = {}
+    for process in psutil.process_iter():
+        if process.pid in mine:
+            continue
+        try:
+            environment = process.environ()
+        except (psutil.Error, OSError):
+            continue
+        if environment.get(DIRECTORY_VARIABLE) == str(directory):
+            found[process.pid] = environment.get(PROCESS_VARIABLE, "process"), process
+    for name, (pid, created) in noted.items():
+        process_or_none = alive(pid, created)
+        if process_or_none is not None and pid not in mine:
+            found.setdefault(pid, (name, process_or_none))
+    return found
+
+
+def alive(pid: int, created: float) -> psutil.Process | None:
+    """The process with this id, if it is still the one that was created then and runs."""
+    try:
+        process = psutil.Process(pid)
+        # Its own clock ticks, rounded differently by different versions of the library.
+        if abs(process.create_time() - created) > 0.05 or not running(process):
+            return None
+    except psutil.Error:
+        return None
+    return process
+
+
+def running(process: psutil.Process) -> bool:
+    """Whether it runs: a zombie only waits to be read by its parent."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def terminate(processes: Iterable[psutil.Process], timeout: float) -> list[psutil.Process]:
+    """Ask to end, wait at most ``timeout`` seconds; those that still run."""
+    return _end(processes, timeout, kill=False)
+
+
+def kill(processes: Iterable[psutil.Process], timeout: float) -> list[psutil.Process]:
+    """End at once, wait at most ``timeout`` seconds; those that still run."""
+    return _end(processes, timeout, kill=True)
+
+
+def _end(
+    processes: Iterable[psutil.Process], timeout: float, *, kill: bool
+) -> list[psutil.Process]:
+    asked = []
+    for process in processes:
+        try:
+            if kill:
+                process.kill()
+            else:
+                process.terminate()
+        except psutil.Error:
+            continue
+        asked.append(process)
+    _ended(asked, timeout)
+    # No wait: it reads the exit codes of our own children, so that they are zombies no more.
+    _, left = psutil.wait_procs(asked, timeout=0)
+    return [process for process in left if running(process)]
+
+
+def _ended(processes: Sequence[psutil.Process], timeout: float) -> None:
+    """Return when all have ended, after ``timeout`` seconds at the latest.
+
+    Having ended is enough: a zombie is gone when its parent likes, and the first process of a
+    container may take a second to.
+    """
+    until = time.monotonic() + timeout
+    with contextlib.ExitStack() as stack:
+        waiting = stack.enter_context(selectors.DefaultSelector())
+        for process in processes:
+            try:
+                descriptor = os.pidfd_open(process.pid)
+            except ProcessLookupError:
+                continue
+            except (AttributeError, OSError):
+                # Not on this system, or too many of them.
+                psutil.wait_procs(processes, timeout=timeout)
+                return
+            stack.callback(os.close, descriptor)
+            waiting.register(descriptor, selectors.EVENT_READ)
+        while waiting.get_map() and (left := until - time.monotonic()) > 0:
+            for key, _ in waiting.select(left):
+                waiting.unregister(key.fd)

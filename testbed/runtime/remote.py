@@ -1,0 +1,92 @@
+"""A testbed that something else started: containers, a cluster, another machine.
+
+All that is known of it is where its controller listens and the token that opens it. It can be asked
+and used as any other; it is started and stopped by what started it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NoReturn
+
+from testbed.errors import Problem, UsageError
+from testbed.rpc.operator import OperatorClient
+from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid_name
+from testbed.scenario.plan import Plan
+
+NAME: Final = "default"
+"""What the one testbed is called here, whatever its controller calls it."""
+
+
+class RemoteRuntime:
+    """The ``Runtime`` of the testbed whose controller is at ``address`` (host:port).
+
+    ``store`` is the URL of its task log from here; what the controller calls it if empty.
+    """
+
+    def __init__(self, address: str, token: str, *, store: str = "", home: Path) -> None:
+        self._address = address
+        self._token = token
+        self._store = store
+        self._home = home
+
+    def check(self) -> tuple[Lack, ...]:
+        """See ``Runtime``."""
+        return ()
+
+    def up(
+        self,
+        plan: Plan,
+        name: str,
+        *,
+        store: str | None = None,
+        scenario: str | None = None,
+        report: Report = lambda line: None,
+    ) -> Testbed:
+        """Raises: UsageError, always."""
+        self._refuse("started")
+
+    def find(self, name: str) -> Testbed:
+        """See ``Runtime``. Asks the controller; raises what ``OperatorClient.status`` does."""
+        if valid_name(name) != NAME:
+            raise UsageError(
+                "with --controller there is one testbed",
+                [Problem("name", repr(name), f"leave --name out, or name it '{NAME}'")],
+            )
+        with OperatorClient(self._address, self._token) as client:
+            status = client.status()
+        return Testbed(
+            name=NAME,
+            directory=self._home,
+            address=self._address,
+            token=self._token,
+            store=self._store or status.store,
+            scenario=status.scenario,
+            nodes=len(status.nodes),
+        )
+
+    def names(self) -> tuple[str, ...]:
+        """See ``Runtime``."""
+        return (NAME,)
+
+    def kill(self, name: str, node: int) -> Stopped:
+        """Raises: UsageError, always."""
+        self._refuse("ended")
+
+    def down(self, name: str) -> Teardown:
+        """Raises: UsageError, always."""
+        self._refuse("stopped")
+
+    def logs(
+        self, name: str, process: str, *, lines: int | None = None, follow: bool = False
+    ) -> Iterator[str]:
+        """Raises: UsageError, always."""
+        self._refuse("asked for their logs")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise UsageError(
+            f"the processes of the testbed at {self._address} are {what} where they run "
+            "(as in `docker compose up`, `down`, `kill`, `logs`); without --controller this "
+            "command is about testbeds on this machine"
+        )
