@@ -1,0 +1,230 @@
+"""Conservative discrete soft actor-critic: the offline learner (section IV-C2, Algorithm 1).
+
+RLlib's own CQL knows continuous actions only, so this is a learner of ours on RLlib's torch
+learner. The loss terms are plain functions of tensors, held to hand-computed values by the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from torch import Tensor
+
+from testbed.errors import PermanentError, Problem, UsageError
+from trainer.learning.module import (
+    LOGITS,
+    NEXT_LOGITS,
+    NEXT_TARGET_Q,
+    Q1,
+    Q2,
+    TARGET_Q,
+    VALUE,
+    masked_logsumexp,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CqlConfig:
+    """Settings of the offline loss and its optimiser; the defaults are the paper's (section V-A).
+
+    Raises:
+        UsageError: a value outside its range; all of them are listed.
+    """
+
+    learning_rate: float = 3e-4
+    """Adam step size of all networks."""
+    gamma: float = 0.99
+    """Discount per slot, in [0, 1]."""
+    tau: float = 5e-4
+    """Share of the Q network that enters its target after every gradient step, in (0, 1].
+    The authors' released code uses 5e-3."""
+    batch_size: int = 128
+    """Agent rows per gradient step; rows of all nodes train the one shared policy."""
+    alpha: float = 0.05
+    """Weight of the entropy in the soft value, fixed."""
+    cql_weight: float = 0.1
+    """lambda_c, weight of the regulariser; 0 gives plain discrete SAC. 1 collapses."""
+    actor_q: Literal["target", "online"] = "target"
+    """Q networks in the soft value that the actor maximises: the targets, as the paper defines it
+    below equation 8, or the networks themselves, as SAC does."""
+
+    def __post_init__(self) -> None:
+        checks = [
+            ("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0"),
+            ("gamma", self.gamma, 0 <= self.gamma <= 1, "0 to 1"),
+            ("tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1"),
+            ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
+            ("alpha", self.alpha, self.alpha >= 0, "0 or more"),
+            ("cql_weight", self.cql_weight, self.cql_weight >= 0, "0 or more"),
+            ("actor_q", self.actor_q, self.actor_q in ("target", "online"), "target or online"),
+        ]
+        problems = [
+            Problem(f"cql.{name}", str(value), allowed)
+            for name, value, fine, allowed in checks
+            if not fine
+        ]
+        if problems:
+            raise UsageError("these settings of the offline training are not possible", problems)
+
+
+def soft_value(logits: Tensor, q: Tensor, alpha: float) -> Tensor:
+    """V(o) = pi(o)^T (Q(o) - alpha log pi(o)) for masked logits and Q, both [B, A]; [B]."""
+    log_prob = torch.log_softmax(logits, dim=-1)
+    return (log_prob.exp() * (q - alpha * log_prob)).sum(-1)
+
+
+def target_value(reward: Tensor, terminated: Tensor, next_value: Tensor, gamma: float) -> Tensor:
+    """y = r + gamma V(o'), without V where the episode terminated; truncation keeps V. All [B]."""
+    return reward + gamma * torch.where(terminated, 0.0, next_value)
+
+
+def conservative_gap(q: Tensor, mask: Tensor, action: Tensor) -> Tensor:
+    """R(o, a) = log sum exp Q(o, .) over allowed actions - Q(o, a), per row [B]; never negative."""
+    return masked_logsumexp(q, mask) - q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+def cql_losses(
+    out: Mapping[str, Tensor],
+    mask: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    terminated: Tensor,
+    config: CqlConfig,
+) -> dict[str, Tensor]:
+    """The scalar losses of Algorithm 1 from one forward pass of the module.
+
+    ``out`` is what `OffloadingModule` gives in training; ``mask`` [B, A], the others [B]. Keys:
+    ``q1_loss``, ``q2_loss`` (each equation 10, with its regulariser), ``actor_loss`` (11),
+    ``value_loss`` (12); besides, for the log, ``q1_mse``, ``q2_mse``, ``cql_gap``, ``entropy``,
+    ``target_mean`` and ``q_mean``.
+    """
+    with torch.no_grad():
+        following = soft_value(out[NEXT_LOGITS], out[NEXT_TARGET_Q], config.alpha)
+        y = target_value(reward, terminated, following, config.gamma)
+    losses: dict[str, Tensor] = {}
+    gaps, chosen = [], action.unsqueeze(-1)
+    for name in (Q1, Q2):
+        mse = (out[name].gather(-1, chosen).squeeze(-1) - y).square().mean()
+        gap = conservative_gap(out[name], mask, action).mean()
+        losses[f"{name}_loss"] = mse + config.cql_weight * gap
+        losses[f"{name}_mse"] = mse
+        gaps.append(gap)
+    if config.actor_q == "target":
+        judged = out[TARGET_Q]
+    else:
+        judged = torch.minimum(out[Q1], out[Q2]).detach()
+    losses["actor_loss"] = -soft_value(out[LOGITS], judged, config.alpha).mean()
+    losses["value_loss"] = (out[VALUE] - y).square().mean()
+    with torch.no_grad():
+        log_prob = torch.log_softmax(out[LOGITS], dim=-1)
+        losses["entropy"] = -(log_prob.exp() * log_prob).sum(-1).mean()
+        losses["cql_gap"] = (gaps[0] + gaps[1]) / 2
+        losses["target_mean"] = y.mean()
+        losses["q_mean"] = (out[Q1].gather(-1, chosen) + out[Q2].gather(-1, chosen)).mean() / 2
+    return losses
+
+
+TRAINED_LOSSES = ("q1_loss", "q2_loss", "actor_loss", "value_loss")
+
+
+class CqlLearner(TorchLearner):  # type: ignore[misc]
+    """RLlib learner of the losses above; targets move after every gradient step.
+
+    All losses share one backward pass: the networks have no parameter in common and what one loss
+    takes from another network is detached, so each gets the gradient of its own loss only.
+    """
+
+    def build(self) -> None:
+        """Build like any RLlib learner, then find the settings in the learner's own dictionary."""
+        super().build()
+        self._cql = CqlConfig(**self.config.learner_config_dict["cql"])
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+        self.last_metrics: dict[str, float] = {}
+        module = self.module[DEFAULT_MODULE_ID].unwrapped()
+        pairs = module.target_pairs()
+        self._targets = [p for target, _ in pairs for p in target.parameters()]
+        self._sources = [p for _, source in pairs for p in source.parameters()]
+
+    def configure_optimizers_for_module(
+        self, module_id: str, config: AlgorithmConfig | None = None
+    ) -> None:
+        """One Adam over everything that is trained; the targets are not."""
+        module = self.module[module_id].unwrapped()
+        trained = [p for p in module.parameters() if p.requires_grad]
+        rate = float(self.config.learner_config_dict["cql"]["learning_rate"])
+        optimizer = torch.optim.Adam(trained, lr=rate, fused=True)
+        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=trained)
+
+    def compute_loss_for_module(
+        self,
+        *,
+        module_id: str,
+        config: AlgorithmConfig,
+        batch: dict[str, Tensor],
+        fwd_out: dict[str, Tensor],
+    ) -> Tensor:
+        """The sum of the trained losses of one minibatch."""
+        _, mask = self.module[module_id].unwrapped().split(batch[Columns.OBS])
+        losses = cql_losses(
+            fwd_out,
+            mask,
+            batch[Columns.ACTIONS],
+            batch[Columns.REWARDS],
+            batch[Columns.TERMINATEDS],
+            self._cql,
+        )
+        for name, value in losses.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._steps += 1
+        return torch.stack([losses[name] for name in TRAINED_LOSSES]).sum()
+
+    def compute_gradients(
+        self, loss_per_module: dict[str, Tensor], **kwargs: Any
+    ) -> dict[Any, Tensor]:
+        """Gradients of the summed losses.
+
+        Raises:
+            PermanentError: the loss is no longer finite.
+        """
+        for loss in loss_per_module.values():
+            if not bool(torch.isfinite(loss)):
+                raise PermanentError(
+                    "offline training diverged: the loss is no longer finite; "
+                    "use a smaller learning rate, or go on from an earlier checkpoint"
+                )
+        gradients: dict[Any, Tensor] = super().compute_gradients(loss_per_module, **kwargs)
+        return gradients
+
+    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
+        """Step the optimiser, then move each target towards its own network by tau."""
+        for parameter, gradient in gradients_dict.items():
+            parameter.grad = gradient
+        for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID):
+            optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self._targets, self._sources, self._cql.tau)
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Close the running means of the losses since the last call."""
+        super().after_gradient_based_update(timesteps=timesteps)
+        steps = max(1, self._steps)
+        self.last_metrics = {name: float(total) / steps for name, total in self._sums.items()}
+        self._sums, self._steps = {}, 0
+
+
+def cql_algorithm_config(config: CqlConfig) -> AlgorithmConfig:
+    """RLlib's description of the learner; no Algorithm is ever made of it."""
+    described = AlgorithmConfig()
+    described.framework("torch")
+    described.training(gamma=config.gamma)
+    described.learners(learner_class=CqlLearner, learner_config_dict={"cql": asdict(config)})
+    return described

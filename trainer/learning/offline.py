@@ -1,0 +1,340 @@
+"""Offline training: transitions in, an actor and a value critic out (Algorithm 1).
+
+Guarantees: the same data, settings and seed give the same weights, and a training that was
+interrupted and resumed ends with exactly the weights of one that was not. No Ray cluster is
+started; with ``num_learners`` an already connected one is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+
+from testbed.errors import Problem, UsageError
+from trainer.learning.actor import Actor, NetworkSpec
+from trainer.learning.checkpoint import (
+    Arrays,
+    prefixed,
+    read_checkpoint,
+    taken,
+    write_checkpoint,
+)
+from trainer.learning.cql import CqlConfig, cql_algorithm_config
+from trainer.learning.curves import Curves
+from trainer.learning.groups import (
+    learner_group,
+    read_metrics,
+    read_state,
+    read_weights,
+    torch_threads,
+    write_state,
+)
+from trainer.learning.module import ONLINE_PARTS, actor_of, flat_observations, module_spec
+from trainer.learning.transitions import IntArray, RewardScale, Transitions
+
+CHECKPOINT = "offline.npz"
+ACTOR = "actor.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineConfig:
+    """Settings of one offline training.
+
+    Raises:
+        UsageError: a value outside its range; all of them are listed.
+    """
+
+    steps: int = 4_000
+    """Gradient steps in total."""
+    seed: int = 0
+    """Seed of the initial weights and of the minibatches."""
+    cql: CqlConfig = field(default_factory=CqlConfig)
+    """The loss."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of every network."""
+    offset: tuple[float, ...] | None = None
+    """Subtracted from observations before the first layer; None: the encoder normalises."""
+    scale: tuple[float, ...] | None = None
+    """Factors on observations after the offset; None: 1."""
+    report_every: int = 100
+    """Gradient steps between two rows of metrics: means since the last row, evaluation or
+    checkpoint."""
+    checkpoint_every: int = 1_000
+    """Gradient steps between two checkpoints; one is always written at the end."""
+    evaluate_every: int = 1_000
+    """Gradient steps between two evaluations, if an evaluation is given."""
+    patience: int | None = None
+    """Evaluations without a new best after which training stops early; None: never."""
+    num_learners: int = 0
+    """Remote learners; 0 trains in this process and needs no Ray cluster."""
+    threads: int = 1
+    """Torch threads of a training in this process; one is fastest for networks of this size."""
+
+    def __post_init__(self) -> None:
+        least = [
+            ("steps", self.steps, 1),
+            ("seed", self.seed, 0),
+            ("report_every", self.report_every, 1),
+            ("checkpoint_every", self.checkpoint_every, 1),
+            ("evaluate_every", self.evaluate_every, 1),
+            ("num_learners", self.num_learners, 0),
+            ("threads", self.threads, 1),
+            ("patience", 1 if self.patience is None else self.patience, 1),
+        ]
+        problems = [
+            Problem(f"offline.{name}", str(value), f"at least {low}")
+            for name, value, low in least
+            if value < low
+        ]
+        if self.num_learners > 1 and self.cql.batch_size % self.num_learners:
+            problems.append(
+                Problem(
+                    "offline.cql.batch_size",
+                    f"{self.cql.batch_size} rows for {self.num_learners} learners",
+                    "a multiple of the number of learners",
+                )
+            )
+        if problems:
+            raise UsageError("these settings of the offline training are not possible", problems)
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineProgress:
+    """What the progress callback gets with every row of metrics."""
+
+    step: int
+    steps: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OfflineResult:
+    """A finished offline training.
+
+    ``actor`` is the best evaluated one, or the last where nothing was evaluated. ``weights`` are
+    the actor's and value critic's (`pi.*`, `vf.*`) of the same moment: the start of the online
+    phase.
+    """
+
+    actor: Actor
+    weights: Arrays
+    reward_scale: RewardScale
+    steps_done: int
+    stopped_early: bool
+    best_step: int
+    best_score: float | None
+    metrics: Mapping[str, float]
+    checkpoint: Path
+
+
+def train_offline(
+    transitions: Transitions,
+    config: OfflineConfig,
+    out_dir: Path,
+    *,
+    progress: Callable[[OfflineProgress], None] | None = None,
+    evaluate: Callable[[Actor], float] | None = None,
+    stop: Callable[[], bool] | None = None,
+    resume: bool = False,
+) -> OfflineResult:
+    """Train actor and critics on logged transitions; files go to ``out_dir``.
+
+    Writes ``metrics.csv``, ``tensorboard/``, ``offline.npz`` (everything needed to go on) and
+    ``actor.npz``. ``evaluate`` gives the score of an actor, higher is better; the best is kept.
+    ``stop`` is asked at every pause and ends the training as if its steps were done, with a
+    checkpoint. With ``resume`` an existing checkpoint is continued, with none it starts anew;
+    without, an existing one is overwritten. ``steps`` may be raised between the two.
+
+    Raises:
+        UsageError: a checkpoint of other settings, data or network.
+        PermanentError: the loss is no longer finite.
+    """
+    return _Training(transitions, config, out_dir, evaluate).run(progress, stop, resume=resume)
+
+
+class _Training:
+    def __init__(
+        self,
+        transitions: Transitions,
+        config: OfflineConfig,
+        out_dir: Path,
+        evaluate: Callable[[Actor], float] | None,
+    ) -> None:
+        self.config = config
+        self.spec = NetworkSpec(
+            transitions.features, transitions.actions, config.hidden, config.offset, config.scale
+        )
+        self.data = transitions
+        self.reward_scale = transitions.reward_scale()
+        self.reward = self.reward_scale.apply(transitions.reward)
+        self.out_dir = out_dir
+        self.evaluate = evaluate
+        self.step = 0
+        self.best_step = 0
+        self.best_score: float | None = None
+        self.best: Arrays = {}
+        self.misses = 0
+        self.metrics: dict[str, float] = {}
+
+    def run(
+        self,
+        progress: Callable[[OfflineProgress], None] | None,
+        stop: Callable[[], bool] | None,
+        *,
+        resume: bool,
+    ) -> OfflineResult:
+        config, path = self.config, self.out_dir / CHECKPOINT
+        stored = read_checkpoint(path, "offline") if resume and path.exists() else None
+        spec = module_spec(self.spec, twin_q=True, seed=config.seed)
+        group = learner_group(cql_algorithm_config(config.cql), spec, config.num_learners)
+        try:
+            if stored is not None:
+                self._restore(group, *stored)
+            threads = torch_threads(config.threads)
+            kept = None if stored is None else self.step
+            with threads, Curves(self.out_dir, keep_until=kept) as curves:
+                while self.step < config.steps and not self._out_of_patience():
+                    self._advance(group, self._next_pause())
+                    if self._evaluation_due():
+                        self.metrics["evaluation"] = self._judge(group)
+                    if self._report_due() or "evaluation" in self.metrics:
+                        curves.add(self.step, self.metrics)
+                        if progress is not None:
+                            progress(OfflineProgress(self.step, config.steps, self.metrics))
+                    if self.step % config.checkpoint_every == 0:
+                        self._save(group)
+                    if stop is not None and stop():
+                        break
+            self._save(group)
+            weights = self.best or _online_weights(read_weights(group))
+        finally:
+            group.shutdown()
+        actor = actor_of(self.spec, weights)
+        actor.save(self.out_dir / ACTOR)
+        return OfflineResult(
+            actor=actor,
+            weights=weights,
+            reward_scale=self.reward_scale,
+            steps_done=self.step,
+            stopped_early=self.step < config.steps,
+            best_step=self.best_step if self.best else self.step,
+            best_score=self.best_score,
+            metrics=dict(self.metrics),
+            checkpoint=path,
+        )
+
+    def _next_pause(self) -> int:
+        config = self.config
+        every = [config.report_every, config.checkpoint_every]
+        if self.evaluate is not None:
+            every.append(config.evaluate_every)
+        return min(config.steps, *(self.step + size - self.step % size for size in every))
+
+    def _advance(self, group: LearnerGroup, until: int) -> None:
+        """Run gradient steps up to ``until``, all of them in one call of the learner."""
+        config = self.config
+        shards = max(1, config.num_learners)
+        # Each step has its own seed, so that where a training was interrupted does not matter.
+        rows = np.stack(
+            [self._rows_of_step(step) for step in range(self.step, until)]
+        )  # [steps, batch]
+        # A learner gets one contiguous piece of the batch: its share of every step.
+        rows = rows.reshape(len(rows), shards, -1).transpose(1, 0, 2).reshape(-1)
+        group.update(
+            batch=self._batch(rows),
+            minibatch_size=config.cql.batch_size // shards,
+            num_epochs=1,
+        )
+        self.metrics = read_metrics(group)
+        self.step = until
+
+    def _rows_of_step(self, step: int) -> IntArray:
+        draw = np.random.default_rng([self.config.seed, step])
+        rows: IntArray = draw.integers(0, len(self.data), size=self.config.cql.batch_size)
+        return rows
+
+    def _batch(self, rows: IntArray) -> MultiAgentBatch:
+        data = self.data
+        columns = {
+            Columns.OBS: flat_observations(data.obs[rows], data.mask[rows]),
+            Columns.NEXT_OBS: flat_observations(data.next_obs[rows], data.next_mask[rows]),
+            Columns.ACTIONS: data.action[rows],
+            Columns.REWARDS: self.reward[rows],
+            Columns.TERMINATEDS: data.terminated[rows],
+        }
+        batch = SampleBatch({name: torch.from_numpy(value) for name, value in columns.items()})
+        return MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(rows))
+
+    def _report_due(self) -> bool:
+        return self.step % self.config.report_every == 0 or self.step == self.config.steps
+
+    def _evaluation_due(self) -> bool:
+        at = self.step % self.config.evaluate_every == 0 or self.step == self.config.steps
+        return self.evaluate is not None and at
+
+    def _judge(self, group: LearnerGroup) -> float:
+        assert self.evaluate is not None
+        weights = _online_weights(read_weights(group))
+        score = float(self.evaluate(actor_of(self.spec, weights)))
+        if self.best_score is None or score > self.best_score:
+            self.best_score, self.best_step, self.best = score, self.step, weights
+            self.misses = 0
+        else:
+            self.misses += 1
+        return score
+
+    def _out_of_patience(self) -> bool:
+        return self.config.patience is not None and self.misses >= self.config.patience
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint to be continued."""
+        config = self.config
+        return {
+            "network": self.spec.to_json(),
+            "cql": asdict(config.cql),
+            "seed": config.seed,
+            "rows": len(self.data),
+            "reward_mean": self.reward_scale.mean,
+            "reward_std": self.reward_scale.std,
+        }
+
+    def _save(self, group: LearnerGroup) -> None:
+        note = {
+            "identity": self._identity(),
+            "step": self.step,
+            "best_step": self.best_step,
+            "best_score": self.best_score,
+            "misses": self.misses,
+            "metrics": self.metrics,
+        }
+        arrays = prefixed("state", read_state(group)) | prefixed("best", self.best)
+        write_checkpoint(self.out_dir / CHECKPOINT, "offline", arrays, note)
+
+    def _restore(self, group: LearnerGroup, arrays: Arrays, note: dict[str, Any]) -> None:
+        mine, theirs = json.loads(json.dumps(self._identity())), note["identity"]
+        problems = [
+            Problem(f"checkpoint.{name}", str(theirs.get(name)), f"{value} as now asked for")
+            for name, value in mine.items()
+            if theirs.get(name) != value
+        ]
+        if problems:
+            raise UsageError("the checkpoint belongs to another training", problems)
+        write_state(group, taken("state", arrays))
+        self.best = taken("best", arrays)
+        self.step, self.best_step = int(note["step"]), int(note["best_step"])
+        self.best_score = None if note["best_score"] is None else float(note["best_score"])
+        self.misses, self.metrics = int(note["misses"]), dict(note["metrics"])
+
+
+def _online_weights(weights: Arrays) -> Arrays:
+    return {name: value for name, value in weights.items() if name.split(".", 1)[0] in ONLINE_PARTS}

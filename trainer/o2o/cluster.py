@@ -1,0 +1,128 @@
+"""Rollouts on a Ray cluster that is there; without an address nothing of Ray is started."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from testbed.errors import PrerequisiteMissing
+from testbed.scenario.plan import Plan
+from testbed.sim.play import evaluate
+from trainer.learning.actor import Actor
+from trainer.learning.online import Collected
+from trainer.o2o.logged import Logged, RewardKind, joined
+from trainer.o2o.recipe import Recipe
+from trainer.o2o.simulated import (
+    SimulatedRollout,
+    online_numbers,
+    rollout_episodes,
+)
+
+PER_TASK: Final = 10
+"""Episodes of one Ray task: fixed, so that results do not depend on the size of the cluster."""
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """A connection to the cluster at ``address``; with None nothing happens.
+
+    Its workers find this package in the folder it is imported from here, if they see that folder,
+    or else where they have it installed.
+
+    Raises:
+        PrerequisiteMissing: no cluster answers there.
+    """
+    if address is None:
+        yield
+        return
+    root = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    try:
+        with warnings.catch_warnings():
+            # Ray announces changes of its own defaults.
+            warnings.simplefilter("ignore")
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": {"PYTHONPATH": paths}},
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise PrerequisiteMissing(
+            f"no Ray cluster answers at {address}: {error}",
+            "start one with `ray start --head`, or leave --ray-address out",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class ClusterRollout(SimulatedRollout):
+    """Simulated episodes as Ray tasks; the same episodes with the same results as in one process.
+
+    Raises:
+        PrerequisiteMissing: no Ray cluster is connected.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        reward: RewardKind,
+        *,
+        later_weight: tuple[float, float] = (0.3, 3.5),
+    ) -> None:
+        super().__init__(plan, reward, later_weight=later_weight)
+        if not ray.is_initialized():
+            raise PrerequisiteMissing(
+                "no Ray cluster is connected", "give the address of one, or simulate in one process"
+            )
+        self._shared = ray.put(plan)
+        self._play = ray.remote(_play)
+        self._score = ray.remote(_score)
+
+    def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
+        """Episodes whose numbers follow from ``seed``, played all over the cluster."""
+        shared = ray.put(actor)
+        parts: list[Logged] = ray.get(
+            [
+                self._play.remote(self._shared, shared, part, self._later_weight)
+                for part in _parts(online_numbers(episodes, seed))
+            ]
+        )
+        logged = joined(parts)
+        return Collected(logged.trajectories(self._reward), logged.success_rate)
+
+    def evaluate(self, actor: Actor, episodes: int) -> NDArray[np.float64]:
+        """Success rates of the episodes kept for this purpose."""
+        shared = ray.put(actor)
+        parts = [
+            self._score.remote(self._shared, shared, part)
+            for part in _parts(self.evaluation_numbers(episodes))
+        ]
+        return np.concatenate(ray.get(parts))
+
+
+def rollout_on(plan: Plan, recipe: Recipe) -> ClusterRollout:
+    """The rollout of the online phase of ``recipe`` on the connected cluster."""
+    return ClusterRollout(plan, recipe.online_reward, later_weight=recipe.later_weight)
+
+
+def _parts(numbers: range) -> list[range]:
+    return [numbers[start : start + PER_TASK] for start in range(0, len(numbers), PER_TASK)]
+
+
+def _play(plan: Plan, actor: Actor, numbers: range, later_weight: tuple[float, float]) -> Any:
+    return rollout_episodes(plan, actor, numbers, later_weight=later_weight, threads=1)
+
+
+def _score(plan: Plan, actor: Actor, numbers: range) -> NDArray[np.float64]:
+    return evaluate(plan, ["policy"], numbers, {"policy": actor}, threads=1)["policy"]

@@ -1,0 +1,65 @@
+"""From a trained actor to the artifact that nodes load: ONNX and card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from testbed.policies import PolicyCard, key_of, save, write_folder
+from testbed.scenario.plan import Plan
+from testbed.sim.vector import ENCODER
+from testbed.storage.artifacts import ArtifactStore, open_artifact_store
+from trainer.learning.actor import Actor
+from trainer.learning.export import actor_onnx
+
+
+def artifact_of(
+    actor: Actor,
+    plan: Plan,
+    name: str,
+    *,
+    encoder: str = ENCODER,
+    data_hash: str = "",
+    parents: tuple[str, ...] = (),
+    evaluation: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> tuple[PolicyCard, bytes]:
+    """Card and ONNX file of a policy for the network of ``plan``; the same actor, the same bytes.
+
+    Raises:
+        UsageError: the policy is too large for the nodes.
+    """
+    onnx = actor_onnx(actor)
+    overload = plan.rules.overload
+    card = PolicyCard.describe(
+        name,
+        onnx,
+        kind="flat",
+        encoder=encoder,
+        nodes=plan.topology.size,
+        scenario=plan.name,
+        scenario_hash=plan.scenario_hash,
+        overload={"measure": overload.measure.value, "limit": overload.limit},
+        dataset_hash=data_hash or None,
+        parents=parents,
+        evaluation=evaluation,
+        training=training,
+    )
+    return card, onnx
+
+
+def keep(
+    card: PolicyCard, onnx: bytes, folder: Path | None, store: ArtifactStore | str | None
+) -> str:
+    """Write the artifact to ``folder`` and ``store``, where given; returns its id.
+
+    A policy that the store has already stays as it is: only the time in its card could differ.
+    """
+    if folder is not None:
+        write_folder(folder, card, onnx)
+    if store is not None:
+        opened = open_artifact_store(store) if isinstance(store, str) else store
+        if not opened.exists(key_of(card)):
+            save(opened, card, onnx)
+    return card.id

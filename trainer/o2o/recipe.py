@@ -1,0 +1,150 @@
+"""Recipes: which rewards, losses and steps the two phases use.
+
+``paper`` is the paper's to the letter (sections IV-C and V-A); ``default`` is what was measured to
+be better on networks kept for choices (docs/o2o.md says how each part was chosen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from testbed.errors import Problem, UsageError
+from trainer.learning.cql import CqlConfig
+from trainer.learning.offline import OfflineConfig
+from trainer.learning.online import OnlineConfig
+from trainer.learning.ppo import PpoConfig
+from trainer.o2o.logged import REWARD_KINDS, RewardKind
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How both phases learn; sizes and seeds are given when a story is told.
+
+    Raises:
+        UsageError: an unknown kind of reward, or one of single decisions with a discount.
+    """
+
+    name: str
+    description: str
+    offline_reward: RewardKind
+    online_reward: RewardKind
+    offline: OfflineConfig
+    online: OnlineConfig
+    later_weight: tuple[float, float] = (0.3, 3.5)
+    """Of the credit: effects on later decisions count clip(first + second * (load - 1), first, 1),
+    because those who decide later react to what they see."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        for phase, kind, gamma in (
+            ("offline", self.offline_reward, self.offline.cql.gamma),
+            ("online", self.online_reward, self.online.ppo.gamma),
+        ):
+            if kind not in REWARD_KINDS:
+                problems.append(
+                    Problem(
+                        f"recipe.{phase}_reward", str(kind), f"one of {', '.join(REWARD_KINDS)}"
+                    )
+                )
+            elif kind != "team" and gamma != 0.0:
+                problems.append(
+                    Problem(
+                        f"recipe.{phase}.gamma",
+                        f"{gamma} with a reward of single decisions",
+                        "0: the reward of a decision is complete",
+                    )
+                )
+        if problems:
+            raise UsageError("this recipe makes no sense", problems)
+
+
+PAPER: Final = Recipe(
+    name="paper",
+    description="the paper's settings and losses, team reward",
+    offline_reward="team",
+    online_reward="team",
+    offline=OfflineConfig(steps=4_000, cql=CqlConfig(batch_size=128)),
+    online=OnlineConfig(episodes=1_000, ppo=PpoConfig(kl_stop=None)),
+)
+
+DEFAULT: Final = Recipe(
+    name="default",
+    description="each decision has its own reward: its task's outcome offline, its credit online",
+    offline_reward="own",
+    online_reward="credit",
+    offline=OfflineConfig(
+        steps=4_000,
+        cql=CqlConfig(
+            learning_rate=1e-3,
+            gamma=0.0,
+            tau=5e-3,
+            batch_size=640,
+            alpha=0.3,
+            cql_weight=0.1,
+            actor_q="online",
+        ),
+    ),
+    online=OnlineConfig(
+        episodes=1_000,
+        ppo=PpoConfig(
+            learning_rate=1e-3, gamma=0.0, gae_lambda=0.0, clip=0.3, rewards="batch", kl_stop=None
+        ),
+    ),
+)
+
+RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
+    {recipe.name: recipe for recipe in (DEFAULT, PAPER)}
+)
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise UsageError(
+            "there is no such recipe", [Problem("recipe", repr(name), f"one of {known}")]
+        )
+    return RECIPES[name]
+
+
+def sized(
+    base: Recipe,
+    *,
+    seed: int = 0,
+    offline_steps: int | None = None,
+    online_episodes: int | None = None,
+    episodes_per_update: int | None = None,
+    evaluation_episodes: int | None = None,
+    evaluate_every: int | None = None,
+    num_learners: int = 0,
+    threads: int = 1,
+) -> Recipe:
+    """The same recipe with other sizes; None keeps the recipe's own."""
+    offline = replace(
+        base.offline,
+        seed=seed,
+        steps=base.offline.steps if offline_steps is None else offline_steps,
+        num_learners=num_learners,
+        threads=threads,
+    )
+    online = base.online
+    given = {
+        "episodes": online_episodes,
+        "episodes_per_update": episodes_per_update,
+        "evaluation_episodes": evaluation_episodes,
+        "evaluate_every": evaluate_every,
+    }
+    online = replace(
+        online,
+        seed=seed,
+        ppo=replace(online.ppo, seed=seed, num_learners=num_learners, threads=threads),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    return replace(base, offline=offline, online=online)

@@ -1,0 +1,239 @@
+"""Episodes of the simulator for the learners: heuristic logs, and rollouts of a policy.
+
+Numbers of episodes are apart by purpose, so that no policy is evaluated on what it learned from or
+was chosen by: the final evaluation uses 0, 1, ..., all others large numbers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from testbed.scenario.plan import Plan
+from testbed.sim.arrays import offered_load, pack
+from testbed.sim.compiled import ABSENT, SUCCEEDED, Batch
+from testbed.sim.heuristics import METHODS
+from testbed.sim.play import Played, evaluate, record, record_baseline
+from testbed.sim.record import record_run
+from testbed.sim.rows import Rows
+from testbed.sim.simulator import EpisodeResult
+from testbed.sim.vector import ENCODER, VectorEnv
+from testbed.storage import dataset
+from testbed.storage.tasklog import open_task_log
+from trainer.learning.actor import Actor
+from trainer.learning.online import Collected
+from trainer.learning.transitions import FloatArray
+from trainer.o2o.feedback import logged_of
+from trainer.o2o.logged import Logged, RewardKind, joined, of_engine
+from trainer.per_destination.credit import credit_of
+
+FIRST_LOG_EPISODE: Final = 10_000_000
+FIRST_ONLINE_EPISODE: Final = 100_000_000
+FIRST_VALIDATION_EPISODE: Final = 5_000_000
+"""Of the evaluations during fine-tuning, by which policies are kept and rolled back."""
+
+_STARTS: Final = 2_000_000
+_PER_START: Final = 1_000
+"""The largest number must fit 32 bits, as the controller takes it."""
+
+_PER_SEED: Final = 1_000_000
+"""Log episodes set aside for one seed of the story."""
+
+AT_ONCE: Final = 100
+"""Episodes side by side in one batch."""
+
+
+def first_log_episode(seed: int) -> int:
+    """Number of the first episode of logs of a story with this seed, wherever it is told."""
+    return FIRST_LOG_EPISODE + seed * _PER_SEED
+
+
+def first_online_episode(seed: int) -> int:
+    """Number of the first episode of an update whose episodes are drawn by this seed."""
+    return FIRST_ONLINE_EPISODE + seed % _STARTS * _PER_START
+
+
+def log_episodes(
+    plan: Plan,
+    method: str,
+    numbers: Sequence[int],
+    *,
+    later_weight: tuple[float, float] = (0.3, 3.5),
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Logged:
+    """What the scheduler ``method`` did in episodes ``numbers``, as its log would tell it.
+
+    Baselines play in the compiled engine, at thousands of episodes a second; any other scheduler
+    (``drl``, by default the policy that ships, or ``module:Class``) in the heap simulator.
+
+    Raises:
+        UsageError: a plan the engine does not cover, or an unknown scheduler.
+    """
+    if method not in METHODS:
+        return _log_by_heap(plan, method, numbers, later_weight, progress)
+    parts = []
+    for first in range(0, len(numbers), AT_ONCE):
+        part = list(numbers[first : first + AT_ONCE])
+        batch = pack([plan] * len(part))
+        played = record_baseline(plan, method, part, threads, batch=batch)
+        parts.append(_logged(plan, played, batch, part, method, later_weight, threads))
+        if progress is not None:
+            progress(first + len(part), len(numbers))
+    return joined(parts)
+
+
+def _log_by_heap(
+    plan: Plan,
+    method: str,
+    numbers: Sequence[int],
+    later_weight: tuple[float, float],
+    progress: Callable[[int, int], None] | None,
+) -> Logged:
+    """Runs in a task log of their own, read as those of a network are."""
+    done = 0
+
+    def count(_: EpisodeResult) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None and done % 10 == 0:
+            progress(done, len(numbers))
+
+    plan = replace(plan, log_idle_slots=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-testbed-") as folder,
+        open_task_log(Path(folder) / "log.sqlite") as task_log,
+    ):
+        runs = [
+            record_run(
+                plan,
+                task_log,
+                scheduler=method,
+                options={},
+                episodes=len(part),
+                first_episode=part[0],
+                on_episode=count,
+            )
+            for part in _stretches(numbers)
+        ]
+        data = Path(folder) / "data"
+        dataset.build(task_log, runs, ENCODER, data)
+        return logged_of(task_log, dataset.load(data), plan, later_weight)
+
+
+def _stretches(numbers: Sequence[int]) -> list[list[int]]:
+    """``numbers`` cut into stretches without gaps: a run has a first episode and a count."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found
+
+
+def rollout_episodes(
+    plan: Plan,
+    actor: Actor,
+    numbers: Sequence[int],
+    *,
+    later_weight: tuple[float, float] = (0.3, 3.5),
+    threads: int | None = None,
+    env: VectorEnv | None = None,
+) -> Logged:
+    """What ``actor`` did in episodes ``numbers``, actions sampled."""
+    env = env or VectorEnv([plan] * len(numbers), threads)
+    played = record(env, actor, numbers)
+    return _logged(plan, played, env.batch, numbers, "drl", later_weight, threads)
+
+
+class SimulatedRollout:
+    """Episodes of ``plan`` in the compiled engine (``trainer.learning.online.Rollout``)."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        reward: RewardKind,
+        *,
+        later_weight: tuple[float, float] = (0.3, 3.5),
+        threads: int | None = None,
+    ) -> None:
+        self._plan, self._reward = plan, reward
+        self._later_weight, self._threads = later_weight, threads
+        self._envs: dict[int, VectorEnv] = {}
+
+    def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
+        """Episodes whose numbers follow from ``seed``."""
+        env = self._envs.get(episodes)
+        if env is None:
+            env = self._envs[episodes] = VectorEnv([self._plan] * episodes, self._threads)
+        logged = rollout_episodes(
+            self._plan,
+            actor,
+            online_numbers(episodes, seed),
+            later_weight=self._later_weight,
+            threads=self._threads,
+            env=env,
+        )
+        return Collected(logged.trajectories(self._reward), logged.success_rate)
+
+    def evaluate(self, actor: Actor, episodes: int) -> NDArray[np.float64]:
+        """Success rates of the episodes kept for this purpose."""
+        numbers = self.evaluation_numbers(episodes)
+        return evaluate(self._plan, ["policy"], numbers, {"policy": actor}, threads=self._threads)[
+            "policy"
+        ]
+
+    def evaluation_numbers(self, episodes: int) -> range:
+        """The episodes that `evaluate` runs."""
+        return range(FIRST_VALIDATION_EPISODE, FIRST_VALIDATION_EPISODE + episodes)
+
+
+def online_numbers(episodes: int, seed: int) -> range:
+    """The episodes that an update with this seed learns from."""
+    first = first_online_episode(seed)
+    return range(first, first + episodes)
+
+
+def own_and_credit(
+    plan: Plan, batch: Batch, later_weight: tuple[float, float], threads: int | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Feedback and credit of all decisions of finished episodes, each [E, N, T].
+
+    The feedback is +1 or -1 by outcome. The credit is g = own + same + w later
+    (``trainer.per_destination.credit``), in tasks; NaN of tasks that failed in transit, which have
+    no place in a queue.
+    """
+    tasks = batch.tasks
+    arrived = tasks["stage"] != ABSENT
+    feedback = np.where(tasks["outcome"] == SUCCEEDED, 1.0, -1.0)
+    lowest, slope = later_weight
+    weight = float(np.clip(lowest + slope * (offered_load(plan) - 1.0), lowest, 1.0))
+    found = credit_of(batch, Rows(len(batch.episodes), threads))
+    gain = found.own + found.same + weight * found.later
+    size = plan.topology.size
+
+    def by_node(values: NDArray[np.float64]) -> FloatArray:
+        shaped = np.where(arrived, values, np.nan).reshape(len(tasks), -1, size)
+        return np.ascontiguousarray(shaped.transpose(0, 2, 1), np.float32)
+
+    return by_node(feedback), by_node(gain)
+
+
+def _logged(
+    plan: Plan,
+    played: Played,
+    batch: Batch,
+    numbers: Sequence[int],
+    method: str,
+    later_weight: tuple[float, float],
+    threads: int | None,
+) -> Logged:
+    own, credit = own_and_credit(plan, batch, later_weight, threads)
+    return of_engine(played, own, credit, numbers, method)

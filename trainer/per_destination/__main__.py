@@ -1,0 +1,88 @@
+"""``python -m trainer.per_destination FOLDER``: train the shipped policy anew and write it there.
+
+Progress goes to stderr, the final table to stdout as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from trainer.per_destination.evaluation import CHOICE_TOPOLOGIES, FINAL_TOPOLOGIES, compare
+from trainer.per_destination.export import write_policy
+from trainer.per_destination.train import (
+    Iteration,
+    PerDestinationConfig,
+    PerDestinationResult,
+    train_per_destination,
+)
+
+
+def main() -> int:
+    """Train, evaluate on the topologies of the final test, write."""
+    defaults = PerDestinationConfig()
+    parser = argparse.ArgumentParser(prog="python -m trainer.per_destination", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--iterations", type=int, default=defaults.iterations)
+    parser.add_argument("--threads", type=int, default=None, help="default: one per CPU")
+    parser.add_argument(
+        "--choose", action="store_true", help="evaluate on the topologies for choices instead"
+    )
+    given = parser.parse_args()
+    config = dataclasses.replace(
+        defaults, seed=given.seed, iterations=given.iterations, threads=given.threads
+    )
+    result = train_per_destination(config, _tell)
+    topologies = CHOICE_TOPOLOGIES if given.choose else FINAL_TOPOLOGIES
+    table = compare(result.weights, topologies, progress=lambda name: _say(f"evaluated {name}"))
+    write_policy(
+        result.weights,
+        given.folder,
+        "per-destination",
+        training=training_of(result),
+        evaluation={"topologies": list(topologies), "episodes": 40, "networks": table},
+    )
+    sys.stdout.write(json.dumps(table, indent=2) + "\n")
+    return 0
+
+
+def training_of(result: PerDestinationResult) -> dict[str, object]:
+    """How a policy was trained, for its card."""
+    config = result.config
+    return {
+        "seed": config.seed,
+        "iterations": config.iterations,
+        "episodes": sum(iteration.episodes for iteration in result.history),
+        "decisions": sum(iteration.decisions for iteration in result.history),
+        "seconds": round(result.seconds, 1),
+        "processor_seconds": round(result.processor_seconds, 1),
+        "threads": config.threads,
+        "networks": [
+            {
+                "family": group.family.name,
+                "nodes": list(group.sizes),
+                "episodes_per_iteration": group.episodes,
+            }
+            for group in config.groups
+        ],
+    }
+
+
+def _tell(iteration: Iteration) -> None:
+    rates = ", ".join(f"{name} {rate:.3f}" for name, rate in iteration.success_rate.items())
+    _say(
+        f"{iteration.number + 1}: {rates}; entropy {iteration.entropy:.2f}, "
+        f"{iteration.seconds:.1f} s"
+    )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""What each decision was worth, computed exactly from a finished simulated episode.
+
+The credit of a decision is the difference it made: its own task's chance to succeed, plus what its
+presence in the execution queue changed for the tasks behind it, all other decisions fixed. The
+second part is found by taking the task out of its queue and serving the queue again with the same
+failures. See docs/per-destination.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from testbed.sim.compiled import (
+    ABSENT,
+    TRANSMISSION_FAILED,
+    Batch,
+    Record,
+    Records,
+    compiled,
+)
+from testbed.sim.engine import duration, extend, failure_after, task_id, to_unit
+from testbed.sim.rows import Rows
+
+
+class Credit(NamedTuple):
+    """Parts of the credit of every task [E, T * N]; NaN in ``own`` where it cannot be told.
+
+    ``own`` is the chance of success of a task that was in time and 0 of one that was not; it
+    cannot be told of tasks that failed in transit, which have no place in a queue. ``same`` is what
+    the task cost those behind it that were decided in its slot or before, ``later`` what it cost
+    those decided later; both are at most 0, up to failures of the task itself.
+    """
+
+    own: NDArray[np.float64]
+    same: NDArray[np.float64]
+    later: NDArray[np.float64]
+
+
+def credit_of(batch: Batch, rows: Rows) -> Credit:
+    """The credit of all tasks of a batch of finished episodes."""
+    shape = batch.tasks.shape
+    credit = Credit(np.full(shape, np.nan), np.zeros(shape), np.zeros(shape))
+    rows.each(_credit, batch, *credit)
+    return credit
+
+
+@compiled
+def _credit(
+    episodes: Records,
+    nodes: Records,
+    links: Records,
+    tasks: Records,
+    events: Records,
+    choices: NDArray[np.float64],
+    rewards: NDArray[np.float32],
+    first: int,
+    last: int,
+    own: NDArray[np.float64],
+    same: NDArray[np.float64],
+    later: NDArray[np.float64],
+) -> None:
+    for e in range(first, last):
+        for j in range(episodes[e].nodes):
+            _of_node(episodes[e], nodes[e], links[e], tasks[e], j, own[e], same[e], later[e])
+        for m in range(tasks.shape[1]):
+            task = tasks[e, m]
+            if task.stage != ABSENT and task.ready_at < 0 and task.outcome != TRANSMISSION_FAILED:
+                own[e, m] = 0.0  # dropped before it arrived
+
+
+@compiled
+def _of_node(
+    episode: Record,
+    nodes: Records,
+    links: Records,
+    tasks: Records,
+    j: int,
+    own: NDArray[np.float64],
+    same: NDArray[np.float64],
+    later: NDArray[np.float64],
+) -> None:
+    """The tasks that entered the execution queue of node ``j``."""
+    count = 0
+    for m in range(len(tasks)):
+        if tasks[m].destination == j and tasks[m].ready_at >= 0:
+            count += 1
+    queue = np.empty(count, np.int64)
+    order = np.empty(count, np.int64)
+    at = 0
+    for m in range(len(tasks)):
+        if tasks[m].destination == j and tasks[m].ready_at >= 0:
+            queue[at] = m
+            order[at] = tasks[m].admission
+            at += 1
+    queue = queue[np.argsort(order)]
+    work = np.empty(count, np.int64)
+    busy = np.empty(count, np.int64)
+    survives = np.empty(count, np.float64)
+    for k in range(count):
+        m = queue[k]
+        task = tasks[m]
+        work[k] = duration(task.cycles, nodes[j].capacity)
+        state = extend(extend(episode.execution_fates, task_id(episode, m)), j)
+        busy[k] = min(work[k], failure_after(nodes[j].failure, to_unit(state)))
+        survives[k] = math.exp(-nodes[j].failure * work[k] * 1e-6)
+    free = 0
+    for k in range(count):
+        m = queue[k]
+        in_time, after = _serve(episode, tasks[m], work[k], busy[k], free)
+        i = m % episode.nodes
+        reach = 1.0
+        if i != j:
+            transmission = duration(tasks[m].size, links[i, j].rate)
+            reach = math.exp(-links[i, j].failure * transmission * 1e-6)
+        own[m] = survives[k] * reach if in_time else 0.0
+        with_it, without_it = after, free
+        slot = m // episode.nodes
+        b = k + 1
+        while b < count and with_it != without_it:
+            behind = tasks[queue[b]]
+            now_in_time, with_it = _serve(episode, behind, work[b], busy[b], with_it)
+            then_in_time, without_it = _serve(episode, behind, work[b], busy[b], without_it)
+            if now_in_time != then_in_time:
+                change = survives[b] if now_in_time else -survives[b]
+                if queue[b] // episode.nodes <= slot:
+                    same[m] += change
+                else:
+                    later[m] += change
+            b += 1
+        free = after
+
+
+@compiled
+def _serve(episode: Record, task: Record, work: int, busy: int, free: int) -> tuple[bool, int]:
+    """Whether a task would end in time on a server free at ``free``, and when it is free again."""
+    start = max(task.ready_at, free)
+    if start + work <= task.deadline_at:
+        return True, start + busy
+    if episode.drop_hopeless != 0 or start >= task.deadline_at:
+        return False, free
+    return False, min(start + busy, task.deadline_at)

@@ -1,0 +1,97 @@
+"""How a per-destination policy does beside the heuristics that have the same information."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from testbed.scenario.load import load
+from testbed.scenario.plan import Plan
+from testbed.scenario.resolve import plan as resolve
+from testbed.sim.arrays import without_control_delay
+from testbed.sim.play import evaluate
+from testbed.sim.scoring import ScoringWeights
+
+CHOICE_TOPOLOGIES: Final = tuple(range(200, 208))
+"""Topology seeds by which settings are chosen."""
+
+FINAL_TOPOLOGIES: Final = tuple(range(80, 88))
+"""Topology seeds for the final test alone; never look at them to choose anything."""
+
+EQUALS: Final = ("rda-masked", "ratc-masked", "local-or-reliable")
+"""Heuristics that know the overload bits, as the policy does; the first two probe peers besides."""
+
+BASELINES: Final = ("random", "local", "ratc", "rda", *EQUALS)
+
+NETWORKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "paper-simulation": ("paper-simulation", ()),
+    "paper-simulation, overloaded at a backlog of 1 s": (
+        "paper-simulation",
+        ("rules.overload={backlog: 1s}",),
+    ),
+    "paper-simulation, N = 10": ("paper-simulation", ("nodes.count=10",)),
+    "paper-simulation, N = 50": ("paper-simulation", ("nodes.count=50",)),
+    "paper-testbed": ("paper-testbed", ()),
+    "quickstart": ("quickstart", ()),
+}
+"""Scenario and overrides by the name in the table."""
+
+
+def network(name: str, topology: int) -> Plan:
+    """One network of ``NETWORKS``, without control delay."""
+    scenario, overrides = NETWORKS[name]
+    return without_control_delay(
+        resolve(load(scenario, [*overrides, f"seeds.topology={topology}"]))
+    )
+
+
+def compare(
+    weights: ScoringWeights,
+    topologies: Sequence[int],
+    episodes: int = 40,
+    networks: Sequence[str] = tuple(NETWORKS),
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Mean success rates by network, and the differences that count, with standard errors.
+
+    Paired: every method meets the same episodes. ``against`` says by how much the policy is above
+    ``rda-masked`` and above the best of ``EQUALS`` (by its mean over all topologies); the standard
+    error is that of the mean paired difference over all episodes.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for name in networks:
+        rates: dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]] = {}
+        for topology in topologies:
+            found = evaluate(
+                network(name, topology), [*BASELINES, "learned"], episodes, {"learned": weights}
+            )
+            for method, values in found.items():
+                rates.setdefault(method, []).append(values)
+        joined = {method: np.concatenate(values) for method, values in rates.items()}
+        best = max(EQUALS, key=lambda method: float(np.nanmean(joined[method])))
+        table[name] = {
+            "success_rate": {
+                ("per-destination" if method == "learned" else method): _rounded(np.nanmean(values))
+                for method, values in joined.items()
+            },
+            "best_equal": best,
+            "against": {
+                other: {"difference": _rounded(np.nanmean(gap)), "standard_error": _error(gap)}
+                for other in dict.fromkeys(("rda-masked", best))
+                for gap in (joined["learned"] - joined[other],)
+            },
+        }
+        if progress is not None:
+            progress(name)
+    return table
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 4)
+
+
+def _error(gap: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    told = gap[np.isfinite(gap)]
+    return _rounded(told.std(ddof=1) / np.sqrt(len(told)))

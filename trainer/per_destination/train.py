@@ -1,0 +1,249 @@
+"""Training of the per-destination policy by difference rewards and clipped policy gradients.
+
+Every iteration plays fresh episodes on fresh random networks in the compiled engine, gives each
+decision its own credit (``credit``), and takes a few clipped steps (paper eq. 19 without the value
+of a state: the advantage is the credit less a baseline of the deciding node's own row).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from testbed.errors import Problem, UsageError
+from testbed.model.per_destination import mean
+from testbed.model.topology import OverloadMeasure
+from testbed.model.units import SECOND
+from testbed.scenario.plan import Plan
+from testbed.sim.arrays import offered_load, pack
+from testbed.sim.features import WIDTH
+from testbed.sim.rows import Rows, success_rates
+from testbed.sim.scoring import ScoringWeights, record_scoring
+from trainer.per_destination.credit import credit_of
+from trainer.per_destination.improving import (
+    Judged,
+    Steps,
+    improve,
+    initialise,
+    judged,
+    new_baseline,
+)
+from trainer.per_destination.network import HIDDEN, ScoringNetwork, load_weights, weights_of
+from trainer.per_destination.networks import LIGHT, PAPER, PAPER_SWEPT, SMALL, Family
+
+
+class Group(NamedTuple):
+    """Part of every iteration's episodes: ``episodes`` networks of ``family`` with N ``sizes``.
+
+    One of ``sizes`` is drawn per iteration; each episode has a network of its own.
+    """
+
+    family: Family
+    sizes: tuple[int, ...]
+    episodes: int
+
+
+DEFAULT_GROUPS = (
+    Group(PAPER, (20,), 12),
+    Group(PAPER_SWEPT, (10, 15, 20, 30), 8),
+    Group(PAPER, (40, 50), 3),
+    Group(LIGHT, (6, 10, 10, 16), 14),
+    Group(SMALL, (4, 5, 5, 8), 8),
+)
+"""Mostly the paper's network, and enough of others that one policy serves them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerDestinationConfig:
+    """Settings of ``train_per_destination``; the defaults are those of the shipped policy.
+
+    ``later_weight`` is (lowest, slope): effects on later decisions count clip(lowest + slope *
+    (load - 1), lowest, 1), because those who decide later react to what they see.
+    ``threads`` None uses all CPUs. ``learning_rate`` falls linearly to ``final_rate`` of itself.
+    """
+
+    iterations: int = 110
+    seed: int = 2
+    groups: tuple[Group, ...] = DEFAULT_GROUPS
+    hidden: int = HIDDEN
+    epochs: int = 2
+    minibatch: int = 2048
+    learning_rate: float = 2e-3
+    final_rate: float = 0.05
+    clip: float = 0.3
+    gradient_norm: float = 1.0
+    later_weight: tuple[float, float] = (0.3, 3.5)
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = [
+            Problem(name, str(value), "at least 1")
+            for name, value in (
+                ("iterations", self.iterations),
+                ("hidden", self.hidden),
+                ("epochs", self.epochs),
+                ("minibatch", self.minibatch),
+                ("groups", len(self.groups)),
+            )
+            if value < 1
+        ]
+        if problems:
+            raise UsageError("the per-destination policy cannot be trained so", problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """What one iteration did; success rates by family are those of the sampled policy."""
+
+    number: int
+    success_rate: dict[str, float]
+    episodes: int
+    decisions: int
+    entropy: float
+    clipped: float
+    baseline_error: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PerDestinationResult:
+    """The trained policy and how it came about; ``processor_seconds`` are those of all threads."""
+
+    weights: ScoringWeights
+    config: PerDestinationConfig
+    history: tuple[Iteration, ...]
+    seconds: float
+    processor_seconds: float
+
+
+def train_per_destination(
+    config: PerDestinationConfig | None = None,
+    progress: Callable[[Iteration], None] | None = None,
+    start: ScoringWeights | None = None,
+) -> PerDestinationResult:
+    """Train a policy from nothing, or from ``start``; ``progress`` is called after every iteration.
+
+    The same settings, ``threads`` included, give the same weights.
+
+    Raises:
+        UsageError: settings that make no sense.
+    """
+    config = config or PerDestinationConfig()
+    before = torch.get_num_threads()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    try:
+        return _train(config, progress, start)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(
+    config: PerDestinationConfig,
+    progress: Callable[[Iteration], None] | None,
+    start: ScoringWeights | None,
+) -> PerDestinationResult:
+    began, used = time.perf_counter(), time.process_time()
+    rng = np.random.default_rng(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    network = ScoringNetwork(WIDTH, config.hidden)
+    baseline = new_baseline()
+    initialise(network, generator)
+    initialise(baseline, generator)
+    with torch.no_grad():
+        network.score.weight.mul_(0.1)
+    if start is not None:
+        load_weights(network, start)
+    optimiser = torch.optim.Adam(
+        [*network.parameters(), *baseline.parameters()], lr=config.learning_rate
+    )
+    pools = [Rows(group.episodes, config.threads) for group in config.groups]
+    history = []
+    for number in range(config.iterations):
+        started = time.perf_counter()
+        done = number / max(1, config.iterations - 1)
+        for parameters in optimiser.param_groups:
+            parameters["lr"] = config.learning_rate * (1.0 - (1.0 - config.final_rate) * done)
+        batches, rates = _collect(config, pools, network, rng)
+        steps = Steps(config.epochs, config.minibatch, config.clip, config.gradient_norm)
+        measures = improve(steps, network, baseline, optimiser, batches, generator)
+        iteration = Iteration(
+            number=number,
+            success_rate=rates,
+            episodes=sum(group.episodes for group in config.groups),
+            decisions=sum(len(batch.chosen) for batch in batches),
+            entropy=measures.entropy,
+            clipped=measures.clipped,
+            baseline_error=measures.baseline_error,
+            seconds=time.perf_counter() - started,
+        )
+        history.append(iteration)
+        if progress is not None:
+            progress(iteration)
+    return PerDestinationResult(
+        weights_of(network),
+        config,
+        tuple(history),
+        seconds=time.perf_counter() - began,
+        processor_seconds=time.process_time() - used,
+    )
+
+
+def later_weight(plan: Plan, lowest_and_slope: tuple[float, float]) -> float:
+    """How much of a decision's effect on later decisions counts as its doing, up to 1.
+
+    Those who decide later react to overload bits, the less there is to spare the less well. Where a
+    node counts as overloaded only when its queue already takes longer than a deadline, the bits say
+    too little to react to, and the whole effect counts.
+    """
+    lowest, slope = lowest_and_slope
+    workload, overload = plan.workload, plan.rules.overload
+    cycles = 8.0 * mean(workload.size_bytes) * mean(workload.complexity)
+    queues = [
+        limit / SECOND if overload.measure is OverloadMeasure.BACKLOG else limit * cycles / hz
+        for limit, hz in zip(
+            map(overload.limit_for, plan.topology.cores), plan.topology.capacity_hz, strict=True
+        )
+    ]
+    blindness = float(np.mean(queues)) / (mean(workload.deadline) / SECOND) - 1.0
+    by_load = lowest + slope * (offered_load(plan) - 1.0)
+    return float(np.clip(max(by_load, blindness / 0.8), lowest, 1.0))
+
+
+def _collect(
+    config: PerDestinationConfig,
+    pools: Sequence[Rows],
+    network: ScoringNetwork,
+    rng: np.random.Generator,
+) -> tuple[list[Judged], dict[str, float]]:
+    """Play one iteration's episodes; the decisions with their credit, success rates by family."""
+    weights = weights_of(network)
+    batches: list[Judged] = []
+    rates: dict[str, list[float]] = {}
+    for group, pool in zip(config.groups, pools, strict=True):
+        size = int(rng.choice(group.sizes))
+        plans = [group.family.draw(rng, size) for _ in range(group.episodes)]
+        batch = pack(plans)
+        decisions = record_scoring(batch, pool, weights, [0] * len(plans))
+        credit = credit_of(batch, pool)
+        weight = np.array([later_weight(plan, config.later_weight) for plan in plans])
+        gain = credit.own + credit.same + weight[:, None] * credit.later
+        gains = gain[decisions.episode, decisions.task]
+        told = np.isfinite(gains)
+        rates.setdefault(group.family.name, []).append(float(np.nanmean(success_rates(batch))))
+        batches.append(
+            judged(
+                decisions.rows[told],
+                decisions.mask[told],
+                decisions.chosen[told],
+                decisions.log_probability[told],
+                decisions.task[told] % size,
+                gains[told],
+            )
+        )
+    return batches, {name: float(np.mean(values)) for name, values in rates.items()}
