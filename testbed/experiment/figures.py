@@ -1,0 +1,262 @@
+"""Figures of runs. Each function draws one figure and returns it; ``report`` writes the files.
+
+Nothing here touches matplotlib's global state, so figures can be drawn from any thread and without
+a display. Colours are the Okabe-Ito set, which people with impaired colour vision can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
+
+from testbed.experiment.summary import RunSummary
+from testbed.model.task import Outcome
+from testbed.model.topology import Topology
+
+PALETTE: Final = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#000000",
+)
+OUTCOME_COLOURS: Final[Mapping[str, str]] = {
+    Outcome.SUCCEEDED.value: "#009E73",
+    Outcome.DROPPED.value: "#E69F00",
+    Outcome.TRANSMISSION_FAILED.value: "#CC79A7",
+    Outcome.EXECUTION_FAILED.value: "#D55E00",
+    Outcome.LOST.value: "#7F7F7F",
+}
+TIME_COLOURS: Final[Mapping[str, str]] = {
+    "deciding": "#009E73",
+    "transmission_waiting": "#B3CDE3",
+    "transmission": "#0072B2",
+    "execution_waiting": "#FDD9A0",
+    "execution": "#E69F00",
+}
+
+
+def colour(index: int) -> str:
+    """The colour of series number ``index``."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def new_figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
+    """An empty figure (inches) with one set of axes in the style of all figures."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    plain(axes)
+    return figure, axes
+
+
+def plain(axes: Axes) -> None:
+    """Take away what carries no information."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def success_rates(runs: Sequence[RunSummary]) -> Figure:
+    """Success rate of each run with its 95 % interval, and every episode as a dot."""
+    figure, axes = new_figure(max(4.0, 1.6 + 1.1 * len(runs)))
+    lowest = 1.0
+    for x, run in enumerate(runs):
+        rate = run.success_rate
+        values = np.array(list(run.by_episode.values()))
+        spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
+        axes.scatter(x + spread, 100 * values, s=14, color=colour(x), alpha=0.35, linewidths=0)
+        if rate.count > 1:
+            axes.errorbar(
+                x,
+                100 * rate.mean,
+                yerr=100 * (rate.high - rate.mean),
+                color=colour(x),
+                capsize=6,
+                linewidth=2,
+            )
+        axes.plot(x, 100 * rate.mean, "o", color=colour(x), markersize=8)
+        axes.annotate(
+            f"{100 * rate.mean:.1f}",
+            (x, 100 * rate.mean),
+            textcoords="offset points",
+            xytext=(26, -4),
+            fontsize=9,
+        )
+        lowest = min(lowest, float(values.min()))
+    axes.set_xticks(range(len(runs)), [run.title for run in runs])
+    axes.set_xlim(-0.5, len(runs) - 0.35)
+    axes.set_ylim(max(0.0, 100 * lowest - 8), 101)
+    axes.set_ylabel("success rate, %")
+    axes.set_title("Tasks that succeeded: mean, 95 % interval, episodes", fontsize=10, loc="left")
+    return figure
+
+
+def outcome_shares(runs: Sequence[RunSummary]) -> Figure:
+    """How the tasks of each run ended, as shares of all."""
+    figure, axes = new_figure(6.4, 1.4 + 0.5 * len(runs))
+    axes.grid(visible=False)
+    left = np.zeros(len(runs))
+    for outcome, shade in OUTCOME_COLOURS.items():
+        counts = np.array([run.outcomes[outcome] for run in runs], dtype=float)
+        if not counts.any():
+            continue
+        shares = 100 * counts / np.array([len(run.tasks) for run in runs])
+        bars = axes.barh(
+            range(len(runs)), shares, left=left, color=shade, label=outcome.replace("_", " ")
+        )
+        labels = [f"{share:.1f}" if share >= 4 else "" for share in shares]
+        axes.bar_label(bars, labels, label_type="center", fontsize=8, color="white")
+        left += shares
+    axes.set_yticks(range(len(runs)), [run.title for run in runs])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of all tasks, %")
+    figure.legend(loc="outside upper center", ncols=5, fontsize=8, frameon=False)
+    return figure
+
+
+def latency_breakdown(runs: Sequence[RunSummary]) -> Figure:
+    """Where succeeded tasks spent their time, on average; the whisker is the p95 of the total."""
+    figure, axes = new_figure(6.4, 1.6 + 0.5 * len(runs))
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    left = np.zeros(len(runs))
+    for stage, shade in TIME_COLOURS.items():
+        means = np.array([float(run.times.loc[stage, "mean_ms"]) for run in runs])  # type: ignore[arg-type]
+        axes.barh(
+            range(len(runs)),
+            means,
+            left=left,
+            color=shade,
+            label=stage.replace("_", " "),
+            height=0.6,
+        )
+        left += means
+    for y, run in enumerate(runs):
+        p95 = float(run.times.loc["total", "p95_ms"])  # type: ignore[arg-type]
+        axes.plot([left[y], p95], [y, y], color="#555555", linewidth=1)
+        axes.plot([p95], [y], "|", color="#555555", markersize=10)
+        axes.annotate(
+            f"p95 {p95:.0f}",
+            (p95, y),
+            textcoords="offset points",
+            xytext=(5, -3),
+            fontsize=8,
+            color="#555555",
+        )
+    axes.set_yticks(range(len(runs)), [run.title for run in runs])
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("time of a succeeded task, ms (mean by stage)")
+    figure.legend(loc="outside upper center", ncols=5, fontsize=8, frameon=False)
+    return figure
+
+
+def queues_over_time(runs: Sequence[tuple[RunSummary, pd.DataFrame]]) -> Figure:
+    """Execution queue length over the slots of an episode: mean over nodes, and the longest."""
+    figure, axes = new_figure(6.4, 3.6)
+    for x, (run, lengths) in enumerate(runs):
+        by_slot = lengths.groupby(["episode", "slot"])["queue_length"].agg(["mean", "max"])
+        mean = by_slot.groupby("slot").mean()
+        axes.plot(mean.index, mean["mean"], color=colour(x), linewidth=2, label=run.title)
+        axes.plot(mean.index, mean["max"], color=colour(x), linewidth=1, linestyle=":")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("slot")
+    axes.set_ylabel("tasks in the execution queue")
+    axes.set_title(
+        "Queue length: mean over nodes (solid), longest (dotted)", fontsize=10, loc="left"
+    )
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def topology(network: Topology, run: RunSummary | None = None) -> Figure:
+    """The network: nodes on a ring, area by capacity, colour by arrival probability.
+
+    With a run, arrows show the five per cent or more of a node's tasks that went to a peer.
+    """
+    size = network.size
+    figure = Figure(figsize=(9.6, 4.6), layout="constrained", dpi=120)
+    ring, rates = figure.subplots(1, 2, width_ratios=(1, 1))
+    angles = np.pi / 2 - 2 * np.pi * np.arange(size) / size
+    x, y = np.cos(angles), np.sin(angles)
+    if run is not None:
+        _draw_flows(ring, run.flows(size), x, y)
+    capacity = np.array(network.capacity_hz) / 1e9
+    points = ring.scatter(
+        x,
+        y,
+        s=60 + 500 * capacity / capacity.max(),
+        c=network.arrival_probability,
+        cmap="YlOrRd",
+        vmin=0,
+        vmax=1,
+        edgecolors="#444444",
+        zorder=3,
+    )
+    for node in range(size):
+        ring.annotate(
+            f"{node}\n{capacity[node]:.0f} GHz",
+            (1.32 * x[node], 1.28 * y[node]),
+            ha="center",
+            va="center",
+            fontsize=7,
+        )
+    ring.set_xlim(-1.5, 1.5)
+    ring.set_ylim(-1.45, 1.45)
+    ring.set_aspect("equal")
+    ring.axis("off")
+    ring.set_title(
+        "Nodes by capacity" + ("; arrows: where tasks went" if run is not None else ""),
+        fontsize=10,
+        loc="left",
+    )
+    figure.colorbar(points, ax=ring, label="arrival probability", shrink=0.7)
+    links = np.array(network.link_rate, dtype=float) / 1e6
+    np.fill_diagonal(links, np.nan)
+    image = rates.imshow(links, cmap="viridis")
+    rates.set_xlabel("to node")
+    rates.set_ylabel("from node")
+    rates.set_title("Link rates", fontsize=10, loc="left")
+    figure.colorbar(image, ax=rates, label="MB/s", shrink=0.7)
+    return figure
+
+
+def _draw_flows(
+    axes: Axes,
+    flows: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    x: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    y: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+) -> None:
+    size = len(flows)
+    shades = colormaps["Blues"]
+    for source in range(size):
+        for destination in range(size):
+            share = flows[source, destination]
+            if source == destination or share < 0.05:
+                continue
+            axes.add_patch(
+                FancyArrowPatch(
+                    (x[source], y[source]),
+                    (x[destination], y[destination]),
+                    connectionstyle="arc3,rad=0.15",
+                    arrowstyle="-|>",
+                    mutation_scale=8,
+                    shrinkA=9,
+                    shrinkB=9,
+                    linewidth=0.5 + 5 * share,
+                    color=shades(0.3 + 0.6 * min(1.0, 2 * share)),
+                    zorder=1,
+                )
+            )

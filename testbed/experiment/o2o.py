@@ -1,0 +1,338 @@
+"""What a story of offline-to-online learning says: document, learning curve, report.
+
+``trainer.o2o`` tells the story; nothing here learns.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from testbed import __version__
+from testbed.errors import PermanentError
+from testbed.experiment import figures
+from testbed.experiment.statistics import Comparison, Interval, compare, mean_interval
+from testbed.scenario.plan import Plan
+
+LEARNED: Final = ("untrained", "offline", "online-only", "o2o", "per-destination", "drl")
+"""Methods that are policies, in the order in which they are shown after the heuristics."""
+
+_INFORMATION: Final[Mapping[str, str]] = {
+    "random": "nothing",
+    "local": "nothing",
+    "ratc": "2 probes",
+    "rda": "own queue, 2 probes",
+    "ratc-masked": "overload bits, 2 probes",
+    "rda-masked": "overload bits, 2 probes",
+    "local-or-reliable": "overload bits",
+    "untrained": "overload bits",
+    "offline": "overload bits",
+    "online-only": "overload bits",
+    "o2o": "overload bits",
+    "drl": "overload bits",
+    "per-destination": "overload bits",
+    "central": "all states",
+    "oracle": "all states and fates",
+    "bound": "upper bound",
+}
+"""What a method knows of other nodes when it decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One point of a learning curve; success rates as shares, None where not measured."""
+
+    episodes: int
+    evaluation: float | None
+    standard_error: float | None
+    collected: float | None
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A finished story as the report tells it; of the simulator or of a network.
+
+    ``rates`` has the success rate of each evaluation episode by method, in the order of episodes,
+    the same episodes for all. ``reference_lines`` are mean rates in the episodes of the curve.
+    """
+
+    plan: Plan
+    driver: str
+    rates: Mapping[str, NDArray[np.float64]]
+    bound: NDArray[np.float64] | None
+    curves: Mapping[str, Sequence[CurvePoint]]
+    reference_lines: Mapping[str, float]
+    settings: Mapping[str, Any]
+    durations: Mapping[str, float]
+    policies: Mapping[str, str]
+    details: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def interval(self, method: str) -> Interval:
+        """Mean success rate of a method over episodes, with its 95 % interval."""
+        rates = self.rates[method]
+        return mean_interval(rates[np.isfinite(rates)].tolist())
+
+    def against(self, method: str, other: str) -> Comparison:
+        """Paired difference of two methods, episode by episode."""
+        first, second = (
+            {n: float(r) for n, r in enumerate(self.rates[name]) if math.isfinite(r)}
+            for name in (method, other)
+        )
+        return compare(first, second)
+
+
+def document(story: Story) -> dict[str, Any]:
+    """The story as plain values for JSON; ``success_rate`` by method is the result."""
+    plan = story.plan
+    seeds = {name: getattr(plan.seeds, name) for name in type(plan.seeds).__slots__}
+    found: dict[str, Any] = {
+        "scenario": plan.name,
+        "scenario_hash": plan.scenario_hash,
+        "nodes": plan.topology.size,
+        "slots": plan.workload.slots,
+        "seeds": seeds,
+        "driver": story.driver,
+        "success_rate": {
+            method: {**_interval(story.interval(method)), "by_episode": _listed(rates)}
+            for method, rates in story.rates.items()
+        },
+        "bound": None,
+        "differences": _differences(story),
+        "learning_curve": {
+            name: [asdict(point) for point in points] for name, points in story.curves.items()
+        },
+        "during_fine_tuning": dict(story.reference_lines),
+        **story.details,
+        "policies": dict(story.policies),
+        "settings": dict(story.settings),
+        "seconds": {**story.durations, "total": round(sum(story.durations.values()), 3)},
+        "versions": versions(),
+        "notes": list(story.notes),
+    }
+    if story.bound is not None:
+        told = story.bound[np.isfinite(story.bound)]
+        found["bound"] = _interval(mean_interval(told.tolist()))
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of this toolkit and of what decides how its learners compute."""
+    found = {"edge-testbed": __version__}
+    for name in ("numpy", "numba", "torch", "ray", "onnx", "onnxruntime"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _interval(interval: Interval) -> dict[str, Any]:
+    def known(value: float) -> float | None:
+        return round(value, 6) if math.isfinite(value) else None
+
+    return {
+        "mean": known(interval.mean),
+        "low": known(interval.low),
+        "high": known(interval.high),
+        "standard_deviation": known(interval.deviation),
+        "episodes": interval.count,
+    }
+
+
+def _listed(rates: NDArray[np.float64]) -> list[float | None]:
+    return [round(float(rate), 6) if math.isfinite(rate) else None for rate in rates]
+
+
+def _differences(story: Story) -> dict[str, Any]:
+    """Paired differences that the story is about, in shares."""
+    wanted = [
+        (method, other)
+        for method in ("offline", "o2o", "online-only", "drl", "per-destination")
+        for other in ("ratc", "rda", "ratc-masked", "rda-masked", "local-or-reliable", "offline")
+        if method != other
+    ]
+    found = {}
+    for method, other in wanted:
+        if method in story.rates and other in story.rates:
+            comparison = story.against(method, other)
+            found[f"{method} - {other}"] = {
+                **_interval(comparison.difference),
+                "p_value": comparison.p_value,
+                "verdict": comparison.verdict,
+            }
+    return found
+
+
+def learning_curve(story: Story) -> Figure:
+    """Success rate over online episodes: evaluations with their error, and what they start from."""
+    figure, axes = figures.new_figure(6.8, 4.2)
+    for index, (name, points) in enumerate(story.curves.items()):
+        told = [point for point in points if point.evaluation is not None]
+        if not told:
+            continue
+        x = np.array([point.episodes for point in told])
+        y = 100 * np.array([float(point.evaluation or 0.0) for point in told])
+        error = 100 * np.array([float(point.standard_error or 0.0) for point in told])
+        shade = figures.colour(index)
+        axes.plot(x, y, "o-", color=shade, markersize=4, linewidth=2, label=name)
+        axes.fill_between(x, y - 1.96 * error, y + 1.96 * error, color=shade, alpha=0.15)
+        back = [(p.episodes, 100 * float(p.evaluation or 0.0)) for p in told]
+        taken_back = [xy for xy, p in zip(back, told, strict=True) if p.verdict == "rolled back"]
+        if taken_back:
+            axes.plot(*zip(*taken_back, strict=True), "x", color="#D55E00", markersize=8)
+    for index, (name, rate) in enumerate(story.reference_lines.items()):
+        shade = figures.colour(len(story.curves) + index)
+        axes.axhline(100 * rate, color=shade, linestyle="--", linewidth=1.2, label=name)
+    axes.set_xlabel("online episodes learned from")
+    axes.set_ylabel("success rate, %")
+    axes.set_title("Fine-tuning: mean and 95 % interval", fontsize=10, loc="left")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
+def comparison(story: Story) -> Figure:
+    """All methods side by side, what they know of other nodes beside their names."""
+    names = sorted(story.rates, key=lambda name: float(np.nanmean(story.rates[name])))
+    figure, axes = figures.new_figure(7.2, 1.2 + 0.34 * len(names))
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    for y, name in enumerate(names):
+        rate = story.interval(name)
+        shade = figures.colour(1 if name in LEARNED else 0)
+        half = 0.0 if math.isnan(rate.high) else 100 * (rate.high - rate.mean)
+        axes.errorbar(100 * rate.mean, y, xerr=half, fmt="o", color=shade, capsize=4)
+        axes.annotate(
+            f"{100 * rate.mean:.1f}",
+            (100 * rate.mean, y),
+            textcoords="offset points",
+            xytext=(0, 6),
+            ha="center",
+            fontsize=7,
+        )
+    labels = [f"{name}  ({_INFORMATION.get(name, 'own')})" for name in names]
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
+    if story.bound is not None:
+        limit = 100 * float(np.nanmean(story.bound))
+        axes.axvline(limit, color="#555555", linestyle=":", linewidth=1.2)
+    axes.set_xlabel("success rate, %: mean, 95 % interval; dotted: the bound", fontsize=9)
+    return figure
+
+
+def table(story: Story) -> pd.DataFrame:
+    """A row per method, best last column by column: what it knows, rate, interval, vs. RATC."""
+    rows = []
+    for name in sorted(story.rates, key=lambda name: -float(np.nanmean(story.rates[name]))):
+        rate = story.interval(name)
+        row: dict[str, Any] = {
+            "method": name,
+            "knows of others": _INFORMATION.get(name, ""),
+            "success rate": rate.mean,
+            "low": rate.low,
+            "high": rate.high,
+        }
+        for other in ("ratc", "offline"):
+            if other in story.rates:
+                row[f"above {other}"] = (
+                    math.nan if name == other else story.against(name, other).difference.mean
+                )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def write_story(story: Story, folder: Path) -> Path:
+    """Write ``index.html``, figures, tables and ``o2o.json`` into ``folder``; returns the page.
+
+    Raises:
+        PermanentError: the folder cannot be written.
+    """
+    drawn = {"methods": comparison(story)}
+    if story.curves:
+        drawn["learning-curve"] = learning_curve(story)
+    rows = table(story)
+    curve = pd.DataFrame(
+        [
+            {"curve": name, **asdict(point)}
+            for name, points in story.curves.items()
+            for point in points
+        ]
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in drawn.items():
+            for suffix in ("png", "svg"):
+                figure.savefig(folder / f"{name}.{suffix}")
+        rows.to_csv(folder / "methods.csv", index=False)
+        curve.to_csv(folder / "learning-curve.csv", index=False)
+        text = json.dumps(_finite(document(story)), indent=2, default=str, allow_nan=False)
+        (folder / "o2o.json").write_text(text + "\n", encoding="utf-8")
+        page = folder / "index.html"
+        page.write_text(_page(story, drawn, rows), encoding="utf-8")
+    except OSError as error:
+        raise PermanentError(
+            f"cannot write the report to {folder}: {error.strerror or error}; choose another folder"
+        ) from error
+    return page
+
+
+def _page(story: Story, drawn: Mapping[str, Figure], rows: pd.DataFrame) -> str:
+    shown = rows.copy()
+    for column in shown.columns[2:]:
+        shown[column] = [
+            f"{100 * value:.1f}" if math.isfinite(value) else "" for value in rows[column]
+        ]
+    parts = [
+        f"<h1>Offline to online: {html.escape(story.plan.name)}</h1>",
+        f"<p>{story.plan.topology.size} nodes, topology seed {story.plan.seeds.topology}, "
+        f"{html.escape(story.driver)}. Success rates in %, 95 % intervals, paired episodes.</p>",
+        shown.to_html(index=False, border=0),
+    ]
+    for figure in drawn.values():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        parts.append(f'<p><img alt="" src="data:image/png;base64,{data}"></p>')
+    verdicts = [
+        f"<li>{html.escape(name)}: {html.escape(each['verdict'])}</li>"
+        for name, each in _differences(story).items()
+    ]
+    parts.append(f"<h2>Differences, paired</h2><ul>{''.join(verdicts)}</ul>")
+    if story.notes:
+        parts.append("<h2>Notes</h2><ul>")
+        parts += [f"<li>{html.escape(note)}</li>" for note in story.notes]
+        parts.append("</ul>")
+    settings = html.escape(json.dumps(_finite(story.settings), indent=2, default=str))
+    parts.append(f"<h2>Settings</h2><pre>{settings}</pre>")
+    style = (
+        "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        "td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}"
+        "td:first-child,th:first-child{text-align:left}img{max-width:100%}"
+    )
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Offline to online</title>'
+        f"<style>{style}</style><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value

@@ -1,0 +1,300 @@
+"""The report of one or more runs: a page to look at, figures, and tables to work on.
+
+``write_report`` leaves in its folder: ``index.html`` (one file with the figures inside),
+``figures/*.png`` and ``*.svg``, ``tables/*.csv`` and ``report.json`` with everything in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from testbed.errors import PermanentError, UsageError
+from testbed.experiment import figures
+from testbed.experiment.comparison import RunComparison, compare_summaries
+from testbed.experiment.summary import RunSummary, queue_lengths, summarise
+from testbed.storage.tasklog import TaskLog
+
+MARKER: Final = "report.json"
+"""A folder that holds this file was written by ``write_report`` and may be replaced by it."""
+
+_STYLE: Final = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; font-size: 0.9rem; margin: 0.8rem 0; }
+th, td { padding: 0.3rem 0.8rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+th { background: #f5f5f5; } img { max-width: 100%; } .note { color: #666; font-size: 0.9rem; }
+.bad { color: #b00; }
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written. ``path`` is the page; ``document`` is what ``report.json`` holds."""
+
+    path: Path
+    figures: Mapping[str, Path]
+    tables: Mapping[str, Path]
+    document: Mapping[str, Any]
+
+
+def write_report(
+    log: TaskLog,
+    run_ids: Sequence[str],
+    out: Path,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Write the report of ``run_ids`` into ``out``; an earlier report there is replaced.
+
+    The folder appears complete or not at all.
+
+    Raises: UsageError: no run, no finished task in one, or ``out`` holds something else.
+    PermanentError: the folder cannot be written.
+    """
+    if not run_ids:
+        raise UsageError("a report needs at least one run; `testbed runs list` shows them")
+    say = progress or (lambda _: None)
+    _check_replaceable(out)
+    runs = []
+    for run_id in dict.fromkeys(run_ids):
+        say(f"reading run {run_id}")
+        runs.append(summarise(log, run_id))
+    comparison = _comparison(runs)
+    say("drawing")
+    drawn = _draw(log, runs)
+    tables = _tables(runs, comparison)
+    document: dict[str, Any] = {
+        "runs": [run.document for run in runs],
+        "comparison": None if comparison is None else comparison.document,
+        "certificates": {run.run.id: run.run.certificate for run in runs},
+    }
+    say(f"writing {out}")
+    try:
+        _write(out, drawn, tables, document, _page(runs, comparison, drawn, tables))
+    except OSError as error:
+        raise PermanentError(
+            f"cannot write the report to {out}: {error.strerror or error}; choose another folder"
+        ) from error
+    return Report(
+        path=out / "index.html",
+        figures={name: out / "figures" / f"{name}.png" for name in drawn},
+        tables={name: out / "tables" / f"{name}.csv" for name in tables},
+        document=document,
+    )
+
+
+def _check_replaceable(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; a report is a folder")
+    if any(out.iterdir()) and not (out / MARKER).exists():
+        raise UsageError(
+            f"{out} holds files that are not of a report; choose an empty or new folder"
+        )
+
+
+def _comparison(runs: Sequence[RunSummary]) -> RunComparison | None:
+    """None for a single run, and for runs that met different tasks."""
+    if len(runs) < 2:
+        return None
+    try:
+        return compare_summaries(runs)
+    except UsageError:
+        return None
+
+
+def _draw(log: TaskLog, runs: Sequence[RunSummary]) -> dict[str, Figure]:
+    drawn = {
+        "success-rate": figures.success_rates(runs),
+        "outcomes": figures.outcome_shares(runs),
+        "latency": figures.latency_breakdown(runs),
+    }
+    lengths = [(run, queue_lengths(log, run.run.id)) for run in runs]
+    lengths = [(run, frame) for run, frame in lengths if not frame.empty]
+    if lengths:
+        drawn["queues"] = figures.queues_over_time(lengths)
+    for number, run in enumerate(runs):
+        name = "topology" if number == 0 else f"topology-{number + 1}"
+        drawn[name] = figures.topology(run.run.plan.topology, run)
+    return drawn
+
+
+def _tables(
+    runs: Sequence[RunSummary], comparison: RunComparison | None
+) -> dict[str, pd.DataFrame]:
+    summary = pd.DataFrame(
+        [
+            {
+                "run": run.run.id,
+                "scheduler": run.title,
+                "driver": run.run.info.driver,
+                "state": run.run.state.value,
+                "episodes": run.success_rate.count,
+                "tasks": len(run.tasks),
+                "success rate": run.success_rate.mean,
+                "low": run.success_rate.low,
+                "high": run.success_rate.high,
+                "offloaded": run.offloaded,
+                **run.outcomes,
+            }
+            for run in runs
+        ]
+    )
+    episodes = pd.DataFrame({run.run.id: run.by_episode for run in runs}).sort_index()
+    episodes.index.name = "episode"
+    times = pd.concat({run.run.id: run.times for run in runs}, names=["run", "time"])
+    tables = {
+        "summary": summary,
+        "episodes": episodes.reset_index(),
+        "times": times.reset_index(),
+    }
+    if comparison is not None:
+        tables["comparison"] = pd.DataFrame(
+            [
+                {key: value for key, value in pair.document.items() if key != "episodes"}
+                for pair in comparison.pairs
+            ]
+        )
+    return tables
+
+
+def _write(
+    out: Path,
+    drawn: Mapping[str, Figure],
+    tables: Mapping[str, pd.DataFrame],
+    document: Mapping[str, Any],
+    page: str,
+) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        building.chmod(0o755)
+        (building / "figures").mkdir()
+        (building / "tables").mkdir()
+        for name, figure in drawn.items():
+            for suffix in ("png", "svg"):
+                figure.savefig(building / "figures" / f"{name}.{suffix}")
+        for name, table in tables.items():
+            table.to_csv(building / "tables" / f"{name}.csv", index=False)
+        (building / MARKER).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        (building / "index.html").write_text(page, encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        building.rename(out)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+def _page(
+    runs: Sequence[RunSummary],
+    comparison: RunComparison | None,
+    drawn: Mapping[str, Figure],
+    tables: Mapping[str, pd.DataFrame],
+) -> str:
+    info = runs[0].run.info
+    names = sorted({run.run.info.name for run in runs})
+    parts = [
+        f"<h1>Report: {html.escape(', '.join(names))}</h1>",
+        f'<p class="note">{len(runs)} run{"s" * (len(runs) > 1)}, '
+        f"{sum(len(run.tasks) for run in runs)} tasks. Intervals are 95 % (Student's t over "
+        f"episodes). Seeds of the first run: {html.escape(str(dict(info.seeds)))}.</p>",
+    ]
+    parts += ["<h2>Success rate</h2>", _image(drawn["success-rate"]), _summary_table(runs)]
+    if comparison is not None:
+        parts.append("<ul>")
+        parts += [f"<li>{html.escape(pair.verdict)}</li>" for pair in comparison.pairs]
+        parts.append("</ul>")
+    elif len(runs) > 1:
+        parts.append(
+            '<p class="note">These runs met different tasks (other scenario, seeds or episodes), '
+            "so they are shown side by side and not compared.</p>"
+        )
+    parts += ["<h2>How tasks ended</h2>", _image(drawn["outcomes"])]
+    parts += ["<h2>Where time went</h2>", _image(drawn["latency"]), _html_table(tables["times"])]
+    if "queues" in drawn:
+        parts += ["<h2>Queues</h2>", _image(drawn["queues"])]
+    parts.append("<h2>Network</h2>")
+    for number, run in enumerate(runs):
+        name = "topology" if number == 0 else f"topology-{number + 1}"
+        parts += [f"<p>{html.escape(run.title)}</p>", _image(drawn[name])]
+    parts += ["<h2>Fidelity</h2>", *(_fidelity(run) for run in runs)]
+    title = html.escape(", ".join(names))
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _image(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<p><img alt="" src="data:image/png;base64,{data}"></p>'
+
+
+def _summary_table(runs: Sequence[RunSummary]) -> str:
+    rows = [
+        {
+            "run": run.run.id,
+            "scheduler": run.title,
+            "driver": run.run.info.driver,
+            "state": run.run.state.value,
+            "episodes": run.success_rate.count,
+            "tasks": len(run.tasks),
+            "success rate, %": f"{100 * run.success_rate.mean:.1f}",
+            "95 % interval": (
+                ""
+                if run.success_rate.count < 2
+                else f"{100 * run.success_rate.low:.1f} to {100 * run.success_rate.high:.1f}"
+            ),
+            "sent to peers, %": f"{100 * run.offloaded:.0f}",
+        }
+        for run in runs
+    ]
+    return _html_table(pd.DataFrame(rows))
+
+
+def _html_table(table: pd.DataFrame) -> str:
+    return str(table.to_html(index=False, border=0, float_format=lambda value: f"{value:.1f}"))
+
+
+def _fidelity(run: RunSummary) -> str:
+    certificate = run.run.certificate
+    name = html.escape(f"{run.title} [{run.run.id}]")
+    if certificate is None:
+        return f'<p>{name}: <span class="note">simulated, nothing to certify</span></p>'
+    if certificate.get("valid"):
+        verdict = "within its limits"
+    else:
+        reasons = html.escape("; ".join(certificate.get("reasons", ())))
+        verdict = f'<span class="bad">outside its limits: {reasons}</span>'
+    rows = []
+    for what in ("transmission", "execution"):
+        timing = certificate[what]
+        error = timing["error"]
+        rows.append(
+            {
+                "measured against configured": what,
+                "count": error["count"],
+                "p50, ms": error["p50"] / 1000,
+                "p95, ms": error["p95"] / 1000,
+                "p99, ms": error["p99"] / 1000,
+                "max, ms": error["max"] / 1000,
+            }
+        )
+    return f"<p>{name}: {verdict}</p>{_html_table(pd.DataFrame(rows))}"

@@ -1,0 +1,304 @@
+"""Writes a reproduction into a folder: per figure picture, tables and findings, and one page.
+
+``index.html`` and ``report.md`` say the same and cover every figure that the folder holds, also
+those of earlier calls. Everything is made anew from stored points; nothing here computes.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from testbed.errors import PermanentError, UsageError
+from testbed.experiment.reproduce.definitions import FIGURES, Figure
+from testbed.experiment.reproduce.drawing import draw
+from testbed.experiment.reproduce.methods import METHODS, label
+from testbed.experiment.reproduce.points import PointStore, none_or, write_text
+from testbed.experiment.reproduce.results import Results
+from testbed.experiment.reproduce.study import Study
+
+MARKER: Final = "reproduce.json"
+"""A folder that holds this file is of a reproduction."""
+RESULT: Final = "result.json"
+
+_STYLE: Final = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 66rem; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.6rem; }
+table { border-collapse: collapse; font-size: 0.88rem; margin: 0.8rem 0; }
+th, td { padding: 0.25rem 0.7rem; text-align: left; border-bottom: 1px solid #ddd;
+         vertical-align: top; }
+th { background: #f5f5f5; } img { max-width: 100%; } .note { color: #666; font-size: 0.9rem; }
+.agrees { color: #00734c; font-weight: 600; } .differs { color: #b00; font-weight: 600; }
+.undecided { color: #8a5a00; font-weight: 600; } .wide { overflow-x: auto; }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """The folder of a reproduction."""
+
+    out: Path
+
+    @property
+    def store(self) -> PointStore:
+        """Where its points are."""
+        return PointStore(self.out / "points")
+
+    def claim(self) -> None:
+        """Make the folder, or take up an earlier reproduction in it.
+
+        Raises: UsageError: it holds something else. PermanentError: it cannot be written.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"{self.out} is a file; a reproduction is a folder")
+        marker = self.out / MARKER
+        if marker.exists():
+            return
+        if self.out.exists() and any(self.out.iterdir()):
+            raise UsageError(
+                f"{self.out} holds files that are not of a reproduction; choose an empty or new "
+                "folder"
+            )
+        write_text(marker, json.dumps({"reproduction": 1}) + "\n")
+
+
+def write_figure(study: Study, figure: Figure, place: Workplace) -> dict[str, Any]:
+    """Write everything about one figure from stored points; returns its document.
+
+    A figure without any point yet writes nothing.
+
+    Raises: PermanentError: the folder cannot be written.
+    """
+    results = study.results(figure, place.store)
+    document = document_of(study, results)
+    if not results.measured:
+        return document
+    folder = place.out / figure.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        canvas = draw(results)
+        canvas.savefig(folder / "figure.png")
+        canvas.savefig(folder / "figure.svg")
+        tables = {"table": results.table(), "episodes": results.episodes()}
+        if figure.kind == "curve":
+            tables["curves"] = results.curves()
+        for name, table in tables.items():
+            table.to_csv(folder / f"{name}.csv", index=False)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise PermanentError(f"{folder} cannot be written: {reason}") from error
+    write_text(folder / RESULT, json.dumps(document, indent=1) + "\n")
+    return document
+
+
+def document_of(study: Study, results: Results) -> dict[str, Any]:
+    """Everything found about a figure as plain values for JSON."""
+    figure = results.figure
+    points = list(study.points(figure))
+    rows = results.table().to_dict("records")
+    notes = {note for each in results.measured.values() for m in each.values() for note in m.notes}
+    return {
+        "figure": figure.name,
+        "title": figure.title,
+        "section": figure.section,
+        "remark": figure.remark,
+        "x_label": figure.x_label,
+        "x": list(results.xs),
+        "settings": study.document(figure),
+        "interval_over": results.unit,
+        "points": {"stored": sum(map(len, results.measured.values())), "wanted": len(points)},
+        "rates": [{str(key): _plain(value) for key, value in row.items()} for row in rows],
+        "findings": [claim.judge(results).document for claim in figure.claims],
+        "notes": sorted(notes),
+    }
+
+
+def write_page(place: Workplace) -> Path:
+    """Write ``report.md`` and ``index.html`` about every figure in the folder; returns the latter.
+
+    Raises: PermanentError: the folder cannot be written.
+    """
+    documents = [found for name in FIGURES if (found := _stored(place.out / name)) is not None]
+    write_text(place.out / "report.md", "\n".join(_markdown(documents)) + "\n")
+    page = place.out / "index.html"
+    write_text(page, _html(documents))
+    return page
+
+
+def _stored(folder: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+# --- what both pages say -------------------------------------------------------------------------
+
+
+def settings_line(document: Mapping[str, Any]) -> str:
+    """How the figures came about, in one or two sentences."""
+    settings = document["settings"]
+    where = "simulated"
+    if settings["driver"] != "simulator":
+        where = f"run on the real network at time scale {settings['time_scale']:g}"
+    over = (
+        f"Intervals are 95 % (Student's t) over the {settings['networks']} networks."
+        if document["interval_over"] == "networks"
+        else "Intervals are 95 % over the episodes of these networks: too few networks to say "
+        "anything of others."
+    )
+    missing = document["points"]["wanted"] - document["points"]["stored"]
+    networks = f"{settings['networks']} network{'s' * (settings['networks'] > 1)}"
+    return (
+        f"Scenario {settings['scenario']}, {where}; {networks} (seeds from "
+        f"{settings['first_seed']}), {settings['episodes']} paired episodes each; recipe "
+        f"'{settings['recipe']}': {settings['log_episodes']} episodes of logs, "
+        f"{settings['offline_steps']} offline steps, {settings['online_episodes']} online "
+        f"episodes. {over}" + (f" {missing} points are missing." if missing else "")
+    )
+
+
+def rate_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The table of success rates: a row per method, a column per setting, in per cent."""
+    cells = {(row["x"], row["method"]): row for row in document["rates"]}
+    for method in METHODS:
+        if not any((x, method) in cells for x in document["x"]):
+            continue
+        row = [label(method)]
+        for x in document["x"]:
+            cell = cells.get((x, method))
+            row.append("" if cell is None else _rate(cell))
+        yield row
+
+
+def _rate(cell: Mapping[str, Any]) -> str:
+    text = f"{100 * cell['success_rate']:.1f}"
+    if cell["low"] is not None:
+        text += f" ± {50 * (cell['high'] - cell['low']):.1f}"
+    if cell["above_ratc"] is not None and cell["method"] not in {"ratc", "bound"}:
+        text += f" ({100 * cell['above_ratc']:+.1f})"
+    return text
+
+
+_RATES: Final = (
+    "Success rate in %, with the half width of its interval; in brackets the points above RATC, "
+    "paired. 'Masked' baselines, 'Untrained' and 'Local or reliable' know the same overload bits "
+    "as the learned policies; Oracle knows every task's fate."
+)
+
+
+def _summary(documents: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, int, int, str]]:
+    for document in documents:
+        verdicts = [f["verdict"] for f in document["findings"] if f["source"] == "paper"]
+        differing = [
+            f["claim"]
+            for f in document["findings"]
+            if f["source"] == "paper" and f["verdict"] == "differs"
+        ]
+        yield (
+            document["figure"],
+            verdicts.count("agrees"),
+            verdicts.count("undecided"),
+            verdicts.count("differs"),
+            " ".join(differing),
+        )
+
+
+_INTRODUCTION: Final = (
+    "What the paper says about each of its experiments, what comes out here, and whether the two "
+    "agree. A statement 'agrees' if every interval of it lies on the claimed side, 'differs' if "
+    "one lies wholly on the other, and is 'undecided' where the intervals are too wide to tell."
+)
+
+
+def _markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield from ("# The paper's experiments, reproduced", "", _INTRODUCTION, "")
+    yield from ("| figure | agrees | undecided | differs | what differs |", "|---|---|---|---|---|")
+    for name, agrees, undecided, differs, which in _summary(documents):
+        yield f"| [{name}](#{name}) | {agrees} | {undecided} | {differs} | {which} |"
+    for document in documents:
+        name = document["figure"]
+        yield from ("", f"## {name}", "", f"{document['title']} (section {document['section']}).")
+        yield from ("", settings_line(document))
+        for note in (document["remark"], *document["notes"]):
+            if note:
+                yield from ("", note)
+        yield from ("", f"![{document['title']}]({name}/figure.png)", "")
+        yield from ("| says | statement | here | comparisons |", "|---|---|---|---|")
+        for finding in document["findings"]:
+            yield (
+                f"| {finding['source']} | {finding['claim']} | **{finding['verdict']}** "
+                f"| {finding['found']} |"
+            )
+        head = [document["x_label"], *document["x"]]
+        yield from ("", _RATES, "", _row(head), _row(["---"] * len(head)))
+        for row in rate_rows(document):
+            yield _row(row)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _html(documents: Sequence[Mapping[str, Any]]) -> str:
+    parts = [
+        "<h1>The paper's experiments, reproduced</h1>",
+        f"<p>{html.escape(_INTRODUCTION)}</p>",
+        _table(
+            ["figure", "agrees", "undecided", "differs", "what differs"],
+            [
+                [f'<a href="#{name}">{name}</a>', *map(str, counts), html.escape(which)]
+                for name, *counts, which in _summary(documents)
+            ],
+        ),
+    ]
+    for document in documents:
+        name = document["figure"]
+        title = html.escape(f"{document['title']} (section {document['section']})")
+        parts.append(f'<h2 id="{name}">{name}: {title}</h2>')
+        notes = [settings_line(document), document["remark"], *document["notes"]]
+        parts += [f'<p class="note">{html.escape(note)}</p>' for note in notes if note]
+        parts.append(f'<p><img alt="{title}" src="{name}/figure.png"></p>')
+        parts.append(
+            _table(
+                ["says", "statement", "here", "comparisons"],
+                [
+                    [
+                        html.escape(f["source"]),
+                        html.escape(f["claim"]),
+                        f'<span class="{f["verdict"].split()[0]}">{f["verdict"]}</span>',
+                        html.escape(f["found"]),
+                    ]
+                    for f in document["findings"]
+                ],
+            )
+        )
+        parts.append(f'<p class="note">{html.escape(_RATES)}</p>')
+        rows = [[html.escape(cell) for cell in row] for row in rate_rows(document)]
+        parts.append(_table([html.escape(document["x_label"]), *document["x"]], rows))
+        files = [f'<a href="{name}/{each}">{each}</a>' for each in ("figure.svg", "table.csv")]
+        parts.append(f'<p class="note">{" ".join(files)}</p>')
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Reproduction</title>'
+        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table; cells are HTML already."""
+    columns = "".join(f"<th>{each}</th>" for each in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{columns}</tr>{body}</table></div>'
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return none_or(value) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,177 @@
+"""What the stored points of a figure say: means, paired differences, and their intervals.
+
+Networks differ much more from each other than methods do on one network, so differences are taken
+per network, between episodes that met the same tasks and fates, and the interval is over networks:
+it says what to expect on a network not seen yet. With fewer than ``MIN_NETWORKS`` networks it is
+over the episodes of these networks, and says nothing of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from testbed.experiment.reproduce.methods import METHODS, label
+from testbed.experiment.reproduce.points import Measured
+from testbed.experiment.statistics import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from testbed.experiment.reproduce.definitions import Figure, Setting
+
+MIN_NETWORKS: Final = 3
+REFERENCE: Final = "ratc"
+"""What the table gives differences from."""
+
+Unit: TypeAlias = Literal["networks", "episodes"]
+At: TypeAlias = tuple[str, str]
+"""A setting by its x, and a method."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything measured for a figure, by setting and method, then by the network's seed."""
+
+    figure: Figure
+    settings: tuple[Setting, ...]
+    measured: Mapping[At, Mapping[int, Measured]]
+
+    @property
+    def xs(self) -> tuple[str, ...]:
+        """The places on the x axis, from left to right."""
+        return tuple(setting.x for setting in self.settings)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The networks that have any point."""
+        return tuple(sorted({seed for each in self.measured.values() for seed in each}))
+
+    @property
+    def unit(self) -> Unit:
+        """What intervals are over."""
+        return "networks" if len(self.seeds) >= MIN_NETWORKS else "episodes"
+
+    def methods(self) -> tuple[str, ...]:
+        """The methods that have a point, in the order of tables."""
+        return tuple(name for name in METHODS if any(self.measured.get((x, name)) for x in self.xs))
+
+    def rate(self, x: str, method: str) -> Interval | None:
+        """Success rate of a method at a setting; None if there is no point of it."""
+        found = self.measured.get((x, method), {})
+        return self._interval([_rates(each) for _, each in sorted(found.items())])
+
+    def difference(self, first: At, second: At) -> Interval | None:
+        """``first`` less ``second`` on the networks that both have; None if there are none."""
+        mine, theirs = self.measured.get(first, {}), self.measured.get(second, {})
+        return self._interval(
+            [_gap(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
+        )
+
+    def double_difference(self, first: tuple[At, At], second: tuple[At, At]) -> Interval | None:
+        """How much more ``first`` is apart than ``second``, on the networks that have all four."""
+        four = [self.measured.get(at, {}) for at in (*first, *second)]
+        shared = set(four[0]).intersection(*four[1:])
+        return self._interval(
+            [
+                _gap(four[0][seed], four[1][seed]) - _gap(four[2][seed], four[3][seed])
+                for seed in sorted(shared)
+            ]
+        )
+
+    def _interval(self, by_network: Sequence[NDArray[np.float64]]) -> Interval | None:
+        told = [values[np.isfinite(values)] for values in by_network]
+        told = [values for values in told if len(values)]
+        if not told:
+            return None
+        if self.unit == "episodes":
+            return mean_interval(np.concatenate(told).tolist())
+        return mean_interval([float(values.mean()) for values in told])
+
+    def table(self) -> pd.DataFrame:
+        """A row per setting and method; rates and differences as shares, not in per cent."""
+        rows = []
+        for x in self.xs:
+            for method in self.methods():
+                rate = self.rate(x, method)
+                if rate is None:
+                    continue
+                gap = self.difference((x, method), (x, REFERENCE))
+                found = self.measured[x, method]
+                every = np.concatenate([_rates(each) for each in found.values()])
+                rows.append(
+                    {
+                        "figure": self.figure.name,
+                        "x": x,
+                        "method": method,
+                        "label": label(method),
+                        "group": METHODS[method].group,
+                        "networks": len(found),
+                        "episodes": len(every),
+                        "success_rate": rate.mean,
+                        "low": rate.low,
+                        "high": rate.high,
+                        "episode_deviation": _deviation(every),
+                        "above_ratc": None if gap is None else gap.mean,
+                        "above_ratc_low": None if gap is None else gap.low,
+                        "above_ratc_high": None if gap is None else gap.high,
+                    }
+                )
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def episodes(self) -> pd.DataFrame:
+        """A row per setting, method, network and episode: the raw figures."""
+        rows = [
+            (self.figure.name, x, method, seed, episode, rate)
+            for (x, method), found in self.measured.items()
+            for seed, each in sorted(found.items())
+            for episode, rate in enumerate(each.rates)
+        ]
+        names = ["figure", "x", "method", "seed", "episode", "success_rate"]
+        return pd.DataFrame(rows, columns=names)
+
+    def curves(self) -> pd.DataFrame:
+        """A row per setting, method, network and moment of the online phase."""
+        rows = [
+            (self.figure.name, x, method, seed, point.episodes, point.collected, point.evaluation)
+            for (x, method), found in self.measured.items()
+            for seed, each in sorted(found.items())
+            for point in each.curve
+        ]
+        names = ["figure", "x", "method", "seed", "episodes", "collected", "evaluation"]
+        return pd.DataFrame(rows, columns=names)
+
+
+COLUMNS: Final = [
+    "figure",
+    "x",
+    "method",
+    "label",
+    "group",
+    "networks",
+    "episodes",
+    "success_rate",
+    "low",
+    "high",
+    "episode_deviation",
+    "above_ratc",
+    "above_ratc_low",
+    "above_ratc_high",
+]
+
+
+def _rates(measured: Measured) -> NDArray[np.float64]:
+    return np.asarray(measured.rates, dtype=np.float64)
+
+
+def _gap(first: Measured, second: Measured) -> NDArray[np.float64]:
+    count = min(len(first.rates), len(second.rates))
+    return _rates(first)[:count] - _rates(second)[:count]
+
+
+def _deviation(rates: NDArray[np.float64]) -> float:
+    told = rates[np.isfinite(rates)]
+    return float(told.std(ddof=1)) if len(told) > 1 else float("nan")

@@ -1,0 +1,110 @@
+"""Intervals and paired comparisons of success rates.
+
+The unit of observation is the episode: tasks of one episode share queues and are not independent,
+so an interval over single tasks would be too narrow. Runs that share seeds have the same arrivals
+and fates episode by episode, so their difference is taken per episode, which removes most of the
+noise (common random numbers).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE: Final = 0.95
+MIN_PAIRS: Final = 4
+"""Fewer shared episodes than this decide nothing: no test over them can reach the confidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over episodes with its confidence interval (Student's t).
+
+    ``low`` and ``high`` are NaN with fewer than two values: one episode says nothing of the spread.
+    ``deviation`` is the standard deviation of single episodes.
+    """
+
+    count: int
+    mean: float
+    low: float
+    high: float
+    deviation: float
+
+    def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"{self.mean:.3f}"
+        return f"{self.mean:.3f} ± {(self.high - self.low) / 2:.3f}"
+
+
+def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Mean of ``values`` with its t interval, cut to nothing outside the observed support.
+
+    Raises: ValueError for no values.
+    """
+    if not len(values):
+        raise ValueError("an interval needs at least one value")
+    sample = np.asarray(values, dtype=float)
+    mean = float(sample.mean())
+    if len(sample) == 1:
+        return Interval(1, mean, math.nan, math.nan, math.nan)
+    deviation = float(sample.std(ddof=1))
+    half = (
+        float(stats.t.ppf((1 + confidence) / 2, len(sample) - 1)) * deviation / len(sample) ** 0.5
+    )
+    return Interval(len(sample), mean, mean - half, mean + half, deviation)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Episode-wise difference ``first - second`` of two runs that share seeds.
+
+    ``p_value`` is that of the paired t test (1 if all differences are 0); ``real`` is True if the
+    interval excludes 0, None if there are fewer than ``MIN_PAIRS`` shared episodes.
+    """
+
+    episodes: tuple[int, ...]
+    differences: tuple[float, ...]
+    difference: Interval
+    p_value: float
+    real: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """The result in words."""
+        points = f"{100 * abs(self.difference.mean):.1f} points"
+        if self.real is None:
+            return (
+                f"{points} apart, but {len(self.episodes)} shared episodes are too few to tell; "
+                f"run at least {MIN_PAIRS}"
+            )
+        if not self.real:
+            return f"no real difference ({points} apart, p = {self.p_value:.2g})"
+        better = "better" if self.difference.mean > 0 else "worse"
+        return f"{better} by {points} (p = {self.p_value:.2g})"
+
+
+def compare(
+    first: Mapping[int, float], second: Mapping[int, float], confidence: float = CONFIDENCE
+) -> Comparison:
+    """Compare success rates by episode over the episodes that both have.
+
+    Raises: ValueError if they share none.
+    """
+    shared = tuple(sorted(first.keys() & second.keys()))
+    if not shared:
+        raise ValueError("the runs share no episode")
+    differences = tuple(first[episode] - second[episode] for episode in shared)
+    interval = mean_interval(differences, confidence)
+    if len(shared) < MIN_PAIRS:
+        return Comparison(shared, differences, interval, math.nan, None)
+    if interval.deviation == 0.0:
+        # Identical differences: the t statistic is 0/0 or infinite.
+        p_value = 1.0 if interval.mean == 0.0 else 0.0
+    else:
+        p_value = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    return Comparison(shared, differences, interval, p_value, p_value < 1 - confidence)
