@@ -1,0 +1,179 @@
+"""What a command says and where: results to stdout, everything else to stderr.
+
+Colours and live displays are for terminals only and respect ``NO_COLOR``; elsewhere the same facts
+come as plain lines that need no terminal to be read, and tables that are never cut to a width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+_WIDE: Final = 10_000
+"""Width of what is no terminal: a table in a file or a pipe is not cut."""
+
+
+@dataclass(slots=True)
+class Voice:
+    """How the running command talks; the root of the application sets it before each command."""
+
+    quiet: bool = False
+    debug: bool = False
+
+
+voice: Final = Voice()
+
+
+def out(text: str) -> None:
+    """One line (or several) of the result."""
+    sys.stdout.write(f"{text}\n")
+
+
+def note(text: str) -> None:
+    """One line of progress; not with ``--quiet``."""
+    if not voice.quiet:
+        _err(text)
+
+
+def warn(text: str) -> None:
+    """One line the user must see, with ``--quiet`` too."""
+    terminal(sys.stderr).print(f"[yellow]warning:[/] {plain(text)}")
+
+
+def error(text: str) -> None:
+    """The message of an error, on stderr."""
+    first, _, rest = text.partition("\n")
+    console = terminal(sys.stderr)
+    console.print(f"[bold red]error:[/] {plain(first)}")
+    if rest:
+        console.print(plain(rest))
+
+
+def next_command(*commands: str) -> None:
+    """Say which command is useful now; not with ``--quiet``."""
+    if voice.quiet or not commands:
+        return
+    console = terminal(sys.stderr)
+    for index, command in enumerate(commands):
+        lead = "next: " if index == 0 else "      "
+        console.print(f"[dim]{lead}[/][cyan]{plain(command)}[/]", soft_wrap=True)
+
+
+def emit(document: object) -> None:
+    """The result as JSON: one document, indented; what is not a number becomes null."""
+    out(json.dumps(_finite(document), indent=2, default=str))
+
+
+@dataclass(slots=True)
+class Rows:
+    """A table to be printed.
+
+    A column is its name: with ``>`` before it, aligned right; with ``~``, text that may be wrapped
+    where the terminal is narrow. All others are never cut, so that what they hold can be copied.
+    """
+
+    columns: Sequence[str]
+    rows: list[Sequence[str | Text]] = field(default_factory=list)
+
+    def add(self, *cells: object) -> None:
+        """One row; None shows as a dash. Text of others goes through ``plain`` or ``mark``."""
+        self.rows.append([_cell(each) for each in cells])
+
+    def rendered(self) -> Table:
+        """The table for a rich console."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for index, name in enumerate(self.columns):
+            cells = [name.lstrip(">~"), *(row[index] for row in self.rows)]
+            longest = max(_text(cell).cell_len for cell in cells)
+            table.add_column(
+                cells[0],
+                justify="right" if name.startswith(">") else "left",
+                overflow="fold",
+                min_width=None if name.startswith("~") else longest,
+            )
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def show(what: Rows | str, *, stream: TextIO | None = None) -> None:
+    """Print a table or a line with markup, as part of the result unless ``stream`` says so."""
+    console = terminal(stream or sys.stdout)
+    if isinstance(what, str):
+        console.print(what)
+        return
+    table = what.rendered()
+    needed = console.measure(table, options=console.options.update(width=_WIDE)).minimum
+    console.width = max(console.width, needed)
+    if console.is_terminal:
+        console.print(table)
+        return
+    # Without the blanks that fill the last column.
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        console.file.write(f"{line.rstrip()}\n")
+
+
+def flush() -> None:
+    """Give what was printed so far to the reader now, through a pipe too."""
+    sys.stdout.flush()
+
+
+def terminal(stream: TextIO) -> Console:
+    """A rich console on ``stream``, made anew because tests and pipes replace the streams."""
+    from rich.console import Console
+
+    width = None if stream.isatty() else _WIDE
+    return Console(file=stream, width=width, highlight=False, emoji=False)
+
+
+def mark(text: object, style: str) -> str:
+    """``text`` in a style of rich (``red``, ``bold``), itself printed as it is."""
+    return f"[{style}]{plain(str(text))}[/]"
+
+
+def plain(text: str) -> str:
+    """``text`` so that nothing in it is taken for markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _cell(value: object) -> str | Text:
+    from rich.text import Text
+
+    return "-" if value is None else value if isinstance(value, Text) else str(value)
+
+
+def _text(cell: str | Text) -> Text:
+    from rich.text import Text
+
+    return cell if isinstance(cell, Text) else Text.from_markup(cell)
+
+
+def _err(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _finite(value: Any) -> Any:
+    """``value`` without NaN and infinities, which JSON does not know."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value

@@ -1,0 +1,286 @@
+"""``dataset``: logged decisions and outcomes as transitions that learners eat."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+import typer
+
+from testbed.cli import console, home
+from testbed.cli.options import Json, Name, RunIds, Storage
+from testbed.errors import PrerequisiteMissing, Problem, TestbedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+group = typer.Typer(no_args_is_help=True, help="Make data sets of logged runs, and export them.")
+
+DataSetName: TypeAlias = Annotated[
+    str,
+    typer.Argument(metavar="DATASET", help="Name of a data set of this home, or its folder."),
+]
+
+_LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "minari": ("minari", "gymnasium"),
+    "rllib": ("ray", "gymnasium", "msgpack_numpy"),
+}
+"""Formats that need a library to be written, and which."""
+
+
+@group.command()
+def build(
+    runs: RunIds = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="NAME|DIR",
+            help="Name in this home, or a folder (with a slash). Default: after the first run.",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option("--encoder", metavar="NAME", help="Encoder of the observations.")
+    ] = "paper-v1",
+    include_invalid: Annotated[
+        bool,
+        typer.Option(
+            "--include-invalid",
+            help="Also take runs that are not faithful, in which nodes died, or that did not end.",
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a data set of that name.")
+    ] = False,
+    name: Name = "default",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Make a data set of runs (the latest, if none is named): one sequence per episode and node."""
+    from testbed.cli.selection import open_log
+    from testbed.storage.dataset import build as build_data_set
+
+    with open_log(storage, name) as log:
+        ids = list(dict.fromkeys(log.run(each).id for each in runs or ["latest"]))
+        folder = _new_folder(out or f"{ids[0]}-{encoder}")
+        metadata = build_data_set(
+            log,
+            ids,
+            encoder,
+            folder,
+            include_untrustworthy=include_invalid,
+            overwrite=force,
+            progress=_progress,
+        )
+    for left in metadata["left_out"]:
+        console.warn(f"run {left['id']} was left out: {left['reason']}")
+    if as_json:
+        console.emit({**metadata, "folder": str(folder)})
+        return
+    counts = metadata["counts"]
+    console.note(
+        f"{counts['rows']} transitions of {counts['episodes']} episodes, "
+        f"{counts['tasks']} with a task"
+    )
+    console.out(str(folder))
+    console.next_command(
+        f"testbed dataset show {_shown(folder)}",
+        f"testbed dataset export {_shown(folder)} --format minari",
+    )
+
+
+@group.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the data sets of this home, oldest first."""
+    from testbed.storage.dataset import list_data_sets
+
+    found = list_data_sets(_root())
+    if as_json:
+        console.emit([{**_brief(metadata), "folder": str(path)} for path, metadata in found])
+        return
+    if not found:
+        console.note(f"no data set is in {_root()}")
+        console.next_command("testbed dataset build")
+        return
+    table = console.Rows(["DATASET", "SCENARIO", "ENCODER", ">NODES", ">EPISODES", ">ROWS", "MADE"])
+    for path, metadata in found:
+        brief = _brief(metadata)
+        table.add(
+            console.mark(path.name, "cyan"),
+            console.plain(str(brief["scenario"])),
+            brief["encoder"],
+            brief["nodes"],
+            brief["episodes"],
+            brief["rows"],
+            str(brief["created"])[:19].replace("T", " "),
+        )
+    console.show(table)
+    console.next_command(f"testbed dataset show {found[-1][0].name}")
+
+
+@group.command()
+def show(data_set: DataSetName, as_json: Json = False) -> None:
+    """Show what a data set is of: runs, behaviour policies, counts, fidelity."""
+    from testbed.storage.dataset import show as show_data_set
+
+    folder = _folder(data_set)
+    metadata = show_data_set(folder)
+    if as_json:
+        console.emit({**metadata, "folder": str(folder)})
+        return
+    facts = console.Rows(["DATASET", console.mark(folder.name, "cyan")])
+    for label, value in _brief(metadata).items():
+        facts.add(label, None if value is None else console.plain(str(value)))
+    for label, value in metadata["counts"].items():
+        if label not in {"rows", "episodes"}:
+            facts.add(label.replace("_", " "), str(value))
+    for run in metadata["runs"]:
+        facts.add(f"run {run['id']}", console.plain(f"{run.get('scheduler')} {run.get('state')}"))
+    for left in metadata["left_out"]:
+        facts.add(f"left out {left['id']}", console.plain(str(left["reason"])))
+    console.show(facts)
+    console.next_command(f"testbed dataset validate {data_set}")
+
+
+@group.command()
+def validate(data_set: DataSetName, as_json: Json = False) -> None:
+    """Check that a data set is unaltered and can be learned from; exit code 1 if it is not."""
+    from testbed.storage.dataset import validate as validate_data_set
+
+    folder = _folder(data_set)
+    problems = validate_data_set(folder)
+    if as_json:
+        listed = [{"path": p.path, "seen": p.seen, "allowed": p.allowed} for p in problems]
+        console.emit({"folder": str(folder), "valid": not problems, "problems": listed})
+    elif problems:
+        for problem in problems:
+            console.out(str(problem))
+    else:
+        console.out("valid")
+    if problems:
+        raise typer.Exit(TestbedError.exit_code)
+
+
+@group.command()
+def export(
+    data_set: DataSetName,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder to write. Default: DATASET-FORMAT."),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", metavar="csv|jsonl|parquet|minari|rllib", help="Repeatable. Default: csv."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a data set for other tools: CSV, JSON Lines, Parquet, Minari, RLlib's offline format.
+
+    Each library's format gets a folder of its own; the plain files share one.
+    """
+    from testbed.storage.dataset.exports import FORMATS
+
+    folder = _folder(data_set)
+    chosen = list(dict.fromkeys(formats or ["csv"]))
+    known = (*FORMATS, *_LIBRARIES)
+    if unknown := [each for each in chosen if each not in known]:
+        raise UsageError(
+            "the export cannot be written",
+            [Problem("--format", repr(each), f"one of {', '.join(known)}") for each in unknown],
+        )
+    _check_libraries(chosen)
+    plain = tuple(each for each in chosen if each in FORMATS)
+    targets = [("-".join(plain), plain)] if plain else []
+    targets += [(each, (each,)) for each in chosen if each in _LIBRARIES]
+    written: dict[str, str] = {}
+    for label, names in targets:
+        target = out or Path(f"{folder.name}-{label}")
+        if out is not None and len(targets) > 1:
+            target = out / label
+        _write(folder, target, names, force)
+        written.update(dict.fromkeys(names, str(target)))
+    if as_json:
+        console.emit({"folder": str(folder), "written": written})
+        return
+    for target_name in dict.fromkeys(written.values()):
+        console.out(target_name)
+
+
+def _write(folder: Path, target: Path, names: tuple[str, ...], force: bool) -> None:
+    if names[0] in _LIBRARIES:
+        from trainer.data import export_minari, export_rllib
+
+        write = export_minari if names[0] == "minari" else export_rllib
+        write(folder, target, overwrite=force)
+        return
+    from testbed.storage.dataset import export_data_set
+
+    export_data_set(folder, target, formats=names, overwrite=force, progress=_progress)
+
+
+def _check_libraries(chosen: list[str]) -> None:
+    for name in chosen:
+        lacking = [
+            each for each in _LIBRARIES.get(name, ()) if importlib.util.find_spec(each) is None
+        ]
+        if lacking:
+            raise PrerequisiteMissing(
+                f"the format {name} needs {', '.join(lacking)}",
+                "pip install 'edge-testbed[train]'",
+            )
+
+
+def _root() -> Path:
+    return home.home() / home.DATA_SETS
+
+
+def _new_folder(name: str) -> Path:
+    """Where a new data set goes: names to the home, paths where they say."""
+    return Path(name).expanduser() if "/" in name else _root() / name
+
+
+def _folder(name: str) -> Path:
+    """The folder of a data set that a user means.
+
+    Raises: UsageError: there is none; says which there are.
+    """
+    from testbed.storage.dataset import list_data_sets
+
+    given = Path(name).expanduser()
+    for candidate in (_root() / name, given):
+        if candidate.is_dir():
+            return candidate
+    known = ", ".join(path.name for path, _ in list_data_sets(_root())) or "none yet"
+    raise UsageError(
+        "there is no such data set",
+        [Problem("dataset", repr(name), f"a folder, or of this home: {known}")],
+    )
+
+
+def _shown(folder: Path) -> str:
+    return folder.name if folder.parent == _root() else str(folder)
+
+
+def _brief(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    counts = metadata.get("counts", {})
+    return {
+        "scenario": metadata.get("scenario"),
+        "encoder": metadata.get("encoder"),
+        "nodes": metadata.get("nodes"),
+        "episodes": counts.get("episodes"),
+        "rows": counts.get("rows"),
+        "behaviour": ", ".join(
+            f"{name} ({rows} rows)" for name, rows in metadata["behaviour_policies"].items()
+        ),
+        "created": metadata.get("created"),
+    }
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if total and done >= total:
+        console.note(f"{what}: {done}")

@@ -1,0 +1,57 @@
+"""Writing a user's file completely or not at all, with a message that says what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from testbed.errors import PermanentError, Problem, UsageError
+
+
+def write_text(path: Path, text: str, *, overwrite: bool) -> None:
+    """Write ``text`` to ``path``, making folders above it; a reader never sees half of it.
+
+    Raises: UsageError: it exists and may not be overwritten. PermanentError: it cannot be written.
+    """
+    if path.exists() and not overwrite:
+        raise UsageError(
+            "nothing was written",
+            [Problem(str(path), "exists already", "choose another path, or overwrite: --force")],
+        )
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> PermanentError:
+    """What to tell the user when writing at ``path`` fails."""
+    advice = {
+        errno.ENOSPC: "free some space there and repeat the command",
+        errno.EDQUOT: "free some space there and repeat the command",
+        errno.EROFS: "choose a folder that can be written",
+        errno.EACCES: "choose a folder that you may write, or change its rights",
+        errno.EPERM: "choose a folder that you may write, or change its rights",
+        errno.ENOTDIR: "a part of this path is a file; choose another path",
+        errno.EEXIST: "a part of this path is a file; choose another path",
+        errno.EISDIR: "this is a folder; name a file in it",
+    }.get(error.errno or 0, "choose another path")
+    reason = (error.strerror or str(error)).lower()
+    return PermanentError(f"{path} cannot be written: {reason}; {advice}")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

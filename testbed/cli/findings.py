@@ -1,0 +1,45 @@
+"""What a check of ``doctor`` is given and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+Status: TypeAlias = Literal["ok", "note", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the checks are about: where things are kept, and how large the network will be."""
+
+    home: Path
+    storage: str
+    artifacts: str
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check saw.
+
+    ``note`` is for things that are optional and absent, ``warning`` for what works worse than it
+    could, ``problem`` for what stops commands. ``fix`` says what to do; empty if nothing.
+    """
+
+    check: str
+    status: Status
+    seen: str
+    fix: str = ""
+
+
+def existing(path: Path) -> Path:
+    """``path`` or the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def size(count: int) -> str:
+    """``count`` bytes, to be read by people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

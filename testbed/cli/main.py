@@ -1,0 +1,205 @@
+"""The ``testbed`` command: puts the commands together, and turns errors into exit codes.
+
+The only place where everything may be imported; what a command needs is imported inside it, so
+that ``testbed --help`` starts at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final
+
+import typer
+
+from testbed import __version__
+from testbed.cli import (
+    console,
+    dataset,
+    db,
+    doctor,
+    home,
+    network,
+    o2o,
+    policy,
+    reproduce,
+    results,
+    scenario,
+    scheduler,
+    sim,
+)
+from testbed.cli import run as running
+from testbed.cli.exit_codes import INTERRUPTED, TERMINATED, UNEXPECTED
+from testbed.errors import PermanentError, TestbedError
+
+_SET_UP: Final = "Set up"
+_NETWORK: Final = "Network"
+_EXPERIMENTS: Final = "Experiments"
+_RESULTS: Final = "Results"
+
+app = typer.Typer(
+    name="testbed",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog="Start with: testbed up quickstart",
+)
+
+
+@app.callback()
+def root(
+    home_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--home",
+            metavar="DIR",
+            envvar="TESTBED_HOME",
+            help="Folder for testbeds and their task log.",
+        ),
+    ] = None,
+    controller: Annotated[
+        str | None,
+        typer.Option(
+            "--controller",
+            metavar="HOST:PORT",
+            envvar="TESTBED_CONTROLLER",
+            help="Talk to this controller, started by other means; its token is in TESTBED_TOKEN.",
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Results, warnings and errors only.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Bring an edge network up on this machine, run schedulers on it, see what happened.
+
+    The options below may stand before or after the command.
+    """
+    home.choose(home_folder)
+    home.choose_controller(controller)
+    console.voice.quiet = quiet
+    console.voice.debug = debug
+
+
+app.command(rich_help_panel=_SET_UP)(scenario.init)
+app.command(rich_help_panel=_SET_UP)(doctor.doctor)
+app.add_typer(scenario.group, name="scenario", rich_help_panel=_SET_UP)
+app.add_typer(db.group, name="db", rich_help_panel=_SET_UP)
+app.command(rich_help_panel=_NETWORK)(network.up)
+app.command(rich_help_panel=_NETWORK)(network.ps)
+app.command("list", hidden=True)(network.ps)
+app.command(rich_help_panel=_NETWORK)(network.status)
+app.command(rich_help_panel=_NETWORK)(network.nodes)
+app.command(rich_help_panel=_NETWORK)(network.logs)
+app.command(rich_help_panel=_NETWORK)(network.kill)
+app.command(rich_help_panel=_NETWORK)(network.teardown)
+app.command(rich_help_panel=_EXPERIMENTS)(running.run)
+app.command(rich_help_panel=_EXPERIMENTS)(sim.sim)
+app.add_typer(scheduler.group, name="scheduler", rich_help_panel=_EXPERIMENTS)
+app.add_typer(policy.group, name="policy", rich_help_panel=_EXPERIMENTS)
+app.command(rich_help_panel=_EXPERIMENTS)(o2o.o2o)
+app.command(rich_help_panel=_EXPERIMENTS)(reproduce.reproduce)
+app.add_typer(results.group, name="runs", rich_help_panel=_RESULTS)
+app.command(rich_help_panel=_RESULTS)(results.compare)
+app.command(rich_help_panel=_RESULTS)(results.report)
+app.command(rich_help_panel=_RESULTS)(results.export)
+app.add_typer(dataset.group, name="dataset", rich_help_panel=_RESULTS)
+
+
+@app.command(rich_help_panel=_SET_UP)
+def version() -> None:
+    """Print the version."""
+    console.out(__version__)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; never raises."""
+    try:
+        try:
+            # Typer ends every way of its own (help, wrong usage, Ctrl-C) with SystemExit.
+            app(_hoisted(arguments), prog_name="testbed")
+        finally:
+            sys.stdout.flush()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except TestbedError as error:
+        _traceback_if_wanted()
+        console.error(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        _drop_output()
+        return TestbedError.exit_code
+    except OSError as error:
+        # Commands say more where they expect it; what is left is output to a full disk and alike.
+        _traceback_if_wanted()
+        _drop_output()
+        console.error(f"{error.filename or 'output'}: {(error.strerror or str(error)).lower()}")
+        return PermanentError.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort, which says how to see more
+        _traceback_if_wanted()
+        console.error(f"unexpected {type(error).__name__}: {error}")
+        if not console.voice.debug:
+            sys.stderr.write("This is a defect. Repeat the command with --debug to see where.\n")
+        return UNEXPECTED
+    return 0
+
+
+def main() -> None:
+    """The console script."""
+    terminated: list[int] = []
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        # A second one must not break into the cleaning up, which is the same as after Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
+    # Code of the user's own is found in the folder one is in, as on the nodes; last, so that a
+    # file there hides nothing.
+    sys.path.append("")
+    code = run(sys.argv[1:])
+    sys.exit(TERMINATED if terminated and code == INTERRUPTED else code)
+
+
+def _drop_output() -> None:
+    """Let nothing be written to stdout any more; the end of the process would try again."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+_JOINED: Final = ("--home=", "--controller=")
+
+
+def _hoisted(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with the options of the root before the command, wherever they stood."""
+    first: list[str] = []
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            rest += [argument, *waiting]
+        elif argument in {"--quiet", "-q", "--debug"} or argument.startswith(_JOINED):
+            first.append(argument)
+        elif argument in {"--home", "--controller"}:
+            first += [argument, *([value] if (value := next(waiting, None)) is not None else [])]
+        else:
+            rest.append(argument)
+    return first + rest
+
+
+def _traceback_if_wanted() -> None:
+    if console.voice.debug:
+        import traceback
+
+        traceback.print_exc()

@@ -1,0 +1,415 @@
+"""``o2o``: heuristic logs, offline training, online fine-tuning and a fair comparison."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from testbed.cli import console, home
+from testbed.cli.network import client_of, runtime
+from testbed.cli.options import Json, Name, Settings, Storage
+from testbed.errors import PrerequisiteMissing, Problem, UsageError
+
+if TYPE_CHECKING:
+    from testbed.experiment.o2o import Story
+    from testbed.experiment.o2o_network import NetworkConfig
+    from testbed.scenario.plan import Plan
+    from testbed.scenario.schema import Scenario
+    from trainer.o2o.pipeline import Progress
+
+_DEFAULT_SCENARIO: Final = "quickstart"
+
+
+def o2o(
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SCENARIO]",
+            help=f"Shipped scenario or scenario file. Default: {_DEFAULT_SCENARIO}.",
+        ),
+    ] = None,
+    scenario_option: Annotated[
+        str | None, typer.Option("--scenario", metavar="SCENARIO", help="The same as an option.")
+    ] = None,
+    simulate: Annotated[
+        bool,
+        typer.Option("--simulate", help="In the simulator: minutes, no processes, no network."),
+    ] = False,
+    topology_seed: Annotated[
+        int | None,
+        typer.Option("--topology-seed", metavar="N", min=0, help="Which network is drawn."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Of the learners and their episodes.")
+    ] = 0,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe", metavar="NAME", help="How is learned: default, or paper to the letter."
+        ),
+    ] = "default",
+    source: Annotated[
+        str, typer.Option("--source", metavar="SCHEDULER", help="Whose logs are learned from.")
+    ] = "ratc",
+    log_episodes: Annotated[
+        int | None, typer.Option("--log-episodes", metavar="N", min=1, help="Episodes of logs.")
+    ] = None,
+    offline_steps: Annotated[
+        int | None,
+        typer.Option("--offline-steps", metavar="N", min=1, help="Gradient steps on the logs."),
+    ] = None,
+    online_episodes: Annotated[
+        int | None,
+        typer.Option("--online-episodes", metavar="N", min=10, help="Episodes of fine-tuning."),
+    ] = None,
+    evaluation_episodes: Annotated[
+        int | None,
+        typer.Option(
+            "--evaluation-episodes", metavar="N", min=2, help="Paired episodes per method."
+        ),
+    ] = None,
+    online_only: Annotated[
+        bool, typer.Option("--online-only", help="Also learn online from nothing, to compare.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for checkpoints, policies and report; one that was left is continued. "
+            "Default: a new one in the home.",
+        ),
+    ] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Begin anew in a folder that holds a story.")
+    ] = False,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            "--artifacts",
+            envvar="TESTBED_ARTIFACTS",
+            metavar="URL",
+            help="Artifact store for the policies. Default: the scenario's, else the home's.",
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Learn and simulate on this Ray cluster. Without it no Ray is started.",
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int, typer.Option("--ray-workers", metavar="N", min=1, help="Learners on that cluster.")
+    ] = 1,
+    include_invalid: Annotated[
+        bool,
+        typer.Option(
+            "--include-invalid",
+            help="Take runs of the network that are outside their limits of fidelity, too.",
+        ),
+    ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, help="Threads for episodes. Default: CPUs."),
+    ] = None,
+    settings: Settings = None,
+    name: Name = "default",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Learn a policy from heuristic logs, fine-tune it, and compare it with all baselines."""
+    check_learning_is_possible()
+    from testbed.scenario.load import load
+
+    chosen = _scenario_of(scenario, scenario_option)
+    overrides = list(settings or ())
+    if topology_seed is not None:
+        overrides.append(f"seeds.topology={topology_seed}")
+    loaded = load(chosen, overrides)
+    where = out or _new_folder(loaded)
+    store = home.artifacts_url(artifacts, loaded.artifacts)
+    sizes = {
+        "log_episodes": log_episodes,
+        "offline_steps": offline_steps,
+        "online_episodes": online_episodes,
+        "evaluation_episodes": evaluation_episodes,
+    }
+    try:
+        if simulate:
+            story = _simulated(
+                loaded,
+                where,
+                recipe=recipe,
+                source=source,
+                seed=seed,
+                sizes=sizes,
+                online_only=online_only,
+                anew=anew,
+                store=store,
+                ray_address=ray_address,
+                ray_workers=ray_workers,
+                threads=threads,
+            )
+        else:
+            story = _on_network(
+                loaded,
+                where,
+                name=name,
+                storage=storage,
+                recipe=recipe,
+                source=source,
+                seed=seed,
+                sizes=sizes,
+                include_invalid=include_invalid,
+                anew=anew,
+                store=store,
+                ray_address=ray_address,
+                ray_workers=ray_workers,
+            )
+    except KeyboardInterrupt:
+        console.next_command(f"testbed o2o ... --out {where}")
+        raise
+    _tell(story, where, as_json)
+
+
+def _simulated(
+    loaded: Scenario,
+    out: Path,
+    *,
+    recipe: str,
+    source: str,
+    seed: int,
+    sizes: dict[str, int | None],
+    online_only: bool,
+    anew: bool,
+    store: str,
+    ray_address: str | None,
+    ray_workers: int,
+    threads: int | None,
+) -> Story:
+    from testbed.experiment.o2o_simulated import story_of
+    from testbed.scenario.resolve import plan as plan_of
+    from trainer.o2o.cluster import connected, rollout_on
+    from trainer.o2o.pipeline import O2OConfig, run_simulated
+    from trainer.o2o.recipe import recipe as recipe_of
+    from trainer.o2o.recipe import sized
+    from trainer.o2o.sizes import of_simulation
+
+    plan = plan_of(loaded)
+    usual = of_simulation(plan)
+    given = {key: value for key, value in sizes.items() if value is not None}
+    chosen = replace(usual, **given)
+    base = sized(
+        recipe_of(recipe),
+        seed=seed,
+        offline_steps=chosen.offline_steps,
+        online_episodes=chosen.online_episodes,
+        num_learners=ray_workers if ray_address else 0,
+    )
+    config = O2OConfig(
+        recipe=base,
+        source=source,
+        log_episodes=chosen.log_episodes,
+        evaluation_episodes=chosen.evaluation_episodes,
+        online_only=online_only,
+        seed=seed,
+    )
+    console.note(
+        f"{plan.name}, {plan.topology.size} nodes, topology seed {plan.seeds.topology}: "
+        f"{config.log_episodes} episodes of {source}, {base.offline.steps} offline steps, "
+        f"{base.online.episodes} online episodes, recipe {recipe}; in {out}"
+    )
+    with connected(ray_address):
+        result = run_simulated(
+            plan,
+            config,
+            out,
+            progress=_Teller(),
+            resume=not anew,
+            threads=threads,
+            rollout=rollout_on(plan, base) if ray_address else None,
+        )
+    return story_of(result, out, store)
+
+
+def _on_network(
+    loaded: Scenario,
+    out: Path,
+    *,
+    name: str,
+    storage: str | None,
+    recipe: str,
+    source: str,
+    seed: int,
+    sizes: dict[str, int | None],
+    include_invalid: bool,
+    anew: bool,
+    store: str,
+    ray_address: str | None,
+    ray_workers: int,
+) -> Story:
+    from testbed.experiment.o2o_network import NetworkConfig, run_on_network
+    from testbed.scenario.load import dumps
+    from testbed.scenario.resolve import plan as plan_of
+    from testbed.storage.tasklog import open_task_log
+    from trainer.o2o.cluster import connected
+    from trainer.o2o.recipe import recipe as recipe_of
+    from trainer.o2o.recipe import sized
+    from trainer.o2o.sizes import of_network
+
+    plan = plan_of(
+        loaded, storage_url=home.task_log_url(storage, loaded.storage), artifacts_url=store
+    )
+    given = {key: value for key, value in sizes.items() if value is not None}
+    chosen = replace(of_network(plan), **given)
+    base = sized(
+        recipe_of(recipe),
+        seed=seed,
+        offline_steps=chosen.offline_steps,
+        online_episodes=chosen.online_episodes,
+        episodes_per_update=10,
+        evaluation_episodes=chosen.evaluation_episodes,
+        evaluate_every=1,
+        num_learners=ray_workers if ray_address else 0,
+    )
+    config = NetworkConfig(
+        recipe=base,
+        source=source,
+        log_episodes=chosen.log_episodes,
+        evaluation_episodes=chosen.evaluation_episodes,
+        include_invalid=include_invalid,
+        seed=seed,
+    )
+    minutes = _minutes(plan, config)
+    console.note(
+        f"{plan.name} on the network '{name}': {config.log_episodes} episodes of {source}, "
+        f"{base.offline.steps} offline steps, {base.online.episodes} online episodes, recipe "
+        f"{recipe}; about {minutes:.0f} minutes; in {out}"
+    )
+    place = runtime()
+    own = name not in place.names()
+    try:
+        if own:
+            console.note(f"bringing up {plan.name} as '{name}'")
+            testbed = place.up(plan, name, scenario=dumps(loaded), report=console.note)
+        else:
+            testbed = place.find(name)
+        with client_of(testbed, timeout=30.0) as client, connected(ray_address):
+            status = client.status()
+            if status.scenario_hash != plan.scenario_hash:
+                raise UsageError(
+                    f"the testbed '{name}' is of another network",
+                    [
+                        Problem(
+                            "--name",
+                            f"{status.scenario} [{status.scenario_hash[:8]}] is up",
+                            f"{plan.name} [{plan.scenario_hash[:8]}], or another name",
+                        )
+                    ],
+                )
+            with open_task_log(testbed.store, create=False) as log:
+                return run_on_network(
+                    client,
+                    log,
+                    status.artifacts,
+                    plan,
+                    config,
+                    out,
+                    progress=_Teller(),
+                    resume=not anew,
+                )
+    finally:
+        if own:
+            place.down(name)
+
+
+def _minutes(plan: Plan, config: NetworkConfig) -> float:
+    """How long all runs will take at least: episodes, and the deadline of their last tasks."""
+    online, methods = config.recipe.online, len(config.methods) + 2
+    updates = online.episodes // online.episodes_per_update
+    episodes = (
+        config.log_episodes
+        + online.episodes
+        + (updates + 2) * online.evaluation_episodes
+        + methods * config.evaluation_episodes
+    )
+    return episodes * plan.episode_seconds / 60
+
+
+class _Teller:
+    """Tells progress on stderr: each stage when it begins, and not more often than now and then."""
+
+    def __init__(self, every: float = 5.0) -> None:
+        self._every, self._last, self._stage = every, 0.0, ""
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        over = progress.done >= progress.total
+        if progress.stage == self._stage and not over and now - self._last < self._every:
+            return
+        self._stage, self._last = progress.stage, now
+        console.note(f"{progress.stage} {progress.done}/{progress.total}: {progress.message}")
+
+
+def _tell(story: Story, out: Path, as_json: bool) -> None:
+    from testbed.experiment.o2o import document, table, write_story
+
+    page = write_story(story, out / "report")
+    if as_json:
+        console.emit({**document(story), "out": str(out)})
+    else:
+        rows = console.Rows(["METHOD", "KNOWS OF OTHERS", ">SUCCESS", "INTERVAL", ">ABOVE RATC"])
+        for row in table(story).to_dict("records"):
+            rows.add(
+                console.mark(row["method"], "cyan"),
+                row["knows of others"],
+                f"{100 * row['success rate']:.1f} %",
+                f"{100 * row['low']:.1f} .. {100 * row['high']:.1f}",
+                _points(row.get("above ratc")),
+            )
+        console.show(rows)
+    for note in story.notes:
+        console.warn(note)
+    console.note(f"report: {page}")
+    best = story.policies.get("o2o") or story.policies.get("offline")
+    if best is not None:
+        console.next_command(f"testbed policy show {best}", f"testbed policy deploy {best}")
+
+
+def _points(value: Any) -> str | None:
+    return None if value is None or value != value else f"{100 * value:+.1f}"
+
+
+def _scenario_of(argument: str | None, option: str | None) -> str:
+    if argument and option and argument != option:
+        raise UsageError(
+            "which scenario?",
+            [Problem("--scenario", f"{option!r} and {argument!r} are given", "one of the two")],
+        )
+    return argument or option or _DEFAULT_SCENARIO
+
+
+def _new_folder(loaded: Scenario) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    stem = f"{stamp}-{loaded.metadata.name}-{loaded.seeds.topology}"
+    root = home.home() / "o2o"
+    candidate, number = root / stem, 2
+    while candidate.exists():
+        candidate, number = root / f"{stem}-{number}", number + 1
+    return candidate
+
+
+def check_learning_is_possible() -> None:
+    """Raises: PrerequisiteMissing: the learning libraries are not installed."""
+    missing = [name for name in ("torch", "ray", "onnx") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PrerequisiteMissing(
+            f"learning needs {', '.join(missing)}", "pip install 'edge-testbed[train]'"
+        )

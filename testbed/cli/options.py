@@ -1,0 +1,139 @@
+"""Options that several commands share, so that they read the same everywhere."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from testbed.errors import Problem, UsageError
+from testbed.scenario.secrets import without_password
+
+Name: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--name", "-n", metavar="NAME", envvar="TESTBED_NAME", help="Name of the testbed."
+    ),
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Storage: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="TESTBED_STORAGE",
+        metavar="URL",
+        help="Task log: a file or a database URL. Default: the scenario's, else that of the home.",
+    ),
+]
+Settings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a value of the scenario, as in --set nodes.count=20. Repeatable.",
+    ),
+]
+SchedulerOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="KEY=VALUE",
+        help="Option of the scheduler; the value is YAML. Repeatable.",
+    ),
+]
+ScenarioName: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCENARIO", help="Name of a shipped scenario, or the path of a scenario file."
+    ),
+]
+Episodes: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--episodes",
+        "-e",
+        metavar="N",
+        min=1,
+        help="Number of episodes. Default: the scenario's.",
+    ),
+]
+FirstEpisode: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--first-episode",
+        metavar="N",
+        min=0,
+        help="Number of the first episode; equal numbers have equal arrivals and faults.",
+    ),
+]
+Label: TypeAlias = Annotated[
+    str, typer.Option("--label", metavar="TEXT", help="Free text by which to find the run again.")
+]
+RunIds: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...", help="Ids of runs, or how they begin; `latest` is the last one."
+    ),
+]
+
+
+def from_log(command: str, storage: str | None) -> str:
+    """``command`` for the task log ``storage``, as one would type it.
+
+    Not what the environment says anyway, and no password.
+    """
+    if not storage or storage == os.environ.get("TESTBED_STORAGE"):
+        return command
+    return f"{command} --storage {shlex.quote(without_password(storage))}"
+
+
+def key_values(given: list[str] | None, option: str) -> dict[str, Any]:
+    """The mapping that repeated ``KEY=VALUE`` make; values are YAML (``3``, ``true``, ``text``).
+
+    Raises: UsageError with all that are not of this form.
+    """
+    if not given:
+        return {}
+    import yaml
+
+    found: dict[str, Any] = {}
+    problems = []
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            problems.append(Problem(option, repr(text), f"allowed: KEY=VALUE, as in {option} k=2"))
+            continue
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            problems.append(Problem(option, f"the value in {text!r} is no YAML", "quote it"))
+    if problems:
+        raise UsageError("these options cannot be read", problems)
+    return found
+
+
+def node_numbers(text: str | None, option: str = "--nodes") -> tuple[int, ...]:
+    """``0,2,5-7`` as numbers in order, each once; nothing for None.
+
+    Raises: UsageError if it is not of this form.
+    """
+    if text is None:
+        return ()
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(
+                "which nodes?",
+                [Problem(option, repr(text), "allowed: numbers and ranges, as in 0,2,5-7")],
+            )
+        low, high = int(first), int(last) if dash else int(first)
+        if high < low or high - low > 10_000:
+            raise UsageError(
+                "which nodes?", [Problem(option, repr(part), "allowed: the smaller number first")]
+            )
+        found.update(range(low, high + 1))
+    return tuple(sorted(found))

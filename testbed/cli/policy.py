@@ -1,0 +1,370 @@
+"""``policy``: learned policies, in the artifact store and on running nodes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from testbed.cli import console, home, tuning
+from testbed.cli.network import client_of, runtime, with_name
+from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers
+from testbed.errors import Problem, TestbedError, UsageError
+
+if TYPE_CHECKING:
+    from testbed.policies import Policy, PolicyCard
+    from testbed.rpc.operator import Deployment
+
+group = typer.Typer(no_args_is_help=True, help="List policies, bring them to nodes, go back.")
+
+Reference: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="POLICY",
+        help="Id of a policy or how it begins, its key, shipped/NAME, or its folder (./FOLDER).",
+    ),
+]
+Artifacts: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--artifacts",
+        envvar="TESTBED_ARTIFACTS",
+        metavar="URL",
+        help="Artifact store. Default: that of the testbed if it is up, else that of the home.",
+    ),
+]
+
+STATE_STYLES = {
+    "deciding": "green",
+    "ready": "cyan",
+    "refused": "bold red",
+    "unchanged": "yellow",
+    "lost": "bold red",
+}
+
+
+@group.command("list")
+def list_(name: Name = "default", artifacts: Artifacts = None, as_json: Json = False) -> None:
+    """List the policies in the artifact store, oldest first, after those that are shipped."""
+    from testbed.policies import SHIPPED_PREFIX, list_policies, load, shipped, shipped_names
+
+    store, deployed = surroundings(name, artifacts)
+    documents: list[dict[str, Any]] = []
+    damaged = []
+    for reference in (*(SHIPPED_PREFIX + each for each in shipped_names()), *list_policies(store)):
+        try:
+            policy = (
+                shipped(reference.removeprefix(SHIPPED_PREFIX))
+                if reference.startswith(SHIPPED_PREFIX)
+                else load(store, reference)
+            )
+        except TestbedError as error:
+            damaged.append(str(error))
+            continue
+        documents.append(_document(policy, deployed))
+    if as_json:
+        console.emit(documents)
+        return
+    if not documents:
+        console.note(f"no policy is in {store}")
+        console.next_command("testbed policy import FOLDER")
+    else:
+        table = console.Rows(["POLICY", "KIND", ">NODES", "TRAINED ON", "CREATED", "DEPLOYED"])
+        for each in documents:
+            table.add(
+                console.mark(_short(each), "cyan"),
+                each["kind"],
+                each["nodes"] or "any",
+                None if each["scenario"] is None else console.plain(each["scenario"]),
+                console.plain(each["created"][:19].replace("T", " ")),
+                console.mark("yes", "green") if each["deployed"] else None,
+            )
+        console.show(table)
+        last = _short(documents[-1])
+        console.next_command(
+            with_name(f"testbed policy deploy {last}", name),
+            f"testbed policy evaluate {last} paper-simulation",
+        )
+    for problem in damaged:
+        console.warn(problem)
+
+
+@group.command()
+def show(
+    policy: Reference, name: Name = "default", artifacts: Artifacts = None, as_json: Json = False
+) -> None:
+    """Show the card of a policy, once its files have been verified."""
+    store, deployed = surroundings(name, artifacts)
+    found = resolved(policy, store)
+    if as_json:
+        console.emit(_document(found, deployed))
+        return
+    card = found.card
+    facts = console.Rows(["POLICY", console.mark(card.id, "cyan")])
+    for label, value in _facts(card):
+        facts.add(label, None if value is None else console.plain(str(value)))
+    for label, values in (("evaluation", card.evaluation), ("training", card.training)):
+        for key, value in values.items():
+            facts.add(f"{label} {key}", console.plain(str(value)))
+    facts.add("deployed", "yes" if found.reference == deployed else "no")
+    console.show(facts)
+    console.next_command(with_name(f"testbed policy deploy {policy}", name))
+
+
+@group.command()
+def deploy(
+    policy: Reference,
+    nodes: Annotated[
+        str | None,
+        typer.Option("--nodes", metavar="0,2,5-7", help="Only these, during the current run."),
+    ] = None,
+    name: Name = "default",
+    as_json: Json = False,
+) -> None:
+    """Bring a policy to the nodes of a testbed while it runs: to all of them or to none.
+
+    Nodes fetch and verify it, load it beside what decides, and swap between two decisions. Where
+    another scheduler than drl decides, it goes on; `testbed scheduler set drl` changes that.
+    A folder is imported into the artifact store first.
+    """
+    from testbed.policies import SHIPPED_PREFIX, save
+
+    wanted = node_numbers(nodes)
+    with client_of(runtime().find(name)) as client:
+        status = client.status()
+        found = resolved(policy, status.artifacts)
+        reference = found.reference
+        if not reference.startswith(("policies/", SHIPPED_PREFIX)):
+            reference = save(status.artifacts, found.card, found.actor)
+        done = client.deploy_policy(reference, nodes=wanted)
+    _tell(done, name, as_json)
+
+
+@group.command()
+def rollback(name: Name = "default", as_json: Json = False) -> None:
+    """Undo the last deploy: the policy before it decides again."""
+    with client_of(runtime().find(name)) as client:
+        done = client.roll_back_policy()
+    _tell(done, name, as_json)
+
+
+@group.command("import")
+def import_(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="With actor.onnx and policy.json.")
+    ],
+    name: Name = "default",
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a policy in a folder and keep it in the artifact store."""
+    from testbed.policies import load_folder, save
+    from testbed.policies.inference import open_actor
+
+    found = load_folder(folder.expanduser())
+    open_actor(found)
+    store, deployed = surroundings(name, artifacts)
+    key = save(store, found.card, found.actor)
+    if as_json:
+        console.emit({**_document(found, deployed), "reference": key})
+        return
+    console.out(key)
+    console.next_command(with_name(f"testbed policy deploy {found.card.id}", name))
+
+
+@group.command()
+def export(
+    policy: Reference,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")],
+    name: Name = "default",
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Write a policy as a folder with its two files, actor.onnx and policy.json."""
+    from testbed.policies import write_folder
+
+    found = resolved(policy, surroundings(name, artifacts)[0])
+    place = folder.expanduser()
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UsageError(
+            "nothing was written",
+            [Problem(str(place), "exists already", "name a folder that is new or empty")],
+        )
+    write_folder(place, found.card, found.actor)
+    if as_json:
+        console.emit({**asdict(found.card), "folder": str(place)})
+        return
+    console.out(str(place))
+    console.next_command(f"testbed policy import {place}")
+
+
+@group.command()
+def evaluate(
+    policy: Reference,
+    scenario: ScenarioName,
+    episodes: Annotated[
+        int, typer.Option("--episodes", "-e", min=1, help="Number of episodes.")
+    ] = 20,
+    first_episode: Annotated[
+        int, typer.Option("--first-episode", min=0, help="Number of the first episode.")
+    ] = 0,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="SCHEDULER",
+            help="Compare with this scheduler; repeat it for more. Default: RATC, RDA, and the "
+            "heuristics that know what the policy knows.",
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Take the most probable destination.")
+    ] = False,
+    settings: Settings = None,
+    name: Name = "default",
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a policy with heuristics in the simulator, on the same tasks and faults."""
+    from testbed.experiment.evaluation import AGAINST, POLICY
+    from testbed.experiment.evaluation import evaluate as evaluated
+    from testbed.scenario.load import load
+    from testbed.scenario.resolve import plan as plan_of
+
+    found = resolved(policy, surroundings(name, artifacts)[0])
+    plan = plan_of(load(scenario, settings or ()))
+
+    def progress(method: str, episode: int) -> None:
+        if method == POLICY:
+            console.note(f"episode {episode - first_episode + 1}/{episodes}")
+
+    result = evaluated(
+        plan,
+        found,
+        episodes=episodes,
+        first_episode=first_episode,
+        against=tuple(dict.fromkeys(against or AGAINST)),
+        deterministic=deterministic,
+        progress=progress,
+    )
+    for warning in result.warnings:
+        console.warn(warning)
+    if as_json:
+        console.emit(result.document)
+        return
+    table = console.Rows(["METHOD", ">SUCCESS", "INTERVAL", "POLICY AGAINST IT"])
+    for method, rate in result.success_rates.items():
+        own = method == POLICY
+        table.add(
+            console.mark(found.card.id if own else method, "cyan"),
+            f"{100 * rate.mean:.1f} %",
+            None if rate.count < 2 else f"{100 * rate.low:.1f} .. {100 * rate.high:.1f}",
+            None if own else result.against(method).verdict,
+        )
+    console.show(table)
+    console.next_command(with_name(f"testbed policy deploy {policy}", name))
+
+
+group.command("tune")(tuning.tune)
+
+
+def surroundings(name: str, artifacts: str | None) -> tuple[str, str]:
+    """The artifact store to use, and the policy deployed on the testbed ``name``, if it is up."""
+    place = runtime()
+    store, deployed = None, ""
+    if name in place.names():
+        try:
+            with client_of(place.find(name), timeout=3.0) as client:
+                status = client.status()
+            store, deployed = status.artifacts, status.policy
+        except TestbedError:
+            # Half-made, or it does not answer: the store can be looked at all the same.
+            pass
+    return home.artifacts_url(artifacts, store), deployed
+
+
+def resolved(reference: str, store: str) -> Policy:
+    """The policy a user means; a folder may be named without ./ if it is there.
+
+    Raises: UsageError: there is none.
+    """
+    from testbed.policies import CARD, load_folder, resolve
+
+    folder = Path(reference).expanduser()
+    if (folder / CARD).is_file():
+        return load_folder(folder)
+    return resolve(reference, store)
+
+
+def _document(policy: Policy, deployed: str) -> dict[str, Any]:
+    return {
+        "reference": policy.reference,
+        **asdict(policy.card),
+        "deployed": policy.reference == deployed,
+    }
+
+
+def _short(document: dict[str, Any]) -> str:
+    """How a user names the policy of a document."""
+    reference: str = document["reference"]
+    return reference.removeprefix("policies/")
+
+
+def _facts(card: PolicyCard) -> list[tuple[str, object]]:
+    scenario = None
+    if card.scenario is not None or card.scenario_hash is not None:
+        only = ", and for no other" if card.scenario_required else ""
+        scenario = f"{card.scenario or '?'} [{(card.scenario_hash or '')[:12]}]{only}"
+    overload = card.overload and ", ".join(f"{key} {value}" for key, value in card.overload.items())
+    return [
+        ("kind", card.kind),
+        ("encoder", card.encoder),
+        ("nodes", card.nodes or "any number"),
+        ("trained on", scenario),
+        ("overload", overload),
+        ("data set", card.dataset_hash),
+        ("parents", ", ".join(card.parents) or None),
+        ("created", card.created),
+        ("actor", f"{card.size_bytes} bytes, sha256 {card.sha256}"),
+    ]
+
+
+def _tell(done: Deployment, name: str, as_json: bool) -> None:
+    """Print what a deploy did.
+
+    Raises: UsageError: it was refused. PermanentError: a node was lost on the way.
+    """
+    import json
+
+    from testbed.errors import PermanentError
+
+    for warning in done.warnings:
+        console.warn(warning)
+    problems = [Problem(f"node {each.node}", each.reason, "") for each in done.failures]
+    if not done.accepted:
+        raise UsageError(f"{done.policy} was not deployed; nothing has changed", problems)
+    if as_json:
+        console.emit(json.loads(done.to_json()))
+    else:
+        table = console.Rows([">NODE", "POLICY", "DECIDES NOW"])
+        for each in done.nodes:
+            table.add(
+                each.node,
+                console.mark(each.state, STATE_STYLES[each.state]),
+                console.plain(each.scheduler) if each.scheduler else None,
+            )
+        console.show(table)
+        console.note(f"{done.policy} was deployed in {done.seconds:.2f} s")
+    if problems:
+        told = "\n".join(f"  - {problem}" for problem in problems)
+        raise PermanentError(
+            f"{len(problems)} nodes did not get {done.policy}, the others decide by it\n{told}"
+        )
+    other = any(each.state == "ready" for each in done.nodes)
+    if not as_json:
+        console.next_command(
+            *([with_name("testbed scheduler set drl", name)] if other else []),
+            with_name("testbed policy rollback", name),
+        )

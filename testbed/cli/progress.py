@@ -1,0 +1,179 @@
+"""Progress of a run: a small live display on a terminal, a line per episode elsewhere.
+
+It goes to stderr, so that what a command prints can be piped while one watches.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from testbed.cli import console
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+BARS: Final = "▁▂▃▄▅▆▇█"
+FEWEST: Final = 3
+"""Episodes for an interval that says anything while one watches."""
+SUCCEEDED: Final = "succeeded"
+
+STYLES: Final = {
+    SUCCEEDED: "green",
+    "dropped": "yellow",
+    "transmission_failed": "magenta",
+    "execution_failed": "red",
+    "lost": "bold red",
+}
+"""Style of each outcome, in the order in which they are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a run is.
+
+    ``completed`` of ``episodes`` are over, ``fraction`` of the current one has passed. ``outcomes``
+    counts the tasks that have ended so far, ``over`` those of the episodes that are over.
+    ``queues`` has a length per node, None if unknown.
+    """
+
+    title: str
+    episodes: int
+    completed: int
+    outcomes: Mapping[str, int]
+    over: Mapping[str, int]
+    fraction: float = 0.0
+    queues: Sequence[int | None] = ()
+    dead: Sequence[int] = ()
+
+    @property
+    def ended(self) -> int:
+        """Tasks that have ended."""
+        return sum(self.outcomes.values())
+
+
+@dataclass(slots=True)
+class ProgressDisplay:
+    """Shows snapshots as they come; use it as a context manager around the run."""
+
+    _live: Live | None = None
+    _completed: int = 0
+    _before: Mapping[str, int] = field(default_factory=dict)
+    _rates: list[float] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty() and not console.voice.quiet:
+            from rich.live import Live
+
+            self._live = Live(
+                console=console.terminal(sys.stderr), auto_refresh=False, transient=True
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show how far the run is now."""
+        if snapshot.completed > self._completed:
+            self._note_episode(snapshot)
+        if self._live is not None:
+            self._live.update(self._panel(snapshot), refresh=True)
+
+    def _note_episode(self, snapshot: Snapshot) -> None:
+        ended = sum(snapshot.over.values()) - sum(self._before.values())
+        succeeded = snapshot.over.get(SUCCEEDED, 0) - self._before.get(SUCCEEDED, 0)
+        if ended > 0:
+            self._rates.append(succeeded / ended)
+        self._completed = snapshot.completed
+        self._before = dict(snapshot.over)
+        if self._live is None and ended > 0:
+            console.note(
+                f"{snapshot.title}: episode {snapshot.completed}/{snapshot.episodes}: "
+                f"{percent(succeeded / ended)} of {ended} tasks succeeded, "
+                f"so far {self._so_far(snapshot)}"
+            )
+
+    def _so_far(self, snapshot: Snapshot) -> str:
+        """Success rate over all ended tasks, with its interval once there are episodes for one."""
+        from testbed.experiment.statistics import mean_interval
+
+        if not snapshot.ended:
+            return "-"
+        rate = percent(snapshot.outcomes.get(SUCCEEDED, 0) / snapshot.ended)
+        if len(self._rates) < FEWEST:
+            return rate
+        interval = mean_interval(self._rates)
+        return f"{rate} ± {50 * (interval.high - interval.low):.1f}"
+
+    def _panel(self, snapshot: Snapshot) -> RenderableType:
+        from rich.columns import Columns
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        done = min(snapshot.completed + snapshot.fraction, snapshot.episodes)
+        number = min(snapshot.completed + 1, snapshot.episodes)
+        facts = Table.grid(padding=(0, 2, 0, 0))
+        facts.add_column(style="dim")
+        facts.add_column()
+        bar = Table.grid(padding=(0, 1, 0, 0))
+        bar.add_row(
+            f"{number} of {snapshot.episodes}",
+            ProgressBar(total=snapshot.episodes, completed=done, width=32),
+        )
+        facts.add_row("episode", bar)
+        facts.add_row(
+            "success", Text(f"{self._so_far(snapshot)}  of {snapshot.ended} tasks", style="bold")
+        )
+        facts.add_row("outcomes", outcome_line(snapshot.outcomes))
+        if snapshot.queues:
+            cells = [
+                _queue(node, length, node in snapshot.dead)
+                for node, length in enumerate(snapshot.queues)
+            ]
+            facts.add_row("queues", Columns(cells, padding=(0, 2)))
+        return Group(Text(snapshot.title, style="bold cyan"), facts)
+
+
+def outcome_line(outcomes: Mapping[str, int]) -> Text:
+    """``succeeded 104  dropped 3``, each in its colour; what did not occur is left out."""
+    from rich.text import Text
+
+    line = Text()
+    for outcome, style in STYLES.items():
+        if count := outcomes.get(outcome, 0):
+            line.append(f"{outcome.replace('_', ' ')} ", style="dim")
+            line.append(f"{count}   ", style=style)
+    return line
+
+
+def _queue(node: int, length: int | None, dead: bool) -> RenderableType:
+    from rich.text import Text
+
+    cell = Text(f"{node} ", style="dim")
+    if dead:
+        return cell.append("dead", style="bold red")
+    if length is None:
+        return cell.append("?", style="dim")
+    style = "green" if length <= 1 else "yellow" if length <= 4 else "red"
+    cell.append(BARS[min(length, len(BARS) - 1)], style=style)
+    return cell.append(f" {length}")
+
+
+def percent(share: float) -> str:
+    """``81.2 %``."""
+    return f"{100 * share:.1f} %"

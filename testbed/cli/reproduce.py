@@ -1,0 +1,284 @@
+"""``reproduce``: the paper's experiments, computed where not stored yet, drawn and judged."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from testbed.cli import console
+from testbed.cli.o2o import check_learning_is_possible
+from testbed.cli.options import Json
+from testbed.errors import Problem, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.progress import Progress, TaskID
+
+    from testbed.experiment.reproduce.runner import Status
+
+_QUICK_NETWORKS = 2
+_QUICK_EPISODES = 10
+_NETWORKS = 5
+_EPISODES = 40
+
+
+def reproduce(
+    figures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FIGURE...",
+            help="fig3, fig4, fig5a, fig5b, fig5c, fig6, fig8, or all.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for points, tables, figures and the page. The same folder goes on where "
+            "an earlier call stopped.",
+        ),
+    ] = Path("reproduction"),
+    topologies: Annotated[
+        int | None,
+        typer.Option(
+            "--topologies",
+            metavar="N",
+            help=f"Networks to draw. Default: {_NETWORKS}, {_QUICK_NETWORKS} with --quick.",
+        ),
+    ] = None,
+    first_topology: Annotated[
+        int | None,
+        typer.Option(
+            "--first-topology", metavar="SEED", help="Seed of the first network. Default: 500."
+        ),
+    ] = None,
+    episodes: Annotated[
+        int | None,
+        typer.Option(
+            "--episodes",
+            "-e",
+            metavar="N",
+            help=f"Evaluation episodes per network. Default: {_EPISODES}, {_QUICK_EPISODES} with "
+            "--quick.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", metavar="N", min=1, help="Processes. Default: one per CPU."),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Minutes instead of hours: fewer networks, settings and episodes."
+        ),
+    ] = False,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help="How policies are trained: paper (its losses and settings), or default, what "
+            "`testbed o2o` uses.",
+        ),
+    ] = "paper",
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            "-m",
+            metavar="NAME",
+            help="Only these methods, by their names in table.csv; repeat it. Default: all.",
+        ),
+    ] = None,
+    log_episodes: Annotated[
+        int | None,
+        typer.Option("--log-episodes", metavar="N", help="Logs per network. Default: the paper's."),
+    ] = None,
+    offline_steps: Annotated[
+        int | None,
+        typer.Option("--offline-steps", metavar="N", help="Gradient steps of the offline phase."),
+    ] = None,
+    online_episodes: Annotated[
+        int | None,
+        typer.Option("--online-episodes", metavar="N", help="Episodes of the online phase."),
+    ] = None,
+    network: Annotated[
+        bool,
+        typer.Option(
+            "--network",
+            help="Run fig8 on the real network on this machine instead of simulating it: hours, "
+            "one network at a time.",
+        ),
+    ] = False,
+    time_scale: Annotated[
+        float,
+        typer.Option(
+            "--time-scale",
+            metavar="X",
+            help="With --network: real seconds per emulated second; above 1 on a slow machine.",
+        ),
+    ] = 1.0,
+    include_invalid: Annotated[
+        bool,
+        typer.Option(
+            "--include-invalid",
+            help="With --network: use runs outside their limits of fidelity too.",
+        ),
+    ] = False,
+    draw: Annotated[
+        bool,
+        typer.Option("--draw", help="Compute nothing; draw what is stored, complete or not."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Reproduce figures of the paper, and say where the results agree with it and where not.
+
+    Every finished point is stored; after Ctrl-C the same command goes on where it stopped.
+    """
+    from testbed.experiment.reproduce.definitions import ON_NETWORK
+    from testbed.experiment.reproduce.definitions import figures as named
+    from testbed.experiment.reproduce.page import Workplace, write_figure, write_page
+    from testbed.experiment.reproduce.points import NETWORK, SIMULATOR
+    from testbed.experiment.reproduce.runner import complete
+    from testbed.experiment.reproduce.study import FIRST_SEED, Study, all_points, default_jobs
+
+    check_learning_is_possible()
+    from trainer.o2o.recipe import recipe as check_recipe
+
+    chosen = named(tuple(figures))
+    check_recipe(recipe)
+    if network and any(each.name != ON_NETWORK for each in chosen):
+        raise UsageError(
+            "the paper ran only one of its experiments on the testbed",
+            [Problem("--network", ", ".join(figures), f"{ON_NETWORK} alone")],
+        )
+    study = Study(
+        networks=_or(topologies, _QUICK_NETWORKS if quick else _NETWORKS),
+        episodes=_or(episodes, _QUICK_EPISODES if quick else _EPISODES),
+        first_seed=_or(first_topology, FIRST_SEED),
+        recipe=recipe,
+        quick=quick,
+        log_episodes=log_episodes,
+        offline_steps=offline_steps,
+        online_episodes=online_episodes,
+        driver=NETWORK if network else SIMULATOR,
+        methods=tuple(dict.fromkeys(methods or ())),
+        time_scale=time_scale,
+        include_invalid=include_invalid,
+    )
+    processes = 1 if network else default_jobs() if jobs is None else jobs
+    place = Workplace(out)
+    place.claim()
+    if not draw:
+        try:
+            with _Display() as display:
+                complete(all_points(study, chosen), place.store, processes, display)
+        except KeyboardInterrupt:
+            console.note("what is finished is stored; the same command goes on from there")
+            raise
+    documents = [write_figure(study, each, place) for each in chosen]
+    page = write_page(place)
+    if as_json:
+        console.emit({"out": str(out), "page": str(page), "figures": documents})
+    else:
+        for document in documents:
+            _tell(document)
+    console.note(f"{page} has figures, tables and all comparisons")
+    if quick:
+        console.next_command(f"testbed reproduce {' '.join(figures)}")
+
+
+def _or(given: int | None, otherwise: int) -> int:
+    return otherwise if given is None else given
+
+
+def _tell(document: Mapping[str, Any]) -> None:
+    from testbed.experiment.reproduce.page import rate_rows, settings_line
+
+    console.show(console.mark(f"{document['figure']}: {document['title']}", "bold cyan"))
+    console.show(console.plain(settings_line(document)))
+    table = console.Rows([document["x_label"], *(f">{x}" for x in document["x"])])
+    for row in rate_rows(document):
+        table.add(*map(console.plain, row))
+    console.show(table)
+    findings = console.Rows(["SAYS", "HERE", "~STATEMENT", "~COMPARISONS"])
+    for each in document["findings"]:
+        findings.add(
+            each["source"],
+            console.mark(each["verdict"], _STYLES[each["verdict"]]),
+            console.plain(each["claim"]),
+            console.plain(each["found"]),
+        )
+    console.show(findings)
+    console.out("")
+
+
+_STYLES = {"agrees": "green", "differs": "bold red", "undecided": "yellow", "not run": "dim"}
+
+
+class _Display:
+    """Shows how far the computation is: bars on a terminal, a line per finished part elsewhere."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._whole: TaskID | None = None
+        self._parts: dict[str, TaskID] = {}
+        self._begun = False
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty() and not console.voice.quiet:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import TimeElapsedColumn as Elapsed
+
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                Elapsed(),
+                console=console.terminal(sys.stderr),
+                transient=True,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, status: Status) -> None:
+        """Show ``status``."""
+        if not self._begun:
+            self._begun = True
+            if status.stored:
+                console.note(f"{status.stored} points are stored already")
+            if status.total:
+                console.note(f"{status.total} points to compute")
+        if status.failed is not None:
+            console.warn(status.failed)
+        if self._bars is not None:
+            self._draw(status, self._bars)
+        elif status.finished is not None:
+            console.note(f"{status.done}/{status.total} {status.finished}")
+
+    def _draw(self, status: Status, bars: Progress) -> None:
+        if self._whole is None:
+            self._whole = bars.add_task("points", total=status.total)
+        bars.update(self._whole, completed=status.done)
+        for title in [title for title in self._parts if title not in status.running]:
+            bars.remove_task(self._parts.pop(title))
+        for title, (stage, share) in status.running.items():
+            if title not in self._parts:
+                self._parts[title] = bars.add_task(title, total=100)
+            text = f"[dim]{console.plain(title)}[/] {console.plain(stage)}"
+            bars.update(self._parts[title], description=text, completed=round(100 * share))

@@ -1,0 +1,363 @@
+"""``runs``, ``report``, ``compare``, ``export``: what the task log says of past runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from testbed.cli import console
+from testbed.cli.options import Json, Name, RunIds, Storage, from_log
+from testbed.cli.progress import FEWEST
+from testbed.errors import UsageError
+
+if TYPE_CHECKING:
+    from testbed.experiment.comparison import RunComparison
+    from testbed.experiment.statistics import Interval
+    from testbed.experiment.summary import RunSummary
+    from testbed.storage.tasklog import LogTable, Run, TaskLog
+
+group = typer.Typer(no_args_is_help=True, help="List and show past runs.")
+
+STATE_STYLES = {
+    "running": "cyan",
+    "completed": "green",
+    "degraded": "yellow",
+    "invalid": "yellow",
+    "stopped": "dim",
+    "failed": "red",
+    "interrupted": "red",
+}
+
+
+@group.command("list")
+def list_(
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=0, help="Only the latest so many; 0 for all.")
+    ] = 20,
+    name: Name = "default",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs in the task log, the latest last; success is the share of all tasks."""
+    from testbed.cli.selection import open_log
+
+    with open_log(storage, name) as log:
+        runs = log.runs()
+        shown = runs[-limit:] if limit else runs
+        documents = [_in_list(log, run) for run in shown]
+    if as_json:
+        console.emit(documents)
+        return
+    if not documents:
+        console.note("no runs yet")
+        console.next_command("testbed sim quickstart", "testbed up quickstart")
+        return
+    table = console.Rows(
+        [
+            *("RUN", "SCENARIO", "SCHEDULER", "DRIVER", "STATE", ">EPISODES", ">TASKS"),
+            *(">SUCCESS", "~LABEL"),
+        ]
+    )
+    for document in documents:
+        rate = document["success_rate"]
+        state = document["state"]
+        table.add(
+            console.mark(document["run"], "cyan"),
+            console.plain(document["scenario"]),
+            console.plain(document["scheduler"]),
+            document["driver"],
+            console.mark(state, STATE_STYLES.get(state, "default")),
+            document["episodes"],
+            document["tasks"],
+            None if rate is None else f"{100 * rate:.1f} %",
+            console.plain(document["label"]),
+        )
+    console.show(table)
+    if len(shown) < len(runs):
+        console.note(f"{len(runs) - len(shown)} earlier ones are not shown: --limit 0")
+    console.next_command(
+        from_log(f"testbed runs show {documents[-1]['run']}", storage),
+        from_log("testbed compare", storage),
+    )
+
+
+def _in_list(log: TaskLog, run: Run) -> dict[str, Any]:
+    outcomes = log.outcomes(run.id)
+    tasks = sum(outcomes.values())
+    succeeded = sum(count for outcome, count in outcomes.items() if outcome.value == "succeeded")
+    info = run.info
+    return {
+        "run": info.id,
+        "scenario": info.name,
+        "scenario_hash": info.scenario_hash,
+        "scheduler": info.scheduler,
+        "driver": info.driver,
+        "state": run.state.value,
+        "first_episode": info.first_episode,
+        "episodes": info.episodes,
+        "tasks": tasks,
+        "success_rate": succeeded / tasks if tasks else None,
+        "started": info.started,
+        "ended": run.ended,
+        "label": info.label,
+    }
+
+
+@group.command("show")
+def show(
+    run: Annotated[str, typer.Argument(metavar="[RUN]", help="Id, or how it begins.")] = "latest",
+    scenario: Annotated[
+        bool, typer.Option("--scenario", help="Print the scenario as it was used, as YAML.")
+    ] = False,
+    name: Name = "default",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Show one run: what it was, how its tasks ended, and how faithful it was."""
+    from testbed.cli.selection import open_log
+    from testbed.experiment.summary import summarise
+
+    with open_log(storage, name) as log:
+        found = log.run(run)
+        document = _in_list(log, found)
+        summary: RunSummary | None = summarise(log, found.id) if document["tasks"] else None
+    if scenario:
+        if found.info.scenario is None:
+            raise UsageError(f"run {found.id} was not made from a scenario file")
+        console.out(found.info.scenario.rstrip())
+        return
+    if as_json:
+        console.emit(
+            {
+                **document,
+                **({} if summary is None else summary.document),
+                "seeds": found.info.seeds,
+                "versions": found.info.versions,
+                "certificate": found.certificate,
+            }
+        )
+        return
+    _print_run(found, document, summary)
+    console.next_command(from_log(f"testbed report {found.id} --out report", storage))
+
+
+def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -> None:
+    info = run.info
+    state = run.state.value
+    facts = console.Rows(["RUN", "~" + console.mark(info.id, "cyan")])
+    facts.add("scenario", console.plain(f"{info.name} [{info.scenario_hash[:12]}]"))
+    facts.add("scheduler", console.plain(info.scheduler))
+    facts.add("driver", info.driver)
+    facts.add("state", console.mark(state, STATE_STYLES.get(state, "default")))
+    certificate = run.certificate
+    for node, reason in (certificate or {}).get("dead_nodes", {}).items():
+        facts.add(f"  node {node}", console.plain(f"died: {reason}"))
+    if certificate is not None and certificate.get("failure"):
+        facts.add("  failure", console.plain(certificate["failure"]))
+    for change in run.changes:
+        who = ", ".join(map(str, change["nodes"])) or "all"
+        at = f"episode {change['episode']}, slot {change['slot']}"
+        facts.add("  changed", f"{at}: {console.plain(change['scheduler'])} on nodes {who}")
+    facts.add("started", info.started)
+    facts.add("ended", run.ended)
+    last = info.first_episode + info.episodes - 1
+    facts.add("episodes", f"{info.episodes}, numbers {info.first_episode} to {last}")
+    facts.add("seeds", ", ".join(f"{key} {value}" for key, value in info.seeds.items()))
+    facts.add("versions", ", ".join(f"{key} {value}" for key, value in info.versions.items()))
+    if info.label:
+        facts.add("label", console.plain(info.label))
+    if certificate is not None:
+        verdict = "within its limits" if certificate.get("valid") else "outside its limits"
+        reasons = "; ".join(certificate.get("reasons", ()))
+        style = "green" if certificate.get("valid") else "yellow"
+        text = console.mark(verdict, style)
+        facts.add("fidelity", f"{text}: {console.plain(reasons)}" if reasons else text)
+    if summary is not None:
+        rate = summary.success_rate
+        facts.add(
+            "success rate", f"{100 * rate.mean:.1f}{_spread(rate)} % (95 % interval over episodes)"
+        )
+        facts.add("tasks", len(summary.tasks))
+        for outcome, count in summary.outcomes.items():
+            if count:
+                share = 100 * count / len(summary.tasks)
+                facts.add(f"  {outcome.replace('_', ' ')}", f"{count}  ({share:.1f} %)")
+        facts.add("sent to peers", f"{100 * summary.offloaded:.1f} %")
+    console.show(facts)
+    if summary is not None:
+        console.out("")
+        times = console.Rows(["TIMES OF SUCCEEDED TASKS", ">MEAN", ">P50", ">P95"])
+        for stage, row in summary.times.iterrows():
+            times.add(
+                str(stage).replace("_", " "),
+                *(f"{row[column]:.1f} ms" for column in ("mean_ms", "p50_ms", "p95_ms")),
+            )
+        console.show(times)
+
+
+def compare(
+    runs: RunIds = None,
+    name: Name = "default",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs that share seeds, and say whether the difference is real.
+
+    Without runs: of each scheduler the latest run on the scenario of the latest run.
+    """
+    from testbed.cli.selection import open_log, runs_to_look_at
+    from testbed.experiment.comparison import compare_runs
+
+    with open_log(storage, name) as log:
+        ids = runs_to_look_at(log, runs, least=2)
+        comparison = compare_runs(log, ids)
+    if as_json:
+        console.emit(comparison.document)
+        return
+    print_runs(comparison.runs, comparison)
+    for summary in comparison.runs:
+        _warn_if_doubtful(summary.run)
+    named = " ".join(["testbed report", *(ids if runs else [])])
+    console.next_command(from_log(f"{named} --out report", storage))
+
+
+def report(
+    runs: RunIds = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder to write; an earlier report there is replaced."
+        ),
+    ] = Path("report"),
+    name: Name = "default",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Write tables and figures of runs as a folder with a page to look at.
+
+    Without runs: of each scheduler the latest run on the scenario of the latest run.
+    """
+    from testbed.cli.selection import open_log, runs_to_look_at
+    from testbed.experiment.report import write_report
+
+    with open_log(storage, name) as log:
+        ids = runs_to_look_at(log, runs, least=1)
+        written = write_report(log, ids, out, console.note)
+    if as_json:
+        console.emit(written.document)
+        return
+    for run in written.document["runs"]:
+        if run["state"] != "completed":
+            console.warn(f"run {run['run']} ({run['scheduler']}) is {run['state']}")
+    for kind, paths in (("tables", written.tables), ("figures", written.figures)):
+        console.note(f"{kind}: {', '.join(path.name for path in paths.values())}")
+    console.out(str(written.path))
+    console.next_command(
+        f"open {written.path} in a browser", from_log(f"testbed export {ids[-1]}", storage)
+    )
+
+
+def _warn_if_doubtful(run: Run) -> None:
+    """Say of a run that did not go well that what it shows may not be so."""
+    if run.trustworthy:
+        return
+    reasons = "; ".join((run.certificate or {}).get("reasons", ()))
+    told = f"run {run.id} ({run.info.scheduler}) is {run.state.value}"
+    console.warn(f"{told}: {reasons}" if reasons else told)
+
+
+def export(
+    runs: RunIds = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")] = Path(
+        "export"
+    ),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", metavar="csv|jsonl|parquet", help="Repeatable. Default: all."),
+    ] = None,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option("--table", metavar="tasks|events|decisions", help="Repeatable. Default: all."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    name: Name = "default",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Write tasks, events and decisions of runs (the latest, if none is named) as files."""
+    from testbed.cli.selection import open_log
+    from testbed.storage.export import FORMATS, TABLES
+    from testbed.storage.export import export as write
+
+    with open_log(storage, name) as log:
+        metadata = write(
+            log,
+            runs or ["latest"],
+            out,
+            formats=formats or FORMATS,
+            # What is not one of them is refused there, with all else that is wrong.
+            tables=cast("Sequence[LogTable]", tables or TABLES),
+            overwrite=force,
+        )
+    if as_json:
+        console.emit(metadata)
+        return
+    for table, described in metadata["tables"].items():
+        console.note(f"{table}: {described['rows']} rows")
+    console.out(str(out))
+    console.next_command(f"ls {out}")
+
+
+def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> None:
+    """A table with a row per run, best first if they can be compared, and what that says."""
+    if comparison is not None:
+        runs = comparison.runs
+    drivers = {run.run.info.driver for run in runs}
+    outcomes = {
+        ">DROPPED": ("dropped",),
+        ">FAILED": ("transmission_failed", "execution_failed"),
+        **({">LOST": ("lost",)} if any(run.outcomes["lost"] for run in runs) else {}),
+    }
+    table = console.Rows(
+        [
+            *("RUN", "SCHEDULER"),
+            *(["DRIVER"] if len(drivers) > 1 else []),
+            *(">EPISODES", ">TASKS", ">SUCCESS", *outcomes),
+        ]
+    )
+    for run in runs:
+        rate = run.success_rate
+        total = len(run.tasks)
+        table.add(
+            console.mark(run.run.id, "cyan"),
+            console.plain(run.title),
+            *([run.run.info.driver] if len(drivers) > 1 else []),
+            rate.count,
+            total,
+            console.mark(f"{100 * rate.mean:.1f}{_spread(rate)} %", "bold"),
+            *(
+                f"{100 * sum(run.outcomes[outcome] for outcome in alike) / total:.1f} %"
+                for alike in outcomes.values()
+            ),
+        )
+    console.show(table)
+    if comparison is not None:
+        console.out("")
+        for pair in comparison.pairs:
+            style = "green" if pair.comparison.real else "dim"
+            console.show(console.mark(pair.verdict, style))
+
+
+def comparison_or_none(runs: Sequence[RunSummary]) -> RunComparison | None:
+    """The comparison of ``runs``, or None if there is only one."""
+    from testbed.experiment.comparison import compare_summaries
+
+    return compare_summaries(runs) if len(runs) > 1 else None
+
+
+def _spread(rate: Interval) -> str:
+    """Half the 95 % interval over episodes; nothing for so few that it would say nothing."""
+    return "" if rate.count < FEWEST else f" ± {50 * (rate.high - rate.low):.1f}"

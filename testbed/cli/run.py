@@ -1,0 +1,142 @@
+"""``run``: one run on a testbed that is up, watched to its end."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from testbed.cli import console
+from testbed.cli.network import client_of, runtime, with_name
+from testbed.cli.options import (
+    Episodes,
+    FirstEpisode,
+    Json,
+    Label,
+    Name,
+    SchedulerOptions,
+    key_values,
+)
+from testbed.errors import PermanentError, TestbedError
+
+if TYPE_CHECKING:
+    from testbed.rpc.operator import OperatorClient, Progress
+
+
+def run(
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            "--scheduler",
+            "-s",
+            metavar="NAME",
+            help="Scheduler of all nodes, or module:Class of your own. Default: the scenario's.",
+        ),
+    ] = "",
+    options: SchedulerOptions = None,
+    episodes: Episodes = None,
+    first_episode: FirstEpisode = 0,
+    label: Label = "",
+    name: Name = "default",
+    as_json: Json = False,
+) -> None:
+    """Run episodes on a testbed that is up, under one scheduler, and watch them.
+
+    Ctrl-C ends the run in order: what has happened is in the task log.
+    A run in which a node died, or that was not faithful, is done too (exit code 0): see its state.
+    """
+    chosen = key_values(options, "--option")
+    testbed = runtime().find(name)
+    with client_of(testbed) as client:
+        before = set(client.status().runs)
+        try:
+            run_id = client.start_run(
+                scheduler=scheduler,
+                options=chosen,
+                episodes=episodes or 0,
+                first_episode=first_episode,
+                label=label,
+            )
+            last = _watch(client, run_id, testbed.scenario)
+        except KeyboardInterrupt:
+            _stop(client, before)
+            raise
+    _tell(last, testbed.store, name, as_json)
+
+
+def _watch(client: OperatorClient, run_id: str, scenario: str) -> Progress:
+    from testbed.cli.progress import ProgressDisplay, Snapshot
+
+    last = None
+    with ProgressDisplay() as display:
+        for last in client.watch_run(run_id):
+            display.show(
+                Snapshot(
+                    title=f"run {scenario} · {last.scheduler}",
+                    episodes=last.episodes,
+                    completed=last.completed,
+                    outcomes=last.outcomes,
+                    over=last.completed_outcomes,
+                    fraction=last.slot / last.slots if last.slots else 0.0,
+                    queues=last.queue_lengths,
+                    dead=last.dead_nodes,
+                )
+            )
+    if last is None:
+        raise PermanentError(f"the controller says nothing about run {run_id}")
+    return last
+
+
+def _stop(client: OperatorClient, before: set[str]) -> None:
+    """End the run that was begun since ``before``, if one was; waits a bounded time."""
+    console.note("stopping the run")
+    try:
+        current = client.status().run
+        if current is None or current.progress.run in before:
+            return
+        client.stop_run(current.progress.run)
+    except TestbedError as error:
+        console.warn(f"the run may still go on: {error}")
+    else:
+        console.note(f"run {current.progress.run} has stopped; what happened is in the task log")
+
+
+def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:
+    from testbed.cli.results import print_runs
+    from testbed.experiment.summary import summarise
+    from testbed.storage.tasklog import open_task_log
+
+    summary = None
+    if last.state != "failed" and last.ended:
+        with open_task_log(store, create=False) as log:
+            summary = summarise(log, last.run)
+    if as_json:
+        found = {"run": last.run, "state": last.state}
+        found |= {} if summary is None else summary.document
+        console.emit({**found, "progress": json.loads(last.to_json())})
+    elif summary is not None:
+        print_runs([summary], None)
+    if last.dead_nodes:
+        dead = ", ".join(map(str, last.dead_nodes))
+        console.warn(f"nodes died during the run: {dead}; {last.lost} tasks were lost")
+    elif last.lost and last.state != "failed":
+        console.warn(f"{last.lost} tasks were lost")
+    if last.state == "failed":
+        # How faithful its beginning was does not matter any more.
+        raise PermanentError(f"run {last.run} failed: {last.reason or 'see its log'}")
+    for reason in last.invalid_because:
+        console.warn(f"not faithful: {reason}")
+    if last.state in ("degraded", "invalid"):
+        console.warn(
+            f"run {last.run} is {last.state}: comparisons warn, and data sets leave it out"
+        )
+    if last.state == "stopped":
+        console.warn(f"run {last.run} was stopped before its end")
+        raise typer.Exit(TestbedError.exit_code)
+    other = "rda" if last.scheduler != "rda" else "ratc"
+    console.next_command(
+        with_name(f"testbed run --scheduler {other}", name),
+        with_name("testbed compare", name),
+        with_name("testbed report --out report", name),
+    )

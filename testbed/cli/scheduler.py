@@ -1,0 +1,70 @@
+"""``scheduler``: which there are, and which one decides on a running testbed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from testbed.cli import console
+from testbed.cli.options import Json, Name, SchedulerOptions, key_values, node_numbers
+
+group = typer.Typer(no_args_is_help=True, help="List schedulers, or change the one that decides.")
+
+
+@group.command("list")
+def list_(as_json: Json = False) -> None:
+    """List all schedulers known by name, those of other installed packages included."""
+    from testbed.schedulers import registry
+    from testbed.sim import simulator
+
+    entries: list[dict[str, Any]] = []
+    for name in simulator.names():
+        simulator_only = name in registry.SIMULATOR_ONLY
+        declared = None if simulator_only else getattr(registry.find(name), "OPTIONS", None)
+        entries.append(
+            {
+                "name": name,
+                "runs": "simulator" if simulator_only else "nodes and simulator",
+                "description": simulator.describe(name),
+                "options": dict(declared or {}),
+            }
+        )
+    if as_json:
+        console.emit(entries)
+        return
+    table = console.Rows(["NAME", "RUNS ON", "~DESCRIPTION"])
+    for entry in entries:
+        options = ", ".join(f"{key} ({about})" for key, about in entry["options"].items())
+        table.add(
+            console.mark(entry["name"], "cyan"),
+            entry["runs"],
+            console.plain(entry["description"] + (f" Options: {options}" if options else "")),
+        )
+    console.show(table)
+    console.next_command("testbed run --scheduler NAME", "testbed sim quickstart --scheduler NAME")
+
+
+@group.command("set")
+def set_(
+    scheduler: Annotated[
+        str, typer.Argument(metavar="SCHEDULER", help="Name, or module:Class of your own.")
+    ],
+    nodes: Annotated[
+        str | None,
+        typer.Option("--nodes", metavar="0,2,5-7", help="Only these nodes. Default: all."),
+    ] = None,
+    options: SchedulerOptions = None,
+    name: Name = "default",
+    as_json: Json = False,
+) -> None:
+    """Change the scheduler of the current run, on all nodes or some; all of them or none."""
+    from testbed.cli.network import set_scheduler, with_name
+
+    answers = set_scheduler(name, scheduler, node_numbers(nodes), key_values(options, "--option"))
+    if as_json:
+        console.emit(answers)
+        return
+    who = ", ".join(str(answer["node"]) for answer in answers)
+    console.out(f"{scheduler} now decides on nodes {who}")
+    console.next_command(with_name("testbed status", name))

@@ -1,0 +1,116 @@
+"""``sim``: the same scenario and schedulers in virtual time, into the same task log."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from testbed.cli import console, home
+from testbed.cli.options import (
+    Episodes,
+    FirstEpisode,
+    Json,
+    Label,
+    ScenarioName,
+    SchedulerOptions,
+    Settings,
+    Storage,
+    from_log,
+    key_values,
+)
+
+if TYPE_CHECKING:
+    from testbed.scenario.plan import Plan
+    from testbed.storage.tasklog import TaskLog
+
+
+def sim(
+    scenario: ScenarioName,
+    schedulers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scheduler",
+            "-s",
+            metavar="NAME",
+            help="Scheduler to simulate; repeat it to compare several. Default: the scenario's.",
+        ),
+    ] = None,
+    options: SchedulerOptions = None,
+    episodes: Episodes = None,
+    first_episode: FirstEpisode = 0,
+    label: Label = "",
+    settings: Settings = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Run a scenario in virtual time: seconds instead of minutes, no processes, same results."""
+    from testbed.cli.results import comparison_or_none, print_runs
+    from testbed.experiment.summary import summarise
+    from testbed.scenario.load import dumps, load
+    from testbed.scenario.plan import SchedulerSpec
+    from testbed.scenario.resolve import plan as plan_of
+    from testbed.sim.simulator import Simulation
+    from testbed.storage.tasklog import open_task_log
+
+    loaded = load(scenario, settings or ())
+    chosen = key_values(options, "--option")
+    plan = plan_of(
+        loaded, episodes=episodes, artifacts_url=home.artifacts_url(None, loaded.artifacts)
+    )
+    specs = [SchedulerSpec(name, chosen) for name in dict.fromkeys(schedulers or ())]
+    if not specs:
+        own = plan.scheduler
+        specs = [SchedulerSpec(own.name, {**own.options, **chosen})]
+    plans = [dataclasses.replace(plan, scheduler=spec) for spec in specs]
+    for each in plans:
+        # All names and options are checked before the first one is simulated.
+        Simulation(each, keep=False)
+    with open_task_log(home.task_log_url(storage, loaded.storage)) as log:
+        text = dumps(loaded)
+        ids = [_simulate(each, log, first_episode, label, text) for each in plans]
+        runs = [summarise(log, run_id) for run_id in ids]
+    comparison = comparison_or_none(runs)
+    if as_json:
+        console.emit(
+            {
+                "runs": [run.document for run in runs],
+                "comparison": None if comparison is None else comparison.document,
+            }
+        )
+        return
+    print_runs(runs, comparison)
+    console.next_command(
+        from_log(f"testbed report {' '.join(ids)} --out report", storage),
+        f"testbed up {scenario}",
+    )
+
+
+def _simulate(plan: Plan, log: TaskLog, first_episode: int, label: str, scenario: str) -> str:
+    from testbed.cli.progress import ProgressDisplay, Snapshot
+    from testbed.sim.record import record_run
+    from testbed.sim.simulator import EpisodeResult
+
+    outcomes: Counter[str] = Counter()
+    completed = 0
+    title = f"sim {plan.name} · {plan.scheduler.name}"
+    with ProgressDisplay() as display:
+
+        def show(result: EpisodeResult | None) -> None:
+            nonlocal completed
+            if result is not None:
+                completed += 1
+                outcomes.update({o.value: n for o, n in result.counts.items()})
+            display.show(Snapshot(title, plan.episodes, completed, dict(outcomes), dict(outcomes)))
+
+        show(None)
+        return record_run(
+            plan,
+            log,
+            first_episode=first_episode,
+            label=label,
+            scenario=scenario,
+            on_episode=show,
+        )

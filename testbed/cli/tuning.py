@@ -1,0 +1,220 @@
+"""``policy tune``: fine-tune a policy by the decisions it made in logged runs."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from testbed.cli import console
+from testbed.cli.options import Json, Name, Storage
+from testbed.cli.selection import open_log
+from testbed.errors import PrerequisiteMissing, Problem, UsageError
+
+if TYPE_CHECKING:
+    from testbed.policies import Policy
+    from testbed.storage.tasklog import TaskLog
+    from trainer.per_destination.from_logs import LoggedDecisions
+    from trainer.per_destination.tuning import TuneResult
+
+_NEEDED: Final = ("torch", "onnx")
+
+
+def tune(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Runs in which the policy decided, all of one scenario; `latest` is the last one.",
+        ),
+    ],
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy", metavar="POLICY", help="The policy to tune. Default: the one that decided."
+        ),
+    ] = None,
+    policy_name: Annotated[
+        str, typer.Option("--as", metavar="NAME", help="How the id of the new policy begins.")
+    ] = "tuned",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Also write the new policy to this folder."),
+    ] = None,
+    include_invalid: Annotated[
+        bool,
+        typer.Option("--include-invalid", help="Also learn from runs that are not `completed`."),
+    ] = False,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option("--learning-rate", metavar="X", min=0.0, help="Size of the steps."),
+    ] = None,
+    check_episodes: Annotated[
+        int | None,
+        typer.Option(
+            "--check-episodes",
+            metavar="N",
+            min=0,
+            help="Simulated episodes by which the new policy is compared with the old one; 0 keeps "
+            "it unseen.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Of the order of the steps.")
+    ] = 0,
+    name: Name = "default",
+    storage: Storage = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            "--artifacts",
+            envvar="TESTBED_ARTIFACTS",
+            metavar="URL",
+            help="Artifact store. Default: that of the testbed if it is up, else the home's.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Improve a per-destination policy by the decisions it made in runs, real or simulated.
+
+    The new policy is put into the artifact store if it is no worse than the old one in the
+    simulator, on episodes that were not learned from; else nothing is written.
+    """
+    _check_learning_is_possible()
+    from testbed.cli.policy import surroundings
+    from trainer.per_destination.from_logs import read_decisions
+    from trainer.per_destination.tuning import TuneConfig, fine_tune
+
+    config = TuneConfig(seed=seed)
+    if learning_rate is not None:
+        config = replace(config, learning_rate=learning_rate)
+    if check_episodes is not None:
+        config = replace(config, check_episodes=check_episodes)
+    store, _ = surroundings(name, artifacts)
+    with open_log(storage, name) as log:
+        ids = list(dict.fromkeys(log.run(run).id for run in runs))
+        parent = _parent(log, ids, policy, store)
+
+        def progress(done: int, total: int) -> None:
+            console.note(f"read {done}/{total} episodes")
+
+        logged = read_decisions(
+            log, ids, parent, include_untrustworthy=include_invalid, progress=progress
+        )
+    _tell_what_was_read(logged)
+    from testbed.sim.policies import weights_of
+
+    result = fine_tune(weights_of(parent), logged, config)
+    _tell(parent, logged, result, policy_name, store, out, name, as_json)
+
+
+def _parent(log: TaskLog, ids: list[str], reference: str | None, store: str) -> Policy:
+    """The policy to tune: the one that is named, else the one that decided.
+
+    Raises: UsageError: none decided, several did, or it is not there any more.
+    """
+    from testbed.cli.policy import resolved
+    from testbed.policies import shipped, shipped_names
+    from trainer.per_destination.from_logs import who_decided
+
+    if reference is not None:
+        return resolved(reference, store)
+    found = who_decided(log, ids)
+    if len(found) != 1:
+        seen = ", ".join(f"{policy} ({count} tasks)" for policy, count in sorted(found.items()))
+        raise UsageError(
+            "which policy?" if found else "no learned policy decided in these runs",
+            [
+                Problem(
+                    "runs",
+                    f"decided by {seen}" if found else "no decision of the scheduler drl",
+                    "name one: --policy POLICY" if found else "run with --scheduler drl",
+                )
+            ],
+        )
+    [policy_id] = found
+    for each in map(shipped, shipped_names()):
+        if each.card.id == policy_id:
+            return each
+    return resolved(policy_id, store)
+
+
+def _tell_what_was_read(logged: LoggedDecisions) -> None:
+    counts = logged.counts
+    for run, reason in counts.left_out.items():
+        console.warn(f"run {run} was left out: {reason}")
+    if counts.plain:
+        first, reason = next(iter(counts.plain.items()))
+        console.warn(
+            f"{len(counts.plain)} of {counts.episodes} episodes were not told completely and count "
+            f"by plain returns (episode {first}: {reason})"
+        )
+    unused = {
+        "by other schedulers or policies": counts.by_others,
+        "not sampled": counts.not_sampled,
+        "failed in transit or lost": counts.not_told,
+        "not by these weights": counts.not_by_weights,
+    }
+    told = ", ".join(f"{count} {why}" for why, count in unused.items() if count)
+    console.note(
+        f"{counts.decisions} decisions in {counts.episodes} episodes"
+        + (f"; not used: {told}" if told else "")
+    )
+
+
+def _tell(
+    parent: Policy,
+    logged: LoggedDecisions,
+    result: TuneResult,
+    policy_name: str,
+    store: str,
+    out: Path | None,
+    name: str,
+    as_json: bool,
+) -> None:
+    from testbed.cli.network import with_name
+    from testbed.policies import save, write_folder
+    from trainer.per_destination.tuning import artifact_of, check_document
+
+    check = result.check
+    document: dict[str, Any] = {
+        "kept": result.kept,
+        "parent": parent.card.id,
+        "check": None if check is None else check_document(check),
+        "divergence": result.measures.divergence,
+        "epochs": result.measures.epochs,
+        "logs": logged.counts.document(),
+    }
+    key = None
+    if result.kept:
+        card, actor = artifact_of(policy_name, result, logged, parent.card)
+        key = save(store, card, actor)
+        document |= {"id": card.id, "reference": key}
+        if out is not None:
+            write_folder(out.expanduser(), card, actor)
+    if as_json:
+        console.emit(document)
+        return
+    if check is not None:
+        console.note(
+            f"in the simulator, {check.episodes} paired episodes: "
+            f"{100 * check.before:.2f} % before, {100 * check.after:.2f} % after "
+            f"({100 * check.difference:+.2f} ± {100 * check.standard_error:.2f} points)"
+        )
+    if key is None:
+        console.warn(f"the new policy is worse there; {parent.card.id} stays, nothing was written")
+        console.next_command(with_name("testbed run --scheduler drl", name))
+        return
+    console.out(key)
+    console.next_command(with_name(f"testbed policy deploy {key}", name))
+
+
+def _check_learning_is_possible() -> None:
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PrerequisiteMissing(
+            f"tuning needs {', '.join(missing)}", "pip install 'edge-testbed[train]'"
+        )

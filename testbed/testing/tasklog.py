@@ -1,0 +1,329 @@
+"""What every ``TaskLog`` must do; subclass it with a ``task_log`` fixture that gives an empty one.
+
+``reopen`` must give a second, independent way to the same log, as another process would have.
+The sample values here are also handy for tests of what reads a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from testbed.errors import UsageError
+from testbed.model.decision import Answer, Observation, PeerState
+from testbed.model.events import DecisionRecord, Record, RecordKind
+from testbed.model.story import TaskRow, fold_all
+from testbed.model.task import Outcome, Task
+from testbed.storage.tasklog.base import RunInfo, RunState, TaskLog
+
+NODES: Final = 3
+SLOTS: Final = 4
+
+
+def sample_run(id: str = "20260101-000000-aaaa", **changes: object) -> RunInfo:
+    """A run; ``changes`` replace fields."""
+    fields: dict[str, object] = {
+        "id": id,
+        "name": "sample",
+        "scenario_hash": "5a" * 32,
+        "scheduler": "ratc",
+        "driver": "simulator",
+        "plan": '{"planVersion": 1}',
+        "seeds": {"topology": 1, "workload": 2, "faults": 3, "schedulers": 2**40},
+        "episodes": 2,
+        "label": "naïve — ü",
+        "started": "2026-01-01T00:00:00.000+00:00",
+        **changes,
+    }
+    return RunInfo(**fields)  # type: ignore[arg-type]
+
+
+def sample_task(episode: int, slot: int, source: int) -> Task:
+    """A task of the sample runs; its cycles need more than 32 bits."""
+    return Task(
+        id=(episode * SLOTS + slot) * NODES + source,
+        episode=episode,
+        slot=slot,
+        source=source,
+        size_bytes=4_000_000 + source,
+        cycles=51_200_000_000 + slot,
+        deadline=4_000_000,
+    )
+
+
+def sample_story(
+    task: Task, destination: int, outcome: Outcome = Outcome.SUCCEEDED
+) -> list[Record]:
+    """A whole life of ``task``: decided at its origin, ended while executing at ``destination``."""
+    start = task.slot * 500_000
+    steps: list[tuple[RecordKind, int, int, dict[str, int | str]]] = [
+        (RecordKind.GENERATED, task.source, 0, {}),
+        (RecordKind.DECIDED, task.source, 10, {"destination": destination}),
+    ]
+    if destination != task.source:
+        steps += [
+            (
+                RecordKind.TRANSMISSION_STARTED,
+                task.source,
+                20,
+                {"peer": destination, "nominal": 100_000},
+            ),
+            (RecordKind.SENT, task.source, 100_030, {"peer": destination}),
+            (
+                RecordKind.RECEIVED,
+                destination,
+                100_040,
+                {"sender": task.source, "elapsed": 100_030},
+            ),
+        ]
+    steps += [
+        (RecordKind.ADMITTED, destination, 100_050, {}),
+        (RecordKind.EXECUTION_STARTED, destination, 100_060, {"nominal": 1_000_000}),
+        (
+            RecordKind.ENDED,
+            destination,
+            1_100_070,
+            {"outcome": outcome.value, "elapsed": 1_100_060, "stage": "execution"},
+        ),
+    ]
+    return [
+        Record(kind, task, seq, node, start + after, start + after + 3, data)
+        for seq, (kind, node, after, data) in enumerate(steps)
+    ]
+
+
+def sample_decision(task: Task | None, node: int, episode: int, slot: int) -> DecisionRecord:
+    """The decision about ``task`` (None: an idle slot) with everything that can be logged."""
+    now = slot * 500_000 + 10
+    state = PeerState(True, 3, 2_500_000, 1, now)
+    known = tuple(None if peer == node else (state, now) for peer in range(NODES))
+    answers = () if task is None else (Answer(1, True, state, 5, 9), Answer(2, False, None, 5, 9))
+    lengths = (0,) * NODES
+    return DecisionRecord(
+        task_id=None if task is None else task.id,
+        node=node,
+        episode=episode,
+        slot=slot,
+        at=now,
+        scheduler="ratc",
+        observation=Observation(
+            node, now, episode, slot, task, 1, 5, lengths, lengths, lengths, answers, known, 1
+        ),
+        destination=None if task is None else (node + 1) % NODES,
+        probabilities=None if task is None else (0.1, 0.2, 0.7),
+        mask=None if task is None else (True, False, True),
+    )
+
+
+def sample_episode(episode: int) -> tuple[list[Task], list[Record], list[DecisionRecord]]:
+    """An episode: node 0 gets a task in every slot, node 1 in the even ones, node 2 none."""
+    tasks: list[Task] = []
+    records: list[Record] = []
+    decisions: list[DecisionRecord] = []
+    for slot in range(SLOTS):
+        for node in range(NODES):
+            task = None
+            if node == 0 or (node == 1 and slot % 2 == 0):
+                task = sample_task(episode, slot, node)
+                tasks.append(task)
+                outcome = Outcome.EXECUTION_FAILED if slot == 1 else Outcome.SUCCEEDED
+                records += sample_story(task, (node + 1) % NODES, outcome)
+            decisions.append(sample_decision(task, node, episode, slot))
+    return tasks, records, decisions
+
+
+def sample_rows(episode: int) -> list[TaskRow]:
+    """The rows of ``sample_episode``."""
+    return fold_all(*sample_episode(episode)).rows
+
+
+def _by_key(decisions: list[DecisionRecord]) -> list[DecisionRecord]:
+    return sorted(decisions, key=lambda each: (each.episode, each.node, each.slot))
+
+
+class TaskLogContract:
+    """Give it fixtures ``task_log`` (empty) and ``reopen`` (a function that opens it again)."""
+
+    def test_a_run_comes_back_as_it_was_begun(self, task_log: TaskLog) -> None:
+        info = sample_run(scenario="nodes:\n  count: 3  # ü\n", first_episode=7)
+        task_log.begin_run(info)
+        run = task_log.run(info.id)
+        assert run.info == info
+        assert run.state is RunState.RUNNING
+        assert (run.ended, run.certificate, run.trustworthy) == (None, None, False)
+
+    def test_a_run_ends_with_state_and_certificate(self, task_log: TaskLog) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        certificate = {"valid": False, "reasons": ["lost 3 tasks"], "p95": 0.1}
+        task_log.end_run(info.id, RunState.INVALID, certificate)
+        run = task_log.run(info.id)
+        assert run.state is RunState.INVALID
+        assert run.certificate == certificate
+        assert run.ended is not None
+        assert run.ended.endswith("+00:00")
+        task_log.begin_run(info)
+        assert task_log.run(info.id).state is RunState.RUNNING
+        assert len(task_log.runs()) == 1
+
+    def test_an_id_is_not_used_for_two_runs(self, task_log: TaskLog) -> None:
+        task_log.begin_run(sample_run())
+        with pytest.raises(UsageError, match="another run"):
+            task_log.begin_run(sample_run(plan='{"planVersion": 2}'))
+
+    def test_runs_are_found_by_the_beginning_of_their_id(self, task_log: TaskLog) -> None:
+        for id in ("20260101-000000-aaaa", "20260101-000000-aabb", "20260202-000000-cccc", "2026"):
+            task_log.begin_run(sample_run(id))
+        assert [run.id for run in task_log.runs()][-1] == "2026"
+        assert task_log.run("202602").id == "20260202-000000-cccc"
+        assert task_log.run("2026").id == "2026"
+        assert task_log.run("latest").id == "2026"
+        with pytest.raises(UsageError, match="20260101-000000-aabb"):
+            task_log.run("20260101")
+        with pytest.raises(UsageError, match="the latest are 2026, 20260202-000000-cccc"):
+            task_log.run("2027")
+        with pytest.raises(UsageError, match="no run"):
+            task_log.run("%")
+
+    def test_an_empty_log_says_what_to_do(self, task_log: TaskLog) -> None:
+        assert task_log.runs() == []
+        with pytest.raises(UsageError, match="run a scenario first"):
+            task_log.run("latest")
+
+    def test_everything_appended_comes_back_equal(self, task_log: TaskLog) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        records: list[Record] = []
+        decisions: list[DecisionRecord] = []
+        for episode in range(2):
+            _, some_records, some_decisions = sample_episode(episode)
+            new = task_log.append(info.id, some_records, some_decisions)
+            assert new == len(some_records) + len(some_decisions)
+            records += some_records
+            decisions += some_decisions
+        assert list(task_log.records(info.id)) == records
+        assert list(task_log.decisions(info.id)) == _by_key(decisions)
+        assert list(task_log.records(info.id, episode=1)) == [
+            record for record in records if record.task.episode == 1
+        ]
+        task_id = records[-1].task.id
+        assert list(task_log.records(info.id, task_id=task_id)) == [
+            record for record in records if record.task.id == task_id
+        ]
+        assert list(task_log.decisions(info.id, episode=1, node=2)) == [
+            each for each in decisions if (each.episode, each.node) == (1, 2)
+        ]
+
+    def test_the_same_batch_twice_counts_once(self, task_log: TaskLog) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        _, records, decisions = sample_episode(0)
+        task_log.append(info.id, records[:5], decisions[:2])
+        new = task_log.append(info.id, records, decisions)
+        assert new == len(records) - 5 + len(decisions) - 2
+        assert task_log.append(info.id, records, decisions) == 0
+        assert task_log.append(info.id, [], []) == 0
+        assert list(task_log.records(info.id)) == records
+
+    def test_what_is_there_is_not_changed(self, task_log: TaskLog) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        record = sample_episode(0)[1][0]
+        task_log.append(info.id, [record], [])
+        assert task_log.append(info.id, [record._replace(at=record.at + 1)], []) == 0
+        assert list(task_log.records(info.id)) == [record]
+
+    def test_task_rows_come_back_and_replace_earlier_ones(self, task_log: TaskLog) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        rows = sample_rows(0) + sample_rows(1)
+        lost = rows[0]._replace(outcome=Outcome.LOST, elapsed=None, stage=None, scheduler=None)
+        task_log.write_tasks(info.id, [lost])
+        assert list(task_log.tasks(info.id)) == [lost]
+        task_log.write_tasks(info.id, rows)
+        task_log.write_tasks(info.id, [])
+        assert list(task_log.tasks(info.id)) == rows
+        assert list(task_log.tasks(info.id, episode=1)) == sample_rows(1)
+        assert task_log.outcomes(info.id) == {
+            Outcome.SUCCEEDED: 10,
+            Outcome.EXECUTION_FAILED: 2,
+            Outcome.DROPPED: 0,
+            Outcome.TRANSMISSION_FAILED: 0,
+            Outcome.LOST: 0,
+        }
+
+    def test_runs_do_not_mix(self, task_log: TaskLog) -> None:
+        one, other = sample_run("one"), sample_run("other")
+        _, records, decisions = sample_episode(0)
+        for info in (one, other):
+            task_log.begin_run(info)
+            task_log.append(info.id, records, decisions)
+            task_log.write_tasks(info.id, sample_rows(0))
+        task_log.append(one.id, sample_episode(1)[1], [])
+        assert list(task_log.records(other.id)) == records
+        assert list(task_log.decisions(other.id)) == _by_key(decisions)
+        assert list(task_log.tasks(other.id)) == sample_rows(0)
+
+    def test_an_unknown_run_is_refused(self, task_log: TaskLog) -> None:
+        _, records, decisions = sample_episode(0)
+        with pytest.raises(UsageError, match="nobody"):
+            task_log.append("nobody", records, decisions)
+        with pytest.raises(UsageError, match="nobody"):
+            task_log.write_tasks("nobody", sample_rows(0))
+        with pytest.raises(UsageError, match="nobody"):
+            task_log.end_run("nobody", RunState.COMPLETED)
+        with pytest.raises(UsageError, match="nobody"):
+            list(task_log.tasks("nobody"))
+
+    def test_tables_are_read_in_chunks(self, task_log: TaskLog) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        _, records, decisions = sample_episode(0)
+        task_log.append(info.id, records, decisions)
+        task_log.write_tasks(info.id, sample_rows(0))
+        chunks = list(task_log.rows("events", info.id, chunk=10))
+        assert [len(chunk) for chunk in chunks][:-1] == [10] * (len(chunks) - 1)
+        assert sum(len(chunk) for chunk in chunks) == len(records)
+        assert task_log.counts(info.id) == {
+            "tasks": len(sample_rows(0)),
+            "events": len(records),
+            "decisions": len(decisions),
+        }
+        columns = task_log.columns("tasks")
+        (rows,) = task_log.rows("tasks", info.id)
+        first = dict(zip(columns, rows[0], strict=True))
+        assert first["run"] == info.id
+        assert first["task"] == sample_rows(0)[0].task_id
+        assert first["nominal_execution"] == 1_000_000
+        assert task_log.columns("decisions")[:4] == ("run", "episode", "node", "slot")
+
+    def test_a_reader_sees_what_is_committed_while_it_is_written(
+        self, task_log: TaskLog, reopen: Callable[[], TaskLog]
+    ) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        _, records, decisions = sample_episode(0)
+        task_log.append(info.id, records, decisions)
+        with reopen() as reader:
+            reading = reader.records(info.id)
+            first = next(reading)
+            # The reader is in the middle of the table; the writer does not wait for it.
+            task_log.append(info.id, *sample_episode(1)[1:])
+            assert [first, *reading] == records
+            assert len(list(reader.records(info.id))) == 2 * len(records)
+
+    def test_a_log_outlives_its_connection(
+        self, task_log: TaskLog, reopen: Callable[[], TaskLog]
+    ) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        _, records, decisions = sample_episode(0)
+        task_log.append(info.id, records, decisions)
+        task_log.close()
+        with reopen() as again:
+            assert again.run("latest").info == info
+            # A batch that was not acknowledged is sent again after the restart.
+            assert again.append(info.id, records, decisions) == 0
+            assert list(again.records(info.id)) == records
