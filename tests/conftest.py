@@ -1,0 +1,83 @@
+"""What every test runs under: missing services, reproducible properties, no display.
+
+A test marked ``mysql``, ``hdfs``, ``docker`` or ``cluster`` is skipped where its service is not
+there; with ``CI=true`` it fails instead, so that nothing passes there without having run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+
+import hypothesis
+import pytest
+
+from tests.services import hdfs, mariadb
+
+pytest_plugins = ["tests.services.fixtures"]
+
+# A conformance suite ships in the package; its asserts should explain themselves like any test's.
+pytest.register_assert_rewrite("testbed.testing")
+
+# Before anything imports matplotlib: a machine that runs tests may have no display.
+os.environ["MPLBACKEND"] = "Agg"
+
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+# No deadline per example: on a busy machine it fails examples that are right.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if IN_CI else "local")
+
+
+def _needs_mysql() -> str | None:
+    lacks = None if os.environ.get(mariadb.URL_VARIABLE) else mariadb.lacking()
+    return lacks and f"set {mariadb.URL_VARIABLE}, or {lacks}"
+
+
+def _needs_hdfs() -> str | None:
+    lacks = None if os.environ.get(hdfs.URL_VARIABLE) else hdfs.lacking()
+    return lacks and f"set {hdfs.URL_VARIABLE}, or {lacks}"
+
+
+@cache
+def _needs_docker() -> str | None:
+    if not shutil.which("docker"):
+        return "install Docker"
+    asked = subprocess.run(["docker", "info"], capture_output=True, timeout=30)
+    return "start the Docker engine; `docker info` says more" if asked.returncode else None
+
+
+def _needs_cluster() -> str | None:
+    if os.environ.get("TESTBED_TEST_KUBECONFIG") or (shutil.which("kind") and not _needs_docker()):
+        return None
+    return "set TESTBED_TEST_KUBECONFIG, or install docker and kind"
+
+
+SERVICES: dict[str, Callable[[], str | None]] = {
+    "mysql": _needs_mysql,
+    "hdfs": _needs_hdfs,
+    "docker": _needs_docker,
+    "cluster": _needs_cluster,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("hdfs") is not None:
+            # The first test that needs it may have to fetch the jars.
+            item.add_marker(pytest.mark.timeout(600))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, missing in SERVICES.items():
+        if item.get_closest_marker(marker) is None:
+            continue
+        if fix := missing():
+            message = f"no {marker} here; {fix}"
+            if IN_CI:
+                pytest.fail(message, pytrace=False)
+            pytest.skip(message)

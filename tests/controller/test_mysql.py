@@ -1,0 +1,128 @@
+"""Runs whose task log is on a real server, which is killed in the middle of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from testbed.errors import PermanentError, TemporaryError
+from testbed.rpc.operator import Progress
+from testbed.runtime.directory import RunDirectory
+from testbed.runtime.local import LocalRuntime
+from testbed.scenario.plan import Plan
+from testbed.storage.tasklog import RunState
+from testbed.testing.runtime import small_plan
+from tests.controller.conftest import Bench
+from tests.services.mariadb import MariaDb
+from tests.services.ports import free_ports
+
+pytestmark = pytest.mark.mysql
+
+BringUp = Callable[[Plan], Bench]
+PATIENCE_S = 20.0
+
+
+def secret_plan(server: MariaDb, **changes: int) -> Plan:
+    return replace(small_plan(2, **changes), storage_url=server.open_url)
+
+
+def stories(bench: Bench, run: str) -> dict[int, list[int]]:
+    """The numbers of the records of each task, as they are in the log."""
+    found: dict[int, list[int]] = {}
+    for record in bench.log.records(run):
+        found.setdefault(record.task.id, []).append(record.seq)
+    return found
+
+
+def more_ended(than: int) -> Callable[[Progress], bool]:
+    return lambda progress: progress.ended > than
+
+
+def test_a_run_goes_on_while_its_server_restarts(
+    bring_up: BringUp, mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTBED_MYSQL_PASSWORD", mariadb.password)
+    bench = bring_up(secret_plan(mariadb, slots=60))
+    run = bench.operator.start_run()
+    before = bench.until(run, more_ended(2)).ended
+    mariadb.kill()
+    try:
+        # Nodes go on, and what they say waits.
+        bench.until(run, more_ended(before + 20))
+    finally:
+        mariadb.start()
+    last = bench.end(run)
+    assert last.state in {"completed", "invalid"}, last.reason
+    assert last.lost == 0
+    assert bench.log.run(run).state == last.state
+    assert sum(bench.log.outcomes(run).values()) == last.generated == last.ended
+    found = stories(bench, run)
+    assert len(found) == last.generated
+    assert all(numbers == list(range(len(numbers))) for numbers in found.values())
+    assert not any(node.unacknowledged for node in bench.operator.status().nodes)
+
+
+def test_what_a_dead_server_did_not_take_is_handed_in_by_the_next_testbed(
+    bring_up: BringUp, mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTBED_MYSQL_PASSWORD", mariadb.password)
+    bench = bring_up(secret_plan(mariadb, slots=400))
+    run = bench.operator.start_run()
+    before = bench.until(run, more_ended(2)).ended
+    mariadb.kill()
+    try:
+        bench.until(run, more_ended(before + 5))
+        place = RunDirectory(bench.runtime.home, "bench")
+        psutil.Process(place.processes()["controller"][0]).kill()
+        bench.runtime.down("bench")
+    finally:
+        mariadb.start()
+    again = bring_up(secret_plan(mariadb))
+    give_up = time.monotonic() + PATIENCE_S
+    while any(node.unacknowledged for node in again.operator.status().nodes):
+        assert time.monotonic() < give_up
+    assert again.log.run(run).state is RunState.INTERRUPTED
+    found = stories(again, run)
+    assert len(found) >= before + 5
+    assert all(numbers == list(range(len(numbers))) for numbers in found.values())
+
+
+def test_the_password_is_in_no_file_and_no_list_of_processes(
+    bring_up: BringUp, mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TESTBED_MYSQL_PASSWORD", mariadb.password)
+    bench = bring_up(secret_plan(mariadb))
+    run = bench.operator.start_run()
+    bench.end(run)
+    secret = mariadb.password
+    assert secret not in bench.up.store
+    assert secret not in bench.log.run(run).info.plan
+    assert secret not in str(bench.operator.status())
+    processes = RunDirectory(bench.runtime.home, "bench").processes()
+    for name, (pid, _) in processes.items():
+        process = psutil.Process(pid)
+        assert secret not in " ".join(process.cmdline())
+        # Nodes, which run what users bring, are not told at all.
+        assert (secret in process.environ().values()) is (name == "controller")
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path
+
+
+def test_a_server_that_is_down_or_says_no_brings_nothing_up(
+    tmp_path: Path, mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = LocalRuntime(tmp_path / "home")
+    (port,) = free_ports(1)
+    monkeypatch.setenv("TESTBED_MYSQL_PASSWORD", "wr0ng")
+    absent = f"mysql+pymysql://edge@127.0.0.1:{port}/testbed"
+    with pytest.raises(TemporaryError, match="cannot be reached"):
+        runtime.up(small_plan(2), "bench", store=absent)
+    with pytest.raises(PermanentError, match=r"wrong.*TESTBED_MYSQL_PASSWORD"):
+        runtime.up(small_plan(2), "bench", store=mariadb.url)
+    assert runtime.names() == ()

@@ -1,0 +1,275 @@
+"""Real nodes in this process, connected by real gRPC on ports the system chose."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from edgenode.node import EdgeNode
+from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
+from testbed.model.distributions import Constant
+from testbed.model.events import DecisionRecord, Record, RecordKind
+from testbed.model.task import Task
+from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
+from testbed.model.units import Micros
+from testbed.model.workload import Workload
+from testbed.rpc.codec import decode_decision, decode_record
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.messages import CHANNEL_OPTIONS, task_to_message
+from testbed.scenario.plan import ApplicationSpec, Payload, Plan, SchedulerSpec, Seeds
+
+PATIENCE = 10.0
+"""Seconds after which something that should have happened has not."""
+
+
+class SendTo:
+    """A scheduler for tests: everything goes to the node named in its options."""
+
+    def __init__(self, context: SchedulerContext) -> None:
+        self._destination = int(str(context.options["destination"]))
+        self.name = f"send-to-{self._destination}"
+
+    def decide(self, observation: Observation) -> Decision | Ask:
+        return Decision(self._destination)
+
+
+class AskFirst:
+    """A scheduler for tests: asks all peers once, then executes where the task arrived."""
+
+    name = "ask-first"
+
+    def __init__(self, context: SchedulerContext) -> None:
+        self._bits_only = bool(context.options.get("bits_only", False))
+        self._peers = tuple(p for p in range(context.topology.size) if p != context.node)
+
+    def decide(self, observation: Observation) -> Decision | Ask:
+        if observation.round == 0:
+            return Ask(self._peers, bits_only=self._bits_only)
+        return Decision(observation.node)
+
+
+class Broken:
+    """A scheduler for tests that cannot decide."""
+
+    name = "broken"
+
+    def __init__(self, context: SchedulerContext) -> None:
+        pass
+
+    def decide(self, observation: Observation) -> Decision | Ask:
+        raise RuntimeError("no idea")
+
+
+def plan(
+    *,
+    nodes: int = 2,
+    rate: int = 20_000_000,
+    alpha: float = 0.0,
+    beta: float = 0.0,
+    payload: Payload = "bytes",
+    application: ApplicationSpec | None = None,
+    control_delay: Micros = 0,
+    probe_timeout: Micros = 250_000,
+    time_scale: float = 1.0,
+    log_idle_slots: bool = True,
+) -> Plan:
+    """Nodes of 1 GHz with equal links."""
+    diagonal = [[0 if i == j else 1 for j in range(nodes)] for i in range(nodes)]
+    return Plan(
+        name="test",
+        scenario_hash="0",
+        topology=Topology(
+            cores=(1,) * nodes,
+            capacity_hz=(1_000_000_000,) * nodes,
+            arrival_probability=(1.0,) * nodes,
+            execution_failure_rate=(alpha,) * nodes,
+            link_rate=tuple(tuple(rate * one for one in row) for row in diagonal),
+            link_failure_rate=tuple(tuple(beta * one for one in row) for row in diagonal),
+        ),
+        workload=Workload(
+            slots=10,
+            slot=100_000,
+            size_bytes=Constant(1_000_000),
+            complexity=Constant(5),
+            deadline=Constant(1_000_000),
+        ),
+        rules=Rules(
+            Overload(OverloadMeasure.QUEUE_LENGTH, 2),
+            control_delay=control_delay,
+            probe_timeout=probe_timeout,
+        ),
+        seeds=Seeds(topology=1, workload=1, faults=1, schedulers=1),
+        scheduler=SchedulerSpec("local"),
+        episodes=1,
+        time_scale=time_scale,
+        payload=payload,
+        application=application or ApplicationSpec(),
+        log_idle_slots=log_idle_slots,
+    )
+
+
+def task(
+    task_id: int,
+    *,
+    source: int = 0,
+    size_bytes: int = 1_000_000,
+    execution: Micros = 20_000,
+    deadline: Micros = 1_000_000,
+    episode: int = 0,
+) -> Task:
+    """A task that takes ``execution`` on a node of ``plan``."""
+    return Task(task_id, episode, task_id, source, size_bytes, execution * 1000, deadline)
+
+
+@dataclass
+class Member:
+    """One node and the controller's side of its connection."""
+
+    node: EdgeNode
+    channel: grpc.aio.Channel
+    control: Any
+    tasks: Any
+    records: list[Record] = field(default_factory=list)
+    decisions: list[DecisionRecord] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    submit: Any = None
+
+    def of(self, task_id: int) -> list[Record]:
+        return [record for record in self.records if record.task.id == task_id]
+
+
+class Cluster:
+    """Nodes, and a controller's worth of calls to them."""
+
+    def __init__(self, members: list[Member], folder: Path) -> None:
+        self.members = members
+        self.folder = folder
+        self._news = asyncio.Condition()
+        self._listening: list[asyncio.Task[None]] = []
+
+    async def configure(
+        self,
+        plan: Plan,
+        scheduler: str | type = "",
+        *,
+        run: str = "run",
+        **options: object,
+    ) -> None:
+        name = scheduler if isinstance(scheduler, str) else _path(scheduler)
+        for member in self.members:
+            await member.control.Configure(
+                pb.ConfigureRequest(
+                    run=run,
+                    plan_json=plan.to_json(),
+                    peers=[pb.PeerAddress(node=m.node.index, address=m.node.address) for m in self],
+                    scheduler=name,
+                    options_json=json.dumps(options),
+                )
+            )
+
+    async def start(self, episode: int = 0, *, run: str = "run", listen: bool = True) -> None:
+        for member in self.members:
+            await member.control.StartEpisode(pb.StartEpisodeRequest(run=run, episode=episode))
+            member.submit = member.tasks.Submit()
+            if listen:
+                self._listening.append(asyncio.create_task(self._listen(member)))
+
+    async def end(self, episode: int = 0, *, run: str = "run") -> list[pb.EndEpisodeReply]:
+        return [
+            await member.control.EndEpisode(pb.EndEpisodeRequest(run=run, episode=episode))
+            for member in self.members
+        ]
+
+    async def give(self, *tasks: Task) -> None:
+        for given in tasks:
+            call = self.members[given.source].submit
+            await call.write(
+                pb.SlotTask(episode=given.episode, slot=given.slot, task=task_to_message(given))
+            )
+            await call.read()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until what the nodes have logged makes the condition true."""
+        async with asyncio.timeout(PATIENCE), self._news:
+            await self._news.wait_for(condition)
+
+    async def ended(self, *tasks: Task) -> list[Record]:
+        """The last record of each task, when all records before it are here too.
+
+        The node that ends a task may be heard before the one that sent it.
+        """
+        await self.until(lambda: all(self.told(task.id) for task in tasks))
+        return [ending for task in tasks if (ending := self.ending(task.id)) is not None]
+
+    def told(self, task_id: int) -> bool:
+        """Whether the story of a task is complete."""
+        ending = self.ending(task_id)
+        return ending is not None and len(self.story(task_id)) > ending.seq
+
+    def ending(self, task_id: int) -> Record | None:
+        return next((r for r in self.story(task_id) if r.kind is RecordKind.ENDED), None)
+
+    def story(self, task_id: int) -> list[Record]:
+        """All records of a task, in order of ``seq``."""
+        records = [r for member in self.members for r in member.of(task_id)]
+        return sorted(records, key=lambda record: record.seq)
+
+    def __iter__(self) -> Any:
+        return iter(self.members)
+
+    async def _listen(self, member: Member) -> None:
+        call = member.control.Events()
+        async for batch in call:
+            member.records.extend(map(decode_record, batch.records))
+            member.decisions.extend(map(decode_decision, batch.decisions))
+            member.batches.append(batch.number)
+            await call.write(pb.BatchAck(run=batch.run, number=batch.number))
+            async with self._news:
+                self._news.notify_all()
+
+    async def close(self) -> None:
+        for listening in self._listening:
+            listening.cancel()
+        await asyncio.gather(*self._listening, return_exceptions=True)
+        for member in self.members:
+            await member.channel.close(None)
+        for member in self.members:
+            await member.node.close()
+
+
+@asynccontextmanager
+async def cluster(folder: Path, nodes: int = 2) -> AsyncIterator[Cluster]:
+    """``nodes`` started nodes that know nothing yet."""
+    members = [await start_member(folder, index) for index in range(nodes)]
+    running = Cluster(members, folder)
+    try:
+        yield running
+    finally:
+        await running.close()
+
+
+async def start_member(folder: Path, index: int) -> Member:
+    """One started node with its spool under ``folder``."""
+    node = EdgeNode(index, folder / f"node-{index}")
+    address = await node.start("127.0.0.1:0")
+    channel = grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+    control: Any = pb_grpc.ControlStub(channel)
+    tasks: Any = pb_grpc.TasksStub(channel)
+    return Member(node, channel, control, tasks)
+
+
+def kinds(records: Sequence[Record]) -> list[str]:
+    """What happened to a task, as one list of words."""
+    return [record.kind.value for record in records]
+
+
+def _path(scheduler: type) -> str:
+    return f"{scheduler.__module__}:{scheduler.__name__}"

@@ -1,0 +1,171 @@
+"""What executing a task does, and how each application is found."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edgenode.applications import Application, create, names
+from edgenode.applications.matrix import SIDE, work
+from edgenode.payload import payload_of
+from testbed.errors import UsageError
+from testbed.model.draws import Purpose, failure_after, uniform
+from testbed.model.events import RecordKind
+from testbed.model.task import Task
+from testbed.scenario.plan import ApplicationSpec
+from tests.edgenode.network import cluster, plan, task
+
+HERE = __name__
+RELEASED = threading.Event()
+
+
+def quick(task: Task, payload: bytes | None) -> None:
+    """Takes no time at all."""
+
+
+def stuck(task: Task, payload: bytes | None) -> None:
+    """Does not come back until the test lets it."""
+    RELEASED.wait(10)
+
+
+def failing(task: Task, payload: bytes | None) -> None:
+    raise ZeroDivisionError("an application's defect")
+
+
+class Raising:
+    def __init__(self) -> None:
+        raise RuntimeError("no device")
+
+
+class NoApplication:
+    """Has nothing that an application needs."""
+
+
+@pytest.mark.parametrize("name", ["emulated", "busy", "matrix", f"{HERE}:quick"])
+def test_what_is_created_is_an_application(name: str) -> None:
+    application = create(name)
+    assert isinstance(application, Application)
+    application.close()
+    application.close()
+
+
+def test_names_lists_the_built_in_ones() -> None:
+    assert names()[:3] == ("emulated", "busy", "matrix")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nothing", "known: emulated, busy, matrix"),
+        ("no_such_module:f", "cannot be loaded"),
+        (f"{HERE}:missing", "cannot be loaded"),
+        (f"{HERE}:HERE", "not a class or function"),
+        (f"{HERE}:NoApplication", "is no application"),
+        (f"{HERE}:Raising", "cannot be made: RuntimeError: no device"),
+    ],
+)
+def test_what_cannot_be_an_application_is_refused(name: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        create(name)
+
+
+def test_options_an_application_does_not_take_are_refused() -> None:
+    with pytest.raises(UsageError, match="does not take these options"):
+        create("emulated", {"speed": 2})
+
+
+def test_matrix_work_depends_on_the_payload() -> None:
+    one, other = (task(i, size_bytes=2 * SIDE * SIDE, execution=1000) for i in (1, 2))
+    assert work(one, payload_of(one)) == work(one, payload_of(one)) > 0
+    assert work(one, payload_of(one)) != work(other, payload_of(other))
+    assert work(one, None) == 0
+
+
+async def test_matrix_executes_what_another_node_sent(tmp_path: Path) -> None:
+    given = task(1, size_bytes=200_000)
+    async with cluster(tmp_path) as network:
+        spec = ApplicationSpec("matrix", {"limit": 2})
+        await network.configure(
+            plan(application=spec), "tests.edgenode.network:SendTo", destination=1
+        )
+        await network.start()
+        await network.give(given)
+        (ended,) = await network.ended(given)
+        assert ended.data["outcome"] == "succeeded"
+
+
+async def test_busy_burns_cpu_for_the_modelled_time(tmp_path: Path) -> None:
+    given = task(1, execution=800_000, deadline=10_000_000)
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1, application=ApplicationSpec("busy")), "local")
+        await network.start()
+        used = time.process_time()
+        await network.give(given)
+        (ended,) = await network.ended(given)
+        used = time.process_time() - used
+
+        assert ended.data["outcome"] == "succeeded"
+        started = next(r for r in network.story(1) if r.kind is RecordKind.EXECUTION_STARTED)
+        assert ended.at - started.at == 800_000
+        # Far more than waiting costs, and what a busy machine leaves to one of many.
+        assert used > 0.05
+
+
+async def test_a_function_takes_as_long_as_it_runs(tmp_path: Path) -> None:
+    given = task(1, execution=5_000_000, deadline=10_000_000)
+    async with cluster(tmp_path, nodes=1) as network:
+        spec = ApplicationSpec(f"{HERE}:quick")
+        await network.configure(plan(nodes=1, application=spec), "local")
+        await network.start()
+        await network.give(given)
+        (ended,) = await network.ended(given)
+        assert ended.data["outcome"] == "succeeded"
+        assert int(ended.data["elapsed"]) < 4_000_000
+
+
+async def test_an_application_that_raises_loses_the_task(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = task(1)
+    async with cluster(tmp_path, nodes=1) as network:
+        spec = ApplicationSpec(f"{HERE}:failing")
+        await network.configure(plan(nodes=1, application=spec), "local")
+        await network.start()
+        await network.give(given)
+        (ended,) = await network.ended(given)
+    assert (ended.data["outcome"], ended.data["stage"]) == ("lost", "execution")
+    assert "an application's defect" in caplog.text
+
+
+async def test_a_deadline_ends_what_an_application_does_not(tmp_path: Path) -> None:
+    given = task(1, execution=10_000, deadline=50_000)
+    async with cluster(tmp_path, nodes=1) as network:
+        spec = ApplicationSpec(f"{HERE}:stuck")
+        await network.configure(plan(nodes=1, application=spec), "local")
+        await network.start()
+        await network.give(given)
+        (ended,) = await network.ended(given)
+        RELEASED.set()
+        assert (ended.data["outcome"], ended.data["elapsed"]) == ("dropped", 50_000)
+
+
+@pytest.mark.parametrize("application", ["emulated", f"{HERE}:quick"])
+async def test_a_drawn_failure_ends_the_execution_at_its_instant(
+    tmp_path: Path, application: str
+) -> None:
+    alpha = 100.0
+    given = task(1, execution=100_000)
+    after = failure_after(alpha, uniform(1, Purpose.EXECUTION_FATE, 0, given.id, 0))
+    assert after < 100_000, "choose another seed"
+    async with cluster(tmp_path, nodes=1) as network:
+        spec = ApplicationSpec(application)
+        await network.configure(plan(nodes=1, alpha=alpha, application=spec), "local")
+        await network.start()
+        await network.give(given)
+        (ended,) = await network.ended(given)
+        started = next(r for r in network.story(1) if r.kind is RecordKind.EXECUTION_STARTED)
+        assert ended.data["outcome"] == "execution_failed"
+        assert ended.at - started.at == after

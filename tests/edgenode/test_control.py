@@ -1,0 +1,206 @@
+"""What the controller asks of a node."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from testbed.model.task import Task
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.messages import task_to_message
+from testbed.scenario.plan import ApplicationSpec
+from tests.edgenode.network import Broken, SendTo, cluster, kinds, plan, task
+
+
+def two_long_tasks() -> tuple[Task, Task]:
+    """One to execute while a test looks, and one that waits behind it."""
+    one, two = (task(i, execution=5_000_000, deadline=60_000_000) for i in (1, 2))
+    return one, two
+
+
+async def test_an_unknown_scheduler_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=1) as network:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await network.configure(plan(nodes=1), "ratk")
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "ratk" in str(refused.value.details())
+        assert "ratc" in str(refused.value.details())
+
+
+async def test_an_unknown_application_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=1) as network:
+        with pytest.raises(grpc.aio.AioRpcError, match="known: emulated, busy, matrix"):
+            await network.configure(plan(nodes=1, application=ApplicationSpec("nothing")))
+
+
+async def test_a_plan_that_is_none_is_refused(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=1) as network:
+        (member,) = network.members
+        with pytest.raises(grpc.aio.AioRpcError, match="not a plan"):
+            await member.control.Configure(pb.ConfigureRequest(run="run", plan_json="{}"))
+
+
+async def test_a_node_outside_the_plan_is_refused(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=2) as network:
+        with pytest.raises(grpc.aio.AioRpcError, match="this is node 1"):
+            await network.configure(plan(nodes=1))
+
+
+async def test_the_scheduler_changes_between_two_decisions(tmp_path: Path) -> None:
+    before, after = task(1, execution=1000), task(2, execution=1000)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), "local")
+        await network.start()
+        await network.give(before)
+        control = network.members[0].control
+        reply = await control.SetScheduler(pb.SetSchedulerRequest(scheduler="random"))
+        assert (reply.accepted, reply.scheduler) == (True, "random")
+        await network.give(after)
+        await network.ended(before, after)
+        by_task = {d.task_id: d.scheduler for d in network.members[0].decisions}
+        assert by_task == {1: "local", 2: "random"}
+
+        # One that is not known changes nothing.
+        reply = await control.SetScheduler(pb.SetSchedulerRequest(scheduler="ratk"))
+        assert (reply.accepted, reply.scheduler) == (False, "random")
+        assert "ratc" in reply.reason
+
+
+async def test_a_scheduler_that_raises_loses_the_task_and_not_the_node(tmp_path: Path) -> None:
+    hapless, other = task(1), task(2, execution=1000)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), Broken)
+        await network.start()
+        await network.give(hapless)
+        (ended,) = await network.ended(hapless)
+        assert (ended.data["outcome"], ended.data["stage"]) == ("lost", "deciding")
+        assert kinds(network.story(1)) == ["generated", "ended"]
+
+        await network.members[0].node.set_scheduler("local", {})
+        await network.give(other)
+        (ended,) = await network.ended(other)
+        assert ended.data["outcome"] == "succeeded"
+
+
+async def test_a_slot_of_another_episode_is_refused(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1), "local")
+        await network.start(episode=3)
+        call = network.members[0].submit
+        await call.write(pb.SlotTask(episode=4, slot=0))
+        with pytest.raises(grpc.aio.AioRpcError, match="episode 3 is running"):
+            await call.read()
+
+
+async def test_a_slot_that_comes_twice_is_taken_once(tmp_path: Path) -> None:
+    given = task(1, execution=1000)
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1), "local")
+        await network.start()
+        call = network.members[0].submit
+        for _ in range(2):
+            await call.write(pb.SlotTask(episode=0, slot=1, task=task_to_message(given)))
+            assert (await call.read()).slot == 1
+        await network.ended(given)
+        assert [record.seq for record in network.story(1)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("logged", [True, False])
+async def test_idle_slots_are_logged_if_the_plan_says_so(tmp_path: Path, logged: bool) -> None:
+    given = task(1, execution=1000)
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1, log_idle_slots=logged), "local")
+        await network.start()
+        call = network.members[0].submit
+        await call.write(pb.SlotTask(episode=0, slot=0))
+        await call.read()
+        await network.give(given)
+        await network.ended(given)
+        slots = [(d.slot, d.task_id) for d in network.members[0].decisions]
+        assert slots == ([(0, None), (1, 1)] if logged else [(1, 1)])
+
+
+async def test_an_episode_that_ends_early_says_what_was_left(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1), "local")
+        await network.start()
+        await network.give(*two_long_tasks())
+        (reply,) = await network.end()
+        assert reply.unfinished == 2
+        await network.until(lambda: network.members[0].batches[-1:] == [reply.last_batch])
+        (again,) = await network.end()
+        assert (again.unfinished, again.last_batch) == (0, reply.last_batch)
+
+
+async def test_each_episode_starts_with_empty_queues_and_its_own_clock(tmp_path: Path) -> None:
+    given = task(11, execution=1000, episode=1)
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1), "local")
+        await network.start()
+        await network.give(task(1, execution=500_000))
+        await network.end()
+        await network.start(episode=1, listen=False)
+        await network.give(given)
+        await network.ended(given)
+        (decision,) = [d for d in network.members[0].decisions if d.task_id == 11]
+        assert decision.observation.queue_length == 0
+        assert network.ending(1) is None
+
+
+async def test_time_scale_stretches_real_time_only(tmp_path: Path) -> None:
+    given = task(1, execution=20_000)
+    loop = asyncio.get_running_loop()
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(time_scale=4.0), SendTo, destination=1)
+        await network.start()
+        began = loop.time()
+        await network.give(given)
+        (ended,) = await network.ended(given)
+        # 50 ms of transmission and 20 ms of execution, four times as slow.
+        assert loop.time() - began >= 0.28
+        assert 70_000 <= int(ended.data["elapsed"]) < 1_000_000
+
+
+async def test_a_node_describes_itself(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as network:
+        member = network.members[0]
+        description = await member.control.Describe(pb.Empty())
+        assert (description.run, description.episode, description.scheduler) == ("", -1, "")
+        await network.configure(plan(), "local", run="a run")
+        await network.start(run="a run", listen=False)
+        await network.give(*two_long_tasks())
+        description = await member.control.Describe(pb.Empty())
+
+    assert (description.node, description.pid) == (0, os.getpid())
+    assert description.address == member.node.address
+    assert (description.run, description.episode) == ("a run", 0)
+    assert (description.scheduler, description.queue_length, description.held) == ("local", 2, 2)
+    assert 5_000_000 < description.backlog <= 10_000_000
+    assert description.resident_bytes > 10_000_000
+
+
+async def test_the_health_service_says_whether_the_node_serves(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=1) as network:
+        (member,) = network.members
+        health = health_pb2_grpc.HealthStub(member.channel)
+        answers = []
+        for serving in (False, True):
+            await member.node.set_serving(serving)
+            answers.append((await health.Check(health_pb2.HealthCheckRequest())).status)
+    assert answers == [
+        health_pb2.HealthCheckResponse.NOT_SERVING,
+        health_pb2.HealthCheckResponse.SERVING,
+    ]
+
+
+async def test_shutdown_asks_the_process_to_stop(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=1) as network:
+        (member,) = network.members
+        await member.control.Shutdown(pb.Empty())
+        assert member.node.stopped.is_set()

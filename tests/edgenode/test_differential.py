@@ -1,0 +1,117 @@
+"""The same seeded workload in virtual time and on real nodes: the same story of every task.
+
+The schedulers here decide from the task alone, and no deadline is close to an ending, so a
+millisecond more or less on the real network changes nothing but times. This is what says that a
+policy trained on simulations or on their logs meets the same system on real nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from testbed.model.distributions import Uniform
+from testbed.model.events import Record, RecordKind
+from testbed.model.task import Task
+from testbed.model.units import SECOND
+from testbed.model.workload import Workload, tasks_of_episode
+from testbed.scenario.plan import Payload, Plan
+from testbed.sim.simulator import simulate_episode
+from tests.edgenode.network import Cluster, cluster, plan
+
+TOLERANCE = 200_000
+"""Microseconds by which a task's end may differ: what the network adds to each transmission of a
+queue, on a machine that is busy with other tests."""
+
+
+def busy_plan(payload: Payload, deadline: float) -> Plan:
+    """Three nodes, some fifty tasks, failures on links and in execution."""
+    base = plan(nodes=3, rate=30_000_000, alpha=2.0, beta=2.0, payload=payload)
+    workload = Workload(
+        slots=25,
+        slot=40_000,
+        size_bytes=Uniform(200_000, 1_000_000),
+        complexity=Uniform(3.0, 9.0),
+        deadline=Uniform(deadline, deadline),
+    )
+    topology = dataclasses.replace(base.topology, arrival_probability=(0.5, 0.7, 0.9))
+    return dataclasses.replace(base, workload=workload, topology=topology)
+
+
+async def play(network: Cluster, plan: Plan) -> list[Task]:
+    """One episode at its times; all its tasks, when they have ended."""
+    slots = tasks_of_episode(
+        plan.workload, plan.topology.arrival_probability, plan.seeds.workload, 0
+    )
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for number, tasks in enumerate(slots):
+        at = began + number * plan.workload.slot / SECOND
+        await asyncio.sleep(max(0.0, at - loop.time()))
+        await network.give(*tasks)
+    everything = [task for tasks in slots for task in tasks]
+    await network.ended(*everything)
+    return everything
+
+
+@pytest.mark.parametrize("payload", ["bytes", "metadata"])
+@pytest.mark.parametrize("scheduler", ["local", "random"])
+async def test_real_nodes_tell_the_story_of_the_simulator(
+    tmp_path: Path, scheduler: str, payload: Payload
+) -> None:
+    given = busy_plan(payload, deadline=30 * SECOND)
+    simulated = simulate_episode(given, 0, scheduler)
+    async with cluster(tmp_path, nodes=3) as network:
+        await network.configure(given, scheduler)
+        await network.start()
+        tasks = await play(network, given)
+        assert len(simulated.outcomes) == len(tasks) > 40
+        assert len(set(simulated.outcomes.values())) >= 2, "choose rates with failures"
+
+        for task in tasks:
+            real, virtual = network.story(task.id), story(simulated.records, task.id)
+            assert steps(real) == steps(virtual)
+            assert abs(elapsed(real) - elapsed(virtual)) < TOLERANCE
+
+        # What one node generates is sent and executed in the same order on both.
+        for source in range(3):
+            order = [r for m in network.members for r in started(m.records, source)]
+            assert order == [r for n in range(3) for r in started(simulated.records, source, n)]
+
+
+def story(records: list[Record], task_id: int) -> list[Record]:
+    found = [record for record in records if record.task.id == task_id]
+    return sorted(found, key=lambda record: record.seq)
+
+
+def elapsed(records: list[Record]) -> int:
+    assert records[-1].kind is RecordKind.ENDED
+    return int(records[-1].data["elapsed"])
+
+
+def steps(records: list[Record]) -> list[tuple[object, ...]]:
+    """What happened to a task and where, without the times."""
+    return [
+        (
+            record.kind,
+            record.seq,
+            record.node,
+            *(record.data.get(key) for key in ("destination", "peer", "sender", "nominal")),
+            *(record.data.get(key) for key in ("outcome", "stage")),
+        )
+        for record in records
+    ]
+
+
+def started(records: list[Record], source: int, node: int | None = None) -> list[int]:
+    """Tasks of one source in the order in which a node (None: any) began to execute them."""
+    return [
+        record.task.id
+        for record in records
+        if record.kind is RecordKind.EXECUTION_STARTED
+        and record.task.source == source
+        and (node is None or record.node == node)
+    ]

@@ -1,0 +1,113 @@
+"""Questions to peers: answered, unanswered, late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from testbed.model.events import RecordKind
+from tests.edgenode.network import AskFirst, SendTo, cluster, plan, task
+
+
+async def test_peers_answer_with_their_state_at_that_moment(tmp_path: Path) -> None:
+    busy = [task(i, source=1, execution=3_000_000, deadline=10_000_000) for i in (1, 2)]
+    asking = task(3, execution=1000)
+    async with cluster(tmp_path, nodes=3) as network:
+        await network.configure(plan(nodes=3), SendTo, destination=1)
+        await network.start()
+        await network.give(*busy)
+        await network.members[0].node.set_scheduler(
+            "tests.edgenode.network:AskFirst", {"bits_only": False}
+        )
+        await network.give(asking)
+        await network.ended(asking)
+
+        (decision,) = [d for d in network.members[0].decisions if d.task_id == 3]
+        answers = {answer.peer: answer for answer in decision.observation.answers}
+        assert answers.keys() == {1, 2}
+        assert answers[1].overloaded
+        assert answers[1].state is not None
+        assert answers[1].state.queue_length == 2
+        assert 0 < answers[1].state.backlog <= 6_000_000
+        assert answers[2].state is not None
+        assert not answers[2].overloaded
+        assert answers[2].state.queue_length == 0
+        assert all(0 <= a.asked <= a.answered <= decision.at for a in answers.values())
+        # What was heard is remembered for later decisions.
+        assert decision.observation.known[1] == (answers[1].state, answers[1].answered)
+
+
+async def test_bits_only_carries_no_state(tmp_path: Path) -> None:
+    asking = task(1, execution=1000)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), AskFirst, bits_only=True)
+        await network.start()
+        await network.give(asking)
+        await network.ended(asking)
+
+        (decision,) = network.members[0].decisions
+        (answer,) = decision.observation.answers
+        assert (answer.peer, answer.overloaded, answer.state) == (1, False, None)
+
+
+async def test_a_dead_peer_is_known_to_be_silent_at_once(tmp_path: Path) -> None:
+    asking = task(1, execution=1000)
+    async with cluster(tmp_path, nodes=3) as network:
+        await network.configure(plan(nodes=3, probe_timeout=60_000_000), AskFirst)
+        await network.start()
+        await network.members[2].node.close()
+        await network.give(asking)
+        await network.ended(asking)
+
+        (decision,) = network.members[0].decisions
+        assert [answer.peer for answer in decision.observation.answers] == [1]
+
+
+async def test_a_peer_that_does_not_answer_costs_the_probe_timeout(tmp_path: Path) -> None:
+    asking = task(1, execution=1000)
+    async with cluster(tmp_path, nodes=3) as network:
+        await network.configure(plan(nodes=3, probe_timeout=100_000), AskFirst)
+        await network.start()
+        # It is alive and takes no part in this episode.
+        network.members[2].node.end_episode(0)
+        await network.give(asking)
+        await network.ended(asking)
+
+        (decision,) = network.members[0].decisions
+        assert [answer.peer for answer in decision.observation.answers] == [1]
+        generated = network.story(1)[0]
+        assert generated.kind is RecordKind.GENERATED
+        assert decision.at == generated.at + 100_000
+
+
+async def test_control_delay_holds_answers_and_announcements_back(tmp_path: Path) -> None:
+    delay = 40_000
+    asking = task(1, execution=1000)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(control_delay=delay), AskFirst)
+        await network.start()
+        await network.give(asking)
+        await network.ended(asking)
+
+        (decision,) = network.members[0].decisions
+        (answer,) = decision.observation.answers
+        assert answer.answered - answer.asked >= 2 * delay
+        assert answer.state is not None
+        # True half way, when the question had reached the peer.
+        assert decision.at - network.story(1)[0].at >= 2 * delay
+
+
+async def test_announcements_are_counted_by_the_receiver(tmp_path: Path) -> None:
+    coming = task(1, size_bytes=100_000_000, deadline=10_000_000)
+    asking = task(2, source=2, execution=1000)
+    async with cluster(tmp_path, nodes=3) as network:
+        await network.configure(plan(nodes=3), SendTo, destination=1)
+        await network.start()
+        await network.give(coming)
+        await network.until(lambda: len(network.members[0].of(1)) == 3)
+        await network.members[2].node.set_scheduler("tests.edgenode.network:AskFirst", {})
+        await network.give(asking)
+        await network.ended(asking)
+
+        (decision,) = [d for d in network.members[2].decisions if d.task_id == 2]
+        inbound = {a.peer: a.state.inbound for a in decision.observation.answers if a.state}
+        assert inbound == {0: 0, 1: 1}

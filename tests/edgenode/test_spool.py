@@ -1,0 +1,200 @@
+"""Nothing that happened is lost between a node and the controller."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from edgenode.spool import Spool
+from testbed.model.events import Record, RecordKind
+from testbed.rpc.codec import decode_record
+from testbed.rpc.generated import edge_pb2 as pb
+from tests.edgenode.network import cluster, plan, task
+
+
+def record(number: int) -> Record:
+    return Record(RecordKind.GENERATED, task(number), 0, 0, number, number, {})
+
+
+def sent(spool: Spool, position: dict[str, int] | None = None) -> list[pb.EventBatch]:
+    """All batches a new listener gets."""
+    position = {} if position is None else position
+    batches = []
+    while (batch := spool.next_batch(position)) is not None:
+        batches.append(batch)
+    return batches
+
+
+def ids(batches: list[pb.EventBatch]) -> list[int]:
+    return [decode_record(r).task.id for batch in batches for r in batch.records]
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    spool = Spool(tmp_path)
+    spool.begin("run")
+    return spool
+
+
+async def test_batches_are_numbered_without_gaps_and_kept_until_acknowledged(spool: Spool) -> None:
+    for number in range(3):
+        spool.record(record(number))
+        assert spool.flush("run") == number + 1
+    assert [batch.number for batch in sent(spool)] == [1, 2, 3]
+    spool.acknowledge("run", 2)
+    assert [batch.number for batch in sent(spool)] == [3]
+    assert spool.unacknowledged == 1
+
+
+async def test_nothing_new_makes_no_batch(spool: Spool) -> None:
+    assert spool.flush("run") == 0
+    spool.record(record(1))
+    assert spool.flush("run") == 1
+    assert spool.flush("run") == 1
+
+
+async def test_a_batch_is_cut_by_itself(spool: Spool) -> None:
+    spool.record(record(1))
+    async with asyncio.timeout(5):
+        await spool.wait()
+    assert ids(sent(spool)) == [1]
+
+
+async def test_a_new_process_goes_on_where_the_last_one_died(tmp_path: Path) -> None:
+    dead = Spool(tmp_path)
+    dead.begin("a/run")
+    dead.record(record(1))
+    dead.flush("a/run")
+    dead.record(record(2))
+    dead.flush("a/run")
+    dead.acknowledge("a/run", 1)
+    dead.record(record(3))  # not in a batch yet
+    (path,) = files(tmp_path)
+    append(path, b'r{"kind":"gener')  # and died while it wrote
+
+    again = Spool(tmp_path)
+    batches = sent(again)
+    # The file does not say what was acknowledged: the controller takes a batch twice as once.
+    assert [(batch.run, batch.number) for batch in batches] == [
+        ("a/run", 1),
+        ("a/run", 2),
+        ("a/run", 3),
+    ]
+    assert ids(batches) == [1, 2, 3]
+    again.begin("a/run")
+    again.record(record(4))
+    assert again.flush("a/run") == 4
+
+
+async def test_a_file_that_is_all_acknowledged_is_emptied_and_numbers_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenode.spool._KEEP_BYTES", 100)
+    spool = Spool(tmp_path)
+    spool.begin("run")
+    spool.record(record(1))
+    spool.acknowledge("run", spool.flush("run"))
+    (path,) = files(tmp_path)
+    assert size(path) < 100
+
+    again = Spool(tmp_path)
+    again.begin("run")
+    again.record(record(2))
+    assert again.flush("run") == 2
+    assert ids(sent(again)) == [2]
+
+
+async def test_files_go_when_all_is_acknowledged(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.begin("one")
+    spool.record(record(1))
+    last = spool.flush("one")
+    spool.begin("two")
+    assert len(files(tmp_path)) == 2
+    spool.acknowledge("one", last)
+    assert [path.stem for path in files(tmp_path)] == ["two"]
+    spool.close()
+    assert files(tmp_path) == []
+
+
+async def test_what_is_not_acknowledged_stays_after_the_end(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.begin("run")
+    spool.record(record(1))
+    spool.close()
+    assert ids(sent(Spool(tmp_path))) == [1]
+
+
+async def test_a_full_disk_costs_the_file_and_not_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path)
+    spool.begin("run")
+    spool.record(record(1))
+
+    def full(_file: int, _data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        spool.record(record(2))
+        spool.record(record(3))
+        last = spool.flush("run")
+    assert ids(sent(spool)) == [1, 2, 3]
+    assert caplog.text.count("No space left on device") == 1
+    spool.acknowledge("run", last)
+    spool.close()
+
+
+async def test_what_was_not_acknowledged_is_sent_again_after_a_reconnect(tmp_path: Path) -> None:
+    given = task(1, execution=1000)
+    async with cluster(tmp_path, nodes=1) as network:
+        (member,) = network.members
+        await network.configure(plan(nodes=1), "local")
+        await network.start(listen=False)
+        await network.give(given)
+        first = member.control.Events()
+        got = [await first.read()]
+        while RecordKind.ENDED not in [decode_record(r).kind for r in got[-1].records]:
+            got.append(await first.read())
+        (reply,) = await network.end()
+        assert got[-1].number == reply.last_batch
+        first.cancel()
+
+        second = member.control.Events()
+        again = [await second.read() for _ in got]
+        assert again == got
+        await second.write(pb.BatchAck(run="run", number=reply.last_batch))
+        await second.done_writing()
+        assert await second.code() is not None
+        assert member.node.spool.unacknowledged == 0
+
+
+async def test_a_second_listener_ends_the_first(tmp_path: Path) -> None:
+    given = task(1, execution=1000)
+    async with cluster(tmp_path, nodes=1) as network:
+        (member,) = network.members
+        await network.configure(plan(nodes=1), "local")
+        first = member.control.Events()
+        await first.wait_for_connection()
+        await network.start()
+        await network.give(given)
+        await network.ended(given)
+        async with asyncio.timeout(5):
+            await first.code()

@@ -1,0 +1,213 @@
+"""Tasks that cross a link: real bytes, real time, real connections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from edgenode.payload import payload_of
+from testbed.model.draws import Purpose, failure_after, uniform
+from testbed.model.events import RecordKind
+from testbed.model.task import Task
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.messages import task_to_message
+from tests.edgenode.network import SendTo, cluster, kinds, plan, task
+
+ALL_STEPS = [
+    "generated",
+    "decided",
+    "transmission_started",
+    "sent",
+    "received",
+    "admitted",
+    "execution_started",
+    "ended",
+]
+
+PATIENT = 10_000_000
+"""A deadline that no busy machine misses."""
+
+SEEN: dict[int, bytes | None] = {}
+
+
+def remember(task: Task, payload: bytes | None) -> None:
+    """An application for tests."""
+    SEEN[task.id] = payload
+
+
+async def test_a_task_moves_with_its_bytes_at_the_links_rate(tmp_path: Path) -> None:
+    given = task(1, deadline=PATIENT)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), SendTo, destination=1)
+        await network.start()
+        await network.give(given)
+        (ended,) = await network.ended(given)
+
+        assert ended.data["outcome"] == "succeeded"
+        assert kinds(network.story(1)) == ALL_STEPS
+        clocks = {record.kind: record.clock for record in network.story(1)}
+        # 1 MB at 20 MB/s, then 20 ms of execution: never early, however busy this machine is.
+        transmission = clocks[RecordKind.SENT] - clocks[RecordKind.TRANSMISSION_STARTED]
+        execution = clocks[RecordKind.ENDED] - clocks[RecordKind.EXECUTION_STARTED]
+        assert 50_000 <= transmission < 500_000
+        assert 0 < execution < 500_000
+        assert (
+            ended.at
+            - next(r.at for r in network.story(1) if r.kind is RecordKind.EXECUTION_STARTED)
+            == 20_000
+        )
+        assert 70_000 <= int(ended.data["elapsed"]) < 1_000_000
+        # Each side speaks for itself only.
+        assert [record.node for record in network.story(1)] == [0] * 4 + [1] * 4
+
+
+async def test_the_application_gets_the_bytes_that_were_sent(tmp_path: Path) -> None:
+    spec = plan().application
+    remote, local = task(1, deadline=PATIENT), task(2, source=1, deadline=PATIENT)
+    spec = type(spec)(f"{__name__}:remember")
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(application=spec), SendTo, destination=1)
+        await network.start()
+        await network.give(remote, local)
+        endings = await network.ended(remote, local)
+
+    assert [ended.data["outcome"] for ended in endings] == ["succeeded"] * 2
+    assert SEEN.pop(1) == payload_of(remote)
+    assert SEEN.pop(2) == payload_of(local)
+    assert payload_of(remote) != payload_of(local)
+
+
+async def test_metadata_moves_no_bytes_and_takes_the_same_time(tmp_path: Path) -> None:
+    given = task(1, deadline=PATIENT)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(payload="metadata"), SendTo, destination=1)
+        await network.start()
+        await network.give(given)
+        await network.ended(given)
+
+        clocks = {record.kind: record.clock for record in network.story(1)}
+        assert clocks[RecordKind.SENT] - clocks[RecordKind.TRANSMISSION_STARTED] >= 50_000
+
+
+async def test_a_link_serves_first_come_first_served(tmp_path: Path) -> None:
+    given = [task(i, size_bytes=400_000, execution=1000, deadline=PATIENT) for i in range(1, 6)]
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), SendTo, destination=1)
+        await network.start()
+        await network.give(*given)
+        await network.ended(*given)
+
+        received = [r for r in network.members[1].records if r.kind is RecordKind.RECEIVED]
+        assert [record.task.id for record in received] == [1, 2, 3, 4, 5]
+        # One at a time: each takes 20 ms, and begins when the one before has gone.
+        sending = network.members[0].records
+        starts = [r.at for r in sending if r.kind is RecordKind.TRANSMISSION_STARTED]
+        sent = [r.at for r in sending if r.kind is RecordKind.SENT]
+        assert starts[1:] == sent[:-1]
+        assert all(end - start >= 20_000 for start, end in zip(starts, sent, strict=True))
+
+
+async def test_a_deadline_in_transit_frees_the_link(tmp_path: Path) -> None:
+    # 2 MB take 100 ms, and there are 30.
+    late = task(1, size_bytes=2_000_000, deadline=30_000)
+    next_ = task(2, size_bytes=200_000, deadline=PATIENT)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), SendTo, destination=1)
+        await network.start()
+        await network.give(late, next_)
+        first, second = await network.ended(late, next_)
+
+        assert (first.data["outcome"], first.data["stage"]) == ("dropped", "transmission")
+        assert second.data["outcome"] == "succeeded"
+        _, decided, started, *_ = network.story(2)
+        assert started.kind is RecordKind.TRANSMISSION_STARTED
+        assert started.at == max(decided.at, first.at)
+        assert network.members[1].of(1) == []
+        driver = network.members[1].node.driver
+        assert driver is not None
+        assert driver.state.receiving == (0, 0)
+
+
+async def test_a_drawn_failure_in_transit_ends_the_task_at_its_instant(tmp_path: Path) -> None:
+    beta = 100.0
+    given = task(1)
+    after = failure_after(beta, uniform(1, Purpose.TRANSMISSION_FATE, 0, given.id, 1))
+    assert after < 50_000, "choose another seed"
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(beta=beta), SendTo, destination=1)
+        await network.start()
+        await network.give(given)
+        (ended,) = await network.ended(given)
+
+        assert ended.data["outcome"] == "transmission_failed"
+        started = next(r for r in network.story(1) if r.kind is RecordKind.TRANSMISSION_STARTED)
+        assert ended.at - started.at == after
+
+
+async def test_a_peer_that_dies_loses_the_task_in_transit(tmp_path: Path) -> None:
+    given = task(1, size_bytes=100_000_000, deadline=PATIENT)
+    again = task(2, size_bytes=100_000, deadline=PATIENT)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), SendTo, destination=1)
+        await network.start()
+        await network.give(given)
+        await network.until(lambda: len(network.members[0].of(1)) == 3)
+        await network.members[1].node.close()
+        (ended,) = await network.ended(given)
+        assert (ended.data["outcome"], ended.data["stage"]) == ("lost", "transmission")
+
+        # The node goes on, and what it sends there later is lost at once.
+        await network.give(again)
+        (ended,) = await network.ended(again)
+        assert ended.data["outcome"] == "lost"
+
+
+async def test_what_a_dead_sender_announced_is_no_longer_expected(tmp_path: Path) -> None:
+    given = task(1, size_bytes=100_000_000, deadline=PATIENT)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), SendTo, destination=1)
+        await network.start()
+        await network.give(given)
+        receiver = network.members[1].node.driver
+        assert receiver is not None
+        await network.until(lambda: len(network.members[0].of(1)) == 3)
+        await network.members[0].node.close()
+        probe = task(2, source=1)
+        await network.give(probe)
+        await network.ended(probe)
+
+        assert receiver.state.receiving == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("sent", "episode", "why"),
+    [
+        (b"", 0, "0 bytes arrived"),
+        (b"x" * 1000, 0, "not those that were sent"),
+        (b"", 7, "episode 7"),
+    ],
+)
+async def test_a_hand_over_that_is_wrong_is_refused(
+    tmp_path: Path, sent: bytes, episode: int, why: str
+) -> None:
+    given = task(1, size_bytes=1000)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), SendTo, destination=1)
+        await network.start()
+        receiver = network.members[1].node
+        async with grpc.aio.insecure_channel(receiver.address) as channel:
+            call = pb_grpc.PeersStub(channel).Transfer()
+            if sent:
+                chunk = pb.Chunk(task_id=1, data=sent)
+                await call.write(pb.TransferFrame(sender=0, episode=episode, chunk=chunk))
+            offer = pb.HandOver(task=task_to_message(given), payload_bytes=1000)
+            await call.write(pb.TransferFrame(sender=0, episode=episode, hand_over=offer))
+            reply = await call.read()
+
+        assert not reply.accepted
+        assert why in reply.reason
+        assert receiver.driver is not None
+        assert receiver.driver.state.held == frozenset()

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from testbed.errors import PermanentError, UsageError
+from testbed.experiment.comparison import compare_runs
+from testbed.experiment.report import write_report
+from testbed.experiment.summary import queue_lengths, summarise
+from testbed.scenario.load import load
+from testbed.scenario.resolve import plan
+from testbed.sim.record import record_run
+from testbed.storage.tasklog import TaskLog, open_task_log
+
+EPISODES = 4
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TaskLog]:
+    """A log with ratc and local on the same tasks, and local on others."""
+    with open_task_log(str(tmp_path_factory.mktemp("log") / "log.sqlite")) as opened:
+        same = plan(load("quickstart", ["slots.count=12"]))
+        other = plan(load("quickstart", ["slots.count=12", "seeds=9"]))
+        record_run(same, opened, scheduler="ratc", episodes=EPISODES)
+        record_run(same, opened, scheduler="local", episodes=EPISODES)
+        record_run(other, opened, scheduler="local", episodes=EPISODES)
+        record_run(same, opened, scheduler="local", episodes=EPISODES, first_episode=100)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def ids(log: TaskLog) -> list[str]:
+    return [run.id for run in log.runs()]
+
+
+def test_a_summary_says_what_the_log_holds(log: TaskLog, ids: list[str]) -> None:
+    summary = summarise(log, ids[0])
+    rows = list(log.tasks(ids[0]))
+    succeeded = sum(row.outcome == "succeeded" for row in rows)
+    assert summary.outcomes["succeeded"] == succeeded
+    assert sum(summary.outcomes.values()) == len(rows)
+    first = [row.outcome == "succeeded" for row in rows if row.episode == 0]
+    assert summary.by_episode[0] == pytest.approx(sum(first) / len(first))
+    assert summary.success_rate.count == EPISODES
+    away = [row for row in rows if row.destination is not None and row.destination != row.source]
+    assert summary.offloaded == pytest.approx(len(away) / len(rows), abs=0.02)
+    means = summary.times["mean_ms"]
+    assert means["deciding"] == pytest.approx(2.0), "a probe and its answer, 1 ms each way"
+    assert means.drop("total").sum() == pytest.approx(means["total"], rel=1e-6)
+
+
+def test_flows_are_shares_of_the_tasks_of_a_node(log: TaskLog, ids: list[str]) -> None:
+    size = log.run(ids[0]).plan.topology.size
+    local = summarise(log, ids[1]).flows(size)
+    assert local.trace() == pytest.approx(size), "every task of `local` stays where it arrived"
+    sent = summarise(log, ids[0]).flows(size)
+    assert sent.trace() < size
+    assert sent.sum(axis=1) == pytest.approx([1.0] * size)
+
+
+def test_queue_lengths_have_every_slot_of_every_node(log: TaskLog, ids: list[str]) -> None:
+    size = log.run(ids[0]).plan.topology.size
+    lengths = queue_lengths(log, ids[0])
+    assert len(lengths) == EPISODES * 12 * size
+    assert lengths["queue_length"].max() > 1
+
+
+def test_runs_that_met_the_same_tasks_are_compared(log: TaskLog, ids: list[str]) -> None:
+    comparison = compare_runs(log, ids[:2])
+    (pair,) = comparison.pairs
+    assert pair.better.run.info.scheduler == "ratc"
+    assert pair.comparison.real is True
+    assert "ratc is better than local" in pair.verdict
+    assert [row[1] for row in comparison.table()] == ["ratc", "local"]
+    json.dumps(comparison.document, allow_nan=False)
+
+
+@pytest.mark.parametrize(("other", "said"), [(2, "quickstart"), (3, "--first-episode")])
+def test_runs_that_met_other_tasks_are_not_compared(
+    log: TaskLog, ids: list[str], other: int, said: str
+) -> None:
+    with pytest.raises(UsageError, match="met different tasks") as refused:
+        compare_runs(log, [ids[0], ids[other]])
+    assert said in str(refused.value)
+
+
+def test_a_comparison_needs_two_runs(log: TaskLog, ids: list[str]) -> None:
+    with pytest.raises(UsageError, match="two different runs"):
+        compare_runs(log, [ids[0], ids[0]])
+
+
+def test_a_report_holds_page_figures_tables_and_document(
+    log: TaskLog, ids: list[str], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    report = write_report(log, ids[:2], tmp_path / "out", said.append)
+    page = report.path.read_text()
+    assert "ratc is better than local" in page
+    assert page.count("data:image/png;base64,") == 6
+    for figure in report.figures.values():
+        assert figure.read_bytes().startswith(b"\x89PNG")
+        assert figure.with_suffix(".svg").exists()
+    summary = pd.read_csv(report.tables["summary"])
+    assert list(summary["scheduler"]) == ["ratc", "local"]
+    assert summary["success rate"][0] == pytest.approx(summarise(log, ids[0]).success_rate.mean)
+    document = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert document["comparison"]["pairs"][0]["real"] is True
+    assert any("drawing" in line for line in said)
+
+
+def test_runs_of_different_scenarios_stand_side_by_side(
+    log: TaskLog, ids: list[str], tmp_path: Path
+) -> None:
+    report = write_report(log, [ids[0], ids[2]], tmp_path / "out")
+    assert report.document["comparison"] is None
+    assert "not compared" in report.path.read_text()
+
+
+def test_a_report_replaces_a_report_and_nothing_else(
+    log: TaskLog, ids: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    write_report(log, ids[:1], out)
+    (out / "stale.txt").write_text("of the earlier report")
+    write_report(log, ids[:1], out)
+    assert not (out / "stale.txt").exists()
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "thesis.tex").write_text("keep me")
+    with pytest.raises(UsageError, match="not of a report"):
+        write_report(log, ids[:1], other)
+    assert (other / "thesis.tex").read_text() == "keep me"
+
+
+def test_a_folder_that_cannot_be_made_leaves_nothing(
+    log: TaskLog, ids: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermanentError, match="choose another folder"):
+        write_report(log, ids[:1], tmp_path / "file" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,91 @@
+"""A story on a local Ray cluster of two workers is the story of one process."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from testbed.errors import PrerequisiteMissing
+from testbed.scenario.load import load
+from testbed.scenario.resolve import plan as plan_of
+from testbed.sim.arrays import without_control_delay
+from trainer.o2o.cluster import ClusterRollout, connected, rollout_on
+from trainer.o2o.pipeline import O2OConfig, run_simulated
+from trainer.o2o.recipe import recipe, sized
+from trainer.o2o.simulated import SimulatedRollout
+
+PLAN = without_control_delay(plan_of(load("quickstart")))
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    from ray.cluster_utils import Cluster
+
+    with warnings.catch_warnings():
+        # Ray announces changes of its own defaults, and leaves files of its processes open.
+        warnings.simplefilter("ignore")
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
+        cluster.add_node(num_cpus=1)
+        yield cluster.address
+        cluster.shutdown()
+
+
+def test_without_an_address_no_ray_is_started(tmp_path: Path) -> None:
+    with connected(None):
+        assert not ray.is_initialized()
+        small = sized(recipe("default"), offline_steps=5, online_episodes=10)
+        config = O2OConfig(
+            recipe=small, log_episodes=2, evaluation_episodes=2, methods=(), with_bound=False
+        )
+        run_simulated(PLAN, config, tmp_path / "out", threads=1)
+    assert not ray.is_initialized()
+    with pytest.raises(PrerequisiteMissing, match="no Ray cluster is connected"):
+        rollout_on(PLAN, small)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+def test_two_workers_tell_the_story_of_one_process(address: str, tmp_path: Path) -> None:
+    def config(learners: int) -> O2OConfig:
+        small = sized(
+            recipe("default"),
+            offline_steps=20,
+            online_episodes=20,
+            episodes_per_update=20,
+            evaluation_episodes=12,
+            num_learners=learners,
+        )
+        return O2OConfig(
+            recipe=small, log_episodes=10, evaluation_episodes=4, methods=(), with_bound=False
+        )
+
+    here = run_simulated(PLAN, config(0), tmp_path / "here", threads=1)
+    with connected(address):
+        rollout = rollout_on(PLAN, config(2).recipe)
+        assert isinstance(rollout, ClusterRollout)
+        assert here.actor is not None
+        mine = SimulatedRollout(PLAN, "credit", threads=1).collect(here.actor, 12, 7)
+        theirs = rollout.collect(here.actor, 12, 7)
+        np.testing.assert_array_equal(mine.success_rate, theirs.success_rate)
+        for first, second in zip(mine.trajectories, theirs.trajectories, strict=True):
+            np.testing.assert_array_equal(first.reward, second.reward)
+            np.testing.assert_allclose(first.log_prob, second.log_prob, atol=1e-5)
+        there = run_simulated(PLAN, config(2), tmp_path / "there", rollout=rollout, threads=1)
+    assert there.curve[-1].episodes == 20
+    # Gradients are averaged over two halves of every batch: equal up to rounding and its echoes.
+    assert np.mean(there.rates["offline"]) == pytest.approx(
+        np.mean(here.rates["offline"]), abs=0.02
+    )
+    assert not ray.is_initialized()
+
+
+def test_an_address_where_nothing_answers_is_said() -> None:
+    with pytest.raises(PrerequisiteMissing, match="no Ray cluster answers"), connected("nowhere"):
+        pass

@@ -1,0 +1,134 @@
+"""Logs of the engine and of a task log are the same to a learner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from testbed.errors import UsageError
+from testbed.scenario.load import load
+from testbed.scenario.plan import Plan
+from testbed.scenario.resolve import plan as plan_of
+from testbed.sim.play import evaluate
+from testbed.sim.record import record_run
+from testbed.storage import dataset
+from testbed.storage.tasklog import open_task_log
+from trainer.o2o.feedback import logged_of
+from trainer.o2o.logged import Logged, joined
+from trainer.o2o.simulated import log_episodes
+
+EPISODES = 6
+
+
+def _plan(failure_rate: str) -> Plan:
+    overrides = ["links.controlDelay=0s", "slots.count=30", f"nodes.failureRate={failure_rate}"]
+    return plan_of(load("quickstart", overrides))
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return _plan("{uniform: [0, 2]}")
+
+
+@pytest.fixture(scope="module")
+def of_engine(plan: Plan) -> Logged:
+    return log_episodes(plan, "ratc", range(EPISODES), threads=1)
+
+
+@pytest.fixture(scope="module")
+def of_log(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    return _of_log(plan, tmp_path_factory.mktemp("log"))
+
+
+def _of_log(plan: Plan, folder: Path) -> Logged:
+    with open_task_log(str(folder / "log.sqlite")) as log:
+        run = record_run(plan, log, scheduler="ratc", episodes=EPISODES)
+        dataset.build(log, [run], "paper-v1", folder / "data")
+        return logged_of(log, dataset.load(folder / "data"), plan)
+
+
+def test_engine_and_task_log_give_the_same_transitions(of_engine: Logged, of_log: Logged) -> None:
+    assert of_log.sequences == EPISODES * 5
+    mine, theirs = of_engine.transitions("team"), of_log.transitions("team")
+    for name in ("mask", "action", "reward", "next_mask", "terminated", "truncated"):
+        np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name), err_msg=name)
+    # The engine knows the state after the last slot; a log takes it to be as in that slot.
+    known = ~mine.truncated
+    np.testing.assert_allclose(mine.obs, theirs.obs, atol=1e-6)
+    np.testing.assert_allclose(mine.next_obs[known], theirs.next_obs[known], atol=1e-6)
+    np.testing.assert_allclose(of_engine.success_rate, of_log.success_rate)
+
+
+def test_engine_and_task_log_give_the_same_feedback(of_engine: Logged, of_log: Logged) -> None:
+    np.testing.assert_array_equal(of_engine.own, of_log.own)
+    mine, theirs = of_engine.transitions("own"), of_log.transitions("own")
+    np.testing.assert_allclose(mine.obs, theirs.obs, atol=1e-6)
+    np.testing.assert_array_equal(mine.reward, theirs.reward)
+    assert len(mine) == int(of_engine.with_task.sum())
+    assert set(np.unique(mine.reward)) == {-1.0, 1.0}
+
+
+def test_credit_of_a_log_is_the_engines_where_nothing_fails(tmp_path: Path) -> None:
+    plan = _plan("0")
+    mine = log_episodes(plan, "ratc", range(EPISODES), threads=1)
+    theirs = _of_log(plan, tmp_path)
+    np.testing.assert_allclose(mine.credit, theirs.credit, atol=1e-6)
+    assert np.nanmin(mine.credit) < 0 < np.nanmax(mine.credit)
+
+
+def test_credit_of_a_log_differs_only_by_fates_that_nobody_saw(
+    of_engine: Logged, of_log: Logged
+) -> None:
+    told = np.isfinite(of_engine.credit)
+    np.testing.assert_array_equal(told, np.isfinite(of_log.credit))
+    same = np.isclose(of_engine.credit[told], of_log.credit[told], atol=1e-5)
+    assert same.mean() > 0.9
+    assert np.corrcoef(of_engine.credit[told], of_log.credit[told])[0, 1] > 0.95
+
+
+def test_trajectories_hold_the_decisions_that_have_a_reward(of_engine: Logged) -> None:
+    with pytest.raises(UsageError, match="log_prob"):
+        of_engine.trajectories("own")
+    known = _with_log_prob(of_engine)
+    whole, single = known.trajectories("team"), known.trajectories("own")
+    assert sum(map(len, whole)) == len(known)
+    assert sum(map(len, single)) == int(known.with_task.sum())
+    first = next(t for t in single if (t.episode, t.node) == (whole[0].episode, whole[0].node))
+    chosen = whole[0].action < 5
+    np.testing.assert_array_equal(first.action, whole[0].action[chosen])
+    np.testing.assert_array_equal(first.obs[:-1], whole[0].obs[:-1][chosen])
+
+
+def test_logs_are_joined_in_order(of_engine: Logged) -> None:
+    twice = joined([of_engine, of_engine])
+    assert len(twice) == 2 * len(of_engine)
+    half = twice.transitions("team")
+    np.testing.assert_array_equal(
+        half.next_obs[: len(of_engine)], of_engine.transitions("team").next_obs
+    )
+    with pytest.raises(UsageError, match="belong together"):
+        joined([])
+
+
+def _with_log_prob(logged: Logged) -> Logged:
+    from dataclasses import replace
+
+    return replace(logged, log_prob=np.full(len(logged), -0.5, np.float32))
+
+
+def test_a_story_can_begin_with_the_policy_that_ships(plan: Plan) -> None:
+    numbers = [0, 1, 7]
+    said: list[tuple[int, int]] = []
+    logged = log_episodes(
+        plan, "drl", numbers, progress=lambda done, total: said.append((done, total))
+    )
+    expected = evaluate(plan, ["per-destination"], numbers)["per-destination"]
+    np.testing.assert_allclose(logged.success_rate, expected)
+    assert sorted(set(logged.episode.tolist())) == numbers
+    # A learned policy says how probable its choice was, and keeps to its mask.
+    decided = logged.action < plan.topology.size
+    assert decided.sum() > 100
+    assert np.isfinite(logged.log_prob[decided]).all()
+    assert len(logged.transitions("own")) == (decided & np.isfinite(logged.own)).sum()

@@ -1,0 +1,108 @@
+"""The story on real nodes: what they log is learned from, what is learned decides there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from testbed.errors import PermanentError, UsageError
+from testbed.experiment.o2o import write_story
+from testbed.experiment.o2o_network import STATE, NetworkConfig, run_on_network
+from testbed.rpc.operator import OperatorClient
+from testbed.runtime.base import Testbed
+from testbed.runtime.local import LocalRuntime
+from testbed.scenario.load import load
+from testbed.scenario.plan import Plan
+from testbed.scenario.resolve import plan as plan_of
+from testbed.storage.tasklog import open_task_log
+from trainer.o2o.recipe import recipe, sized
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    overrides = ["nodes.count=3", "slots.count=10"]
+    return plan_of(
+        load("quickstart", overrides),
+        storage_url=str(tmp_path / "log.sqlite"),
+        artifacts_url=str(tmp_path / "artifacts"),
+    )
+
+
+@pytest.fixture
+def testbed(plan: Plan, tmp_path: Path) -> Iterator[Testbed]:
+    place = LocalRuntime(tmp_path / "home")
+    yield place.up(plan, "story")
+    place.down("story")
+
+
+def _config(online_episodes: int) -> NetworkConfig:
+    small = sized(
+        recipe("default"),
+        offline_steps=50,
+        online_episodes=online_episodes,
+        episodes_per_update=10,
+        evaluation_episodes=2,
+        evaluate_every=1,
+    )
+    return NetworkConfig(
+        recipe=small,
+        log_episodes=3,
+        evaluation_episodes=2,
+        methods=("ratc", "untrained", "per-destination"),
+        include_invalid=True,
+    )
+
+
+def test_the_story_on_nodes_goes_on_where_it_stopped(
+    plan: Plan, testbed: Testbed, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with (
+        OperatorClient(testbed.address, testbed.token, timeout=30.0) as client,
+        open_task_log(testbed.store, create=False) as log,
+    ):
+        store = client.status().artifacts
+        first = run_on_network(client, log, store, plan, _config(10), out)
+        runs = json.loads((out / STATE).read_text())["runs"]
+        assert set(first.rates) == {"ratc", "untrained", "per-destination", "offline", "o2o"}
+        assert all(len(rates) == 2 and np.isfinite(rates).all() for rates in first.rates.values())
+        assert first.bound is not None
+        assert client.status().policy == f"policies/{first.policies['o2o']}"
+        deciders = {
+            row.scheduler
+            for key, run in runs.items()
+            if key.startswith("online")
+            for row in log.tasks(run)
+        }
+        assert len(deciders) == 1
+        assert str(deciders.pop()).startswith("drl:o2o-")
+        assert [point.episodes for point in first.curves["o2o"]] == [0, 10]
+
+        second = run_on_network(client, log, store, plan, _config(20), out)
+        again = json.loads((out / STATE).read_text())["runs"]
+        # Nothing that was done is done again.
+        assert runs.items() <= again.items()
+        assert [point.episodes for point in second.curves["o2o"]] == [0, 10, 20]
+        with pytest.raises(UsageError, match="another story"):
+            run_on_network(client, log, store, plan, replace(_config(20), source="rda"), out)
+    assert write_story(second, out / "report").exists()
+
+
+def test_a_node_that_died_keeps_a_policy_from_being_deployed_silently(
+    plan: Plan, testbed: Testbed, tmp_path: Path
+) -> None:
+    LocalRuntime(tmp_path / "home").kill("story", 1)
+    with (
+        OperatorClient(testbed.address, testbed.token, timeout=30.0) as client,
+        open_task_log(testbed.store, create=False) as log,
+    ):
+        store = client.status().artifacts
+        with pytest.raises((PermanentError, UsageError), match="node"):
+            run_on_network(client, log, store, plan, _config(10), tmp_path / "out")

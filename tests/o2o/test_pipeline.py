@@ -1,0 +1,169 @@
+"""The whole story in the simulator, small: it learns, goes on where it stopped, and is fair."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from testbed.errors import UsageError
+from testbed.experiment.o2o import document, table, write_story
+from testbed.experiment.o2o_simulated import story_of
+from testbed.policies import list_policies, load, load_folder
+from testbed.scenario.load import load as load_scenario
+from testbed.scenario.plan import Plan
+from testbed.scenario.resolve import plan as plan_of
+from testbed.sim.play import evaluate
+from trainer.o2o.pipeline import O2OConfig, O2OResult, run_simulated
+from trainer.o2o.recipe import RECIPES, recipe, sized
+from trainer.o2o.simulated import (
+    FIRST_LOG_EPISODE,
+    FIRST_ONLINE_EPISODE,
+    FIRST_VALIDATION_EPISODE,
+    online_numbers,
+)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return plan_of(load_scenario("quickstart"))
+
+
+def _config(name: str = "default", online_episodes: int = 40) -> O2OConfig:
+    small = sized(
+        recipe(name),
+        offline_steps=400,
+        online_episodes=online_episodes,
+        episodes_per_update=20,
+        evaluation_episodes=20,
+        evaluate_every=1,
+    )
+    return O2OConfig(recipe=small, log_episodes=60, evaluation_episodes=20)
+
+
+@pytest.fixture(scope="module")
+def told(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[O2OResult, Path]:
+    out = tmp_path_factory.mktemp("story") / "out"
+    return run_simulated(plan, _config(), out, threads=1), out
+
+
+def test_the_story_learns(told: tuple[O2OResult, Path]) -> None:
+    result, _ = told
+    means = {name: float(np.mean(rates)) for name, rates in result.rates.items()}
+    assert means["offline"] > means["untrained"] + 0.03
+    assert means["o2o"] > means["rda-masked"]
+    assert set(means) >= {"random", "local", "ratc", "rda", "central", "oracle", "o2o"}
+    assert result.bound is not None
+    assert all((rates <= result.bound + 1e-9).all() for rates in result.rates.values())
+    assert result.gate is not None
+    # The offline policy is what is handed over, so the first evaluation is its own.
+    assert result.gate.difference == 0.0
+    assert result.curve[0].evaluation == pytest.approx(result.validation["offline"])
+    assert "control messages" in result.notes[0]
+
+
+def test_methods_meet_the_same_episodes_as_anywhere_else(
+    plan: Plan, told: tuple[O2OResult, Path]
+) -> None:
+    result, _ = told
+    own = evaluate(result.plan, ["ratc"], 20)["ratc"]
+    np.testing.assert_array_equal(result.rates["ratc"], own)
+
+
+def test_what_is_learned_from_is_never_evaluated_on() -> None:
+    ends = [20, FIRST_VALIDATION_EPISODE + 1000, FIRST_LOG_EPISODE + 50 * 1_000_000]
+    assert ends == sorted(ends)
+    assert ends[-1] < FIRST_ONLINE_EPISODE
+    for seed in (0, 1, 2**32 - 1):
+        numbers = online_numbers(20, seed)
+        assert numbers[0] >= FIRST_ONLINE_EPISODE
+        assert numbers[-1] < 2**31
+
+
+def test_an_interrupted_story_goes_on_and_ends_the_same(
+    plan: Plan, told: tuple[O2OResult, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_simulated(plan, _config(), out, threads=1, progress=_stop_at("online", 20))
+    result = run_simulated(plan, _config(), out, threads=1)
+    for name in ("offline", "o2o"):
+        np.testing.assert_array_equal(result.rates[name], told[0].rates[name])
+    assert [p.evaluation for p in result.curve] == [p.evaluation for p in told[0].curve]
+    more = run_simulated(plan, _config(online_episodes=60), out, threads=1)
+    assert more.curve[-1].episodes == 60
+
+
+def test_a_folder_of_another_story_is_refused(
+    plan: Plan, told: tuple[O2OResult, Path], tmp_path: Path
+) -> None:
+    _, out = told
+    with pytest.raises(UsageError, match="source"):
+        run_simulated(plan, replace(_config(), source="rda"), out)
+    (tmp_path / "mine.txt").write_text("not a story")
+    with pytest.raises(UsageError, match="holds something else"):
+        run_simulated(plan, _config(), tmp_path)
+
+
+def test_the_report_and_the_policies_say_the_same(
+    told: tuple[O2OResult, Path], tmp_path: Path
+) -> None:
+    result, _ = told
+    store = str(tmp_path / "store")
+    story = story_of(result, tmp_path, store)
+    again = story_of(result, tmp_path, store)
+    assert story.policies == again.policies
+    page = write_story(story, tmp_path / "report")
+    stored = json.loads((page.parent / "o2o.json").read_text())
+    assert stored["success_rate"]["o2o"]["mean"] == pytest.approx(
+        float(np.mean(result.rates["o2o"])), abs=1e-6
+    )
+    low, high = (stored["success_rate"]["ratc"][end] for end in ("low", "high"))
+    assert low < stored["success_rate"]["ratc"]["mean"] < high
+    assert stored["differences"]["o2o - ratc"]["mean"] == pytest.approx(
+        float(np.mean(result.rates["o2o"] - result.rates["ratc"])), abs=1e-6
+    )
+    assert (page.parent / "learning-curve.png").stat().st_size > 5_000
+    assert table(story)["method"].iloc[0] == "oracle"
+    assert document(story)["versions"]["torch"]
+
+    cards = {name: load_folder(tmp_path / "policies" / name).card for name in story.policies}
+    assert cards["o2o"].parents == (cards["offline"].id,)
+    assert cards["o2o"].nodes == 5
+    assert cards["o2o"].dataset_hash == result.data_hash
+    assert len(list_policies(store)) == 2
+    policy = load(store, f"policies/{cards['o2o'].id}")
+    # The artifact decides as the actor it was made from, on the nodes' own path.
+    by_artifact = evaluate(result.plan, ["artifact"], 3, {"artifact": policy})["artifact"]
+    np.testing.assert_allclose(by_artifact, result.rates["o2o"][:3])
+
+
+def test_recipes_are_what_they_say() -> None:
+    paper = RECIPES["paper"]
+    assert paper.offline_reward == paper.online_reward == "team"
+    cql, ppo = paper.offline.cql, paper.online.ppo
+    assert (cql.learning_rate, cql.gamma, cql.tau, cql.batch_size) == (3e-4, 0.99, 5e-4, 128)
+    assert (cql.alpha, cql.cql_weight, cql.actor_q) == (0.05, 0.1, "target")
+    assert (ppo.gae_lambda, ppo.clip, ppo.epochs, ppo.entropy_weight) == (0.95, 0.2, 4, 0.0)
+    with pytest.raises(UsageError, match="default, paper"):
+        recipe("best")
+    with pytest.raises(UsageError, match="single decisions"):
+        replace(paper, offline_reward="own")
+
+
+@pytest.mark.long
+def test_the_papers_recipe_tells_the_story_too(plan: Plan, tmp_path: Path) -> None:
+    result = run_simulated(plan, _config("paper"), tmp_path / "out", threads=1)
+    assert float(np.mean(result.rates["o2o"])) > float(np.mean(result.rates["random"]))
+
+
+class _stop_at:
+    def __init__(self, stage: str, done: int) -> None:
+        self._stage, self._done = stage, done
+
+    def __call__(self, progress: object) -> None:
+        if (progress.stage, progress.done) == (self._stage, self._done):  # type: ignore[attr-defined]
+            raise KeyboardInterrupt

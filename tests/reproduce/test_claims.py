@@ -1,0 +1,189 @@
+"""Verdicts, on results made up so that they are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from testbed.experiment.reproduce.claims import (
+    Cells,
+    Claim,
+    above,
+    above_best,
+    curve_never_below,
+    falls,
+    falls_more,
+    source_above,
+    starts_where_offline_ended,
+)
+from testbed.experiment.reproduce.definitions import FIGURES
+from testbed.experiment.reproduce.points import CurvePoint, Measured
+from testbed.experiment.reproduce.results import Results
+
+FIVE = (0.0, 0.1, -0.1, 0.05, -0.05)
+"""How networks differ: much, and the same for every method."""
+
+
+def results(
+    rates: Mapping[tuple[str, str], float],
+    networks: Sequence[float] = FIVE,
+    noise: float = 0.001,
+    figure: str = "fig5b",
+) -> Results:
+    """Success rates by setting and method on several networks; little noise between episodes."""
+    measured = {
+        at: {
+            seed: Measured(
+                tuple(
+                    rate + network + noise * math.sin(7 * episode + 3 * seed + len(at[1]))
+                    for episode in range(6)
+                )
+            )
+            for seed, network in enumerate(networks)
+        }
+        for at, rate in rates.items()
+    }
+    chosen = FIGURES[figure]
+    shown = {x for x, _ in rates}
+    return Results(chosen, tuple(s for s in chosen.settings if s.x in shown), measured)
+
+
+def verdict(cells: Cells, found: Results, margin: float = 0.0) -> str:
+    return Claim("as said", cells, margin).judge(found).verdict
+
+
+def test_differences_are_seen_through_differences_of_networks() -> None:
+    found = results({("0.6", "ratc"): 0.72, ("0.6", "rda"): 0.71})
+
+    assert verdict(above("ratc", "rda"), found) == "agrees"
+    assert verdict(above("rda", "ratc"), found) == "differs"
+    rate = found.rate("0.6", "ratc")
+    assert rate is not None
+    assert rate.high - rate.low > 0.1
+
+
+def test_what_intervals_cannot_tell_is_undecided() -> None:
+    found = results({("0.6", "ratc"): 0.701, ("0.6", "rda"): 0.70}, noise=0.1)
+
+    assert verdict(above("ratc", "rda"), found) == "undecided"
+
+
+def test_methods_that_are_the_same_are_not_above_each_other() -> None:
+    found = results({("0.6", "o2o"): 0.7, ("0.6", "rda"): 0.7}, noise=0.0)
+
+    assert verdict(above("o2o", "rda"), found) == "differs"
+
+
+def test_a_margin_forgives_a_little() -> None:
+    found = results({("0.6", "offline"): 0.700, ("0.6", "ratc"): 0.705})
+
+    assert verdict(above("offline", "ratc"), found) == "differs"
+    assert verdict(above("offline", "ratc"), found, margin=0.01) == "agrees"
+
+
+def test_one_wrong_comparison_is_enough_to_differ_and_is_named() -> None:
+    rates = {("0.6", "o2o"): 0.8, ("0.6", "ratc"): 0.7, ("1.0", "o2o"): 0.6, ("1.0", "ratc"): 0.7}
+
+    finding = Claim("best", above("o2o", "ratc")).judge(results(rates))
+
+    assert finding.verdict == "differs"
+    assert finding.sentence.startswith("Not in 1 of 2: at 1.0, over RATC: -10.0 points")
+
+
+def test_without_points_nothing_is_said() -> None:
+    finding = Claim("best", above("o2o", "rda")).judge(results({("0.6", "ratc"): 0.7}))
+
+    assert finding.verdict == "not run"
+    assert finding.document["comparisons"] == []
+
+
+def test_what_is_not_computed_is_counted() -> None:
+    found = results({("0.6", "o2o"): 0.8, ("0.6", "ratc"): 0.7})
+
+    finding = Claim("best", above("o2o", "ratc", "rda", "random")).judge(found)
+
+    assert finding.verdict == "agrees"
+    assert finding.missing == ("at 0.6, over RDA", "at 0.6, over Random")
+    assert finding.sentence.endswith("Not computed: 2 more.")
+
+
+def test_only_the_named_settings_are_compared() -> None:
+    rates = {("0.6", "rda"): 0.6, ("0.6", "ratc"): 0.7, ("1.0", "rda"): 0.7, ("1.0", "ratc"): 0.6}
+
+    assert verdict(above("rda", "ratc", at=("1.0",)), results(rates)) == "agrees"
+    assert verdict(above("ratc", "rda", at=("0.6",)), results(rates)) == "agrees"
+
+
+def test_the_best_equal_is_what_counts_at_each_setting() -> None:
+    rates = {("0.6", "o2o"): 0.75, ("0.6", "ratc-masked"): 0.7, ("0.6", "rda-masked"): 0.8}
+
+    finding = Claim("", above_best("o2o", ("ratc-masked", "rda-masked"))).judge(results(rates))
+
+    assert finding.verdict == "differs"
+    assert [cell.what for cell in finding.cells] == ["at 0.6, over RDA, masked"]
+
+
+def test_a_fall_is_from_the_first_setting_to_the_last() -> None:
+    rates = {
+        ("0.6", "ratc"): 0.9,
+        ("1.0", "ratc"): 0.8,
+        ("0.6", "online-only"): 0.9,
+        ("1.0", "online-only"): 0.7,
+    }
+    found = results(rates)
+
+    assert verdict(falls("ratc", "online-only"), found) == "agrees"
+    assert verdict(falls_more("online-only", "ratc"), found) == "agrees"
+    assert verdict(falls_more("ratc", "online-only"), found) == "differs"
+    assert verdict(falls("ratc"), results({("0.6", "ratc"): 0.9})) == "not run"
+
+
+def test_sources_are_compared_across_settings() -> None:
+    rates = {("ratc", "o2o"): 0.8, ("rda", "o2o"): 0.7, ("rda", "rda"): 0.75}
+    found = results(rates, figure="fig4")
+
+    assert verdict(source_above("o2o", "ratc", ("rda",)), found) == "agrees"
+    assert verdict(above("o2o", "source"), found) == "differs"
+
+
+def test_few_networks_say_nothing_of_others() -> None:
+    few = results({("0.6", "ratc"): 0.7, ("0.6", "rda"): 0.69}, networks=(0.0, 0.1))
+
+    assert few.unit == "episodes"
+    gap = few.difference(("0.6", "ratc"), ("0.6", "rda"))
+    assert gap is not None
+    assert gap.count == 12
+    assert results({("0.6", "ratc"): 0.7}).unit == "networks"
+
+
+def test_differences_take_the_networks_that_both_have() -> None:
+    found = results({("0.6", "ratc"): 0.8, ("0.6", "rda"): 0.7})
+    partial = dict(found.measured)
+    partial["0.6", "rda"] = {
+        seed: each for seed, each in partial["0.6", "rda"].items() if seed != 1
+    }
+
+    gap = Results(found.figure, found.settings, partial).difference(("0.6", "ratc"), ("0.6", "rda"))
+
+    assert gap is not None
+    assert gap.count == 4
+    assert gap.mean == pytest.approx(0.1, abs=0.001)
+
+
+def with_curve(*evaluations: float | None) -> Results:
+    curve = tuple(CurvePoint(20 * k, None, rate) for k, rate in enumerate(evaluations))
+    measured = Measured((0.9, 0.9), curve, {"offline": 0.80, "ratc": 0.75})
+    return Results(FIGURES["fig3"], FIGURES["fig3"].settings, {("default", "o2o"): {500: measured}})
+
+
+def test_curves_are_held_against_offline_and_ratc() -> None:
+    found = with_curve(0.801, None, 0.79, 0.85, 0.86)
+
+    assert verdict(starts_where_offline_ended(), found, margin=0.005) == "agrees"
+    assert verdict(starts_where_offline_ended(), with_curve(0.82, 0.9), margin=0.005) == "differs"
+    assert verdict(curve_never_below("ratc"), found) == "agrees"
+    assert verdict(curve_never_below("offline"), found, margin=0.005) == "differs"
+    assert verdict(curve_never_below("offline", share=0.25), found, margin=0.005) == "agrees"
+    assert verdict(curve_never_below("rda"), found) == "not run"

@@ -1,0 +1,123 @@
+"""``testbed reproduce`` from the command line to files that can be looked at."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from testbed.experiment.reproduce.definitions import FIGURES
+from testbed.experiment.reproduce.methods import METHODS
+from testbed.experiment.reproduce.points import Measured, PointStore
+from testbed.experiment.reproduce.study import Study
+from tests.cli.conftest import Command, home, testbed
+
+__all__ = ["home", "testbed"]
+
+TINY = ("--log-episodes", 2, "--offline-steps", 4, "--online-episodes", 10)
+
+
+def test_a_figure_is_computed_drawn_and_judged(testbed: Command, tmp_path: Path) -> None:
+    out = tmp_path / "reproduction"
+    sizes = ("--quick", "--topologies", 1, "-e", 2, "--jobs", 1, *TINY)
+
+    said = testbed("reproduce", "fig3", "--out", out, *sizes)
+
+    assert said.code == 0, said.err
+    assert "13 points to compute" in said.err
+    assert "13/13" in said.err
+    assert "Fine-tuning online improves on the offline policy." in said.out
+    folder = out / "fig3"
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "figure.svg").read_text().count("<path") > 10
+    with (folder / "table.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["method"] for row in rows] == list(METHODS)
+    with (folder / "curves.csv").open() as stream:
+        curve = [row for row in csv.DictReader(stream) if row["method"] == "o2o"]
+    assert [row["episodes"] for row in curve] == ["0", "10"]
+    assert not list((out / "points" / "unfinished").iterdir())
+    for page in ("index.html", "report.md"):
+        text = (out / page).read_text()
+        assert "RATC, masked" in text
+        assert "fig3/figure.png" in text
+
+    again = testbed("reproduce", "fig3", "--out", out, *sizes, "--json")
+
+    assert again.code == 0, again.err
+    assert "13 points are stored already" in again.err
+    document = again.document["figures"][0]
+    assert document == json.loads((folder / "result.json").read_text())
+    assert document["points"] == {"stored": 13, "wanted": 13}
+    assert document["interval_over"] == "episodes"
+    rates = {row["method"]: row["success_rate"] for row in document["rates"]}
+    assert rates["random"] < rates["oracle"] <= rates["bound"]
+
+
+def test_what_is_stored_is_drawn_without_the_rest(testbed: Command, tmp_path: Path) -> None:
+    study = Study(networks=3, episodes=2)
+    store = PointStore(tmp_path / "out" / "points")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "reproduce.json").write_text("{}")
+    for setting, point in study.points(FIGURES["fig5b"]):
+        if point.method in {"ratc", "rda"}:
+            better = (point.method == "ratc") == (setting.x < "0.8")
+            rate = 0.9 + 0.02 * better - 0.1 * float(setting.x)
+            store.put(point, Measured((rate, rate + 0.001 * point.network.seed / 500)))
+
+    said = testbed("reproduce", "fig5b", "--out", tmp_path / "out", "--topologies", 3, "-e", 2,
+                   "--draw", "--json")  # fmt: skip
+
+    assert said.code == 0, said.err
+    document = said.document["figures"][0]
+    assert document["points"] == {"stored": 30, "wanted": 195}
+    verdicts = [finding["verdict"] for finding in document["findings"]]
+    assert verdicts == ["not run", "agrees", "agrees", "agrees", "not run", "not run", "not run"]
+    assert "165 points are missing" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("fig7",), "one of fig3, fig4, fig5a"),
+        (("fig3", "--topologies", 0), "--topologies"),
+        (("fig3", "--recipe", "secret"), "one of default, paper"),
+    ],
+)
+def test_what_is_impossible_is_refused_before_anything_is_written(
+    testbed: Command, tmp_path: Path, arguments: tuple[object, ...], says: str
+) -> None:
+    said = testbed("reproduce", *arguments, "--out", tmp_path / "out")
+
+    assert said.code == 2
+    assert says in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(testbed: Command, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+
+    said = testbed("reproduce", "fig3", "--out", tmp_path)
+
+    assert said.code == 2
+    assert [each.name for each in tmp_path.glob("*.json")] == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_quick_run_finds_what_is_certain(testbed: Command, tmp_path: Path) -> None:
+    said = testbed("reproduce", "fig5b", "fig4", "--out", tmp_path / "out", "--quick", "--json")
+
+    assert said.code == 0, said.err
+    load, logs = said.document["figures"]
+    if load["figure"] != "fig5b":
+        load, logs = logs, load
+    assert all(each["points"]["stored"] == each["points"]["wanted"] for each in (load, logs))
+    found = {finding["claim"]: finding["verdict"] for finding in load["findings"]}
+    assert found["The success rate of every method falls as more tasks arrive."] == "agrees"
+    rates = {(row["x"], row["method"]): row["success_rate"] for row in load["rates"]}
+    for x in load["x"]:
+        assert rates[x, "random"] < rates[x, "ratc"] < rates[x, "oracle"] <= rates[x, "bound"]
+        assert rates[x, "per-destination"] > rates[x, "rda-masked"]

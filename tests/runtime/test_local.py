@@ -1,0 +1,233 @@
+"""The local runtime: what every runtime does, and what only processes can do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from testbed.errors import PermanentError, PrerequisiteMissing, TemporaryError, UsageError
+from testbed.rpc.operator import OperatorClient
+from testbed.runtime import processes
+from testbed.runtime.base import CONTROLLER
+from testbed.runtime.directory import RunDirectory
+from testbed.runtime.local import LocalRuntime
+from testbed.testing.runtime import RuntimeContract, small_plan
+
+PATIENCE_S = 20.0
+
+
+class LocalRuntimeTests(RuntimeContract):
+    pass
+
+
+def running(runtime: LocalRuntime, name: str) -> dict[int, tuple[str, psutil.Process]]:
+    place = RunDirectory(runtime.home, name)
+    return processes.of_testbed(place.path, place.processes())
+
+
+def test_two_side_by_side(runtime: LocalRuntime) -> None:
+    one, two = runtime.up(small_plan(), "one"), runtime.up(small_plan(), "two")
+    assert one.address != two.address
+    assert runtime.names() == ("one", "two")
+    runtime.down("one")
+    assert len(running(runtime, "two")) == 3
+    with OperatorClient(two.address, two.token) as operator:
+        assert operator.status().healthy
+    with (
+        OperatorClient(two.address, one.token) as operator,
+        pytest.raises(PermanentError, match="token"),
+    ):
+        operator.status()
+
+
+@pytest.mark.parametrize("moment", ["controller at", "nodes started"])
+def test_an_up_that_was_killed_leaves_nothing_that_down_cannot_find(
+    runtime: LocalRuntime, moment: str
+) -> None:
+    program = textwrap.dedent(
+        f"""
+        import os, signal
+        from pathlib import Path
+        from testbed.runtime.local import LocalRuntime
+        from testbed.testing.runtime import small_plan
+
+        def die(line):
+            if {moment!r} in line:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        LocalRuntime(Path({str(runtime.home)!r})).up(small_plan(), "half", report=die)
+        """
+    )
+    child = subprocess.run([sys.executable, "-c", program], check=False, timeout=PATIENCE_S)
+    assert child.returncode == -signal.SIGKILL
+    left = {name for name, _ in running(runtime, "half").values()}
+    assert CONTROLLER in left
+    assert runtime.names() == ("half",)
+    with pytest.raises(UsageError, match="teardown --name half"):
+        runtime.up(small_plan(), "half")
+    assert {each.name for each in runtime.down("half").stopped} >= left
+    assert running(runtime, "half") == {}
+    assert runtime.names() == ()
+
+
+def test_no_argument_shows_a_secret(runtime: LocalRuntime) -> None:
+    up = runtime.up(small_plan(), "secretive")
+    for _, process in running(runtime, "secretive").values():
+        shown = " ".join(process.cmdline())
+        assert up.token not in shown
+        assert up.store not in shown
+    assert (up.directory / "testbed.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_process_nobody_noted_is_found_by_its_mark(runtime: LocalRuntime) -> None:
+    runtime.up(small_plan(), "stray")
+    place = RunDirectory(runtime.home, "stray")
+    for file in (place.path / "processes").iterdir():
+        file.unlink()
+    assert len(runtime.down("stray").stopped) == 3
+    assert running(runtime, "stray") == {}
+
+
+def test_a_process_that_has_ended_is_not_waited_for_until_its_parent_knows() -> None:
+    # The parent of the one that is ended reads no exit codes: the zombie stays as long as it lives.
+    program = (
+        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'input()'], "
+        "stdin=subprocess.PIPE); print(child.pid, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        began = time.monotonic()
+        assert processes.kill([child], PATIENCE_S) == []
+        assert time.monotonic() - began < PATIENCE_S / 2
+        assert child.status() == psutil.STATUS_ZOMBIE
+        parent.communicate(b"\n", timeout=PATIENCE_S)
+
+
+def test_a_recycled_process_id_is_left_alone(runtime: LocalRuntime) -> None:
+    runtime.up(small_plan(), "recycled")
+    runtime.kill("recycled", 0)
+    place = RunDirectory(runtime.home, "recycled")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        place.enter("node-0", other.pid, psutil.Process(other.pid).create_time() - 60.0)
+        runtime.down("recycled")
+        assert other.poll() is None
+        other.communicate(b"\n", timeout=PATIENCE_S)
+    assert other.returncode == 0
+
+
+def test_a_process_that_does_not_listen_is_killed(runtime: LocalRuntime) -> None:
+    runtime.up(small_plan(), "deaf")
+    [deaf] = [p for name, p in running(runtime, "deaf").values() if name == "node-1"]
+    deaf.send_signal(signal.SIGSTOP)
+    teardown = runtime.down("deaf")
+    # On a busy machine others may need more than the time they get, too.
+    assert "node-1" in {each.name for each in teardown.stopped if each.forced}
+    assert running(runtime, "deaf") == {}
+
+
+def test_nodes_end_when_their_controller_was_killed(runtime: LocalRuntime) -> None:
+    runtime.up(small_plan(), "orphans")
+    found = running(runtime, "orphans").values()
+    [controller] = [process for name, process in found if name == CONTROLLER]
+    nodes = [process for name, process in found if name != CONTROLLER]
+    controller.kill()
+    psutil.wait_procs([controller, *nodes], timeout=PATIENCE_S)
+    assert running(runtime, "orphans") == {}
+    with pytest.raises(UsageError, match="teardown --name orphans"):
+        runtime.find("orphans")
+    # Nothing runs any more, so the name is free.
+    assert runtime.up(small_plan(), "orphans").name == "orphans"
+
+
+def test_an_up_that_fails_cleans_up(runtime: LocalRuntime, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        runtime.up(small_plan(), "failing", store=str(tmp_path))
+    assert runtime.names() == ()
+    assert running(runtime, "failing") == {}
+
+
+def test_a_node_that_cannot_start_shows_its_log(runtime: LocalRuntime) -> None:
+    spool = runtime.home / "failing" / "spool"
+    spool.mkdir(parents=True)
+    (spool / "node-1").write_text("in the way of a folder", encoding="utf-8")
+    with pytest.raises(PermanentError, match="node-1 ended while starting; the end of its log"):
+        runtime.up(small_plan(), "failing")
+    assert runtime.names() == ()
+    assert running(runtime, "failing") == {}
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    runtime = LocalRuntime(tmp_path / "file" / "home")
+    with pytest.raises(PrerequisiteMissing, match="TESTBED_HOME"):
+        runtime.up(small_plan(), "nowhere")
+    assert [lack.fix for lack in runtime.check()] != []
+    assert runtime.names() == ()
+
+
+def test_a_full_disk(runtime: LocalRuntime) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    place = RunDirectory(runtime.home, "full")
+    place.path.mkdir(parents=True)
+    # Where `create` writes first; the file system behind it has no space.
+    (place.path / f".testbed.json.{os.getpid()}").symlink_to(full)
+    (runtime.home / ".full.lock").symlink_to(full)
+    with pytest.raises(PermanentError, match="no space left"):
+        runtime.up(small_plan(), "full")
+    assert runtime.names() == ()
+
+
+def test_one_command_at_a_time(runtime: LocalRuntime) -> None:
+    with RunDirectory(runtime.home, "busy").lock(), pytest.raises(UsageError, match="is busy"):
+        runtime.down("busy")
+
+
+def test_the_lock_is_gone_afterwards_and_never_held_twice(tmp_path: Path) -> None:
+    place = RunDirectory(tmp_path, "shared")
+    inside, held = threading.Lock(), []
+
+    def take(_: int) -> None:
+        for _ in range(50):
+            try:
+                with place.lock():
+                    assert inside.acquire(blocking=False), "two hold it"
+                    held.append(1)
+                    inside.release()
+            except UsageError:
+                continue
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, range(8)))
+    assert held
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_down_of_nothing_writes_nothing(runtime: LocalRuntime) -> None:
+    runtime.home.mkdir(parents=True)
+    assert runtime.down("never-was").stopped == ()
+    assert list(runtime.home.iterdir()) == []
+
+
+def test_a_controller_that_is_gone_is_said_to_be(runtime: LocalRuntime) -> None:
+    up = runtime.up(small_plan(), "gone")
+    runtime.down("gone")
+    with (
+        OperatorClient(up.address, up.token, timeout=2.0) as operator,
+        pytest.raises(TemporaryError, match="does not answer"),
+    ):
+        operator.status()

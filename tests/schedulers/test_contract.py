@@ -1,0 +1,31 @@
+"""Every scheduler that ships passes the conformance suite."""
+
+from __future__ import annotations
+
+import pytest
+
+from testbed.model.decision import Scheduler, SchedulerContext, SchedulerFactory
+from testbed.schedulers import registry
+from testbed.testing.schedulers import MaskedSchedulerContract, SchedulerContract
+
+MASKED = ("ratc-masked", "rda-masked", "local-or-reliable")
+UNMASKED = ("local", "random", "ratc", "rda", "two-choice", "least-completion")
+
+
+def _factory(name: str) -> SchedulerFactory:
+    def make(context: SchedulerContext) -> Scheduler:
+        return registry.create(name, context)
+
+    return make
+
+
+class UnmaskedSchedulerTests(SchedulerContract):
+    @pytest.fixture(params=UNMASKED)
+    def factory(self, request: pytest.FixtureRequest) -> SchedulerFactory:
+        return _factory(request.param)
+
+
+class MaskedSchedulerTests(MaskedSchedulerContract):
+    @pytest.fixture(params=MASKED)
+    def factory(self, request: pytest.FixtureRequest) -> SchedulerFactory:
+        return _factory(request.param)

@@ -1,0 +1,75 @@
+"""Small random plans for the tests of the simulators."""
+
+from __future__ import annotations
+
+import random
+
+from testbed.model.distributions import Choice, Constant, Distribution, Uniform
+from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
+from testbed.model.units import SECOND, Micros
+from testbed.model.workload import Workload
+from testbed.scenario.plan import Plan, SchedulerSpec, Seeds, identity
+
+
+def random_plan(
+    seed: int,
+    *,
+    size: int = 20,
+    slots: int = 100,
+    overload: Overload | None = None,
+    drop_hopeless: bool = True,
+    deadline: Distribution | None = None,
+    slot: Micros = SECOND // 2,
+    failures: float = 1.0,
+) -> Plan:
+    """A network drawn as ``paper-simulation`` draws its own; ``failures`` scales the rates."""
+    draw = random.Random(seed)
+    cores = tuple(draw.choice([4, 8, 16, 20, 24, 28, 32]) for _ in range(size))
+    topology = Topology(
+        cores=cores,
+        capacity_hz=tuple(count * 3_000_000_000 for count in cores),
+        arrival_probability=tuple(draw.random() for _ in range(size)),
+        execution_failure_rate=tuple(failures * draw.uniform(0, 0.1) for _ in range(size)),
+        link_rate=tuple(
+            tuple(0 if i == j else draw.randint(10**7, 4 * 10**7) for j in range(size))
+            for i in range(size)
+        ),
+        link_failure_rate=tuple(
+            tuple(0.0 if i == j else failures * draw.uniform(0, 0.03) for j in range(size))
+            for i in range(size)
+        ),
+    )
+    workload = Workload(
+        slots=slots,
+        slot=slot,
+        size_bytes=Uniform(1e6, 8e6),
+        complexity=Uniform(800, 2400),
+        deadline=deadline or Constant(4 * SECOND),
+    )
+    rules = Rules(
+        overload=overload or Overload(OverloadMeasure.QUEUE_LENGTH, 2),
+        drop_hopeless=drop_hopeless,
+    )
+    seeds = Seeds(topology=seed, workload=seed + 1, faults=seed + 2, schedulers=seed + 3)
+    return Plan(
+        name=f"random-{seed}",
+        scenario_hash=identity(topology, workload, rules, seeds),
+        topology=topology,
+        workload=workload,
+        rules=rules,
+        seeds=seeds,
+        scheduler=SchedulerSpec("ratc"),
+        episodes=1,
+    )
+
+
+OVERLOADS = (
+    Overload(OverloadMeasure.QUEUE_LENGTH, 2),
+    Overload(OverloadMeasure.QUEUE_LENGTH_PER_4_CORES, 1),
+    Overload(OverloadMeasure.BACKLOG, SECOND),
+)
+DEADLINES = (
+    Constant(4 * SECOND),
+    Uniform(0.2 * SECOND, 3 * SECOND),
+    Choice((0.5 * SECOND, 1.0 * SECOND, 2.5 * SECOND)),
+)

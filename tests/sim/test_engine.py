@@ -1,0 +1,196 @@
+"""The compiled engine against the heap simulator: every task ends alike, to the microsecond."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbed.errors import UsageError
+from testbed.model import draws
+from testbed.model.distributions import Constant
+from testbed.model.events import RecordKind
+from testbed.model.topology import Rules
+from testbed.model.units import MILLISECOND, NEVER, SECOND, duration
+from testbed.scenario.load import load
+from testbed.scenario.plan import Plan
+from testbed.scenario.resolve import plan as resolve
+from testbed.sim import engine
+from testbed.sim.arrays import check, pack, problems_of, without_control_delay
+from testbed.sim.compiled import ABSENT, OUTCOMES, Batch
+from testbed.sim.heuristics import METHODS, run_heuristic
+from testbed.sim.play import evaluate
+from testbed.sim.simulator import SchedulerChoice, simulate_episode
+from tests.sim.plans import DEADLINES, OVERLOADS, random_plan
+
+Endings = dict[int, tuple[str, int, int]]
+"""By task: outcome, instant, destination."""
+
+
+def by_simulator(plan: Plan, scheduler: SchedulerChoice, episode: int) -> Endings:
+    result = simulate_episode(plan, episode, scheduler)
+    ended = {r.task.id: r.at for r in result.records if r.kind is RecordKind.ENDED}
+    went = {d.task_id: d.destination for d in result.decisions}
+    endings = {}
+    for task, outcome in result.outcomes.items():
+        destination = went[task]
+        assert destination is not None
+        endings[task] = (outcome.value, ended[task], destination)
+    return endings
+
+
+def by_engine(batch: Batch, row: int) -> Endings:
+    episode, tasks = batch.episodes[row], batch.tasks[row]
+    first = int(episode["episode"] * episode["slots"] * episode["nodes"])
+    return {
+        first + m: (OUTCOMES[task["outcome"]], int(task["ended_at"]), int(task["destination"]))
+        for m, task in enumerate(tasks)
+        if task["stage"] != ABSENT
+    }
+
+
+def run(plan: Plan, method: str, episode: int) -> Endings:
+    batch = pack([plan])
+    run_heuristic(*(array[0] for array in batch), METHODS[method], episode)  # type: ignore[call-arg]
+    return by_engine(batch, 0)
+
+
+def shipped(name: str) -> Plan:
+    return without_control_delay(resolve(load(name)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["paper-simulation", "paper-testbed", "quickstart"])
+def test_every_baseline_meets_the_fate_it_meets_in_the_simulator(name: str, method: str) -> None:
+    plan = shipped(name)
+    found = run(plan, method, 3)
+    assert found == by_simulator(plan, method, 3)
+    assert len({outcome for outcome, _, _ in found.values()}) >= 2
+
+
+@settings(max_examples=150)
+@given(
+    seed=st.integers(0, 2**40),
+    size=st.integers(1, 6),
+    slots=st.integers(1, 12),
+    method=st.sampled_from(list(METHODS)),
+    overload=st.sampled_from(OVERLOADS),
+    deadline=st.sampled_from(DEADLINES),
+    drop_hopeless=st.booleans(),
+    slot=st.sampled_from([50 * MILLISECOND, 500 * MILLISECOND]),
+    failures=st.sampled_from([0.0, 1.0, 20.0]),
+    episode=st.integers(0, 1000),
+)
+def test_any_small_network_runs_as_in_the_simulator(
+    seed: int,
+    size: int,
+    slots: int,
+    method: str,
+    overload: object,
+    deadline: object,
+    drop_hopeless: bool,
+    slot: int,
+    failures: float,
+    episode: int,
+) -> None:
+    plan = random_plan(
+        seed,
+        size=size,
+        slots=slots,
+        overload=overload,  # type: ignore[arg-type]
+        deadline=deadline,  # type: ignore[arg-type]
+        drop_hopeless=drop_hopeless,
+        slot=slot,
+        failures=failures,
+    )
+    assert run(plan, method, episode) == by_simulator(plan, method, episode)
+
+
+def test_endings_at_slot_instants_come_before_the_decisions_of_the_slot() -> None:
+    # Everything takes a multiple of the slot, so queues, probes and deadlines meet at one instant.
+    plan = random_plan(3, size=5, slots=40)
+    plan = replace(
+        plan,
+        topology=replace(
+            plan.topology,
+            capacity_hz=(16_000_000_000,) * 5,
+            arrival_probability=(0.9, 0.2, 0.8, 0.7, 0.5),
+            link_rate=tuple(tuple(0 if i == j else 2_000_000 for j in range(5)) for i in range(5)),
+        ),
+        workload=replace(
+            plan.workload,
+            size_bytes=Constant(1e6),
+            complexity=Constant(1000),
+            deadline=Constant(2 * SECOND),
+        ),
+    )
+    for method in METHODS:
+        assert run(plan, method, 0) == by_simulator(plan, method, 0)
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 2**20))
+def test_draws_are_bit_for_bit_those_of_the_model(seed: int, word: int, episode: int) -> None:
+    state = draws.key(seed, 7, episode)
+    assert int(engine.key(np.uint64(seed), 7, episode)) == state
+    assert int(engine.extend(np.uint64(state), word)) == draws.extend(state, word)
+    assert engine.to_unit(np.uint64(state)) == draws.to_unit(state)
+
+
+@given(st.floats(0, 10), st.floats(1e-12, 1, exclude_max=True))
+def test_failure_instants_are_those_of_the_model(rate: float, u: float) -> None:
+    assert engine.failure_after(rate, u) == draws.failure_after(rate, u)
+    assert engine.failure_after(0.0, u) == NEVER
+
+
+@given(st.integers(0, 10**12), st.integers(1, 10**12))
+def test_durations_are_those_of_the_model(amount: int, per_second: int) -> None:
+    assert engine.duration(amount, per_second) == duration(amount, per_second)
+
+
+def test_rows_of_one_batch_do_not_touch_one_another() -> None:
+    plans = [random_plan(seed, size=4, slots=20) for seed in range(16)]
+    alone = [run(plan, "rda", 5) for plan in plans]
+    batch = pack(plans)
+    for row in reversed(range(16)):
+        run_heuristic(*(array[row] for array in batch), METHODS["rda"], 5)  # type: ignore[call-arg]
+    assert [by_engine(batch, row) for row in range(16)] == alone
+
+
+def test_scores_are_the_success_rates_of_the_simulator() -> None:
+    plan = random_plan(8, size=6, slots=20)
+    rates = evaluate(plan, ["ratc", "central", "local"], 3)
+    for method, found in rates.items():
+        expected = [simulate_episode(plan, n, method).success_rate for n in range(3)]
+        assert found.tolist() == expected
+
+
+def test_a_plan_with_control_delay_is_scored_by_the_simulator() -> None:
+    plan = random_plan(8, size=4, slots=10)
+    delayed = replace(plan, rules=replace(plan.rules, control_delay=20 * MILLISECOND))
+    rates = evaluate(delayed, ["ratc"], [4])
+    assert rates["ratc"].tolist() == [simulate_episode(delayed, 4, "ratc").success_rate]
+
+
+def test_refused_plans_are_refused_with_every_reason() -> None:
+    plan = random_plan(1, size=3)
+    rules = Rules(plan.rules.overload, control_delay=5, execution_queue_limit=3)
+    workload = replace(plan.workload, size_bytes=Constant(1e13), deadline=Constant(0))
+    refused = replace(plan, rules=rules, workload=workload)
+    with pytest.raises(UsageError) as error:
+        check(refused)
+    paths = [problem.path for problem in error.value.problems]
+    assert paths == [
+        "rules.control_delay",
+        "rules.execution_queue_limit",
+        "workload",
+        "workload.deadline",
+    ]
+    assert problems_of(plan) == []
+
+
+def test_plans_of_different_sizes_are_not_run_side_by_side() -> None:
+    with pytest.raises(UsageError, match="as many nodes"):
+        pack([random_plan(1, size=3), random_plan(1, size=4)])

@@ -1,0 +1,298 @@
+"""The vectorised environment against the simulator: observations, actions, rewards, recordings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from testbed.errors import UsageError
+from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
+from testbed.model.encoders import PaperEncoder, action_mask
+from testbed.model.events import RecordKind
+from testbed.model.per_destination import COLUMNS, PerDestinationEncoder
+from testbed.scenario.plan import Plan
+from testbed.sim.arrays import pack
+from testbed.sim.perceptron import Perceptron
+from testbed.sim.play import UNTRAINED, evaluate, play, record, record_baseline
+from testbed.sim.rows import Rows
+from testbed.sim.scoring import ScoringWeights, play_scoring, probabilities_of, record_scoring
+from testbed.sim.simulator import EpisodeResult, simulate_episode
+from testbed.sim.vector import UniformPolicy, VectorEnv, choose, sample
+from tests.sim.plans import OVERLOADS, random_plan
+from tests.sim.test_engine import by_engine, by_simulator
+
+PLANS = [random_plan(40 + k, size=6, slots=15, overload=rule) for k, rule in enumerate(OVERLOADS)]
+
+
+class Untrained:
+    """Uniform over the unmasked destinations, as a node's scheduler would do it."""
+
+    def __init__(self, context: SchedulerContext) -> None:
+        self.name = "untrained"
+        self._context = context
+        self._peers = tuple(j for j in range(context.topology.size) if j != context.node)
+
+    def decide(self, observation: Observation) -> Decision | Ask:
+        task = observation.task
+        assert task is not None
+        if observation.round == 0:
+            return Ask(self._peers, bits_only=True)
+        mask = action_mask(observation, len(self._peers) + 1)[:-1]
+        probabilities = np.array([mask]) / sum(mask)
+        draw = np.array([self._context.uniform(task, 0)])
+        destination = int(sample(probabilities, draw)[0])
+        return Decision(destination, tuple(probabilities[0].tolist()), tuple(mask))
+
+
+def observed(plan: Plan, result: EpisodeResult) -> tuple[np.ndarray, np.ndarray]:
+    """Features [T, N, D] and masks [T, N, N + 1] by the encoder that nodes use."""
+    size, slots = plan.topology.size, plan.workload.slots
+    encode = PaperEncoder().bind(plan)
+    features = np.zeros((slots, size, 3 * size + 7), np.float32)
+    mask = np.zeros((slots, size, size + 1), bool)
+    for decision in result.decisions:
+        features[decision.slot, decision.node] = encode(decision.observation)
+        mask[decision.slot, decision.node] = action_mask(decision.observation, size)
+    return features, mask
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=[plan.rules.overload.measure for plan in PLANS])
+def test_nodes_see_and_do_the_same_in_both(plan: Plan) -> None:
+    env = VectorEnv([plan] * 3)
+    env.reset([0, 1, 2])
+    results = [simulate_episode(plan, n, Untrained) for n in range(3)]
+    expected = [observed(plan, result) for result in results]
+    busy = False
+    for slot in range(env.slots):
+        seen = env.observe()
+        for row, (features, mask) in enumerate(expected):
+            np.testing.assert_array_equal(seen.mask[row], mask[slot])
+            np.testing.assert_allclose(seen.features[row], features[slot], rtol=1e-6)
+        busy |= bool((seen.features[..., env.size + 3] > 0).any())
+        env.step(choose(seen, UniformPolicy())[0])
+    assert busy
+    for row in range(3):
+        assert by_engine(env.batch, row) == by_simulator(plan, Untrained, row)
+    assert env.success_rates().tolist() == [result.success_rate for result in results]
+
+
+def test_rewards_are_credited_to_the_slot_in_which_tasks_end() -> None:
+    plan = PLANS[0]
+    result = simulate_episode(plan, 2, Untrained)
+    expected = np.zeros(plan.workload.slots)
+    for step in result.records:
+        if step.kind is RecordKind.ENDED:
+            slot = min(step.at // plan.workload.slot, plan.workload.slots - 1)
+            expected[slot] += 1 if step.data["outcome"] == "succeeded" else -1
+    env = VectorEnv([plan])
+    env.reset([2])
+    rewards, done = [], False
+    while not done:
+        assert not done
+        stepped = env.step(choose(env.observe(), UniformPolicy())[0])
+        rewards.append(float(stepped.rewards[0]))
+        done = stepped.done
+    assert rewards == expected.tolist()
+    assert sum(rewards) == sum(1 if o == "succeeded" else -1 for o in result.outcomes.values())
+
+
+def test_recordings_are_what_was_seen_and_done() -> None:
+    plan = PLANS[1]
+    env = VectorEnv([plan] * 2)
+    played = record(env, UniformPolicy(), [3, 4])
+    for row, number in enumerate([3, 4]):
+        features, mask = observed(plan, simulate_episode(plan, number, Untrained))
+        np.testing.assert_allclose(
+            played.features[row, :, :-1].transpose(1, 0, 2), features, rtol=1e-6
+        )
+        np.testing.assert_array_equal(played.mask[row, :, :-1].transpose(1, 0, 2), mask)
+    chosen = np.take_along_axis(played.mask[:, :, :-1], played.actions[..., None], axis=-1)
+    assert chosen.all()
+    allowed = played.mask[:, :, :-1].sum(axis=-1)
+    np.testing.assert_allclose(played.log_probability, -np.log(allowed), rtol=1e-6)
+    after = played.mask[:, :, -1]
+    assert after[..., -1].all()
+    assert not after[..., :-1].any()
+    assert (played.success_rates == play(env, UniformPolicy(), [3, 4])).all()
+
+
+@pytest.mark.parametrize("method", ["ratc", "rda-masked", "local"])
+def test_recordings_of_baselines_are_what_the_simulator_logs(method: str) -> None:
+    plan = PLANS[0]
+    played = record_baseline(plan, method, [5])
+    result = simulate_episode(plan, 5, method)
+    actions = np.full((plan.topology.size, plan.workload.slots), plan.topology.size)
+    for decision in result.decisions:
+        if decision.destination is not None:
+            actions[decision.node, decision.slot] = decision.destination
+    np.testing.assert_array_equal(played.actions[0], actions)
+    assert np.take_along_axis(played.mask[:, :, :-1], played.actions[..., None], axis=-1).all()
+    assert np.isnan(played.log_probability).all()
+    outcomes = [1 if outcome == "succeeded" else -1 for outcome in result.outcomes.values()]
+    assert played.rewards.sum() == sum(outcomes)
+    assert played.success_rates[0] == result.success_rate
+
+
+def test_more_threads_change_nothing() -> None:
+    plans = [random_plan(seed, size=5, slots=10) for seed in range(24)]
+    one, two = VectorEnv(plans, threads=1), VectorEnv(plans, threads=3)
+    numbers = list(range(24))
+    first, second = record(one, UniformPolicy(), numbers), record(two, UniformPolicy(), numbers)
+    for left, right in zip(first, second, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [(-1, "action -1"), (7, "action 7"), ("swap", "no task|a task")],
+)
+def test_actions_that_cannot_be_are_refused(wrong: int | str, complaint: str) -> None:
+    env = VectorEnv([PLANS[0]])
+    env.reset([0])
+    seen = env.observe()
+    actions = choose(seen, UniformPolicy())[0]
+    before = env.batch.tasks.copy()
+    nothing = env.size
+    actions[0, 0] = (0 if actions[0, 0] == nothing else nothing) if wrong == "swap" else wrong
+    with pytest.raises(ValueError, match=complaint):
+        env.step(actions)
+    assert (env.batch.tasks == before).all()
+
+
+def test_an_episode_that_is_over_has_to_be_reset() -> None:
+    env = VectorEnv([PLANS[0]])
+    with pytest.raises(ValueError, match="reset"):
+        env.step(np.zeros((1, env.size), np.int64))
+    with pytest.raises(ValueError, match="2 episode numbers for 1"):
+        env.reset([0, 1])
+
+
+def random_weights(seed: int = 0, hidden: int = 16) -> ScoringWeights:
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.normal(0.0, 0.5, shape).astype(np.float32)
+
+    return ScoringWeights(
+        draw(len(COLUMNS), hidden),
+        draw(hidden),
+        draw(hidden, hidden),
+        draw(hidden, hidden),
+        draw(hidden),
+        draw(hidden),
+    )
+
+
+def forward(weights: ScoringWeights, rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The network as docs/per-destination.md states it, for one decision."""
+    hidden = np.maximum(rows @ weights.w1 + weights.b1, 0.0)
+    context = hidden[mask].mean(axis=0) @ weights.wc
+    scores = np.maximum(hidden @ weights.w2 + weights.b2 + context, 0.0) @ weights.w3
+    scores = np.where(mask, scores, -np.inf)
+    weight = np.exp(scores - scores.max())
+    probabilities: np.ndarray = weight / weight.sum()
+    return probabilities
+
+
+def test_the_compiled_network_is_the_documented_function() -> None:
+    rng = np.random.default_rng(3)
+    weights = random_weights()
+    rows = rng.normal(size=(7, len(COLUMNS))).astype(np.float32)
+    mask = np.array([True, False, True, True, False, True, True])
+    found = np.empty(7)
+    probabilities_of(weights, rows, mask, np.empty((9, 16), np.float32), found)
+    np.testing.assert_allclose(found, forward(weights, rows, mask), atol=1e-5)
+    assert found[1] == found[4] == 0.0
+
+
+class Scoring:
+    """A per-destination policy as a node runs it: the encoder of the model, plain numpy."""
+
+    weights = random_weights()
+    rows: dict[int, np.ndarray]
+
+    def __init__(self, context: SchedulerContext) -> None:
+        self.name = "scoring"
+        self._context = context
+        self._size = context.topology.size
+        self._peers = tuple(j for j in range(self._size) if j != context.node)
+        self._encoder = PerDestinationEncoder(
+            context.node, context.topology, context.rules, context.workload
+        )
+
+    def decide(self, observation: Observation) -> Decision | Ask:
+        task = observation.task
+        assert task is not None
+        if observation.round == 0:
+            return Ask(self._peers, bits_only=True)
+        mask = action_mask(observation, self._size)[:-1]
+        rows = np.array(self._encoder.rows(observation, task, mask), np.float32)
+        self.rows[task.id] = rows
+        probabilities = forward(self.weights, rows, np.array(mask))
+        draw = np.array([self._context.uniform(task, 0)])
+        return Decision(int(sample(probabilities[None], draw)[0]))
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=[plan.rules.overload.measure for plan in PLANS])
+def test_a_scoring_policy_decides_as_it_would_on_a_node(plan: Plan) -> None:
+    kept: dict[int, np.ndarray] = {}
+
+    def make(context: SchedulerContext) -> Scheduler:
+        scheduler = Scoring(context)
+        scheduler.rows = kept
+        return scheduler
+
+    batch, rows = pack([plan] * 2), Rows(2)
+    decisions = record_scoring(batch, rows, Scoring.weights, [0, 7])
+    for row, number in enumerate([0, 7]):
+        # The second episode follows the first at the same nodes: the moving average begins anew.
+        kept.clear()
+        assert by_engine(batch, row) == by_simulator(plan, make, number)
+        mine = decisions.episode == row
+        first = number * plan.workload.slots * plan.topology.size
+        assert sorted(kept) == (first + decisions.task[mine]).tolist()
+        for found, task in zip(decisions.rows[mine], decisions.task[mine], strict=True):
+            np.testing.assert_allclose(found, kept[first + int(task)], rtol=1e-5, atol=1e-6)
+    assert (
+        play_scoring(batch, rows, Scoring.weights, [0, 7])
+        == evaluate(plan, ["mine"], [0, 7], {"mine": Scoring.weights})["mine"]
+    ).all()
+
+
+def test_the_compiled_perceptron_is_a_masked_softmax_over_layers() -> None:
+    rng = np.random.default_rng(1)
+    layers = [(rng.normal(size=(9, 5)), rng.normal(size=9)), (rng.normal(size=(4, 9)), np.ones(4))]
+    features = rng.normal(size=(300, 5)).astype(np.float32)
+    mask = rng.random((300, 4)) < 0.5
+    mask[:, 2] = True
+    logits = np.maximum(features @ layers[0][0].T + layers[0][1], 0.0) @ layers[1][0].T + 1.0
+    expected = np.where(mask, np.exp(logits), 0.0)
+    expected /= expected.sum(axis=1, keepdims=True)
+    for threads in (1, 3):
+        found = Perceptron(layers, threads).probabilities(features, mask)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert (found[~mask] == 0.0).all()
+    with pytest.raises(UsageError, match="no network"):
+        Perceptron(layers[::-1])
+
+
+def test_untrained_is_known_by_name_to_evaluate() -> None:
+    plan = PLANS[0]
+    found = evaluate(plan, [UNTRAINED], [2])[UNTRAINED]
+    assert found.tolist() == [simulate_episode(plan, 2, Untrained).success_rate]
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "draw", "expected"),
+    [
+        ([0.0, 0.4, 0.6], 1e-12, 1),
+        ([0.0, 0.4, 0.6], 0.399, 1),
+        ([0.0, 0.4, 0.6], 0.401, 2),
+        ([0.5, 0.5, 0.0], 1.0 - 1e-16, 1),
+        ([0.0, 0.0, 1.0], 0.5, 2),
+    ],
+)
+def test_sampling_never_takes_what_has_no_probability(
+    probabilities: list[float], draw: float, expected: int
+) -> None:
+    assert sample(np.array([probabilities]), np.array([draw])).tolist() == [expected]

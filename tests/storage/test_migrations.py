@@ -1,0 +1,154 @@
+"""The tables of a log are brought to a new version with all that is in them, on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect, text
+
+from testbed.errors import PermanentError, PrerequisiteMissing
+from testbed.storage.tasklog import migrating, open_task_log, versions
+from testbed.storage.tasklog.opening import connect
+from testbed.storage.tasklog.schema import REVISION, SCHEMA_VERSION, metadata
+from testbed.testing.tasklog import sample_episode, sample_rows, sample_run
+
+NEXT = SCHEMA_VERSION + 1
+MIGRATION = f'''
+from alembic import op
+from sqlalchemy import Column, String
+
+revision = "{NEXT:04d}"
+down_revision = "{REVISION}"
+
+def upgrade():
+    with op.batch_alter_table("runs") as runs:
+        runs.add_column(Column("place", String(32), comment="where"))
+'''
+
+
+@pytest.fixture(params=["sqlite", pytest.param("mysql", marks=pytest.mark.mysql)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "mysql":
+        return str(request.getfixturevalue("mysql_url"))
+    return str(tmp_path / "tasks.db")
+
+
+@pytest.fixture
+def coming(tmp_path: Path) -> Path:
+    """A folder with the migration of the version after this one."""
+    folder = tmp_path / "coming"
+    folder.mkdir()
+    (folder / f"v{NEXT:04d}_coming.py").write_text(MIGRATION)
+    return folder
+
+
+def execute(url: str, *statements: str) -> None:
+    engine = connect(url, create=True).engine
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def write(url: str) -> None:
+    with open_task_log(url) as log:
+        log.begin_run(sample_run())
+        log.append(sample_run().id, *sample_episode(0)[1:])
+        log.write_tasks(sample_run().id, sample_rows(0))
+
+
+def test_the_migrations_lead_to_the_tables_of_this_version(url: str) -> None:
+    database = connect(url, create=True)
+    with versions.alone(database.engine, "here") as connection:
+        migrating._migrate(connection, "here", ())
+        connection.execute(
+            text(f"INSERT INTO schema_info VALUES (1, {SCHEMA_VERSION}, 'test', 'now')")
+        )
+    tables = {name: inspect(database.engine).get_columns(name) for name in sorted(metadata.tables)}
+    database.engine.dispose()
+    assert migrating.check(url).good
+    assert {name: [column["name"] for column in columns] for name, columns in tables.items()} == {
+        name: list(table.columns.keys()) for name, table in sorted(metadata.tables.items())
+    }
+    write(url)
+
+
+def test_a_new_log_is_made_and_left_alone(url: str) -> None:
+    before, after = migrating.upgrade(url)
+    assert (before.version, after.version, after.good) == (None, SCHEMA_VERSION, True)
+    write(url)
+    before, after = migrating.upgrade(url)
+    assert (before.version, after.version, after.good) == (SCHEMA_VERSION, SCHEMA_VERSION, True)
+    with open_task_log(url, create=False) as log:
+        assert list(log.tasks(sample_run().id)) == sample_rows(0)
+
+
+def test_a_log_from_before_the_first_migration_goes_on(url: str, coming: Path) -> None:
+    write(url)
+    execute(url, "DROP TABLE alembic_version")
+    with open_task_log(url) as log:
+        assert len(log.runs()) == 1
+    migrating.upgrade(url)
+    assert migrating.check(url).good
+    execute(url, "DROP TABLE alembic_version")
+    assert migrating.upgrade(url, more=[coming])[1].version == NEXT
+
+
+def test_a_migration_keeps_what_is_in_the_log(url: str, coming: Path) -> None:
+    write(url)
+    before, after = migrating.upgrade(url, more=[coming])
+    assert (before.version, after.version) == (SCHEMA_VERSION, NEXT)
+    execute(url, "UPDATE runs SET place = 'here'", f"UPDATE schema_info SET version = {NEXT - 1}")
+    with open_task_log(url) as log:
+        assert list(log.records(sample_run().id)) == sample_episode(0)[1]
+        assert list(log.tasks(sample_run().id)) == sample_rows(0)
+
+
+def test_an_upgraded_log_is_refused_by_an_older_toolkit(url: str, coming: Path) -> None:
+    write(url)
+    migrating.upgrade(url, more=[coming])
+    with pytest.raises(PermanentError, match="Update edge-testbed"):
+        open_task_log(url)
+    with pytest.raises(PermanentError, match="newer than this toolkit"):
+        migrating.upgrade(url)
+    assert migrating.check(url).version == NEXT
+    assert not migrating.check(url).good
+
+
+def test_a_migration_that_fails_is_explained_and_loses_nothing(url: str, coming: Path) -> None:
+    write(url)
+    (file,) = coming.iterdir()
+    file.write_text(MIGRATION + "    op.execute('DROP TABLE no_such_table')\n")
+    with pytest.raises(PermanentError, match="no_such_table"):
+        migrating.upgrade(url, more=[coming])
+    with open_task_log(url) as log:
+        assert list(log.tasks(sample_run().id)) == sample_rows(0)
+
+
+def test_a_log_of_a_version_without_a_way_is_kept(url: str) -> None:
+    write(url)
+    execute(url, "UPDATE schema_info SET version = 0", "DELETE FROM alembic_version")
+    with pytest.raises(PermanentError, match="testbed db upgrade"):
+        open_task_log(url)
+    with pytest.raises(PermanentError, match="no way leads"):
+        migrating.upgrade(url)
+
+
+def test_what_differs_is_told(url: str) -> None:
+    write(url)
+    execute(url, "DROP TABLE decisions", "ALTER TABLE runs ADD COLUMN colour VARCHAR(8)")
+    found = migrating.check(url)
+    assert not found.good
+    assert "add table: decisions" in found.differences
+    assert any("remove column" in each and "colour" in each for each in found.differences)
+
+
+def test_what_is_no_log_is_not_touched(tmp_path: Path) -> None:
+    with pytest.raises(PrerequisiteMissing, match="there is no task log"):
+        migrating.check(str(tmp_path / "absent.db"))
+    assert not (tmp_path / "absent.db").exists()
+    execute(str(tmp_path / "other.db"), "CREATE TABLE songs (name TEXT)")
+    for look in (migrating.check, migrating.upgrade):
+        with pytest.raises(PermanentError, match="something else, with the tables songs"):
+            look(str(tmp_path / "other.db"))

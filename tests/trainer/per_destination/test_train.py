@@ -1,0 +1,93 @@
+"""Training of the per-destination policy: it learns, and the same seed gives the same weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from testbed.errors import UsageError
+from testbed.model.topology import Overload, OverloadMeasure
+from testbed.model.units import SECOND
+from testbed.sim.arrays import problems_of
+from testbed.sim.play import evaluate
+from tests.sim.plans import random_plan
+from trainer.per_destination.networks import LIGHT, PAPER, PAPER_SWEPT, SMALL
+from trainer.per_destination.train import (
+    Group,
+    Iteration,
+    PerDestinationConfig,
+    later_weight,
+    train_per_destination,
+)
+
+QUICK = PerDestinationConfig(
+    iterations=10, seed=1, groups=(Group(PAPER, (8,), 16),), minibatch=1024, threads=1
+)
+
+
+def test_a_few_iterations_beat_every_baseline_with_the_same_information() -> None:
+    seen: list[Iteration] = []
+    result = train_per_destination(QUICK, seen.append)
+    assert [iteration.number for iteration in seen] == list(range(10))
+    assert tuple(seen) == result.history
+    assert seen[-1].entropy < seen[0].entropy
+    equals = ["ratc-masked", "rda-masked", "local-or-reliable", "untrained"]
+    rates = {name: [0.0] * 4 for name in [*equals, "learned"]}
+    for k in range(4):
+        plan = random_plan(900 + k, size=8)
+        found = evaluate(plan, [*equals, "learned"], 10, {"learned": result.weights})
+        for name, values in found.items():
+            rates[name][k] = float(values.mean())
+    means = {name: float(np.mean(values)) for name, values in rates.items()}
+    assert means["learned"] > max(means[name] for name in equals)
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    config = replace(QUICK, iterations=2)
+    one = train_per_destination(config)
+    two = train_per_destination(config)
+    other = train_per_destination(replace(config, seed=7))
+    for left, right, different in zip(one.weights, two.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(left, right)
+        assert (left != different).any()
+
+
+def test_training_goes_on_from_given_weights() -> None:
+    result = train_per_destination(QUICK)
+    again = train_per_destination(replace(QUICK, iterations=1), start=result.weights)
+    assert again.history[0].entropy < 0.7 * result.history[0].entropy
+
+
+@pytest.mark.parametrize("family", [PAPER, PAPER_SWEPT, LIGHT, SMALL])
+def test_every_network_to_train_on_can_be_run(family: object) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [family.draw(rng, size) for size in (1, 5, 20)]  # type: ignore[attr-defined]
+    assert [plan.topology.size for plan in drawn] == [1, 5, 20]
+    assert all(problems_of(plan) == [] for plan in drawn)
+    assert len({plan.seeds.workload for plan in drawn}) == 3
+
+
+def test_effects_on_later_tasks_count_more_the_less_others_can_react() -> None:
+    plan = random_plan(1)
+    arrivals = plan.topology.arrival_probability
+
+    def weight(share: float, limit: float) -> float:
+        topology = replace(
+            plan.topology, arrival_probability=tuple(share * rate for rate in arrivals)
+        )
+        overload = Overload(OverloadMeasure.BACKLOG, int(limit * SECOND))
+        rules = replace(plan.rules, overload=overload)
+        return later_weight(replace(plan, topology=topology, rules=rules), (0.3, 3.5))
+
+    assert weight(0.2, 1.0) == 0.3
+    assert 0.3 < weight(0.2, 6.0) < 1.0
+    assert weight(0.2, 20.0) == 1.0
+    assert weight(3.0, 1.0) == 1.0
+
+
+def test_settings_that_make_no_sense_are_refused_together() -> None:
+    with pytest.raises(UsageError) as error:
+        PerDestinationConfig(iterations=0, epochs=0, groups=())
+    assert {problem.path for problem in error.value.problems} == {"iterations", "epochs", "groups"}
