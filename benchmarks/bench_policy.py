@@ -1,0 +1,171 @@
+"""What a decision of a learned policy costs a node, by part, and what its process needs for it.
+
+``python -m benchmarks.bench_policy [--policy REFERENCE] [--artifacts URL]``; without a policy, one
+of each kind is made up (that needs ``onnx``). Probes are not part of any figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from testbed.model.decision import Answer, Observation, SchedulerContext
+from testbed.policies import Policy, PolicyCard, resolve, shipped
+from testbed.policies.inference import open_actor
+from testbed.scenario.load import load
+from testbed.scenario.plan import Plan
+from testbed.scenario.resolve import plan as plan_of
+from testbed.schedulers import drl
+from testbed.schedulers.probing import mask_from_bits
+from testbed.sim.simulator import simulate_episode
+
+LIMIT_US = 50.0
+"""What inference may take at p99 (microseconds)."""
+
+
+def rows() -> list[dict[str, Any]]:
+    """Run all benchmarks; one row per figure, with what is asked and whether it is met."""
+    found = []
+    for scenario in ("paper-simulation", "paper-testbed"):
+        plan = plan_of(load(scenario))
+        size = plan.topology.size
+        for policy in (made_up(size)[0], shipped()):
+            times = _measure(plan, policy)
+            for part, each in times.items():
+                row = {
+                    "benchmark": f"{part}, {policy.card.encoder}, N = {size}, p99",
+                    "value": each.p99,
+                    "unit": "us",
+                }
+                if part == "inference":
+                    row |= {"at_most": LIMIT_US, "met": each.p99 <= LIMIT_US}
+                found.append(row)
+    return found
+
+
+def main() -> int:
+    """Measure and print; exit code 1 if inference takes longer than the limit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--policy", help="key, id, shipped/NAME or folder")
+    parser.add_argument("--artifacts", help="artifact store in which to look for it")
+    parser.add_argument("--repeat", type=int, default=5, help="times over all observations")
+    arguments = parser.parse_args()
+    print(f"import of the runtime: {_import_cost()}")
+    slow = False
+    for scenario in ("paper-simulation", "paper-testbed"):
+        plan = plan_of(load(scenario))
+        policies = (
+            [resolve(arguments.policy, arguments.artifacts)]
+            if arguments.policy
+            else made_up(plan.topology.size)
+        )
+        for policy in policies:
+            times = _measure(plan, policy, arguments.repeat)
+            print(f"{scenario}, N = {plan.topology.size}, {policy.card.encoder}, {policy.card.id}")
+            for part, each in times.items():
+                print(f"  {part:10} {each}")
+            slow |= times["inference"].p99 > LIMIT_US
+    return int(slow)
+
+
+def _measure(plan: Plan, policy: Policy, repeat: int = 5) -> dict[str, _Times]:
+    situations = _situations(plan)
+    schedulers = [drl.Drl.of(context, policy) for context in _contexts(plan)]
+    actor = open_actor(policy)
+    times = {"encoder": _Times(), "inference": _Times(), "decision": _Times()}
+    for _ in range(repeat):
+        for observation in situations:
+            scheduler, task = schedulers[observation.node], observation.task
+            assert task is not None
+            mask = mask_from_bits(observation, plan.topology.size)
+            features = times["encoder"].of(scheduler.features, observation, task, mask)
+            allowed = (*mask, False) if policy.card.kind == "flat" else mask
+            times["inference"].of(actor.probabilities, features, allowed)
+            times["decision"].of(scheduler.decide, observation)
+    return times
+
+
+class _Times:
+    """How long calls took, in microseconds.
+
+    By the clock, and in processor time of the thread: that leaves out what else the machine did,
+    so it is what is held against the limit.
+    """
+
+    def __init__(self) -> None:
+        self._wall: list[int] = []
+        self._cpu: list[int] = []
+
+    def of(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Make a call; what it returns."""
+        cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
+        result = call(*arguments)
+        self._wall.append(time.perf_counter_ns() - wall)
+        self._cpu.append(time.thread_time_ns() - cpu)
+        return result
+
+    @property
+    def p99(self) -> float:
+        return float(np.percentile(self._cpu, 99)) / 1000.0
+
+    def __str__(self) -> str:
+        (w50, w99), (c50, c99) = (
+            np.percentile(each, [50, 99]) / 1000.0 for each in (self._wall, self._cpu)
+        )
+        return f"p50 {w50:6.1f} p99 {w99:7.1f} us; processor time p50 {c50:6.1f} p99 {c99:6.1f} us"
+
+
+def _contexts(plan: Plan) -> list[SchedulerContext]:
+    return [
+        SchedulerContext(node, plan.topology, plan.rules, plan.workload, plan.seeds.schedulers)
+        for node in range(plan.topology.size)
+    ]
+
+
+def _situations(plan: Plan) -> Sequence[Observation]:
+    """What nodes see when all peers have answered, from an episode under another scheduler."""
+    found = []
+    for record in simulate_episode(plan, 0, "local-or-reliable").decisions:
+        observation = record.observation
+        if observation.task is None:
+            continue
+        answers = tuple(
+            Answer(peer, (peer + observation.slot) % 4 == 0, None, observation.now, observation.now)
+            for peer in range(plan.topology.size)
+            if peer != observation.node
+        )
+        found.append(observation._replace(answers=answers, round=1))
+    return found
+
+
+def made_up(nodes: int) -> list[Policy]:
+    """A policy of each kind of the usual size, with random weights."""
+    from tests.policies import tiny
+
+    pairs: list[tuple[PolicyCard, bytes]] = [tiny.perceptron(nodes), tiny.scoring()]
+    return [Policy(card, actor, card.id) for card, actor in pairs]
+
+
+def _import_cost() -> str:
+    program = (
+        "import time\n"
+        "def rss(): return int(open('/proc/self/statm').read().split()[1]) * 4096 / 1e6\n"
+        "import edgenode.process\n"
+        "before = rss(); began = time.perf_counter()\n"
+        "from testbed.policies.inference import import_runtime\n"
+        "import_runtime()\n"
+        "print(f'{time.perf_counter() - began:.3f} s, {before:.0f} MB before, {rss():.0f} after')\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
