@@ -24,8 +24,10 @@ from testbed.cli import (
     db,
     doctor,
     home,
+    lifecycle,
     network,
     o2o,
+    places,
     policy,
     reproduce,
     results,
@@ -72,6 +74,39 @@ def root(
             help="Talk to this controller, started by other means; its token is in TESTBED_TOKEN.",
         ),
     ] = None,
+    runtime: Annotated[
+        places.Kind | None,
+        typer.Option(
+            "--runtime",
+            envvar="TESTBED_RUNTIME",
+            help="Where testbeds run: processes of this machine, pods of a kind cluster that is "
+            "made for them, or of a cluster that exists. Default: where it was brought up.",
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            metavar="NAME",
+            envvar="TESTBED_CONTEXT",
+            help="Context of the cluster in the kubeconfig. Default: the current one.",
+        ),
+    ] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            "--kubeconfig", metavar="FILE", help="Kubeconfig. Default: as kubectl finds it."
+        ),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace",
+            metavar="NAME",
+            envvar="TESTBED_NAMESPACE",
+            help="A namespace that was made for the testbed. Default: one of its own, made by up.",
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Results, warnings and errors only.")
     ] = False,
@@ -83,6 +118,7 @@ def root(
     """
     home.choose(home_folder)
     home.choose_controller(controller)
+    places.choose(runtime, context, kubeconfig, namespace)
     console.voice.quiet = quiet
     console.voice.debug = debug
 
@@ -91,14 +127,15 @@ app.command(rich_help_panel=_SET_UP)(scenario.init)
 app.command(rich_help_panel=_SET_UP)(doctor.doctor)
 app.add_typer(scenario.group, name="scenario", rich_help_panel=_SET_UP)
 app.add_typer(db.group, name="db", rich_help_panel=_SET_UP)
-app.command(rich_help_panel=_NETWORK)(network.up)
+app.command(rich_help_panel=_NETWORK)(lifecycle.up)
 app.command(rich_help_panel=_NETWORK)(network.ps)
 app.command("list", hidden=True)(network.ps)
 app.command(rich_help_panel=_NETWORK)(network.status)
 app.command(rich_help_panel=_NETWORK)(network.nodes)
 app.command(rich_help_panel=_NETWORK)(network.logs)
 app.command(rich_help_panel=_NETWORK)(network.kill)
-app.command(rich_help_panel=_NETWORK)(network.teardown)
+app.command(rich_help_panel=_NETWORK)(lifecycle.scale)
+app.command(rich_help_panel=_NETWORK)(lifecycle.teardown)
 app.command(rich_help_panel=_EXPERIMENTS)(running.run)
 app.command(rich_help_panel=_EXPERIMENTS)(sim.sim)
 app.add_typer(scheduler.group, name="scheduler", rich_help_panel=_EXPERIMENTS)
@@ -178,7 +215,10 @@ def _drop_output() -> None:
         os.close(nowhere)
 
 
-_JOINED: Final = ("--home=", "--controller=")
+_VALUED: Final = frozenset(
+    {"--home", "--controller", "--runtime", "--context", "--kubeconfig", "--namespace"}
+)
+_JOINED: Final = tuple(f"{option}=" for option in sorted(_VALUED))
 
 
 def _hoisted(arguments: Sequence[str]) -> list[str]:
@@ -191,7 +231,7 @@ def _hoisted(arguments: Sequence[str]) -> list[str]:
             rest += [argument, *waiting]
         elif argument in {"--quiet", "-q", "--debug"} or argument.startswith(_JOINED):
             first.append(argument)
-        elif argument in {"--home", "--controller"}:
+        elif argument in _VALUED:
             first += [argument, *([value] if (value := next(waiting, None)) is not None else [])]
         else:
             rest.append(argument)

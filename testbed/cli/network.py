@@ -1,46 +1,23 @@
-"""Testbeds and their processes: up, ps, status, nodes, logs, kill, teardown."""
+"""Testbeds and their processes: ps, status, nodes, logs, kill."""
 
 from __future__ import annotations
 
 import json
-import os
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from testbed.cli import console, home
-from testbed.cli.options import Json, Name, ScenarioName, Settings, Storage
-from testbed.errors import PrerequisiteMissing, Problem, TestbedError, UsageError
+from testbed.cli import console, home, places
+from testbed.cli.options import Json, Name
+from testbed.cli.places import runtime
+from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.rpc.operator import NodeStatus, OperatorClient, Status
-    from testbed.runtime.base import Runtime, Teardown, Testbed
-
-CLIENT_TOKEN_VARIABLE = "TESTBED_TOKEN"
-"""Not that of processes: what a shell is given for commands is not what it starts nodes with."""
+    from testbed.runtime.base import Runtime, Testbed
 
 CONDITION_STYLES = {"healthy": "green", "starting": "yellow", "dead": "bold red"}
-
-
-def runtime() -> Runtime:
-    """The runtime of this command: processes on this machine, or the controller it is told."""
-    if address := home.controller():
-        from testbed.rpc.token import find_token
-        from testbed.runtime.remote import RemoteRuntime
-
-        token = find_token(variable=CLIENT_TOKEN_VARIABLE)
-        if not token:
-            raise UsageError(
-                f"the controller at {address} asks for a token: set {CLIENT_TOKEN_VARIABLE}, or "
-                f"{CLIENT_TOKEN_VARIABLE}_FILE"
-            )
-        store = os.environ.get("TESTBED_STORAGE", "")
-        return RemoteRuntime(address, token, store=store, home=home.home())
-    from testbed.runtime.local import LocalRuntime
-
-    return LocalRuntime(home.home())
 
 
 def client_of(testbed: Testbed, *, timeout: float = 10.0) -> OperatorClient:
@@ -55,52 +32,9 @@ def with_name(command: str, name: str) -> str:
     return command if name == "default" else f"{command} --name {name}"
 
 
-def up(
-    scenario: ScenarioName,
-    name: Name = "default",
-    settings: Settings = None,
-    storage: Storage = None,
-) -> None:
-    """Bring a network up: a controller and one process per node, until all are healthy."""
-    from edgenode.applications import registry as applications
-    from testbed.runtime.base import valid_name
-    from testbed.scenario.load import dumps, load
-    from testbed.scenario.resolve import plan as plan_of
-    from testbed.schedulers import registry
-
-    valid_name(name)
-    loaded = load(scenario, settings or ())
-    plan = plan_of(
-        loaded,
-        storage_url=home.task_log_url(storage, loaded.storage),
-        artifacts_url=home.artifacts_url(None, loaded.artifacts),
-    )
-    registry.check(plan.scheduler.name, plan.scheduler.options)
-    applications.check(plan.application.name)
-    place = runtime()
-    if lacks := place.check():
-        raise PrerequisiteMissing(
-            "; ".join(lack.what for lack in lacks), "; ".join(lack.fix for lack in lacks)
-        )
-    began = time.monotonic()
-    console.note(f"bringing up {plan.name} as '{name}'")
-    testbed = place.up(plan, name, scenario=dumps(loaded), report=console.note)
-    seconds = time.monotonic() - began
-    console.show(
-        f"{console.mark('up', 'green')}: testbed '{name}', {testbed.nodes} nodes healthy "
-        f"after {seconds:.1f} s"
-    )
-    console.next_command(
-        with_name(f"testbed run --scheduler {plan.scheduler.name}", name),
-        with_name("testbed status", name),
-        with_name("testbed teardown", name),
-    )
-
-
 def ps(as_json: Json = False) -> None:
     """List all testbeds of this home, and how they are."""
-    place = runtime()
-    documents = [_in_list(place, name) for name in place.names()]
+    documents = [_in_list(place, name) for place in _all_runtimes() for name in _names_of(place)]
     if as_json:
         console.emit(documents)
         return
@@ -124,6 +58,21 @@ def ps(as_json: Json = False) -> None:
         if each["reason"]:
             console.warn(each["reason"])
     console.next_command(with_name("testbed status", documents[0]["name"]))
+
+
+def _all_runtimes() -> list[Runtime]:
+    if home.controller():
+        return [runtime()]
+    return [places.open_place(each) for each in places.all_places()]
+
+
+def _names_of(place: Runtime) -> tuple[str, ...]:
+    """Its testbeds; a cluster that cannot be asked is no reason not to list the others."""
+    try:
+        return place.names()
+    except TestbedError as error:
+        console.warn(str(error))
+        return ()
 
 
 def _in_list(place: Runtime, name: str) -> dict[str, Any]:
@@ -254,7 +203,7 @@ def _numbered(nodes: list[int]) -> str:
 
 
 def _status(name: str) -> Status:
-    with client_of(runtime().find(name)) as client:
+    with client_of(runtime(name).find(name)) as client:
         return client.status()
 
 
@@ -279,10 +228,10 @@ def logs(
     if as_json:
         if follow:
             raise UsageError("--json prints one document, and --follow has no end; choose one")
-        lines = list(runtime().logs(name, wanted, lines=tail))
+        lines = list(runtime(name).logs(name, wanted, lines=tail))
         console.emit({"testbed": name, "process": wanted, "lines": lines})
         return
-    for line in runtime().logs(name, wanted, lines=tail, follow=follow):
+    for line in runtime(name).logs(name, wanted, lines=tail, follow=follow):
         console.out(line)
         if follow:
             console.flush()
@@ -293,93 +242,10 @@ def kill(
     name: Name = "default",
 ) -> None:
     """End a node's process at once, as a crash would; its tasks are lost, the run goes on."""
-    stopped = runtime().kill(name, node)
-    console.out(f"killed {stopped.name}, process {stopped.pid}")
+    stopped = runtime(name).kill(name, node)
+    process = "" if stopped.pid is None else f", process {stopped.pid}"
+    console.out(f"killed {stopped.name}{process}")
     console.next_command(with_name("testbed status", name))
-
-
-def teardown(
-    name: Name = "default",
-    everything: Annotated[
-        bool, typer.Option("--all", help="All testbeds of this home instead of one.")
-    ] = False,
-    purge: Annotated[
-        bool,
-        typer.Option(
-            "--purge", help="Remove the logs of its processes too, and events not yet stored."
-        ),
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Take a testbed down and prove that nothing of it runs; fine if there is none.
-
-    The task log stays, so that runs can be reported and compared later.
-    """
-    place = runtime()
-    names = place.names() if everything else (name,)
-    done = [place.down(each) for each in names]
-    for each in done:
-        _settle(each)
-    if purge:
-        done = [_purged(each) for each in done]
-    if as_json:
-        console.emit([asdict(each) for each in done])
-        return
-    if not done:
-        console.out(f"no testbed is up in {home.home()}")
-    for each in done:
-        console.out(_in_words(each))
-        for process in each.stopped:
-            if process.forced:
-                console.warn(f"{process.name} (process {process.pid}) had to be killed")
-        if each.kept is not None:
-            console.note(f"logs are kept in {each.kept}")
-    console.next_command("testbed runs list", "testbed compare")
-
-
-def _in_words(done: Teardown) -> str:
-    if not done.stopped:
-        return f"testbed '{done.name}': nothing was running"
-    return (
-        f"testbed '{done.name}' is down: {len(done.stopped)} processes ended "
-        f"in {done.seconds:.1f} s, none left"
-    )
-
-
-def _settle(done: Teardown) -> None:
-    """Enter the end of a run that its controller, killed, could not enter."""
-    from controller.marker import RunMarker
-    from testbed.storage.tasklog import open_task_log
-
-    if done.kept is None or done.store is None:
-        return
-    marker = RunMarker(done.kept)
-    if not marker.exists:
-        return
-    try:
-        with open_task_log(done.store, create=False) as log:
-            settled = marker.settle(log)
-    except TestbedError as error:
-        console.warn(f"the task log still calls a run of '{done.name}' running: {error}")
-        return
-    if settled is not None:
-        run, state = settled
-        console.warn(f"run {run} was cut short; the task log calls it {state.value}")
-
-
-def _purged(done: Teardown) -> Teardown:
-    import dataclasses
-    import shutil
-
-    from testbed.cli.files import cannot_write
-
-    if done.kept is None:
-        return done
-    try:
-        shutil.rmtree(done.kept)
-    except OSError as error:
-        raise cannot_write(done.kept, error) from error
-    return dataclasses.replace(done, kept=None)
 
 
 def set_scheduler(
@@ -389,7 +255,7 @@ def set_scheduler(
 
     Raises: UsageError: a node refused; then nothing has changed.
     """
-    with client_of(runtime().find(name)) as client:
+    with client_of(runtime(name).find(name)) as client:
         answers = client.change_scheduler(scheduler, nodes=nodes, options=options)
     refusals: dict[str, list[int]] = {}
     for answer in answers:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from testbed.cli import console, home
-from testbed.cli.network import client_of, runtime
+from testbed.cli.network import client_of
 from testbed.cli.options import Json, Name, Settings, Storage
+from testbed.cli.places import runtime
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ def _on_network(
         f"{base.offline.steps} offline steps, {base.online.episodes} online episodes, recipe "
         f"{recipe}; about {minutes:.0f} minutes; in {out}"
     )
-    place = runtime()
+    place = runtime(name)
     own = name not in place.names()
     try:
         if own:
@@ -318,7 +319,7 @@ def _on_network(
                 return run_on_network(
                     client,
                     log,
-                    status.artifacts,
+                    testbed.artifacts or status.artifacts,
                     plan,
                     config,
                     out,

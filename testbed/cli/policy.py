@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from testbed.cli import console, home, tuning
-from testbed.cli.network import client_of, runtime, with_name
+from testbed.cli.network import client_of, with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers
+from testbed.cli.places import runtime
 from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def deploy(
     from testbed.policies import SHIPPED_PREFIX, save
 
     wanted = node_numbers(nodes)
-    with client_of(runtime().find(name)) as client:
+    with client_of(runtime(name).find(name)) as client:
         status = client.status()
         found = resolved(policy, status.artifacts)
         reference = found.reference
@@ -145,7 +146,7 @@ def deploy(
 @group.command()
 def rollback(name: Name = "default", as_json: Json = False) -> None:
     """Undo the last deploy: the policy before it decides again."""
-    with client_of(runtime().find(name)) as client:
+    with client_of(runtime(name).find(name)) as client:
         done = client.roll_back_policy()
     _tell(done, name, as_json)
 
@@ -272,16 +273,16 @@ group.command("tune")(tuning.tune)
 
 def surroundings(name: str, artifacts: str | None) -> tuple[str, str]:
     """The artifact store to use, and the policy deployed on the testbed ``name``, if it is up."""
-    place = runtime()
     store, deployed = None, ""
-    if name in place.names():
-        try:
-            with client_of(place.find(name), timeout=3.0) as client:
-                status = client.status()
-            store, deployed = status.artifacts, status.policy
-        except TestbedError:
-            # Half-made, or it does not answer: the store can be looked at all the same.
-            pass
+    try:
+        testbed = runtime(name).find(name)
+        with client_of(testbed, timeout=3.0) as client:
+            status = client.status()
+        store, deployed = testbed.artifacts or status.artifacts, status.policy
+    except TestbedError:
+        # None is up, it is half-made, or it does not answer: the store can be looked at all the
+        # same.
+        pass
     return home.artifacts_url(artifacts, store), deployed
 
 

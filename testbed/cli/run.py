@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from testbed.cli import console
-from testbed.cli.network import client_of, runtime, with_name
+from testbed.cli.network import client_of, with_name
 from testbed.cli.options import (
     Episodes,
     FirstEpisode,
@@ -18,10 +20,15 @@ from testbed.cli.options import (
     SchedulerOptions,
     key_values,
 )
-from testbed.errors import PermanentError, TestbedError
+from testbed.cli.places import runtime
+from testbed.errors import PermanentError, TemporaryError, TestbedError
 
 if TYPE_CHECKING:
     from testbed.rpc.operator import OperatorClient, Progress
+    from testbed.runtime.base import Runtime
+
+RECONNECT_S: Final = 120.0
+RETRY_S: Final = 1.0
 
 
 def run(
@@ -47,7 +54,8 @@ def run(
     A run in which a node died, or that was not faithful, is done too (exit code 0): see its state.
     """
     chosen = key_values(options, "--option")
-    testbed = runtime().find(name)
+    place = runtime(name)
+    testbed = place.find(name)
     with client_of(testbed) as client:
         before = set(client.status().runs)
         try:
@@ -58,19 +66,48 @@ def run(
                 first_episode=first_episode,
                 label=label,
             )
-            last = _watch(client, run_id, testbed.scenario)
+            last = _watch(client, run_id, testbed.scenario, _patience(place))
         except KeyboardInterrupt:
             _stop(client, before)
             raise
     _tell(last, testbed.store, name, as_json)
 
 
-def _watch(client: OperatorClient, run_id: str, scenario: str) -> Progress:
+def _patience(place: Runtime) -> float:
+    """How long the way to a controller may be broken while its run goes on, in seconds."""
+    from testbed.runtime.local import LocalRuntime
+
+    # On this machine nothing is in between: a controller that does not answer is gone.
+    return 0.0 if isinstance(place, LocalRuntime) else RECONNECT_S
+
+
+def _progress(client: OperatorClient, run_id: str, patience: float) -> Iterator[Progress]:
+    """Progress of the run to its end, also when the way to the controller breaks for a while."""
+    broken: float | None = None
+    while True:
+        try:
+            for progress in client.watch_run(run_id):
+                broken = None
+                yield progress
+        except TemporaryError:
+            now = time.monotonic()
+            if broken is None:
+                broken = now
+                if patience:
+                    console.note("the connection is lost; the run goes on, trying again")
+            if now - broken >= patience:
+                raise
+            time.sleep(RETRY_S)
+        else:
+            return
+
+
+def _watch(client: OperatorClient, run_id: str, scenario: str, patience: float) -> Progress:
     from testbed.cli.progress import ProgressDisplay, Snapshot
 
     last = None
     with ProgressDisplay() as display:
-        for last in client.watch_run(run_id):
+        for last in _progress(client, run_id, patience):
             display.show(
                 Snapshot(
                     title=f"run {scenario} · {last.scheduler}",

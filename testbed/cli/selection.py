@@ -26,15 +26,14 @@ def open_log(storage: str | None, name: str | None = None) -> TaskLog:
 
 def _of_testbed(name: str | None) -> str | None:
     """Where the testbed that is up under this name logs; None if there is none."""
-    from testbed.cli.network import runtime
+    from testbed.cli.places import runtime
 
-    place = runtime()
-    if name not in place.names():
+    if name is None:
         return None
     try:
-        return place.find(name).store
+        return runtime(name).find(name).store
     except UsageError:
-        # Left half-made: it has no run that is not in the log of its home.
+        # None is up; or left half-made: it has no run that is not in the log of its home.
         return None
 
 

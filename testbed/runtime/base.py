@@ -29,7 +29,9 @@ Report: TypeAlias = Callable[[str], None]
 class Testbed:
     """A testbed that is up: where its controller listens, and what opens it.
 
-    ``directory`` holds its logs; ``store`` is the URL of its task log.
+    ``directory`` holds its logs. ``store`` is the URL of its task log from here, which may hold a
+    password; ``artifacts`` that of its store of policies from here, empty if the controller's own
+    URL is good here too. ``own_store``: the task log is part of the testbed, and goes with it.
     """
 
     name: str
@@ -39,14 +41,19 @@ class Testbed:
     store: str
     scenario: str
     nodes: int
+    artifacts: str = ""
+    own_store: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A process that ``down`` or ``kill`` ended; ``forced`` if it had to be killed."""
+    """A process that ``down`` or ``kill`` ended; ``forced`` if it had to be killed.
+
+    ``pid`` is its id on this machine, None if it ran elsewhere.
+    """
 
     name: str
-    pid: int
+    pid: int | None
     forced: bool
 
 
@@ -98,7 +105,8 @@ class Runtime(Protocol):
         the log. When it fails or is interrupted, everything started is stopped again.
 
         Raises:
-            UsageError: there is a testbed of that name, or another command is busy with it.
+            UsageError: there is a testbed of that name (where the runtime cannot change it), or
+                another command is busy with it.
             PrerequisiteMissing: the folder for it cannot be written.
             PermanentError: a process could not start; the message shows the end of its log.
             TemporaryError: not all nodes became healthy in time.
@@ -117,7 +125,7 @@ class Runtime(Protocol):
         ...
 
     def kill(self, name: str, node: int) -> Stopped:
-        """End a node at once, as a crash would.
+        """End a node at once, as a crash would. A cluster starts it again, others do not.
 
         Raises: UsageError: no such testbed, no such node, or it is not running.
         """
@@ -127,7 +135,7 @@ class Runtime(Protocol):
         """Stop everything of this testbed, also what an interrupted ``up`` left behind.
 
         Idempotent: nothing there is fine. When it returns, nothing of it is running any more.
-        The task log is not touched.
+        A task log that is not part of the testbed is not touched.
 
         Raises: PermanentError: something could not be ended; names it.
         """

@@ -264,7 +264,7 @@ class LocalRuntime:
             for pid, (name, _) in extra.items():
                 stopped[pid] = Stopped(name, pid, forced=True)
         kept = place.remove()
-        in_order = sorted(stopped.values(), key=lambda each: (each.name, each.pid))
+        in_order = sorted(stopped.values(), key=lambda each: (each.name, each.pid or 0))
         return Teardown(place.name, tuple(in_order), time.monotonic() - began, kept, store)
 
 

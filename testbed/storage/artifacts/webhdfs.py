@@ -11,11 +11,11 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -62,6 +62,8 @@ class Place:
     path: str
     user: str
     kerberos: bool = False
+    via: tuple[tuple[str, str], ...] = ()
+    """DataNodes (host:port) and how they are reached from here, as through a forwarded port."""
 
     @classmethod
     def of(cls, url: str) -> Place:
@@ -79,12 +81,20 @@ class Place:
         path = "/" + unquote(parts.path).strip("/")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         kerberos = options.pop("auth", "simple")
+        via = tuple(
+            (name, reached)
+            for name, _, reached in (
+                pair.partition("=") for pair in options.pop("via", "").split(",") if pair
+            )
+        )
         if not names or any(not re.fullmatch(r"(\[[^]]+\]|[^:]+)(:\d+)?", name) for name in names):
             raise _impossible(shown, "names no NameNode")
         if path == "/" or any(part in ("", ".", "..") for part in path[1:].split("/")):
             raise _impossible(shown, "names no folder in HDFS")
         if options or kerberos not in ("simple", "kerberos"):
-            raise _impossible(shown, "has an option that is not known; ?auth=kerberos is the only")
+            raise _impossible(shown, "has an option that is not known; there are auth and via")
+        if any(not name or not reached for name, reached in via):
+            raise _impossible(shown, "has a via that is not HOST:PORT=HOST:PORT,...")
         return cls(
             tuple(
                 f"{scheme}://{name if re.search(r':[0-9]+$', name) else f'{name}:{port}'}"
@@ -93,6 +103,7 @@ class Place:
             path,
             unquote(user) or os.environ.get(USER_VARIABLE) or getpass.getuser(),
             kerberos == "kerberos",
+            via,
         )
 
     def __str__(self) -> str:
@@ -105,7 +116,7 @@ class Place:
         # It tells the log of every error that it also raises.
         logging.getLogger("hdfs").setLevel(logging.CRITICAL)
         common = {"url": ";".join(self.nodes), "timeout": (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)}
-        session = requests.Session()
+        session = _Session(dict(self.via)) if self.via else requests.Session()
         if self.kerberos:
             try:
                 from hdfs.ext.kerberos import KerberosClient
@@ -120,6 +131,21 @@ class Place:
         # Proxies and ~/.netrc are for the world outside.
         session.trust_env = False
         return InsecureClient(user=self.user, session=session, **common)
+
+
+class _Session(requests.Session):
+    """Goes to some hosts by another way, also where a NameNode sends it on to a DataNode."""
+
+    def __init__(self, via: Mapping[str, str]) -> None:
+        super().__init__()
+        self._via = via
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        parts = urlsplit(request.url or "")
+        if (reached := self._via.get(parts.netloc)) is not None:
+            request.headers["Host"] = parts.netloc
+            request.url = urlunsplit(parts._replace(netloc=reached))
+        return super().send(request, **options)
 
 
 class WebHdfsArtifactStore:

@@ -1,0 +1,492 @@
+"""Testbeds come and go: up, scale, teardown."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from testbed.cli import console, home, places
+from testbed.cli.network import with_name
+from testbed.cli.options import Json, Name, ScenarioName, Settings, Storage, key_values
+from testbed.cli.places import Kind
+from testbed.errors import PermanentError, PrerequisiteMissing, Problem, TestbedError, UsageError
+
+if TYPE_CHECKING:
+    from testbed.runtime.base import Runtime, Teardown, Testbed
+    from testbed.runtime.kubernetes import ClusterOptions
+
+_CLUSTER = "Kubernetes"
+
+ImageRegistry: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--image-registry",
+        metavar="HOST/PATH",
+        help="Where the cluster gets the images from. Default: they are on its machines.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+ImageTag: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--image-tag",
+        metavar="TAG",
+        help="Tag of the images. Default: this version.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+MysqlImage: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--mysql-image",
+        metavar="IMAGE",
+        help="Image of the task log's server instead of the public MariaDB.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+NodeSelector: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--node-selector",
+        metavar="KEY=VALUE",
+        help="Edge nodes only on machines with this label. Repeatable.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Spread: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--spread",
+        help="Spread edge nodes evenly over machines, or do not start them.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+WithoutHdfs: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--without-hdfs",
+        help="No HDFS on the cluster: policies cannot be deployed, but the shipped one runs.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+StorageClass: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--storage-class",
+        metavar="NAME",
+        help="Storage class of its volumes. Default: the cluster's default.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+CpuLimits: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--cpu-limits",
+        help="Give pods processor limits too, where a quota demands them; costs fidelity.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+PullSecret: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--image-pull-secret",
+        metavar="NAME",
+        help="Secret in the namespace with the registry's password.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Workers: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=0,
+        help="Worker nodes of the kind cluster. 0: its control plane does all.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+NodeImage: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--node-image",
+        metavar="IMAGE",
+        help="Image of kind's nodes instead of the pinned one, as where none can be pulled.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+KeepOnFailure: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--keep-on-failure",
+        help="Leave what was started when it fails, to look at it.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+ForceConflicts: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--force-conflicts",
+        help="Set back what somebody else has changed in its objects.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+
+
+def up(
+    scenario: ScenarioName,
+    name: Name = "default",
+    settings: Settings = None,
+    storage: Storage = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            "--artifacts",
+            metavar="URL",
+            help="Store of policies: a folder or a WebHDFS URL. Default: the scenario's, else the "
+            "home's, or an HDFS on the cluster.",
+        ),
+    ] = None,
+    image_registry: ImageRegistry = "",
+    image_tag: ImageTag = "",
+    mysql_image: MysqlImage = "",
+    pull_secret: PullSecret = "",
+    node_selector: NodeSelector = None,
+    spread: Spread = False,
+    without_hdfs: WithoutHdfs = False,
+    storage_class: StorageClass = "",
+    cpu_limits: CpuLimits = False,
+    workers: Workers = 0,
+    node_image: NodeImage = "",
+    keep_on_failure: KeepOnFailure = False,
+    force_conflicts: ForceConflicts = False,
+) -> None:
+    """Bring a network up: a controller and one process per node, until all are healthy.
+
+    With --runtime kind, as pods of a kind cluster that is made for it; with --runtime cluster,
+    of a cluster that exists (--context NAME). There it may be repeated: what differs is changed.
+    """
+    from edgenode.applications import registry as applications
+    from testbed.runtime.base import valid_name
+    from testbed.scenario.load import dumps, load
+    from testbed.scenario.resolve import plan as plan_of
+    from testbed.schedulers import registry
+
+    valid_name(name)
+    where = places.place_of(name)
+    local = bool(home.controller()) or where.runtime is Kind.LOCAL
+    loaded = load(scenario, settings or ())
+    given: dict[str, Any] = {
+        "image_registry": image_registry,
+        "image_tag": image_tag,
+        "mysql_image": mysql_image,
+        "pull_secret": pull_secret,
+        "node_selector": key_values(node_selector, "--node-selector"),
+        "spread": spread,
+        "without_hdfs": without_hdfs,
+        "storage_class": storage_class,
+        "cpu_limits": cpu_limits,
+    }
+    cluster: dict[str, Any] = {"retain": keep_on_failure, "force": force_conflicts}
+    kind: dict[str, Any] = {"workers": workers, "node_image": node_image}
+    if local:
+        _refuse_unused({**given, **cluster, **kind})
+        plan = plan_of(
+            loaded,
+            storage_url=home.task_log_url(storage, loaded.storage),
+            artifacts_url=home.artifacts_url(artifacts, loaded.artifacts),
+        )
+        place = places.runtime(name)
+    else:
+        if where.runtime is Kind.CLUSTER:
+            _refuse_unused(kind)
+            kind = {}
+        else:
+            cluster |= kind
+        plan = plan_of(
+            loaded,
+            storage_url=storage or loaded.storage,
+            artifacts_url=artifacts or loaded.artifacts,
+        )
+        place = places.runtime(name, options=_options(given), **cluster)
+    registry.check(plan.scheduler.name, plan.scheduler.options)
+    applications.check(plan.application.name)
+    _bring_up(place, where, plan, name, dumps(loaded))
+
+
+def _bring_up(place: Runtime, where: places.Place, plan: Any, name: str, scenario: str) -> None:
+    if lacks := place.check():
+        raise PrerequisiteMissing(
+            "; ".join(lack.what for lack in lacks), "; ".join(lack.fix for lack in lacks)
+        )
+    began = time.monotonic()
+    console.note(f"bringing up {plan.name} as '{name}'")
+    # Before: what is left when this is killed is found by teardown.
+    places.note(name, where)
+    try:
+        testbed = place.up(plan, name, scenario=scenario, report=console.note)
+    except BaseException:
+        if name not in _quietly(place):
+            places.forget(name)
+        raise
+    seconds = time.monotonic() - began
+    console.show(
+        f"{console.mark('up', 'green')}: testbed '{name}', {testbed.nodes} nodes healthy "
+        f"after {seconds:.1f} s"
+    )
+    console.next_command(
+        with_name(f"testbed run --scheduler {plan.scheduler.name}", name),
+        with_name("testbed status", name),
+        with_name("testbed teardown", name),
+    )
+
+
+def _quietly(place: Runtime) -> tuple[str, ...]:
+    try:
+        return place.names()
+    except TestbedError:
+        return ()
+
+
+def _options(given: dict[str, Any]) -> ClusterOptions | None:
+    """What was asked for; None if nothing was, so that what the testbed has is kept."""
+    from testbed.runtime.kubernetes import ClusterOptions
+
+    chosen = {key: value for key, value in given.items() if value}
+    if not chosen:
+        return None
+    if "node_selector" in chosen:
+        chosen["node_selector"] = {k: str(v) for k, v in chosen["node_selector"].items()}
+    return ClusterOptions(**chosen)
+
+
+def _refuse_unused(given: dict[str, Any]) -> None:
+    names = {"pull_secret": "image_pull_secret", "retain": "keep_on_failure"}
+    names["force"] = "force_conflicts"
+    unused = [f"--{names.get(key, key).replace('_', '-')}" for key, value in given.items() if value]
+    if unused:
+        raise UsageError(
+            "these options are of no use here",
+            [
+                Problem(each, "is about a cluster", "add --runtime kind or cluster")
+                for each in unused
+            ],
+        )
+
+
+def scale(
+    nodes: Annotated[int, typer.Argument(metavar="NODES", min=1, help="Number of edge nodes.")],
+    name: Name = "default",
+) -> None:
+    """Change the number of edge nodes of a testbed on a cluster; its network is drawn anew.
+
+    Everything else is as it was brought up with. Runs of different sizes cannot be paired.
+    """
+    from testbed.runtime.kubernetes import ClusterRuntime
+    from testbed.scenario.load import dumps, loads
+    from testbed.scenario.resolve import plan as plan_of
+
+    where = places.place_of(name)
+    place = places.runtime(name)
+    inner = getattr(place, "on_cluster", place)
+    if not isinstance(inner, ClusterRuntime):
+        raise UsageError(
+            f"testbed '{name}' runs as processes of this machine, and has the size of its scenario",
+            [
+                Problem(
+                    "scale",
+                    "is for testbeds on a cluster",
+                    f"testbed teardown, then testbed up SCENARIO --set nodes.count={nodes}",
+                )
+            ],
+        )
+    text, _ = inner.scenario(name)
+    loaded = loads(text, [f"nodes.count={nodes}"])
+    plan = plan_of(loaded, storage_url=loaded.storage, artifacts_url=loaded.artifacts)
+    _bring_up(place, where, plan, name, dumps(loaded))
+
+
+def teardown(
+    name: Name = "default",
+    everything: Annotated[
+        bool, typer.Option("--all", help="All testbeds of this home instead of one.")
+    ] = False,
+    purge: Annotated[
+        bool,
+        typer.Option(
+            "--purge", help="Remove the logs of its processes too, and events not yet stored."
+        ),
+    ] = False,
+    discard: Annotated[
+        bool,
+        typer.Option(
+            "--discard",
+            help="Do not keep the runs of a task log that is part of the testbed.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Look for anything left on the cluster, volumes too; exit code 5 if there is.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = False,
+    keep_cluster: Annotated[
+        bool,
+        typer.Option(
+            "--keep-cluster",
+            help="Leave the kind cluster when its last testbed goes.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Take a testbed down and prove that nothing of it runs; fine if there is none.
+
+    The task log stays, so that runs can be reported and compared later. One that is part of the
+    testbed, as on a cluster, goes with it: its runs are copied into the one of the home first.
+    """
+    settings = {"keep_cluster": True} if keep_cluster else {}
+    done = []
+    for testbed, place in _to_take_down(name, everything, settings):
+        if not discard:
+            _save_runs(place, testbed)
+        done.append(place.down(testbed))
+        places.forget(testbed)
+        if verify:
+            _verify(place, testbed)
+    for each in done:
+        _settle(each)
+    if purge:
+        done = [_purged(each) for each in done]
+    if as_json:
+        console.emit([asdict(each) for each in done])
+        return
+    if not done:
+        console.out(f"no testbed is up in {home.home()}")
+    for each in done:
+        console.out(_in_words(each))
+        for process in each.stopped:
+            if process.forced:
+                console.warn(f"{process.name} (process {process.pid}) had to be killed")
+        if each.kept is not None:
+            console.note(f"logs are kept in {each.kept}")
+    console.next_command("testbed runs list", "testbed compare")
+
+
+def _to_take_down(
+    name: str, everything: bool, settings: dict[str, Any]
+) -> list[tuple[str, Runtime]]:
+    if not everything:
+        where = places.place_of(name)
+        use = settings if where.runtime is Kind.KIND else {}
+        return [(name, places.runtime(name, **use))]
+    if home.controller():
+        place = places.runtime()
+        return [(each, place) for each in place.names()]
+    found = []
+    for where in places.all_places():
+        place = places.open_place(where, **(settings if where.runtime is Kind.KIND else {}))
+        found += [(each, place) for each in place.names()]
+    return found
+
+
+def _save_runs(place: Runtime, name: str) -> None:
+    """Copy the runs of a task log that goes with its testbed into that of the home."""
+    from testbed.storage.tasklog import open_task_log
+    from testbed.storage.tasklog.copying import copy_runs
+
+    testbed = _with_own_log(place, name)
+    if testbed is None:
+        return
+    target = home.task_log_url(None)
+    try:
+        with (
+            open_task_log(testbed.store, create=False) as source,
+            open_task_log(target) as log,
+        ):
+            saved = copy_runs(source, log, lambda run: console.note(f"keeping run {run}"))
+    except PrerequisiteMissing:
+        # It has no tables yet: no run either.
+        return
+    except TestbedError as error:
+        raise PermanentError(
+            f"the runs of '{name}' cannot be kept, so it stays up: {error}\n"
+            "give --discard to take it down without them"
+        ) from error
+    if saved:
+        console.note(f"{len(saved)} runs are now in {target}")
+
+
+def _with_own_log(place: Runtime, name: str) -> Testbed | None:
+    from testbed.runtime.local import LocalRuntime
+    from testbed.runtime.remote import RemoteRuntime
+
+    if isinstance(place, LocalRuntime | RemoteRuntime):
+        return None
+    try:
+        testbed = place.find(name)
+    except UsageError:
+        # None is up, or it is half-made.
+        return None
+    return testbed if testbed.own_store else None
+
+
+def _verify(place: Runtime, name: str) -> None:
+    leftovers = getattr(place, "leftovers", None)
+    if leftovers is None:
+        # Processes of this machine: that none is left is what `down` has proved.
+        return
+    if left := leftovers(name):
+        raise PermanentError(f"still there of testbed '{name}': {', '.join(left)}")
+    console.note(f"verified: nothing of '{name}' is left")
+
+
+def _in_words(done: Teardown) -> str:
+    if not done.stopped:
+        return f"testbed '{done.name}': nothing was running"
+    pods = all(each.pid is None for each in done.stopped)
+    return (
+        f"testbed '{done.name}' is down: {len(done.stopped)} {'pods' if pods else 'processes'} "
+        f"ended in {done.seconds:.1f} s, none left"
+    )
+
+
+def _settle(done: Teardown) -> None:
+    """Enter the end of a run that its controller, killed, could not enter."""
+    from controller.marker import RunMarker
+    from testbed.storage.tasklog import open_task_log
+
+    if done.kept is None or done.store is None:
+        return
+    marker = RunMarker(done.kept)
+    if not marker.exists:
+        return
+    try:
+        with open_task_log(done.store, create=False) as log:
+            settled = marker.settle(log)
+    except TestbedError as error:
+        console.warn(f"the task log still calls a run of '{done.name}' running: {error}")
+        return
+    if settled is not None:
+        run, state = settled
+        console.warn(f"run {run} was cut short; the task log calls it {state.value}")
+
+
+def _purged(done: Teardown) -> Teardown:
+    import dataclasses
+    import shutil
+
+    from testbed.cli.files import cannot_write
+
+    if done.kept is None:
+        return done
+    try:
+        shutil.rmtree(done.kept)
+    except OSError as error:
+        raise cannot_write(done.kept, error) from error
+    return dataclasses.replace(done, kept=None)

@@ -1,0 +1,511 @@
+"""What the toolkit asks of a Kubernetes API server, and its answers as values or errors to read.
+
+Objects are plain documents, as in the manifests. Calls that meet a server that is away, or that is
+asked too often, are repeated for a while; every call may be. Watches begin anew by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import urlencode
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
+
+from testbed.errors import PrerequisiteMissing, TemporaryError
+from testbed.runtime.kubernetes.failures import Asked, explained
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+Document: TypeAlias = dict[str, Any]
+"""An object of the API, as YAML has it."""
+
+FIELD_MANAGER: Final = "edge-testbed"
+"""By this name the API server keeps apart what we set and what others do."""
+
+PATIENCE_S: Final = 45.0
+"""How long a call waits for an API server that is away."""
+CALL_TIMEOUT_S: Final = 30.0
+_LONGEST_PAUSE_S: Final = 5.0
+_PAGE: Final = 500
+
+_GONE: Final = 410
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of object: ``group`` is empty for the core group; ``plural`` is as in paths."""
+
+    kind: str
+    group: str
+    version: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """As in ``apiVersion``."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        """Where objects of it are found."""
+        base = f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
+        below = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+        tail = "".join(f"/{part}" for part in (name, subresource) if part)
+        return f"{base}{below}/{self.plural}{tail}"
+
+
+RESOURCES: Final[Mapping[str, Resource]] = {
+    each.kind: each
+    for each in (
+        Resource("Namespace", "", "v1", "namespaces", namespaced=False),
+        Resource("PersistentVolume", "", "v1", "persistentvolumes", namespaced=False),
+        Resource("ServiceAccount", "", "v1", "serviceaccounts"),
+        Resource("ConfigMap", "", "v1", "configmaps"),
+        Resource("Secret", "", "v1", "secrets"),
+        Resource("Service", "", "v1", "services"),
+        Resource("Pod", "", "v1", "pods"),
+        Resource("Event", "", "v1", "events"),
+        Resource("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims"),
+        Resource("StatefulSet", "apps", "v1", "statefulsets"),
+        Resource("Job", "batch", "v1", "jobs"),
+        Resource("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies"),
+    )
+}
+"""Kinds that a testbed is made of, or that tell how it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Something that may be done to a kind of object, in words of RBAC."""
+
+    verb: str
+    kind: str
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        resource = RESOURCES[self.kind]
+        group = f".{resource.group}" if resource.group else ""
+        below = f"/{self.subresource}" if self.subresource else ""
+        return f"{self.verb} {resource.plural}{group}{below}"
+
+
+class Cluster:
+    """The cluster that ``context`` of ``kubeconfig`` names; the current context if None.
+
+    Without a kubeconfig: what ``KUBECONFIG`` and the user's folder say, as for kubectl.
+    Raises (every call): PermanentError: refused; says who may not do what. TemporaryError: the
+    server was away for ``patience_s`` seconds.
+    """
+
+    def __init__(
+        self,
+        kubeconfig: Path | None = None,
+        context: str | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.kubeconfig = kubeconfig
+        self.context = context
+        self.patience_s = patience_s
+        self._made: ApiClient | None = None
+        self._making = threading.Lock()
+
+    @property
+    def client(self) -> ApiClient:
+        """The official client. Raises: PrerequisiteMissing: no kubeconfig, or no such context."""
+        with self._making:
+            if self._made is None:
+                self._made = _client(self.kubeconfig, self.context)
+            return self._made
+
+    @property
+    def server(self) -> str:
+        """The URL of the API server."""
+        return str(self.client.configuration.host)
+
+    def version(self) -> str:
+        """As ``v1.31.2``."""
+        return str(self._ask("GET", "/version", Asked("get", "version"))["gitVersion"])
+
+    # --- objects ----------------------------------------------------------------------------
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> Document | None:
+        """The object; None if there is none."""
+        resource = RESOURCES[kind]
+        asked = Asked("get", resource.plural, resource.group, namespace, name)
+        found: Document | None = self._ask(
+            "GET", resource.path(namespace, name), asked, absent=True
+        )
+        return found
+
+    def find_all(
+        self, kind: str, namespace: str | None = None, selector: str = ""
+    ) -> list[Document]:
+        """All objects that match; of all namespaces if None."""
+        return self._list(RESOURCES[kind], namespace, selector)[0]
+
+    def apply(self, document: Document, *, force: bool = False) -> Document:
+        """Make the object what ``document`` says (server-side apply), and return what it is then.
+
+        Idempotent. Fields that ``document`` does not name stay what others made them.
+
+        Raises: UsageError: somebody else has set a field to another value, unless ``force``.
+        """
+        resource = RESOURCES[document["kind"]]
+        metadata = document["metadata"]
+        namespace, name = metadata.get("namespace"), metadata["name"]
+        query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
+        answer: Document = self._ask(
+            "PATCH",
+            resource.path(namespace, name),
+            Asked("patch", resource.plural, resource.group, namespace, name),
+            query=query,
+            body=json.dumps(document),
+            content="application/apply-patch+yaml",
+        )
+        return answer
+
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        namespace: str | None = None,
+        *,
+        grace_s: int | None = None,
+        uid: str | None = None,
+    ) -> bool:
+        """Have the object go, and what it owns; whether there was one. ``uid``: only that one."""
+        resource = RESOURCES[kind]
+        options: Document = {"propagationPolicy": "Background"}
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        asked = Asked("delete", resource.plural, resource.group, namespace, name)
+        answer = self._ask(
+            "DELETE", resource.path(namespace, name), asked, body=json.dumps(options), absent=True
+        )
+        return answer is not None
+
+    def may(self, access: Access, namespace: str | None) -> bool:
+        """Whether the user may do this, by the API server's own word."""
+        resource = RESOURCES[access.kind]
+        attributes = {
+            "verb": access.verb,
+            "group": resource.group,
+            "resource": resource.plural,
+            "subresource": access.subresource,
+        }
+        if resource.namespaced and namespace:
+            attributes["namespace"] = namespace
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = self._ask(
+            "POST",
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            Asked("create", "selfsubjectaccessreviews", "authorization.k8s.io"),
+            body=json.dumps(review),
+        )
+        assert answer is not None
+        return bool(answer.get("status", {}).get("allowed"))
+
+    # --- watching ---------------------------------------------------------------------------
+
+    def watch(
+        self, kind: str, namespace: str | None, selector: str = "", *, tick_s: float = 2.0
+    ) -> Iterator[dict[str, Document]]:
+        """All matching objects by name, now and after every change; without end.
+
+        Also every ``tick_s`` seconds when nothing changes, so that who waits can look at a clock.
+        Goes on where it was when the server ends the watch or is away for a while.
+        """
+        resource = RESOURCES[kind]
+        while True:
+            items, version = self._list(resource, namespace, selector)
+            known = {item["metadata"]["name"]: item for item in items}
+            yield dict(known)
+            yield from self._changes(resource, namespace, selector, version, known, tick_s)
+
+    def _changes(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: str,
+        version: str,
+        known: dict[str, Document],
+        tick_s: float,
+    ) -> Iterator[dict[str, Document]]:
+        """Until the version is too old, or the server refuses: then everything is listed again."""
+        asked = Asked("watch", resource.plural, resource.group, namespace)
+        while True:
+            query = {
+                "watch": "1",
+                "resourceVersion": version,
+                "allowWatchBookmarks": "true",
+                # Whole seconds; how the server ends it is the tick.
+                "timeoutSeconds": str(max(1, round(tick_s))),
+                **({"labelSelector": selector} if selector else {}),
+            }
+            try:
+                response = self._request("GET", resource.path(namespace), asked, query=query)
+                for line in _lines(response):
+                    event = json.loads(line)
+                    item = event["object"]
+                    if event["type"] == "ERROR":
+                        if item.get("code") != _GONE:
+                            logging.getLogger(__name__).info("watch ended: %s", item.get("message"))
+                        return
+                    version = item["metadata"]["resourceVersion"]
+                    name = item["metadata"].get("name", "")
+                    if event["type"] == "DELETED":
+                        known.pop(name, None)
+                    elif event["type"] != "BOOKMARK":
+                        known[name] = item
+                    if event["type"] != "BOOKMARK":
+                        yield dict(known)
+            except TemporaryError:
+                # Away, or the version expired: the list that follows waits for it to come back.
+                yield dict(known)
+                return
+            except (OSError, ValueError):
+                # Cut off in the middle of a line.
+                pass
+            yield dict(known)
+
+    # --- pods -------------------------------------------------------------------------------
+
+    def log(
+        self,
+        pod: str,
+        namespace: str,
+        *,
+        lines: int | None = None,
+        follow: bool = False,
+        previous: bool = False,
+        container: str | None = None,
+    ) -> Iterator[str]:
+        """Lines of a pod's log; with ``follow`` until its container ends."""
+        resource = RESOURCES["Pod"]
+        query = {
+            **({"tailLines": str(lines)} if lines is not None else {}),
+            **({"follow": "true"} if follow else {}),
+            **({"previous": "true"} if previous else {}),
+            **({"container": container} if container else {}),
+        }
+        asked = Asked("get", "pods/log", "", namespace, pod)
+        response = self._request(
+            "GET", resource.path(namespace, pod, "log"), asked, query=query, endless=follow
+        )
+        for line in _lines(response):
+            yield line.decode(errors="replace")
+
+    def tunnel(self, pod: str, namespace: str, port: int) -> Any:
+        """A ``PortForward`` of the official client to ``port`` of a pod."""
+        from kubernetes.client.exceptions import ApiException
+        from kubernetes.stream import ws_client
+
+        client = self.client
+        headers: dict[str, str] = {}
+        query: list[tuple[str, str]] = [("ports", str(port))]
+        path = RESOURCES["Pod"].path(namespace, pod, "portforward")
+        client.update_params_for_auth(headers, query, ["BearerToken"], path, "GET", None)
+        asked = Asked("create", "pods/portforward", "", namespace, pod)
+        lowered = {name.lower(): value for name, value in headers.items()}
+        try:
+            return ws_client.portforward_call(
+                client.configuration,
+                "GET",
+                client.configuration.host + path,
+                query_params=query,
+                headers={**lowered, "sec-websocket-protocol": "v4.channel.k8s.io"},
+            )
+        except ApiException as error:
+            raise TemporaryError(f"{asked}: {error.reason}") from None
+
+    # --- calls ------------------------------------------------------------------------------
+
+    def _list(
+        self, resource: Resource, namespace: str | None, selector: str
+    ) -> tuple[list[Document], str]:
+        found: list[Document] = []
+        query = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
+        asked = Asked("list", resource.plural, resource.group, namespace)
+        while True:
+            answer = self._ask("GET", resource.path(namespace), asked, query=query)
+            assert answer is not None
+            for item in answer["items"] or ():
+                item.setdefault("kind", resource.kind)
+                item.setdefault("apiVersion", resource.api_version)
+                found.append(item)
+            if not (rest := answer["metadata"].get("continue")):
+                return found, str(answer["metadata"]["resourceVersion"])
+            query["continue"] = rest
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        asked: Asked,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: str | None = None,
+        content: str = "application/json",
+        absent: bool = False,
+    ) -> Any:
+        """The document that is the answer; None for one that is not there if ``absent`` may be."""
+
+        def attempt() -> Any:
+            response = self._request(
+                method, path, asked, query=query, body=body, content=content, absent=absent
+            )
+            return None if response is None else json.loads(response.read())
+
+        waiting = Retrying(
+            retry=retry_if_exception_type(TemporaryError),
+            stop=stop_after_delay(self.patience_s),
+            wait=_pause,
+            reraise=True,
+        )
+        return waiting(attempt)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        asked: Asked,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: str | None = None,
+        content: str = "application/json",
+        absent: bool = False,
+        endless: bool = False,
+    ) -> Any:
+        """The response, open; None for 404 if ``absent``."""
+        import urllib3
+        from kubernetes.client.exceptions import ApiException
+
+        client = self.client
+        headers = {"Accept": "application/json, */*", "Content-Type": content}
+        client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        try:
+            response = client.rest_client.pool_manager.request(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                preload_content=False,
+                retries=False,
+                timeout=urllib3.Timeout(connect=5.0, read=None if endless else CALL_TIMEOUT_S),
+            )
+            if response.status < 300:
+                return response
+            text = response.read().decode(errors="replace")
+        except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
+            raise TemporaryError(
+                f"the API server at {client.configuration.host} does not answer "
+                f"({_reason(error)}); see `kubectl cluster-info`"
+            ) from None
+        if response.status == 404 and absent:
+            return None
+        raise explained(
+            response.status, text, asked, self._who(), response.headers.get("Retry-After")
+        )
+
+    def _who(self) -> str:
+        return f"context '{self.context}'" if self.context else "the current context"
+
+
+def contexts(kubeconfig: Path | None) -> tuple[list[str], str | None]:
+    """Names of the contexts of a kubeconfig, and the current one."""
+    from kubernetes import config
+
+    listed, current = config.list_kube_config_contexts(
+        config_file=None if kubeconfig is None else str(kubeconfig)
+    )
+    return [each["name"] for each in listed], None if current is None else current["name"]
+
+
+def _client(kubeconfig: Path | None, context: str | None) -> ApiClient:
+    try:
+        from kubernetes import client, config
+    except ImportError:
+        raise PrerequisiteMissing(
+            "the Kubernetes client is not installed", "pip install 'edge-testbed[kubernetes]'"
+        ) from None
+    # It tells the log of every connection it tries again.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    where = "KUBECONFIG or ~/.kube/config" if kubeconfig is None else str(kubeconfig)
+    settings = client.Configuration()
+    try:
+        config.load_kube_config(
+            config_file=None if kubeconfig is None else str(kubeconfig),
+            context=context,
+            client_configuration=settings,
+        )
+    except (config.ConfigException, OSError) as error:
+        known: Sequence[str] = ()
+        with contextlib.suppress(config.ConfigException, OSError):
+            known = contexts(kubeconfig)[0]
+        if known and context is not None and context not in known:
+            raise PrerequisiteMissing(
+                f"{where} has no context '{context}'", f"name one of: {', '.join(known)}"
+            ) from None
+        raise PrerequisiteMissing(
+            f"{where} cannot be used: {error}",
+            "name a file with --kubeconfig FILE, and see `kubectl config get-contexts`",
+        ) from None
+    settings.retries = False
+    return client.ApiClient(settings)
+
+
+def _pause(state: RetryCallState) -> float:
+    """Longer after every attempt; what the server asks for, if it does."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    asked = getattr(error, "retry_after_s", None)
+    pause: float = min(0.2 * 2.0 ** (state.attempt_number - 1), _LONGEST_PAUSE_S)
+    return pause if asked is None else max(float(asked), pause)
+
+
+def _lines(response: Any) -> Iterator[bytes]:
+    """Lines of a response as they come; its connection is given back or closed in any case."""
+    import urllib3
+
+    rest = b""
+    over = False
+    try:
+        for piece in response.stream(65_536, decode_content=True):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from lines
+        over = True
+        if rest:
+            yield rest
+    except urllib3.exceptions.HTTPError:
+        # Cut off; who needs to know sees that it is over too soon.
+        return
+    finally:
+        if not over:
+            response.close()
+        response.release_conn()
+
+
+def _reason(error: BaseException) -> str:
+    text = str(getattr(error, "reason", None) or error)
+    return text.rpartition(": ")[2] or type(error).__name__
+
+
+def until(seconds: float) -> float:
+    """The instant of the monotonic clock in so many seconds."""
+    return time.monotonic() + seconds

@@ -1,0 +1,411 @@
+"""From a plan to the objects of its testbed: the shipped manifests, with what is this one's own.
+
+Pure: no API server is asked. Two renderings of the same input are equal.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, TypeAlias
+
+from testbed import __version__
+from testbed.errors import Problem, UsageError
+from testbed.model.per_destination import mean
+from testbed.model.units import SECOND
+from testbed.runtime.base import CONTROLLER
+from testbed.runtime.kubernetes.manifests import BASE, HDFS, MYSQL, load
+from testbed.scenario.plan import Plan
+from testbed.scenario.secrets import split_password
+
+Document: TypeAlias = dict[str, Any]
+
+NAME_LABEL: Final = "app.kubernetes.io/name"
+INSTANCE_LABEL: Final = "app.kubernetes.io/instance"
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+MANAGED_LABEL: Final = "app.kubernetes.io/managed-by"
+APPLICATION: Final = "edge-testbed"
+
+OPTIONS_ANNOTATION: Final = "edge-testbed/options"
+SCENARIO_ANNOTATION: Final = "edge-testbed/scenario"
+STORE_ANNOTATION: Final = "edge-testbed/task-log"
+ARTIFACTS_ANNOTATION: Final = "edge-testbed/artifacts"
+CONFIGURATION_ANNOTATION: Final = "edge-testbed/configuration"
+OWNED_ANNOTATION: Final = "edge-testbed/made-by"
+"""On a namespace that the toolkit made, and so may remove."""
+
+EDGE_NODE: Final = "edge-node"
+NODE_PORT: Final = 7441
+CONTROLLER_PORT: Final = 7440
+MYSQL_PORT: Final = 3306
+NAMENODE_PORT: Final = 9870
+DATANODE_PORT: Final = 9864
+
+IN_CLUSTER_STORE: Final = "mysql+pymysql://edge@mysql/testbed"
+IN_CLUSTER_ARTIFACTS: Final = "webhdfs://edge@namenode:9870/edge-testbed"
+NO_ARTIFACTS: Final = "/var/lib/edge-testbed/artifacts"
+"""Without HDFS: nodes find no store there, and run the policy that ships."""
+
+PASSWORD_FILE: Final = "/run/secrets/edge-testbed/mysql-password"
+
+LARGEST_SCENARIO_BYTES: Final = 900_000
+"""An object of the API may have about a mebibyte."""
+
+_MIB: Final = 1 << 20
+_OURS: Final = ("edgenode", CONTROLLER, "trainer", "hdfs")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """How a testbed is put on a cluster; kept with it, so that ``scale`` need not be told again.
+
+    ``image_registry`` is a host and path before the names of images (``registry.local/edge``);
+    ``image_tag`` theirs, the version if empty. ``mysql_image`` replaces the public one.
+    ``node_selector`` says where the edge nodes go; ``spread`` that they are spread evenly or not
+    started. ``cpu_limits`` adds the limits some quotas demand. ``pull`` is the pull policy.
+    """
+
+    image_registry: str = ""
+    image_tag: str = ""
+    mysql_image: str = ""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    spread: bool = False
+    without_hdfs: bool = False
+    cpu_limits: bool = False
+    storage_class: str = ""
+    pull: str = ""
+    pull_secret: str = ""
+
+    def to_json(self) -> str:
+        """One line of JSON; ``from_json`` gives equal options back."""
+        default = ClusterOptions()
+        chosen = {k: v for k, v in asdict(self).items() if v != getattr(default, k)}
+        return json.dumps(chosen, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ClusterOptions:
+        """Inverse of ``to_json``; what this version does not know is left out."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{key: value for key, value in json.loads(text).items() if key in known})
+
+    def image(self, name: str) -> str:
+        """The image of one of ours: ``edgenode``, ``controller``, ``trainer``, ``hdfs``."""
+        prefix = self.image_registry.rstrip("/") or APPLICATION
+        return f"{prefix}/{name}:{self.image_tag or __version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Which task log and artifact store a testbed uses: its own on the cluster, or others by URL.
+
+    ``store`` and ``artifacts`` are URLs as pods see them, without passwords.
+    """
+
+    store: str = IN_CLUSTER_STORE
+    artifacts: str = IN_CLUSTER_ARTIFACTS
+
+    @classmethod
+    def of(cls, store: str | None, artifacts: str | None, options: ClusterOptions) -> Services:
+        """Those of URLs that were asked for; None: on the cluster.
+
+        Raises: UsageError: a task log that pods cannot reach.
+        """
+        problems = []
+        shown = None if store is None else split_password(store)[0]
+        if shown is not None and not shown.startswith("mysql+pymysql://"):
+            problems.append(
+                Problem(
+                    "task log",
+                    repr(shown),
+                    "pods cannot use a file; leave it out for a MySQL on the cluster, or name a "
+                    "server: mysql+pymysql://USER@HOST/DATABASE",
+                )
+            )
+        if artifacts is not None and "://" not in artifacts:
+            problems.append(
+                Problem(
+                    "artifacts",
+                    repr(artifacts),
+                    "pods cannot use a folder; leave it out for an HDFS on the cluster, or name "
+                    "one: webhdfs://USER@HOST:9870/PATH",
+                )
+            )
+        if problems:
+            raise UsageError("these are not reached from a cluster", problems)
+        own = NO_ARTIFACTS if options.without_hdfs else IN_CLUSTER_ARTIFACTS
+        return cls(shown or IN_CLUSTER_STORE, artifacts or own)
+
+    @property
+    def own_mysql(self) -> bool:
+        """Whether the task log's server is part of the testbed."""
+        return self.store == IN_CLUSTER_STORE
+
+    @property
+    def own_hdfs(self) -> bool:
+        """Whether the artifact store is part of the testbed."""
+        return self.artifacts == IN_CLUSTER_ARTIFACTS
+
+
+def namespace_of(name: str) -> str:
+    """The namespace of the testbed ``name``."""
+    return f"testbed-{name}"
+
+
+def render(
+    plan: Plan,
+    name: str,
+    *,
+    namespace: str | None = None,
+    scenario: str | None = None,
+    credentials: Mapping[str, str] | None = None,
+    services: Services | None = None,
+    options: ClusterOptions | None = None,
+    replicas: int | None = None,
+) -> list[Document]:
+    """All objects of the testbed ``name``, in an order in which they can be applied.
+
+    ``scenario`` is the text of the scenario file; without it pods get the plan itself.
+    ``credentials`` (``token``, ``mysql-password``) become the Secret; without them there is none.
+    ``replicas`` is the number of nodes to have now, the plan's if None.
+
+    Raises: UsageError: the scenario is larger than an object of the API may be.
+    """
+    options = options or ClusterOptions()
+    services = services or Services.of(None, None, options)
+    namespace = namespace or namespace_of(name)
+    components = [BASE]
+    if services.own_mysql:
+        components.append(MYSQL)
+    if services.own_hdfs:
+        components.append(HDFS)
+    documents = copy.deepcopy(load(components))
+    configuration = _configuration(plan, scenario)
+    documents.append(_object("ConfigMap", "scenario", data=configuration))
+    if credentials is not None:
+        secret = {k: base64.b64encode(v.encode()).decode() for k, v in credentials.items()}
+        documents.append(_object("Secret", "credentials", type="Opaque", data=secret))
+    digest = hashlib.sha256(
+        json.dumps([configuration, asdict(services)], sort_keys=True).encode()
+    ).hexdigest()[:16]
+    for document in documents:
+        _place(document, name, namespace)
+        if document["kind"] == "ConfigMap":
+            document["metadata"]["annotations"] = {
+                OPTIONS_ANNOTATION: options.to_json(),
+                SCENARIO_ANNOTATION: plan.name,
+                STORE_ANNOTATION: services.store,
+                ARTIFACTS_ANNOTATION: services.artifacts,
+            }
+        if document["kind"] == "StatefulSet":
+            _set_workload(document, plan, options, services, name, digest, scenario, replicas)
+        if document["kind"] == "NetworkPolicy":
+            _let_out(document, services)
+    return sorted(documents, key=_order)
+
+
+def _object(kind: str, name: str, **content: Any) -> Document:
+    return {
+        "apiVersion": "v1",
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "labels": {NAME_LABEL: APPLICATION, COMPONENT_LABEL: "testbed"},
+        },
+        **content,
+    }
+
+
+def _configuration(plan: Plan, scenario: str | None) -> dict[str, str]:
+    data = {"plan.json": plan.to_json()} if scenario is None else {"scenario.yaml": scenario}
+    size = sum(len(text.encode()) for text in data.values())
+    if size > LARGEST_SCENARIO_BYTES:
+        raise UsageError(
+            "the scenario is too large for a cluster",
+            [
+                Problem(
+                    "scenario",
+                    f"{size / 1e3:.0f} KB",
+                    f"at most {LARGEST_SCENARIO_BYTES / 1e3:.0f} KB; give distributions instead of "
+                    "a value for every link",
+                )
+            ],
+        )
+    return data
+
+
+def _place(document: Document, name: str, namespace: str) -> None:
+    metadata = document["metadata"]
+    if document["kind"] == "Namespace":
+        metadata["name"] = namespace
+        metadata.pop("namespace", None)
+    else:
+        metadata["namespace"] = namespace
+    labels = {**(metadata.get("labels") or {}), INSTANCE_LABEL: name, MANAGED_LABEL: APPLICATION}
+    metadata["labels"] = labels
+    template = document.get("spec", {}).get("template")
+    if template is not None:
+        template["metadata"]["labels"][INSTANCE_LABEL] = name
+
+
+def _set_workload(
+    document: Document,
+    plan: Plan,
+    options: ClusterOptions,
+    services: Services,
+    name: str,
+    digest: str,
+    scenario: str | None,
+    replicas: int | None,
+) -> None:
+    component = document["metadata"]["name"]
+    spec = document["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    container["image"] = _image(container["image"], options)
+    if options.pull:
+        container["imagePullPolicy"] = options.pull
+    if options.pull_secret:
+        pod["imagePullSecrets"] = [{"name": options.pull_secret}]
+    if component == EDGE_NODE:
+        spec["replicas"] = plan.topology.size if replicas is None else replicas
+        container["resources"] = node_resources(plan)
+        if options.node_selector:
+            pod["nodeSelector"] = dict(options.node_selector)
+        if options.spread:
+            for constraint in pod["topologySpreadConstraints"]:
+                constraint["whenUnsatisfiable"] = "DoNotSchedule"
+    if component == CONTROLLER:
+        container["resources"] = controller_resources(plan)
+        _set_environment(container, "TESTBED_NAME", name)
+        store = services.store
+        with_file = f"{store}{'&' if '?' in store else '?'}password_file={PASSWORD_FILE}"
+        _set_environment(container, "EDGE_TESTBED_STORE", with_file)
+        _set_environment(container, "EDGE_TESTBED_ARTIFACTS", services.artifacts)
+        if scenario is None:
+            place = container["args"].index("--scenario")
+            container["args"][place : place + 2] = ["--plan", "/etc/edge-testbed/plan.json"]
+        # Another scenario is another controller; nodes are told what they are by it.
+        annotations = spec["template"]["metadata"].setdefault("annotations", {})
+        annotations[CONFIGURATION_ANNOTATION] = digest
+    if options.cpu_limits:
+        cpu = container["resources"]["requests"]["cpu"]
+        container["resources"]["limits"]["cpu"] = f"{10 * int(cpu.removesuffix('m'))}m"
+    for claim in spec.get("volumeClaimTemplates", ()):
+        if options.storage_class:
+            claim["spec"]["storageClassName"] = options.storage_class
+
+
+def _image(image: str, options: ClusterOptions) -> str:
+    repository = image.rpartition(":")[0]
+    short = repository.rpartition("/")[2]
+    if short in _OURS:
+        return options.image(short)
+    return options.mysql_image or image
+
+
+def _set_environment(container: Document, name: str, value: str) -> None:
+    for variable in container["env"]:
+        if variable["name"] == name:
+            variable["value"] = value
+            return
+    raise AssertionError(f"the manifest has no variable {name}")
+
+
+def _let_out(document: Document, services: Services) -> None:
+    """Let pods reach what is not on the cluster, wherever it is."""
+    component = document["metadata"]["name"]
+    ports = []
+    if component == CONTROLLER and not services.own_mysql:
+        ports.append(_port(services.store, 3306))
+    elsewhere = "://" in services.artifacts and not services.own_hdfs
+    if elsewhere and component in (CONTROLLER, EDGE_NODE):
+        # DataNodes, to which a NameNode sends its clients on, have ports of their own.
+        ports += [_port(services.artifacts, 9870), DATANODE_PORT, 9865]
+    if ports:
+        rule = {"ports": [{"protocol": "TCP", "port": port} for port in sorted(set(ports))]}
+        document["spec"].setdefault("egress", []).append(rule)
+
+
+def _port(url: str, default: int) -> int:
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(",")[0]
+    port = host.rpartition("]")[2].rpartition(":")[2]
+    return int(port) if ":" in host and port.isdecimal() else default
+
+
+_ORDER: Final = (
+    "Namespace",
+    "ServiceAccount",
+    "NetworkPolicy",
+    "ConfigMap",
+    "Secret",
+    "Service",
+    "StatefulSet",
+    "Job",
+)
+
+
+def _order(document: Document) -> tuple[int, str]:
+    # Services first: a pod finds them under their names from its first moment.
+    kind = document["kind"]
+    name = document["metadata"]["name"]
+    rank = _ORDER.index(kind)
+    # What others wait for begins before them.
+    first = {"mysql": "0", "namenode": "1", "datanode": "2", CONTROLLER: "3"}
+    return rank, first.get(name, "9") + name
+
+
+# --- how much of a machine a pod needs ----------------------------------------------------------
+
+
+def node_resources(plan: Plan) -> Document:
+    """Requests and limits of an edge node's pod, from what its scenario makes it do.
+
+    Memory: 128 MiB, and half a MiB for the connections to each peer; the limit is twice that, and
+    eight of the largest tasks on top. Processor: 40 m, and 6 m for every MB/s of tasks that arrive;
+    a whole core for an application that computes. There is no limit on the processor: a node that
+    is held back does not take the times it should (``ClusterOptions.cpu_limits`` adds one).
+    The emulated capacity of a node has nothing to do with it: that is the model's.
+    """
+    size = plan.topology.size
+    request = 128 + _steps(0.5 * size, 8)
+    largest = plan.workload.size_bytes.maximum / _MIB
+    limit = _steps(2 * request + 8 * largest, 16)
+    if plan.application.name != "emulated":
+        cpu = 1000
+    else:
+        arrivals = sum(plan.topology.arrival_probability) / size
+        rate = (
+            arrivals
+            * mean(plan.workload.size_bytes)
+            / (plan.workload.slot / SECOND)
+            / plan.time_scale
+        )
+        moved = rate if plan.payload == "bytes" else 0.0
+        cpu = _steps(40 + 6 * moved / 1e6, 10)
+    return {
+        "requests": {"cpu": f"{cpu}m", "memory": f"{request}Mi"},
+        "limits": {"memory": f"{limit}Mi"},
+    }
+
+
+def controller_resources(plan: Plan) -> Document:
+    """Requests and limits of the controller's pod: 256 MiB and 4 MiB more for every 10 nodes.
+
+    Processor: 100 m, and 2 m for every node.
+    """
+    size = plan.topology.size
+    request = 256 + _steps(0.4 * size, 8)
+    return {
+        "requests": {"cpu": f"{100 + _steps(2.0 * size, 20)}m", "memory": f"{request}Mi"},
+        "limits": {"memory": f"{4 * request}Mi"},
+    }
+
+
+def _steps(value: float, step: int) -> int:
+    """``value`` rounded down to a multiple of ``step``: small changes leave a pod as it is."""
+    return step * math.floor(value / step)

@@ -1,0 +1,54 @@
+"""Runs carried from one task log to another, so that they outlive the one they were made in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Final, TypeVar
+
+from testbed.errors import UsageError
+from testbed.storage.tasklog.base import RunState, TaskLog
+
+_BATCH: Final = 5_000
+
+_Item = TypeVar("_Item")
+
+
+def copy_runs(
+    source: TaskLog, target: TaskLog, progress: Callable[[str], None] = lambda run: None
+) -> tuple[str, ...]:
+    """Enter every run of ``source`` in ``target`` with all it has; ids of those that were new.
+
+    Idempotent: what is there already stays as it is, and a copy that was cut short is completed.
+    A run that has not ended is ``interrupted`` in the copy. When it ended is when it was copied.
+    """
+    new = []
+    for run in source.runs():
+        if _complete(source, target, run.id):
+            continue
+        progress(run.id)
+        target.begin_run(run.info)
+        for records in _batches(source.records(run.id)):
+            target.append(run.id, records, ())
+        for decisions in _batches(source.decisions(run.id)):
+            target.append(run.id, (), decisions)
+        for rows in _batches(source.tasks(run.id)):
+            target.write_tasks(run.id, rows)
+        ended = run.state is not RunState.RUNNING
+        target.end_run(run.id, run.state if ended else RunState.INTERRUPTED, run.certificate)
+        new.append(run.id)
+    return tuple(new)
+
+
+def _complete(source: TaskLog, target: TaskLog, run_id: str) -> bool:
+    try:
+        there = target.run(run_id)
+    except UsageError:
+        return False
+    return there.state is not RunState.RUNNING and target.counts(run_id) == source.counts(run_id)
+
+
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    waiting = iter(items)
+    while batch := list(islice(waiting, _BATCH)):
+        yield batch
