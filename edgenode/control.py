@@ -14,7 +14,7 @@ import grpc.aio
 
 from edgenode.resources import resident_bytes
 from testbed import __version__
-from testbed.errors import TestbedError
+from testbed.errors import TestbedError, UsageError
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.scenario.plan import Plan
@@ -60,7 +60,10 @@ class ControlServicer(pb_grpc.ControlServicer):
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"run '{request.run}' is not configured here, '{self._node.run_id}' is",
             )
-        self._node.start_episode(request.episode)
+        try:
+            self._node.start_episode(request.episode)
+        except UsageError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         return pb.Empty()
 
     async def EndEpisode(
@@ -140,7 +143,6 @@ class ControlServicer(pb_grpc.ControlServicer):
         acknowledging = asyncio.create_task(self._acknowledge(requests))
         leaving = asyncio.create_task(superseded.wait())
         sent: dict[str, int] = {}
-        self._node.spool.listeners += 1
         try:
             while not (acknowledging.done() or leaving.done()):
                 batch = self._node.spool.next_batch(sent)
@@ -155,7 +157,6 @@ class ControlServicer(pb_grpc.ControlServicer):
                 finally:
                     news.cancel()
         finally:
-            self._node.spool.listeners -= 1
             acknowledging.cancel()
             leaving.cancel()
 
@@ -165,7 +166,7 @@ class ControlServicer(pb_grpc.ControlServicer):
 
     async def Shutdown(self, request: pb.Empty, context: Context) -> pb.Empty:
         """Stop the process, after this answer."""
-        self._node.stop("asked to")
+        self._node.dismiss()
         return pb.Empty()
 
 

@@ -25,14 +25,14 @@ from testbed.errors import PrerequisiteMissing, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import SERVER_OPTIONS
+from testbed.rpc.messages import ALIVE_SERVICE, SERVER_OPTIONS
 from testbed.scenario.plan import Plan
 from testbed.schedulers import registry
 
 _logger: Final = logging.getLogger(__name__)
 
 FAREWELL: Final = 0.3
-"""Seconds a stopping node waits for the controller to store what it has logged."""
+"""Seconds a stopping node waits for the controller to store its log, if it is not told."""
 
 
 class EdgeNode:
@@ -45,6 +45,7 @@ class EdgeNode:
         self.run_id = ""
         self.driver: EpisodeDriver | None = None
         self.stopped = asyncio.Event()
+        self.dismissed = False
         self.policies = Policies(self)
         self._background = Background()
         self._plan: Plan | None = None
@@ -70,7 +71,8 @@ class EdgeNode:
     async def start(self, bind: str, advertise: str | None = None) -> str:
         """Open the server; the address at which others reach it.
 
-        ``advertise`` is the host to name instead of that of ``bind``.
+        ``advertise`` is the host to name instead of that of ``bind``; an IPv6 address may come
+        without brackets.
 
         Raises: PrerequisiteMissing if the address cannot be used.
         """
@@ -82,13 +84,17 @@ class EdgeNode:
                 "name an address of this host with a free port, or port 0 for any",
             ) from error
         await self._server.start()
+        await self._health.set(ALIVE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(False)
-        self.address = f"{advertise or bind.rpartition(':')[0]}:{port}"
+        host = advertise or bind.rpartition(":")[0]
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        self.address = f"{host}:{port}"
         _logger.info("node %d listens on %s", self.index, self.address)
         return self.address
 
     async def set_serving(self, serving: bool) -> None:
-        """What the health service says."""
+        """What the health service says of contact with the controller."""
         status = health_pb2.HealthCheckResponse.ServingStatus
         await self._health.set("", status.SERVING if serving else status.NOT_SERVING)
 
@@ -98,15 +104,34 @@ class EdgeNode:
             _logger.info("node %d stops: %s", self.index, why)
             self.stopped.set()
 
-    async def close(self) -> None:
-        """End the episode, hand the log over to the controller or leave it in the spool, and stop.
+    def dismiss(self) -> None:
+        """As ``stop``, on the controller's word: it will not come back for what is in the spool."""
+        self.dismissed = True
+        self.stop("asked to")
 
-        Bounded in time, whether anybody listens or not.
+    async def leave(self, farewell: float = FAREWELL) -> None:
+        """End the episode, take part in no other, and hand the log over to the controller.
+
+        Waits for at most ``farewell`` seconds; what is not stored by then stays in the spool. The
+        controller takes the log for as long as the node is registered, so this comes before the
+        end of the heartbeats.
         """
+        self.stop("leaves")
         if self.driver is not None:
             self.end_episode(self.driver.episode)
         await self.set_serving(False)
-        await self.spool.drained(FAREWELL)
+        if not await self.spool.drained(farewell):
+            _logger.warning(
+                "node %d: not all of its log is stored; batches left in the spool: %d",
+                self.index,
+                self.spool.unacknowledged,
+            )
+
+    async def close(self) -> None:
+        """End the episode and stop; what has not been handed over is left in the spool."""
+        self.stopped.set()
+        if self.driver is not None:
+            self.end_episode(self.driver.episode)
         # Streams of peers and the controller are open for as long as both ends live.
         await self._server.stop(None)
         await self._close_run()
@@ -133,8 +158,10 @@ class EdgeNode:
     ) -> str:
         """Get ready for a run; the name of the scheduler that decides. Nothing changes on error.
 
-        Raises: UsageError: no such node in the plan, unknown scheduler or application.
+        Raises: UsageError: no such node in the plan, unknown scheduler or application, or the node
+        is leaving.
         """
+        self._stay()
         if not run:
             raise UsageError("a run needs a name")
         if not 0 <= self.index < plan.topology.size:
@@ -143,6 +170,7 @@ class EdgeNode:
             )
         created = await self._create_scheduler(plan, scheduler, options)
         application = create_application(plan.application.name, plan.application.options)
+        self._stay()  # it took a while
         if self.driver is not None:
             self.end_episode(self.driver.episode)
         await self._close_run()
@@ -158,7 +186,11 @@ class EdgeNode:
         return created.name
 
     def start_episode(self, episode: int) -> None:
-        """Start an episode with empty queues and the clock at 0; ends the one before it."""
+        """Start an episode with empty queues and the clock at 0; ends the one before it.
+
+        Raises: UsageError: the node is leaving.
+        """
+        self._stay()
         assert self._plan is not None
         assert self._scheduler is not None
         assert self._application is not None
@@ -220,6 +252,10 @@ class EdgeNode:
             dict(options),
             plan.artifacts_url,
         )
+
+    def _stay(self) -> None:
+        if self.stopped.is_set():
+            raise UsageError(f"node {self.index} is leaving")
 
     async def _create_scheduler(
         self, plan: Plan, name: str, options: Mapping[str, Any]

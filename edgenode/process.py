@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import gc
 import logging
+import math
+import re
 import selectors
 import signal
 import sys
@@ -13,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from edgenode.node import EdgeNode
+from edgenode.node import FAREWELL, EdgeNode
 from edgenode.registration import stay_registered
 from testbed.errors import TestbedError
 from testbed.rpc.token import find_token
@@ -69,6 +71,8 @@ async def _run(arguments: argparse.Namespace) -> int:
         await asyncio.wait((registration, stopped), return_when=asyncio.FIRST_COMPLETED)
         if registration.done():
             registration.result()  # raises what ended it
+        # Still registered: a controller hangs up on a node that beats no more.
+        await node.leave(FAREWELL if node.dismissed else arguments.farewell)
         return 0
     finally:
         registration.cancel()
@@ -90,11 +94,31 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     return not isinstance(error, asyncio.CancelledError)
 
 
+def _index(text: str) -> int:
+    """The index that ``text`` is, or ends in after a hyphen."""
+    found = re.fullmatch(r"(?:.+-)?([0-9]+)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an index nor a name like node-3")
+    return int(found[1])
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edgenode", description="One node of an emulated edge network."
     )
-    parser.add_argument("--node", type=int, required=True, help="index of this node, from 0")
+    parser.add_argument(
+        "--node",
+        type=_index,
+        required=True,
+        help="index of this node, from 0, or a name that ends in it: edge-node-3",
+    )
     parser.add_argument("--controller", required=True, help="host:port of the controller")
     parser.add_argument("--spool", required=True, help="folder for events not yet stored")
     parser.add_argument("--bind", default="127.0.0.1:0", help="host:port to listen on")
@@ -110,6 +134,13 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=10.0,
         help="seconds without the controller after which the node stops; 0: never",
+    )
+    parser.add_argument(
+        "--farewell",
+        type=_seconds,
+        default=FAREWELL,
+        metavar="SECONDS",
+        help="how long a node that is stopped waits for the controller to store what it has logged",
     )
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error")

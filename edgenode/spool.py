@@ -173,7 +173,6 @@ class Spool:
         self._current: RunSpool | None = None
         self._news = asyncio.Event()
         self._acknowledged = asyncio.Event()
-        self.listeners = 0
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.spool")):
             self._add(unquote(path.stem))
@@ -224,18 +223,20 @@ class Spool:
         self._news.clear()
         await self._news.wait()
 
-    async def drained(self, patience: float) -> None:
-        """Cut the last batch and wait until all is acknowledged; at most ``patience`` seconds.
+    async def drained(self, patience: float) -> bool:
+        """Cut the last batch and wait until all is acknowledged; whether it is.
 
-        Returns at once if nobody is listening.
+        Waits for at most ``patience`` seconds, for a listener too: a controller that is being
+        restarted comes back.
         """
         if self._current is not None:
             self._current.cut()
-        if self.listeners and self.unacknowledged:
+        if self.unacknowledged:
             self._acknowledged.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._acknowledged.wait()
+        return not self.unacknowledged
 
     def close(self) -> None:
         """Close all files; those with nothing left to send are deleted."""

@@ -1,4 +1,4 @@
-"""Protobuf messages of values of the model, and back; and the options of every channel."""
+"""Protobuf messages of values of the model, and back; and what all channels and servers share."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.enable_http_proxy", 0),
 )
 """Options for clients."""
+
+ALIVE_SERVICE: Final = "edge_testbed.alive"
+"""Name under which a node's health service says that the process lives; the empty name says
+whether it is in contact with its controller."""
 
 SERVER_OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT),

@@ -196,6 +196,25 @@ def test_a_node_that_dies_takes_its_tasks_with_it_and_no_more(bring_up: BringUp)
     assert list(certificate["dead_nodes"]) == ["1"]
 
 
+def test_a_node_that_is_stopped_in_the_middle_of_a_run_hands_over_its_log(
+    bring_up: BringUp,
+) -> None:
+    plan = small_plan(3, slots=40)
+    bench = bring_up(plan)
+    place = RunDirectory(bench.runtime.home, "bench")
+    run = bench.operator.start_run(scheduler="random")
+    bench.until(run, lambda progress: progress.slot >= 5)
+    node = psutil.Process(place.processes()["node-1"][0])
+    node.terminate()
+    psutil.wait_procs([node], timeout=PATIENCE_S)
+    assert not list((place.spool / "node-1").iterdir())
+    last = bench.end(run)
+    assert last.state == "degraded"
+    assert last.dead_nodes == (1,)
+    assert last.ended == last.generated == 40 * 3
+    assert {row.task_id for row in bench.log.tasks(run)} == arrivals(plan, 0)
+
+
 def test_a_run_whose_nodes_all_die_fails(bring_up: BringUp) -> None:
     bench = bring_up(small_plan(2, slots=10, episodes=3))
     run = bench.operator.start_run()
