@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             or str(options.run_dir / "tasks.db"),
             token=token,
             scenario=scenario,
+            store_patience_s=options.store_patience,
         )
 
         async def serve() -> None:
@@ -91,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
         "--store",
         default="",
         help=f"task log, or the variable {STORE_VARIABLE}; tasks.db in --run-dir if not given",
+    )
+    parser.add_argument(
+        "--store-patience",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long to wait for the task log's server, where both are started at the same time",
     )
     parser.add_argument(
         "--artifacts",

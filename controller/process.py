@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -23,19 +24,22 @@ from controller.run import Order, Run
 from controller.service import Operator, TokenCheck
 from controller.writer import Entry, LogWriter
 from testbed import __version__
-from testbed.errors import PermanentError
+from testbed.errors import PermanentError, TemporaryError
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.messages import SERVER_OPTIONS
 from testbed.rpc.operator import NODES_SERVICE
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import without_password
-from testbed.storage.tasklog import open_task_log, utc_now
+from testbed.storage.tasklog import TaskLog, open_task_log, utc_now
 
 _log = structlog.get_logger("controller")
 
 ADDRESS_FILE: Final = "controller.json"
 """In the run directory: ``{"address": ..., "pid": ...}`` while the controller serves."""
+
+STORE_PAUSE_S: Final = 0.5
+"""Between two attempts to open a task log whose server does not answer yet."""
 
 ENDING_S: Final = 1.0
 """How long a run may take to end when the controller is told to."""
@@ -45,8 +49,9 @@ ENDING_S: Final = 1.0
 class Settings:
     """What a controller is started with.
 
-    ``bind`` is host:port, port 0 for one the system chooses. ``store`` is the URL of the task log.
-    ``scenario`` is the text of the scenario file, if there was one.
+    ``bind`` is host:port, port 0 for one the system chooses. ``store`` is the URL of the task log,
+    whose server may take ``store_patience_s`` seconds to answer. ``scenario`` is the text of the
+    scenario file, if there was one.
     """
 
     plan: Plan
@@ -56,6 +61,7 @@ class Settings:
     store: str
     token: str
     scenario: str | None = None
+    store_patience_s: float = 0.0
 
 
 class Controller:
@@ -92,8 +98,14 @@ class Controller:
         """Serve until told to end; ``ready`` is called with the address when serving.
 
         Raises: PermanentError: the address is taken, or the task log cannot be used.
+        TemporaryError: its server does not answer.
         """
-        log = open_task_log(self._settings.store)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ending.set)
+        log = await self._open_log()
+        if log is None:
+            return
         try:
             self._marker.settle(log)
             self._writer = LogWriter(log)
@@ -111,9 +123,6 @@ class Controller:
             write_atomically(
                 address_file, json.dumps({"address": self._address, "pid": os.getpid()})
             )
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._ending.set)
             ready(self._address)
             _log.info("serving", address=self._address, testbed=self._settings.name)
             await self._ending.wait()
@@ -121,6 +130,24 @@ class Controller:
             address_file.unlink(missing_ok=True)
         finally:
             log.close()
+
+    async def _open_log(self) -> TaskLog | None:
+        """The task log, once its server answers; None if the controller is told to end first."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.store_patience_s
+        told = False
+        while not self._ending.is_set():
+            try:
+                return open_task_log(self._settings.store)
+            except TemporaryError as error:
+                if loop.time() >= until:
+                    raise
+                if not told:
+                    _log.warning("waiting for the task log", problem=str(error))
+                    told = True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), STORE_PAUSE_S)
+        return None
 
     async def _end(self, server: grpc.aio.Server) -> None:
         _log.info("ending")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,3 +130,68 @@ def test_a_server_that_is_down_or_says_no_brings_nothing_up(
     with pytest.raises(PermanentError, match=r"wrong.*TESTBED_MYSQL_PASSWORD"):
         runtime.up(small_plan(2), "bench", store=mariadb.url)
     assert runtime.names() == ()
+
+
+@contextmanager
+def waiting_controller(
+    folder: Path, server: MariaDb, patience_s: float
+) -> Iterator[subprocess.Popen[str]]:
+    """A controller that is told to wait for its log."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "controller", "--scenario", "quickstart"),
+            *("--run-dir", str(folder), "--store", server.url),
+            *("--store-patience", str(patience_s)),
+        ],
+        env={
+            **os.environ,
+            "EDGE_TESTBED_TOKEN": "secret",
+            "TESTBED_MYSQL_PASSWORD": server.password,
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until_said(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if words in line:
+            return
+    raise AssertionError(f"ended without {words!r}: {''.join(said)}")
+
+
+def test_a_controller_waits_for_a_server_that_is_started_with_it(
+    tmp_path: Path, mariadb: MariaDb
+) -> None:
+    mariadb.stop()
+    with waiting_controller(tmp_path, mariadb, 60) as controller:
+        try:
+            until_said(controller, "waiting for the task log")
+        finally:
+            mariadb.start()
+        until_said(controller, "serving")
+        controller.terminate()
+        assert controller.wait(PATIENCE_S) == 0
+
+
+def test_a_controller_that_waits_can_be_stopped_and_gives_up_in_the_end(
+    tmp_path: Path, mariadb: MariaDb
+) -> None:
+    mariadb.stop()
+    try:
+        with waiting_controller(tmp_path / "stopped", mariadb, 60) as stopped:
+            until_said(stopped, "waiting for the task log")
+            stopped.terminate()
+            assert stopped.wait(PATIENCE_S) == 0
+        with waiting_controller(tmp_path / "tired", mariadb, 0.1) as tired:
+            assert tired.wait(PATIENCE_S) == TemporaryError.exit_code
+    finally:
+        mariadb.start()
