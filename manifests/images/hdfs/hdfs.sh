@@ -23,14 +23,25 @@ get() {
     cat <&3
 }
 
+# Where containers start at the same time, a name may be known a moment later, and Hadoop would end.
+known() {
+    local left=60
+    until getent hosts "$1" >/dev/null; do
+        ((left--)) || { echo "hdfs: the name '$1' is not known" >&2; exit 1; }
+        sleep 1
+    done
+}
+
 run=()
 case ${1:-} in
 namenode)
+    known "${HDFS_NAMENODE:-namenode}"
     [[ -e /data/name/current/VERSION ]] || hadoop namenode.NameNode -format -nonInteractive
     run=(exec)
     hadoop namenode.NameNode
     ;;
 datanode)
+    known "${HDFS_NAMENODE:-namenode}"
     run=(exec)
     hadoop datanode.DataNode
     ;;

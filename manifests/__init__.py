@@ -1,0 +1,1 @@
+"""Package data only: the Kubernetes objects of a testbed (docs/kubernetes-manifests.md)."""
