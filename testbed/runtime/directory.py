@@ -140,44 +140,62 @@ class RunDirectory:
 
         Raises: UsageError: another command is busy with it.
         """
-        with self._locked() as file:
-            with suppress(OSError):
-                # For messages only: on a full disk the lock does without.
-                os.truncate(file, 0)
-                os.write(file, str(os.getpid()).encode())
-            try:
-                yield
-            finally:
-                # Unlinked while it is held: who waits for it sees that the name means another file.
-                self._lock.unlink(missing_ok=True)
+        with lock(self._lock, f"testbed '{self.name}'"):
+            yield
 
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        while True:
-            with writing(self.home):
-                self.home.mkdir(parents=True, exist_ok=True)
-                file = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    pid = os.pread(file, 20, 0).decode(errors="replace").strip()
-                    raise UsageError(
-                        f"another command is busy with testbed '{self.name}' "
-                        f"(process {pid or 'unknown'}); wait for it, or stop it"
-                    ) from None
-                if self._is_lock(file):
-                    yield file
-                    return
-            finally:
-                os.close(file)
 
-    def _is_lock(self, file: int) -> bool:
-        """Whether ``file`` still is what the name of the lock means."""
+@contextmanager
+def lock(path: Path, what: str) -> Iterator[int]:
+    """Keep other commands off ``what``; gone with the process, however it ends.
+
+    Gives the descriptor that holds it: a program that inherits it holds it too.
+
+    Raises: UsageError: another command is busy with it.
+    """
+    with _locked(path, what) as file:
+        lock_note(file, os.getpid())
         try:
-            return os.path.samestat(os.fstat(file), self._lock.stat())
-        except FileNotFoundError:
-            return False
+            yield file
+        finally:
+            # Unlinked while it is held: who waits for it sees that the name means another file.
+            path.unlink(missing_ok=True)
+
+
+def lock_note(file: int, pid: int) -> None:
+    """Say in a lock that is held which process is busy; on a full disk it says nothing."""
+    with suppress(OSError):
+        os.truncate(file, 0)
+        os.write(file, str(pid).encode())
+
+
+@contextmanager
+def _locked(path: Path, what: str) -> Iterator[int]:
+    while True:
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = os.pread(file, 20, 0).decode(errors="replace").strip()
+                raise UsageError(
+                    f"another command is busy with {what} "
+                    f"(process {pid or 'unknown'}); wait for it, or stop it"
+                ) from None
+            if _is_lock(file, path):
+                yield file
+                return
+        finally:
+            os.close(file)
+
+
+def _is_lock(file: int, path: Path) -> bool:
+    """Whether ``file`` still is what the name of the lock means."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def names(home: Path) -> tuple[str, ...]:

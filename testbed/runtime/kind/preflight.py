@@ -1,0 +1,269 @@
+"""What keeps a kind cluster from coming up, or working well, and the command that puts it right.
+
+Looks and changes nothing. Sizes are of a testbed with MySQL and HDFS; a scenario of its own needs
+can only need more.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from testbed.errors import PrerequisiteMissing, TestbedError
+from testbed.runtime.base import Lack
+from testbed.runtime.kind import engine as engines
+from testbed.runtime.kind.command import KIND_FIX, OLDEST_KIND, PINNED_KIND, run
+from testbed.runtime.kind.config import NODE_IMAGE, NODE_IMAGE_TAG, KindSettings, PortMapping
+from testbed.runtime.kind.engine import Engine
+
+INOTIFY: Final = Path("/proc/sys/fs/inotify")
+WATCHES: Final = 524288
+INSTANCES: Final = 512
+"""What kind advises for clusters of several nodes."""
+WATCHES_LEAST: Final = 65536
+INSTANCES_LEAST: Final = 128
+"""With less, one node alone runs out. Many systems come with 128 instances."""
+NODES_MANY: Final = 3
+"""So many nodes need what kind advises: all share the limits of one user."""
+
+CONTROL_PLANE_BYTES: Final = 1_200_000_000
+WORKER_BYTES: Final = 400_000_000
+SERVICES_BYTES: Final = 1_600_000_000
+"""Controller, MySQL, HDFS."""
+POD_BYTES: Final = 80_000_000
+"""Memory of one edge node, at most."""
+
+DISK_BYTES: Final = 2_000_000_000
+DISK_NODE_BYTES: Final = 2_500_000_000
+"""Disk for the node image, and for what each node holds: every image loaded once."""
+
+NODE_PODS: Final = 110
+SYSTEM_PODS: Final = 9
+WORKER_PODS: Final = 2
+SERVICE_PODS: Final = 5
+"""Pods a kubelet takes, and how many are not edge nodes: Kubernetes' own on the control-plane node
+and on a worker; controller, MySQL, NameNode, DataNode and trainer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """``lacks`` keep a cluster from working; with ``cautions`` it works less well than it could."""
+
+    lacks: tuple[Lack, ...]
+    cautions: tuple[Lack, ...] = ()
+
+
+def examine(
+    settings: KindSettings, *, exists: bool, pods: int, pull: bool, engine: Engine
+) -> Preflight:
+    """What a cluster of ``settings`` for ``pods`` edge nodes lacks on ``engine``.
+
+    ``exists``: it is there already, so it needs nothing more. ``pull``: images may be pulled.
+    """
+    lacks = list(pods_fit(settings, pods))
+    cautions: list[Lack] = []
+    if not exists:
+        lacks += [
+            *_cgroup(settings, engine),
+            *_node_image(settings, pull),
+            *_ports(settings.ports, engine),
+            *_memory(settings, pods, engine.memory_bytes, "the Docker engine has"),
+        ]
+        if engine.root is not None:
+            lacks += _disk(settings, engine.root)
+            available = psutil.virtual_memory().available
+            cautions += _memory(settings, pods, available, "there is free")
+    if engine.here:
+        severe, mild = inotify(settings.nodes, *read_inotify())
+        lacks += severe
+        cautions += mild
+    return Preflight(tuple(lacks), tuple(cautions))
+
+
+def kind_program(settings: KindSettings) -> Iterator[Lack]:
+    """kind is there, and new enough for these settings."""
+    try:
+        version = kind_version()
+    except TestbedError as error:
+        yield lack_of(error)
+        return
+    seen = ".".join(map(str, version))
+    if version < OLDEST_KIND:
+        yield Lack(f"kind {seen} is too old", KIND_FIX)
+    elif version < PINNED_KIND and settings.node_image == NODE_IMAGE:
+        yield Lack(
+            f"kind {seen} is older than the default node image, {NODE_IMAGE_TAG}",
+            f"{KIND_FIX}; or name a node image that the release notes of kind {seen} list: "
+            "--node-image IMAGE",
+        )
+
+
+def kind_version() -> tuple[int, int]:
+    """Major and minor version of the installed kind.
+
+    Raises: PrerequisiteMissing: it is not installed, or is something else.
+    """
+    ran = run("kind", "version", timeout=engines.ASK_S)
+    found = re.search(r"\bv(\d+)\.(\d+)\.", ran.stdout)
+    if found is None:
+        raise PrerequisiteMissing(f"`kind version` says {ran.said!r}", KIND_FIX)
+    return int(found[1]), int(found[2])
+
+
+def read_inotify(folder: Path = INOTIFY) -> tuple[int | None, int | None]:
+    """This machine's limits of watches and instances per user; None if it does not tell."""
+
+    def limit(name: str) -> int | None:
+        with suppress(OSError, ValueError):
+            return int((folder / name).read_text())
+        return None
+
+    return limit("max_user_watches"), limit("max_user_instances")
+
+
+def inotify(
+    nodes: int, watches: int | None, instances: int | None
+) -> tuple[list[Lack], list[Lack]]:
+    """What these limits mean for a cluster of ``nodes``: what it lacks, and what it could use."""
+    severe: list[Lack] = []
+    mild: list[Lack] = []
+    for name, seen, least, advised in (
+        ("fs.inotify.max_user_watches", watches, WATCHES_LEAST, WATCHES),
+        ("fs.inotify.max_user_instances", instances, INSTANCES_LEAST, INSTANCES),
+    ):
+        if seen is None or seen >= advised:
+            continue
+        lack = Lack(
+            f"{name} is {seen}, kind advises {advised}",
+            f"sudo sysctl {name}={advised}; to keep it: "
+            f"echo '{name}={advised}' | sudo tee -a /etc/sysctl.d/60-edge-testbed.conf",
+        )
+        (severe if seen < least or nodes >= NODES_MANY else mild).append(lack)
+    return severe, mild
+
+
+def pods_fit(settings: KindSettings, pods: int) -> Iterator[Lack]:
+    """Kubelets take this many pods."""
+    workers = settings.workers
+    room = (
+        workers * (NODE_PODS - WORKER_PODS) if workers else NODE_PODS - SYSTEM_PODS
+    ) - SERVICE_PODS
+    if pods > room:
+        needed = math.ceil((pods + SERVICE_PODS) / (NODE_PODS - WORKER_PODS))
+        yield Lack(
+            f"{pods} edge nodes do not fit: {settings.nodes} kind nodes take {room} of them",
+            f"--workers {needed}",
+        )
+
+
+def _cgroup(settings: KindSettings, engine: Engine) -> Iterator[Lack]:
+    if engine.cgroup == "1" and settings.node_image == NODE_IMAGE:
+        yield Lack(
+            "this system uses control groups of version 1, which Kubernetes 1.35 and newer refuse",
+            "boot with systemd.unified_cgroup_hierarchy=1, or name an older node image: "
+            "--node-image kindest/node:v1.34.0",
+        )
+
+
+def _node_image(settings: KindSettings, pull: bool) -> Iterator[Lack]:
+    if not pull and local_node_image(settings.node_image) is None:
+        yield Lack(f"the node image {settings.node_image} is not here", node_image_fix())
+
+
+def local_node_image(image: str) -> str | None:
+    """A name by which the engine has ``image``; None if it has not.
+
+    An image that came from an archive has its tag and not the digest it was pulled by.
+    """
+    names = (NODE_IMAGE, NODE_IMAGE_TAG) if image == NODE_IMAGE else (image,)
+    return next((name for name in names if engines.image_id(name) is not None), None)
+
+
+def node_image_fix() -> str:
+    """What to do where a node image is missing."""
+    here = ", ".join(engines.images_called("kindest/node"))
+    return (
+        f"where there is a network: docker pull {NODE_IMAGE_TAG} && docker save --output "
+        f"kind-node.tar {NODE_IMAGE_TAG}; then here: docker load --input kind-node.tar; or use "
+        f"another: --node-image IMAGE ({f'there is {here}' if here else 'there is none here'}); "
+        "docs/air-gapped.md says more"
+    )
+
+
+def _ports(ports: Iterable[PortMapping], engine: Engine) -> Iterator[Lack]:
+    for port in ports:
+        if port.protocol == "SCTP":
+            continue
+        kind = socket.SOCK_STREAM if port.protocol == "TCP" else socket.SOCK_DGRAM
+        family = socket.AF_INET6 if ":" in port.listen_address else socket.AF_INET
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((port.listen_address, port.host_port))
+                if port.protocol == "TCP":
+                    probe.listen()
+            except OSError as error:
+                # Ports below 1024 are the engine's to open, and addresses where it runs.
+                if error.errno == errno.EADDRINUSE:
+                    flags = "-ltnp" if port.protocol == "TCP" else "-lunp"
+                    yield Lack(
+                        f"port {port.host_port} of {port.listen_address} is taken",
+                        f"see who has it: sudo ss {flags} 'sport = :{port.host_port}'; end that, "
+                        "or map another port",
+                    )
+                elif error.errno == errno.EADDRNOTAVAIL and engine.here:
+                    yield Lack(
+                        f"{port.listen_address} is no address of this machine",
+                        "map to 127.0.0.1, or to an address that `ip address` lists",
+                    )
+
+
+def _memory(settings: KindSettings, pods: int, available: int, says: str) -> Iterator[Lack]:
+    needed = (
+        CONTROL_PLANE_BYTES + settings.workers * WORKER_BYTES + SERVICES_BYTES + pods * POD_BYTES
+    )
+    if 0 < available < needed:
+        yield Lack(
+            f"{says} {_gigabytes(available)} of memory; {settings.nodes} kind nodes and {pods} "
+            f"edge nodes take {_gigabytes(needed)}",
+            "use fewer edge nodes (--set nodes.count=N) or fewer --workers, or end other programs; "
+            "Docker Desktop: Settings > Resources > Memory",
+        )
+
+
+def _disk(settings: KindSettings, root: Path) -> Iterator[Lack]:
+    while not root.exists() and root != root.parent:
+        root = root.parent
+    try:
+        free = psutil.disk_usage(str(root)).free
+    except OSError:
+        return
+    needed = DISK_BYTES + settings.nodes * DISK_NODE_BYTES
+    if free < needed:
+        yield Lack(
+            f"{root} has {_gigabytes(free)} free; {settings.nodes} kind nodes with their images "
+            f"take {_gigabytes(needed)}",
+            "see what images and containers take: docker system df; remove what nothing uses: "
+            "docker image prune",
+        )
+
+
+def lack_of(error: TestbedError) -> Lack:
+    """What an error says is missing."""
+    if isinstance(error, PrerequisiteMissing):
+        return Lack(error.what, error.fix)
+    what, _, fix = str(error).partition("; ")
+    return Lack(what, fix or "see docs/kubernetes-troubleshooting.md")
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
