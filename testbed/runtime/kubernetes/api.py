@@ -90,6 +90,7 @@ class Access:
     verb: str
     kind: str
     subresource: str = ""
+    name: str = ""
 
     def __str__(self) -> str:
         resource = RESOURCES[self.kind]
@@ -204,6 +205,7 @@ class Cluster:
             "group": resource.group,
             "resource": resource.plural,
             "subresource": access.subresource,
+            "name": access.name,
         }
         if resource.namespaced and namespace:
             attributes["namespace"] = namespace

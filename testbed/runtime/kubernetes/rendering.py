@@ -281,7 +281,6 @@ def _set_workload(
                 constraint["whenUnsatisfiable"] = "DoNotSchedule"
     if component == CONTROLLER:
         container["resources"] = controller_resources(plan)
-        _set_environment(container, "TESTBED_NAME", name)
         store = services.store
         with_file = f"{store}{'&' if '?' in store else '?'}password_file={PASSWORD_FILE}"
         _set_environment(container, "EDGE_TESTBED_STORE", with_file)

@@ -85,24 +85,30 @@ _LOG_LINES: Final = 20_000
 _AT_ONCE: Final = 8
 _TELL_EVERY_S: Final = 1.0
 _SELECTOR: Final = f"{NAME_LABEL}={APPLICATION}"
+CREDENTIALS: Final = "credentials"
+"""The one Secret of a testbed."""
 
 NEEDED: Final = (
-    *(Access(verb, "Namespace") for verb in ("get", "list", "create", "patch", "delete")),
+    *(Access(verb, "Namespace") for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(
         Access(verb, kind)
-        for kind in ("ConfigMap", "Secret", "Service", "ServiceAccount", "NetworkPolicy")
+        for kind in (
+            *("ConfigMap", "Service", "ServiceAccount", "NetworkPolicy", "StatefulSet", "Job"),
+        )
         for verb in ("get", "list", "create", "patch", "delete")
     ),
-    *(Access(v, "StatefulSet") for v in ("get", "list", "create", "patch", "delete")),
+    Access("create", "Secret"),
+    *(Access(verb, "Secret", name=CREDENTIALS) for verb in ("get", "patch", "delete")),
     *(Access(verb, "Pod") for verb in ("get", "list", "watch", "delete")),
     Access("get", "Pod", "log"),
+    Access("get", "Pod", "portforward"),
     Access("create", "Pod", "portforward"),
     Access("list", "Event"),
-    *(Access(verb, "PersistentVolumeClaim") for verb in ("list", "delete")),
+    *(Access(verb, "PersistentVolumeClaim") for verb in ("list", "watch", "delete")),
 )
 """What the commands do on a cluster; ``manifests/rbac`` grants it."""
 
-_NAMESPACE_GIVEN: Final = frozenset({"list", "create", "patch", "delete"})
+_NAMESPACE_GIVEN: Final = frozenset({"list", "watch", "create", "patch", "delete"})
 """Rights on namespaces that are not needed where the namespace is given."""
 
 
@@ -328,9 +334,15 @@ class ClusterRuntime:
         elif existing is not None:
             for kind in ("Pod", *_KINDS, "PersistentVolumeClaim"):
                 selector = f"{_SELECTOR},{INSTANCE_LABEL}={name}"
-                listed = self.cluster.find_all(kind, namespace, selector)
+                listed = self._of_testbed(kind, namespace, selector)
                 found += [f"{kind.lower()} {each['metadata']['name']}" for each in listed]
-        for volume in self.cluster.find_all("PersistentVolume"):
+        # Volumes belong to no namespace; not everybody may look at them.
+        volumes = (
+            self.cluster.find_all("PersistentVolume")
+            if self.cluster.may(Access("list", "PersistentVolume"), None)
+            else ()
+        )
+        for volume in volumes:
             claim = (volume.get("spec") or {}).get("claimRef") or {}
             if claim.get("namespace") == namespace and volume["status"].get("phase") != "Available":
                 found.append(f"persistentvolume {volume['metadata']['name']}")
@@ -352,7 +364,7 @@ class ClusterRuntime:
 
     def _credentials(self, namespace: str, store: str | None, *, new: bool) -> dict[str, str]:
         """What the testbed has already; else new ones. A password that was given is taken."""
-        kept = None if new else self.cluster.get("Secret", "credentials", namespace)
+        kept = None if new else self.cluster.get("Secret", CREDENTIALS, namespace)
         credentials = {key: base64.b64decode(value).decode() for key, value in _data(kept).items()}
         given = None if store is None else split_password(store)[1]
         if store is not None and given is None:
@@ -415,7 +427,7 @@ class ClusterRuntime:
         wanted = {(each["kind"], each["metadata"]["name"]) for each in documents}
         selector = f"{_SELECTOR},{INSTANCE_LABEL}={name},{MANAGED_LABEL}={APPLICATION}"
         for kind in _KINDS:
-            for each in self.cluster.find_all(kind, namespace, selector):
+            for each in self._of_testbed(kind, namespace, selector):
                 key = kind, each["metadata"]["name"]
                 if key not in wanted:
                     report(f"removing {kind.lower()}/{key[1]}")
@@ -507,7 +519,7 @@ class ClusterRuntime:
         raise TemporaryError(f"the controller: {last}" + self._unhealthy(namespace, address))
 
     def _unhealthy(self, namespace: str, address: str) -> str:
-        token = _data(self.cluster.get("Secret", "credentials", namespace)).get("token", "")
+        token = _data(self.cluster.get("Secret", CREDENTIALS, namespace)).get("token", "")
         try:
             with OperatorClient(address, base64.b64decode(token).decode(), timeout=3.0) as client:
                 nodes = client.status().nodes
@@ -533,7 +545,7 @@ class ClusterRuntime:
         controller = self.cluster.get("StatefulSet", CONTROLLER, namespace)
         nodes = self.cluster.get("StatefulSet", EDGE_NODE, namespace)
         described = self.cluster.get("ConfigMap", "scenario", namespace)
-        credentials = _data(self.cluster.get("Secret", "credentials", namespace))
+        credentials = _data(self.cluster.get("Secret", CREDENTIALS, namespace))
         if controller is None or nodes is None or described is None or "token" not in credentials:
             raise UsageError(
                 f"testbed '{name}' was left half-made; go on with `testbed up`, or clear it away "
@@ -597,6 +609,13 @@ class ClusterRuntime:
             raise self._no_testbed(name)
         return namespace
 
+    def _of_testbed(self, kind: str, namespace: str, selector: str) -> list[Document]:
+        """Objects of a kind. Secrets are not listed: who operates a testbed may read one only."""
+        if kind != "Secret":
+            return self.cluster.find_all(kind, namespace, selector)
+        found = self.cluster.get("Secret", CREDENTIALS, namespace)
+        return [found] if found is not None and _labels(found).get(NAME_LABEL) else []
+
     def _pods(self, namespace: str) -> list[Document]:
         return self.cluster.find_all("Pod", namespace, _SELECTOR)
 
@@ -656,7 +675,7 @@ class ClusterRuntime:
         """Remove what is the testbed's from a namespace that is not, and wait until it is gone."""
         selector = f"{_SELECTOR},{INSTANCE_LABEL}={name}"
         for kind in (*_KINDS, "PersistentVolumeClaim"):
-            for each in self.cluster.find_all(kind, namespace, selector):
+            for each in self._of_testbed(kind, namespace, selector):
                 self.cluster.delete(kind, each["metadata"]["name"], namespace)
         deadline = until(GONE_S)
         for pods in self.cluster.watch("Pod", namespace, selector):

@@ -1,0 +1,169 @@
+"""Testbeds on a kind cluster that is made for them: it comes with the first, goes with the last.
+
+What is on the cluster is the business of ``ClusterRuntime``; this sees to the cluster and its
+images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from testbed.errors import Problem, UsageError
+from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid_name
+from testbed.runtime.kind.cluster import NAME, KindCluster
+from testbed.runtime.kind.config import KindSettings
+from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
+from testbed.runtime.kubernetes.rendering import Services, render
+from testbed.scenario.plan import Plan
+
+_PODS_BESIDE: Final = 4
+"""Controller, MySQL, NameNode, DataNode."""
+
+
+class KindRuntime:
+    """The ``Runtime`` of the kind cluster of ``home``; several testbeds share it.
+
+    ``workers`` and ``node_image`` are for a cluster that is made; one that is there is used as it
+    is, unless they are given and differ. ``keep_cluster`` leaves it when its last testbed goes.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        workers: int = 0,
+        node_image: str = "",
+        keep_cluster: bool = False,
+        cluster_name: str = NAME,
+        options: ClusterOptions | None = None,
+        retain: bool = False,
+        **settings: Any,
+    ) -> None:
+        self.home = home.absolute()
+        self.kind = KindCluster(home, cluster_name)
+        given: dict[str, Any] = {"workers": workers} if workers else {}
+        if node_image:
+            given["node_image"] = node_image
+        self._given = given
+        self._keep_cluster = keep_cluster
+        self._options = options
+        self._retain = retain
+        self._settings = settings
+
+    @property
+    def on_cluster(self) -> ClusterRuntime:
+        """The runtime of what is on the cluster."""
+        return ClusterRuntime(
+            self.home,
+            kubeconfig=self.kind.kubeconfig,
+            context=self.kind.context,
+            options=self._options,
+            retain=self._retain,
+            **self._settings,
+        )
+
+    def check(self) -> tuple[Lack, ...]:
+        """See ``Runtime``."""
+        return self.kind.check(self._wanted())
+
+    def up(
+        self,
+        plan: Plan,
+        name: str,
+        *,
+        store: str | None = None,
+        scenario: str | None = None,
+        report: Report = lambda line: None,
+    ) -> Testbed:
+        """See ``Runtime``; what is there already is only changed where it differs."""
+        valid_name(name)
+        wanted = self._wanted()
+        there = self.kind.exists()
+        lacks = self.kind.check(wanted, pods=plan.topology.size + _PODS_BESIDE)
+        if lacks and not there:
+            raise UsageError(
+                "the kind cluster cannot be made",
+                [Problem("", lack.what, f"fix: {lack.fix}") for lack in lacks],
+            )
+        self.kind.ensure(wanted, retain=self._retain, report=report)
+        try:
+            self.kind.load_images(self._images(plan, name, store), report=report)
+            return self.on_cluster.up(plan, name, store=store, scenario=scenario, report=report)
+        except BaseException:
+            # The first one: nobody else is on it.
+            if not there and not self._retain and not self.on_cluster.names():
+                self.kind.delete(report=report)
+            raise
+
+    def find(self, name: str) -> Testbed:
+        """See ``Runtime``."""
+        valid_name(name)
+        if not self._is_up:
+            raise self._no_testbed(name)
+        return self.on_cluster.find(name)
+
+    def names(self) -> tuple[str, ...]:
+        """See ``Runtime``."""
+        return self.on_cluster.names() if self._is_up else ()
+
+    def kill(self, name: str, node: int) -> Stopped:
+        """See ``Runtime``."""
+        valid_name(name)
+        if not self._is_up:
+            raise self._no_testbed(name)
+        return self.on_cluster.kill(name, node)
+
+    def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
+        """See ``Runtime``. With its last testbed the cluster goes, unless it is to be kept."""
+        valid_name(name)
+        if not self._is_up:
+            # Also what an interrupted `up` left: a cluster that nothing answers on.
+            if self.kind.owned() and not self._keep_cluster:
+                self.kind.delete(report=report)
+            return Teardown(name, (), 0.0, None)
+        cluster = self.on_cluster
+        done = cluster.down(name, report=report)
+        if not self._keep_cluster and not cluster.names():
+            self.kind.delete(report=report)
+        return done
+
+    def logs(
+        self, name: str, process: str, *, lines: int | None = None, follow: bool = False
+    ) -> Iterator[str]:
+        """See ``Runtime``."""
+        return self.on_cluster.logs(name, process, lines=lines, follow=follow)
+
+    def leftovers(self, name: str) -> tuple[str, ...]:
+        """What there still is of a testbed that was taken down."""
+        if not self._is_up:
+            return tuple(f"container {node.name}" for node in self.kind.nodes())
+        return self.on_cluster.leftovers(name)
+
+    @property
+    def _is_up(self) -> bool:
+        return self.kind.owned() and self.kind.kubeconfig.exists()
+
+    def _wanted(self) -> KindSettings | None:
+        """Settings to make the cluster with; None if one that is there will do as it is."""
+        return KindSettings(**self._given) if self._given else None
+
+    def _images(self, plan: Plan, name: str, store: str | None) -> list[str]:
+        """The images that pods will ask for and that no registry has."""
+        options = self._options or ClusterOptions()
+        if options.image_registry:
+            return []
+        services = Services.of(store or plan.storage_url, plan.artifacts_url, options)
+        found = set()
+        for document in render(plan, name, services=services, options=options):
+            if document["kind"] == "StatefulSet":
+                pod = document["spec"]["template"]["spec"]
+                found |= {container["image"] for container in pod["containers"]}
+        return sorted(found)
+
+    def _no_testbed(self, name: str) -> UsageError:
+        return UsageError(
+            "no such testbed",
+            [Problem("name", f"no testbed '{name}': there is no kind cluster", "testbed up")],
+        )
