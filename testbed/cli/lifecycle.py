@@ -202,7 +202,7 @@ def up(
     else:
         if where.runtime is Kind.CLUSTER:
             _refuse_unused(kind)
-            kind = {}
+            where = places.settled(where)
         else:
             cluster |= kind
         plan = plan_of(

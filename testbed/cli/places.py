@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -80,6 +80,19 @@ def place_of(name: str | None) -> Place:
     if _asked:
         return _asked[0]
     return (noted().get(name) if name else None) or Place()
+
+
+def settled(place: Place) -> Place:
+    """``place`` with the context that is the current one now, if it names none.
+
+    Raises: PrerequisiteMissing: there is no kubeconfig, or nothing in it.
+    """
+    if place.context or place.runtime is not Kind.CLUSTER:
+        return place
+    from testbed.runtime.kubernetes.api import current_context
+
+    path = Path(place.kubeconfig) if place.kubeconfig else None
+    return replace(place, context=current_context(path))
 
 
 def noted() -> Mapping[str, Place]:

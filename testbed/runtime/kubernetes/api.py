@@ -24,6 +24,7 @@ from testbed.runtime.kubernetes.failures import Asked, explained
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
+    from websocket import WebSocket
 
 Document: TypeAlias = dict[str, Any]
 """An object of the API, as YAML has it."""
@@ -313,28 +314,32 @@ class Cluster:
         for line in _lines(response):
             yield line.decode(errors="replace")
 
-    def tunnel(self, pod: str, namespace: str, port: int) -> Any:
-        """A ``PortForward`` of the official client to ``port`` of a pod."""
-        from kubernetes.client.exceptions import ApiException
+    def tunnel(self, pod: str, namespace: str, port: int) -> WebSocket:
+        """A connection to ``port`` of a pod, in the frames of ``v4.channel.k8s.io``.
+
+        Raises: TemporaryError: there is none now; the pod may be about to start.
+        """
         from kubernetes.stream import ws_client
+        from websocket import WebSocketException
 
         client = self.client
         headers: dict[str, str] = {}
-        query: list[tuple[str, str]] = [("ports", str(port))]
         path = RESOURCES["Pod"].path(namespace, pod, "portforward")
-        client.update_params_for_auth(headers, query, ["BearerToken"], path, "GET", None)
+        client.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
         asked = Asked("create", "pods/portforward", "", namespace, pod)
         lowered = {name.lower(): value for name, value in headers.items()}
+        url = ws_client.get_websocket_url(
+            f"{client.configuration.host}{path}", [("ports", str(port))]
+        )
         try:
-            return ws_client.portforward_call(
+            made: WebSocket = ws_client.create_websocket(
                 client.configuration,
-                "GET",
-                client.configuration.host + path,
-                query_params=query,
+                url,
                 headers={**lowered, "sec-websocket-protocol": "v4.channel.k8s.io"},
             )
-        except ApiException as error:
-            raise TemporaryError(f"{asked}: {error.reason}") from None
+        except (WebSocketException, OSError) as error:
+            raise TemporaryError(f"cannot {asked}: {error}") from None
+        return made
 
     # --- calls ------------------------------------------------------------------------------
 
@@ -430,6 +435,36 @@ class Cluster:
         return f"context '{self.context}'" if self.context else "the current context"
 
 
+def current_context(kubeconfig: Path | None) -> str:
+    """The context that is meant where none is named.
+
+    Raises: PrerequisiteMissing: there is none.
+    """
+    from kubernetes import config
+
+    try:
+        known, current = contexts(kubeconfig)
+    except (config.ConfigException, OSError) as error:
+        raise _no_kubeconfig(kubeconfig, error) from None
+    if current is None:
+        raise PrerequisiteMissing(
+            f"{_named(kubeconfig)} has no current context",
+            f"name one with --context: {', '.join(known)}",
+        )
+    return current
+
+
+def _named(kubeconfig: Path | None) -> str:
+    return "KUBECONFIG or ~/.kube/config" if kubeconfig is None else str(kubeconfig)
+
+
+def _no_kubeconfig(kubeconfig: Path | None, error: Exception) -> PrerequisiteMissing:
+    return PrerequisiteMissing(
+        f"{_named(kubeconfig)} cannot be used: {error}",
+        "name a file with --kubeconfig FILE, and see `kubectl config get-contexts`",
+    )
+
+
 def contexts(kubeconfig: Path | None) -> tuple[list[str], str | None]:
     """Names of the contexts of a kubeconfig, and the current one."""
     from kubernetes import config
@@ -449,7 +484,6 @@ def _client(kubeconfig: Path | None, context: str | None) -> ApiClient:
         ) from None
     # It tells the log of every connection it tries again.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    where = "KUBECONFIG or ~/.kube/config" if kubeconfig is None else str(kubeconfig)
     settings = client.Configuration()
     try:
         config.load_kube_config(
@@ -463,12 +497,10 @@ def _client(kubeconfig: Path | None, context: str | None) -> ApiClient:
             known = contexts(kubeconfig)[0]
         if known and context is not None and context not in known:
             raise PrerequisiteMissing(
-                f"{where} has no context '{context}'", f"name one of: {', '.join(known)}"
+                f"{_named(kubeconfig)} has no context '{context}'",
+                f"name one of: {', '.join(known)}",
             ) from None
-        raise PrerequisiteMissing(
-            f"{where} cannot be used: {error}",
-            "name a file with --kubeconfig FILE, and see `kubectl config get-contexts`",
-        ) from None
+        raise _no_kubeconfig(kubeconfig, error) from None
     settings.retries = False
     return client.ApiClient(settings)
 

@@ -11,14 +11,21 @@ import contextlib
 import logging
 import select
 import socket
+import ssl
 import threading
-from typing import Any, Final
+from typing import Final
+
+from websocket import ABNF, WebSocket, WebSocketException
 
 from testbed.errors import TestbedError
 from testbed.runtime.kubernetes.api import Cluster
 
 _logger: Final = logging.getLogger(__name__)
-_PIECE: Final = 1 << 18
+_DATA: Final = 0
+"""The channel of bytes; the other one is for errors."""
+_PIECE: Final = 1 << 16
+_RECORD: Final = 1 << 14
+_MOST: Final = 1 << 22
 
 
 class PortForward:
@@ -66,22 +73,70 @@ class PortForward:
                 # The other end sees a closed connection, and tries again or says so.
                 _logger.info("no connection to %s: %s", self._pod, error)
                 return
-            far = tunnel.socket(self._port)
             try:
-                _pump(connection, far)
-            except OSError as error:
+                _Carrier(connection, tunnel).carry()
+            except (OSError, WebSocketException) as error:
                 _logger.info("connection to %s broke: %s", self._pod, error)
             finally:
-                far.close()
+                # Not its close(): that waits for the other side to agree.
+                tunnel.shutdown()
 
 
-def _pump(near: socket.socket, far: Any) -> None:
-    """Carry bytes both ways until either side has ended."""
-    other: dict[Any, Any] = {near: far, far: near}
-    while True:
-        ready, _, _ = select.select(list(other), [], [])
-        for source in ready:
-            piece = source.recv(_PIECE)
-            if not piece:
+class _Carrier:
+    """Carries bytes between a connection and a tunnel until either has ended.
+
+    One thread for both directions, because a TLS connection may not be used by two.
+    """
+
+    def __init__(self, near: socket.socket, tunnel: WebSocket) -> None:
+        self._near, self._tunnel = near, tunnel
+        self._to_near, self._to_far = bytearray(), bytearray()
+        self._opened: set[int] = set()
+
+    def carry(self) -> None:
+        """Raises: OSError, WebSocketException: one of them broke."""
+        near, far = self._near, self._tunnel.sock
+        if far is None:
+            return
+        while True:
+            # One that is not read from for a while is one that others do not write to for ever.
+            reading = [far] if len(self._to_near) < _MOST else []
+            if len(self._to_far) < _MOST:
+                reading.append(near)
+            writing = ([near] if self._to_near else []) + ([far] if self._to_far else [])
+            # What TLS has decrypted already no select sees.
+            decrypted = far in reading and isinstance(far, ssl.SSLSocket) and far.pending() > 0
+            ready, writable, _ = select.select(reading, writing, [], 0 if decrypted else None)
+            if near in writable:
+                del self._to_near[: near.send(self._to_near)]
+            if far in writable:
+                del self._to_far[: far.send(self._to_far[:_RECORD])]
+            if near in ready:
+                piece = near.recv(_PIECE)
+                if not piece:
+                    # What was said last still gets there.
+                    far.sendall(self._to_far)
+                    return
+                frame = ABNF.create_frame(bytes([_DATA]) + piece, ABNF.OPCODE_BINARY)
+                self._to_far += frame.format()
+            if (far in ready or decrypted) and not self._receive():
+                near.sendall(self._to_near)
                 return
-            other[source].sendall(piece)
+
+    def _receive(self) -> bool:
+        """Take one frame; whether there is more to come."""
+        opcode, frame = self._tunnel.recv_data_frame(True)
+        if opcode == ABNF.OPCODE_CLOSE:
+            return False
+        if opcode != ABNF.OPCODE_BINARY or frame is None or not frame.data:
+            return True
+        channel, content = frame.data[0], frame.data[1:]
+        if channel not in self._opened:
+            # The first of each channel names the port.
+            self._opened.add(channel)
+        elif channel == _DATA:
+            self._to_near += content
+        elif content:
+            _logger.info("connection refused: %s", content.decode(errors="replace"))
+            return False
+        return True

@@ -250,6 +250,8 @@ def _place(document: Document, name: str, namespace: str) -> None:
     template = document.get("spec", {}).get("template")
     if template is not None:
         template["metadata"]["labels"][INSTANCE_LABEL] = name
+    for claim in document.get("spec", {}).get("volumeClaimTemplates", ()):
+        claim["metadata"]["labels"][INSTANCE_LABEL] = name
 
 
 def _set_workload(

@@ -99,7 +99,7 @@ def _of_container(pod: str, namespace: str, container: Document) -> Obstacle | N
             "crash",
             f"it keeps ending ({told}, {container.get('restartCount', 0)} times)",
             f"see `kubectl --namespace {namespace} logs {pod} --previous`",
-            hopeless=container.get("restartCount", 0) >= _RESTARTS,
+            hopeless=True,
         )
     if reason in ("CreateContainerConfigError", "CreateContainerError"):
         return Obstacle(pod, reason, f"its container cannot be made: {message}", "", hopeless=True)

@@ -1,0 +1,42 @@
+"""A cluster in the process of the test, and a runtime on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.runtime.kubernetes import ClusterRuntime
+from testbed.testing.kubernetes import CONTEXT, ApiServer
+from testbed.testing.runtime import NAME
+from tests.runtime.kubernetes.standin import Controller
+
+NAMESPACE = f"testbed-{NAME}"
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    with ApiServer() as running:
+        yield running
+
+
+@pytest.fixture
+def kubeconfig(server: ApiServer, tmp_path: Path) -> Path:
+    return server.kubeconfig(tmp_path / "kubeconfig")
+
+
+@pytest.fixture
+def controller(server: ApiServer) -> Iterator[Controller]:
+    """What answers when somebody is connected to the controller's pod."""
+    with Controller(NAME, 2).serving() as controller:
+        server.route(NAMESPACE, "controller-0", 7440, "127.0.0.1", controller.port)
+        yield controller
+
+
+@pytest.fixture
+def runtime(kubeconfig: Path, controller: Controller, tmp_path: Path) -> Iterator[ClusterRuntime]:
+    made = ClusterRuntime(tmp_path / "home", kubeconfig=kubeconfig, context=CONTEXT, hopeless_s=0.2)
+    made.cluster.patience_s = 5.0
+    yield made
+    made.close()
