@@ -1,0 +1,35 @@
+"""A Kubernetes API server for tests, at the level of the protocol, in the process of the test.
+
+``ApiServer`` speaks HTTP as the real one does to any client: storage with versions and watches,
+server-side apply with owners and conflicts, logs and port-forwarding. Behind it are controllers
+and a kubelet that make pods of stateful sets, deployments and jobs, start, replace and end them;
+no container runs. What goes wrong in clusters is switched on and off by methods.
+
+    with ApiServer() as server:
+        server.kubeconfig(tmp_path / "kubeconfig")
+        server.pods_become("image-pull-backoff", {"app.kubernetes.io/component": "mysql"})
+
+It follows Kubernetes in what a client can see of the objects that a testbed is made of. It knows
+no schemas: a field that does not exist is stored like any other.
+"""
+
+from __future__ import annotations
+
+from testbed.testing.kubernetes.faults import Fault
+from testbed.testing.kubernetes.http import Request
+from testbed.testing.kubernetes.kubelet import PodState
+from testbed.testing.kubernetes.resources import Object
+from testbed.testing.kubernetes.server import CONTEXT, TOKEN, USER, ApiServer
+from testbed.testing.kubernetes.status import Refusal
+
+__all__ = [
+    "CONTEXT",
+    "TOKEN",
+    "USER",
+    "ApiServer",
+    "Fault",
+    "Object",
+    "PodState",
+    "Refusal",
+    "Request",
+]

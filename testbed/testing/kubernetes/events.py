@@ -1,0 +1,91 @@
+"""Events: what the cluster's parts say about objects."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from typing import Final
+
+from testbed.testing.kubernetes.resources import EVENTS, NAMESPACES, Object, now
+from testbed.testing.kubernetes.store import Store
+
+_numbers = itertools.count(0x17C0FFEE00000000)
+
+NODE: Final = "fake-node"
+"""The only node of the cluster."""
+
+
+class Recorder:
+    """Writes events; one that says the same of the same object again is counted, not repeated."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[tuple[str, str, str], str] = {}
+
+    def normal(self, value: Object, reason: str, message: str, component: str) -> None:
+        self._record("Normal", value, reason, message, component, again=True)
+
+    def warn(
+        self, value: Object, reason: str, message: str, component: str, *, again: bool = False
+    ) -> None:
+        """``again`` counts it; otherwise saying the same again does nothing."""
+        self._record("Warning", value, reason, message, component, again=again)
+
+    def _record(
+        self, kind: str, value: Object, reason: str, message: str, component: str, *, again: bool
+    ) -> None:
+        metadata = value["metadata"]
+        namespace = metadata.get("namespace", "default")
+        involved = {
+            "kind": value["kind"],
+            "namespace": namespace,
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+            "apiVersion": value["apiVersion"],
+            "resourceVersion": metadata["resourceVersion"],
+        }
+        if component == "kubelet" and reason in _OF_CONTAINERS:
+            container = value["spec"]["containers"][0]["name"]
+            involved["fieldPath"] = f"spec.containers{{{container}}}"
+        with self._store as store:
+            home = store.get(NAMESPACES, "", namespace)
+            if home is None or "deletionTimestamp" in home["metadata"]:
+                return
+            same = (metadata["uid"], reason, message)
+            event = store.get(EVENTS, namespace, self._known.get(same, ""))
+            if event is not None:
+                if again:
+                    count = {"count": event["count"] + 1, "lastTimestamp": now()}
+                    store.put(EVENTS, event | count)
+                return
+            self._known[same] = f"{metadata['name']}.{next(_numbers):x}"
+            store.put(
+                EVENTS,
+                {
+                    "kind": "Event",
+                    "apiVersion": "v1",
+                    "metadata": {
+                        "name": self._known[same],
+                        "namespace": namespace,
+                        "uid": str(uuid.uuid4()),
+                        "creationTimestamp": now(),
+                    },
+                    "involvedObject": involved,
+                    "reason": reason,
+                    "message": message,
+                    "source": {"component": component}
+                    | ({"host": NODE} if component == "kubelet" else {}),
+                    "firstTimestamp": now(),
+                    "lastTimestamp": now(),
+                    "count": 1,
+                    "type": kind,
+                    "eventTime": None,
+                    "reportingComponent": component,
+                    "reportingInstance": NODE if component == "kubelet" else "",
+                },
+            )
+
+
+_OF_CONTAINERS: Final = {
+    "BackOff", "Created", "Failed", "Killing", "Pulled", "Pulling", "Started", "Unhealthy",
+}  # fmt: skip

@@ -1,0 +1,93 @@
+"""Label and field selectors, as in queries and in specs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from testbed.testing.kubernetes.resources import Object, labels_of
+from testbed.testing.kubernetes.status import bad_request
+
+Match = Callable[[Object], bool]
+
+_SET: Final = re.compile(r"(?P<key>\S+)\s+(?P<operator>in|notin)\s+\((?P<values>[^)]*)\)")
+_PARTS: Final = re.compile(r",(?![^(]*\))")
+
+
+def by_labels(selector: str) -> Match:
+    """A label selector of a query: ``a=b,c!=d,e,!f,g in (h,i)``.
+
+    Raises: Refusal: it is none.
+    """
+    tests = [_label_test(part.strip()) for part in _PARTS.split(selector) if part.strip()]
+    return lambda value: all(test(labels_of(value)) for test in tests)
+
+
+def _label_test(part: str) -> Callable[[dict[str, str]], bool]:
+    if match := _SET.fullmatch(part):
+        key = match["key"]
+        values = {value.strip() for value in match["values"].split(",")}
+        if match["operator"] == "in":
+            return lambda labels: labels.get(key) in values
+        return lambda labels: labels.get(key) not in values
+    for operator in ("!=", "==", "="):
+        if operator in part:
+            key, _, wanted = (each.strip() for each in part.partition(operator))
+            if operator == "!=":
+                return lambda labels: labels.get(key) != wanted
+            return lambda labels: labels.get(key) == wanted
+    if re.fullmatch(r"!?[A-Za-z0-9._/-]+", part) is None:
+        raise bad_request(
+            f'unable to parse requirement: found "{part}", expected: identifier after key'
+        )
+    if part.startswith("!"):
+        return lambda labels: part[1:] not in labels
+    return lambda labels: part in labels
+
+
+def by_fields(selector: str) -> Match:
+    """A field selector of a query: ``metadata.name=a,status.phase!=Running``.
+
+    Raises: Refusal: it is none.
+    """
+    tests: list[tuple[list[str], str, bool]] = []
+    for part in filter(None, selector.split(",")):
+        operator = next((each for each in ("!=", "==", "=") if each in part), None)
+        if operator is None:
+            raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
+        field, _, wanted = part.partition(operator)
+        tests.append((field.split("."), wanted, operator != "!="))
+    return lambda value: all(
+        (_field(value, field) == wanted) == equal for field, wanted, equal in tests
+    )
+
+
+def _field(value: Object, field: list[str]) -> str:
+    found: object = value
+    for name in field:
+        found = found.get(name) if isinstance(found, dict) else None
+    return "" if found is None else str(found)
+
+
+def by_spec(selector: Object | None) -> Match:
+    """A ``LabelSelector`` of an object; one that is absent or empty matches nothing."""
+    selector = selector or {}
+    wanted = selector.get("matchLabels") or {}
+    expressions = selector.get("matchExpressions") or []
+
+    def match(value: Object) -> bool:
+        labels = labels_of(value)
+        for each in expressions:
+            found = labels.get(each["key"])
+            holds = {
+                "In": found in each.get("values", []),
+                "NotIn": found not in each.get("values", []),
+                "Exists": found is not None,
+                "DoesNotExist": found is None,
+            }
+            if not holds[each["operator"]]:
+                return False
+        return bool(wanted or expressions) and wanted.items() <= labels.items()
+
+    return match
