@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 WHEELS ?= $(wildcard ../shared/wheels)
 
 PACKAGES := testbed controller edgenode trainer
-CHECKED := $(PACKAGES) tests benchmarks
+CHECKED := $(PACKAGES) manifests tests benchmarks
 PYTEST_ARGS ?=
 PROTOS := $(wildcard testbed/rpc/*.proto)
 
@@ -108,6 +108,10 @@ proto: $(STAMP) ## regenerate testbed/rpc/generated from testbed/rpc/*.proto
 	@$(BIN)/python -m grpc_tools.protoc -I testbed/rpc/generated=testbed/rpc \
 	  --python_out=. --pyi_out=. --grpc_python_out=. \
 	  $(patsubst testbed/rpc/%,testbed/rpc/generated/%,$(PROTOS))
+
+.PHONY: golden
+golden: $(STAMP) ## write anew what the Kubernetes overlays are expected to render
+	@$(BIN)/python -m tests.manifests.golden
 
 .PHONY: clean
 clean: ## remove the environment, caches and everything built

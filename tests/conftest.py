@@ -1,7 +1,8 @@
 """What every test runs under: missing services, reproducible properties, no display.
 
-A test marked ``mysql``, ``hdfs``, ``docker`` or ``cluster`` is skipped where its service is not
-there; with ``CI=true`` it fails instead, so that nothing passes there without having run.
+A test marked ``mysql``, ``hdfs``, ``kustomize``, ``docker`` or ``cluster`` is skipped where its
+service is not there; with ``CI=true`` it fails instead, so that nothing passes there without having
+run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import cache
 import hypothesis
 import pytest
 
-from tests.services import hdfs, mariadb
+from tests.services import hdfs, kustomize, mariadb
 
 pytest_plugins = ["tests.services.fixtures"]
 
@@ -60,6 +61,7 @@ def _needs_cluster() -> str | None:
 SERVICES: dict[str, Callable[[], str | None]] = {
     "mysql": _needs_mysql,
     "hdfs": _needs_hdfs,
+    "kustomize": kustomize.lacking,
     "docker": _needs_docker,
     "cluster": _needs_cluster,
 }
@@ -67,8 +69,8 @@ SERVICES: dict[str, Callable[[], str | None]] = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("hdfs") is not None:
-            # The first test that needs it may have to fetch the jars.
+        if any(map(item.get_closest_marker, ("hdfs", "kustomize"))):
+            # The first test that needs it may have to fetch the jars, or to build it.
             item.add_marker(pytest.mark.timeout(600))
 
 

@@ -22,6 +22,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("testbed", "controller", "edgenode", "trainer")
+MANIFESTS = ("__init__.py", "base", "components", "overlays", "rbac")
+"""What the wheel has of manifests/; images are built from a checkout."""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -71,7 +73,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Built from a copy: setuptools would otherwise leave build/ behind, and put what an older
     # build left there into the next wheel.
     source = tmp_path_factory.mktemp("source")
-    for package in PACKAGES:
+    for package in (*PACKAGES, "manifests"):
         shutil.copytree(
             ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -127,10 +129,18 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    manifests = {
+        str(path.relative_to(ROOT))
+        for part in MANIFESTS
+        for path in [ROOT / "manifests" / part, *(ROOT / "manifests" / part).rglob("*")]
+        if path.is_file()
+    }
     with zipfile.ZipFile(wheel) as archive:
         shipped = set(archive.namelist())
 
     assert files - shipped == set()
+    assert "manifests/overlays/kind/kustomization.yaml" in manifests
+    assert {name for name in shipped if name.startswith("manifests/")} == manifests
     assert any(name.endswith("/licenses/LICENSE") for name in shipped)
 
 
