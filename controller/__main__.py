@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             token=token,
             scenario=scenario,
             store_patience_s=options.store_patience,
+            keep_nodes=options.keep_nodes,
         )
 
         async def serve() -> None:
@@ -99,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         metavar="SECONDS",
         help="how long to wait for the task log's server, where both are started at the same time",
+    )
+    parser.add_argument(
+        "--keep-nodes",
+        action="store_true",
+        help="leave the nodes to the next controller when this one ends, instead of ending them",
     )
     parser.add_argument(
         "--artifacts",

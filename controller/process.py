@@ -51,7 +51,8 @@ class Settings:
 
     ``bind`` is host:port, port 0 for one the system chooses. ``store`` is the URL of the task log,
     whose server may take ``store_patience_s`` seconds to answer. ``scenario`` is the text of the
-    scenario file, if there was one.
+    scenario file, if there was one. With ``keep_nodes``, nodes go on when this controller ends, and
+    wait for the next one.
     """
 
     plan: Plan
@@ -62,6 +63,7 @@ class Settings:
     token: str
     scenario: str | None = None
     store_patience_s: float = 0.0
+    keep_nodes: bool = False
 
 
 class Controller:
@@ -159,8 +161,9 @@ class Controller:
             except TimeoutError:
                 _log.warning("run still ending", run=run.id)
         self._registry.end()
-        links = [node.link for node in self._registry.nodes if node.link is not None]
-        await asyncio.gather(*(link.shutdown() for link in links))
+        if not self._settings.keep_nodes:
+            links = [node.link for node in self._registry.nodes if node.link is not None]
+            await asyncio.gather(*(link.shutdown() for link in links))
         await self._registry.close()
         await self._health.enter_graceful_shutdown()
         await server.stop(0.1)

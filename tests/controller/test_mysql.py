@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from testbed.scenario.plan import Plan
 from testbed.storage.tasklog import RunState
 from testbed.testing.runtime import small_plan
 from tests.controller.conftest import Bench
+from tests.controller.processes import process, until_said
 from tests.services.mariadb import MariaDb
 from tests.services.ports import free_ports
 
@@ -132,40 +131,15 @@ def test_a_server_that_is_down_or_says_no_brings_nothing_up(
     assert runtime.names() == ()
 
 
-@contextmanager
 def waiting_controller(
     folder: Path, server: MariaDb, patience_s: float
-) -> Iterator[subprocess.Popen[str]]:
+) -> AbstractContextManager[subprocess.Popen[str]]:
     """A controller that is told to wait for its log."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "controller", "--scenario", "quickstart"),
-            *("--run-dir", str(folder), "--store", server.url),
-            *("--store-patience", str(patience_s)),
-        ],
-        env={
-            **os.environ,
-            "EDGE_TESTBED_TOKEN": "secret",
-            "TESTBED_MYSQL_PASSWORD": server.password,
-        },
-        stderr=subprocess.PIPE,
-        text=True,
+    return process(
+        *("controller", "--scenario", "quickstart", "--run-dir", str(folder)),
+        *("--store", server.url, "--store-patience", str(patience_s)),
+        TESTBED_MYSQL_PASSWORD=server.password,
     )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def until_said(process: subprocess.Popen[str], words: str) -> None:
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if words in line:
-            return
-    raise AssertionError(f"ended without {words!r}: {''.join(said)}")
 
 
 def test_a_controller_waits_for_a_server_that_is_started_with_it(
