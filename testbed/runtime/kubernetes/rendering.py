@@ -214,7 +214,11 @@ def _object(kind: str, name: str, **content: Any) -> Document:
         "kind": kind,
         "metadata": {
             "name": name,
-            "labels": {NAME_LABEL: APPLICATION, COMPONENT_LABEL: "testbed"},
+            "labels": {
+                NAME_LABEL: APPLICATION,
+                "app.kubernetes.io/part-of": APPLICATION,
+                COMPONENT_LABEL: "testbed",
+            },
         },
         **content,
     }

@@ -31,7 +31,7 @@ class Controller(pb_grpc.OperatorServicer):
         self._health = health.HealthServicer()
 
     def Status(self, request: pb.Empty, context: grpc.ServicerContext) -> pb.StatusReply:
-        self.tokens.append(dict(context.invocation_metadata())["authorization"])
+        self.tokens.append(str(dict(context.invocation_metadata())["authorization"]))
         nodes: list[dict[str, Any]] = [
             {"node": n, "condition": "dead" if n in self.dead else "healthy", "reason": "it ended"}
             for n in range(self.nodes)

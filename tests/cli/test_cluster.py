@@ -1,0 +1,159 @@
+"""The commands against pods: as against processes, and found again without being told where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.cli import places
+from testbed.testing.kubernetes import CONTEXT, ApiServer
+from tests.cli.conftest import Command
+from tests.runtime.kubernetes.standin import Controller
+
+NAMESPACE = "testbed-pods"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    for variable in ("TESTBED_RUNTIME", "TESTBED_CONTEXT", "TESTBED_NAMESPACE", "KUBECONFIG"):
+        monkeypatch.delenv(variable, raising=False)
+    with ApiServer() as running, Controller("pods", 2).serving() as controller:
+        running.route(NAMESPACE, "controller-0", 7440, "127.0.0.1", controller.port)
+        yield running
+
+
+@pytest.fixture
+def kubeconfig(server: ApiServer, tmp_path: Path) -> Path:
+    return server.kubeconfig(tmp_path / "kubeconfig")
+
+
+@pytest.fixture
+def up(testbed: Command, kubeconfig: Path) -> None:
+    said = testbed(
+        *("up", "quickstart", "--set", "nodes.count=2", "--name", "pods"),
+        *("--runtime", "cluster", "--kubeconfig", kubeconfig),
+    )
+    assert said.code == 0, said.err
+    assert "2 nodes healthy" in said.out
+
+
+@pytest.mark.usefixtures("up")
+def test_later_commands_need_not_be_told_where(testbed: Command, server: ApiServer) -> None:
+    status = testbed("status", "--name", "pods", "--json").document
+    listed = testbed("ps", "--json").document
+    server.log(NAMESPACE, "edge-node-1", ["hello"])
+    log = testbed("logs", "1", "--name", "pods", "--json").document
+    killed = testbed("kill", "1", "--name", "pods")
+
+    assert status["testbed"] == "pods"
+    assert [each["name"] for each in listed] == ["pods"]
+    assert log["lines"][-1] == "hello"
+    assert (killed.code, killed.out) == (0, "killed node-1\n")
+
+
+@pytest.mark.usefixtures("up")
+def test_another_machine_is_told_where(
+    testbed: Command, kubeconfig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTBED_HOME", str(tmp_path / "elsewhere"))
+
+    unknown = testbed("status", "--name", "pods")
+    found = testbed(
+        *("status", "--name", "pods", "--json", "--kubeconfig", kubeconfig, "--context", CONTEXT)
+    )
+    by_variable = testbed("ps", "--json", "--runtime=cluster", f"--kubeconfig={kubeconfig}")
+
+    assert unknown.code == 2
+    assert found.document["testbed"] == "pods"
+    assert [each["name"] for each in by_variable.document] == ["pods"]
+
+
+@pytest.mark.usefixtures("up")
+def test_the_context_of_that_day_is_kept(kubeconfig: Path) -> None:
+    assert places.noted()["pods"] == places.Place(
+        places.Kind.CLUSTER, context=CONTEXT, kubeconfig=str(kubeconfig)
+    )
+
+
+@pytest.mark.usefixtures("up")
+def test_runs_that_would_be_lost_keep_a_testbed_up(testbed: Command, server: ApiServer) -> None:
+    # Nothing answers behind the pod of the task log.
+    refused = testbed("teardown", "--name", "pods")
+    assert refused.code == 5
+    assert "--discard" in refused.err
+    assert server.objects("pods", NAMESPACE)
+
+    gone = testbed("teardown", "--name", "pods", "--discard", "--verify", "--json")
+    assert gone.code == 0, gone.err
+    assert {each["name"] for each in gone.document[0]["stopped"]} >= {"controller", "node-0"}
+    assert "nothing of 'pods' is left" in gone.err
+    assert server.objects("namespaces") == [] or NAMESPACE not in str(server.objects("namespaces"))
+    assert places.noted() == {}
+    assert testbed("teardown", "--name", "pods", "--json").code == 0
+
+
+@pytest.mark.usefixtures("up")
+def test_scale_draws_the_network_anew_and_keeps_the_rest(
+    testbed: Command, server: ApiServer
+) -> None:
+    said = testbed("scale", "4", "--name", "pods")
+
+    assert said.code == 0, said.err
+    scenario = server.object("configmaps", NAMESPACE, "scenario")["data"]["scenario.yaml"]
+    assert "count: 4" in scenario
+    assert server.object("statefulsets", NAMESPACE, "edge-node")["spec"]["replicas"] == 4
+
+
+def test_scale_is_not_for_processes(testbed: Command) -> None:
+    said = testbed("scale", "4")
+    assert said.code == 2
+    assert "--set nodes.count=4" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--spread"], "--spread: is about a cluster"),
+        (["--workers", "2", "--runtime", "local"], "--workers: is about a cluster"),
+        (["--runtime", "cluster", "--workers", "2"], "--workers"),
+        (["--runtime", "kind", "--context", "x"], "only with --runtime cluster"),
+        (["--runtime", "swarm"], "'local', 'kind', 'cluster'"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    testbed: Command, kubeconfig: Path, arguments: list[str], said: str
+) -> None:
+    refused = testbed("up", "quickstart", *arguments)
+    assert refused.code == 2
+    assert said in " ".join(refused.err.replace("│", " ").split())
+
+
+def test_without_a_cluster_it_says_what_to_do(testbed: Command, tmp_path: Path) -> None:
+    said = testbed("up", "quickstart", "--runtime", "cluster", "--kubeconfig", tmp_path / "none")
+    assert said.code == 3
+    assert "--kubeconfig" in said.err
+    assert places.noted() == {}
+
+
+def test_a_file_as_task_log_is_refused_before_anything_is_made(
+    testbed: Command, kubeconfig: Path, server: ApiServer
+) -> None:
+    said = testbed(
+        *("up", "quickstart", "--kubeconfig", kubeconfig, "--context", CONTEXT),
+        *("--storage", "mine.sqlite"),
+    )
+    assert said.code == 2
+    assert "pods cannot use a file" in said.err
+    assert [each for each in server.requests if each.method in ("PATCH", "PUT")] == []
+    assert json.dumps(server.objects("statefulsets")) == "[]"
+
+
+def test_a_failed_up_is_forgotten(testbed: Command, kubeconfig: Path, server: ApiServer) -> None:
+    server.forbid("patch", "services")
+    said = testbed("up", "quickstart", "--kubeconfig", kubeconfig, "--context", CONTEXT)
+    assert said.code == 3
+    assert "patch services" in said.err
+    assert places.noted() == {}
