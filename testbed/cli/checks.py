@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from testbed.cli import services
+from testbed.cli import clusters, services
 from testbed.cli.findings import Finding, Surroundings, existing, size
 
 PYTHON: Final = (3, 11)
@@ -190,13 +190,6 @@ def clock(_: Surroundings) -> Iterator[Finding]:
         yield Finding("clock", "ok", seen)
 
 
-def containers(_: Surroundings) -> Iterator[Finding]:
-    """Optional: what running on Kubernetes would need."""
-    for tool in ("docker", "kind", "kubectl"):
-        path = shutil.which(tool)
-        yield Finding(tool, "ok" if path else "note", path or "not installed; optional")
-
-
 CHECKS: Final[Sequence[Check]] = (
     python,
     packages,
@@ -208,7 +201,9 @@ CHECKS: Final[Sequence[Check]] = (
     memory,
     processors,
     clock,
-    containers,
+    clusters.engine,
+    clusters.kind,
+    clusters.kubectl,
 )
 
 

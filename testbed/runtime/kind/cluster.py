@@ -37,6 +37,8 @@ PULL_S: Final = 1800.0
 WHOLE: Final = "/kind/edge-testbed-whole"
 _STEP: Final = re.compile(r"^\s*•\s*(.*?)\s*(\.\.\.)?\s*$")
 _PICTURE: Final = re.compile(r"[^\x00-\x7f≤]+")
+_COMMAND: Final = re.compile(r'(command "\S+ \S+) [^"]*"')
+_CHOSEN: Final = "using docker due to KIND_EXPERIMENTAL_PROVIDER"
 _TAIL: Final = 15
 
 
@@ -286,6 +288,8 @@ class KindCluster:
         said: list[str] = []
 
         def heard(line: str) -> None:
+            if line == _CHOSEN:
+                return
             said.append(line)
             with suppress(OSError):
                 log.write(f"{line}\n")
@@ -354,7 +358,7 @@ class KindCluster:
                     f"kind cannot make cluster '{self.name}': {what}",
                     f"{fix} (all that kind said: {self.folder / 'create.log'})",
                 )
-        lines = [line for line in said if line.strip()][-_TAIL:]
+        lines = [_COMMAND.sub(r'\1 ..."', line) for line in said if line.strip()][-_TAIL:]
         return PermanentError(
             f"kind cannot make cluster '{self.name}'; the end of what it said "
             f"({self.folder / 'create.log'}):\n" + "\n".join(f"  {line}" for line in lines)
@@ -466,6 +470,11 @@ _FAILURES: Final = (
         r"no space left on device",
         "the disk of the Docker engine is full",
         "docker system df; docker image prune",
+    ),
+    (
+        r"unable to apply caps|privileged mode is incompatible|privileged.* not allowed",
+        "the Docker engine may not run privileged containers, as kind's nodes are",
+        "use a machine or a virtual machine of your own, not a container or a sandbox",
     ),
     (
         r"rootless provider requires",

@@ -1,0 +1,69 @@
+"""What ``doctor`` looks at for testbeds in containers: notes, as one on this machine needs none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Final
+
+from testbed.cli.findings import Finding, Surroundings, size
+from testbed.errors import TestbedError
+
+ENGINE_S: Final = 5.0
+"""How long the container engine is waited for."""
+_ABSENT: Final = "not installed; optional"
+
+
+def engine(_: Surroundings) -> Iterator[Finding]:
+    """The container engine answers."""
+    from testbed.runtime.kind import preflight
+    from testbed.runtime.kind.engine import engine
+
+    if shutil.which("docker") is None:
+        yield Finding("container engine", "note", _ABSENT)
+        return
+    try:
+        found = engine(ENGINE_S)
+    except TestbedError as error:
+        lack = preflight.lack_of(error)
+        yield Finding("container engine", "note", lack.what, lack.fix)
+    else:
+        seen = f"Docker {found.version}, {size(found.memory_bytes)} of memory"
+        yield Finding("container engine", "ok", seen)
+
+
+def kind(around: Surroundings) -> Iterator[Finding]:
+    """kind could bring this network up; what it lacks for that."""
+    from testbed.runtime.kind import KindCluster, KindSettings, preflight
+    from testbed.runtime.kind.engine import engine
+
+    if shutil.which("kind") is None:
+        yield Finding("kind", "note", _ABSENT)
+        return
+    settings = KindSettings()
+    lacks = list(preflight.kind_program(settings))
+    if shutil.which("docker") is not None:
+        try:
+            found = preflight.examine(
+                settings,
+                exists=KindCluster(around.home).exists(),
+                pods=around.nodes,
+                pull=True,
+                engine=engine(ENGINE_S),
+            )
+        except TestbedError:
+            # The engine's own check says so.
+            pass
+        else:
+            lacks += [*found.lacks, *found.cautions]
+    for lack in lacks:
+        yield Finding("kind", "note", lack.what, lack.fix)
+    if not lacks:
+        version = ".".join(map(str, preflight.kind_version()))
+        yield Finding("kind", "ok", f"kind {version}")
+
+
+def kubectl(_: Surroundings) -> Iterator[Finding]:
+    """kubectl is there; the toolkit does without, people may not."""
+    path = shutil.which("kubectl")
+    yield Finding("kubectl", "ok" if path else "note", path or _ABSENT)
