@@ -34,6 +34,7 @@ from testbed.cli import (
     scenario,
     scheduler,
     sim,
+    trainer,
 )
 from testbed.cli import run as running
 from testbed.cli.exit_codes import INTERRUPTED, TERMINATED, UNEXPECTED
@@ -142,6 +143,7 @@ app.add_typer(scheduler.group, name="scheduler", rich_help_panel=_EXPERIMENTS)
 app.add_typer(policy.group, name="policy", rich_help_panel=_EXPERIMENTS)
 app.command(rich_help_panel=_EXPERIMENTS)(o2o.o2o)
 app.command(rich_help_panel=_EXPERIMENTS)(reproduce.reproduce)
+app.add_typer(trainer.group, name="trainer", rich_help_panel=_EXPERIMENTS)
 app.add_typer(results.group, name="runs", rich_help_panel=_RESULTS)
 app.command(rich_help_panel=_RESULTS)(results.compare)
 app.command(rich_help_panel=_RESULTS)(results.report)

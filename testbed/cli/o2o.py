@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from testbed.cli import console, home
-from testbed.cli.network import client_of
+from testbed.cli.network import client_of, with_name
 from testbed.cli.options import Json, Name, Settings, Storage
 from testbed.cli.places import runtime
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
@@ -257,6 +257,7 @@ def _on_network(
     ray_workers: int,
 ) -> Story:
     from testbed.experiment.o2o_network import NetworkConfig, run_on_network
+    from testbed.runtime.local import LocalRuntime
     from testbed.scenario.load import dumps
     from testbed.scenario.resolve import plan as plan_of
     from testbed.storage.tasklog import open_task_log
@@ -297,6 +298,17 @@ def _on_network(
     place = runtime(name)
     own = name not in place.names()
     try:
+        if own and not isinstance(place, LocalRuntime):
+            raise UsageError(
+                "there is no testbed to learn on",
+                [
+                    Problem(
+                        "name",
+                        f"'{name}' is not up",
+                        with_name(f"testbed up {plan.name}", name) + ", with the same --runtime",
+                    )
+                ],
+            )
         if own:
             console.note(f"bringing up {plan.name} as '{name}'")
             testbed = place.up(plan, name, scenario=dumps(loaded), report=console.note)
@@ -327,7 +339,7 @@ def _on_network(
                     resume=not anew,
                 )
     finally:
-        if own:
+        if own and isinstance(place, LocalRuntime):
             place.down(name)
 
 

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, TypeAlias
 
@@ -19,7 +19,7 @@ from testbed.errors import Problem, UsageError
 from testbed.model.per_destination import mean
 from testbed.model.units import SECOND
 from testbed.runtime.base import CONTROLLER
-from testbed.runtime.kubernetes.manifests import BASE, HDFS, MYSQL, load
+from testbed.runtime.kubernetes.manifests import BASE, HDFS, MYSQL, TRAINER, load
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import split_password
 
@@ -57,7 +57,8 @@ LARGEST_SCENARIO_BYTES: Final = 900_000
 """An object of the API may have about a mebibyte."""
 
 _MIB: Final = 1 << 20
-_OURS: Final = ("edgenode", CONTROLLER, "trainer", "hdfs")
+_TRAINER: Final = "trainer"
+_OURS: Final = ("edgenode", CONTROLLER, _TRAINER, "hdfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,34 @@ def render(
     return sorted(documents, key=_order)
 
 
+def render_trainer(
+    name: str,
+    arguments: Sequence[str],
+    *,
+    namespace: str | None = None,
+    services: Services | None = None,
+    options: ClusterOptions | None = None,
+) -> list[Document]:
+    """The objects of a Job that learns on the testbed ``name``: ``testbed o2o ARGUMENTS``."""
+    options = options or ClusterOptions()
+    services = services or Services.of(None, None, options)
+    documents = copy.deepcopy(load([TRAINER]))
+    for document in documents:
+        _place(document, name, namespace or namespace_of(name))
+        if document["kind"] == "PersistentVolumeClaim" and options.storage_class:
+            document["spec"]["storageClassName"] = options.storage_class
+        if document["kind"] == "NetworkPolicy":
+            _let_out(document, services)
+        if document["kind"] == "Job":
+            pod = document["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+            _set_images(pod, container, options)
+            _set_services(container, services, "TESTBED_STORAGE", "TESTBED_ARTIFACTS")
+            container["args"] += arguments
+            _limit(container, options)
+    return sorted(documents, key=_order)
+
+
 def _object(kind: str, name: str, **content: Any) -> Document:
     return {
         "apiVersion": "v1",
@@ -272,11 +301,7 @@ def _set_workload(
     spec = document["spec"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
-    container["image"] = _image(container["image"], options)
-    if options.pull:
-        container["imagePullPolicy"] = options.pull
-    if options.pull_secret:
-        pod["imagePullSecrets"] = [{"name": options.pull_secret}]
+    _set_images(pod, container, options)
     if component == EDGE_NODE:
         spec["replicas"] = plan.topology.size if replicas is None else replicas
         container["resources"] = node_resources(plan)
@@ -287,22 +312,38 @@ def _set_workload(
                 constraint["whenUnsatisfiable"] = "DoNotSchedule"
     if component == CONTROLLER:
         container["resources"] = controller_resources(plan)
-        store = services.store
-        with_file = f"{store}{'&' if '?' in store else '?'}password_file={PASSWORD_FILE}"
-        _set_environment(container, "EDGE_TESTBED_STORE", with_file)
-        _set_environment(container, "EDGE_TESTBED_ARTIFACTS", services.artifacts)
+        _set_services(container, services, "EDGE_TESTBED_STORE", "EDGE_TESTBED_ARTIFACTS")
         if scenario is None:
             place = container["args"].index("--scenario")
             container["args"][place : place + 2] = ["--plan", "/etc/edge-testbed/plan.json"]
         # Another scenario is another controller; nodes are told what they are by it.
         annotations = spec["template"]["metadata"].setdefault("annotations", {})
         annotations[CONFIGURATION_ANNOTATION] = digest
-    if options.cpu_limits:
-        cpu = container["resources"]["requests"]["cpu"]
-        container["resources"]["limits"]["cpu"] = f"{10 * int(cpu.removesuffix('m'))}m"
+    _limit(container, options)
     for claim in spec.get("volumeClaimTemplates", ()):
         if options.storage_class:
             claim["spec"]["storageClassName"] = options.storage_class
+
+
+def _set_images(pod: Document, container: Document, options: ClusterOptions) -> None:
+    container["image"] = _image(container["image"], options)
+    if options.pull:
+        container["imagePullPolicy"] = options.pull
+    if options.pull_secret:
+        pod["imagePullSecrets"] = [{"name": options.pull_secret}]
+
+
+def _set_services(container: Document, services: Services, store: str, artifacts: str) -> None:
+    url = services.store
+    with_file = f"{url}{'&' if '?' in url else '?'}password_file={PASSWORD_FILE}"
+    _set_environment(container, store, with_file)
+    _set_environment(container, artifacts, services.artifacts)
+
+
+def _limit(container: Document, options: ClusterOptions) -> None:
+    if options.cpu_limits:
+        cpu = container["resources"]["requests"]["cpu"]
+        container["resources"]["limits"]["cpu"] = f"{10 * int(cpu.removesuffix('m'))}m"
 
 
 def _image(image: str, options: ClusterOptions) -> str:
@@ -325,10 +366,10 @@ def _let_out(document: Document, services: Services) -> None:
     """Let pods reach what is not on the cluster, wherever it is."""
     component = document["metadata"]["name"]
     ports = []
-    if component == CONTROLLER and not services.own_mysql:
+    if component in (CONTROLLER, _TRAINER) and not services.own_mysql:
         ports.append(_port(services.store, 3306))
     elsewhere = "://" in services.artifacts and not services.own_hdfs
-    if elsewhere and component in (CONTROLLER, EDGE_NODE):
+    if elsewhere and component in (CONTROLLER, EDGE_NODE, _TRAINER):
         # DataNodes, to which a NameNode sends its clients on, have ports of their own.
         ports += [_port(services.artifacts, 9870), DATANODE_PORT, 9865]
     if ports:
@@ -349,6 +390,7 @@ _ORDER: Final = (
     "ConfigMap",
     "Secret",
     "Service",
+    "PersistentVolumeClaim",
     "StatefulSet",
     "Job",
 )

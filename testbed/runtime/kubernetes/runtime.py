@@ -49,6 +49,7 @@ from testbed.runtime.kubernetes.forward import PortForward
 from testbed.runtime.kubernetes.rendering import (
     APPLICATION,
     ARTIFACTS_ANNOTATION,
+    COMPONENT_LABEL,
     CONTROLLER_PORT,
     DATANODE_PORT,
     EDGE_NODE,
@@ -67,6 +68,7 @@ from testbed.runtime.kubernetes.rendering import (
     Services,
     namespace_of,
     render,
+    render_trainer,
 )
 from testbed.runtime.processes import PASSWORD_VARIABLE
 from testbed.scenario.plan import Plan
@@ -85,6 +87,7 @@ _LOG_LINES: Final = 20_000
 _AT_ONCE: Final = 8
 _TELL_EVERY_S: Final = 1.0
 _SELECTOR: Final = f"{NAME_LABEL}={APPLICATION}"
+TRAINER_JOB: Final = "trainer"
 CREDENTIALS: Final = "credentials"
 """The one Secret of a testbed."""
 
@@ -321,6 +324,52 @@ class ClusterRuntime:
         options = (described["metadata"].get("annotations") or {}).get(OPTIONS_ANNOTATION, "{}")
         return text, ClusterOptions.from_json(options)
 
+    def start_trainer(
+        self, name: str, arguments: Sequence[str], report: Report = lambda line: None
+    ) -> str:
+        """Start a Job that learns on this testbed: ``testbed o2o ARGUMENTS``; the Job's name.
+
+        Its folder stays, so one that was stopped or that failed goes on where it was.
+
+        Raises: UsageError: no such testbed, or its trainer is at work.
+        """
+        namespace = self._existing(name)
+        kept = self._annotations(namespace)
+        options = ClusterOptions.from_json(kept.get(OPTIONS_ANNOTATION, "{}"))
+        services = _services(kept)
+        job = self.cluster.get("Job", TRAINER_JOB, namespace)
+        if job is not None:
+            if (job.get("status") or {}).get("active"):
+                raise UsageError(
+                    f"the trainer of '{name}' is at work; see `testbed logs trainer`, or stop it "
+                    f"first: testbed trainer stop --name {name}"
+                )
+            # What a Job does cannot be changed, only done anew.
+            report("removing the trainer that has ended")
+            self.stop_trainer(name)
+        for document in render_trainer(
+            name, arguments, namespace=namespace, services=services, options=options
+        ):
+            self.cluster.apply(document, force=self._force)
+        return TRAINER_JOB
+
+    def stop_trainer(self, name: str) -> bool:
+        """End the trainer of this testbed; whether there was one. Its folder stays.
+
+        Raises: UsageError: no such testbed. PermanentError: it does not end.
+        """
+        namespace = self._existing(name)
+        if not self.cluster.delete("Job", TRAINER_JOB, namespace):
+            return False
+        deadline = until(GONE_S)
+        selector = f"{_SELECTOR},{COMPONENT_LABEL}=trainer"
+        for pods in self.cluster.watch("Pod", namespace, selector):
+            if not pods:
+                return True
+            if time.monotonic() > deadline:
+                break
+        raise PermanentError(f"the trainer's pods do not end: {', '.join(sorted(pods))}")
+
     def leftovers(self, name: str) -> tuple[str, ...]:
         """What there still is of a testbed that was taken down: nothing, if all went well.
 
@@ -553,10 +602,7 @@ class ClusterRuntime:
             )
         annotations = described["metadata"].get("annotations") or {}
         password = base64.b64decode(credentials.get("mysql-password", "")).decode()
-        services = Services(
-            annotations.get(STORE_ANNOTATION, Services().store),
-            annotations.get(ARTIFACTS_ANNOTATION, Services().artifacts),
-        )
+        services = _services(annotations)
         return Testbed(
             name=name,
             directory=self.home / name,
@@ -743,6 +789,13 @@ def _is_ours(namespace: Document, name: str) -> bool:
 def _is_made_by_us(namespace: Document | None) -> bool:
     annotations = ((namespace or {}).get("metadata") or {}).get("annotations") or {}
     return annotations.get(OWNED_ANNOTATION) == APPLICATION
+
+
+def _services(annotations: Mapping[str, str]) -> Services:
+    return Services(
+        annotations.get(STORE_ANNOTATION, IN_CLUSTER_STORE),
+        annotations.get(ARTIFACTS_ANNOTATION, IN_CLUSTER_ARTIFACTS),
+    )
 
 
 def _elsewhere(annotations: Mapping[str, str]) -> str | None:
