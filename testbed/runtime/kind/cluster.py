@@ -67,7 +67,8 @@ class KindCluster:
     ) -> tuple[Lack, ...]:
         """What keeps a cluster of ``settings`` from running ``pods`` edge nodes.
 
-        ``pull``: the node image may be pulled. Changes nothing, and raises nothing it can return.
+        Without ``settings``: the one that is there, else the smallest. ``pull``: the node image may
+        be pulled. Changes nothing, and raises nothing it can return.
         """
         return self.preflight(settings, pods=pods, pull=pull).lacks
 
@@ -75,15 +76,17 @@ class KindCluster:
         self, settings: KindSettings | None = None, *, pods: int = 0, pull: bool = True
     ) -> Preflight:
         """As ``check``, with what would only make it work better."""
-        settings = settings or KindSettings()
-        lacks = list(preflight.kind_program(settings))
         try:
             engine = engines.engine()
+            nodes = engines.nodes(self.name)
+            if settings is None:
+                settings = KindSettings(workers=sum(node.role == "worker" for node in nodes))
             found = preflight.examine(
-                settings, exists=self.exists(), pods=pods, pull=pull, engine=engine
+                settings, exists=bool(nodes), pods=pods, pull=pull, engine=engine
             )
         except TestbedError as error:
-            return Preflight((*lacks, preflight.lack_of(error)))
+            found = Preflight((preflight.lack_of(error),))
+        lacks = preflight.kind_program(settings or KindSettings())
         return Preflight((*lacks, *found.lacks), found.cautions)
 
     def exists(self) -> bool:
@@ -114,9 +117,10 @@ class KindCluster:
         """Have a whole cluster of ``settings``; the path of a kubeconfig for it alone.
 
         Makes it if it is not there; what was left half-made is removed first. One that is there is
-        used as it is, its stopped nodes started. When it fails or is interrupted, nothing is left,
-        or with ``retain`` the failed cluster, for a look at it. ``merge_into`` is a kubeconfig that
-        gets the context too, and has it made its current one.
+        used as it is, its stopped nodes started; without ``settings`` any of ours will do. When it
+        fails or is interrupted, nothing is left, or with ``retain`` the failed cluster, for a look
+        at it. ``merge_into`` is a kubeconfig that gets the context too, and has it made its current
+        one.
 
         Raises:
             UsageError: the settings cannot be, are not those of the cluster that is there, or that
@@ -125,8 +129,8 @@ class KindCluster:
             PermanentError: kind failed; the message shows the end of what it said.
             TemporaryError: it did not end in time.
         """
-        settings = settings or KindSettings()
-        settings.validate()
+        wanted = settings or KindSettings()
+        wanted.validate()
         if ":" in str(self.folder):
             raise UsageError(
                 f"{self.home} has a colon in its name, which the container engine cannot mount; "
@@ -137,10 +141,12 @@ class KindCluster:
             if nodes:
                 self._refuse_foreign(nodes)
                 if self._whole(nodes):
-                    self._refuse_other(nodes, settings)
+                    if settings is not None:
+                        self._refuse_other(nodes, settings)
                     self._start_stopped(nodes, report)
                     with directory.writing(self.folder):
-                        self._prepare(settings)
+                        self.folder.mkdir(parents=True, exist_ok=True)
+                        self.folder.chmod(0o700)
                     self._export(self.kubeconfig)
                     self.kubeconfig.chmod(0o600)
                 else:
@@ -148,7 +154,7 @@ class KindCluster:
                     self._remove()
                     nodes = ()
             if not nodes:
-                self._create(settings, held, pull=pull, retain=retain, report=report)
+                self._create(wanted, held, pull=pull, retain=retain, report=report)
             if merge_into is not None:
                 self._merge(merge_into)
         return self.kubeconfig
@@ -261,8 +267,8 @@ class KindCluster:
         with directory.lock(self._lock, f"kind cluster '{self.name}'") as held:
             yield held
 
-    def _prepare(self, settings: KindSettings, image: str | None = None) -> Path:
-        """Write what is kept of it; the path of kind's configuration."""
+    def _prepare(self, settings: KindSettings, image: str) -> Path:
+        """Write what kind is given; the path of its configuration."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         owner = config.owner_folder(self.folder, settings)
@@ -272,9 +278,8 @@ class KindCluster:
             # The engine makes it anew, as its own, for nodes that start when it is gone.
             (owner / "owner").write_text(json.dumps(said) + "\n", encoding="utf-8")
         path = self.folder / "config.yaml"
-        if image is not None or not path.exists():
-            text = settings.render(self.name, owner, node_image=image)
-            path.write_text(text, encoding="utf-8")
+        text = settings.render(self.name, owner, node_image=image)
+        path.write_text(text, encoding="utf-8")
         return path
 
     def _create(

@@ -113,6 +113,16 @@ def test_other_settings(cluster: KindCluster, engine: FakeEngine) -> None:
     assert {node.state for node in cluster.nodes()} == {"exited"}
 
 
+def test_no_settings_mean_what_is_there(cluster: KindCluster, engine: FakeEngine) -> None:
+    cluster.ensure(KindSettings(workers=2))
+
+    assert cluster.ensure().is_file()
+    assert cluster.check(pods=200) == ()
+    assert cluster.check(KindSettings(), pods=200) != ()
+
+    assert len(engine.calls("kind create")) == 1
+
+
 def test_settings_that_cannot_be(cluster: KindCluster, engine: FakeEngine) -> None:
     with pytest.raises(UsageError, match="workers: -1"):
         cluster.ensure(KindSettings(workers=-1))
