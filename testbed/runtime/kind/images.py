@@ -111,10 +111,15 @@ def _load(cluster: str, image: str, targets: Sequence[Node]) -> None:
         with tempfile.TemporaryDirectory(prefix="edge-testbed-") as folder:
             archive = str(Path(folder) / "image.tar")
             platform = f"linux/{engines.engine().architecture}"
-            docker(
-                *("image", "save", "--platform", platform, "--output", archive, image),
+            saved = run(
+                *("docker", "image", "save", "--platform", platform, "--output", archive, image),
                 timeout=LOAD_S,
             )
+            if saved.code:
+                raise PermanentError(
+                    f"of {image} the Docker engine has one platform and cannot save that alone "
+                    f"({saved.said}); use Docker 28 or newer, or turn off its containerd image store"
+                )
             said.clear()
             code = stream(
                 "kind", "load", "image-archive", archive, *common, timeout=LOAD_S, heard=said.append

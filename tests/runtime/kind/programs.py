@@ -125,6 +125,8 @@ def docker(arguments: list[str]) -> None:
                 if name.rpartition(":")[0] == arguments[-1]:
                     say(name)
         case "image", "save":
+            if behaviour("save") == "old":
+                fail("unknown flag: --platform\n\nUsage:  docker image save", 125)
             name = arguments[-1]
             Path(option(arguments, "--output")).write_text(
                 json.dumps({"image": name, "platform": option(arguments, "--platform")})

@@ -70,6 +70,13 @@ def test_an_engine_that_calls_images_otherwise_than_nodes_do(
     assert two.load_images([MARIADB]).loaded == (MARIADB,)
 
 
+def test_an_engine_too_old_to_save_one_platform(engine: FakeEngine, two: KindCluster) -> None:
+    engine.has(MARIADB, platforms=True)
+    engine.behaves(save="old")
+    with pytest.raises(PermanentError, match="use Docker 28 or newer"):
+        two.load_images([MARIADB])
+
+
 def test_what_is_noted_does_not_outlive_the_image(engine: FakeEngine, two: KindCluster) -> None:
     engine.has(NODE, node_id="sha256:first")
     two.load_images([NODE])
