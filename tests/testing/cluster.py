@@ -10,7 +10,7 @@ import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from testbed.testing.kubernetes import TOKEN
+from testbed.testing.kubernetes import TOKEN, ApiServer
 
 NAMESPACE: Final = "edge"
 APPLY: Final = "application/apply-patch+yaml"
@@ -121,3 +121,18 @@ def job(name: str = "train", **spec: Any) -> Object:
     template["spec"]["restartPolicy"] = "Never"
     head = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
     return head | {"spec": {"template": template} | spec}
+
+
+def ready(server: ApiServer, name: str, namespace: str = NAMESPACE) -> bool:
+    """Whether a pod is."""
+    conditions = server.object("pods", namespace, name)["status"].get("conditions", [])
+    return ("Ready", "True") in {(each["type"], each["status"]) for each in conditions}
+
+
+def events_of(server: ApiServer, namespace: str, name: str = "") -> list[tuple[str, str]]:
+    """Reason and message of the events of one object, or of all."""
+    return [
+        (event["reason"], event["message"])
+        for event in server.objects("events", namespace)
+        if not name or event["involvedObject"]["name"] == name
+    ]

@@ -20,6 +20,7 @@ from tests.testing.cluster import (
     config_map,
     job,
     pod,
+    ready,
     refused,
     stateful_set,
 )
@@ -157,7 +158,7 @@ def test_collections_are_read_in_pages_and_deleted(server: ApiServer, api: Api) 
 def test_field_selectors(server: ApiServer, api: Api) -> None:
     api.core.create_namespaced_pod(NAMESPACE, pod("one"))
     api.core.create_namespaced_pod(NAMESPACE, pod("two"))
-    server.wait_for(lambda: _ready(server, "one") and _ready(server, "two"))
+    server.wait_for(lambda: ready(server, "one") and ready(server, "two"))
     found = api.core.list_namespaced_pod(NAMESPACE, field_selector="metadata.name=two")
     assert [each.metadata.name for each in found.items] == ["two"]
     events = api.core.list_namespaced_event(NAMESPACE, field_selector="involvedObject.name=one")
@@ -167,7 +168,7 @@ def test_field_selectors(server: ApiServer, api: Api) -> None:
 
 def test_a_namespace_goes_with_all_that_is_in_it(server: ApiServer, api: Api) -> None:
     api.apps.create_namespaced_stateful_set(NAMESPACE, stateful_set(replicas=1))
-    server.wait_for(lambda: _ready(server, "node-0"))
+    server.wait_for(lambda: ready(server, "node-0"))
     server.pods_become("stuck-terminating")
     _, answer = api.call("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
     assert answer["kind"] == "Namespace"
@@ -198,12 +199,12 @@ def test_a_namespace_goes_with_all_that_is_in_it(server: ApiServer, api: Api) ->
 
 def test_deleting_follows_the_policy(server: ApiServer, api: Api) -> None:
     api.apps.create_namespaced_stateful_set(NAMESPACE, stateful_set(replicas=2))
-    server.wait_for(lambda: _ready(server, "node-1"))
+    server.wait_for(lambda: ready(server, "node-1"))
     api.apps.delete_namespaced_stateful_set("node", NAMESPACE, propagation_policy="Orphan")
     server.wait_for(lambda: not server.objects("statefulsets", NAMESPACE))
     assert [each["metadata"].get("ownerReferences") for each in server.objects("pods")] == [[], []]
     api.apps.create_namespaced_stateful_set(NAMESPACE, stateful_set("other", replicas=2))
-    server.wait_for(lambda: _ready(server, "other-1"))
+    server.wait_for(lambda: ready(server, "other-1"))
     answer = api.apps.delete_namespaced_stateful_set(
         "other", NAMESPACE, propagation_policy="Foreground"
     )
@@ -235,7 +236,7 @@ def test_an_apply_makes_and_then_changes_nothing(server: ApiServer, api: Api) ->
     status, made = api.apply(path, stateful_set())
     assert status == 201
     assert made["metadata"]["generation"] == 1
-    server.wait_for(lambda: _ready(server, "node-2"))
+    server.wait_for(lambda: ready(server, "node-2"))
     server.wait_for(
         lambda: server.object("statefulsets", NAMESPACE, "node")["status"]["readyReplicas"] == 3
     )
@@ -345,7 +346,7 @@ def test_a_dry_run_stores_nothing(server: ApiServer, api: Api) -> None:
 def test_scale(server: ApiServer, api: Api) -> None:
     api.apply(f"{SETS}/node", stateful_set(replicas=1))
     api.apps.patch_namespaced_stateful_set_scale("node", NAMESPACE, {"spec": {"replicas": 3}})
-    server.wait_for(lambda: _ready(server, "node-2"))
+    server.wait_for(lambda: ready(server, "node-2"))
     assert api.apps.read_namespaced_stateful_set_scale("node", NAMESPACE).spec.replicas == 3
     status, body = api.apply(f"{SETS}/node", stateful_set(replicas=1))
     assert status == 409
@@ -472,11 +473,6 @@ def test_nothing_is_left_when_it_ends(tmp_path: Path) -> None:
         server.wait_for(lambda: server.requests)
     reader.join(10.0)
     assert set(threading.enumerate()) == before
-
-
-def _ready(server: ApiServer, name: str) -> bool:
-    conditions = server.object("pods", NAMESPACE, name)["status"].get("conditions", [])
-    return ("Ready", "True") in {(each["type"], each["status"]) for each in conditions}
 
 
 def _events(

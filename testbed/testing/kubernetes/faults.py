@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 from testbed.testing.kubernetes.resources import RESOURCES, VERBS, Object, Resource
@@ -60,7 +60,7 @@ class Fault:
 
     @property
     def on(self) -> bool:
-        return not self._ended.is_set()
+        return not self._ended.is_set() and self._left != 0
 
     def meets(self, target: Target) -> bool:
         """Whether a request is one of those this is about."""
@@ -78,8 +78,6 @@ class Fault:
         self.hits += 1
         if self._left is not None:
             self._left -= 1
-            if self._left <= 0:
-                self._ended.set()
 
     def wait(self) -> None:
         """As long as the answer is delayed."""
@@ -92,8 +90,10 @@ class Fault:
 class Faults:
     """All switches of one server; thread-safe."""
 
-    def __init__(self, user: str) -> None:
+    def __init__(self, user: str, note: Callable[[], None] = lambda: None) -> None:
+        """``note`` is called when one was hit."""
         self._user = user
+        self._note = note
         self._lock = threading.Lock()
         self._forbidden: list[Fault] = []
         self._failures: list[Fault] = []
@@ -156,6 +156,8 @@ class Faults:
                 fault.take()
                 if fault.refusal is not None:
                     break
+        if met:
+            self._note()
         for fault in met:
             fault.wait()
             if fault.refusal is not None:

@@ -53,7 +53,7 @@ class ApiServer:
 
     def __init__(self) -> None:
         self._store = Store()
-        self._faults = Faults(USER)
+        self._faults = Faults(USER, self._store.note)
         self._logs = Logs(self._store)
         self._routes = Routes()
         self._watches = Watches(self._store)
