@@ -70,7 +70,7 @@ def test_what_is_not_there(server: ApiServer, api: Api) -> None:
     body = refused(call)
     assert body["message"] == 'namespaces "nowhere" not found'
     assert body["details"] == {"name": "nowhere", "kind": "namespaces"}
-    assert api.call("GET", "/apis/example.com/v1/things")[0] == 404
+    assert api.call("GET", f"/api/v1/namespaces/{NAMESPACE}/things")[0] == 404
 
 
 def test_a_name_is_taken_once(server: ApiServer, api: Api) -> None:

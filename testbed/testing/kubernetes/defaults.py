@@ -23,6 +23,38 @@ def fill(value: Object) -> None:
         _FILLERS[kind](value)
 
 
+def allocate(value: Object) -> None:
+    """Set what the server decides on besides, which is nobody's field; as ``fill`` otherwise."""
+    kind, spec = value["kind"], value.get("spec", {})
+    if kind == "Namespace":
+        _set(value.setdefault("spec", {}), finalizers=["kubernetes"])
+    elif kind == "Service":
+        if not spec.get("clusterIP"):
+            number = next(_addresses)
+            spec["clusterIP"] = f"10.96.{number // 250 % 250}.{number % 250 + 2}"
+        _set(
+            spec,
+            clusterIPs=[spec["clusterIP"]],
+            ipFamilies=["IPv4"],
+            ipFamilyPolicy="SingleStack",
+        )
+    elif kind == "Pod":
+        _set(
+            spec,
+            preemptionPolicy="PreemptLowerPriority",
+            priority=0,
+            tolerations=[
+                {
+                    "key": f"node.kubernetes.io/{trouble}",
+                    "operator": "Exists",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": 300,
+                }
+                for trouble in ("not-ready", "unreachable")
+            ],
+        )
+
+
 def _set(value: Object, **defaults: Any) -> None:
     for name, default in defaults.items():
         value.setdefault(name, default)
@@ -88,20 +120,6 @@ def _pod(value: Object) -> None:
             requests = container["resources"].setdefault("requests", {})
             for name, amount in limits.items():
                 requests.setdefault(name, amount)
-    _set(
-        spec,
-        preemptionPolicy="PreemptLowerPriority",
-        priority=0,
-        tolerations=[
-            {
-                "key": f"node.kubernetes.io/{trouble}",
-                "operator": "Exists",
-                "effect": "NoExecute",
-                "tolerationSeconds": 300,
-            }
-            for trouble in ("not-ready", "unreachable")
-        ],
-    )
     value.setdefault("status", {"phase": "Pending", "qosClass": quality(spec)})
 
 
@@ -178,6 +196,8 @@ def _job(value: Object) -> None:
         names = {"batch.kubernetes.io/job-name": metadata["name"], "job-name": metadata["name"]}
         labels = spec["template"]["metadata"].setdefault("labels", {})
         labels.update(uid | names | {"controller-uid": metadata["uid"]})
+        if not metadata.get("labels"):
+            metadata["labels"] = dict(labels)
     value.setdefault("status", {})
 
 
@@ -186,15 +206,6 @@ def _service(value: Object) -> None:
     _set(spec, type="ClusterIP", sessionAffinity="None", internalTrafficPolicy="Cluster")
     for port in spec.get("ports", []):
         _set(port, protocol="TCP", targetPort=port.get("port"))
-    if not spec.get("clusterIP"):
-        number = next(_addresses)
-        spec["clusterIP"] = f"10.96.{number // 250 % 250}.{number % 250 + 2}"
-    _set(
-        spec,
-        clusterIPs=[spec["clusterIP"]],
-        ipFamilies=["IPv4"],
-        ipFamilyPolicy="SingleStack",
-    )
     value.setdefault("status", {"loadBalancer": {}})
 
 
@@ -225,8 +236,11 @@ def _network_policy(value: Object) -> None:
 def _namespace(value: Object) -> None:
     metadata = value["metadata"]
     metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
-    _set(value.setdefault("spec", {}), finalizers=["kubernetes"])
     value.setdefault("status", {"phase": "Active"})
+
+
+def _quota(value: Object) -> None:
+    value.setdefault("status", {})
 
 
 _FILLERS: Final[dict[str, Callable[[Object], None]]] = {
@@ -237,6 +251,7 @@ _FILLERS: Final[dict[str, Callable[[Object], None]]] = {
     "PersistentVolumeClaim": _claim,
     "Pod": _pod,
     "ReplicaSet": _replica_set,
+    "ResourceQuota": _quota,
     "Secret": _secret,
     "Service": _service,
     "StatefulSet": _stateful_set,

@@ -25,6 +25,7 @@ from testbed.testing.kubernetes.portforward import PROTOCOLS, Routes
 from testbed.testing.kubernetes.registry import Place, Registry, Write
 from testbed.testing.kubernetes.resources import (
     BY_PATH,
+    GROUPS,
     NAMESPACES,
     VERSION,
     Object,
@@ -126,7 +127,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         place = _place(path)
         if place is None:
-            raise status.no_such_path()
+            known = path.startswith("/api/v1/") or any(
+                path.startswith(f"/apis/{group}/{version}/") for group, version in GROUPS
+            )
+            raise status.no_such_path() if known else status.no_such_group()
         verb = self._verb(place)
         target = Target(verb, place.resource, place.subresource, place.namespace, place.name)
         self.services.faults.meet(target)
@@ -170,14 +174,17 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, self.services.registry.get(place))
 
     def _list(self, place: Place) -> None:
-        resource, match = place.resource, self._match()
+        resource, match = place.resource, self._match(place.resource)
         with self.services.registry.store as store:
             version, compacted = str(store.version), store.compacted
             found = store.all(resource, place.namespace, match)
         metadata: Object = {"resourceVersion": version}
         limit = int(self._query.get("limit") or 0)
         if mark := self._query.get("continue"):
-            began, _, after = bytes.fromhex(mark).decode().partition(" ")
+            try:
+                began, _, after = bytes.fromhex(mark).decode().partition(" ")
+            except ValueError as error:
+                raise status.bad_request("continue key is not valid") from error
             if int(began) < compacted:
                 raise status.expired(
                     "The provided continue parameter is too old to display a consistent list "
@@ -187,7 +194,8 @@ class Handler(BaseHTTPRequestHandler):
             found = [each for each in found if _order(each) > after]
         if limit and len(found) > limit:
             metadata["continue"] = f"{version} {_order(found[limit - 1])}".encode().hex()
-            metadata["remainingItemCount"] = len(found) - limit
+            if not self._query.get("labelSelector") and not self._query.get("fieldSelector"):
+                metadata["remainingItemCount"] = len(found) - limit
             found = found[:limit]
         head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
         self._send(200, head | {"metadata": metadata, "items": [_item(each) for each in found]})
@@ -196,19 +204,24 @@ class Handler(BaseHTTPRequestHandler):
         query = self._query
         version = query.get("resourceVersion", "")
         if not version.isdigit() and version:
-            raise status.bad_request(f'Invalid value: "{version}": strconv.ParseUint')
+            problem = f'parsing "{version}": invalid syntax'
+            raise Refusal(
+                500,
+                "",
+                f'resourceVersion: Invalid value: "{version}": strconv.ParseUint: {problem}',
+            )
         options = WatchOptions(
             version=version,
             timeout_s=float(query["timeoutSeconds"]) if query.get("timeoutSeconds") else None,
             bookmarks=query.get("allowWatchBookmarks", "") in {"1", "true"},
             initial_events=query.get("sendInitialEvents", "") in {"1", "true"},
         )
-        events = self.services.watches.events(place, self._match(), options)
+        events = self.services.watches.events(place, self._match(place.resource), options)
         self._stream("application/json", (_json(each).encode() for each in events))
 
-    def _match(self) -> selectors.Match:
+    def _match(self, resource: Resource) -> selectors.Match:
         labels = selectors.by_labels(self._query.get("labelSelector", ""))
-        fields = selectors.by_fields(self._query.get("fieldSelector", ""))
+        fields = selectors.by_fields(self._query.get("fieldSelector", ""), resource)
         return lambda value: labels(value) and fields(value)
 
     # --- writing -------------------------------------------------------------------------------
@@ -228,7 +241,7 @@ class Handler(BaseHTTPRequestHandler):
     def _patch(self, place: Place) -> None:
         kind = self._content_type()
         if kind not in patches.ACCEPTED:
-            raise status.unsupported(patches.ACCEPTED)
+            raise status.unsupported_patch()
         if kind == patches.APPLY_PATCH and not self._query.get("fieldManager"):
             raise Refusal(
                 422,
@@ -264,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
     def _deletecollection(self, place: Place) -> None:
         resource = place.resource
         found = self.services.registry.delete_all(
-            place, self._delete_options(), self._match(), self._write()
+            place, self._delete_options(), self._match(place.resource), self._write()
         )
         head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
         metadata = {"resourceVersion": str(self.services.registry.store.version)}
@@ -308,7 +321,7 @@ class Handler(BaseHTTPRequestHandler):
         faults = self.services.faults
         value = clone(self._body)
         spec = value.get("spec") or {}
-        value.setdefault("metadata", {"creationTimestamp": None})
+        value.setdefault("metadata", {})
         if place.resource.kind == "SelfSubjectRulesReview":
             rules = faults.rules(spec.get("namespace") or "")
             value["status"] = {"resourceRules": rules, "nonResourceRules": [], "incomplete": False}
@@ -348,6 +361,9 @@ class Handler(BaseHTTPRequestHandler):
             )
         if container not in names:
             raise status.bad_request(f"container {container} is not valid for pod {name}")
+        if not pod["spec"].get("nodeName"):
+            self._send(204, "")
+            return
         previous = query.get("previous", "") in {"1", "true"}
         logs = self.services.logs
         if previous and not logs.has_previous(uid, container):
@@ -426,12 +442,13 @@ class Handler(BaseHTTPRequestHandler):
         )
         self.services.registry.store.note()
 
-    def _begin(self, code: int, kind: str) -> None:
+    def _begin(self, code: int, kind: str | None) -> None:
         self._log_request(code)
         self.send_response(code)
         self.send_header("Audit-Id", str(uuid.uuid4()))
         self.send_header("Cache-Control", "no-cache, private")
-        self.send_header("Content-Type", kind)
+        if kind is not None:
+            self.send_header("Content-Type", kind)
         for text in self._warnings:
             escaped = text.replace("\\", "\\\\").replace('"', '\\"')
             self.send_header("Warning", f'299 - "{escaped}"')
@@ -442,7 +459,7 @@ class Handler(BaseHTTPRequestHandler):
         text = content if isinstance(content, str) else _json(content)
         data = text.encode()
         kind = "text/plain; charset=utf-8" if isinstance(content, str) else "application/json"
-        self._begin(code, kind)
+        self._begin(code, kind if data else None)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
@@ -499,8 +516,6 @@ def _item(value: Object) -> Object:
 
 def _waiting(pod: Object, container: str) -> str | None:
     """Why a container has written nothing yet; None if it may have."""
-    if not pod["spec"].get("nodeName"):
-        return None
     for each in pod["status"].get("containerStatuses", []):
         if each["name"] == container and "waiting" in each["state"] and not each["restartCount"]:
             reason: str = each["state"]["waiting"]["reason"]

@@ -191,7 +191,10 @@ def _with_owners(value: Object, owners: _Owners) -> Object:
         if owned.fields
     ]
     entries.sort(key=lambda each: (each["operation"], each["time"], each["manager"]))
-    return value | {"metadata": value["metadata"] | {"managedFields": entries}}
+    metadata = {name: part for name, part in value["metadata"].items() if name != "managedFields"}
+    if entries:
+        metadata["managedFields"] = entries
+    return value | {"metadata": metadata}
 
 
 def _owners(value: Object) -> _Owners:

@@ -96,9 +96,6 @@ def _json_patched(live: Object, patch: Any) -> Object:
                 del node[place]
             elif step["op"] == "add" and isinstance(node, list):
                 node.insert(place, step["value"])
-            elif step["op"] == "replace":
-                node[place]
-                node[place] = step["value"]
             else:
                 node[place] = step["value"]
         except (KeyError, IndexError) as error:

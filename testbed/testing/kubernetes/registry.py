@@ -111,7 +111,9 @@ class Registry:
                 value = _scaled(live, value)
             return self._store_changed(place, live, value, write), False
 
-    def _apply(self, place: Place, config: Object, write: Write) -> tuple[Object, bool]:
+    def _apply(self, place: Place, config: Any, write: Write) -> tuple[Object, bool]:
+        if not isinstance(config, dict) or not config.get("kind"):
+            raise status.bad_request("invalid object type: /, Kind=")
         config = self._checked(place, config)
         if config["metadata"].get("managedFields"):
             raise status.bad_request("metadata.managedFields must be nil")
@@ -126,13 +128,13 @@ class Registry:
             namespace, name = place.namespace, place.name
             self.faults.authorize(Target("create", place.resource, namespace=namespace, name=name))
             value = ownership.applied(None, config, write.manager)
-            return self._store_new(place, value, write, value["metadata"]["managedFields"]), True
+            return self._store_new(place, value, write, _owners(value)), True
         if version and version != live["metadata"]["resourceVersion"]:
             raise status.modified(place.resource, place.name)
         value = ownership.applied(
             live, config, write.manager, force=write.force, subresource=place.subresource
         )
-        owners = value["metadata"]["managedFields"]
+        owners = _owners(value)
         return self._store_changed(place, live, value, write, owners), False
 
     def _checked(self, place: Place, value: Any) -> Object:
@@ -146,10 +148,11 @@ class Registry:
         found = clone(value)
         kind = "Scale" if place.subresource == "scale" else resource.kind
         if found["kind"] != kind:
+            version, group = found["apiVersion"].rpartition("/")[2], resource.group or "core"
             raise status.bad_request(
-                f'{found["kind"]} in version "{found["apiVersion"].rpartition("/")[2]}" cannot '
-                f"be handled as a {kind}: converting ({found['kind']}) to ({kind}): unknown "
-                "conversion"
+                f'{found["kind"]} in version "{version}" cannot be handled as a {kind}: '
+                f"converting ({version}.{found['kind']}) to ({group.partition('.')[0]}.{kind}): "
+                "unknown conversion"
             )
         if kind != "Scale" and found["apiVersion"] != resource.api_version:
             raise status.bad_request(
@@ -210,8 +213,9 @@ class Registry:
             admission.admit(self.store, resource, value)
             if owners is None:
                 value = ownership.written(None, value, write.manager)
-            else:
+            elif owners:
                 metadata["managedFields"] = owners
+            defaults.allocate(value)
             if write.dry_run:
                 return value
             stored = self.store.put(resource, value)
@@ -243,9 +247,10 @@ class Registry:
             value["status"] = live.get("status", {})
         value["metadata"] = {
             **{field: part for field, part in value["metadata"].items() if part is not None},
-            "managedFields": live["metadata"].get("managedFields", []),
+            "managedFields": _owners(live),
         }
         defaults.fill(value)
+        defaults.allocate(value)
         self.faults.admit(Target("update", resource, "", place.namespace, name))
         if place.subresource != "status":
             validation.check_change(resource, live, value)
@@ -298,13 +303,16 @@ class Registry:
                 grace = int(spec["terminationGracePeriodSeconds"])
             if not spec.get("nodeName") or phase in {"Succeeded", "Failed"}:
                 grace = 0
+            before = metadata.get("deletionGracePeriodSeconds", grace)
+            if "deletionTimestamp" not in metadata:
+                metadata["deletionTimestamp"] = now()
+                metadata["generation"] += 1
+            metadata["deletionGracePeriodSeconds"] = min(before, grace)
+            if finalizers:
+                metadata["finalizers"] = sorted(finalizers)
+            stored = self.store.put(resource, value)
             if grace > 0 or finalizers:
-                before = metadata.get("deletionGracePeriodSeconds", grace)
-                metadata.setdefault("deletionTimestamp", now())
-                metadata["deletionGracePeriodSeconds"] = min(before, grace)
-                if finalizers:
-                    metadata["finalizers"] = sorted(finalizers)
-                return self.store.put(resource, value)
+                return stored
         elif finalizers:
             if "deletionTimestamp" not in metadata:
                 metadata["deletionTimestamp"] = now()
@@ -356,12 +364,18 @@ def scale_of(value: Object) -> Object:
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {field: metadata[field] for field in kept if field in metadata},
-        "spec": {"replicas": value["spec"]["replicas"]},
+        # A count of none is left out, as Go does.
+        "spec": {"replicas": replicas} if (replicas := value["spec"]["replicas"]) else {},
         "status": {
             "replicas": value.get("status", {}).get("replicas", 0),
             "selector": ",".join(f"{key}={text}" for key, text in sorted(labels.items())),
         },
     }
+
+
+def _owners(value: Object) -> list[Object]:
+    owners: list[Object] = value["metadata"].get("managedFields") or []
+    return owners
 
 
 def _typed(place: Place, value: Any) -> Any:
@@ -389,11 +403,7 @@ def _check_preconditions(place: Place, live: Object, preconditions: Object) -> N
     for field, name in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
         wanted, found = preconditions.get(field), live["metadata"][field]
         if wanted and wanted != found:
-            why = (
-                f"Precondition failed: {name} in precondition: {wanted}, {name} in object meta: "
-                f"{found}"
-            )
-            raise status.modified(place.resource, place.name, why)
+            raise status.precondition(place.resource, place.name, name, wanted, found)
 
 
 def _shown(value: Any) -> str:

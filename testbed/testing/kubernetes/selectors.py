@@ -6,13 +6,29 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from testbed.testing.kubernetes.resources import Object, labels_of
+from testbed.testing.kubernetes.resources import Object, Resource, labels_of
 from testbed.testing.kubernetes.status import bad_request
 
 Match = Callable[[Object], bool]
 
 _SET: Final = re.compile(r"(?P<key>\S+)\s+(?P<operator>in|notin)\s+\((?P<values>[^)]*)\)")
 _PARTS: Final = re.compile(r",(?![^(]*\))")
+
+_FIELDS: Final = {
+    "pods": {
+        "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
+        "status.phase", "status.podIP",
+    },
+    "events": {
+        "involvedObject.kind", "involvedObject.namespace", "involvedObject.name",
+        "involvedObject.uid", "involvedObject.apiVersion", "involvedObject.resourceVersion",
+        "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type",
+    },
+    "namespaces": {"status.phase"},
+    "nodes": {"spec.unschedulable"},
+    "secrets": {"type"},
+}  # fmt: skip
+"""Besides name and namespace, which every kind has."""
 
 
 def by_labels(selector: str) -> Match:
@@ -46,17 +62,25 @@ def _label_test(part: str) -> Callable[[dict[str, str]], bool]:
     return lambda labels: part in labels
 
 
-def by_fields(selector: str) -> Match:
+def by_fields(selector: str, resource: Resource) -> Match:
     """A field selector of a query: ``metadata.name=a,status.phase!=Running``.
 
-    Raises: Refusal: it is none.
+    Raises: Refusal: it is none, or these fields of the resource cannot be selected by.
     """
+    known = {"metadata.name", "metadata.namespace"} | _FIELDS.get(resource.plural, set())
     tests: list[tuple[list[str], str, bool]] = []
     for part in filter(None, selector.split(",")):
         operator = next((each for each in ("!=", "==", "=") if each in part), None)
         if operator is None:
             raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
         field, _, wanted = part.partition(operator)
+        if field not in known:
+            if resource.plural in _FIELDS:
+                raise bad_request(f"field label not supported: {field}")
+            raise bad_request(
+                f'"{field}" is not a known field selector: only "metadata.name", '
+                '"metadata.namespace"'
+            )
         tests.append((field.split("."), wanted, operator != "!="))
     return lambda value: all(
         (_field(value, field) == wanted) == equal for field, wanted, equal in tests

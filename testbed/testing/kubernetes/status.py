@@ -38,7 +38,7 @@ class Refusal(Exception):
         status |= {"status": "Failure", "message": self.message}
         if self.reason:
             status["reason"] = self.reason
-        if self.details:
+        if self.details is not None:
             status["details"] = self.details
         return status | {"code": self.code}
 
@@ -58,6 +58,10 @@ def not_found(resource: Resource, name: str) -> Refusal:
 
 def no_such_path() -> Refusal:
     return Refusal(404, "NotFound", "the server could not find the requested resource", {})
+
+
+def no_such_group() -> Refusal:
+    return Refusal(404, "NotFound", "404 page not found\n", text=True)
 
 
 def already_exists(resource: Resource, name: str) -> Refusal:
@@ -80,6 +84,17 @@ def modified(resource: Resource, name: str, why: str | None = None) -> Refusal:
         "Conflict",
         f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}',
         _details(resource, name),
+    )
+
+
+def precondition(resource: Resource, name: str, field: str, wanted: str, found: str) -> Refusal:
+    return Refusal(
+        409,
+        "Conflict",
+        f'Operation cannot be fulfilled on {resource.qualified_kind} "{name}": the {field} in the '
+        f"precondition ({wanted}) does not match the {field} in record ({found}). The object "
+        "might have been deleted and then recreated",
+        _details(resource, name) | {"kind": resource.kind},
     )
 
 
@@ -161,12 +176,17 @@ def method_not_allowed() -> Refusal:
 
 
 def unsupported(accepted: Sequence[str]) -> Refusal:
+    """Of a body; a patch of unknown type is refused more tersely."""
     return Refusal(
         415,
         "UnsupportedMediaType",
         "the body of the request was in an unknown format - accepted media types include: "
         + ", ".join(accepted),
     )
+
+
+def unsupported_patch() -> Refusal:
+    return Refusal(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
 
 
 def too_many_requests(retry_after_s: int) -> Refusal:

@@ -57,6 +57,7 @@ _FREE_MAPS: Final = {
     "labels",
     "limits",
     "requests",
+    "resources",
     "stringData",
 }
 """Maps whose keys are the user's; their own path counts as a field of who writes one."""
@@ -103,8 +104,13 @@ def leaves(value: dict[str, Any], *, maps: bool, at: Path = ()) -> Iterator[tupl
             for item in part:
                 yield (*path, f"v:{json.dumps(item)}"), item
         elif isinstance(part, list) and (keys := keys_of(name, part)):
+            if maps and name != "containers":
+                yield path, PRESENT
             for item in part:
                 inner = (*path, element(item, keys))
+                if name == "ownerReferences":
+                    yield inner, item
+                    continue
                 yield inner, PRESENT
                 yield from leaves(item, maps=maps, at=inner)
         else:

@@ -174,7 +174,7 @@ def _name(resource: Resource, name: str) -> list[Cause]:
             (
                 "FieldValueInvalid",
                 "metadata.name",
-                f"{value}: must be no more than {longest} bytes",
+                f"{value}: must be no more than {longest} characters",
             )
         )
     if re.fullmatch(pattern, name) is None:
