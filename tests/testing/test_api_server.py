@@ -34,7 +34,7 @@ SETS = f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets"
 
 
 def test_version_and_discovery(server: ApiServer, api: Api) -> None:
-    assert client.VersionApi(api.raw).get_code().git_version == "v1.34.0"
+    assert client.VersionApi(api.raw).get_code().git_version == "v1.36.2"
     groups = {group.name for group in client.ApisApi(api.raw).get_api_versions().groups}
     assert {"apps", "batch", "networking.k8s.io", "rbac.authorization.k8s.io"} <= groups
     found = {each.name: each for each in api.apps.get_api_resources().resources}

@@ -62,7 +62,7 @@ def test_a_stateful_set_makes_its_pods(server: ApiServer, api: Api) -> None:
     assert status.replicas == status.updated_replicas == status.available_replicas == 3
     assert status.current_revision == status.update_revision
     assert status.current_revision == made.metadata.labels["controller-revision-hash"]
-    assert ("SuccessfulCreate", "create Pod node-2 in StatefulSet node successful") in events_of(
+    assert ("SuccessfulCreate", "Create Pod node-2 in StatefulSet node successful") in events_of(
         server, NAMESPACE, "node"
     )
 
@@ -164,6 +164,7 @@ def test_a_watch_sees_every_step(server: ApiServer, api: Api) -> None:
         ("Pending", None, None),
         ("Pending", "True", None),
         ("Pending", "True", "False"),
+        ("Pending", "True", "False"),
         ("Running", "True", "False"),
         ("Running", "True", "True"),
     ]
@@ -209,6 +210,7 @@ def test_a_pod_that_fits_nowhere(server: ApiServer, api: Api) -> None:
 def test_a_pod_waits_for_what_it_mounts(server: ApiServer, api: Api) -> None:
     value = pod()
     value["spec"]["volumes"] = [{"name": "keys", "secret": {"secretName": "credentials"}}]
+    value["spec"]["containers"][0]["volumeMounts"] = [{"name": "keys", "mountPath": "/keys"}]
     api.core.create_namespaced_pod(NAMESPACE, value)
     server.wait_for(
         lambda: (

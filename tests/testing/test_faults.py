@@ -152,7 +152,7 @@ def test_a_quota_stops_a_stateful_set(server: ApiServer, api: Api) -> None:
     )[0]
     assert reason == "FailedCreate"
     assert message == (
-        'create Pod node-2 in StatefulSet node failed error: pods "node-2" is forbidden: '
+        'Create Pod node-2 in StatefulSet node failed error: pods "node-2" is forbidden: '
         "exceeded quota: quota, requested: pods=1, used: pods=2, limited: pods=2"
     )
     server.wait_for(

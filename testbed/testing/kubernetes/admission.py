@@ -134,7 +134,8 @@ def violations(spec: Object, level: str) -> list[str]:
                 f"{'unrestricted' if restricted else 'non-default'} capabilities "
                 f"({of([name], must)})"
             )
-    if paths := [each["name"] for each in volumes if "hostPath" in each]:
+    paths = [each["name"] for each in volumes if "hostPath" in each]
+    if paths and not restricted:
         listed = ", ".join(f'"{each}"' for each in paths)
         found.append(f"hostPath volumes (volume{'s' if len(paths) > 1 else ''} {listed})")
     if restricted:
@@ -150,13 +151,14 @@ def violations(spec: Object, level: str) -> list[str]:
             if each.get("runAsNonRoot", pod.get("runAsNonRoot")) is not True
         ]
         if bare:
-            who = f"pod or {of(bare, 'must set securityContext.runAsNonRoot=true')}"
-            found.append(f"runAsNonRoot != true ({who})")
+            must = "must set securityContext.runAsNonRoot=true"
+            found.append(f"runAsNonRoot != true (pod or {of(bare, must)})")
         rooted = [name for name, each in contexts.items() if each.get("runAsUser") == 0]
-        if pod.get("runAsUser") == 0:
-            found.append("runAsUser=0 (pod must not set runAsUser=0)")
-        elif rooted:
-            found.append(f"runAsUser=0 ({of(rooted, 'must not set runAsUser=0')})")
+        who = ["pod"] if pod.get("runAsUser") == 0 else []
+        if rooted:
+            who.append(of(rooted, "").strip())
+        if who:
+            found.append(f"runAsUser=0 ({' and '.join(who)} must not set runAsUser=0)")
         loose = [
             name
             for name, each in contexts.items()

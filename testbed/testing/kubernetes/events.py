@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import uuid
 from typing import Final
@@ -54,36 +55,45 @@ class Recorder:
             same = (metadata["uid"], reason, message)
             event = store.get(EVENTS, namespace, self._known.get(same, ""))
             if event is not None:
-                if again:
+                if again and "count" in event:
                     count = {"count": event["count"] + 1, "lastTimestamp": now()}
                     store.put(EVENTS, event | count)
                 return
             self._known[same] = f"{metadata['name']}.{next(_numbers):x}"
-            store.put(
-                EVENTS,
-                {
-                    "kind": "Event",
-                    "apiVersion": "v1",
-                    "metadata": {
-                        "name": self._known[same],
-                        "namespace": namespace,
-                        "uid": str(uuid.uuid4()),
-                        "creationTimestamp": now(),
-                    },
-                    "involvedObject": involved,
-                    "reason": reason,
-                    "message": message,
-                    "source": {"component": component}
-                    | ({"host": NODE} if component == "kubelet" else {}),
-                    "firstTimestamp": now(),
-                    "lastTimestamp": now(),
-                    "count": 1,
-                    "type": kind,
-                    "eventTime": None,
-                    "reportingComponent": component,
-                    "reportingInstance": NODE if component == "kubelet" else "",
-                },
-            )
+            metadata = {
+                "name": self._known[same],
+                "namespace": namespace,
+                "uid": str(uuid.uuid4()),
+                "creationTimestamp": now(),
+            }
+            event = {"kind": "Event", "apiVersion": "v1", "metadata": metadata, "type": kind}
+            event |= {"involvedObject": involved, "reason": reason, "message": message}
+            store.put(EVENTS, event | _told_by(component, reason))
+
+
+def _told_by(component: str, reason: str) -> Object:
+    """Who says it and when; the scheduler does so in a newer form, without count and times."""
+    if component == "default-scheduler":
+        at = datetime.datetime.now(datetime.UTC)
+        return {
+            "source": {},
+            "firstTimestamp": None,
+            "lastTimestamp": None,
+            "eventTime": f"{at:%Y-%m-%dT%H:%M:%S.%f}Z",
+            "action": "Binding" if reason == "Scheduled" else "Scheduling",
+            "reportingComponent": component,
+            "reportingInstance": f"{component}-fake",
+        }
+    host = {"host": NODE} if component == "kubelet" else {}
+    return {
+        "source": {"component": component} | host,
+        "firstTimestamp": now(),
+        "lastTimestamp": now(),
+        "count": 1,
+        "eventTime": None,
+        "reportingComponent": component,
+        "reportingInstance": host.get("host", ""),
+    }
 
 
 _OF_CONTAINERS: Final = {

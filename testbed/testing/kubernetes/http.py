@@ -132,12 +132,17 @@ class Handler(BaseHTTPRequestHandler):
             )
             raise status.no_such_path() if known else status.no_such_group()
         verb = self._verb(place)
-        target = Target(verb, place.resource, place.subresource, place.namespace, place.name)
+        # To an authorizer, one namespace is in itself.
+        where = place.name if place.resource is NAMESPACES else place.namespace
+        target = Target(verb, place.resource, place.subresource, where, place.name)
         self.services.faults.meet(target)
         if not place.resource.stored:
             self._send(201, self._review(place))
             return
         self.services.faults.authorize(target)
+        if place.subresource == "portforward":
+            # Opening one by GET, as a WebSocket has to, needs the right to create one as well.
+            self.services.faults.authorize(target._replace(verb="create"))
         serve = getattr(self, f"_{verb}")
         if place.subresource in {"log", "portforward", "eviction"}:
             serve = getattr(self, f"_{place.subresource}")
@@ -158,7 +163,6 @@ class Handler(BaseHTTPRequestHandler):
             "PATCH": "patch",
             "DELETE": "delete" if place.name else "deletecollection",
         }[self.command]
-        upgrade = place.subresource == "portforward" and verb == "get"
         needs_name = verb in {"get", "update", "patch", "delete"}
         if needs_name != bool(place.name) and not (verb == "create" and place.subresource):
             raise status.method_not_allowed()
@@ -166,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
             raise status.method_not_allowed()
         if place.resource.namespaced and not place.namespace and verb not in {"list", "watch"}:
             raise status.method_not_allowed()
-        return "create" if upgrade else verb
+        return verb
 
     # --- reading -------------------------------------------------------------------------------
 

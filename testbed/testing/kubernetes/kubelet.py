@@ -40,6 +40,15 @@ PodState: TypeAlias = Literal[
 
 STATES: Final[tuple[str, ...]] = get_args(PodState)
 
+_ORDER: Final = (
+    "DisruptionTarget",
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+)
+
 _SECRETS: Final = named("secrets")
 _CONFIG_MAPS: Final = named("configmaps")
 
@@ -119,23 +128,21 @@ class Kubelet:
         problem = None
         if rule.state == "unschedulable":
             problem = (
-                "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are "
-                "available: 1 No preemption victims found for incoming pod."
+                "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, "
+                "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
             )
         for volume in pod["spec"].get("volumes", []):
             if claim := volume.get("persistentVolumeClaim", {}).get("claimName"):
                 found = self._store.get(CLAIMS, namespace, claim)
                 if found is None:
                     problem = (
-                        "0/1 nodes are available: persistentvolumeclaim "
-                        f'"{claim}" not found. preemption: 0/1 nodes are available: 1 Preemption '
-                        "is not helpful for scheduling."
+                        f'0/1 nodes are available: persistentvolumeclaim "{claim}" not found. '
+                        "not found"
                     )
                 elif found["status"].get("phase") != "Bound":
                     problem = (
                         "0/1 nodes are available: pod has unbound immediate "
-                        "PersistentVolumeClaims. preemption: 0/1 nodes are available: 1 "
-                        "Preemption is not helpful for scheduling."
+                        "PersistentVolumeClaims. not found"
                     )
         if problem is not None:
             why = problem
@@ -175,21 +182,34 @@ class Kubelet:
             return None
         if (lacking := self._lacking_variable(pod)) is not None:
             why = lacking
+            self._make_sandbox(pod)
             self._edit(pod, lambda value: _wait(value, "CreateContainerConfigError", why))
             self._record.warn(pod, "Failed", f"Error: {lacking}", "kubelet")
             return None
         if not restarted and time.monotonic() < seen + rule.after_s:
             return seen + rule.after_s
         for container in pod["spec"]["containers"]:
-            image, name = container["image"], container["name"]
-            present = f'Container image "{image}" already present on machine'
-            self._record.normal(pod, "Pulled", present, "kubelet")
-            self._record.normal(pod, "Created", f"Created container: {name}", "kubelet")
-            self._record.normal(pod, "Started", f"Started container {name}", "kubelet")
-        number = next(self._addresses)
-        address = pod["status"].get("podIP") or f"10.244.{number // 250}.{number % 250}"
-        self._edit(pod, lambda value: _started(value, address))
+            image = container["image"]
+            there = f'Container image "{image}" already present on machine'
+            self._record.normal(pod, "Pulled", f"{there} and can be accessed by the pod", "kubelet")
+            self._record.normal(pod, "Created", "Container created", "kubelet")
+            self._record.normal(pod, "Started", "Container started", "kubelet")
+        self._make_sandbox(pod)
+        self._edit(pod, _started)
         return None
+
+    def _make_sandbox(self, pod: Object) -> None:
+        """Give the pod its address, which is before its containers run."""
+        if pod["status"].get("podIP"):
+            return
+        number = next(self._addresses)
+        address = f"10.244.{number // 250}.{number % 250}"
+
+        def change(value: Object) -> None:
+            value["status"] |= {"podIP": address, "podIPs": [{"ip": address}]}
+            _condition(value, "PodReadyToStartContainers", True)
+
+        self._edit(pod, change)
 
     def _run(self, pod: Object, rule: Rule) -> None:
         """Running containers: ready or not, or ended."""
@@ -243,8 +263,8 @@ class Kubelet:
     def _fail_pull(self, pod: Object) -> None:
         image = pod["spec"]["containers"][0]["image"]
         error = (
-            f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": '
-            f"{image.rpartition(':')[0]}: not found"
+            f'failed to pull and unpack image "{image}": failed to resolve image: {image}: not '
+            "found"
         )
         waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
         if waiting == "ImagePullBackOff":
@@ -260,6 +280,7 @@ class Kubelet:
             self._record.normal(pod, "BackOff", back_off, "kubelet")
             self._record.warn(pod, "Failed", "Error: ImagePullBackOff", "kubelet")
             return
+        self._make_sandbox(pod)
         self._edit(pod, lambda value: _wait(value, "ErrImagePull", error))
         self._record.normal(pod, "Pulling", f'Pulling image "{image}"', "kubelet")
         self._record.warn(pod, "Failed", f'Failed to pull image "{image}": {error}', "kubelet")
@@ -267,7 +288,14 @@ class Kubelet:
 
     def _lacking_volume(self, pod: Object) -> str | None:
         namespace = pod["metadata"]["namespace"]
+        mounted = {
+            mount["name"]
+            for container in pod["spec"]["containers"]
+            for mount in container.get("volumeMounts", [])
+        }
         for volume in pod["spec"].get("volumes", []):
+            if volume["name"] not in mounted:
+                continue
             for kind, resource, name in (
                 ("secret", _SECRETS, volume.get("secret", {}).get("secretName")),
                 ("configmap", _CONFIG_MAPS, volume.get("configMap", {}).get("name")),
@@ -379,9 +407,9 @@ def _unready(value: Object, reason: str = "ContainersNotReady", message: str | N
         _condition(value, kind, False, reason, message)
 
 
-def _started(value: Object, address: str) -> None:
+def _started(value: Object) -> None:
     status = value["status"]
-    status |= {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+    status["phase"] = "Running"
     for container in value["spec"].get("initContainers", []):
         done = {"exitCode": 0, "reason": "Completed", "startedAt": now(), "finishedAt": now()}
         status.setdefault("initContainerStatuses", []).append(
@@ -392,7 +420,6 @@ def _started(value: Object, address: str) -> None:
         each["state"] = {"running": {"startedAt": now()}}
         each |= {"started": True, "containerID": f"containerd://{value['metadata']['uid']}"}
         each["imageID"] = f"sha256:{each['image']}"
-    _condition(value, "PodReadyToStartContainers", True)
 
 
 def _made_ready(value: Object, ready: bool) -> None:
@@ -442,15 +469,18 @@ def _ended(value: Object, exit_code: int) -> None:
 
 
 def _condition(value: Object, kind: str, holds: bool, reason: str = "", message: str = "") -> None:
+    value["status"]["observedGeneration"] = value["metadata"]["generation"]
     conditions = value["status"].setdefault("conditions", [])
     new: Object = {"type": kind, "status": "True" if holds else "False"}
     if reason:
         new["reason"] = reason
     if message:
         new["message"] = message
+    new["observedGeneration"] = value["metadata"]["generation"]
     old = next((each for each in conditions if each["type"] == kind), None)
     if old is None:
         conditions.append(new | {"lastProbeTime": None, "lastTransitionTime": now()})
+        conditions.sort(key=lambda each: _ORDER.index(each["type"]))
         return
     if old["status"] != new["status"]:
         new["lastTransitionTime"] = now()

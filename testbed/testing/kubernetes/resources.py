@@ -16,16 +16,16 @@ Object: TypeAlias = dict[str, Any]
 
 VERSION: Final = {
     "major": "1",
-    "minor": "34",
+    "minor": "36",
     "emulationMajor": "1",
-    "emulationMinor": "34",
+    "emulationMinor": "36",
     "minCompatibilityMajor": "1",
-    "minCompatibilityMinor": "33",
-    "gitVersion": "v1.34.0",
+    "minCompatibilityMinor": "35",
+    "gitVersion": "v1.36.2",
     "gitCommit": "0000000000000000000000000000000000000000",
     "gitTreeState": "clean",
-    "buildDate": "2025-08-27T10:09:04Z",
-    "goVersion": "go1.24.6",
+    "buildDate": "2026-08-21T00:00:00Z",
+    "goVersion": "go1.26.8",
     "compiler": "gc",
     "platform": "linux/amd64",
 }

@@ -25,12 +25,6 @@ _LABEL_TEXT: Final = (
     "must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used "
     f"for validation is '{_LABEL}')"
 )
-_SERVICE_TEXT: Final = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an "
-    "alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', "
-    "regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
-)
-
 _STATEFUL_SET_MAY_CHANGE: Final = (
     "replicas",
     "ordinals",
@@ -159,10 +153,8 @@ def _same(was: Object, now: Object, *fields: str) -> list[Cause]:
 
 def _name(resource: Resource, name: str) -> list[Cause]:
     pattern, text, longest = _SUBDOMAIN, _SUBDOMAIN_TEXT, 253
-    if resource.plural == "namespaces":
+    if resource.plural in {"namespaces", "services"}:
         pattern, text, longest = _LABEL, _LABEL_TEXT, 63
-    elif resource.plural == "services":
-        pattern, text, longest = "[a-z]([-a-z0-9]*[a-z0-9])?", _SERVICE_TEXT, 63
     elif resource.group == "rbac.authorization.k8s.io":
         pattern, text, longest = "[^/%]+", "may not contain '/'", 253
     elif resource.plural == "statefulsets":

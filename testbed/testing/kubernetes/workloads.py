@@ -199,7 +199,7 @@ class StatefulSets(_Controller):
             there = self._store.get(CLAIMS, namespace, own) is not None
             if not there and not self._create_claim(owner, claim, own, pod_name):
                 return False
-        done = f"create Pod {pod_name} in StatefulSet {name}"
+        done = f"Create Pod {pod_name} in StatefulSet {name}"
         try:
             self._make(PODS, pod)
         except Refusal as refusal:
@@ -218,7 +218,7 @@ class StatefulSets(_Controller):
             "matchLabels", {}
         )
         claim["metadata"] |= {"name": name, "namespace": namespace, "labels": labels}
-        done = f"create Claim {name} Pod {pod} in StatefulSet {set_name}"
+        done = f"Create Claim {name} Pod {pod} in StatefulSet {set_name}"
         try:
             self._make(CLAIMS, claim)
         except Refusal as refusal:
@@ -231,7 +231,7 @@ class StatefulSets(_Controller):
 
     def _remove(self, owner: Object, pod: Object) -> None:
         self._delete(PODS, pod)
-        done = f"delete Pod {pod['metadata']['name']} in StatefulSet {owner['metadata']['name']}"
+        done = f"Delete Pod {pod['metadata']['name']} in StatefulSet {owner['metadata']['name']}"
         self._record.normal(
             owner, "SuccessfulDelete", f"{done} successful", "statefulset-controller"
         )
