@@ -16,7 +16,7 @@ from testbed.model.decision import Answer, Observation, PeerState
 from testbed.model.events import DecisionRecord, Record, RecordKind
 from testbed.model.story import TaskRow, fold_all
 from testbed.model.task import Outcome, Task
-from testbed.storage.tasklog.base import RunInfo, RunState, TaskLog
+from testbed.storage.tasklog.base import LogTable, RunInfo, RunState, TaskLog
 
 NODES: Final = 3
 SLOTS: Final = 4
@@ -298,6 +298,25 @@ class TaskLogContract:
         assert first["task"] == sample_rows(0)[0].task_id
         assert first["nominal_execution"] == 1_000_000
         assert task_log.columns("decisions")[:4] == ("run", "episode", "node", "slot")
+
+    @pytest.mark.parametrize("table", ["tasks", "events", "decisions"])
+    @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
+    def test_chunks_of_any_size_make_the_same_table(
+        self, task_log: TaskLog, table: LogTable, chunk: int
+    ) -> None:
+        info = sample_run()
+        task_log.begin_run(sample_run("another"))
+        task_log.begin_run(info)
+        for episode in range(2):
+            _, records, decisions = sample_episode(episode)
+            for run_id in ("another", info.id):
+                task_log.append(run_id, records, decisions)
+                task_log.write_tasks(run_id, sample_rows(episode))
+        (expected,) = task_log.rows(table, info.id)
+        chunks = list(task_log.rows(table, info.id, chunk=chunk))
+        assert [row for rows in chunks for row in rows] == expected
+        assert {len(rows) for rows in chunks[:-1]} == {chunk}
+        assert len(expected) == task_log.counts(info.id)[table]
 
     def test_a_reader_sees_what_is_committed_while_it_is_written(
         self, task_log: TaskLog, reopen: Callable[[], TaskLog]

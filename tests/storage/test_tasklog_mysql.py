@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.pool import QueuePool
 
 from testbed.errors import PermanentError, PrerequisiteMissing, TemporaryError, UsageError
 from testbed.storage.tasklog import RunState, TaskLog, open_task_log, opening, server
@@ -254,20 +256,40 @@ def test_what_is_written_does_not_wait_for_ever(
 
 
 def test_a_reader_whose_server_goes_away_is_told(mariadb: MariaDb) -> None:
+    """Nothing of a half-read table stays behind that would fail when it is collected."""
     info = sample_run("read")
     with open_task_log(mariadb.open_url) as log:
+        assert isinstance(log, SqlTaskLog)
+        assert isinstance(log.engine.pool, QueuePool)
         log.begin_run(info)
         for episode in range(40):
             log.append(info.id, *sample_episode(episode)[1:])
         reading = log.rows("decisions", info.id, chunk=1)
         next(reading)
+        assert log.engine.pool.checkedout() == 0
         mariadb.kill()
         try:
-            with pytest.raises(TemporaryError, match="did not answer"):
+            with pytest.raises(TemporaryError, match="cannot be reached"):
                 list(reading)
         finally:
             mariadb.start()
+        # Pytest reports what was raised while objects were collected, which is now.
+        gc.collect()
         assert len(list(log.rows("decisions", info.id, chunk=10_000))) == 1
+
+
+def test_a_reader_goes_on_after_a_restart_between_two_chunks(mariadb: MariaDb) -> None:
+    info = sample_run("read on")
+    with open_task_log(mariadb.open_url) as log:
+        log.begin_run(info)
+        for episode in range(3):
+            log.append(info.id, *sample_episode(episode)[1:])
+        expected = next(log.rows("events", info.id))
+        reading = log.rows("events", info.id, chunk=5)
+        first = next(reading)
+        mariadb.kill()
+        mariadb.start()
+        assert [row for chunk in (first, *reading) for row in chunk] == expected
 
 
 def test_a_full_disk_loses_nothing_that_was_logged() -> None:

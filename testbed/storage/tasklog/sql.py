@@ -19,10 +19,12 @@ from sqlalchemy import (
     Engine,
     Select,
     Table,
+    and_,
     delete,
     func,
     insert,
     literal,
+    or_,
     select,
     update,
 )
@@ -79,6 +81,18 @@ def insert_new(table: Table, dialect: str) -> Insert:
         return insert(table).prefix_with("OR IGNORE")
     first = next(iter(table.primary_key.columns))
     return mysql.insert(table).on_duplicate_key_update({first.name: first})
+
+
+def _behind(key: Sequence[ColumnElement[Any]], last: Sequence[Any]) -> ColumnElement[bool]:
+    """That a row comes after the one with the key ``last``.
+
+    Not ``(a, b) > (x, y)``: MariaDB would look at every row for it and not begin in the index.
+    """
+    first, value = key[0], last[0]
+    behind: ColumnElement[bool] = first > value
+    if len(key) > 1:
+        behind = and_(first >= value, or_(behind, _behind(key[1:], last[1:])))
+    return behind
 
 
 class SqlTaskLog:
@@ -297,15 +311,28 @@ class SqlTaskLog:
         chunk: int,
         query: Select[Any] | None = None,
     ) -> Iterator[Sequence[tuple[Any, ...]]]:
-        """Rows of one run in the order of their key, never more than ``chunk`` in memory."""
+        """Rows of one run in the order of their key, never more than ``chunk`` in memory.
+
+        A statement for each chunk that goes on behind the last key, not one whose rows are fetched
+        bit by bit: between two chunks nothing is open on a server. A reader may take its time or
+        stop early, and a server that goes away leaves no half-read result behind.
+        """
         columns = table.c
         conditions: list[ColumnElement[bool]] = [columns.run == self._key(run_id)]
         conditions += [columns[name] == value for name, value in only.items() if value is not None]
+        key = list(table.primary_key.columns)[1:]
         query = (select(table) if query is None else query).where(*conditions)
-        query = query.order_by(*list(table.primary_key.columns)[1:])
-        options = {"stream_results": True, "max_row_buffer": chunk}
-        with self._reading() as connection:
-            yield from connection.execute(query, execution_options=options).partitions(chunk)
+        query = query.order_by(*key).limit(chunk)
+        page = query
+        while True:
+            with self._reading() as connection:
+                rows: Sequence[Any] = connection.execute(page).all()
+            if rows:
+                yield rows
+            if len(rows) < chunk:
+                return
+            # The run is the first column, the rest of the key stands next to it.
+            page = query.where(_behind(key, rows[-1][1 : 1 + len(key)]))
 
     # --- connections ------------------------------------------------------------------------
 
