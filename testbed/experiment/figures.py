@@ -6,6 +6,7 @@ a display. Colours are the Okabe-Ito set, which people with impaired colour visi
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -15,6 +16,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import MaxNLocator
 
 from testbed.experiment.summary import RunSummary
 from testbed.model.task import Outcome
@@ -44,6 +46,8 @@ TIME_COLOURS: Final[Mapping[str, str]] = {
     "execution_waiting": "#FDD9A0",
     "execution": "#E69F00",
 }
+_TITLE_WIDTH: Final = 16
+"""Letters of a title on one line below its column."""
 
 
 def colour(index: int) -> str:
@@ -93,7 +97,9 @@ def success_rates(runs: Sequence[RunSummary]) -> Figure:
             fontsize=9,
         )
         lowest = min(lowest, float(values.min()))
-    axes.set_xticks(range(len(runs)), [run.title for run in runs])
+    # As wide as a run's part of the axis; whole words of a label, parts of a scheduler's name.
+    titles = ["\n".join(textwrap.wrap(run.title, _TITLE_WIDTH)) for run in runs]
+    axes.set_xticks(range(len(runs)), titles, fontsize=9)
     axes.set_xlim(-0.5, len(runs) - 0.35)
     axes.set_ylim(max(0.0, 100 * lowest - 8), 101)
     axes.set_ylabel("success rate, %")
@@ -217,15 +223,14 @@ def topology(network: Topology, run: RunSummary | None = None) -> Figure:
     ring.set_ylim(-1.45, 1.45)
     ring.set_aspect("equal")
     ring.axis("off")
-    ring.set_title(
-        "Nodes by capacity" + ("; arrows: where tasks went" if run is not None else ""),
-        fontsize=10,
-        loc="left",
-    )
+    arrows = "" if run is None else f"\nArrows: where tasks went under {run.title}"
+    ring.set_title(f"Nodes by capacity{arrows}", fontsize=10, loc="left")
     figure.colorbar(points, ax=ring, label="arrival probability", shrink=0.7)
     links = np.array(network.link_rate, dtype=float) / 1e6
     np.fill_diagonal(links, np.nan)
     image = rates.imshow(links, cmap="viridis")
+    for axis in (rates.xaxis, rates.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     rates.set_xlabel("to node")
     rates.set_ylabel("from node")
     rates.set_title("Link rates", fontsize=10, loc="left")

@@ -208,13 +208,18 @@ def _page(
 ) -> str:
     info = runs[0].run.info
     names = sorted({run.run.info.name for run in runs})
+    seeds = ", ".join(f"{purpose} {seed}" for purpose, seed in info.seeds.items())
     parts = [
         f"<h1>Report: {html.escape(', '.join(names))}</h1>",
         f'<p class="note">{len(runs)} run{"s" * (len(runs) > 1)}, '
         f"{sum(len(run.tasks) for run in runs)} tasks. Intervals are 95 % (Student's t over "
-        f"episodes). Seeds of the first run: {html.escape(str(dict(info.seeds)))}.</p>",
+        f"episodes). Seeds of the first run: {html.escape(seeds)}.</p>",
     ]
-    parts += ["<h2>Success rate</h2>", _image(drawn["success-rate"]), _summary_table(runs)]
+    parts += [
+        "<h2>Success rate</h2>",
+        _image(drawn["success-rate"], "success rates"),
+        _summary_table(runs),
+    ]
     if comparison is not None:
         parts.append("<ul>")
         parts += [f"<li>{html.escape(pair.verdict)}</li>" for pair in comparison.pairs]
@@ -224,14 +229,21 @@ def _page(
             '<p class="note">These runs met different tasks (other scenario, seeds or episodes), '
             "so they are shown side by side and not compared.</p>"
         )
-    parts += ["<h2>How tasks ended</h2>", _image(drawn["outcomes"])]
-    parts += ["<h2>Where time went</h2>", _image(drawn["latency"]), _html_table(tables["times"])]
+    parts += ["<h2>How tasks ended</h2>", _image(drawn["outcomes"], "shares of outcomes")]
+    parts += [
+        "<h2>Where time went</h2>",
+        _image(drawn["latency"], "times by stage"),
+        _html_table(tables["times"]),
+    ]
     if "queues" in drawn:
-        parts += ["<h2>Queues</h2>", _image(drawn["queues"])]
+        parts += ["<h2>Queues</h2>", _image(drawn["queues"], "queue lengths")]
     parts.append("<h2>Network</h2>")
     for number, run in enumerate(runs):
         name = "topology" if number == 0 else f"topology-{number + 1}"
-        parts += [f"<p>{html.escape(run.title)}</p>", _image(drawn[name])]
+        parts += [
+            f"<p>{html.escape(run.title)}</p>",
+            _image(drawn[name], f"network under {run.title}"),
+        ]
     parts += ["<h2>Fidelity</h2>", *(_fidelity(run) for run in runs)]
     title = html.escape(", ".join(names))
     return (
@@ -240,11 +252,11 @@ def _page(
     )
 
 
-def _image(figure: Figure) -> str:
+def _image(figure: Figure, says: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<p><img alt="" src="data:image/png;base64,{data}"></p>'
+    return f'<p><img alt="{html.escape(says)}" src="data:image/png;base64,{data}"></p>'
 
 
 def _summary_table(runs: Sequence[RunSummary]) -> str:

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from testbed.errors import PermanentError, UsageError
+from testbed.experiment import figures
 from testbed.experiment.comparison import compare_runs
 from testbed.experiment.report import write_report
-from testbed.experiment.summary import queue_lengths, summarise
+from testbed.experiment.summary import RunSummary, queue_lengths, summarise
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan
 from testbed.sim.record import record_run
@@ -110,6 +113,30 @@ def test_a_report_holds_page_figures_tables_and_document(
     document = json.loads((tmp_path / "out" / "report.json").read_text())
     assert document["comparison"]["pairs"][0]["real"] is True
     assert any("drawing" in line for line in said)
+
+
+def test_long_names_of_runs_do_not_overlap(log: TaskLog, ids: list[str]) -> None:
+    summary = summarise(log, ids[0])
+    info = replace(summary.run.info, scheduler="least-completion", label="with a longer label")
+    named = [RunSummary(replace(summary.run, info=info), summary.tasks)] * 4
+    figure = figures.success_rates(named)
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) == 4
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_nodes_of_a_matrix_of_links_have_whole_numbers() -> None:
+    network = plan(load("paper-simulation")).topology
+    figure = figures.topology(network)
+    rates = figure.axes[1]
+    assert all(float(tick).is_integer() for tick in (*rates.get_xticks(), *rates.get_yticks()))
+
+
+def test_a_figure_of_flows_says_whose_they_are(log: TaskLog, ids: list[str]) -> None:
+    summary = summarise(log, ids[0])
+    figure = figures.topology(summary.run.plan.topology, summary)
+    assert "under ratc" in figure.axes[0].get_title(loc="left")
 
 
 def test_runs_of_different_scenarios_stand_side_by_side(
