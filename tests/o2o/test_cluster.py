@@ -19,7 +19,8 @@ from trainer.o2o.pipeline import O2OConfig, run_simulated
 from trainer.o2o.recipe import recipe, sized
 from trainer.o2o.simulated import SimulatedRollout
 
-PLAN = without_control_delay(plan_of(load("quickstart")))
+SHIPPED = plan_of(load("quickstart"))
+PLAN = without_control_delay(SHIPPED)
 
 
 @pytest.fixture
@@ -68,7 +69,9 @@ def test_two_workers_tell_the_story_of_one_process(address: str, tmp_path: Path)
 
     here = run_simulated(PLAN, config(0), tmp_path / "here", threads=1)
     with connected(address):
-        rollout = rollout_on(PLAN, config(2).recipe)
+        # With the control delay that scenarios have, as the command line hands it over.
+        assert SHIPPED.rules.control_delay
+        rollout = rollout_on(SHIPPED, config(2).recipe)
         assert isinstance(rollout, ClusterRollout)
         assert here.actor is not None
         mine = SimulatedRollout(PLAN, "credit", threads=1).collect(here.actor, 12, 7)

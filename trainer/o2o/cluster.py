@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from testbed.errors import PrerequisiteMissing
 from testbed.scenario.plan import Plan
+from testbed.sim.arrays import without_control_delay
 from testbed.sim.play import evaluate
 from trainer.learning.actor import Actor
 from trainer.learning.online import Collected
@@ -112,7 +113,11 @@ class ClusterRollout(SimulatedRollout):
 
 
 def rollout_on(plan: Plan, recipe: Recipe) -> ClusterRollout:
-    """The rollout of the online phase of ``recipe`` on the connected cluster."""
+    """The rollout of the online phase of ``recipe`` on the connected cluster.
+
+    Control messages take no time in it, as in the story it is for.
+    """
+    plan = without_control_delay(plan)
     return ClusterRollout(plan, recipe.online_reward, later_weight=recipe.later_weight)
 
 
