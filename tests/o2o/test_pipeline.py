@@ -108,6 +108,33 @@ def test_a_folder_of_another_story_is_refused(
         run_simulated(plan, _config(), tmp_path)
 
 
+def test_a_further_offline_training_is_fine_tuned_anew(plan: Plan, tmp_path: Path) -> None:
+    def config(offline_steps: int) -> O2OConfig:
+        small = sized(
+            recipe("default"),
+            offline_steps=offline_steps,
+            online_episodes=10,
+            episodes_per_update=10,
+            evaluation_episodes=4,
+        )
+        return O2OConfig(small, log_episodes=4, evaluation_episodes=2, methods=(), with_bound=False)
+
+    run_simulated(plan, config(20), tmp_path / "out", threads=1)
+    more = run_simulated(plan, config(40), tmp_path / "out", threads=1)
+    whole = run_simulated(plan, config(40), tmp_path / "whole", threads=1)
+    assert [point.evaluation for point in more.curve] == [p.evaluation for p in whole.curve]
+    with pytest.raises(UsageError, match="at least 40"):
+        run_simulated(plan, config(20), tmp_path / "out", threads=1)
+
+
+def test_an_unknown_source_is_refused_before_anything_is_written(
+    plan: Plan, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="'rtac'; did you mean 'ratc'"):
+        run_simulated(plan, replace(_config(), source="rtac"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_report_and_the_policies_say_the_same(
     told: tuple[O2OResult, Path], tmp_path: Path
 ) -> None:

@@ -156,7 +156,7 @@ def train_offline(
     without, an existing one is overwritten. ``steps`` may be raised between the two.
 
     Raises:
-        UsageError: a checkpoint of other settings, data or network.
+        UsageError: a checkpoint of other settings, data or network, or of more steps.
         PermanentError: the loss is no longer finite.
     """
     return _Training(transitions, config, out_dir, evaluate).run(progress, stop, resume=resume)
@@ -329,6 +329,15 @@ class _Training:
         ]
         if problems:
             raise UsageError("the checkpoint belongs to another training", problems)
+        if int(note["step"]) > self.config.steps:
+            raise UsageError(
+                "more has been trained already than is asked for; ask for more, or begin anew",
+                [
+                    Problem(
+                        "offline.steps", str(self.config.steps), f"at least {note['step']}, as done"
+                    )
+                ],
+            )
         write_state(group, taken("state", arrays))
         self.best = taken("best", arrays)
         self.step, self.best_step = int(note["step"]), int(note["best_step"])

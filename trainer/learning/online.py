@@ -9,6 +9,7 @@ What runs the episodes is a `Rollout`: the real network or the simulator.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +47,7 @@ class Collected:
     """Episodes that one policy ran: all their trajectories and the success rate of each."""
 
     trajectories: Sequence[Trajectory]
-    success_rate: Scores  # [episodes]
+    success_rate: Scores  # [episodes], NaN of an episode without a task
 
 
 class Rollout(Protocol):
@@ -60,7 +61,7 @@ class Rollout(Protocol):
         ...
 
     def evaluate(self, actor: Actor, episodes: int) -> Scores:
-        """Success rate of each of the first ``episodes`` evaluation episodes.
+        """Success rate of each of the first ``episodes`` evaluation episodes; NaN without a task.
 
         The same episodes (arrivals, sizes, faults) every time, so that two policies can be
         compared pair by pair; never episodes that `collect` runs.
@@ -142,15 +143,24 @@ def compare(
     """Hold per-episode scores against a reference.
 
     Paired where both have the same number of episodes (then they must be the same episodes),
-    otherwise as two independent samples.
+    otherwise as two independent samples. Episodes without a task, whose score is NaN, do not count.
 
     Raises:
-        UsageError: fewer than two episodes on either side, or NaN.
+        UsageError: fewer than two episodes with a task on either side.
     """
+    if len(scores) == len(reference):
+        both = ~(np.isnan(scores) | np.isnan(reference))
+        scores, reference = scores[both], reference[both]
+    else:
+        scores, reference = scores[~np.isnan(scores)], reference[~np.isnan(reference)]
     problems = [
-        Problem(name, f"{len(values)} scores", "at least 2, all finite")
+        Problem(
+            name,
+            f"{len(values)} episodes with a task",
+            "at least 2; evaluate more episodes, or let more tasks arrive",
+        )
         for name, values in (("scores", scores), ("reference", reference))
-        if len(values) < 2 or not np.isfinite(values).all()
+        if len(values) < 2
     ]
     if problems:
         raise UsageError("these evaluations cannot be compared", problems)
@@ -224,13 +234,14 @@ def fine_tune(
     is on disk after every update; with ``resume`` it is continued if it is there.
 
     Raises:
-        UsageError: a state of other settings or another network, weights that do not fit.
+        UsageError: a state of other settings, another network or another start, or of more
+            episodes; weights that do not fit.
         PermanentError: the loss is no longer finite.
     """
     path = out_dir / STATE
     stored = read_checkpoint(path, "online") if resume and path.exists() else None
     with Ppo(spec, config.ppo, weights=weights, reward_scale=reward_scale) as ppo:
-        tuning = _Tuning(rollout, ppo, config, path)
+        tuning = _Tuning(rollout, ppo, config, path, _digest(weights))
         if stored is not None:
             tuning.restore(*stored)
         kept = None if stored is None else tuning.update
@@ -254,11 +265,38 @@ def fine_tune(
     return result
 
 
+def begun_from(out_dir: Path, weights: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the fine-tuning in ``out_dir`` began with these weights; True if there is none.
+
+    Raises:
+        UsageError: its state cannot be read.
+    """
+    path = out_dir / STATE
+    if not path.exists():
+        return True
+    _, note = read_checkpoint(path, "online")
+    return bool(note["identity"].get("start") == _digest(weights))
+
+
+def _digest(weights: Mapping[str, NDArray[Any]] | None) -> str:
+    """sha256 of what a fine-tuning starts from; empty for nothing."""
+    if weights is None:
+        return ""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
 class _Tuning:
     """The state machine of the loop; everything that must survive a restart is saved here."""
 
-    def __init__(self, rollout: Rollout, ppo: Ppo, config: OnlineConfig, path: Path) -> None:
+    def __init__(
+        self, rollout: Rollout, ppo: Ppo, config: OnlineConfig, path: Path, start: str
+    ) -> None:
         self._rollout, self._ppo, self._config, self._path = rollout, ppo, config, path
+        self._start = start
         self.update = 0
         self._episodes = 0
         self._rollbacks = 0
@@ -297,7 +335,7 @@ class _Tuning:
         metrics = self._ppo.update(collected.trajectories)
         self.update += 1
         self._episodes += size
-        mean = float(np.mean(collected.success_rate))
+        mean = float(np.nanmean(collected.success_rate))
         if self.update % config.evaluate_every and self._batch() > 0:
             return self._remember(mean, None, "not evaluated", metrics)
         scores = self._evaluate()
@@ -336,7 +374,7 @@ class _Tuning:
             self._rollbacks += 1
             self._ppo.roll_back(self._accepted, slow_down=config.shrink_after_rollback)
             return "rolled back"
-        if np.mean(scores) > np.mean(self._best_scores):
+        if np.nanmean(scores) > np.nanmean(self._best_scores):
             self._best, self._best_scores = self._ppo.weights(), scores
             self._best_update = self.update
         self._accepted, self._accepted_scores = self._ppo.state(), scores
@@ -351,8 +389,9 @@ class _Tuning:
     ) -> CurvePoint:
         mean = error = None
         if scores is not None:
-            mean = float(np.mean(scores))
-            error = float(np.std(scores, ddof=1)) / math.sqrt(len(scores))
+            told = scores[~np.isnan(scores)]
+            mean = float(np.mean(told))
+            error = float(np.std(told, ddof=1)) / math.sqrt(len(told))
         point = CurvePoint(
             self.update, self._episodes, collected, mean, error, verdict, dict(metrics)
         )
@@ -365,7 +404,13 @@ class _Tuning:
         settings = asdict(self._config)
         settings.pop("episodes")
         stored: dict[str, Any] = json.loads(
-            json.dumps({"network": self._ppo.spec.to_json(), "settings": settings})
+            json.dumps(
+                {
+                    "network": self._ppo.spec.to_json(),
+                    "settings": settings,
+                    "start": self._start,
+                }
+            )
         )
         return stored
 
@@ -390,7 +435,8 @@ class _Tuning:
         """Continue what `_save` wrote.
 
         Raises:
-            UsageError: it belongs to other settings or another network.
+            UsageError: it belongs to other settings, another network or another start, or has
+                learned from more episodes than are asked for.
         """
         mine, theirs = self._identity(), note["identity"]
         problems = [
@@ -400,6 +446,17 @@ class _Tuning:
         ]
         if problems:
             raise UsageError("the state belongs to another fine-tuning", problems)
+        if int(note["episodes"]) > self._config.episodes:
+            raise UsageError(
+                "more has been learned already than is asked for; ask for more, or begin anew",
+                [
+                    Problem(
+                        "online.episodes",
+                        str(self._config.episodes),
+                        f"at least {note['episodes']}, as done",
+                    )
+                ],
+            )
         self._ppo.restore(taken("current", arrays))
         self._accepted, self._best = taken("accepted", arrays), taken("best", arrays)
         self._accepted_scores = arrays["accepted_scores"]

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
 from testbed.scenario.plan import Plan
+from testbed.schedulers.registry import SIMULATOR_ONLY
+from testbed.schedulers.registry import check as check_scheduler
 from testbed.sim.arrays import check, without_control_delay
 from testbed.sim.bound import bound
 from testbed.sim.play import PER_DESTINATION, UNTRAINED, evaluate
@@ -35,6 +37,7 @@ from trainer.learning.online import (
     OnlineResult,
     Rollout,
     Scores,
+    begun_from,
     fine_tune,
 )
 from trainer.o2o.logged import Logged
@@ -178,8 +181,8 @@ def run_simulated(
     the plan says otherwise, ``notes`` does too.
 
     Raises:
-        UsageError: a plan the compiled engine does not cover, ``out`` is of another story, or an
-            unknown method.
+        UsageError: a plan the compiled engine does not cover, an unknown source or method, or
+            ``out`` is of another story, or of one that has learned more.
         PermanentError: a loss is no longer finite.
     """
     say = progress or (lambda _: None)
@@ -191,6 +194,8 @@ def run_simulated(
         )
         plan = without_control_delay(plan)
     check(plan)
+    if config.source not in SIMULATOR_ONLY:
+        check_scheduler(config.source)
     _claim(plan, config, out, resume)
     clock = _Durations(out)
     recipe = config.recipe
@@ -293,10 +298,10 @@ def _learn_online(
     assert offline is not None
     episodes = recipe.online.evaluation_episodes
     reference = rollout.evaluate(offline.actor, episodes)
-    learned.validation[OFFLINE] = float(np.mean(reference))
+    learned.validation[OFFLINE] = float(np.nanmean(reference))
     if isinstance(rollout, SimulatedRollout):
         known = evaluate(plan, [config.source], rollout.evaluation_numbers(episodes))
-        learned.validation[config.source] = float(np.mean(known[config.source]))
+        learned.validation[config.source] = float(np.nanmean(known[config.source]))
     return fine_tune(
         rollout,
         offline.actor.spec,
@@ -306,7 +311,8 @@ def _learn_online(
         reward_scale=offline.reward_scale,
         reference=reference,
         progress=_online_progress(say, "online", recipe.online.episodes),
-        resume=resume,
+        # An offline policy that was trained further is another start.
+        resume=resume and begun_from(out / "online", offline.weights),
     )
 
 

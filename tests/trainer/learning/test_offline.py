@@ -108,6 +108,13 @@ def test_more_steps_may_be_asked_for_later(data: Transitions, tmp_path: Path) ->
     assert same_weights(whole, train_offline(data, SHORT, tmp_path / "parts", resume=True))
 
 
+def test_fewer_steps_than_are_done_are_refused(data: Transitions, tmp_path: Path) -> None:
+    """What is returned would have learned for longer than its card says."""
+    train_offline(data, replace(SHORT, steps=30), tmp_path)
+    with pytest.raises(UsageError, match=r"offline\.steps: 20; at least 30"):
+        train_offline(data, replace(SHORT, steps=20), tmp_path, resume=True)
+
+
 def test_a_checkpoint_of_another_training_is_refused(data: Transitions, tmp_path: Path) -> None:
     train_offline(data, replace(SHORT, steps=10), tmp_path)
     with pytest.raises(UsageError) as caught:

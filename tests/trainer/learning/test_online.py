@@ -19,6 +19,7 @@ from trainer.learning.online import (
     CurvePoint,
     OnlineConfig,
     OnlineResult,
+    begun_from,
     compare,
     fine_tune,
 )
@@ -223,6 +224,50 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     assert more.history[-1].episodes == 60
 
 
+def test_fewer_episodes_than_are_done_are_refused(tmp_path: Path) -> None:
+    fine_tune(TwoStates(), SPEC, SHORT, tmp_path)
+    with pytest.raises(UsageError, match=r"online\.episodes: 50; at least 60"):
+        fine_tune(TwoStates(), SPEC, replace(SHORT, episodes=50), tmp_path, resume=True)
+
+
+def test_a_state_that_began_with_another_policy_is_refused(tmp_path: Path) -> None:
+    """Else its policy would be said to come from an offline training that it never saw."""
+    settings = OfflineConfig(steps=10, hidden=SPEC.hidden)
+    first = train_offline(logged(5), settings, tmp_path / "first").weights
+    more = replace(settings, steps=20)
+    second = train_offline(logged(5), more, tmp_path / "second").weights
+    short, out = replace(SHORT, episodes=10), tmp_path / "online"
+    assert begun_from(out, second)
+    fine_tune(TwoStates(), SPEC, short, out, weights=first)
+    assert begun_from(out, first)
+    assert not begun_from(out, second)
+    fine_tune(TwoStates(), SPEC, short, out, weights=first, resume=True)
+    with pytest.raises(UsageError, match=r"state\.start"):
+        fine_tune(TwoStates(), SPEC, short, out, weights=second, resume=True)
+
+
+def test_episodes_without_a_task_do_not_count(tmp_path: Path) -> None:
+    class Quiet(TwoStates):
+        def evaluate(self, actor: Actor, episodes: int) -> NDArray[np.float64]:
+            scores = super().evaluate(actor, episodes)
+            scores[::3] = np.nan
+            return scores
+
+        def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
+            found = super().collect(actor, episodes, seed)
+            found.success_rate[0] = np.nan
+            return found
+
+    reference = np.full(20, 0.01)
+    result = fine_tune(Quiet(), SPEC, SHORT, tmp_path, reference=reference)
+    assert result.finished
+    assert result.gate is not None
+    assert np.isfinite(result.gate.difference)
+    evaluations = [p.evaluation for p in result.history if p.evaluation is not None]
+    assert float(np.nanmean(result.best_scores)) == max(evaluations)
+    assert all(p.collected is None or np.isfinite(p.collected) for p in result.history)
+
+
 def test_comparisons_are_paired_where_they_can_be() -> None:
     draw = np.random.default_rng(0)
     hard = draw.normal(0.7, 0.2, size=40)
@@ -239,6 +284,8 @@ def test_comparisons_need_scores() -> None:
     with pytest.raises(UsageError) as caught:
         compare(np.array([0.5]), np.array([0.5, np.nan]))
     assert [p.path for p in caught.value.problems] == ["scores", "reference"]
+    with pytest.raises(UsageError, match="1 episodes with a task"):
+        compare(np.array([0.5, np.nan]), np.array([0.5, 0.5]))
 
 
 def test_settings_out_of_range_are_all_named() -> None:
