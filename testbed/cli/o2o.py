@@ -75,7 +75,11 @@ def o2o(
         ),
     ] = None,
     online_only: Annotated[
-        bool, typer.Option("--online-only", help="Also learn online from nothing, to compare.")
+        bool,
+        typer.Option(
+            "--online-only",
+            help="With --simulate: also learn online from nothing, to compare.",
+        ),
     ] = False,
     out: Annotated[
         Path | None,
@@ -129,6 +133,11 @@ def o2o(
     check_learning_is_possible()
     from testbed.scenario.load import load
 
+    if online_only and not simulate:
+        raise UsageError(
+            "learning online from nothing is not part of the story on a network",
+            [Problem("--online-only", "given without --simulate", "with --simulate only")],
+        )
     chosen = _scenario_of(scenario, scenario_option)
     overrides = list(settings or ())
     if topology_seed is not None:
@@ -256,7 +265,7 @@ def _on_network(
     ray_address: str | None,
     ray_workers: int,
 ) -> Story:
-    from testbed.experiment.o2o_network import NetworkConfig, run_on_network
+    from testbed.experiment.o2o_network import NetworkConfig, check_story, run_on_network
     from testbed.runtime.local import LocalRuntime
     from testbed.scenario.load import dumps
     from testbed.scenario.resolve import plan as plan_of
@@ -289,6 +298,7 @@ def _on_network(
         include_invalid=include_invalid,
         seed=seed,
     )
+    check_story(plan, config, out, resume=not anew)
     minutes = _minutes(plan, config)
     console.note(
         f"{plan.name} on the network '{name}': {config.log_episodes} episodes of {source}, "

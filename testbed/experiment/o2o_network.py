@@ -9,6 +9,7 @@ that was interrupted goes on there.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ from testbed.experiment.o2o_simulated import curve_of
 from testbed.policies import SHIPPED_DEFAULT, SHIPPED_PREFIX
 from testbed.rpc.operator import OperatorClient
 from testbed.scenario.plan import Plan
+from testbed.schedulers.registry import check as check_scheduler
 from testbed.sim.arrays import without_control_delay
 from testbed.sim.bound import bound
 from testbed.sim.play import evaluate
@@ -35,7 +37,7 @@ from testbed.storage import dataset
 from testbed.storage.tasklog import TaskLog
 from trainer.learning.actor import Actor, NetworkSpec
 from trainer.learning.offline import OfflineResult, train_offline
-from trainer.learning.online import Collected, OnlineResult, fine_tune
+from trainer.learning.online import Collected, OnlineResult, begun_from, fine_tune
 from trainer.o2o.feedback import logged_of, rates_of
 from trainer.o2o.hand_over import artifact_of, keep
 from trainer.o2o.logged import Logged
@@ -266,8 +268,8 @@ class NetworkRollout:
         )
 
     def rates(self, runs: list[str]) -> list[float]:
-        """Success rate of every episode of these runs, in order."""
-        return [rate for run in runs for rate in rates_of(self._log.tasks(run)).values()]
+        """Success rate of every episode of these runs, in order; NaN without a task."""
+        return [rate for run in runs for rate in episode_rates(self._log, run)]
 
     def _usable(self, run: str) -> bool:
         try:
@@ -278,6 +280,36 @@ class NetworkRollout:
             return True
         complete = str(found.state) in {"invalid", "degraded"}
         return complete and self._config.include_invalid
+
+
+def episode_rates(log: TaskLog, run: str) -> list[float]:
+    """Success rate of every episode of a run, in order; NaN of one without a task."""
+    info, found = log.run(run).info, rates_of(log.tasks(run))
+    numbers = range(info.first_episode, info.first_episode + info.episodes)
+    return [found.get(number, math.nan) for number in numbers]
+
+
+def check_story(plan: Plan, config: NetworkConfig, out: Path, *, resume: bool = True) -> None:
+    """Refuse, before anything is run, what `run_on_network` would refuse of its settings.
+
+    Raises:
+        UsageError: an unknown source, ``out`` is of another story or holds something else.
+    """
+    if ":" not in config.source:
+        # Classes of other people need to be importable on the nodes only.
+        check_scheduler(config.source)
+    if out.exists() and not (out.is_dir() and ((out / STATE).exists() or not any(out.iterdir()))):
+        raise UsageError(
+            "nothing was done",
+            [
+                Problem(
+                    str(out),
+                    "holds something else",
+                    "an empty or new folder, or one of a story on a network",
+                )
+            ],
+        )
+    _State.open(out / STATE, _identity(plan, config), resume=resume)
 
 
 def run_on_network(
@@ -298,10 +330,12 @@ def run_on_network(
     their checkpoints. At the end the best policy is deployed.
 
     Raises:
-        UsageError: ``out`` is of another story, or another run is active.
+        UsageError: an unknown source, ``out`` is of another story, of one that has learned more,
+            or holds something else, or another run is active.
         PermanentError: runs fail or are outside their limits of fidelity, or a deploy failed.
     """
     tell = progress or (lambda _: None)
+    check_story(plan, config, out, resume=resume)
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
         for name in ("offline", "online", "data", "online-data"):
@@ -425,7 +459,8 @@ def _online(
                 else f"evaluated {100 * point.evaluation:.1f} %, {point.verdict}",
             )
         ),
-        resume=resume,
+        # An offline policy that was trained further is another start.
+        resume=resume and begun_from(out / "online", offline.weights),
     )
 
 
@@ -434,7 +469,7 @@ def _references(
 ) -> dict[str, float]:
     episodes = config.recipe.online.evaluation_episodes
     run = rollout.run(config.source, episodes, FIRST_VALIDATION_EPISODE, "validation source")
-    found = {config.source: float(np.mean(rollout.rates([run])))}
+    found = {config.source: float(np.nanmean(rollout.rates([run])))}
     first = online.history[0].evaluation
     return found if first is None else {**found, "offline": first}
 

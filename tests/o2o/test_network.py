@@ -12,17 +12,23 @@ import pytest
 
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment.o2o import write_story
-from testbed.experiment.o2o_network import STATE, NetworkConfig, run_on_network
+from testbed.experiment.o2o_network import (
+    STATE,
+    NetworkConfig,
+    check_story,
+    episode_rates,
+    run_on_network,
+)
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime.base import Testbed
 from testbed.runtime.local import LocalRuntime
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as plan_of
+from testbed.sim.play import evaluate
+from testbed.sim.record import record_run
 from testbed.storage.tasklog import open_task_log
 from trainer.o2o.recipe import recipe, sized
-
-pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -60,6 +66,7 @@ def _config(online_episodes: int) -> NetworkConfig:
     )
 
 
+@pytest.mark.long
 def test_the_story_on_nodes_goes_on_where_it_stopped(
     plan: Plan, testbed: Testbed, tmp_path: Path
 ) -> None:
@@ -95,6 +102,35 @@ def test_the_story_on_nodes_goes_on_where_it_stopped(
     assert write_story(second, out / "report").exists()
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_that_holds_something_else_is_left_alone(
+    plan: Plan, tmp_path: Path, resume: bool
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="holds something else"):
+        check_story(plan, _config(10), tmp_path, resume=resume)
+    assert (tmp_path / "data" / "thesis.tex").exists()
+
+
+def test_a_source_that_nodes_cannot_run_is_refused_before_anything_is_run(
+    plan: Plan, tmp_path: Path
+) -> None:
+    for wrong, said in (("rtac", "did you mean 'ratc'"), ("central", "in the simulator only")):
+        with pytest.raises(UsageError, match=said):
+            check_story(plan, replace(_config(10), source=wrong), tmp_path / "out")
+
+
+def test_an_episode_without_a_task_keeps_its_place(tmp_path: Path) -> None:
+    quiet = plan_of(load("quickstart", ["nodes.arrivalProbability=0.05", "slots.count=3"]))
+    with open_task_log(tmp_path / "log.sqlite") as log:
+        run = record_run(quiet, log, scheduler="ratc", options={}, episodes=20, first_episode=7)
+        rates = episode_rates(log, run)
+    np.testing.assert_array_equal(rates, evaluate(quiet, ["ratc"], range(7, 27))["ratc"])
+    assert np.isnan(rates).any()
+
+
+@pytest.mark.long
 def test_a_node_that_died_keeps_a_policy_from_being_deployed_silently(
     plan: Plan, testbed: Testbed, tmp_path: Path
 ) -> None:
