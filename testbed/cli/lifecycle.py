@@ -397,7 +397,7 @@ def _to_take_down(
 
 def _save_runs(place: Runtime, name: str) -> None:
     """Copy the runs of a task log that goes with its testbed into that of the home."""
-    from testbed.storage.tasklog import open_task_log
+    from testbed.storage.tasklog import NothingLogged, open_task_log
     from testbed.storage.tasklog.copying import copy_runs
 
     testbed = _with_own_log(place, name)
@@ -410,7 +410,7 @@ def _save_runs(place: Runtime, name: str) -> None:
             open_task_log(target) as log,
         ):
             saved = copy_runs(source, log, lambda run: console.note(f"keeping run {run}"))
-    except PrerequisiteMissing:
+    except NothingLogged:
         # It has no tables yet: no run either.
         return
     except TestbedError as error:

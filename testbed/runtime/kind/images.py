@@ -118,7 +118,8 @@ def _load(cluster: str, image: str, targets: Sequence[Node]) -> None:
             if saved.code:
                 raise PermanentError(
                     f"of {image} the Docker engine has one platform and cannot save that alone "
-                    f"({saved.said}); use Docker 28 or newer, or turn off its containerd image store"
+                    f"({saved.said}); use Docker 28 or newer, or turn off its containerd image "
+                    "store"
                 )
             said.clear()
             code = stream(

@@ -84,6 +84,7 @@ GONE_S: Final = 180.0
 WAVE: Final = 50
 """So many nodes are started at a time; more at once is a burden for API server and registry."""
 _LOG_LINES: Final = 20_000
+_TAIL: Final = 10
 _AT_ONCE: Final = 8
 _TELL_EVERY_S: Final = 1.0
 _SELECTOR: Final = f"{NAME_LABEL}={APPLICATION}"
@@ -510,7 +511,8 @@ class ClusterRuntime:
                 if each.hopeless and now - since[each.pod, each.kind] >= self._hopeless_s
             ]
             if hopeless:
-                raise PermanentError(_unready("these pods do not become ready", hopeless))
+                said = _unready("these pods do not become ready", hopeless)
+                raise PermanentError(said + self._last_words(hopeless, namespace))
             if now > deadline:
                 raise TemporaryError(
                     _unready(
@@ -525,6 +527,16 @@ class ClusterRuntime:
             if line != told and now - told_at >= _TELL_EVERY_S:
                 report(line)
                 told, told_at = line, now
+
+    def _last_words(self, obstacles: Sequence[waiting.Obstacle], namespace: str) -> str:
+        """The end of the log of a pod that keeps ending, if there is one."""
+        for each in obstacles:
+            if each.kind == "crash":
+                with contextlib.suppress(TestbedError):
+                    lines = list(self.cluster.log(each.pod, namespace, lines=_TAIL, previous=True))
+                    told = "".join(f"\n  | {line}" for line in lines)
+                    return f"\nthe end of the log of {each.pod}:{told}" if told else ""
+        return ""
 
     def _settled(self, namespace: str, sets: Mapping[str, int]) -> bool:
         """Whether the cluster has seen what was applied and no pod is of an earlier version."""

@@ -18,11 +18,13 @@ from testbed.storage.tasklog.base import (
     utc_now,
 )
 from testbed.storage.tasklog.opening import open_task_log
+from testbed.storage.tasklog.versions import NothingLogged
 
 __all__ = [
     "LATEST",
     "Driver",
     "LogTable",
+    "NothingLogged",
     "Run",
     "RunInfo",
     "RunState",

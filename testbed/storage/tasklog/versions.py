@@ -25,6 +25,10 @@ LOCK_TIMEOUT_S: Final = 15
 _LOCK: Final = "edge_testbed_schema"
 
 
+class NothingLogged(PermanentError):
+    """The database of a task log that was to be read has no tables yet."""
+
+
 def prepare(engine: Engine, where: str, *, create: bool) -> None:
     """Make the tables if there are none and ``create`` says so; else see that they are ours.
 
@@ -46,7 +50,7 @@ def prepare(engine: Engine, where: str, *, create: bool) -> None:
                 f"task log {where}: a database of something else, with the tables "
                 f"{', '.join(sorted(names)[:5])}; name another"
             )
-        raise PermanentError(
+        raise NothingLogged(
             f"task log {where}: empty; run a scenario into it first, or name another with --storage"
         )
     if "schema_info" not in names:
