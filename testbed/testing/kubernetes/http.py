@@ -140,9 +140,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send(201, self._review(place))
             return
         self.services.faults.authorize(target)
-        if place.subresource == "portforward":
+        if place.subresource == "portforward" and not self.services.faults.allows(
+            target._replace(verb="create")
+        ):
             # Opening one by GET, as a WebSocket has to, needs the right to create one as well.
-            self.services.faults.authorize(target._replace(verb="create"))
+            raise status.forbidden(place.resource, place.name, "")
         serve = getattr(self, f"_{verb}")
         if place.subresource in {"log", "portforward", "eviction"}:
             serve = getattr(self, f"_{place.subresource}")
@@ -184,6 +186,10 @@ class Handler(BaseHTTPRequestHandler):
             found = store.all(resource, place.namespace, match)
         metadata: Object = {"resourceVersion": version}
         limit = int(self._query.get("limit") or 0)
+        if self._query.get("resourceVersionMatch") == "Exact":
+            version = self._query.get("resourceVersion", "")
+            if int(version) < compacted:
+                raise status.expired("The resourceVersion for the provided list is too old.")
         if mark := self._query.get("continue"):
             try:
                 began, _, after = bytes.fromhex(mark).decode().partition(" ")
@@ -409,22 +415,25 @@ class Handler(BaseHTTPRequestHandler):
         offered = [part.strip() for part in headers.get("Sec-WebSocket-Protocol", "").split(",")]
         chosen = next((each for each in offered if each in PROTOCOLS), None)
         key = headers.get("Sec-WebSocket-Key")
-        if headers.get("Upgrade", "").lower() != "websocket" or key is None or chosen is None:
+        if headers.get("Upgrade", "").lower() != "websocket" or key is None:
             raise status.bad_request("Upgrade request required")
         if not pod["spec"].get("nodeName"):
             raise status.bad_request(f"pod {place.name} does not have a host assigned")
         if pod["status"].get("phase") != "Running":
             where = f'"{place.name}_{place.namespace}"'
-            raise Refusal(500, "", f"error upgrading connection: pod not found ({where})")
+            raise Refusal(500, "", f"pod not found ({where})", text=True)
+        if offered != [""] and chosen is None:
+            raise Refusal(403, "", "", text=True)
         ports = [int(port) for port in self._query.get("ports", "").split(",") if port]
         if not ports:
-            raise status.bad_request('query parameter "ports" is required')
+            raise Refusal(400, "", 'query parameter "port" is required', text=True)
         self._log_request(101)
         self.send_response(101, "Switching Protocols")
         self.send_header("Upgrade", "websocket")
         self.send_header("Connection", "Upgrade")
         self.send_header("Sec-WebSocket-Accept", accept_key(key))
-        self.send_header("Sec-WebSocket-Protocol", chosen)
+        if chosen is not None:
+            self.send_header("Sec-WebSocket-Protocol", chosen)
         self.end_headers()
         self.close_connection = True
         self.services.routes.serve(

@@ -380,6 +380,7 @@ def _containers(pod: Object, state: str) -> bool:
 def _accepted(value: Object) -> None:
     """By the kubelet: the containers are being created."""
     spec, status = value["spec"], value["status"]
+    status["observedGeneration"] = value["metadata"]["generation"]
     status |= {"startTime": now(), "hostIP": "192.0.2.10", "hostIPs": [{"ip": "192.0.2.10"}]}
     status["containerStatuses"] = [
         {
@@ -459,17 +460,20 @@ def _ended(value: Object, exit_code: int) -> None:
         ended = {
             "exitCode": exit_code,
             "reason": "Error" if exit_code else "Completed",
-            "startedAt": now(),
+            "startedAt": each["state"].get("running", {}).get("startedAt", now()),
             "finishedAt": now(),
+            "containerID": each.get("containerID", ""),
         }
         each["state"] = {"terminated": ended}
         each |= {"ready": False, "started": False}
+    _condition(value, "PodReadyToStartContainers", False)
+    if not exit_code:
+        _condition(value, "Initialized", True, "PodCompleted")
     value["status"]["phase"] = "Failed" if exit_code else "Succeeded"
     _unready(value, "PodFailed" if exit_code else "PodCompleted", "")
 
 
 def _condition(value: Object, kind: str, holds: bool, reason: str = "", message: str = "") -> None:
-    value["status"]["observedGeneration"] = value["metadata"]["generation"]
     conditions = value["status"].setdefault("conditions", [])
     new: Object = {"type": kind, "status": "True" if holds else "False"}
     if reason:

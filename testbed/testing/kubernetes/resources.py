@@ -7,7 +7,7 @@ resource that only has to be stored needs no more than its line here.
 from __future__ import annotations
 
 import datetime
-import json
+import marshal
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -153,7 +153,8 @@ JOBS: Final = named("jobs")
 
 def clone(value: Object) -> Object:
     """A copy that may be changed."""
-    copy: Object = json.loads(json.dumps(value))
+    # Several times as fast as copy.deepcopy, and all that JSON has.
+    copy: Object = marshal.loads(marshal.dumps(value))
     return copy
 
 

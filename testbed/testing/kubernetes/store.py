@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
-from testbed.testing.kubernetes.resources import Object, Resource, clone, key_of
+from testbed.testing.kubernetes.resources import Object, Resource, key_of
 
 
 class Change(NamedTuple):
@@ -72,12 +72,15 @@ class Store:
             return [resource for resource, objects in self._objects.items() if objects]
 
     def put(self, resource: Resource, value: Object) -> Object:
-        """Store ``value`` under its name, with a new version unless nothing but that differs."""
+        """Store ``value`` under its name, with a new version unless nothing but that differs.
+
+        The caller may not change what is in ``value`` afterwards.
+        """
         with self:
             key = key_of(value)
             objects = self._objects.setdefault(resource, {})
             old = objects.get(key)
-            value = clone(value)
+            value = value | {"metadata": dict(value["metadata"])}
             if old is not None:
                 value["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
                 if value == old:
@@ -96,8 +99,8 @@ class Store:
             if old is None:
                 return None
             self.version += 1
-            last = clone(old)
-            last["metadata"]["resourceVersion"] = str(self.version)
+            metadata = old["metadata"] | {"resourceVersion": str(self.version)}
+            last = old | {"metadata": metadata}
             self._history.append(Change(self.version, resource, last, None))
             self.note()
             return last

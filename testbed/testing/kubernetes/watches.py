@@ -116,7 +116,7 @@ class Watches:
 
     @staticmethod
     def _bookmark(place: Place, version: int, annotations: dict[str, str]) -> Object:
-        metadata: Object = {"resourceVersion": str(version), "creationTimestamp": None}
+        metadata: Object = {"resourceVersion": str(version)}
         if annotations:
             metadata["annotations"] = annotations
         value = {"kind": place.resource.kind, "apiVersion": place.resource.api_version}
