@@ -11,7 +11,7 @@ from testbed.scenario.load import dumps, load
 from tests.controller.processes import process, until_said
 from tests.services.ports import free_ports
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @contextmanager
