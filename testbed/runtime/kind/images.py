@@ -117,9 +117,9 @@ def _load(cluster: str, image: str, targets: Sequence[Node]) -> None:
             )
             if saved.code:
                 raise PermanentError(
-                    f"of {image} the Docker engine has one platform and cannot save that alone "
-                    f"({saved.said}); use Docker 28 or newer, or turn off its containerd image "
-                    "store"
+                    f"of {image} the Docker engine cannot save the one platform it has "
+                    f"({saved.said}); use Docker 28 or newer, or turn off its image store in "
+                    "containerd"
                 )
             said.clear()
             code = stream(
