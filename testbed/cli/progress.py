@@ -103,8 +103,18 @@ class ProgressDisplay:
             console.note(
                 f"{snapshot.title}: episode {snapshot.completed}/{snapshot.episodes}: "
                 f"{percent(succeeded / ended)} of {ended} tasks succeeded, "
-                f"so far {self._so_far(snapshot)}"
+                f"so far {self._over_episodes()}"
             )
+
+    def _over_episodes(self) -> str:
+        """Mean of the episodes that are over, as the run's table will say it."""
+        from testbed.experiment.statistics import mean_interval
+
+        interval = mean_interval(self._rates)
+        rate = percent(interval.mean)
+        if len(self._rates) < FEWEST:
+            return rate
+        return f"{rate} ± {50 * (interval.high - interval.low):.1f}"
 
     def _so_far(self, snapshot: Snapshot) -> str:
         """Success rate over all ended tasks, with its interval once there are episodes for one."""
