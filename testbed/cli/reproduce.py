@@ -143,7 +143,7 @@ def reproduce(
     """
     from testbed.experiment.reproduce.definitions import ON_NETWORK
     from testbed.experiment.reproduce.definitions import figures as named
-    from testbed.experiment.reproduce.page import Workplace, write_figure, write_page
+    from testbed.experiment.reproduce.page import MARKER, Workplace, write_figure, write_page
     from testbed.experiment.reproduce.points import NETWORK, SIMULATOR
     from testbed.experiment.reproduce.runner import complete
     from testbed.experiment.reproduce.study import FIRST_SEED, Study, all_points, default_jobs
@@ -174,6 +174,11 @@ def reproduce(
     )
     processes = 1 if network else default_jobs() if jobs is None else jobs
     place = Workplace(out)
+    if draw and not (out / MARKER).exists():
+        raise UsageError(
+            "there is no reproduction to draw",
+            [Problem("--out", str(out), "the folder of an earlier call, or leave --draw out")],
+        )
     place.claim()
     if not draw:
         try:

@@ -84,6 +84,9 @@ def test_what_is_stored_is_drawn_without_the_rest(testbed: Command, tmp_path: Pa
         (("fig7",), "one of fig3, fig4, fig5a"),
         (("fig3", "--topologies", 0), "--topologies"),
         (("fig3", "--recipe", "secret"), "one of default, paper"),
+        (("fig3", "--network"), "fig8 alone"),
+        (("fig8", "--network", "--time-scale", 0), "--time-scale"),
+        (("fig3", "--draw"), "no reproduction to draw"),
     ],
 )
 def test_what_is_impossible_is_refused_before_anything_is_written(
@@ -103,6 +106,27 @@ def test_a_folder_with_something_else_is_left_alone(testbed: Command, tmp_path: 
 
     assert said.code == 2
     assert [each.name for each in tmp_path.glob("*.json")] == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_the_figure_of_the_testbed_is_also_made_on_the_network(
+    testbed: Command, tmp_path: Path
+) -> None:
+    # Faster than the machine can be faithful; that is not what is tested here.
+    said = testbed("reproduce", "fig8", "--network", "--quick", "--topologies", 1, "-e", 2, *TINY,
+                   "-m", "o2o", "-m", "ratc", "-m", "bound", "--time-scale", 0.2,
+                   "--include-invalid", "--out", tmp_path / "out", "--json")  # fmt: skip
+
+    assert said.code == 0, said.err
+    (document,) = said.document["figures"]
+    assert document["settings"]["driver"] == "network"
+    assert document["points"] == {"stored": 9, "wanted": 9}
+    assert document["x"] == ["1000", "2000", "3000"]
+    assert all(0.0 < row["success_rate"] <= 1.0 for row in document["rates"])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "run on the real network at time scale 0.2" in text
+    assert "Runs outside their limits of fidelity were not refused." in text
 
 
 @pytest.mark.long

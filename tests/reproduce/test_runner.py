@@ -113,6 +113,12 @@ def test_one_training_serves_both_phases_and_all_figures() -> None:
     assert [point.method for point in works[-1].points] == ["o2o", "offline"]
 
 
+def test_a_part_is_named_by_what_is_changed_in_its_scenario() -> None:
+    network = Network("quickstart", ("timeScale=0.5", "nodes.count=4"), 7)
+    (work,) = work_of([Point(network, "ratc", 2)])
+    assert work.title == "quickstart timeScale=0.5, nodes.count=4, network 7: 1 baselines"
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_everything_is_also_found_on_the_real_network(tmp_path: Path) -> None:

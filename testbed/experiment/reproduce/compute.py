@@ -48,7 +48,7 @@ class Work:
     @property
     def title(self) -> str:
         """What it is, in a few words."""
-        what = ", ".join(each.split("=", 1)[-1] for each in self.network.overrides) or "default"
+        what = ", ".join(self.network.overrides) or "default"
         if self.network.driver != SIMULATOR:
             names = "everything on the real network"
         elif self.learning is None:

@@ -156,9 +156,11 @@ def _dot(axes: Axes, x: float, value: Interval, method: Method, name: str) -> No
     )
     axes.annotate(
         f"{100 * value.mean:.1f}",
-        (x, 100 * value.mean),
+        # Above the interval, where nothing of the neighbours is.
+        (x, 100 * value.mean + _half(value)),
         textcoords="offset points",
-        xytext=(8, -3),
+        xytext=(0, 5),
+        ha="center",
         fontsize=8,
     )
 
