@@ -81,6 +81,15 @@ def o2o(
             help="With --simulate: also learn online from nothing, to compare.",
         ),
     ] = False,
+    kl_stop: Annotated[
+        float | None,
+        typer.Option(
+            "--kl-stop",
+            metavar="X",
+            help="End an online update where the policy has moved this far from the one that "
+            "acted (mean KL divergence). Default: never.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -160,6 +169,7 @@ def o2o(
                 source=source,
                 seed=seed,
                 sizes=sizes,
+                kl_stop=kl_stop,
                 online_only=online_only,
                 anew=anew,
                 store=store,
@@ -177,6 +187,7 @@ def o2o(
                 source=source,
                 seed=seed,
                 sizes=sizes,
+                kl_stop=kl_stop,
                 include_invalid=include_invalid,
                 anew=anew,
                 store=store,
@@ -197,6 +208,7 @@ def _simulated(
     source: str,
     seed: int,
     sizes: dict[str, int | None],
+    kl_stop: float | None,
     online_only: bool,
     anew: bool,
     store: str,
@@ -221,6 +233,7 @@ def _simulated(
         seed=seed,
         offline_steps=chosen.offline_steps,
         online_episodes=chosen.online_episodes,
+        kl_stop=kl_stop,
         num_learners=ray_workers if ray_address else 0,
     )
     config = O2OConfig(
@@ -259,6 +272,7 @@ def _on_network(
     source: str,
     seed: int,
     sizes: dict[str, int | None],
+    kl_stop: float | None,
     include_invalid: bool,
     anew: bool,
     store: str,
@@ -285,6 +299,7 @@ def _on_network(
         seed=seed,
         offline_steps=chosen.offline_steps,
         online_episodes=chosen.online_episodes,
+        kl_stop=kl_stop,
         episodes_per_update=10,
         evaluation_episodes=chosen.evaluation_episodes,
         evaluate_every=1,

@@ -18,6 +18,7 @@ __all__ = ["home", "testbed"]
         (("--source", "rtac"), "did you mean 'ratc'"),
         (("--source", "rtac", "--simulate"), "did you mean 'ratc'"),
         (("--recipe", "best"), "one of default, paper"),
+        (("--kl-stop", "0"), "ppo.kl_stop: 0.0; above 0 or none"),
     ],
 )
 def test_what_is_impossible_is_refused_before_anything_is_done(

@@ -175,6 +175,8 @@ def test_recipes_are_what_they_say() -> None:
     assert (cql.learning_rate, cql.gamma, cql.tau, cql.batch_size) == (3e-4, 0.99, 5e-4, 128)
     assert (cql.alpha, cql.cql_weight, cql.actor_q) == (0.05, 0.1, "target")
     assert (ppo.gae_lambda, ppo.clip, ppo.epochs, ppo.entropy_weight) == (0.95, 0.2, 4, 0.0)
+    assert ppo.kl_stop is None
+    assert sized(paper, kl_stop=0.02).online.ppo.kl_stop == 0.02
     with pytest.raises(UsageError, match="default, paper"):
         recipe("best")
     with pytest.raises(UsageError, match="single decisions"):

@@ -123,10 +123,15 @@ def sized(
     episodes_per_update: int | None = None,
     evaluation_episodes: int | None = None,
     evaluate_every: int | None = None,
+    kl_stop: float | None = None,
     num_learners: int = 0,
     threads: int = 1,
 ) -> Recipe:
-    """The same recipe with other sizes; None keeps the recipe's own."""
+    """The same recipe with other sizes; None keeps the recipe's own.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
     offline = replace(
         base.offline,
         seed=seed,
@@ -144,7 +149,13 @@ def sized(
     online = replace(
         online,
         seed=seed,
-        ppo=replace(online.ppo, seed=seed, num_learners=num_learners, threads=threads),
+        ppo=replace(
+            online.ppo,
+            seed=seed,
+            num_learners=num_learners,
+            threads=threads,
+            kl_stop=online.ppo.kl_stop if kl_stop is None else kl_stop,
+        ),
         **{name: value for name, value in given.items() if value is not None},
     )
     return replace(base, offline=offline, online=online)

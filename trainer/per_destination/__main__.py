@@ -1,6 +1,7 @@
 """``python -m trainer.per_destination FOLDER``: train the shipped policy anew and write it there.
 
-Progress goes to stderr, the final table to stdout as JSON.
+Progress goes to stderr, the final table to stdout as JSON. With ``--shipped`` instead of a folder
+nothing is trained, and the table is that of the policy that ships.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import sys
 from pathlib import Path
 
+from testbed.policies import shipped
+from testbed.sim.policies import weights_of
 from trainer.per_destination.evaluation import CHOICE_TOPOLOGIES, FINAL_TOPOLOGIES, compare
 from trainer.per_destination.export import write_policy
 from trainer.per_destination.train import (
@@ -25,7 +28,9 @@ def main() -> int:
     """Train, evaluate on the topologies of the final test, write."""
     defaults = PerDestinationConfig()
     parser = argparse.ArgumentParser(prog="python -m trainer.per_destination", description=__doc__)
-    parser.add_argument("folder", type=Path)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("folder", type=Path, nargs="?")
+    where.add_argument("--shipped", action="store_true", help="only evaluate the policy that ships")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--iterations", type=int, default=defaults.iterations)
     parser.add_argument("--threads", type=int, default=None, help="default: one per CPU")
@@ -36,16 +41,18 @@ def main() -> int:
     config = dataclasses.replace(
         defaults, seed=given.seed, iterations=given.iterations, threads=given.threads
     )
-    result = train_per_destination(config, _tell)
+    result = None if given.shipped else train_per_destination(config, _tell)
+    weights = weights_of(shipped()) if result is None else result.weights
     topologies = CHOICE_TOPOLOGIES if given.choose else FINAL_TOPOLOGIES
-    table = compare(result.weights, topologies, progress=lambda name: _say(f"evaluated {name}"))
-    write_policy(
-        result.weights,
-        given.folder,
-        "per-destination",
-        training=training_of(result),
-        evaluation={"topologies": list(topologies), "episodes": 40, "networks": table},
-    )
+    table = compare(weights, topologies, progress=lambda name: _say(f"evaluated {name}"))
+    if result is not None:
+        write_policy(
+            weights,
+            given.folder,
+            "per-destination",
+            training=training_of(result),
+            evaluation={"topologies": list(topologies), "episodes": 40, "networks": table},
+        )
     sys.stdout.write(json.dumps(table, indent=2) + "\n")
     return 0
 
