@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from testbed.errors import Problem, UsageError
+from testbed.errors import PrerequisiteMissing, Problem, UsageError
 from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid_name
 from testbed.runtime.kind.cluster import NAME, KindCluster
 from testbed.runtime.kind.config import KindSettings
 from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
 from testbed.runtime.kubernetes.rendering import Services, render
 from testbed.scenario.plan import Plan
-
-_PODS_BESIDE: Final = 4
-"""Controller, MySQL, NameNode, DataNode."""
 
 
 class KindRuntime:
@@ -81,12 +78,14 @@ class KindRuntime:
         valid_name(name)
         wanted = self._wanted()
         there = self.kind.exists()
-        lacks = self.kind.check(wanted, pods=plan.topology.size + _PODS_BESIDE)
-        if lacks and not there:
-            raise UsageError(
-                "the kind cluster cannot be made",
-                [Problem("", lack.what, f"fix: {lack.fix}") for lack in lacks],
+        found = self.kind.preflight(wanted, pods=plan.topology.size)
+        if found.lacks:
+            raise PrerequisiteMissing(
+                "; ".join(lack.what for lack in found.lacks),
+                "; ".join(lack.fix for lack in found.lacks),
             )
+        for caution in found.cautions:
+            report(f"{caution.what}; {caution.fix}")
         self.kind.ensure(wanted, retain=self._retain, report=report)
         try:
             self.kind.load_images(self._images(plan, name, store), report=report)

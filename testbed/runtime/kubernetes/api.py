@@ -314,6 +314,23 @@ class Cluster:
         for line in _lines(response):
             yield line.decode(errors="replace")
 
+    def evict(self, pod: str, namespace: str) -> None:
+        """Have a pod leave in order, as ``kubectl drain`` does; its set starts another.
+
+        Raises: TemporaryError: a disruption budget forbids it now.
+        """
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": namespace},
+        }
+        self._ask(
+            "POST",
+            RESOURCES["Pod"].path(namespace, pod, "eviction"),
+            Asked("create", "pods/eviction", "", namespace, pod),
+            body=json.dumps(eviction),
+        )
+
     def tunnel(self, pod: str, namespace: str, port: int) -> WebSocket:
         """A connection to ``port`` of a pod, in the frames of ``v4.channel.k8s.io``.
 

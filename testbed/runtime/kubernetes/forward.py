@@ -15,9 +15,10 @@ import ssl
 import threading
 from typing import Final
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 from websocket import ABNF, WebSocket, WebSocketException
 
-from testbed.errors import TestbedError
+from testbed.errors import TemporaryError, TestbedError
 from testbed.runtime.kubernetes.api import Cluster
 
 _logger: Final = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ _DATA: Final = 0
 _PIECE: Final = 1 << 16
 _RECORD: Final = 1 << 14
 _MOST: Final = 1 << 22
+_PATIENCE_S: Final = 5.0
 
 
 class PortForward:
@@ -68,7 +70,7 @@ class PortForward:
     def _connect(self, connection: socket.socket) -> None:
         with connection:
             try:
-                tunnel = self._cluster.tunnel(self._pod, self._namespace, self._port)
+                tunnel = self._patiently()
             except TestbedError as error:
                 # The other end sees a closed connection, and tries again or says so.
                 _logger.info("no connection to %s: %s", self._pod, error)
@@ -80,6 +82,16 @@ class PortForward:
             finally:
                 # Not its close(): that waits for the other side to agree.
                 tunnel.shutdown()
+
+    def _patiently(self) -> WebSocket:
+        """A tunnel; a pod that is being replaced, or a busy API server, gets a moment."""
+        waiting = Retrying(
+            retry=retry_if_exception_type(TemporaryError),
+            stop=stop_after_delay(_PATIENCE_S),
+            wait=wait_exponential(multiplier=0.1, max=1.0),
+            reraise=True,
+        )
+        return waiting(self._cluster.tunnel, self._pod, self._namespace, self._port)
 
 
 class _Carrier:

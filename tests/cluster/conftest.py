@@ -1,0 +1,183 @@
+"""A real cluster: the one ``TESTBED_TEST_KUBECONFIG`` names. Its machines have the images, or
+``TESTBED_TEST_IMAGE_REGISTRY`` has them; ``TESTBED_TEST_MYSQL_IMAGE`` replaces the public MariaDB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+VARIABLE = "TESTBED_TEST_KUBECONFIG"
+NAME = "suite"
+NAMESPACE = f"testbed-{NAME}"
+
+
+class Way:
+    """A TCP proxy to the API server that can be closed for a while, as when it is away."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._far = host, port
+        self._open = True
+        self._connections: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """All connections are cut and new ones end at once."""
+        self._open = False
+        for each in list(self._connections):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        try:
+            yield
+        finally:
+            self._open = True
+
+    def end(self) -> None:
+        self._open = False
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self._open:
+                near.close()
+                continue
+            threading.Thread(target=self._carry, args=(near,), daemon=True).start()
+
+    def _carry(self, near: socket.socket) -> None:
+        with near, socket.create_connection(self._far) as far, contextlib.suppress(OSError):
+            pair = {near: far, far: near}
+            self._connections |= pair.keys()
+            while True:
+                for source in select.select(list(pair), [], [])[0]:
+                    piece = source.recv(65536)
+                    if not piece:
+                        return
+                    pair[source].sendall(piece)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command ended with and wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """stdout as JSON."""
+        assert self.code == 0, self.out + self.err
+        return json.loads(self.out)
+
+
+@dataclass
+class Shell:
+    """A shell of somebody who uses the cluster: a home, a kubeconfig, and the commands."""
+
+    home: Path
+    kubeconfig: Path
+    way: Way
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("TESTBED_")}
+        return {**kept, "PYTHONPATH": str(ROOT), "TESTBED_HOME": str(self.home)}
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """Start ``testbed ARGUMENTS``."""
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from testbed.cli.main import main; main()",
+                *map(str, arguments),
+            ],
+            env=self.environment,
+            cwd=self.home.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: object, timeout: float = 400) -> Said:
+        """Run ``testbed ARGUMENTS``."""
+        running = self.start(*arguments)
+        try:
+            out, err = running.communicate(timeout=timeout)
+        except BaseException:
+            running.kill()
+            running.communicate()
+            raise
+        return Said(running.returncode, out, err)
+
+    def up(self, *more: object, name: str = NAME, scenario: str = "quickstart") -> Said:
+        """``testbed up`` on the cluster."""
+        images: list[object] = []
+        if registry := os.environ.get("TESTBED_TEST_IMAGE_REGISTRY"):
+            images += ["--image-registry", registry]
+        if mysql := os.environ.get("TESTBED_TEST_MYSQL_IMAGE"):
+            images += ["--mysql-image", mysql]
+        where = ("--runtime", "cluster", "--kubeconfig", self.kubeconfig)
+        return self("up", scenario, "--name", name, *where, *images, *more)
+
+
+@pytest.fixture(scope="session")
+def given() -> Path:
+    path = os.environ.get(VARIABLE)
+    if not path:
+        pytest.skip(f"no cluster: let {VARIABLE} name a kubeconfig")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def shell(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A shell whose way to the API server leads through a door of ours."""
+    from testbed.runtime.kubernetes.api import Cluster
+
+    address = urlsplit(Cluster(given).server)
+    assert address.hostname is not None
+    way = Way(address.hostname, address.port or 443)
+    document = yaml.safe_load(given.read_text())
+    for each in document["clusters"]:
+        each["cluster"]["server"] = f"https://127.0.0.1:{way.port}"
+        each["cluster"].setdefault("tls-server-name", address.hostname)
+    folder = tmp_path_factory.mktemp("cluster")
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(document))
+    made = Shell(folder / "home", kubeconfig, way)
+    yield made
+    way.end()
+
+
+@pytest.fixture(scope="session")
+def up(shell: Shell) -> Iterator[Shell]:
+    """A testbed of five nodes with a MySQL and an HDFS of its own."""
+    said = shell.up()
+    assert said.code == 0, said.out + said.err
+    yield shell
+    gone = shell("teardown", "--name", NAME, "--verify")
+    assert gone.code == 0, gone.out + gone.err
