@@ -117,6 +117,32 @@ NodeImage: TypeAlias = Annotated[
         rich_help_panel=_CLUSTER,
     ),
 ]
+Ports: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map-port",
+        metavar="HOST:NODE",
+        help="Port of this machine that leads to one of the kind cluster's first node. Repeatable.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Mounts: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mount",
+        metavar="HERE:THERE",
+        help="Folder that all nodes of the kind cluster see, read-only. Repeatable.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+MergeKubeconfig: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--merge-kubeconfig",
+        help="Enter the kind cluster in your own kubeconfig too; it is kept apart otherwise.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
 KeepOnFailure: TypeAlias = Annotated[
     bool,
     typer.Option(
@@ -160,6 +186,9 @@ def up(
     cpu_limits: CpuLimits = False,
     workers: Workers = 0,
     node_image: NodeImage = "",
+    map_port: Ports = None,
+    mount: Mounts = None,
+    merge_kubeconfig: MergeKubeconfig = False,
     keep_on_failure: KeepOnFailure = False,
     force_conflicts: ForceConflicts = False,
 ) -> None:
@@ -190,7 +219,13 @@ def up(
         "cpu_limits": cpu_limits,
     }
     cluster: dict[str, Any] = {"retain": keep_on_failure, "force": force_conflicts}
-    kind: dict[str, Any] = {"workers": workers, "node_image": node_image}
+    kind: dict[str, Any] = {
+        "workers": workers,
+        "node_image": node_image,
+        "map_port": map_port,
+        "mount": mount,
+        "merge_kubeconfig": merge_kubeconfig,
+    }
     if local:
         _refuse_unused({**given, **cluster, **kind})
         plan = plan_of(

@@ -238,11 +238,19 @@ def logs(
 
 
 def kill(
-    node: Annotated[int, typer.Argument(metavar="NODE", min=0, help="Number of the node.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Number of the node.")],
     name: Name = "default",
 ) -> None:
-    """End a node's process at once, as a crash would; its tasks are lost, the run goes on."""
-    stopped = runtime(name).kill(name, node)
+    """End a node's process at once, as a crash would; its tasks are lost, the run goes on.
+
+    On a cluster its pod is deleted, and another one takes its place for the next run.
+    """
+    number = node.removeprefix("node-")
+    if not number.isdecimal():
+        raise UsageError(
+            "which node?", [Problem("NODE", repr(node), "a number, as in 3 or node-3")]
+        )
+    stopped = runtime(name).kill(name, int(number))
     process = "" if stopped.pid is None else f", process {stopped.pid}"
     console.out(f"killed {stopped.name}{process}")
     console.next_command(with_name("testbed status", name))

@@ -20,7 +20,7 @@ from testbed.errors import PermanentError, TemporaryError, UsageError
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import CHANNEL_OPTIONS
+from testbed.rpc.messages import OPERATOR_OPTIONS
 
 NODES_SERVICE: Final = "edge_testbed.nodes"
 """Name under which the controller's health service tells whether all nodes are healthy."""
@@ -282,7 +282,7 @@ class OperatorClient:
         self._address = address
         self._timeout = timeout
         self._metadata = ((TOKEN_KEY, bearer(token)),)
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = grpc.insecure_channel(address, options=OPERATOR_OPTIONS)
         self._stub = pb_grpc.OperatorStub(self._channel)
 
     def __enter__(self) -> Self:

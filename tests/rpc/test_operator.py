@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import select
+import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -127,3 +130,34 @@ def test_what_the_controller_found_keeps_its_kind_and_its_words(
         refusing.start_run(scheduler=status)
     assert type(caught.value) is kind
     assert str(caught.value) == "what the controller found"
+
+
+def test_a_connection_that_takes_a_while_is_waited_for() -> None:
+    """As through an API server, where it takes several round trips and a busy machine."""
+    server = grpc.server(ThreadPoolExecutor(2))
+    far = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def carry() -> None:
+            near, _ = door.accept()
+            with near, socket.create_connection(("127.0.0.1", far)) as other:
+                # Longer than a reconnection between nodes would be tried.
+                threading.Event().wait(1.5)
+                pair = {near: other, other: near}
+                while True:
+                    for source in select.select(list(pair), [], [])[0]:
+                        piece = source.recv(65536)
+                        if not piece:
+                            return
+                        pair[source].sendall(piece)
+
+        carrier = threading.Thread(target=carry, daemon=True)
+        carrier.start()
+        with (
+            OperatorClient(f"127.0.0.1:{door.getsockname()[1]}", "token") as client,
+            pytest.raises(PermanentError, match="UNIMPLEMENTED"),
+        ):
+            client.status()
+    carrier.join(timeout=10)
+    server.stop(0).wait()

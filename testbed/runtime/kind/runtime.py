@@ -6,14 +6,15 @@ images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid_name
 from testbed.runtime.kind.cluster import NAME, KindCluster
-from testbed.runtime.kind.config import KindSettings
+from testbed.runtime.kind.config import KindSettings, Mount, PortMapping
 from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
 from testbed.runtime.kubernetes.rendering import Services, render
 from testbed.scenario.plan import Plan
@@ -22,8 +23,10 @@ from testbed.scenario.plan import Plan
 class KindRuntime:
     """The ``Runtime`` of the kind cluster of ``home``; several testbeds share it.
 
-    ``workers`` and ``node_image`` are for a cluster that is made; one that is there is used as it
-    is, unless they are given and differ. ``keep_cluster`` leaves it when its last testbed goes.
+    ``workers``, ``node_image``, ``map_port`` (``HOST:NODE``) and ``mount`` (``HERE:THERE``) are for
+    a cluster that is made; one that is there is used as it is, unless they are given and differ.
+    With ``merge_kubeconfig`` the user's own kubeconfig gets its context, too. ``keep_cluster``
+    leaves it when its last testbed goes.
     """
 
     def __init__(
@@ -32,6 +35,9 @@ class KindRuntime:
         *,
         workers: int = 0,
         node_image: str = "",
+        map_port: Sequence[str] | None = None,
+        mount: Sequence[str] | None = None,
+        merge_kubeconfig: bool = False,
         keep_cluster: bool = False,
         cluster_name: str = NAME,
         options: ClusterOptions | None = None,
@@ -43,6 +49,9 @@ class KindRuntime:
         given: dict[str, Any] = {"workers": workers} if workers else {}
         if node_image:
             given["node_image"] = node_image
+        if map_port or mount:
+            given |= _ports_and_mounts(map_port or (), mount or ())
+        self._merge_into = _users_kubeconfig() if merge_kubeconfig else None
         self._given = given
         self._keep_cluster = keep_cluster
         self._options = options
@@ -86,7 +95,7 @@ class KindRuntime:
             )
         for caution in found.cautions:
             report(f"{caution.what}; {caution.fix}")
-        self.kind.ensure(wanted, retain=self._retain, report=report)
+        self.kind.ensure(wanted, retain=self._retain, merge_into=self._merge_into, report=report)
         try:
             self.kind.load_images(self._images(plan, name, store), report=report)
             return self.on_cluster.up(plan, name, store=store, scenario=scenario, report=report)
@@ -166,3 +175,31 @@ class KindRuntime:
             "no such testbed",
             [Problem("name", f"no testbed '{name}': there is no kind cluster", "testbed up")],
         )
+
+
+def _ports_and_mounts(ports: Sequence[str], mounts: Sequence[str]) -> dict[str, Any]:
+    """What these options mean. Raises: UsageError: with all that mean nothing."""
+    problems = []
+    mapped = []
+    for text in ports:
+        here, _, there = text.partition(":")
+        if here.isdecimal() and there.isdecimal():
+            mapped.append(PortMapping(int(here), int(there)))
+        else:
+            problems.append(Problem("--map-port", repr(text), "HOST:NODE, as in 8080:30080"))
+    mounted = []
+    for text in mounts:
+        folder, _, there = text.rpartition(":")
+        if folder and there:
+            mounted.append(Mount(Path(folder).expanduser().absolute(), there))
+        else:
+            problems.append(Problem("--mount", repr(text), "HERE:THERE, as in ./data:/data"))
+    if problems:
+        raise UsageError("the kind cluster cannot be made like this", problems)
+    return {"ports": tuple(mapped), "mounts": tuple(mounted)}
+
+
+def _users_kubeconfig() -> Path:
+    """Where kubectl would write: the first file of KUBECONFIG, else the one of the user."""
+    first = os.environ.get("KUBECONFIG", "").partition(os.pathsep)[0]
+    return Path(first) if first else Path.home() / ".kube" / "config"

@@ -30,7 +30,7 @@ from testbed.errors import (
     TestbedError,
     UsageError,
 )
-from testbed.rpc.messages import CHANNEL_OPTIONS
+from testbed.rpc.messages import OPERATOR_OPTIONS
 from testbed.rpc.operator import NODES_SERVICE, OperatorClient
 from testbed.runtime.base import (
     CONTROLLER,
@@ -565,7 +565,7 @@ class ClusterRuntime:
         deadline = until(HEALTHY_S)
         last = "it does not answer"
         while (left := deadline - time.monotonic()) > 0:
-            with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            with grpc.insecure_channel(address, options=OPERATOR_OPTIONS) as channel:
                 stub = health_pb2_grpc.HealthStub(channel)
                 request = health_pb2.HealthCheckRequest(service=NODES_SERVICE)
                 try:

@@ -346,7 +346,12 @@ FAILURES = {
 
 
 def kubeconfig(name: str, path: Path) -> None:
-    """Add the cluster's entry; one line each is all that is needed here."""
+    """Add the cluster's entry; one line each is all that is needed where nobody connects."""
+    real = HERE / "kubeconfig"
+    if real.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(real.read_text())
+        return
     lines = path.read_text().splitlines() if path.exists() else []
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(dict.fromkeys([*lines, f"context: kind-{name}"])) + "\n")
