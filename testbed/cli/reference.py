@@ -23,10 +23,15 @@ Made by `python -m testbed.cli.reference > docs/cli.md`; change the commands, no
 * Results go to stdout; progress, warnings, errors and the next useful command go to stderr. So \
 `testbed runs list --json | jq` works, also with progress on the screen.
 * Every command that reads something takes `--json`.
-* `--quiet`, `--debug`, `--home` and `--controller` may stand before or after the command.
-* A testbed is found by its `--name` from any shell; without one it is called `default`.
+* `--quiet`, `--debug`, `--home`, `--controller`, `--runtime`, `--context`, `--kubeconfig` and \
+`--namespace` may stand before or after the command.
+* A testbed is found by its `--name` from any shell; without one it is called `default`. The home \
+notes which were brought up on a cluster, and where.
 * All testbeds and simulations of a home write into one task log, `tasklog.sqlite` in the home, \
-unless the scenario or `--storage` names another. `teardown` leaves it alone.
+unless the scenario or `--storage` names another. `teardown` leaves it alone; the runs of a task log \
+that is part of a testbed on a cluster are copied into it first.
+* `run`, `compare` and `report` give the mean success rate over episodes, with its interval; `status` \
+and `runs list` the share of all tasks that succeeded. The two can differ by a few tenths of a point.
 """
 
 _ENVIRONMENT = {
@@ -36,6 +41,10 @@ _ENVIRONMENT = {
     "TESTBED_STORAGE": "URL of the task log, as `--storage`.",
     "TESTBED_ARTIFACTS": "Artifact store of the `policy` commands, as `--artifacts`.",
     "TESTBED_CONTROLLER": "Address of a controller that something else started, as `--controller`.",
+    "TESTBED_RUNTIME": "`local`, `kind` or `cluster`, as `--runtime`.",
+    "TESTBED_CONTEXT": "Context of the cluster, as `--context`.",
+    "TESTBED_NAMESPACE": "Namespace on the cluster, as `--namespace`.",
+    "KUBECONFIG": "Kubeconfigs, as for kubectl.",
     "TESTBED_TOKEN": "Its token; `TESTBED_TOKEN_FILE` names a file that holds it.",
     "NO_COLOR": "If set to anything, no colours.",
 }

@@ -11,12 +11,13 @@ import pytest
 
 from testbed.runtime.kubernetes.api import Cluster
 from testbed.storage.tasklog import open_task_log
-from tests.cluster.conftest import NAME, NAMESPACE, Shell
+from tests.cluster.conftest import NAME, NAMESPACE, ROOT, Shell
 from tests.manifests.golden import expected
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 NAMED = ("--name", NAME)
+SHIPPED = ROOT / "testbed" / "policies" / "shipped" / "per-destination-v1"
 
 
 def uids(shell: Shell) -> dict[str, str]:
@@ -91,11 +92,10 @@ def test_the_scheduler_changes_while_a_run_goes_on(up: Shell) -> None:
 
 
 def test_a_policy_goes_to_all_pods_through_hdfs(up: Shell) -> None:
-    listed = up("policy", "list", *NAMED, "--json").document
-    shipped = listed[0]["key"] if isinstance(listed, list) else listed["policies"][0]["key"]
     wait_until_healthy(up)
+    imported = up("policy", "import", SHIPPED, *NAMED, "--json").document
 
-    deployed = up("policy", "deploy", shipped, *NAMED, "--json").document
+    deployed = up("policy", "deploy", imported["reference"], *NAMED, "--json").document
     ran = up("run", *NAMED, "--scheduler", "drl", "--episodes", "1", "--json").document
 
     assert deployed["complete"]

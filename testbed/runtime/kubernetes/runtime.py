@@ -81,6 +81,7 @@ HEALTHY_S: Final = 60.0
 """How long the controller gets to find all nodes healthy once their pods are ready."""
 GONE_S: Final = 180.0
 """How long ``down`` waits for the namespace to be gone."""
+VOLUMES_GONE_S: Final = 60.0
 WAVE: Final = 50
 """So many nodes are started at a time; more at once is a burden for API server and registry."""
 _LOG_LINES: Final = 20_000
@@ -374,7 +375,8 @@ class ClusterRuntime:
     def leftovers(self, name: str) -> tuple[str, ...]:
         """What there still is of a testbed that was taken down: nothing, if all went well.
 
-        Looks at the namespace and at volumes that were claimed from it.
+        Looks at the namespace and at volumes that were claimed from it. Volumes that go with their
+        claim get a minute to do so.
         """
         namespace = self._namespace_of(valid_name(name))
         found = []
@@ -387,16 +389,24 @@ class ClusterRuntime:
                 listed = self._of_testbed(kind, namespace, selector)
                 found += [f"{kind.lower()} {each['metadata']['name']}" for each in listed]
         # Volumes belong to no namespace; not everybody may look at them.
-        volumes = (
-            self.cluster.find_all("PersistentVolume")
-            if self.cluster.may(Access("list", "PersistentVolume"), None)
-            else ()
-        )
-        for volume in volumes:
-            claim = (volume.get("spec") or {}).get("claimRef") or {}
-            if claim.get("namespace") == namespace and volume["status"].get("phase") != "Available":
-                found.append(f"persistentvolume {volume['metadata']['name']}")
-        return tuple(found)
+        if not self.cluster.may(Access("list", "PersistentVolume"), None):
+            return tuple(found)
+        deadline = until(VOLUMES_GONE_S)
+        while True:
+            volumes = [
+                each
+                for each in self.cluster.find_all("PersistentVolume")
+                if (each["spec"].get("claimRef") or {}).get("namespace") == namespace
+            ]
+            going = [
+                each
+                for each in volumes
+                if each["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
+            ]
+            if not going or time.monotonic() > deadline:
+                return (*found, *(f"persistentvolume {v['metadata']['name']}" for v in volumes))
+            # Whoever made them removes them, some time after their claims.
+            time.sleep(1.0)
 
     def close(self) -> None:
         """Close the ports of this machine that lead to pods."""
