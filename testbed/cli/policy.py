@@ -133,12 +133,13 @@ def deploy(
     from testbed.policies import SHIPPED_PREFIX, save
 
     wanted = node_numbers(nodes)
-    with client_of(runtime(name).find(name)) as client:
-        status = client.status()
-        found = resolved(policy, status.artifacts)
+    testbed = runtime(name).find(name)
+    with client_of(testbed) as client:
+        store = testbed.artifacts or client.status().artifacts
+        found = resolved(policy, store)
         reference = found.reference
         if not reference.startswith(("policies/", SHIPPED_PREFIX)):
-            reference = save(status.artifacts, found.card, found.actor)
+            reference = save(store, found.card, found.actor)
         done = client.deploy_policy(reference, nodes=wanted)
     _tell(done, name, as_json)
 

@@ -28,10 +28,11 @@ Made by `python -m testbed.cli.reference > docs/cli.md`; change the commands, no
 * A testbed is found by its `--name` from any shell; without one it is called `default`. The home \
 notes which were brought up on a cluster, and where.
 * All testbeds and simulations of a home write into one task log, `tasklog.sqlite` in the home, \
-unless the scenario or `--storage` names another. `teardown` leaves it alone; the runs of a task log \
-that is part of a testbed on a cluster are copied into it first.
-* `run`, `compare` and `report` give the mean success rate over episodes, with its interval; `status` \
-and `runs list` the share of all tasks that succeeded. The two can differ by a few tenths of a point.
+unless the scenario or `--storage` names another. `teardown` leaves it alone; the runs of a task \
+log that is part of a testbed on a cluster are copied into it first.
+* `run`, `compare` and `report` give the mean success rate over episodes, with its interval; \
+`status` and `runs list` the share of all tasks that succeeded. The two can differ by a few tenths \
+of a point.
 """
 
 _ENVIRONMENT = {

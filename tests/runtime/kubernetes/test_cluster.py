@@ -397,6 +397,24 @@ def test_watches_that_break_or_expire_go_on(server: ApiServer, runtime: ClusterR
     assert disturbed
 
 
+def test_pods_evicted_or_killed_for_memory_while_it_comes_up_come_back(
+    server: ApiServer, runtime: ClusterRuntime
+) -> None:
+    server.pods_become("running", {"app.kubernetes.io/component": "mysql"})
+    disturbed: list[str] = []
+
+    def disturb(line: str) -> None:
+        if "5 of 6 pods ready" in line and not disturbed:
+            disturbed.append(line)
+            server.evict(NAMESPACE, "edge-node-0")
+            server.oom_kill(NAMESPACE, "edge-node-1")
+            server.pods_become("ready")
+
+    assert runtime.up(small_plan(), NAME, report=disturb).nodes == 2
+    assert disturbed
+    assert runtime.kill(NAME, 0).name == "node-0"
+
+
 # --- finding, logs, kill ------------------------------------------------------------------------
 
 
