@@ -449,6 +449,10 @@ def _save_runs(place: Runtime, name: str) -> None:
         # It has no tables yet: no run either.
         return
     except TestbedError as error:
+        was_up = getattr(place, "was_up", None)
+        if was_up is not None and not was_up(name):
+            console.note(f"testbed '{name}' never came up, so there is no run to keep")
+            return
         raise PermanentError(
             f"the runs of '{name}' cannot be kept, so it stays up: {error}\n"
             "give --discard to take it down without them"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from testbed.cli import places
+from testbed.runtime.kubernetes import ClusterRuntime
 from testbed.testing.kubernetes import CONTEXT, ApiServer
 from tests.cli.conftest import Command
 from tests.runtime.kubernetes.standin import Controller
@@ -93,6 +94,23 @@ def test_runs_that_would_be_lost_keep_a_testbed_up(testbed: Command, server: Api
     assert server.objects("namespaces") == [] or NAMESPACE not in str(server.objects("namespaces"))
     assert places.noted() == {}
     assert testbed("teardown", "--name", "pods", "--json").code == 0
+
+
+def test_one_that_never_came_up_needs_no_leave_to_go(
+    testbed: Command, kubeconfig: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ClusterRuntime.__init__.__kwdefaults__, "hopeless_s", 0.2)
+    server.pods_become("image-pull-backoff", {"app.kubernetes.io/component": "mysql"})
+    said = testbed(
+        *("up", "quickstart", "--name", "pods", "--keep-on-failure", "--set", "nodes.count=2"),
+        *("--runtime", "cluster", "--kubeconfig", kubeconfig),
+    )
+    assert said.code == 5
+
+    gone = testbed("teardown", "--name", "pods", "--verify")
+
+    assert gone.code == 0, gone.err
+    assert "never came up" in gone.err
 
 
 @pytest.mark.usefixtures("up")

@@ -143,6 +143,10 @@ class KindRuntime:
         """See ``Runtime``."""
         return self.on_cluster.logs(name, process, lines=lines, follow=follow)
 
+    def was_up(self, name: str) -> bool:
+        """Whether ``up`` has ever come to its end; before that there can be no run."""
+        return self._is_up and self.on_cluster.was_up(name)
+
     def leftovers(self, name: str) -> tuple[str, ...]:
         """What there still is of a testbed that was taken down."""
         if not self._is_up:

@@ -90,6 +90,7 @@ _AT_ONCE: Final = 8
 _TELL_EVERY_S: Final = 1.0
 _SELECTOR: Final = f"{NAME_LABEL}={APPLICATION}"
 TRAINER_JOB: Final = "trainer"
+WAS_UP: Final = "was-up"
 CREDENTIALS: Final = "credentials"
 """The one Secret of a testbed."""
 
@@ -220,6 +221,7 @@ class ClusterRuntime:
                 "options": options,
             }
             self._apply(plan, name, namespace, arguments, made, report)
+            self.cluster.apply(_was_up(name, namespace), force=self._force)
             return self._found(name, namespace)
         except BaseException as error:
             # Ctrl-C too. What was up before stays; the next `up` goes on from here.
@@ -325,6 +327,11 @@ class ClusterRuntime:
             raise UsageError(f"testbed '{name}' was not made from a scenario file")
         options = (described["metadata"].get("annotations") or {}).get(OPTIONS_ANNOTATION, "{}")
         return text, ClusterOptions.from_json(options)
+
+    def was_up(self, name: str) -> bool:
+        """Whether ``up`` has ever come to its end; before that there can be no run."""
+        namespace = self._namespace_of(valid_name(name))
+        return self.cluster.get("ConfigMap", WAS_UP, namespace) is not None
 
     def start_trainer(
         self, name: str, arguments: Sequence[str], report: Report = lambda line: None
@@ -489,7 +496,7 @@ class ClusterRuntime:
         for kind in _KINDS:
             for each in self._of_testbed(kind, namespace, selector):
                 key = kind, each["metadata"]["name"]
-                if key not in wanted:
+                if key not in wanted and key[1] != WAS_UP:
                     report(f"removing {kind.lower()}/{key[1]}")
                     self.cluster.delete(*key, namespace)
 
@@ -793,6 +800,12 @@ _KINDS: Final = (
     "ServiceAccount",
 )
 """Kinds a testbed is made of, in the order in which they are removed."""
+
+
+def _was_up(name: str, namespace: str) -> Document:
+    labels = {NAME_LABEL: APPLICATION, INSTANCE_LABEL: name, MANAGED_LABEL: APPLICATION}
+    metadata = {"name": WAS_UP, "namespace": namespace, "labels": labels}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
 
 
 def _is(document: Document, kind: str) -> bool:

@@ -122,6 +122,23 @@ def test_many_nodes_are_started_in_waves(
     assert len(server.objects("pods", NAMESPACE)) == 8 + 4
 
 
+def test_two_hundred_nodes_come_up_although_the_api_server_is_busy(
+    server: ApiServer, runtime: ClusterRuntime, controller: Controller
+) -> None:
+    controller.nodes = 200
+    server.fail(429, verb="patch", retry_after_s=1, times=2)
+
+    assert runtime.up(small_plan(200), NAME).nodes == 200
+
+    waves = [
+        each.status
+        for each in server.requests
+        if each.method == "PATCH" and each.path.endswith("statefulsets/edge-node")
+    ]
+    assert waves.count(200) + waves.count(201) == 4
+    assert len(server.objects("pods", NAMESPACE)) == 204
+
+
 def test_options_and_services_stay_as_they_were_brought_up(
     server: ApiServer,
     another: Callable[..., ClusterRuntime],
