@@ -172,6 +172,18 @@ def test_differences_take_the_networks_that_both_have() -> None:
     assert gap.mean == pytest.approx(0.1, abs=0.001)
 
 
+def test_what_is_not_on_all_networks_is_not_drawn_beside_what_is() -> None:
+    found = results({("0.6", "ratc"): 0.72, ("0.6", "rda"): 0.71, ("1.0", "rda"): 0.6})
+    partial = {at: dict(by_network) for at, by_network in found.measured.items()}
+    del partial["0.6", "ratc"][1]
+    some = Results(found.figure, found.settings, partial)
+
+    assert set(some.comparable().measured) == {("0.6", "rda"), ("1.0", "rda")}
+    assert some.incomplete == ("RATC at 0.6",)
+    assert found.incomplete == ()
+    assert found.comparable().measured == found.measured
+
+
 def with_curve(*evaluations: float | None) -> Results:
     curve = tuple(CurvePoint(20 * k, None, rate) for k, rate in enumerate(evaluations))
     measured = Measured((0.9, 0.9), curve, {"offline": 0.80, "ratc": 0.75})

@@ -41,13 +41,13 @@ _DIFFERENCES: Final = (
 
 
 def draw(results: Results) -> Canvas:
-    """The figure, in the form of its kind."""
+    """The figure, in the form of its kind; of what can be compared (``Results.comparable``)."""
     drawers: dict[str, Callable[[Results], Canvas]] = {
         "curve": _curves,
         "sources": _sources,
         "sweep": _sweep,
     }
-    return drawers[results.figure.kind](results)
+    return drawers[results.figure.kind](results.comparable())
 
 
 def _sweep(results: Results) -> Canvas:

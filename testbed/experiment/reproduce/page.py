@@ -115,8 +115,16 @@ def document_of(study: Study, results: Results) -> dict[str, Any]:
         "points": {"stored": sum(map(len, results.measured.values())), "wanted": len(points)},
         "rates": [{str(key): _plain(value) for key, value in row.items()} for row in rows],
         "findings": [claim.judge(results).document for claim in figure.claims],
-        "notes": sorted(notes),
+        "notes": [*sorted(notes), *_left_out(results)],
     }
+
+
+def _left_out(results: Results) -> Iterator[str]:
+    if left := results.incomplete:
+        yield (
+            f"Not on all networks yet, and so not drawn: {', '.join(left)}. The same command goes "
+            "on."
+        )
 
 
 def write_page(place: Workplace) -> Path:

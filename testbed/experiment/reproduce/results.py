@@ -9,7 +9,7 @@ over the episodes of these networks, and says nothing of others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
@@ -54,6 +54,27 @@ class Results:
     def unit(self) -> Unit:
         """What intervals are over."""
         return "networks" if len(self.seeds) >= MIN_NETWORKS else "episodes"
+
+    def comparable(self) -> Results:
+        """Only what has a point on every network that its setting has, so that means are of equals.
+
+        While a campaign is under way, methods are ahead of each other; means over different
+        networks beside each other would show the networks, not the methods.
+        """
+        kept = {}
+        for x in self.xs:
+            here = {at: found for at, found in self.measured.items() if at[0] == x}
+            every = {seed for found in here.values() for seed in found}
+            kept |= {at: found for at, found in here.items() if found.keys() == every}
+        return replace(self, measured=kept)
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """What ``comparable`` leaves out, as it is called in figures."""
+        kept = self.comparable().measured
+        left = [at for at, found in self.measured.items() if found and at not in kept]
+        several = len(self.xs) > 1
+        return tuple(f"{label(name)} at {x}" if several else label(name) for x, name in left)
 
     def methods(self) -> tuple[str, ...]:
         """The methods that have a point, in the order of tables."""
