@@ -99,7 +99,9 @@ def test_runs_that_would_be_lost_keep_a_testbed_up(testbed: Command, server: Api
 def test_one_that_never_came_up_needs_no_leave_to_go(
     testbed: Command, kubeconfig: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ClusterRuntime.__init__.__kwdefaults__, "hopeless_s", 0.2)
+    defaults = ClusterRuntime.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "hopeless_s", 0.2)
     server.pods_become("image-pull-backoff", {"app.kubernetes.io/component": "mysql"})
     said = testbed(
         *("up", "quickstart", "--name", "pods", "--keep-on-failure", "--set", "nodes.count=2"),

@@ -1,5 +1,7 @@
-"""A real cluster: the one ``TESTBED_TEST_KUBECONFIG`` names. Its machines have the images, or
-``TESTBED_TEST_IMAGE_REGISTRY`` has them; ``TESTBED_TEST_MYSQL_IMAGE`` replaces the public MariaDB.
+"""A real cluster: the one ``TESTBED_TEST_KUBECONFIG`` names, else one that kind makes.
+
+The named one's machines have the images, or ``TESTBED_TEST_IMAGE_REGISTRY`` has them;
+``TESTBED_TEST_MYSQL_IMAGE`` replaces the public MariaDB.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+
+from testbed.runtime.kind import KindCluster
+from testbed.runtime.kubernetes import ClusterOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = "TESTBED_TEST_KUBECONFIG"
@@ -146,11 +151,22 @@ class Shell:
 
 
 @pytest.fixture(scope="session")
-def given() -> Path:
-    path = os.environ.get(VARIABLE)
-    if not path:
-        pytest.skip(f"no cluster: let {VARIABLE} name a kubeconfig")
-    return Path(path)
+def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    if path := os.environ.get(VARIABLE):
+        yield Path(path)
+        return
+    kind = KindCluster(tmp_path_factory.mktemp("kind"), "edge-testbed-suite")
+    if lacks := kind.check(pods=10, pull=False):
+        missing = "; ".join(f"{lack.what} ({lack.fix})" for lack in lacks)
+        pytest.skip(f"no cluster: let {VARIABLE} name a kubeconfig; nor kind: {missing}")
+    try:
+        kubeconfig = kind.ensure(pull=False)
+        mysql = os.environ.get("TESTBED_TEST_MYSQL_IMAGE", "mariadb:10.11.13")
+        ours = [ClusterOptions().image(name) for name in ("controller", "edgenode", "hdfs")]
+        kind.load_images([*ours, mysql])
+        yield kubeconfig
+    finally:
+        kind.delete()
 
 
 @pytest.fixture(scope="session")

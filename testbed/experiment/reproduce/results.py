@@ -61,7 +61,7 @@ class Results:
         While a campaign is under way, methods are ahead of each other; means over different
         networks beside each other would show the networks, not the methods.
         """
-        kept = {}
+        kept: dict[At, Mapping[int, Measured]] = {}
         for x in self.xs:
             here = {at: found for at, found in self.measured.items() if at[0] == x}
             every = {seed for found in here.values() for seed in found}
