@@ -204,6 +204,7 @@ CHECKS: Final[Sequence[Check]] = (
     clusters.engine,
     clusters.kind,
     clusters.kubectl,
+    clusters.cluster,
 )
 
 

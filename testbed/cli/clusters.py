@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Final
 
+from testbed.cli import places
 from testbed.cli.findings import Finding, Surroundings, size
 from testbed.errors import TestbedError
 
@@ -67,3 +68,21 @@ def kubectl(_: Surroundings) -> Iterator[Finding]:
     """kubectl is there; the toolkit does without, people may not."""
     path = shutil.which("kubectl")
     yield Finding("kubectl", "ok" if path else "note", path or _ABSENT)
+
+
+def cluster(_: Surroundings) -> Iterator[Finding]:
+    """The cluster that was named can be reached, and the user may do there what is needed."""
+    place = places.place_of(None)
+    if place.runtime is not places.Kind.CLUSTER:
+        return
+    from testbed.runtime.kubernetes import ClusterRuntime
+
+    runtime = places.open_place(place)
+    assert isinstance(runtime, ClusterRuntime)
+    runtime.cluster.patience_s = ENGINE_S
+    lacks = runtime.check()
+    for lack in lacks:
+        yield Finding("cluster", "problem", lack.what, lack.fix)
+    if not lacks:
+        version = runtime.cluster.version()
+        yield Finding("cluster", "ok", f"Kubernetes {version} at {runtime.cluster.server}")

@@ -171,6 +171,18 @@ def test_a_file_as_task_log_is_refused_before_anything_is_made(
     assert json.dumps(server.objects("statefulsets")) == "[]"
 
 
+def test_doctor_looks_at_the_cluster_that_is_named(
+    testbed: Command, kubeconfig: Path, server: ApiServer
+) -> None:
+    def found() -> dict[str, str]:
+        said = testbed("doctor", "--json", "--kubeconfig", kubeconfig, "--context", CONTEXT)
+        return {each["check"]: each["seen"] for each in said.document["findings"]}
+
+    assert found()["cluster"].startswith("Kubernetes v1.")
+    server.forbid("delete", "pods")
+    assert "delete pods" in found()["cluster"]
+
+
 def test_a_failed_up_is_forgotten(testbed: Command, kubeconfig: Path, server: ApiServer) -> None:
     server.forbid("patch", "services")
     said = testbed("up", "quickstart", "--kubeconfig", kubeconfig, "--context", CONTEXT)

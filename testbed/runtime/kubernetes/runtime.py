@@ -50,6 +50,7 @@ from testbed.runtime.kubernetes.rendering import (
     APPLICATION,
     ARTIFACTS_ANNOTATION,
     COMPONENT_LABEL,
+    CONFIGURATION_ANNOTATION,
     CONTROLLER_PORT,
     DATANODE_PORT,
     EDGE_NODE,
@@ -459,6 +460,8 @@ class ClusterRuntime:
         first = True
         while True:
             documents = render(plan, name, replicas=replicas, **arguments)
+            if first and not made:
+                self._refuse_in_a_run(documents, name, namespace)
             changed = self._apply_all(documents, made and first)
             if first:
                 what = "made" if made else ("changed " + ", ".join(changed) if changed else "")
@@ -471,6 +474,28 @@ class ClusterRuntime:
                 break
             replicas = min(wanted, replicas + WAVE)
         self._wait_healthy(namespace, report)
+
+    def _refuse_in_a_run(self, documents: Sequence[Document], name: str, namespace: str) -> None:
+        """Another scenario is another controller, and would cut a run short.
+
+        Raises: UsageError: there is a run, and the scenario differs.
+        """
+        standing = self.cluster.get("StatefulSet", CONTROLLER, namespace)
+        (wanted,) = (d for d in documents if d["metadata"]["name"] == CONTROLLER and _is_set(d))
+        if standing is None or _configuration(standing) == _configuration(wanted):
+            return
+        try:
+            up = self._found(name, namespace)
+            with OperatorClient(up.address, up.token, timeout=5.0) as operator:
+                run = operator.status().run
+        except TestbedError:
+            # Half-made, or its controller does not run: there is nothing to cut short.
+            return
+        if run is not None and run.progress.state == "running":
+            raise UsageError(
+                f"run {run.progress.run} is under way on '{name}', and another scenario would end "
+                "it; wait for it, or end it with Ctrl-C where it was started"
+            )
 
     def _apply_all(self, documents: Sequence[Document], fresh: bool) -> list[str]:
         """Apply all; what that changed, as in ``statefulset/edge-node``."""
@@ -810,6 +835,15 @@ def _was_up(name: str, namespace: str) -> Document:
 
 def _is(document: Document, kind: str) -> bool:
     return bool(document["kind"] == kind)
+
+
+def _is_set(document: Document) -> bool:
+    return _is(document, "StatefulSet")
+
+
+def _configuration(controller: Document) -> Any:
+    annotations = controller["spec"]["template"]["metadata"].get("annotations") or {}
+    return annotations.get(CONFIGURATION_ANNOTATION)
 
 
 def _labels(document: Document) -> Mapping[str, str]:

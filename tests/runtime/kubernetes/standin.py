@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.operator import NODES_SERVICE
+from testbed.rpc.operator import NODES_SERVICE, Progress
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -27,6 +27,7 @@ class Controller(pb_grpc.OperatorServicer):
         self.nodes = nodes
         self.dead: set[int] = set()
         self.tokens: list[str] = []
+        self.run: dict[str, Any] | None = None
         self.port = 0
         self._health = health.HealthServicer()
 
@@ -47,10 +48,29 @@ class Controller(pb_grpc.OperatorServicer):
             "scenario_hash": "0" * 64,
             "scheduler": "local",
             "nodes": nodes,
-            "run": None,
+            "run": self.run,
             "runs": [],
         }
         return pb.StatusReply(json=json.dumps(status))
+
+    def runs(self) -> None:
+        """From now on a run is under way."""
+        progress = Progress(
+            run="20260131-142501-9f3a",
+            state="running",
+            scheduler="local",
+            first_episode=0,
+            episodes=2,
+            episode=0,
+            completed=0,
+            slot=3,
+            slots=10,
+            generated=3,
+            outcomes={},
+            completed_outcomes={},
+            queue_lengths=(0, 0),
+        )
+        self.run = {"progress": json.loads(progress.to_json()), "label": "", "changes": []}
 
     def StartRun(self, request: pb.StartRunRequest, context: grpc.ServicerContext) -> Any:
         for node in sorted(self.dead):

@@ -93,6 +93,20 @@ def test_up_again_changes_what_differs_and_no_more(
     assert changed == {"configmaps/scenario", "statefulsets/controller"}
 
 
+def test_another_scenario_does_not_cut_a_run_short(
+    server: ApiServer, runtime: ClusterRuntime, controller: Controller
+) -> None:
+    runtime.up(small_plan(), NAME)
+    before = versions(server)
+    controller.runs()
+
+    with pytest.raises(UsageError, match="run 20260131-142501-9f3a is under way"):
+        runtime.up(replace(small_plan(), episodes=9), NAME)
+    assert versions(server) == before
+    # What differs in nothing, or not for the controller, is no matter to a run.
+    assert runtime.up(small_plan(), NAME).nodes == 2
+
+
 def test_a_larger_network_keeps_the_pods_it_has(
     server: ApiServer, runtime: ClusterRuntime, controller: Controller
 ) -> None:
