@@ -13,13 +13,15 @@ import select
 import socket
 import ssl
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
-from websocket import ABNF, WebSocket, WebSocketException
 
 from testbed.errors import TemporaryError, TestbedError
 from testbed.runtime.kubernetes.api import Cluster
+
+if TYPE_CHECKING:
+    from websocket import WebSocket
 
 _logger: Final = logging.getLogger(__name__)
 _DATA: Final = 0
@@ -75,6 +77,8 @@ class PortForward:
                 # The other end sees a closed connection, and tries again or says so.
                 _logger.info("no connection to %s: %s", self._pod, error)
                 return
+            from websocket import WebSocketException
+
             try:
                 _Carrier(connection, tunnel).carry()
             except (OSError, WebSocketException) as error:
@@ -101,7 +105,10 @@ class _Carrier:
     """
 
     def __init__(self, near: socket.socket, tunnel: WebSocket) -> None:
+        from websocket import ABNF
+
         self._near, self._tunnel = near, tunnel
+        self._frames = ABNF
         self._to_near, self._to_far = bytearray(), bytearray()
         self._opened: set[int] = set()
 
@@ -129,7 +136,9 @@ class _Carrier:
                     # What was said last still gets there.
                     far.sendall(self._to_far)
                     return
-                frame = ABNF.create_frame(bytes([_DATA]) + piece, ABNF.OPCODE_BINARY)
+                frame = self._frames.create_frame(
+                    bytes([_DATA]) + piece, self._frames.OPCODE_BINARY
+                )
                 self._to_far += frame.format()
             if (far in ready or decrypted) and not self._receive():
                 near.sendall(self._to_near)
@@ -138,9 +147,9 @@ class _Carrier:
     def _receive(self) -> bool:
         """Take one frame; whether there is more to come."""
         opcode, frame = self._tunnel.recv_data_frame(True)
-        if opcode == ABNF.OPCODE_CLOSE:
+        if opcode == self._frames.OPCODE_CLOSE:
             return False
-        if opcode != ABNF.OPCODE_BINARY or frame is None or not frame.data:
+        if opcode != self._frames.OPCODE_BINARY or frame is None or not frame.data:
             return True
         channel, content = frame.data[0], frame.data[1:]
         if channel not in self._opened:
