@@ -45,6 +45,7 @@ def test_every_command_that_reads_can_print_json() -> None:
         "testbed init",
         "testbed up",
         "testbed kill",
+        "testbed scale",
         "testbed version",
         # Is JSON.
         "testbed scenario schema",

@@ -150,6 +150,8 @@ def _end(workers: Sequence[Any]) -> None:
         worker.join(_END_WITHIN)
         if worker.is_alive():
             worker.kill()
+            # Until the system has seen it: who was told that all have ended may look.
+            worker.join()
 
 
 @contextlib.contextmanager
