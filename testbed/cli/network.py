@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from testbed.rpc.operator import NodeStatus, OperatorClient, Status
     from testbed.runtime.base import Runtime, Testbed
 
+LIST_PATIENCE_S = 3.0
 CONDITION_STYLES = {"healthy": "green", "starting": "yellow", "dead": "bold red"}
 
 
@@ -63,7 +64,12 @@ def ps(as_json: Json = False) -> None:
 def _all_runtimes() -> list[Runtime]:
     if home.controller():
         return [runtime()]
-    return [places.open_place(each) for each in places.all_places()]
+    return [places.open_place(each, **_hurried(each)) for each in places.all_places()]
+
+
+def _hurried(place: places.Place) -> dict[str, float]:
+    """A cluster that is away is not what the others are kept waiting for."""
+    return {} if place.runtime is places.Kind.LOCAL else {"patience_s": LIST_PATIENCE_S}
 
 
 def _names_of(place: Runtime) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.cli import places
+from testbed.cli import network, places
 from testbed.runtime.kubernetes import ClusterRuntime
 from testbed.testing.kubernetes import CONTEXT, ApiServer
 from tests.cli.conftest import Command
@@ -53,6 +53,18 @@ def test_later_commands_need_not_be_told_where(testbed: Command, server: ApiServ
     assert [each["name"] for each in listed] == ["pods"]
     assert log["lines"][-1] == "hello"
     assert (killed.code, killed.out) == (0, "killed node-1\n")
+
+
+@pytest.mark.usefixtures("up")
+def test_a_cluster_that_is_away_does_not_keep_others_from_being_listed(
+    testbed: Command, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "LIST_PATIENCE_S", 0.2)
+    with server.away():
+        said = testbed("ps", "--json")
+
+    assert said.document == []
+    assert "does not answer" in said.err
 
 
 @pytest.mark.usefixtures("up")

@@ -44,7 +44,7 @@ from testbed.runtime.base import (
 )
 from testbed.runtime.directory import RunDirectory
 from testbed.runtime.kubernetes import waiting
-from testbed.runtime.kubernetes.api import Access, Cluster, Document, until
+from testbed.runtime.kubernetes.api import PATIENCE_S, Access, Cluster, Document, until
 from testbed.runtime.kubernetes.forward import PortForward
 from testbed.runtime.kubernetes.rendering import (
     APPLICATION,
@@ -125,6 +125,7 @@ class ClusterRuntime:
     ``namespace`` is one that somebody made for this testbed; None: one is made, and removed with
     it. ``store`` and ``artifacts`` of ``up`` have to be reachable from pods. With ``retain`` what a
     failed ``up`` has started stays, to be looked at. ``force`` takes over fields that others set.
+    ``patience_s`` is how long every call waits for an API server that is away.
     Logs of what is taken down are kept below ``home``.
     """
 
@@ -141,10 +142,10 @@ class ClusterRuntime:
         force: bool = False,
         ready_s: float = READY_S,
         hopeless_s: float = waiting.HOPELESS_S,
-        cluster: Cluster | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.home = home.absolute()
-        self.cluster = cluster or Cluster(kubeconfig, context)
+        self.cluster = Cluster(kubeconfig, context, patience_s=patience_s)
         self._namespace = namespace
         self._options = options
         self._artifacts = artifacts
