@@ -169,7 +169,7 @@ def all_places() -> list[Place]:
     """The places to look at for all testbeds: what the command says, else all that are known."""
     if _asked:
         return [_asked[0]]
-    return [Place(), *dict.fromkeys(place for place in noted().values())]
+    return [Place(), *dict.fromkeys(noted().values())]
 
 
 _FOLDER: Final = ".places"

@@ -19,7 +19,10 @@ TRAINER: Final = "components/trainer"
 
 
 def load(folders: Sequence[str]) -> list[dict[str, Any]]:
-    """All objects of these folders of ``manifests``, with the labels that they ask for."""
+    """All objects of these folders of ``manifests``, with the labels that they ask for.
+
+    Read anew every time: whoever asks may change them.
+    """
     root = resources.files("manifests")
     found = []
     for folder in folders:

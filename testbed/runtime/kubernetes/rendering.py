@@ -6,7 +6,6 @@ Pure: no API server is asked. Two renderings of the same input are equal.
 from __future__ import annotations
 
 import base64
-import copy
 import hashlib
 import json
 import math
@@ -184,7 +183,7 @@ def render(
         components.append(MYSQL)
     if services.own_hdfs:
         components.append(HDFS)
-    documents = copy.deepcopy(load(components))
+    documents = load(components)
     configuration = _configuration(plan, scenario)
     documents.append(_object("ConfigMap", "scenario", data=configuration))
     if credentials is not None:
@@ -220,7 +219,7 @@ def render_trainer(
     """The objects of a Job that learns on the testbed ``name``: ``testbed o2o ARGUMENTS``."""
     options = options or ClusterOptions()
     services = services or Services.of(None, None, options)
-    documents = copy.deepcopy(load([TRAINER]))
+    documents = load([TRAINER])
     for document in documents:
         _place(document, name, namespace or namespace_of(name))
         if document["kind"] == "PersistentVolumeClaim" and options.storage_class:

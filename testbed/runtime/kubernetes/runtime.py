@@ -433,8 +433,7 @@ class ClusterRuntime:
 
     def _credentials(self, namespace: str, store: str | None, *, new: bool) -> dict[str, str]:
         """What the testbed has already; else new ones. A password that was given is taken."""
-        kept = None if new else self.cluster.get("Secret", CREDENTIALS, namespace)
-        credentials = {key: base64.b64decode(value).decode() for key, value in _data(kept).items()}
+        credentials = {} if new else self._kept_credentials(namespace)
         given = None if store is None else split_password(store)[1]
         if store is not None and given is None:
             given = os.environ.get(PASSWORD_VARIABLE)
@@ -482,7 +481,9 @@ class ClusterRuntime:
         Raises: UsageError: there is a run, and the scenario differs.
         """
         standing = self.cluster.get("StatefulSet", CONTROLLER, namespace)
-        (wanted,) = (d for d in documents if d["metadata"]["name"] == CONTROLLER and _is_set(d))
+        (wanted,) = (
+            d for d in documents if d["metadata"]["name"] == CONTROLLER and _is(d, "StatefulSet")
+        )
         if standing is None or _configuration(standing) == _configuration(wanted):
             return
         try:
@@ -623,9 +624,9 @@ class ClusterRuntime:
         raise TemporaryError(f"the controller: {last}" + self._unhealthy(namespace, address))
 
     def _unhealthy(self, namespace: str, address: str) -> str:
-        token = _data(self.cluster.get("Secret", CREDENTIALS, namespace)).get("token", "")
+        token = self._kept_credentials(namespace).get("token", "")
         try:
-            with OperatorClient(address, base64.b64decode(token).decode(), timeout=3.0) as client:
+            with OperatorClient(address, token, timeout=3.0) as client:
                 nodes = client.status().nodes
         except TestbedError as error:
             return f"; {error}"
@@ -649,20 +650,20 @@ class ClusterRuntime:
         controller = self.cluster.get("StatefulSet", CONTROLLER, namespace)
         nodes = self.cluster.get("StatefulSet", EDGE_NODE, namespace)
         described = self.cluster.get("ConfigMap", "scenario", namespace)
-        credentials = _data(self.cluster.get("Secret", CREDENTIALS, namespace))
+        credentials = self._kept_credentials(namespace)
         if controller is None or nodes is None or described is None or "token" not in credentials:
             raise UsageError(
                 f"testbed '{name}' was left half-made; go on with `testbed up`, or clear it away "
                 f"with `testbed teardown --name {name}`"
             )
         annotations = described["metadata"].get("annotations") or {}
-        password = base64.b64decode(credentials.get("mysql-password", "")).decode()
+        password = credentials.get("mysql-password", "")
         services = _services(annotations)
         return Testbed(
             name=name,
             directory=self.home / name,
             address=self._forward(namespace, f"{CONTROLLER}-0", CONTROLLER_PORT).address,
-            token=base64.b64decode(credentials["token"]).decode(),
+            token=credentials["token"],
             store=self._store(namespace, services, password),
             scenario=annotations.get(SCENARIO_ANNOTATION, ""),
             nodes=int(nodes["spec"].get("replicas", 1)),
@@ -719,6 +720,12 @@ class ClusterRuntime:
 
     def _pods(self, namespace: str) -> list[Document]:
         return self.cluster.find_all("Pod", namespace, _SELECTOR)
+
+    def _kept_credentials(self, namespace: str) -> dict[str, str]:
+        """What the testbed's Secret holds; empty if there is none."""
+        secret = self.cluster.get("Secret", CREDENTIALS, namespace)
+        data = (secret or {}).get("data") or {}
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     def _annotations(self, namespace: str) -> Mapping[str, str]:
         """How the testbed in this namespace was brought up; empty if none has been."""
@@ -838,10 +845,6 @@ def _is(document: Document, kind: str) -> bool:
     return bool(document["kind"] == kind)
 
 
-def _is_set(document: Document) -> bool:
-    return _is(document, "StatefulSet")
-
-
 def _configuration(controller: Document) -> Any:
     annotations = controller["spec"]["template"]["metadata"].get("annotations") or {}
     return annotations.get(CONFIGURATION_ANNOTATION)
@@ -880,10 +883,6 @@ def _ending(document: Document) -> bool:
 
 def _version(document: Document) -> Any:
     return document["metadata"].get("resourceVersion")
-
-
-def _data(secret: Document | None) -> Mapping[str, str]:
-    return (secret or {}).get("data") or {}
 
 
 def _process(pod: str) -> str:
