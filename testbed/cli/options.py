@@ -97,7 +97,7 @@ def key_values(given: list[str] | None, option: str) -> dict[str, Any]:
     """
     if not given:
         return {}
-    import yaml
+    from testbed.scenario import document
 
     found: dict[str, Any] = {}
     problems = []
@@ -107,9 +107,9 @@ def key_values(given: list[str] | None, option: str) -> dict[str, Any]:
             problems.append(Problem(option, repr(text), f"allowed: KEY=VALUE, as in {option} k=2"))
             continue
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            problems.append(Problem(option, f"the value in {text!r} is no YAML", "quote it"))
+            found[key] = document.value(value, f"{option} {key}")
+        except document.DocumentError as error:
+            problems.extend(error.problems)
     if problems:
         raise UsageError("these options cannot be read", problems)
     return found

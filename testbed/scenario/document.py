@@ -1,22 +1,21 @@
-"""YAML text to plain data, strictly: duplicate keys are errors, ``1e3`` is a number, no dates.
+"""YAML text to plain data, strictly: see ``testbed.scenario.strict``.
 
 Also applies the CLI's ``--set key.path=value``. What the data means is the schema's business.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 import yaml
 
 from testbed.errors import Problem
+from testbed.scenario import strict
 from testbed.scenario.units import shown
 
 LARGEST_FILE: Final = 4 * 1024 * 1024
-_MOST_VALUES: Final = 3_000_000
-"""More than a matrix for the largest network holds; aliases can blow a small file up to this."""
+_MOST_PROBLEMS: Final = 20
 
 _ONE_OF: Final = (
     frozenset({"uniform", "choice"}),
@@ -41,34 +40,6 @@ class DocumentError(Exception):
         super().__init__("; ".join(map(str, problems)))
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader without dates, with exponents, and with duplicate keys collected."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.duplicates: list[tuple[str, yaml.Mark, yaml.Mark]] = []
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[str, yaml.Mark] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    self.duplicates.append((key.value, key.start_mark, seen[key.value]))
-                seen.setdefault(key.value, key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+\Z"),
-    list("-+.0123456789"),
-)
-
-
 def parse(raw: bytes, where: str) -> Any:
     """The data of the one YAML document in ``raw``; ``where`` names it in problems.
 
@@ -88,61 +59,65 @@ def parse(raw: bytes, where: str) -> Any:
     return _data(text, where)
 
 
+def value(text: str, where: str) -> Any:
+    """Return the data of a value that was given on the command line, as strictly as a file.
+
+    Raises: DocumentError, with line and column.
+    """
+    return _data(text, where)
+
+
 def _data(text: str, where: str) -> Any:
+    if (problem := strict.unreadable(text, where)) is not None:
+        raise DocumentError(problem)
     try:
-        loader = _Loader(text)
-        data = loader.get_single_data()
-        duplicates = loader.duplicates
+        loader = strict.Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if found := strict.problems(root, where):
+            raise DocumentError(*found[:_MOST_PROBLEMS])
+        data = loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        seen = " ".join(str(part) for part in (error.problem, error.context) if part)
-        raise DocumentError(Problem(at, f"not valid YAML: {seen}", "")) from None
+        raise DocumentError(_not_yaml(error, where)) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise DocumentError(
             Problem(f"{where}:{line}", "a control character", "allowed: printable UTF-8 text")
         ) from None
-    except RecursionError:
-        raise DocumentError(Problem(where, "nested too deeply", "")) from None
-    except (yaml.YAMLError, ValueError) as error:
-        # SafeLoader lets ValueError through for a tagged scalar that is not what its tag says.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DocumentError(Problem(where, f"not valid YAML: {reason}", "")) from None
-    if duplicates:
-        raise DocumentError(
-            *(
-                Problem(
-                    f"{where}:{mark.line + 1}:{mark.column + 1}",
-                    f"key '{key}' stands here a second time, first in line {first.line + 1}",
-                    "allowed: every key once",
-                )
-                for key, mark, first in duplicates
-            )
-        )
     _refuse_strange(data, where)
     return data
 
 
+def _not_yaml(error: yaml.MarkedYAMLError, where: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    at = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+    seen = " ".join(str(part) for part in (error.problem, error.context) if part)
+    if "'\\t'" in seen:
+        return Problem(at, "not valid YAML: a tab", "allowed: blanks for indentation")
+    if seen.startswith("nested"):
+        return Problem(at, seen, "")
+    return Problem(at, f"not valid YAML: {seen}", "")
+
+
 def _refuse_strange(data: Any, where: str) -> None:
-    # Aliases make a few lines stand for billions of values, or for themselves.
-    waiting, count = [data], 0
+    waiting, seen = [data], set()
     while waiting:
         value = waiting.pop()
-        count += 1
-        if count > _MOST_VALUES:
-            raise DocumentError(
-                Problem(where, "aliases that repeat or contain each other without end", "")
-            )
-        if isinstance(value, dict):
+        if isinstance(value, str):
+            if not _is_unicode(value):
+                raise DocumentError(
+                    Problem(where, f"{shown(value)} is no Unicode text", "allowed: UTF-8 text")
+                )
+        elif isinstance(value, dict | list) and id(value) not in seen:
+            # An alias is the same object again.
+            seen.add(id(value))
             waiting.extend(value)
-            waiting.extend(value.values())
-        elif isinstance(value, str) and not _is_unicode(value):
-            raise DocumentError(
-                Problem(where, f"{shown(value)} is no Unicode text", "allowed: UTF-8 text")
-            )
-        elif isinstance(value, list):
-            waiting.extend(value)
+            if isinstance(value, dict):
+                waiting.extend(value.values())
 
 
 def _is_unicode(text: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import yaml
 
 from testbed.errors import Problem, UsageError
-from testbed.scenario import document
+from testbed.scenario import document, strict
 from testbed.scenario.check import check
 from testbed.scenario.schema import Scenario
 
@@ -51,7 +51,7 @@ def loads(text: str, overrides: Sequence[str] = ()) -> Scenario:
 def dumps(scenario: Scenario) -> str:
     """The complete scenario as YAML, defaults and overrides included; ``loads`` reads it back."""
     data = scenario.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(data, Dumper=strict.Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def shipped() -> list[tuple[str, str]]:

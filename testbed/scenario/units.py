@@ -6,7 +6,6 @@ it again gives the very same number. KB, MB and GB are powers of 1000; KiB, MiB,
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +17,52 @@ from typing import Any, Final
 _NUMBER: Final = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,9})?"
 _TEXT: Final = re.compile(rf"\s*({_NUMBER})\s*(.*?)\s*", re.DOTALL | re.ASCII)
 _LONGEST: Final = 60
+_LONGEST_TEXT: Final = 200
+"""Characters of a quantity; any value a model can hold is shorter."""
+_LONGEST_BITS: Final = 1000
+_GROUPED: Final = re.compile(r"(?:[.,_'\u2019]|\s)*\d")
+"""How what follows a number begins if it was part of the number: ``1,5``, ``1 000``, ``1_000``."""
+
+_SAME: Final[Mapping[str, str]] = {
+    alias: unit
+    for unit, aliases in {
+        "Hz": "hz HZ hertz Hertz",
+        "kHz": "khz KHz Khz KHZ kilohertz",
+        "MHz": "Mhz MHZ megahertz",
+        "GHz": "ghz Ghz GHZ gHz gigahertz",
+        "THz": "thz Thz THZ terahertz",
+        "B": "byte bytes Byte Bytes",
+        "KB": "KByte KBytes kByte kBytes kilobyte kilobytes",
+        "MB": "MByte MBytes megabyte megabytes",
+        "GB": "GByte GBytes gigabyte gigabytes",
+        "KiB": "KIB kiB Kibibyte kibibyte kibibytes",
+        "MiB": "MIB mebibyte mebibytes",
+        "GiB": "GIB gibibyte gibibytes",
+        "B/s": "Bps byte/s bytes/s B/sec",
+        "KB/s": "KBps kBps kB/sec KB/sec KByte/s kByte/s",
+        "MB/s": "MBps MB/sec MByte/s MBytes/s",
+        "GB/s": "GBps GB/sec GByte/s GBytes/s",
+        "KiB/s": "KiBps KiB/sec",
+        "MiB/s": "MiBps MiB/sec",
+        "GiB/s": "GiBps GiB/sec",
+        "kbit/s": "kbps Kbps kb/s Kb/s kbits/s Kbit/s kbit/sec kilobit/s",
+        "Mbit/s": "Mbps Mb/s Mbits/s Mbit/sec Mb/sec megabit/s",
+        "Gbit/s": "Gbps Gb/s Gbits/s Gbit/sec Gb/sec gigabit/s",
+        "us": "\u03bcs usec usecs microsecond microseconds",
+        "ms": "msec msecs millisecond milliseconds",
+        "s": "sec secs second seconds",
+        "min": "mins minute minutes",
+        "h": "hr hrs hour hours",
+        "%": "percent pct",
+        "/s": "failures/s failure/s per_second /sec 1/sec",
+        "cycles/bit": "cycle/bit cycles/bits",
+    }.items()
+    for alias in aliases.split()
+}
+"""Other spellings of a unit that mean exactly it: the only ones that are ever suggested.
+
+Not by likeness: ``Mb`` and ``MB`` differ by a factor of 8, ``mHz`` and ``MHz`` by 10^9.
+"""
 
 
 class QuantityError(ValueError):
@@ -40,6 +85,8 @@ def shown(value: object) -> str:
             return "a mapping"
         case list() | tuple():
             return "a list"
+        case int() if value.bit_length() > _LONGEST_BITS:
+            return "a number of very many digits"
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
@@ -128,11 +175,13 @@ class Quantity:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise wrong
         if isinstance(value, str):
-            match = _TEXT.fullmatch(value)
+            match = _TEXT.fullmatch(value) if len(value) <= _LONGEST_TEXT else None
             if match is None:
                 raise wrong
             number, unit = match.groups()
         else:
+            if isinstance(value, int) and value.bit_length() > _LONGEST_BITS:
+                raise QuantityError(f"{shown(value)} is out of range", self.allowed)
             if not math.isfinite(value):
                 raise wrong
             number, unit = repr(value), ""
@@ -146,17 +195,23 @@ class Quantity:
             return exact * self.units[unit]
         if unit == "":
             raise QuantityError(f"{shown(value)} has no unit", self.allowed)
-        near = self._nearest(unit)
+        if _GROUPED.match(unit):
+            raise QuantityError(
+                f"{shown(value)} has a comma, a blank or another mark within its number",
+                f"{self.allowed}; with a decimal point, and nothing between thousands",
+            )
+        near = self._same(unit)
         suggestion = f" (did you mean {number}{near}?)" if near else ""
         raise QuantityError(
             f"{shown(value)}: unit '{unit[:_LONGEST]}' is not known here{suggestion}",
             self.allowed,
         )
 
-    def _nearest(self, unit: str) -> str | None:
-        folded = {known.casefold(): known for known in self.units if known}
-        close = difflib.get_close_matches(unit.casefold()[:_LONGEST], folded, n=1, cutoff=0.5)
-        return folded[close[0]] if close else None
+    def _same(self, unit: str) -> str | None:
+        """Return the unit of this quantity that ``unit`` is another spelling of."""
+        joined = re.sub(r"\s+", "_" if unit.startswith("per") else "", unit)
+        same = joined if joined in self.units else _SAME.get(joined)
+        return same if same in self.units else None
 
 
 def _example(quantity: Quantity) -> str | float:

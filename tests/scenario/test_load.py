@@ -100,10 +100,10 @@ def test_all_problems_are_reported_at_once() -> None:
         ("a: 1\n---\nb: 2", "scenario:2:1", "not valid YAML"),
         ("a: *b", "scenario:1:4", "not valid YAML"),
         ("a: !!python/object:os.system {}", "scenario:1:4", "not valid YAML"),
-        ("a: !!int x", "scenario", "not valid YAML"),
+        ("a: !!int x", "scenario:1:4", "not valid YAML"),
         ("a: \x07", "scenario:1", "a control character"),
-        ("a: &a [*a]", "scenario", "aliases that repeat or contain each other"),
-        ("[" * 3000, "scenario", "nested too deeply"),
+        ("a: &a [*a]", "scenario:1:4", "aliases that repeat or contain each other"),
+        ("[" * 3000, "scenario:1:51", "nested too deeply"),
         ("apiVersion: edge-testbed/v2\nnodes: 3", "apiVersion", "'edge-testbed/v2'"),
         ("apiVersion: [1]", "apiVersion", "a list"),
     ],
@@ -117,7 +117,8 @@ def test_what_is_no_scenario_says_where_and_why(text: str, path: str, seen: str)
 def test_aliases_cannot_blow_up_the_file() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
-    assert "aliases" in problems("\n".join(lines))["scenario"].seen
+    (found,) = problems("\n".join(lines)).values()
+    assert "aliases" in found.seen
 
 
 def test_an_anchor_may_be_used_again() -> None:
@@ -318,7 +319,6 @@ NODES: dict[str, Any] = {"count": 2, "cores": 4, "clock": "3GHz", "arrivalProbab
         ({"metadata": {"name": ""}}, "metadata.name"),
         ({"payload": "text"}, "payload"),
         ({"payload": {"mode": "text"}}, "payload.mode"),
-        ({"scheduler": {"name": "ratc", "options": {"x": float("nan")}}}, "scheduler.options"),
         ({"scheduler": {"name": "ratc", "options": {1: 2}}}, "scheduler.options[1]"),
         ({"scheduler": {"name": "ratc", "options": {"a": {1: 2}}}}, "scheduler.options"),
         ({"scheduler": 3}, "scheduler"),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from fractions import Fraction
+
 import jsonschema
 import pytest
 from hypothesis import given
@@ -57,6 +60,18 @@ def test_reads_what_people_write(quantity: Quantity, text: object, value: float)
         (units.FREQUENCY, 3, "3 has no unit", "such as 3GHz"),
         (units.FREQUENCY, "0GHz", "out of range", "from 1Hz"),
         (units.LINK_RATE, "10MB", "'MB' is not known here", "MB/s"),
+        (units.LINK_RATE, "10Mbps", "did you mean 10Mbit/s?", "MB/s"),
+        (units.LINK_RATE, "10 MB / s", "did you mean 10MB/s?", "MB/s"),
+        (units.LINK_RATE, "10MBps", "did you mean 10MB/s?", "MB/s"),
+        (units.DURATION, "3 seconds", "did you mean 3s?", "ms"),
+        (units.PROBABILITY, "50 percent", "did you mean 50%?", "from 0 to 1"),
+        (units.FREQUENCY, "1,5GHz", "a comma, a blank", "a decimal point"),
+        (units.SIZE, "1 000KB", "a comma, a blank", "nothing between thousands"),
+        (units.SIZE, "1\u00a0000KB", "a comma, a blank", "nothing between thousands"),
+        (units.SIZE, "1_000KB", "a comma, a blank", "nothing between thousands"),
+        (units.SIZE, "1.000.000KB", "a comma, a blank", "nothing between thousands"),
+        (units.SIZE, "9" * 100_000 + "KB", "is not a size", "KB"),
+        (units.SIZE, "1" + "x" + " " * 100_000 + "x", "is not a size", "KB"),
         (units.LINK_RATE, "0MB/s", "out of range", "from 1B/s"),
         (units.DURATION, "4", "'4' has no unit", "us, µs, ms, s"),
         (units.DURATION, "-4s", "out of range", "from 0"),
@@ -112,3 +127,80 @@ def test_the_shortest_exact_text_is_written() -> None:
     assert units.FREQUENCY.write(1.5e9) == "1.5GHz"
     assert units.DURATION.write(100_000) == "100ms"
     assert units.DURATION.write(0) == "0us"
+
+
+def test_a_number_of_thousands_of_digits_is_refused_without_writing_it_out() -> None:
+    with pytest.raises(QuantityError, match="very many digits is out of range"):
+        units.whole(1, 5, 2).read(10**5000)
+
+
+MEANINGS = {
+    "b": Fraction(1, 8),
+    "bit": Fraction(1, 8),
+    "bits": Fraction(1, 8),
+    "B": Fraction(1),
+    "byte": Fraction(1),
+    "bytes": Fraction(1),
+}
+PREFIXES = {
+    "": Fraction(1),
+    "m": Fraction(1, 1000),
+    "k": Fraction(10**3),
+    "K": Fraction(10**3),
+    "M": Fraction(10**6),
+    "G": Fraction(10**9),
+    "Ki": Fraction(2**10),
+    "Mi": Fraction(2**20),
+    "Gi": Fraction(2**30),
+}
+SPELLINGS = {
+    **{f"{p}{u}": x * y for p, x in PREFIXES.items() for u, y in MEANINGS.items()},
+    **{
+        f"{p}{u}{per}": x * y
+        for p, x in PREFIXES.items()
+        for u, y in MEANINGS.items()
+        for per in ("/s", "ps", "/sec", " / s")
+    },
+    **{f"{p}Hz": x for p, x in PREFIXES.items()},
+    **{f"{p}hz": x for p, x in PREFIXES.items()},
+    "ns": Fraction(1, 1000),
+    "us": Fraction(1),
+    "msec": Fraction(10**3),
+    "ms": Fraction(10**3),
+    "s": Fraction(10**6),
+    "sec": Fraction(10**6),
+    "m": Fraction(60 * 10**6),
+    "min": Fraction(60 * 10**6),
+    "minutes": Fraction(60 * 10**6),
+    "M": Fraction(10**6),
+    "hours": Fraction(3600 * 10**6),
+    "d": Fraction(24 * 3600 * 10**6),
+    "percent": Fraction(1, 100),
+    "‰": Fraction(1, 1000),
+    "cycles/byte": Fraction(1, 8),
+    "cycles/bits": Fraction(1),
+    "/ms": Fraction(1000),
+    "/min": Fraction(1, 60),
+}
+"""What people write, in the base units of the quantity it is one of: bytes, Hz, microseconds."""
+
+
+@pytest.mark.parametrize("quantity", ALL, ids=lambda q: f"{q.name} {q.example}")
+@given(
+    unit=st.sampled_from(sorted(SPELLINGS)),
+    number=st.from_regex(r"[1-9][0-9]{0,2}(?:[., _'][0-9]{1,3}){0,2}", fullmatch=True),
+    blank=st.sampled_from(["", " ", "\u00a0"]),
+)
+def test_a_suggestion_means_what_was_written(
+    quantity: Quantity, unit: str, number: str, blank: str
+) -> None:
+    try:
+        quantity.read(f"{number}{blank}{unit}")
+    except QuantityError as error:
+        suggested = re.search(r"did you mean (.*)\?\)", error.seen)
+        if suggested is None:
+            return
+        same = re.fullmatch(r"([0-9.]+)(.*)", suggested[1])
+        assert same is not None
+        assert same[1] == number
+        assert quantity.units[same[2]] == SPELLINGS[unit]
