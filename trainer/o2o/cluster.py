@@ -17,6 +17,7 @@ from testbed.errors import PrerequisiteMissing
 from testbed.scenario.plan import Plan
 from testbed.sim.arrays import without_control_delay
 from testbed.sim.play import evaluate
+from trainer.credit.weight import BY_LOAD, LaterWeight
 from trainer.learning.actor import Actor
 from trainer.learning.online import Collected
 from trainer.o2o.logged import Logged, RewardKind, joined
@@ -79,7 +80,7 @@ class ClusterRollout(SimulatedRollout):
         plan: Plan,
         reward: RewardKind,
         *,
-        later_weight: tuple[float, float] = (0.3, 3.5),
+        later_weight: LaterWeight = BY_LOAD,
     ) -> None:
         super().__init__(plan, reward, later_weight=later_weight)
         if not ray.is_initialized():
@@ -125,7 +126,7 @@ def _parts(numbers: range) -> list[range]:
     return [numbers[start : start + PER_TASK] for start in range(0, len(numbers), PER_TASK)]
 
 
-def _play(plan: Plan, actor: Actor, numbers: range, later_weight: tuple[float, float]) -> Any:
+def _play(plan: Plan, actor: Actor, numbers: range, later_weight: LaterWeight) -> Any:
     return rollout_episodes(plan, actor, numbers, later_weight=later_weight, threads=1)
 
 

@@ -6,8 +6,8 @@ Both ways give the same arrays for the same episodes; the tests hold them to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -60,6 +60,8 @@ class Logged:
     episode: IntArray  # [S]
     node: IntArray  # [S]
     success_rate: NDArray[np.float64]  # [episodes]
+    incomplete: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """By (run, episode) whose log is not complete, what is missing."""
 
     def __len__(self) -> int:
         return len(self.action)
@@ -201,7 +203,11 @@ def of_engine(
 
 
 def of_data_set(
-    data: DataSet, own: FloatArray, credit: FloatArray, success_rate: NDArray[np.float64]
+    data: DataSet,
+    own: FloatArray,
+    credit: FloatArray,
+    success_rate: NDArray[np.float64],
+    incomplete: Mapping[tuple[str, int], str] | None = None,
 ) -> Logged:
     """A data set made of logs; ``own`` and ``credit`` [M] come from the outcomes of its tasks."""
     lengths = np.diff(data.offsets)
@@ -228,6 +234,7 @@ def of_data_set(
         episode=data.episode,
         node=data.node,
         success_rate=success_rate,
+        incomplete=incomplete or {},
     )
 
 
@@ -266,4 +273,5 @@ def joined(parts: Sequence[Logged]) -> Logged:
         episode=np.concatenate([part.episode for part in parts]),
         node=np.concatenate([part.node for part in parts]),
         success_rate=np.concatenate([part.success_rate for part in parts]),
+        incomplete={key: why for part in parts for key, why in part.incomplete.items()},
     )

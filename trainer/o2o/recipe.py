@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from testbed.errors import Problem, UsageError
+from trainer.credit.weight import BY_LOAD, LaterWeight
 from trainer.learning.cql import CqlConfig
 from trainer.learning.offline import OfflineConfig
 from trainer.learning.online import OnlineConfig
@@ -33,9 +34,8 @@ class Recipe:
     online_reward: RewardKind
     offline: OfflineConfig
     online: OnlineConfig
-    later_weight: tuple[float, float] = (0.3, 3.5)
-    """Of the credit: effects on later decisions count clip(first + second * (load - 1), first, 1),
-    because those who decide later react to what they see."""
+    later_weight: LaterWeight = BY_LOAD
+    """Weight of effects on later decisions in the credit; see ``trainer.credit.weight``."""
 
     def __post_init__(self) -> None:
         problems = []

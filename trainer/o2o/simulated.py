@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.scenario.plan import Plan
-from testbed.sim.arrays import offered_load, pack
+from testbed.sim.arrays import pack
 from testbed.sim.compiled import ABSENT, SUCCEEDED, Batch
 from testbed.sim.heuristics import METHODS
 from testbed.sim.play import Played, evaluate, record, record_baseline
@@ -26,12 +26,13 @@ from testbed.sim.simulator import EpisodeResult
 from testbed.sim.vector import ENCODER, VectorEnv
 from testbed.storage import dataset
 from testbed.storage.tasklog import open_task_log
+from trainer.credit.gains import gains_of
+from trainer.credit.weight import BY_LOAD, LaterWeight
 from trainer.learning.actor import Actor
 from trainer.learning.online import Collected
 from trainer.learning.transitions import FloatArray
 from trainer.o2o.feedback import logged_of
 from trainer.o2o.logged import Logged, RewardKind, joined, of_engine
-from trainer.per_destination.credit import credit_of
 
 FIRST_LOG_EPISODE: Final = 10_000_000
 FIRST_ONLINE_EPISODE: Final = 100_000_000
@@ -64,7 +65,7 @@ def log_episodes(
     method: str,
     numbers: Sequence[int],
     *,
-    later_weight: tuple[float, float] = (0.3, 3.5),
+    later_weight: LaterWeight = BY_LOAD,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Logged:
@@ -93,7 +94,7 @@ def _log_by_heap(
     plan: Plan,
     method: str,
     numbers: Sequence[int],
-    later_weight: tuple[float, float],
+    later_weight: LaterWeight,
     progress: Callable[[int, int], None] | None,
 ) -> Logged:
     """Runs in a task log of their own, read as those of a network are."""
@@ -143,7 +144,7 @@ def rollout_episodes(
     actor: Actor,
     numbers: Sequence[int],
     *,
-    later_weight: tuple[float, float] = (0.3, 3.5),
+    later_weight: LaterWeight = BY_LOAD,
     threads: int | None = None,
     env: VectorEnv | None = None,
 ) -> Logged:
@@ -161,7 +162,7 @@ class SimulatedRollout:
         plan: Plan,
         reward: RewardKind,
         *,
-        later_weight: tuple[float, float] = (0.3, 3.5),
+        later_weight: LaterWeight = BY_LOAD,
         threads: int | None = None,
     ) -> None:
         self._plan, self._reward = plan, reward
@@ -202,21 +203,17 @@ def online_numbers(episodes: int, seed: int) -> range:
 
 
 def own_and_credit(
-    plan: Plan, batch: Batch, later_weight: tuple[float, float], threads: int | None = None
+    plan: Plan, batch: Batch, later_weight: LaterWeight, threads: int | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Feedback and credit of all decisions of finished episodes, each [E, N, T].
 
-    The feedback is +1 or -1 by outcome. The credit is g = own + same + w later
-    (``trainer.per_destination.credit``), in tasks; NaN of tasks that failed in transit, which have
-    no place in a queue.
+    The feedback is +1 or -1 by outcome; the credit is that of ``trainer.credit.gains``, in tasks.
     """
     tasks = batch.tasks
     arrived = tasks["stage"] != ABSENT
     feedback = np.where(tasks["outcome"] == SUCCEEDED, 1.0, -1.0)
-    lowest, slope = later_weight
-    weight = float(np.clip(lowest + slope * (offered_load(plan) - 1.0), lowest, 1.0))
-    found = credit_of(batch, Rows(len(batch.episodes), threads))
-    gain = found.own + found.same + weight * found.later
+    episodes = len(batch.episodes)
+    gain = gains_of([plan] * episodes, batch, Rows(episodes, threads), later_weight)
     size = plan.topology.size
 
     def by_node(values: NDArray[np.float64]) -> FloatArray:
@@ -232,7 +229,7 @@ def _logged(
     batch: Batch,
     numbers: Sequence[int],
     method: str,
-    later_weight: tuple[float, float],
+    later_weight: LaterWeight,
     threads: int | None,
 ) -> Logged:
     own, credit = own_and_credit(plan, batch, later_weight, threads)

@@ -28,31 +28,18 @@ from testbed.sim.features import WIDTH
 from testbed.sim.policies import weights_of
 from testbed.sim.scoring import ScoringWeights
 from testbed.storage.tasklog.base import Run, TaskLog
+from trainer.credit.gains import AT_ONCE, gains_of_log
 from trainer.per_destination.export import network_of
 from trainer.per_destination.improving import Judged, judged, log_ratios
-from trainer.per_destination.rebuilding import (
-    LARGEST_DISAGREEMENT,
-    LoggedEpisode,
-    disagreement,
-    rebuild,
-    why_not,
-)
-from trainer.per_destination.train import later_weight
 
 PREFIX: Final = "drl:"
 """Begins what the log calls a scheduler that is a learned policy; its id follows."""
-
-LATER_WEIGHT: Final = (0.3, 3.5)
-"""As in training; see ``PerDestinationConfig.later_weight``."""
 
 _UNLIKELY: Final = 0.05
 """By how much the logarithm of a logged probability may differ from what the weights give."""
 
 _LARGEST_SHARE: Final = 0.1
 """Share of decisions with an unlikely probability up to which the others are believed."""
-
-_AT_ONCE: Final = 32
-"""Episodes that are rebuilt side by side."""
 
 Progress = Callable[[int, int], None]
 """Told after every episode: episodes read, episodes in all."""
@@ -164,8 +151,8 @@ def read_decisions(
     for run, plan in zip(used, plans, strict=True):
         counts.runs.append(run.id)
         numbers = range(run.info.first_episode, run.info.first_episode + run.info.episodes)
-        for start in range(0, len(numbers), _AT_ONCE):
-            part = numbers[start : start + _AT_ONCE]
+        for start in range(0, len(numbers), AT_ONCE):
+            part = numbers[start : start + AT_ONCE]
             _read(task_log, run.id, plan, part, policy.card.id, complete, plain, counts, rates)
             done = sum(each.info.episodes for each in used[: len(counts.runs) - 1])
             progress(done + start + len(part), total)
@@ -254,36 +241,10 @@ def _read(
     rates: dict[tuple[str, int], float],
 ) -> None:
     """Read some episodes of a run, and add their decisions to ``complete`` or ``plain``."""
-    episodes = [
-        LoggedEpisode(
-            number,
-            list(task_log.tasks(run_id, episode=number)),
-            list(task_log.records(run_id, episode=number)),
-        )
-        for number in numbers
-    ]
-    episodes = [episode for episode in episodes if episode.tasks]
-    reasons = {episode.number: why_not(plan, episode) for episode in episodes}
-    told = [episode for episode in episodes if reasons[episode.number] is None]
-    rebuilt = rebuild(plan, told) if told else None
-    weight = later_weight(plan, LATER_WEIGHT)
     per_episode = plan.workload.slots * plan.topology.size
-    for episode in episodes:
-        reason = reasons[episode.number]
-        if rebuilt is not None and reason is None:
-            row = rebuilt.row[episode.number]
-            wrong = disagreement(rebuilt, row)
-            if wrong > LARGEST_DISAGREEMENT:
-                reason = f"{wrong:.0%} of its tasks did not end as their queues say"
-        if rebuilt is not None and reason is None:
-            into, credit = complete, rebuilt.credit
-            gain = credit.own[row] + credit.same[row] + weight * credit.later[row]
-        else:
-            into, gain = plain, np.full(per_episode, np.nan)
-            for ended in episode.tasks:
-                if ended.outcome is not Outcome.LOST:
-                    succeeded = ended.outcome is Outcome.SUCCEEDED
-                    gain[ended.task_id % per_episode] = float(succeeded)
+    for found in gains_of_log(task_log, run_id, plan, numbers):
+        episode, gain, reason = found
+        into = complete if reason is None else plain
         before = len(into.chosen)
         for decision, rows in _sampled(task_log, run_id, plan, episode.number, policy_id, counts):
             worth = gain[_task_of(decision).id % per_episode]

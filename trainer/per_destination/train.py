@@ -1,8 +1,8 @@
 """Training of the per-destination policy by difference rewards and clipped policy gradients.
 
 Every iteration plays fresh episodes on fresh random networks in the compiled engine, gives each
-decision its own credit (``credit``), and takes a few clipped steps (paper eq. 19 without the value
-of a state: the advantage is the credit less a baseline of the deciding node's own row).
+decision its own credit (``trainer.credit``), and takes a few clipped steps (paper eq. 19 without
+the value of a state: the advantage is the credit less a baseline of the deciding node's own row).
 """
 
 from __future__ import annotations
@@ -16,15 +16,12 @@ import numpy as np
 import torch
 
 from testbed.errors import Problem, UsageError
-from testbed.model.per_destination import mean
-from testbed.model.topology import OverloadMeasure
-from testbed.model.units import SECOND
-from testbed.scenario.plan import Plan
-from testbed.sim.arrays import offered_load, pack
+from testbed.sim.arrays import pack
 from testbed.sim.features import WIDTH
 from testbed.sim.rows import Rows, success_rates
 from testbed.sim.scoring import ScoringWeights, record_scoring
-from trainer.per_destination.credit import credit_of
+from trainer.credit.gains import gains_of
+from trainer.credit.weight import BY_LOAD, LaterWeight
 from trainer.per_destination.improving import (
     Judged,
     Steps,
@@ -62,8 +59,7 @@ DEFAULT_GROUPS = (
 class PerDestinationConfig:
     """Settings of ``train_per_destination``; the defaults are those of the shipped policy.
 
-    ``later_weight`` is (lowest, slope): effects on later decisions count clip(lowest + slope *
-    (load - 1), lowest, 1), because those who decide later react to what they see.
+    ``later_weight`` is that of ``trainer.credit.weight``.
     ``threads`` None uses all CPUs. ``learning_rate`` falls linearly to ``final_rate`` of itself.
     """
 
@@ -77,7 +73,7 @@ class PerDestinationConfig:
     final_rate: float = 0.05
     clip: float = 0.3
     gradient_norm: float = 1.0
-    later_weight: tuple[float, float] = (0.3, 3.5)
+    later_weight: LaterWeight = BY_LOAD
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -194,27 +190,6 @@ def _train(
     )
 
 
-def later_weight(plan: Plan, lowest_and_slope: tuple[float, float]) -> float:
-    """How much of a decision's effect on later decisions counts as its doing, up to 1.
-
-    Those who decide later react to overload bits, the less there is to spare the less well. Where a
-    node counts as overloaded only when its queue already takes longer than a deadline, the bits say
-    too little to react to, and the whole effect counts.
-    """
-    lowest, slope = lowest_and_slope
-    workload, overload = plan.workload, plan.rules.overload
-    cycles = 8.0 * mean(workload.size_bytes) * mean(workload.complexity)
-    queues = [
-        limit / SECOND if overload.measure is OverloadMeasure.BACKLOG else limit * cycles / hz
-        for limit, hz in zip(
-            map(overload.limit_for, plan.topology.cores), plan.topology.capacity_hz, strict=True
-        )
-    ]
-    blindness = float(np.mean(queues)) / (mean(workload.deadline) / SECOND) - 1.0
-    by_load = lowest + slope * (offered_load(plan) - 1.0)
-    return float(np.clip(max(by_load, blindness / 0.8), lowest, 1.0))
-
-
 def _collect(
     config: PerDestinationConfig,
     pools: Sequence[Rows],
@@ -230,9 +205,7 @@ def _collect(
         plans = [group.family.draw(rng, size) for _ in range(group.episodes)]
         batch = pack(plans)
         decisions = record_scoring(batch, pool, weights, [0] * len(plans))
-        credit = credit_of(batch, pool)
-        weight = np.array([later_weight(plan, config.later_weight) for plan in plans])
-        gain = credit.own + credit.same + weight[:, None] * credit.later
+        gain = gains_of(plans, batch, pool, config.later_weight)
         gains = gain[decisions.episode, decisions.task]
         told = np.isfinite(gains)
         rates.setdefault(group.family.name, []).append(float(np.nanmean(success_rates(batch))))

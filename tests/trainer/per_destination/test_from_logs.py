@@ -24,11 +24,11 @@ from testbed.sim.rows import Rows
 from testbed.sim.scoring import record_scoring
 from testbed.storage.tasklog import RunInfo, RunState, TaskLog, open_task_log
 from tests.sim.plans import random_plan
-from trainer.per_destination.credit import credit_of
+from trainer.credit.queues import credit_of
+from trainer.credit.rebuilding import LoggedEpisode, disagreement, rebuild, why_not
+from trainer.credit.weight import later_weight
 from trainer.per_destination.export import actor_onnx
-from trainer.per_destination.from_logs import LATER_WEIGHT, read_decisions, who_decided
-from trainer.per_destination.rebuilding import LoggedEpisode, disagreement, rebuild, why_not
-from trainer.per_destination.train import later_weight
+from trainer.per_destination.from_logs import read_decisions, who_decided
 
 EPISODES = 3
 PLAN = replace(
@@ -97,7 +97,7 @@ def test_decisions_are_read_as_the_engine_made_them(log: TaskLog) -> None:
     engine, rows = pack([PLAN] * EPISODES), Rows(EPISODES, 1)
     made = record_scoring(engine, rows, weights_of(shipped()), list(range(EPISODES)))
     credit = credit_of(engine, rows)
-    gain = credit.own + credit.same + later_weight(PLAN, LATER_WEIGHT) * credit.later
+    gain = credit.own + credit.same + later_weight(PLAN) * credit.later
     gains = gain[made.episode, made.task]
     size = PLAN.topology.size
     order = np.lexsort((made.task // size, made.task % size, made.episode))

@@ -13,12 +13,12 @@ from testbed.model.units import SECOND
 from testbed.sim.arrays import problems_of
 from testbed.sim.play import evaluate
 from tests.sim.plans import random_plan
+from trainer.credit.weight import later_weight
 from trainer.per_destination.networks import LIGHT, PAPER, PAPER_SWEPT, SMALL
 from trainer.per_destination.train import (
     Group,
     Iteration,
     PerDestinationConfig,
-    later_weight,
     train_per_destination,
 )
 

@@ -17,7 +17,7 @@ from testbed.sim.rows import Rows
 from testbed.sim.vector import UniformPolicy, VectorEnv, choose
 from tests.sim.networks import tiny_plan
 from tests.sim.plans import OVERLOADS, random_plan
-from trainer.per_destination.credit import credit_of
+from trainer.credit.queues import credit_of
 
 
 def played(plan: Plan, *destinations: list[int]) -> Batch:

@@ -1,4 +1,4 @@
-"""Finished episodes of a log as the compiled engine would hold them, so that `credit` can judge.
+"""Finished episodes of a log as the compiled engine would hold them, so that `queues` can judge.
 
 What a queue served when comes from the records of the node it belongs to, on that node's clock
 alone. When a task would have failed that was never executed is drawn as the nodes draw it, from the
@@ -19,7 +19,7 @@ from testbed.scenario.plan import Plan
 from testbed.sim.arrays import pack, problems_of, without_control_delay
 from testbed.sim.compiled import ABSENT, ENDED, OUTCOMES, Batch
 from testbed.sim.rows import Rows
-from trainer.per_destination.credit import Credit, credit_of
+from trainer.credit.queues import Credit, credit_of
 
 LARGEST_DISAGREEMENT: Final = 0.05
 """Share of the tasks of an episode that may have ended otherwise than their queues say."""
