@@ -10,7 +10,7 @@ import pytest
 
 from testbed.cli import network, places
 from testbed.runtime.kubernetes import ClusterRuntime
-from testbed.testing.kubernetes import CONTEXT, ApiServer
+from tests.api_server import CONTEXT, ApiServer
 from tests.cli.conftest import Command
 from tests.runtime.kubernetes.standin import Controller
 

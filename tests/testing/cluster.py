@@ -10,7 +10,7 @@ import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from testbed.testing.kubernetes import TOKEN, ApiServer
+from tests.api_server import TOKEN, ApiServer
 
 NAMESPACE: Final = "edge"
 APPLY: Final = "application/apply-patch+yaml"

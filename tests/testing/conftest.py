@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kubernetes import client, config
 
-from testbed.testing.kubernetes import ApiServer
+from tests.api_server import ApiServer
 from tests.testing.cluster import NAMESPACE, Api
 
 

@@ -12,7 +12,7 @@ import urllib3
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 
-from testbed.testing.kubernetes import ApiServer
+from tests.api_server import ApiServer
 from tests.testing.cluster import (
     NAMESPACE,
     Api,

@@ -9,7 +9,7 @@ import pytest
 from kubernetes import watch
 from kubernetes.client.exceptions import ApiException
 
-from testbed.testing.kubernetes import ApiServer
+from tests.api_server import ApiServer
 from tests.testing.cluster import (
     NAMESPACE,
     Api,

@@ -11,7 +11,7 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from testbed.testing.kubernetes import TOKEN, ApiServer
+from tests.api_server import TOKEN, ApiServer
 from tests.testing.cluster import (
     NAMESPACE,
     Api,

@@ -14,7 +14,7 @@ import pytest
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import portforward
 
-from testbed.testing.kubernetes import ApiServer
+from tests.api_server import ApiServer
 from tests.testing.cluster import NAMESPACE, Api, pod, ready
 
 

@@ -11,8 +11,8 @@ import pytest
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.runtime.kind.runtime import KindRuntime
 from testbed.runtime.kubernetes import ClusterOptions
-from testbed.testing.kubernetes import ApiServer
 from testbed.testing.runtime import NAME, small_plan
+from tests.api_server import ApiServer
 from tests.runtime.kind.engine import FakeEngine
 from tests.runtime.kubernetes.standin import Controller
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from testbed.runtime.kubernetes import ClusterRuntime
-from testbed.testing.kubernetes import CONTEXT, ApiServer
 from testbed.testing.runtime import NAME
+from tests.api_server import CONTEXT, ApiServer
 from tests.runtime.kubernetes.standin import Controller
 
 NAMESPACE = f"testbed-{NAME}"

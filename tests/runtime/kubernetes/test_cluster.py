@@ -17,8 +17,8 @@ from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
 from testbed.runtime.kubernetes import runtime as module
 from testbed.scenario.load import dumps, load
 from testbed.scenario.resolve import plan
-from testbed.testing.kubernetes import CONTEXT, ApiServer
 from testbed.testing.runtime import NAME, RuntimeContract, small_plan
+from tests.api_server import CONTEXT, ApiServer
 from tests.runtime.kubernetes.conftest import NAMESPACE
 from tests.runtime.kubernetes.standin import Controller
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final
 
-from testbed.testing.kubernetes import quantities
-from testbed.testing.kubernetes.resources import (
+from tests.api_server import quantities
+from tests.api_server.resources import (
     CLAIMS,
     NAMESPACES,
     PODS,
@@ -19,8 +19,8 @@ from testbed.testing.kubernetes.resources import (
     Resource,
     labels_of,
 )
-from testbed.testing.kubernetes.status import forbidden, not_found, terminating
-from testbed.testing.kubernetes.store import Store
+from tests.api_server.status import forbidden, not_found, terminating
+from tests.api_server.store import Store
 
 _ENDED: Final = {"Succeeded", "Failed"}
 

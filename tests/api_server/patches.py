@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from testbed.testing.kubernetes import structure
-from testbed.testing.kubernetes.resources import Object, clone
-from testbed.testing.kubernetes.status import Refusal, bad_request
+from tests.api_server import structure
+from tests.api_server.resources import Object, clone
+from tests.api_server.status import Refusal, bad_request
 
 JSON_PATCH: Final = "application/json-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"

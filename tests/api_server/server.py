@@ -11,17 +11,17 @@ from typing import Any, Final, Self, TypeVar
 
 import yaml
 
-from testbed.testing.kubernetes import patches, status
-from testbed.testing.kubernetes.controllers import Controllers
-from testbed.testing.kubernetes.events import NODE, Recorder
-from testbed.testing.kubernetes.faults import Fault, Faults
-from testbed.testing.kubernetes.http import Handler, Request, Services
-from testbed.testing.kubernetes.kubelet import STATES, PodState, Rule, evicted
-from testbed.testing.kubernetes.listener import HOST, Listener
-from testbed.testing.kubernetes.logs import Logs
-from testbed.testing.kubernetes.portforward import Routes
-from testbed.testing.kubernetes.registry import Place, Registry, Write
-from testbed.testing.kubernetes.resources import (
+from tests.api_server import patches, status
+from tests.api_server.controllers import Controllers
+from tests.api_server.events import NODE, Recorder
+from tests.api_server.faults import Fault, Faults
+from tests.api_server.http import Handler, Request, Services
+from tests.api_server.kubelet import STATES, PodState, Rule, evicted
+from tests.api_server.listener import HOST, Listener
+from tests.api_server.logs import Logs
+from tests.api_server.portforward import Routes
+from tests.api_server.registry import Place, Registry, Write
+from tests.api_server.resources import (
     NAMESPACES,
     PODS,
     QUOTAS,
@@ -30,9 +30,9 @@ from testbed.testing.kubernetes.resources import (
     clone,
     named,
 )
-from testbed.testing.kubernetes.status import Refusal
-from testbed.testing.kubernetes.store import Store
-from testbed.testing.kubernetes.watches import Watches
+from tests.api_server.status import Refusal
+from tests.api_server.store import Store
+from tests.api_server.watches import Watches
 
 T = TypeVar("T")
 

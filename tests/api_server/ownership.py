@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from testbed.testing.kubernetes import structure
-from testbed.testing.kubernetes.resources import Object, clone, now
-from testbed.testing.kubernetes.status import Refusal
-from testbed.testing.kubernetes.structure import Path
+from tests.api_server import structure
+from tests.api_server.resources import Object, clone, now
+from tests.api_server.status import Refusal
+from tests.api_server.structure import Path
 
 _NOBODYS: Final[set[Path]] = {
     ("f:apiVersion",),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
-from testbed.testing.kubernetes import admission, quantities
-from testbed.testing.kubernetes.events import Recorder
-from testbed.testing.kubernetes.registry import Place, Registry, Write
-from testbed.testing.kubernetes.resources import (
+from tests.api_server import admission, quantities
+from tests.api_server.events import Recorder
+from tests.api_server.registry import Place, Registry, Write
+from tests.api_server.resources import (
     CLAIMS,
     EVENTS,
     NAMESPACES,
@@ -21,7 +21,7 @@ from testbed.testing.kubernetes.resources import (
     named,
     now,
 )
-from testbed.testing.kubernetes.status import Refusal
+from tests.api_server.status import Refusal
 
 _VOLUMES: Final = named("persistentvolumes")
 _CONFIG_MAPS: Final = named("configmaps")

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
-from testbed.testing.kubernetes.resources import Object
+from tests.api_server.resources import Object
 
 _addresses = itertools.count(1)
 

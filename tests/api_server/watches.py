@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from testbed.testing.kubernetes.registry import Place
-from testbed.testing.kubernetes.resources import Object
-from testbed.testing.kubernetes.selectors import Match
-from testbed.testing.kubernetes.status import expired
-from testbed.testing.kubernetes.store import Change, Store
+from tests.api_server.registry import Place
+from tests.api_server.resources import Object
+from tests.api_server.selectors import Match
+from tests.api_server.status import expired
+from tests.api_server.store import Change, Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from testbed.testing.kubernetes.resources import Object, Resource
+from tests.api_server.resources import Object, Resource
 
 
 class Refusal(Exception):

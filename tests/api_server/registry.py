@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from testbed.testing.kubernetes import (
+from tests.api_server import (
     admission,
     defaults,
     ownership,
@@ -19,8 +19,8 @@ from testbed.testing.kubernetes import (
     status,
     validation,
 )
-from testbed.testing.kubernetes.faults import Faults, Target
-from testbed.testing.kubernetes.resources import (
+from tests.api_server.faults import Faults, Target
+from tests.api_server.resources import (
     NAMESPACES,
     PODS,
     QUOTAS,
@@ -29,7 +29,7 @@ from testbed.testing.kubernetes.resources import (
     clone,
     now,
 )
-from testbed.testing.kubernetes.store import Store
+from tests.api_server.store import Store
 
 _SUFFIX: Final = "bcdfghjklmnpqrstvwxz2456789"
 

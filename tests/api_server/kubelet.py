@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
-from testbed.testing.kubernetes.events import NODE, Recorder
-from testbed.testing.kubernetes.logs import Logs
-from testbed.testing.kubernetes.portforward import Routes
-from testbed.testing.kubernetes.registry import Place, Registry
-from testbed.testing.kubernetes.resources import (
+from tests.api_server.events import NODE, Recorder
+from tests.api_server.logs import Logs
+from tests.api_server.portforward import Routes
+from tests.api_server.registry import Place, Registry
+from tests.api_server.resources import (
     CLAIMS,
     PODS,
     Object,

@@ -18,12 +18,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from testbed.testing.kubernetes import admission, discovery, patches, selectors, status
-from testbed.testing.kubernetes.faults import Faults, Target
-from testbed.testing.kubernetes.logs import Logs
-from testbed.testing.kubernetes.portforward import PROTOCOLS, Routes
-from testbed.testing.kubernetes.registry import Place, Registry, Write
-from testbed.testing.kubernetes.resources import (
+from tests.api_server import admission, discovery, patches, selectors, status
+from tests.api_server.faults import Faults, Target
+from tests.api_server.logs import Logs
+from tests.api_server.portforward import PROTOCOLS, Routes
+from tests.api_server.registry import Place, Registry, Write
+from tests.api_server.resources import (
     BY_PATH,
     GROUPS,
     NAMESPACES,
@@ -32,9 +32,9 @@ from testbed.testing.kubernetes.resources import (
     Resource,
     clone,
 )
-from testbed.testing.kubernetes.status import Refusal
-from testbed.testing.kubernetes.watches import Watches, WatchOptions
-from testbed.testing.kubernetes.websocket import WebSocket, accept_key
+from tests.api_server.status import Refusal
+from tests.api_server.watches import Watches, WatchOptions
+from tests.api_server.websocket import WebSocket, accept_key
 
 _PATH: Final = re.compile(r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>v[0-9a-z]+)/(?P<rest>.+)")
 _OPEN: Final = {"/version", "/healthz", "/livez", "/readyz"}

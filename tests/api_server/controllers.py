@@ -6,14 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from testbed.testing.kubernetes.events import Recorder
-from testbed.testing.kubernetes.housekeeping import Claims, Garbage, Namespaces, Quotas
-from testbed.testing.kubernetes.kubelet import Kubelet
-from testbed.testing.kubernetes.logs import Logs
-from testbed.testing.kubernetes.portforward import Routes
-from testbed.testing.kubernetes.registry import Registry
-from testbed.testing.kubernetes.store import Store
-from testbed.testing.kubernetes.workloads import Deployments, Jobs, StatefulSets
+from tests.api_server.events import Recorder
+from tests.api_server.housekeeping import Claims, Garbage, Namespaces, Quotas
+from tests.api_server.kubelet import Kubelet
+from tests.api_server.logs import Logs
+from tests.api_server.portforward import Routes
+from tests.api_server.registry import Registry
+from tests.api_server.store import Store
+from tests.api_server.workloads import Deployments, Jobs, StatefulSets
 
 
 class Controllers:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from testbed.testing.kubernetes.resources import Object, Resource, labels_of
-from testbed.testing.kubernetes.status import bad_request
+from tests.api_server.resources import Object, Resource, labels_of
+from tests.api_server.status import bad_request
 
 Match = Callable[[Object], bool]
 

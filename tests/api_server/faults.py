@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
-from testbed.testing.kubernetes.resources import RESOURCES, VERBS, Object, Resource
-from testbed.testing.kubernetes.status import Refusal, denied
+from tests.api_server.resources import RESOURCES, VERBS, Object, Resource
+from tests.api_server.status import Refusal, denied
 
 
 class Target(NamedTuple):

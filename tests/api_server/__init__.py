@@ -15,12 +15,12 @@ no schemas: a field that does not exist is stored like any other.
 
 from __future__ import annotations
 
-from testbed.testing.kubernetes.faults import Fault
-from testbed.testing.kubernetes.http import Request
-from testbed.testing.kubernetes.kubelet import PodState
-from testbed.testing.kubernetes.resources import Object
-from testbed.testing.kubernetes.server import CONTEXT, TOKEN, USER, ApiServer
-from testbed.testing.kubernetes.status import Refusal
+from tests.api_server.faults import Fault
+from tests.api_server.http import Request
+from tests.api_server.kubelet import PodState
+from tests.api_server.resources import Object
+from tests.api_server.server import CONTEXT, TOKEN, USER, ApiServer
+from tests.api_server.status import Refusal
 
 __all__ = [
     "CONTEXT",

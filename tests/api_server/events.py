@@ -7,8 +7,8 @@ import itertools
 import uuid
 from typing import Final
 
-from testbed.testing.kubernetes.resources import EVENTS, NAMESPACES, Object, now
-from testbed.testing.kubernetes.store import Store
+from tests.api_server.resources import EVENTS, NAMESPACES, Object, now
+from tests.api_server.store import Store
 
 _numbers = itertools.count(0x17C0FFEE00000000)
 

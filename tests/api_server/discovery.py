@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testbed.testing.kubernetes.resources import GROUPS, RESOURCES, VERBS, Object, Resource
+from tests.api_server.resources import GROUPS, RESOURCES, VERBS, Object, Resource
 
 
 def document(path: str) -> Object | None:

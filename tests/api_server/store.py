@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
-from testbed.testing.kubernetes.resources import Object, Resource, key_of
+from tests.api_server.resources import Object, Resource, key_of
 
 
 class Change(NamedTuple):

@@ -13,7 +13,7 @@ import struct
 import threading
 from typing import Final
 
-from testbed.testing.kubernetes.websocket import WebSocket
+from tests.api_server.websocket import WebSocket
 
 PROTOCOLS: Final = ("v4.channel.k8s.io",)
 

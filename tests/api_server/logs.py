@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from testbed.testing.kubernetes.store import Store
+from tests.api_server.store import Store
 
 
 class Line(NamedTuple):

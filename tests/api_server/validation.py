@@ -6,8 +6,8 @@ import json
 import re
 from typing import Final
 
-from testbed.testing.kubernetes.resources import Object, Resource
-from testbed.testing.kubernetes.status import invalid
+from tests.api_server.resources import Object, Resource
+from tests.api_server.status import invalid
 
 Cause = tuple[str, str, str]
 

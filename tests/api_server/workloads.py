@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-from testbed.testing.kubernetes.events import Recorder
-from testbed.testing.kubernetes.kubelet import is_ready
-from testbed.testing.kubernetes.registry import Place, Registry, Write
-from testbed.testing.kubernetes.resources import (
+from tests.api_server.events import Recorder
+from tests.api_server.kubelet import is_ready
+from tests.api_server.registry import Place, Registry, Write
+from tests.api_server.resources import (
     CLAIMS,
     DEPLOYMENTS,
     JOBS,
@@ -27,8 +27,8 @@ from testbed.testing.kubernetes.resources import (
     owned_by,
     owner_of,
 )
-from testbed.testing.kubernetes.status import Refusal
-from testbed.testing.kubernetes.store import Store
+from tests.api_server.status import Refusal
+from tests.api_server.store import Store
 
 _MANAGER: Final = Write(manager="kube-controller-manager")
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
