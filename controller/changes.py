@@ -1,17 +1,25 @@
-"""Changes of scheduler while a run goes on: all nodes asked or none, acknowledged one by one."""
+"""Changes of scheduler while a run goes on: all nodes asked or none, acknowledged one by one.
+
+A call may be lost although the node carried it out. Where a node did not answer, what decides there
+is not known; it is told again what should before the next episode begins.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
 from controller.link import NodeLink
-from testbed.errors import TestbedError
+from testbed.errors import TestbedError, UsageError
 from testbed.rpc.operator import Acknowledgement, SchedulerChange
 
 _log = structlog.get_logger("controller.changes")
+
+_WENT_BACK: Final = "went back"
+_STAYED: Final = "could not go back"
 
 
 class SchedulerChanges:
@@ -25,6 +33,8 @@ class SchedulerChanges:
         self._asked: dict[int, tuple[str, str]] = {}
         self._names = [""] * size
         self._lock = asyncio.Lock()
+        self._unsure: set[int] = set()
+        self.closed = False
         self.log: list[SchedulerChange] = []
 
     @property
@@ -54,55 +64,115 @@ class SchedulerChanges:
         """A node's scheduler goes on with other options and calls itself ``name`` now."""
         self._asked[node] = (self._asked[node][0], options_json)
         self._names[node] = name
+        self._unsure.discard(node)
 
     def note(self, scheduler: str, nodes: Sequence[int], reason: str) -> None:
         """Enter a change into the log of this run; refused if there is a ``reason``."""
         episode, slot = self._position()
         self.log.append(SchedulerChange(episode, slot, scheduler, tuple(nodes), not reason, reason))
 
+    def unsure(self, node: int, options_json: str | None = None) -> None:
+        """A node did not answer: it has to be told again, with other options if they are given."""
+        self._unsure.add(node)
+        if options_json is not None:
+            self._asked[node] = (self._asked[node][0], options_json)
+
+    async def close(self) -> None:
+        """Take no more changes, and wait until the one under way is entered in the log."""
+        self.closed = True
+        async with self._lock:
+            pass
+
+    async def reassert(self, links: Sequence[NodeLink]) -> None:
+        """Tell those of these nodes what decides there that did not answer when it was changed."""
+        async with self._lock:
+            for link in links:
+                if link.node not in self._unsure:
+                    continue
+                answer = await _set(link, *self._asked[link.node])
+                if answer.accepted:
+                    self._unsure.discard(link.node)
+                    self._names[link.node] = answer.scheduler
+                _log.info("scheduler", node=link.node, told_again=answer)
+
     async def change(
         self, links: Sequence[NodeLink], scheduler: str, options_json: str
     ) -> list[Acknowledgement]:
         """Change the scheduler at these nodes, all or none; one answer per node, in order.
 
-        When one refuses or does not answer, those that had accepted go back to what they had.
+        When one refuses or does not answer, all others go back to what they had. Entered in the log
+        of changes however it ends.
+
+        Raises: UsageError: the run is ending.
         """
         async with self._lock:
+            if self.closed:
+                raise UsageError("the run is ending, so its scheduler cannot be changed any more")
             episode, slot = self._position()
-            answers = await asyncio.gather(*(_set(link, scheduler, options_json) for link in links))
-            refused = [answer for answer in answers if not answer.accepted]
-            if refused:
-                answers = [
-                    await self._back(link, answer, refused[0]) if answer.accepted else answer
-                    for link, answer in zip(links, answers, strict=True)
-                ]
-            else:
-                for answer in answers:
-                    self._asked[answer.node] = (scheduler, options_json)
-            for answer in answers:
-                self._names[answer.node] = answer.scheduler or self._names[answer.node]
-            change = SchedulerChange(
-                episode=episode,
-                slot=slot,
-                scheduler=scheduler,
-                nodes=tuple(link.node for link in links),
-                accepted=not refused,
-                reason=f"node {refused[0].node}: {refused[0].reason}" if refused else "",
-            )
-            self.log.append(change)
-            _log.info("scheduler", change=change, answers=answers)
+            reason = "was given up in the middle, because the controller is ending"
+            try:
+                answers = await self._change(links, scheduler, options_json)
+                refused = [answer for answer in answers if not answer.accepted]
+                reason = _cause(refused) if refused else ""
+            finally:
+                change = SchedulerChange(
+                    episode=episode,
+                    slot=slot,
+                    scheduler=scheduler,
+                    nodes=tuple(link.node for link in links),
+                    accepted=not reason,
+                    reason=reason,
+                )
+                self.log.append(change)
+                _log.info("scheduler", change=change)
+            _log.info("scheduler", answers=answers)
             return answers
+
+    async def _change(
+        self, links: Sequence[NodeLink], scheduler: str, options_json: str
+    ) -> list[Acknowledgement]:
+        answers = await asyncio.gather(*(_set(link, scheduler, options_json) for link in links))
+        refused = next((answer for answer in answers if not answer.accepted), None)
+        if refused is None:
+            for answer in answers:
+                self._asked[answer.node] = (scheduler, options_json)
+                self._unsure.discard(answer.node)
+        else:
+            answers = await asyncio.gather(
+                *(
+                    self._back(link, answer, refused)
+                    for link, answer in zip(links, answers, strict=True)
+                )
+            )
+        for answer in answers:
+            self._names[answer.node] = answer.scheduler or self._names[answer.node]
+        return answers
 
     async def _back(
         self, link: NodeLink, answer: Acknowledgement, refused: Acknowledgement
     ) -> Acknowledgement:
+        """Have a node go back, unless it said itself that nothing has changed there."""
+        if not answer.accepted and answer.scheduler:
+            return answer
         again = await _set(link, *self._asked[link.node])
-        reason = f"went back, because node {refused.node} refused"
         if not again.accepted:
-            reason = f"could not go back although node {refused.node} refused: {again.reason}"
+            self._unsure.add(link.node)
+        if not answer.accepted:
+            return answer
+        reason = f"{_WENT_BACK}, because node {refused.node} refused"
+        if not again.accepted:
+            reason = f"{_STAYED} although node {refused.node} refused: {again.reason}"
             _log.error("scheduler", node=link.node, reason=reason)
         name = again.scheduler if again.accepted else answer.scheduler
         return Acknowledgement(link.node, accepted=False, scheduler=name, reason=reason)
+
+
+def _cause(refused: Sequence[Acknowledgement]) -> str:
+    """Why a change was refused: by the node that did, and what could not be undone."""
+    first = next((each for each in refused if not each.reason.startswith(_WENT_BACK)), refused[0])
+    left = [each for each in refused if each.reason.startswith(_STAYED)]
+    told = [first, *(each for each in left if each is not first)]
+    return "; ".join(f"node {each.node}: {each.reason}" for each in told)
 
 
 async def _set(link: NodeLink, scheduler: str, options_json: str) -> Acknowledgement:

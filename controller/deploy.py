@@ -224,23 +224,25 @@ class Deployments:
         async with AsyncExitStack() as held:
             if run is not None:
                 await held.enter_async_context(run.changes.exclusive())
-            answers = await self._prepare(links, policies, deployment)
-            refusals = {node: reason for node, reason in answers.items() if reason}
-            if refusals:
-                await asyncio.gather(*(link.abort_policy(deployment) for link in links))
-                nodes = [
-                    NodeDeployment(node, "refused" if reason else "unchanged", reason=reason)
-                    for node, reason in answers.items()
-                ]
-            else:
-                nodes = await asyncio.gather(
-                    *(_commit(link, deployment, policies[link.node]) for link in links)
-                )
+                if run.changes.closed:
+                    raise UsageError(
+                        "the run is ending; wait for its end, then deploy the policy again"
+                    )
+            try:
+                nodes, accepted = await self._at_all(links, policies, deployment)
+            except BaseException as error:
+                if run is not None:
+                    run.changes.note(
+                        f"{DRL}:{policy.card.id}",
+                        [link.node for link in links],
+                        f"was given up in the middle: {error!r}",
+                    )
+                raise
             result = Deployment(
                 policy.card.id,
                 policy.reference,
-                accepted=not refusals,
-                nodes=tuple(nodes),
+                accepted=accepted,
+                nodes=nodes,
                 seconds=time.monotonic() - began,
             )
             if run is not None:
@@ -255,6 +257,22 @@ class Deployments:
             seconds=round(result.seconds, 3),
         )
         return result
+
+    async def _at_all(
+        self, links: Sequence[NodeLink], policies: Mapping[int, Policy], deployment: str
+    ) -> tuple[tuple[NodeDeployment, ...], bool]:
+        """What became of each node, and whether all had loaded their policy."""
+        answers = await self._prepare(links, policies, deployment)
+        if any(answers.values()):
+            await asyncio.gather(*(link.abort_policy(deployment) for link in links))
+            return tuple(
+                NodeDeployment(node, "refused" if reason else "unchanged", reason=reason)
+                for node, reason in answers.items()
+            ), False
+        committed = await asyncio.gather(
+            *(_commit(link, deployment, policies[link.node]) for link in links)
+        )
+        return tuple(committed), True
 
     async def _prepare(
         self, links: Sequence[NodeLink], policies: Mapping[int, Policy], deployment: str
@@ -310,10 +328,13 @@ async def _commit(link: NodeLink, deployment: str, policy: Policy) -> NodeDeploy
 def _tell(changes: SchedulerChanges, result: Deployment, policies: Mapping[int, Policy]) -> None:
     """Enter what has changed into the run's own log of changes."""
     for each in result.nodes:
+        scheduler, options = changes.asked(each.node)
+        filled = json.dumps({**_options(options), "policy": policies[each.node].reference})
         if each.state == "deciding":
-            _, options = changes.asked(each.node)
-            filled = {**_options(options), "policy": policies[each.node].reference}
-            changes.replaced(each.node, json.dumps(filled), each.scheduler)
+            changes.replaced(each.node, filled, each.scheduler)
+        elif each.state == "lost" and scheduler == DRL:
+            # It may decide by it or not; the others do, so it is told again while it lives.
+            changes.unsure(each.node, filled)
     changed = [each.node for each in result.nodes if each.state != "ready"]
     if changed:
         reason = "; ".join(f"node {each.node}: {each.reason}" for each in result.failures)

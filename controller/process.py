@@ -24,7 +24,7 @@ from controller.run import Order, Run
 from controller.service import Operator, TokenCheck
 from controller.writer import Entry, LogWriter
 from testbed import __version__
-from testbed.errors import PermanentError, TemporaryError
+from testbed.errors import PermanentError, TemporaryError, TestbedError
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.messages import SERVER_OPTIONS
@@ -109,7 +109,10 @@ class Controller:
         if log is None:
             return
         try:
-            self._marker.settle(log)
+            try:
+                self._marker.settle(log)
+            except TestbedError as error:
+                _log.warning("the run left open is still open in the task log", problem=str(error))
             self._writer = LogWriter(log)
             server = grpc.aio.server(
                 options=SERVER_OPTIONS, interceptors=[TokenCheck(self._settings.token)]

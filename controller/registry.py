@@ -103,8 +103,9 @@ class Registry(pb_grpc.RegistryServicer):
                 grpc.StatusCode.ALREADY_EXISTS,
                 f"node {request.node} is up already, as process {node.pid}",
             )
+        # No await from here on: a node that hangs up in the middle is taken in all the same.
         if node.link is not None and node.address != request.address:
-            await node.link.close()
+            self._spawn(node.link.close())
             node.link = None
         node.address, node.pid, node.version = request.address, request.pid, request.version
         node.session += 1

@@ -117,7 +117,8 @@ class Run:
         """Configure all nodes, enter the run in the log, and start it.
 
         Raises: UsageError: a node refuses, for instance an unknown scheduler, or is not healthy;
-        then nothing has begun. Or what the task log says when it cannot be written.
+        then nothing has begun. Or what the task log says when it cannot be written. PermanentError:
+        the run directory cannot be written.
         """
         run = cls(plan, order, registry, writer, marker)
         info = RunInfo.of(
@@ -130,9 +131,17 @@ class Run:
             label=order.label,
             scenario=marker.scenario,
         )
+        # A run before this one that the log could not be told about.
+        await writer.call(marker.settle)
         await run._configure()
-        await writer.call(lambda log: log.begin_run(info))
+        # The marker first: a run that is in the log and in no marker would be running for ever.
         marker.begin(run.id)
+        try:
+            await writer.call(lambda log: log.begin_run(info))
+        except BaseException as error:
+            # It may be entered although the answer was lost.
+            marker.failed(run.id, f"the run could not begin: {error!r}")
+            raise
         for node in registry.nodes:
             if node.link is not None and node.condition == "healthy":
                 run._submissions[node.node] = node.link.submission(run._submission_broke)
@@ -332,6 +341,7 @@ class Run:
         await self._end()
 
     async def _run_episode(self, number: int) -> None:
+        await self.changes.reassert(self._living())
         await self._of_all_living(lambda link: link.start_episode(self.id, number))
         if self._stopping:
             return
@@ -383,13 +393,17 @@ class Run:
             for node in missing:
                 self._drop(node, "did not send the end of its log")
 
-    async def _of_all_living(self, call: Any) -> dict[int, Any]:
-        """Answers of the nodes still in the run; one that does not answer is in it no longer."""
-        links = [
+    def _living(self) -> list[NodeLink]:
+        """Connections to the nodes still in the run."""
+        return [
             node.link
             for node in self._registry.nodes
             if node.node not in self._dead and node.link is not None
         ]
+
+    async def _of_all_living(self, call: Any) -> dict[int, Any]:
+        """Answers of the nodes still in the run; one that does not answer is in it no longer."""
+        links = self._living()
         answers = await asyncio.gather(*(call(link) for link in links), return_exceptions=True)
         result = {}
         for link, answer in zip(links, answers, strict=True):
@@ -402,6 +416,7 @@ class Run:
         return result
 
     async def _end(self) -> None:
+        await self.changes.close()
         for submission in self._submissions:
             if submission is not None:
                 submission.close()
@@ -430,7 +445,7 @@ class Run:
         except (TestbedError, TimeoutError) as error:
             self._fail(f"the task log cannot be written: {error}")
             state = "failed"
-            self._marker.failed(self.id)
+            self._marker.failed(self.id, self._reason)
         self._state = state
         _log.info("run ended", run=self.id, state=state, reason=self._reason)
         self._changed()

@@ -3,6 +3,9 @@
 Every call needs the testbed's token in its metadata. What cannot be done is answered with
 ``INVALID_ARGUMENT``, ``FAILED_PRECONDITION`` or ``NOT_FOUND`` and a message for the user; what the
 task log or an artifact store makes impossible, with ``ABORTED`` (try again) or ``DATA_LOSS``.
+
+Calls that change something are carried out one after another, to their end, even if the caller
+goes away in the middle (``Commands``); such work never touches the call itself.
 """
 
 from __future__ import annotations
@@ -10,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 import grpc
 import structlog
@@ -21,15 +24,33 @@ from controller.deploy import DRL, ActiveRun, Deployments
 from controller.link import NodeLink
 from controller.registry import Node, Registry
 from controller.run import Order, Run
-from testbed.errors import PermanentError, TemporaryError, TestbedError
+from testbed.errors import PermanentError, TemporaryError, TestbedError, UsageError
+from testbed.rpc.commands import Commands
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.operator import TOKEN_KEY, Deployment, NodeStatus, Status, bearer
+from testbed.rpc.operator import (
+    TOKEN_KEY,
+    Acknowledgement,
+    Deployment,
+    NodeStatus,
+    Status,
+    bearer,
+)
 from testbed.scenario.plan import Plan, SchedulerSpec
 
 _log = structlog.get_logger("controller.service")
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Result = TypeVar("_Result")
+
+
+class _Refused(Exception):
+    """What was asked for is impossible now; ``code`` is the status of the answer."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
 
 PROGRESS_INTERVAL_S: Final = 0.2
 """Shortest time between two messages of a watched run."""
@@ -86,7 +107,7 @@ class Operator(pb_grpc.OperatorServicer):
         self._begin = begin
         self._describe = describe
         self._shutdown = shutdown
-        self._starting = asyncio.Lock()
+        self._commands = Commands(lambda line: _log.warning("command", what=line))
         self.runs: dict[str, Run] = {}
         self._policies = Deployments(plan, registry, directory, self._active)
 
@@ -114,19 +135,19 @@ class Operator(pb_grpc.OperatorServicer):
 
     async def StartRun(self, request: pb.StartRunRequest, context: _Context) -> pb.StartRunReply:
         """Begin a run if none is under way and all nodes agree."""
-        order = await self._order(request, context)
-        async with self._starting:
+
+        async def start() -> Run:
             current = self.current
             if current is not None and current.active:
-                await context.abort(
+                raise _Refused(
                     grpc.StatusCode.FAILED_PRECONDITION,
                     f"run {current.id} is under way; wait for its end or stop it",
                 )
-            try:
-                run = await self._begin(order)
-            except TestbedError as error:
-                await context.abort(_code(error), str(error))
+            run = await self._begin(self._order(request))
             self.runs[run.id] = run
+            return run
+
+        run = await self._carried_out("the start of a run", start, context)
         return pb.StartRunReply(run=run.id)
 
     async def WatchRun(
@@ -158,18 +179,22 @@ class Operator(pb_grpc.OperatorServicer):
         self, request: pb.ChangeSchedulerRequest, context: _Context
     ) -> pb.ChangeSchedulerReply:
         """Change the scheduler of the run under way, at all nodes or the named ones."""
-        run = self.current
-        if run is None or not run.active:
-            await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                "no run is under way; a run is started with the scheduler named for it",
-            )
-        options = await _options(request.options_json, context)
-        links = await self._links(request.nodes, run, context)
-        spec = self._policies.filled(SchedulerSpec(request.scheduler, options))
-        options_json = json.dumps(spec.options) if spec.options else ""
-        await self._loaded(spec, links, context)
-        answers = await run.changes.change(links, request.scheduler, options_json)
+
+        async def change() -> list[Acknowledgement]:
+            run = self.current
+            if run is None or not run.active:
+                raise _Refused(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    "no run is under way; a run is started with the scheduler named for it",
+                )
+            options = _options(request.options_json)
+            links = self._links(request.nodes, run)
+            spec = self._policies.filled(SchedulerSpec(request.scheduler, options))
+            options_json = json.dumps(spec.options) if spec.options else ""
+            await self._loaded(spec, links)
+            return await run.changes.change(links, request.scheduler, options_json)
+
+        answers = await self._carried_out("a change of scheduler", change, context)
         return pb.ChangeSchedulerReply(
             nodes=[answer.node for answer in answers],
             replies=[
@@ -184,35 +209,42 @@ class Operator(pb_grpc.OperatorServicer):
         self, request: pb.DeployPolicyRequest, context: _Context
     ) -> pb.DeployPolicyReply:
         """Bring a policy to the nodes, all of them or none."""
-        nodes = sorted(set(request.nodes))
-        return await self._deployed(self._policies.deploy(request.policy, nodes), context)
+
+        async def deploy() -> Deployment:
+            return await self._policies.deploy(request.policy, sorted(set(request.nodes)))
+
+        result = await self._carried_out("a deploy", deploy, context)
+        return pb.DeployPolicyReply(json=result.to_json())
 
     async def RollBackPolicy(self, request: pb.Empty, context: _Context) -> pb.DeployPolicyReply:
         """Bring back the policy that the last deploy has replaced."""
-        return await self._deployed(self._policies.roll_back(), context)
+        result = await self._carried_out("a roll back", self._policies.roll_back, context)
+        return pb.DeployPolicyReply(json=result.to_json())
 
-    async def _deployed(
-        self, deploying: Coroutine[Any, Any, Deployment], context: _Context
-    ) -> pb.DeployPolicyReply:
-        # No run begins meanwhile, under one policy here and another there.
-        async with self._starting:
-            try:
-                return pb.DeployPolicyReply(json=(await deploying).to_json())
-            except TestbedError as error:
-                await context.abort(_code(error), str(error))
+    async def close(self, timeout: float) -> None:
+        """Begin no more changes, and wait at most ``timeout`` seconds for the one under way."""
+        await self._commands.close(timeout)
 
-    async def _loaded(self, spec: SchedulerSpec, links: list[NodeLink], context: _Context) -> None:
+    async def _carried_out(
+        self, what: str, work: Callable[[], Coroutine[Any, Any, _Result]], context: _Context
+    ) -> _Result:
+        """What ``work`` returns; it goes on when this call is cancelled."""
+        try:
+            return await self._commands.run(what, work)
+        except _Refused as error:
+            await context.abort(error.code, str(error))
+        except TestbedError as error:
+            await context.abort(_code(error), str(error))
+
+    async def _loaded(self, spec: SchedulerSpec, links: list[NodeLink]) -> None:
         """Have a policy loaded at all nodes before the first one decides by it."""
         reference = spec.options.get("policy")
         if spec.name != DRL or not isinstance(reference, str) or reference[:1] in {"/", ".", "~"}:
             return
-        try:
-            refusals = await self._policies.refusals(links, reference)
-        except TestbedError as error:
-            await context.abort(_code(error), str(error))
+        refusals = await self._policies.refusals(links, reference)
         if refusals:
             told = "\n".join(f"node {node}: {reason}" for node, reason in refusals.items())
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"nothing was changed\n{told}")
+            raise _Refused(grpc.StatusCode.FAILED_PRECONDITION, f"nothing was changed\n{told}")
 
     def _active(self) -> ActiveRun | None:
         run = self.current
@@ -225,13 +257,12 @@ class Operator(pb_grpc.OperatorServicer):
         self._shutdown()
         return pb.Empty()
 
-    async def _order(self, request: pb.StartRunRequest, context: _Context) -> Order:
+    def _order(self, request: pb.StartRunRequest) -> Order:
         if request.episodes < 0 or request.first_episode < 0:
-            await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"{request.episodes} episodes from {request.first_episode}: both are at least 0",
+            raise UsageError(
+                f"{request.episodes} episodes from {request.first_episode}: both are at least 0"
             )
-        options = await _options(request.options_json, context)
+        options = _options(request.options_json)
         scheduler = self._plan.scheduler
         if request.scheduler or options:
             scheduler = SchedulerSpec(request.scheduler or scheduler.name, options)
@@ -252,35 +283,32 @@ class Operator(pb_grpc.OperatorServicer):
             )
         return run
 
-    async def _links(self, wanted: Any, run: Run, context: _Context) -> list[NodeLink]:
+    def _links(self, wanted: Sequence[int], run: Run) -> list[NodeLink]:
         dead = set(run.progress.dead_nodes)
         size = len(self._registry.nodes)
         numbers = sorted(set(wanted)) or [n for n in range(size) if n not in dead]
         links = []
         for number in numbers:
             if not 0 <= number < size:
-                await context.abort(
-                    grpc.StatusCode.INVALID_ARGUMENT,
-                    f"there is no node {number}; there are 0 to {size - 1}",
-                )
+                raise UsageError(f"there is no node {number}; there are 0 to {size - 1}")
             link = self._registry.nodes[number].link
             if number in dead or link is None:
-                await context.abort(
+                raise _Refused(
                     grpc.StatusCode.FAILED_PRECONDITION, f"node {number} is not in this run: dead"
                 )
             links.append(link)
         return links
 
 
-async def _options(text: str, context: _Context) -> dict[str, Any]:
+def _options(text: str) -> dict[str, Any]:
     if not text:
         return {}
     try:
         options = json.loads(text)
-    except json.JSONDecodeError as error:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"options are no JSON: {error}")
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"options are no JSON: {error}") from None
     if not isinstance(options, dict):
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "options are no JSON object")
+        raise UsageError("options are no JSON object")
     return options
 
 

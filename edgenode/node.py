@@ -21,7 +21,7 @@ from edgenode.links import PeerLink
 from edgenode.policies import Policies
 from edgenode.servicers import PeersServicer, TasksServicer
 from edgenode.spool import Spool
-from testbed.errors import PrerequisiteMissing, UsageError
+from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
@@ -54,6 +54,7 @@ class EdgeNode:
         self._application: Application | None = None
         self._links: dict[int, PeerLink] = {}
         self._worst_lateness: Micros = 0
+        self._configuring = 0
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -158,8 +159,11 @@ class EdgeNode:
     ) -> str:
         """Get ready for a run; the name of the scheduler that decides. Nothing changes on error.
 
-        Raises: UsageError: no such node in the plan, unknown scheduler or application, or the node
-        is leaving.
+        It may be cancelled at any moment: then all has changed or nothing.
+
+        Raises: UsageError: no such node in the plan, unknown scheduler or application, the node
+        is leaving, or it was asked for another run meanwhile. PermanentError: the spool cannot be
+        written.
         """
         self._stay()
         if not run:
@@ -168,12 +172,22 @@ class EdgeNode:
             raise UsageError(
                 f"this is node {self.index}, but the plan has nodes 0 to {plan.topology.size - 1}"
             )
+        self._configuring += 1
+        turn = self._configuring
         created = await self._create_scheduler(plan, scheduler, options)
-        application = create_application(plan.application.name, plan.application.options)
+        # No await from here on.
         self._stay()  # it took a while
+        if turn != self._configuring:
+            raise UsageError(f"run {run}: the node was asked for another run meanwhile")
+        application = create_application(plan.application.name, plan.application.options)
         if self.driver is not None:
             self.end_episode(self.driver.episode)
-        await self._close_run()
+        try:
+            self.spool.begin(run)
+        except PermanentError:
+            application.close()
+            raise
+        self._background.start(_closed(self._application, self._links), "the end of a run")
         self.run_id, self._plan = run, plan
         self._scheduler, self._application = created, application
         self._asked = scheduler, options
@@ -182,7 +196,6 @@ class EdgeNode:
             for peer, address in peers.items()
             if peer != self.index
         }
-        self.spool.begin(run)
         return created.name
 
     def start_episode(self, episode: int) -> None:
@@ -220,9 +233,13 @@ class EdgeNode:
 
         Raises: UsageError: unknown scheduler, or no run is configured.
         """
-        if self._plan is None:
+        plan = self._plan
+        if plan is None:
             raise UsageError("no run is configured here, so there is nothing to schedule")
-        self.decide_by(await self._create_scheduler(self._plan, name, options), name, options)
+        created = await self._create_scheduler(plan, name, options)
+        if plan is not self._plan:
+            raise UsageError("another run began while the scheduler was loaded")
+        self.decide_by(created, name, options)
         return self.scheduler_name
 
     @property
@@ -265,8 +282,16 @@ class EdgeNode:
         return await asyncio.to_thread(registry.create, name, context)
 
     async def _close_run(self) -> None:
-        if self._application is not None:
-            self._application.close()
+        application, self._application = self._application, None
         links, self._links = self._links, {}
+        await _closed(application, links)
+
+
+async def _closed(application: Application | None, links: Mapping[int, PeerLink]) -> None:
+    """Close what an earlier run has used."""
+    try:
+        if application is not None:
+            application.close()
+    finally:
         for link in links.values():
             await link.close()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
 
+from testbed.errors import PermanentError
 from testbed.model.events import DecisionRecord, Record
 from testbed.rpc.codec import encode_decision, encode_record
 from testbed.rpc.generated import edge_pb2 as pb
@@ -183,8 +184,18 @@ class Spool:
         return sum(spool.unacknowledged for spool in self._runs.values())
 
     def begin(self, run: str) -> None:
-        """From now on what happens belongs to ``run``; files of other runs go when they can."""
-        self._current = self._runs.get(run) or self._add(run)
+        """From now on what happens belongs to ``run``; files of other runs go when they can.
+
+        Raises: PermanentError: its file cannot be made; then nothing has changed.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._current = self._runs.get(run) or self._add(run)
+        except OSError as error:
+            raise PermanentError(
+                f"the spool {self._folder} cannot be written: {error.strerror or error}; make room "
+                "there, or make it writable"
+            ) from error
         self._drop_finished()
 
     def record(self, record: Record) -> None:
@@ -253,7 +264,8 @@ class Spool:
 
     def _add(self, run: str) -> RunSpool:
         path = self._folder / f"{quote(run, safe='')}.spool"
-        spool = self._runs[run] = RunSpool(run, path, self._news.set)
+        spool = RunSpool(run, path, self._news.set)
+        self._runs[run] = spool
         return spool
 
     def _drop_finished(self) -> None:
