@@ -1,20 +1,22 @@
 """One episode: arrivals at their absolute times, until every task has ended or is out of reach.
 
 The episode waits on one event, ``over``, set by whatever settles it: the last record of the last
-task, the death of the node that held it, a stop, or the hard bound. Nothing polls, and nothing is
-waited for beyond the bound: the last slot plus the longest deadline plus ``GRACE_S``.
+task, the loss of the node that held it, a stop, or the hard bound. Nothing polls, and nothing is
+waited for beyond the bound: the last slot plus the longest deadline plus ``GRACE_S``, in time
+during which this process ran.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from controller.ledger import Ledger
-from controller.link import Submission
+from controller.link import Delivery, Submission
 from testbed.model.events import Record
-from testbed.model.task import Task
 from testbed.model.units import SECOND, Micros
 from testbed.model.workload import tasks_of_episode
 from testbed.scenario.plan import Plan
@@ -23,12 +25,28 @@ GRACE_S: Final = 3.0
 """Real seconds a task may take longer than its deadline allows before it counts as lost."""
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """What an episode had not done at its hard bound.
+
+    Of ``arrivals`` tasks ``not_sent`` were still to be sent to their nodes; ``open`` tasks, these
+    included, had not ended. ``lateness`` is the worst one of a slot in emulated microseconds, sent
+    or not.
+    """
+
+    arrivals: int
+    not_sent: int
+    open: int
+    lateness: Micros
+
+
 class Episode:
     """Episode ``number`` of a run of ``plan``; made when all nodes have started it.
 
-    ``submissions`` has the stream of each living node, None for a dead one. ``late`` is told how
-    late each arrival was handed over, in emulated microseconds. ``lost`` are the tasks that
-    earlier episodes of the run closed as lost.
+    ``submissions`` has the stream of each node that takes part, None for the others. ``late`` is
+    told how late each slot was handed over, in emulated microseconds. ``lost`` are the tasks that
+    earlier episodes of the run closed as lost. ``awake`` counts the seconds in which this process
+    ran; without it all seconds count.
     """
 
     def __init__(
@@ -40,34 +58,52 @@ class Episode:
         lost: set[int],
         late: Callable[[Micros], None],
         changed: Callable[[], None],
+        awake: Callable[[], float] | None = None,
     ) -> None:
         self.number = number
         self.slot = 0
         self.ledger = Ledger(lost)
         self.over = asyncio.Event()
-        self.timed_out = False
+        self.overdue: Overdue | None = None
         workload = plan.workload
         self._plan = plan
         self._submissions = submissions
-        self._late = late
+        self._on_late = late
         self._changed = changed
         self._loop = asyncio.get_running_loop()
-        self._tasks: list[dict[int, Task]] = [
-            {task.source: task for task in tasks}
-            for tasks in tasks_of_episode(
-                workload, plan.topology.arrival_probability, plan.seeds.workload, number
-            )
-        ]
+        self._awake = awake or self._loop.time
+        self._slots = tasks_of_episode(
+            workload, plan.topology.arrival_probability, plan.seeds.workload, number
+        )
+        self._begun = 0
+        self._worst: Micros = 0
         for node, submission in enumerate(submissions):
             if submission is None:
                 self.ledger.node_died(node)
+            else:
+                submission.begin(
+                    Delivery(
+                        number,
+                        {
+                            task.slot: task
+                            for tasks in self._slots
+                            for task in tasks
+                            if task.source == node
+                        },
+                        plan.log_idle_slots,
+                        self._late,
+                    )
+                )
         self._start = self._loop.time()
         longest = workload.slots * workload.slot + workload.deadline.maximum
-        self._bound = self._start + longest / SECOND * plan.time_scale + GRACE_S
-        self._stopped = False
-        self._asleep: set[asyncio.Task[None]] = set()
-        self._generating = self._loop.create_task(self._generate_all(len(submissions)))
+        self._bound = self._awake() + longest / SECOND * plan.time_scale + GRACE_S
+        self._generating = self._loop.create_task(self._generate())
         self._generating.add_done_callback(self._generated)
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the hard bound ended it."""
+        return self.overdue is not None
 
     @property
     def now(self) -> Micros:
@@ -80,6 +116,9 @@ class Episode:
 
     def node_died(self, node: int) -> None:
         """A node is gone: what it held is lost, and so is what arrives at it from now on."""
+        submission = self._submissions[node]
+        if submission is not None:
+            submission.end()
         self._submissions[node] = None
         self.ledger.node_died(node)
         self.settle()
@@ -90,70 +129,80 @@ class Episode:
             self.over.set()
 
     def stop(self, *, wait: bool) -> None:
-        """Generate no more tasks; without ``wait`` the episode is over at once."""
-        self._stopped = True
-        # Not those in the middle of handing over a task: it has to arrive, or nobody ends it.
-        for generator in list(self._asleep):
-            generator.cancel()
+        """Generate no more tasks; without ``wait`` the episode is over at once.
+
+        Tasks whose slot has begun are still sent: they have arrived.
+        """
+        self._generating.cancel()
         if not wait:
             self.over.set()
 
     async def wait(self) -> None:
         """Return when the episode is over, at its hard bound at the latest.
 
-        Raises what went wrong in generating, which is a defect.
+        Everything that should have arrived by then has, and is in the ledger. Raises what went
+        wrong in generating, which is a defect.
         """
-        try:
-            async with asyncio.timeout_at(self._bound):
-                await self.over.wait()
-        except TimeoutError:
-            self.timed_out = True
+        # A process that was paused finds its timers rung; what came meanwhile is taken first.
+        while (left := self._bound - self._awake()) > 0 and not self.over.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self.over.wait()
         if self._generating.done() and not self._generating.cancelled():
             self._generating.result()
+        stopped = self._generating.cancelled() or self._generating.cancelling()
+        if not self.over.is_set():
+            self._give_up(arrivals=not stopped)
         self._generating.cancel()
         await asyncio.gather(self._generating, return_exceptions=True)
+        for submission in self._submissions:
+            if submission is not None:
+                submission.end()
+
+    def _give_up(self, *, arrivals: bool) -> None:
+        """Enter all that should have arrived, and say what is missing."""
+        if arrivals:
+            for slot in range(self._begun, len(self._slots)):
+                self._enter(slot)
+        not_sent = 0
+        for node, submission in enumerate(self._submissions):
+            if submission is None:
+                continue
+            for slot in range(submission.next_slot, self._begun):
+                sent_here = any(task.source == node for task in self._slots[slot])
+                not_sent += sent_here
+                if sent_here or self._plan.log_idle_slots:
+                    self._late(slot)
+        self.overdue = Overdue(self.ledger.generated, not_sent, self.ledger.unfinished, self._worst)
 
     def _generated(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self.over.set()
         self.settle()
 
-    async def _generate_all(self, size: int) -> None:
-        generators = [self._loop.create_task(self._generate(node)) for node in range(size)]
-        try:
-            await asyncio.wait(generators)
-        finally:
-            for generator in generators:
-                generator.cancel()
-        for generator in generators:
-            if not generator.cancelled():
-                generator.result()
+    async def _generate(self) -> None:
+        """Begin the slots, each at its time however late the ones before were."""
+        for slot in range(len(self._slots)):
+            # Also when it is late already: whatever else happens here must have its turn.
+            await asyncio.sleep(max(0.0, self._due(slot) - self._loop.time()))
+            self._enter(slot)
+            for submission in self._submissions:
+                if submission is not None:
+                    submission.due(slot)
+            self.slot = slot
+            self._changed()
 
-    async def _generate(self, node: int) -> None:
-        """The slots of one node, each at its time however late the ones before it were."""
-        slot_s = self._plan.workload.slot / SECOND * self._plan.time_scale
-        to_emulated = SECOND / self._plan.time_scale
-        for slot, tasks in enumerate(self._tasks):
-            due = self._start + slot * slot_s
-            await self._sleep_until(due)
-            if self._stopped:
-                return
-            task = tasks.get(node)
-            if task is not None:
-                self.ledger.generate(task, self.now)
-            submission = self._submissions[node]
-            if submission is not None:
-                await submission.send(self.number, slot, task)
-                self._late(int((self._loop.time() - due) * to_emulated))
-            if slot > self.slot:
-                self.slot = slot
-                self._changed()
+    def _enter(self, slot: int) -> None:
+        self._begun = slot + 1
+        for task in self._slots[slot]:
+            self.ledger.generate(task, slot * self._plan.workload.slot)
 
-    async def _sleep_until(self, due: float) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._asleep.add(task)
-        try:
-            await asyncio.sleep(max(0.0, due - self._loop.time()))
-        finally:
-            self._asleep.discard(task)
+    def _due(self, slot: int) -> float:
+        """When a slot begins, on the event loop's clock."""
+        return self._start + slot * self._plan.workload.slot / SECOND * self._plan.time_scale
+
+    def _late(self, slot: int) -> None:
+        seconds = self._loop.time() - self._due(slot)
+        lateness = int(seconds * SECOND / self._plan.time_scale)
+        self._worst = max(self._worst, lateness)
+        self._on_late(lateness)

@@ -63,6 +63,11 @@ class Ledger:
         """Tasks presumed lost whose real ending may still come."""
         return len(self._presumed)
 
+    @property
+    def unfinished(self) -> int:
+        """Tasks that have not ended, those presumed lost included."""
+        return len(self._open)
+
     def generate(self, task: Task, at: Micros) -> None:
         """The task was sent to its source at ``at`` on the controller's episode clock."""
         if task.id in self._open or task.id in self._ended:

@@ -8,7 +8,8 @@ stops beating, and closing the link ends them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 import grpc
@@ -29,12 +30,11 @@ CALL_TIMEOUT_S: Final = 5.0
 CONFIGURE_TIMEOUT_S: Final = 30.0
 """Deadline of calls during which a node loads a scheduler or a policy."""
 
-SLOT_TIMEOUT_S: Final = 2.0
-"""How long a node may leave a slot untaken before it counts as hanging."""
-
 _Reply = TypeVar("_Reply")
 
 _RETRY_S: Final = 0.2
+
+_Answers: TypeAlias = "asyncio.Task[str]"
 
 Handler: TypeAlias = Callable[["NodeLink", pb.EventBatch], Awaitable[None]]
 """Takes one event batch of a node; waits while there is no room for it."""
@@ -137,11 +137,11 @@ class NodeLink:
             raise TemporaryError("the connection was closed")
         return await _answer(method(request, timeout=timeout_s))
 
-    def submission(self, on_broken: Callable[[NodeLink, str], None]) -> Submission:
+    def submission(self) -> Submission:
         """A new stream of slots, in place of an earlier one."""
         if self._submit is not None:
             self._submit.close()
-        self._submit = Submission(self, self._tasks_stub, on_broken)
+        self._submit = Submission(self.node, self._tasks_stub)
         return self._submit
 
     def start_events(self) -> None:
@@ -200,61 +200,134 @@ class NodeLink:
                     told[run] = number
 
 
-class Submission:
-    """The stream of slots to one node during one run.
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The slots of one episode for one node.
 
-    ``on_broken`` is called once, with the reason, when the stream ends before ``close``.
+    ``tasks`` by slot. Without ``idle``, slots that have no task are left out. ``written`` is called
+    once for each slot, in order, when it has been passed on to the network.
     """
 
-    def __init__(
-        self,
-        link: NodeLink,
-        stub: pb_grpc.TasksStub,
-        on_broken: Callable[[NodeLink, str], None],
-    ) -> None:
-        self._link = link
-        self._on_broken = on_broken
-        self._call = stub.Submit()
-        self._closed = False
-        self._answers = asyncio.get_running_loop().create_task(self._take_answers())
+    episode: int
+    tasks: Mapping[int, Task]
+    idle: bool
+    written: Callable[[int], None]
 
-    async def send(self, episode: int, slot: int, task: Task | None) -> None:
-        """Hand one slot to the node; says so through ``on_broken`` if it cannot."""
-        message = pb.SlotTask(episode=episode, slot=slot)
-        if task is not None:
-            message.task.CopyFrom(task_to_message(task))
-        try:
-            async with asyncio.timeout(SLOT_TIMEOUT_S):
-                await self._call.write(message)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            self._break(explain(error))
-        except asyncio.CancelledError:
-            if _meant():
-                raise
-            self._break("the connection was closed")
-        except TimeoutError:
-            self._break(f"has not taken slot {slot} for {SLOT_TIMEOUT_S:g} s")
+
+class Submission:
+    """The stream of slots to one node, opened again when it breaks, until ``close``.
+
+    One task writes, and nobody else waits for it: cancelling a gRPC write ends the whole stream.
+    What is due is not copied into a queue but remembered as the number of the last slot, so a node
+    that does not read costs no memory; whether it lives is the registry's business. What the node
+    has not answered is written again on a new stream.
+    """
+
+    def __init__(self, node: int, stub: pb_grpc.TasksStub) -> None:
+        self._node = node
+        self._stub = stub
+        self._delivery: Delivery | None = None
+        self._due = -1
+        self._next = 0
+        self._unanswered = 0
+        self._told = -1
+        self._more = asyncio.Event()
+        self._closed = False
+        self._writing = asyncio.get_running_loop().create_task(self._keep_writing())
+        self._writing.add_done_callback(self._ended)
+
+    @property
+    def next_slot(self) -> int:
+        """The first slot of the delivery that has not been passed on."""
+        return self._told + 1
+
+    def begin(self, delivery: Delivery) -> None:
+        """From now on deliver these slots; what is left of an earlier delivery is dropped."""
+        self._delivery = delivery
+        self._due, self._told = -1, -1
+        self._next = self._unanswered = 0
+
+    def due(self, slot: int) -> None:
+        """The time of all slots up to ``slot`` has come."""
+        self._due = slot
+        self._more.set()
+
+    def end(self) -> None:
+        """Deliver nothing more of the present episode."""
+        self._delivery = None
 
     def close(self) -> None:
         """End the stream. No-op if it has ended."""
-        if not self._closed:
-            self._closed = True
-            self._answers.cancel()
-            self._call.cancel()
+        self._closed = True
+        self._writing.cancel()
 
-    async def _take_answers(self) -> None:
+    async def _keep_writing(self) -> None:
+        while not self._closed:
+            call = self._stub.Submit(wait_for_ready=True)
+            answers = asyncio.get_running_loop().create_task(self._take_answers(call))
+            answers.add_done_callback(lambda _: self._more.set())
+            try:
+                await self._write(call, answers)
+                reason = await answers
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+                reason = explain(error)
+            except asyncio.CancelledError:
+                if _meant():
+                    raise
+                reason = "the connection was closed"
+            finally:
+                call.cancel()
+                answers.cancel()
+                await asyncio.gather(answers, return_exceptions=True)
+            if not self._closed:
+                _log.warning("slots", node=self._node, broke=reason)
+                self._next = self._unanswered
+                await asyncio.sleep(_RETRY_S)
+
+    async def _write(
+        self, call: grpc.aio.StreamStreamCall[pb.SlotTask, pb.SlotTaskTaken], answers: _Answers
+    ) -> None:
+        """Write what is due for as long as the node answers."""
+        while not answers.done():
+            delivery, slot = self._delivery, self._following()
+            if delivery is None or slot is None:
+                self._more.clear()
+                await self._more.wait()
+                continue
+            self._next = slot + 1
+            message = pb.SlotTask(episode=delivery.episode, slot=slot)
+            if (task := delivery.tasks.get(slot)) is not None:
+                message.task.CopyFrom(task_to_message(task))
+            await call.write(message)
+            if delivery is self._delivery and slot > self._told:
+                self._told = slot
+                delivery.written(slot)
+
+    def _following(self) -> int | None:
+        """The next slot to write; None if none is due."""
+        delivery = self._delivery
+        if delivery is None:
+            return None
+        for slot in range(self._next, self._due + 1):
+            if delivery.idle or slot in delivery.tasks:
+                return slot
+        return None
+
+    async def _take_answers(
+        self, call: grpc.aio.StreamStreamCall[pb.SlotTask, pb.SlotTaskTaken]
+    ) -> str:
+        """Take the node's answers until the stream ends; why it did."""
         try:
-            async for _ in self._call:
-                pass
+            async for answer in call:
+                if self._delivery is not None and answer.episode == self._delivery.episode:
+                    self._unanswered = max(self._unanswered, answer.slot + 1)
         except grpc.aio.AioRpcError as error:
-            self._break(explain(error))
-        else:
-            self._break("ended the stream of slots")
+            return explain(error)
+        return "the node ended the stream"
 
-    def _break(self, reason: str) -> None:
-        if not self._closed:
-            self.close()
-            self._on_broken(self._link, reason)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("defect in sending slots", node=self._node, exc_info=error)
 
 
 def _meant() -> bool:

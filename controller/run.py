@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from controller.changes import SchedulerChanges
-from controller.episode import Episode
+from controller.episode import GRACE_S, Episode, Overdue
 from controller.link import NodeLink, Submission
 from controller.machine import MachineWatch
 from controller.marker import RunMarker
@@ -27,7 +27,7 @@ from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
 from testbed.model.events import Record
 from testbed.model.fidelity import Certificate, Fidelity
 from testbed.model.task import Outcome
-from testbed.model.units import Micros
+from testbed.model.units import SECOND, Micros
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.operator import Progress, RunState, RunStatus
 from testbed.scenario.plan import Plan, SchedulerSpec
@@ -41,6 +41,9 @@ FLUSH_TIMEOUT_S: Final = 5.0
 
 STORE_TIMEOUT_S: Final = 90.0
 """How long the end of a run waits for the task log; longer than the log waits for its server."""
+
+SHOWN: Final = 3
+"""Episodes over their bound that are told one by one; all of them stand in the run's document."""
 
 MODELLED_APPLICATIONS: Final = frozenset({"emulated", "busy"})
 """Applications that take the modelled time; of others the execution times are not judged."""
@@ -89,6 +92,8 @@ class Run:
         self._submissions: list[Submission | None] = [None] * size
         self._dead: dict[int, str] = {}
         self._lost: set[int] = set()
+        self._overdue: list[str] = []
+        self._lost_late = 0
         self._came = asyncio.Event()
         self._stopping = False
         self._state: RunState = "running"
@@ -144,7 +149,7 @@ class Run:
             raise
         for node in registry.nodes:
             if node.link is not None and node.condition == "healthy":
-                run._submissions[node.node] = node.link.submission(run._submission_broke)
+                run._submissions[node.node] = node.link.submission()
             else:
                 run.node_died(node)
         run._main = asyncio.get_running_loop().create_task(run._run())
@@ -191,7 +196,7 @@ class Run:
             queue_lengths=tuple(self._queue_lengths),
             dead_nodes=tuple(sorted(self._dead)),
             degraded=self._degraded,
-            reason=self._reason,
+            reason=self._reason or "; ".join(_first(self._overdue)),
             valid=None if certificate is None else certificate.valid,
             invalid_because=() if certificate is None else certificate.reasons,
         )
@@ -254,9 +259,6 @@ class Run:
             return False
         self._fidelity.add(record)
         return True
-
-    def _submission_broke(self, link: NodeLink, reason: str) -> None:
-        self._drop(link.node, f"takes no more tasks: {reason}")
 
     def _drop(self, node: int, reason: str) -> None:
         if node in self._dead or not self.active:
@@ -357,10 +359,10 @@ class Run:
         self._episode = episode
         self._changed()
         await episode.wait()
-        if episode.timed_out:
-            _log.error("hard bound", run=self.id, episode=number)
         await self._flush(number)
         records = episode.ledger.close(episode.now)
+        if episode.overdue is not None:
+            self._not_in_time(number, episode.overdue, len(records))
         for record in records:
             self._fidelity.add(record)
         self._generated += episode.ledger.generated
@@ -373,6 +375,18 @@ class Run:
         self._recording.store_own(records)
         self._recording.end_episode()
         self._changed()
+
+    def _not_in_time(self, number: int, overdue: Overdue, lost: int) -> None:
+        """An episode was ended by its hard bound, with ``lost`` tasks open."""
+        if self._dead:
+            # What they held was not waited for; others had to wait for them.
+            cause = f"{_named(sorted(self._dead))} had left the run"
+        else:
+            cause = "the machine could not keep up"
+            self._lost_late += lost
+        reason = f"episode {number} did not finish within its bound: {cause} ({_told(overdue)})"
+        _log.error("hard bound", run=self.id, reason=reason)
+        self._overdue.append(reason)
 
     async def _flush(self, number: int) -> None:
         """Have all that happened in the episode here, as far as its nodes live."""
@@ -425,6 +439,8 @@ class Run:
                 await self._recording.complete()
         except TimeoutError:
             self._fail(f"the task log is too slow: it is behind by more than {STORE_TIMEOUT_S:g} s")
+        for reason in _first(self._overdue):
+            self._fidelity.unfaithful(reason)
         self._certificate = self._fidelity.certify(self._machine.result(self._worst_lateness))
         state = self._final_state()
         document = {
@@ -435,6 +451,7 @@ class Run:
             "episodes_completed": self._completed,
             "scheduler_changes": [dataclasses.asdict(change) for change in self.changes.log],
             "failure": self._reason,
+            "episodes_over_bound": list(self._overdue),
         }
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
@@ -454,7 +471,8 @@ class Run:
 
     @property
     def _degraded(self) -> bool:
-        lost = self._outcomes[Outcome.LOST]
+        # Tasks that a machine lost which could not keep up make the run invalid, and it says so.
+        lost = self._outcomes[Outcome.LOST] - self._lost_late
         return bool(self._dead or self._recording.illegal or lost > self.plan.limits.lost_tasks)
 
     def _final_state(self) -> RunState:
@@ -479,6 +497,25 @@ class Run:
     def _changed(self) -> None:
         for event in self._watchers:
             event.set()
+
+
+def _first(reasons: list[str]) -> list[str]:
+    """The first of many reasons of one kind, and how many more there are."""
+    more = len(reasons) - SHOWN
+    return reasons[:SHOWN] + ([f"{more} more episodes did not finish either"] if more > 0 else [])
+
+
+def _told(overdue: Overdue) -> str:
+    """What an episode that ran into its bound lacked."""
+    if overdue.not_sent:
+        return (
+            f"{overdue.not_sent} of {overdue.arrivals} tasks were not sent to their nodes, "
+            f"slots came up to {overdue.lateness / SECOND:.1f} s late"
+        )
+    return (
+        f"{overdue.open} of {overdue.arrivals} tasks had not ended {GRACE_S:g} s after the last "
+        f"deadline, slots came up to {overdue.lateness / SECOND:.1f} s late"
+    )
 
 
 def _named(nodes: list[int]) -> str:

@@ -9,9 +9,6 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
-import grpc
-import grpc.aio
-
 from edgenode.driver import EpisodeDriver
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
@@ -39,19 +36,26 @@ class TasksServicer(pb_grpc.TasksServicer):
     async def Submit(
         self, requests: AsyncIterator[pb.SlotTask], context: Context
     ) -> AsyncIterator[pb.SlotTaskTaken]:
-        """Hand each slot to the running episode and say that it was taken."""
+        """Hand each slot to its episode if that is running, and answer it in any case.
+
+        A slot of another episode was under way when the controller gave the episode up. Ending the
+        stream over it would cost this node all episodes to come.
+        """
+        ignored = -1
         async for request in requests:
             driver = self._node.driver
-            if driver is None or driver.episode != request.episode:
-                running = "none" if driver is None else f"episode {driver.episode}"
-                await context.abort(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f"slot {request.slot} of episode {request.episode}, but {running} is running",
+            if driver is not None and driver.episode == request.episode:
+                task = task_from_message(request.task) if request.HasField("task") else None
+                driver.slot(request.slot, task)
+            elif ignored != request.episode:
+                ignored = request.episode
+                _logger.warning(
+                    "slots of episode %d are ignored from slot %d on: %s is running",
+                    request.episode,
+                    request.slot,
+                    "no episode" if driver is None else f"episode {driver.episode}",
                 )
-                return
-            task = task_from_message(request.task) if request.HasField("task") else None
-            driver.slot(request.slot, task)
-            yield pb.SlotTaskTaken(slot=request.slot)
+            yield pb.SlotTaskTaken(slot=request.slot, episode=request.episode)
 
 
 class PeersServicer(pb_grpc.PeersServicer):

@@ -154,7 +154,7 @@ def _add_run(facts: console.Rows, found: Status) -> None:
     if progress.success_rate is not None:
         facts.add("  success", f"{percent(progress.success_rate)} of {progress.ended} tasks")
         facts.add("  outcomes", outcome_line(progress.outcomes))
-    for reason in (progress.reason, *progress.invalid_because):
+    for reason in dict.fromkeys((progress.reason, *progress.invalid_because)):
         if reason:
             facts.add("", console.mark(reason, "yellow"))
     for change in found.run.changes:

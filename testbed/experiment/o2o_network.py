@@ -245,7 +245,9 @@ class NetworkRollout:
                 rate = progress.success_rate
                 shown = "" if rate is None else f", {100 * rate:.1f} %"
                 self._say(Progress("network", progress.completed, episodes, purpose + shown))
-                reason = "; ".join(filter(None, (progress.reason, *progress.invalid_because)))
+                reason = "; ".join(
+                    filter(None, dict.fromkeys((progress.reason, *progress.invalid_because)))
+                )
         except BaseException:
             with suppress(TestbedError):
                 self._client.stop_run(run)

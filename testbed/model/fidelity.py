@@ -282,6 +282,11 @@ class Fidelity:
         self._transmission_failures = _Failures()
         self._execution_failures = _Failures()
         self._outcomes = {outcome.value: 0 for outcome in Outcome}
+        self._unfaithful: list[str] = []
+
+    def unfaithful(self, reason: str) -> None:
+        """Enter why the run is not faithful where no record shows it."""
+        self._unfaithful.append(reason)
 
     def late(self, lateness: Micros) -> None:
         """An arrival was handed out ``lateness`` after its time."""
@@ -310,7 +315,7 @@ class Fidelity:
 
     def certify(self, machine: Machine | None = None) -> Certificate:
         """The certificate over everything added so far."""
-        reasons: list[str] = []
+        reasons: list[str] = list(self._unfaithful)
         transmission = self._transmission.result(self._time_scale)
         execution = self._execution.result(self._time_scale)
         generator = spread(self._lateness)

@@ -1,9 +1,11 @@
-"""An episode ends although a node takes its tasks and never says what became of them."""
+"""Episodes against nodes that do not answer, do not read, or come back: all in this process."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -11,59 +13,218 @@ import pytest
 
 from controller import episode as module
 from controller.episode import Episode
-from controller.link import NodeLink
+from controller.link import Delivery, NodeLink, Submission
+from testbed.model.workload import tasks_of_episode
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.scenario.plan import Plan
 from testbed.testing.runtime import small_plan
+
+PATIENCE_S = 30.0
 
 
 class Silent(pb_grpc.TasksServicer):
-    """Takes every slot and keeps quiet."""
+    """Takes every slot, once it reads at all, and never says what became of a task."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, answers: bool = True) -> None:
         self.taken: list[tuple[int, bool]] = []
+        self.episodes: list[int] = []
+        self.streams = 0
+        self.reads = asyncio.Event()
+        self._answers = answers
+        self._news = asyncio.Condition()
 
     async def Submit(
         self, request_iterator: AsyncIterator[pb.SlotTask], context: Any
     ) -> AsyncIterator[pb.SlotTaskTaken]:
+        self.streams += 1
+        await self.reads.wait()
         async for slot in request_iterator:
             self.taken.append((slot.slot, slot.HasField("task")))
-            yield pb.SlotTaskTaken(slot=slot.slot)
+            self.episodes.append(slot.episode)
+            async with self._news:
+                self._news.notify_all()
+            if self._answers:
+                yield pb.SlotTaskTaken(slot=slot.slot, episode=slot.episode)
+
+    async def until_taken(self, episode: int, slot: int) -> None:
+        async with asyncio.timeout(PATIENCE_S), self._news:
+            await self._news.wait_for(
+                lambda: self.taken and (self.episodes[-1], self.taken[-1][0]) == (episode, slot)
+            )
 
 
 async def ignore_events(link: NodeLink, batch: pb.EventBatch) -> None:
     raise AssertionError("nobody sends any")
 
 
+@asynccontextmanager
+async def serving(node: Silent, bind: str = "127.0.0.1:0") -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    pb_grpc.add_TasksServicer_to_server(node, server)
+    address = f"127.0.0.1:{server.add_insecure_port(bind)}"
+    await server.start()
+    try:
+        yield address
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def linked(node: Silent) -> AsyncIterator[NodeLink]:
+    async with serving(node) as address:
+        link = NodeLink(0, address, ignore_events)
+        try:
+            yield link
+        finally:
+            await link.close()
+
+
+def episode(plan: Plan, submissions: list[Submission | None], number: int = 0) -> Episode:
+    return Episode(
+        plan,
+        number,
+        submissions,
+        lost=set(),
+        late=lambda lateness: None,
+        changed=lambda: None,
+    )
+
+
+def quick(slots: int, nodes: int = 1) -> Plan:
+    """Slots that are all due within ``slots`` microseconds."""
+    plan = small_plan(nodes)
+    return replace(plan, workload=replace(plan.workload, slots=slots, slot=1))
+
+
 async def test_the_hard_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.1)
     node = Silent()
-    server = grpc.aio.server()
-    pb_grpc.add_TasksServicer_to_server(node, server)
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    link = NodeLink(0, address, ignore_events)
-    broken: list[str] = []
+    node.reads.set()
     late: list[int] = []
-    plan = small_plan(2)
-    try:
-        # Node 1 is dead from the beginning.
-        submission = link.submission(lambda link, reason: broken.append(reason))
-        episode = Episode(
-            plan, 0, [submission, None], lost=set(), late=late.append, changed=lambda: None
+    async with linked(node) as link:
+        # Node 1 takes no part.
+        tried = Episode(
+            small_plan(2),
+            0,
+            [link.submission(), None],
+            lost=set(),
+            late=late.append,
+            changed=lambda: None,
         )
         began = asyncio.get_running_loop().time()
-        await episode.wait()
+        await tried.wait()
         lasted = asyncio.get_running_loop().time() - began
-    finally:
-        await link.close()
-        await server.stop(None)
-    assert episode.timed_out
+    assert tried.timed_out
     # 10 slots of 50 ms, the deadline of 400 ms, and the grace.
     assert lasted >= 1.0 - 0.01
     assert node.taken == [(slot, True) for slot in range(10)]
     assert len(late) == 10
-    assert broken == []
     # Nobody logged them, so each is said to have been generated and to have ended.
-    assert len(episode.ledger.close(episode.now)) == 2 * 20
-    assert episode.ledger.outcomes["lost"] == episode.ledger.generated == 20
+    assert len(tried.ledger.close(tried.now)) == 2 * 20
+    assert tried.ledger.outcomes["lost"] == tried.ledger.generated == 20
+
+
+async def test_the_bound_costs_no_stream_although_a_write_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 0.1)
+    node = Silent()
+    async with linked(node) as link:
+        submission = link.submission()
+        # More than the window of an unread stream holds.
+        first = episode(quick(20_000), [submission])
+        await first.wait()
+        assert first.overdue is not None
+        assert 0 < first.overdue.not_sent < 20_000
+        assert first.overdue.arrivals == first.overdue.open == 20_000
+        node.reads.set()
+        second = episode(quick(3), [submission], number=1)
+        await node.until_taken(1, 2)
+        second.stop(wait=False)
+        await second.wait()
+    assert node.streams == 1
+    of_second = [slot for at, slot in zip(node.episodes, node.taken, strict=True) if at == 1]
+    assert of_second == [(slot, True) for slot in range(3)]
+    assert len(first.ledger.close(first.now)) == 2 * 20_000
+
+
+async def test_all_that_should_have_arrived_before_the_bound_is_lost_and_not_forgotten() -> None:
+    plan = small_plan(2, slots=200)
+    late: list[int] = []
+    clock = iter([0.0, 1e9])
+    async with linked(Silent()) as link:
+        tried = Episode(
+            plan,
+            4,
+            [link.submission(), None],
+            lost=set(),
+            late=late.append,
+            changed=lambda: None,
+            awake=lambda: next(clock),
+        )
+        await tried.wait()
+    arrivals = {
+        task.id
+        for tasks in tasks_of_episode(
+            plan.workload, plan.topology.arrival_probability, plan.seeds.workload, 4
+        )
+        for task in tasks
+    }
+    records = tried.ledger.close(tried.now)
+    assert {record.task.id for record in records} == arrivals
+    assert tried.ledger.generated == tried.ledger.outcomes["lost"] == len(arrivals) == 400
+    assert tried.overdue is not None
+    assert (tried.overdue.not_sent, tried.overdue.open) == (200, 400)
+    assert len(late) == 200, "the slots of the node that took part, sent or not"
+
+
+async def test_a_run_that_is_stopped_generates_nothing_more() -> None:
+    async with linked(Silent()) as link:
+        tried = episode(small_plan(1, slots=1000), [link.submission()])
+        tried.stop(wait=True)
+        await tried.wait()
+    assert not tried.timed_out
+    assert tried.ledger.generated == 0
+
+
+async def test_slots_not_answered_are_sent_again_when_the_stream_was_cut() -> None:
+    forgetful, again = Silent(answers=False), Silent()
+    forgetful.reads.set()
+    again.reads.set()
+    plan = quick(5)
+    tasks = {
+        task.slot: task
+        for slot in tasks_of_episode(plan.workload, (1.0,), plan.seeds.workload, 0)
+        for task in slot
+    }
+    written: list[int] = []
+    async with serving(forgetful) as address:
+        link = NodeLink(0, address, ignore_events)
+        submission = link.submission()
+        submission.begin(Delivery(0, tasks, True, written.append))
+        submission.due(3)
+        await forgetful.until_taken(0, 3)
+    async with serving(again, address):
+        await again.until_taken(0, 3)
+        submission.due(4)
+        await again.until_taken(0, 4)
+        await link.close()
+    assert again.taken == [(slot, True) for slot in range(5)]
+    assert written == list(range(5)), "each is told once"
+
+
+async def test_slots_without_a_task_are_sent_only_if_they_are_logged() -> None:
+    node = Silent()
+    node.reads.set()
+    plan = quick(6)
+    [task, *_] = tasks_of_episode(plan.workload, (1.0,), plan.seeds.workload, 0)[0]
+    async with linked(node) as link:
+        submission = link.submission()
+        submission.begin(Delivery(0, {2: task, 5: task}, False, lambda slot: None))
+        submission.due(5)
+        await node.until_taken(0, 5)
+        submission.begin(Delivery(1, {2: task}, True, lambda slot: None))
+        submission.due(2)
+        await node.until_taken(1, 2)
+    assert node.taken == [(2, True), (5, True), (0, False), (1, False), (2, True)]

@@ -28,6 +28,8 @@ BringUp = Callable[[Plan], Bench]
 
 PATIENCE_S = 20.0
 
+COULD_NOT = "the machine could not keep up ("
+
 LONG = 400
 """Slots of 50 ms: longer than any test lets it run."""
 
@@ -76,6 +78,36 @@ def test_a_run_is_logged_completely(bring_up: BringUp) -> None:
     # Watching what is over gives its last state at once.
     assert bench.end(run) == last
     assert not (bench.up.directory / "active-run.json").exists()
+
+
+def test_a_machine_that_cannot_keep_up_loses_no_node_and_no_task(bring_up: BringUp) -> None:
+    plan = small_plan(4, episodes=2)
+    probability = (0.005,) * 4
+    plan = replace(
+        plan,
+        topology=replace(plan.topology, arrival_probability=probability),
+        workload=replace(plan.workload, slots=4000, slot=1000),
+    )
+    bench = bring_up(plan)
+    last = bench.end(bench.operator.start_run(scheduler="ratc"))
+    run = last.run
+    # A fast machine may keep up; then the rest has to hold all the same.
+    assert last.state in {"completed", "invalid"}
+    assert (last.completed, last.dead_nodes, last.degraded) == (2, (), False)
+    expected = arrivals(plan, 0) | arrivals(plan, 1)
+    assert last.generated == last.ended == len(expected)
+    assert {row.task_id for row in bench.log.tasks(run)} == expected
+    ended = [r.task.id for r in bench.log.records(run) if r.kind is RecordKind.ENDED]
+    assert sorted(ended) == sorted(expected)
+    certificate = bench.log.run(run).certificate
+    assert certificate is not None
+    if last.lost:
+        said = f"did not finish within its bound: {COULD_NOT}"
+        assert last.state == "invalid"
+        assert said in last.reason
+        assert said in last.invalid_because[0]
+        assert said in certificate["reasons"][0]
+        assert said in certificate["episodes_over_bound"][0]
 
 
 def test_runs_from_one_episode_share_their_arrivals(bring_up: BringUp) -> None:

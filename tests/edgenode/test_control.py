@@ -88,14 +88,22 @@ async def test_a_scheduler_that_raises_loses_the_task_and_not_the_node(tmp_path:
         assert ended.data["outcome"] == "succeeded"
 
 
-async def test_a_slot_of_another_episode_is_refused(tmp_path: Path) -> None:
+async def test_a_slot_of_another_episode_is_ignored_and_the_stream_goes_on(tmp_path: Path) -> None:
+    stale, given = task(1, execution=1000, episode=2), task(2, execution=1000, episode=3)
     async with cluster(tmp_path, nodes=1) as network:
+        (member,) = network.members
         await network.configure(plan(nodes=1), "local")
-        await network.start(episode=3)
-        call = network.members[0].submit
-        await call.write(pb.SlotTask(episode=4, slot=0))
-        with pytest.raises(grpc.aio.AioRpcError, match="episode 3 is running"):
-            await call.read()
+        call = member.tasks.Submit()
+        for episode in (None, 3):
+            if episode is not None:
+                await network.start(episode)
+            await call.write(pb.SlotTask(episode=2, slot=1, task=task_to_message(stale)))
+            answer = await call.read()
+            assert (answer.episode, answer.slot) == (2, 1)
+        await call.write(pb.SlotTask(episode=3, slot=2, task=task_to_message(given)))
+        assert (await call.read()).episode == 3
+        await network.ended(given)
+        assert network.story(stale.id) == []
 
 
 async def test_a_slot_that_comes_twice_is_taken_once(tmp_path: Path) -> None:

@@ -252,3 +252,12 @@ def test_a_certificate_survives_json() -> None:
 def test_a_strange_certificate_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="certificate"):
         Certificate.from_document({**fidelity().certify().to_document(), **change})
+
+
+def test_what_no_record_shows_can_be_entered() -> None:
+    measured = fidelity()
+    assert measured.certify().valid
+    measured.unfaithful("episode 3 did not finish within its bound")
+    certificate = measured.certify()
+    assert not certificate.valid
+    assert certificate.reasons == ("episode 3 did not finish within its bound",)

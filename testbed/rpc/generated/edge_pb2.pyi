@@ -53,10 +53,12 @@ class SlotTask(_message.Message):
     def __init__(self, episode: _Optional[int] = ..., slot: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
 
 class SlotTaskTaken(_message.Message):
-    __slots__ = ("slot",)
+    __slots__ = ("slot", "episode")
     SLOT_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
     slot: int
-    def __init__(self, slot: _Optional[int] = ...) -> None: ...
+    episode: int
+    def __init__(self, slot: _Optional[int] = ..., episode: _Optional[int] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
     __slots__ = ("task_id", "round", "bits_only", "sender", "episode")

@@ -45,7 +45,8 @@ class TasksServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Submit(self, request_iterator, context):
-        """The slots of an episode, each sent at its time. A node answers each slot once it has taken it.
+        """The slots of an episode, each sent at its time. A node answers each slot in order, and ignores
+        those of an episode that is not running there: they come too late, because the sender is behind.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
