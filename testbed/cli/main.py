@@ -29,6 +29,7 @@ from testbed.cli import (
     o2o,
     places,
     policy,
+    replay,
     reproduce,
     results,
     scenario,
@@ -139,6 +140,7 @@ app.command(rich_help_panel=_NETWORK)(lifecycle.scale)
 app.command(rich_help_panel=_NETWORK)(lifecycle.teardown)
 app.command(rich_help_panel=_EXPERIMENTS)(running.run)
 app.command(rich_help_panel=_EXPERIMENTS)(sim.sim)
+app.command(rich_help_panel=_EXPERIMENTS)(replay.replay)
 app.add_typer(scheduler.group, name="scheduler", rich_help_panel=_EXPERIMENTS)
 app.add_typer(policy.group, name="policy", rich_help_panel=_EXPERIMENTS)
 app.command(rich_help_panel=_EXPERIMENTS)(o2o.o2o)

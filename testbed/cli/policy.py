@@ -130,16 +130,10 @@ def deploy(
     another scheduler than drl decides, it goes on; `testbed scheduler set drl` changes that.
     A folder is imported into the artifact store first.
     """
-    from testbed.policies import SHIPPED_PREFIX, save
-
     wanted = node_numbers(nodes)
     testbed = runtime(name).find(name)
     with client_of(testbed) as client:
-        store = testbed.artifacts or client.status().artifacts
-        found = resolved(policy, store)
-        reference = found.reference
-        if not reference.startswith(("policies/", SHIPPED_PREFIX)):
-            reference = save(store, found.card, found.actor)
+        reference = imported(policy, testbed.artifacts or client.status().artifacts)
         done = client.deploy_policy(reference, nodes=wanted)
     _tell(done, name, as_json)
 
@@ -298,6 +292,19 @@ def resolved(reference: str, store: str) -> Policy:
     if (folder / CARD).is_file():
         return load_folder(folder)
     return resolve(reference, store)
+
+
+def imported(reference: str, store: str) -> str:
+    """The key under which nodes find the policy a user means; a folder goes into ``store`` first.
+
+    Raises: UsageError: there is none.
+    """
+    from testbed.policies import SHIPPED_PREFIX, save
+
+    found = resolved(reference, store)
+    if found.reference.startswith(("policies/", SHIPPED_PREFIX)):
+        return found.reference
+    return save(store, found.card, found.actor)
 
 
 def _document(policy: Policy, deployed: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ It goes to stderr, so that what a command prints can be piped while one watches.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 BARS: Final = "▁▂▃▄▅▆▇█"
 FEWEST: Final = 3
 """Episodes for an interval that says anything while one watches."""
+LEFT_AFTER_S: Final = 2.0
+"""Seconds after which the time that is left is shown: earlier it is a guess, and of no use."""
 SUCCEEDED: Final = "succeeded"
 
 STYLES: Final = {
@@ -65,6 +68,7 @@ class ProgressDisplay:
     _completed: int = 0
     _before: Mapping[str, int] = field(default_factory=dict)
     _rates: list[float] = field(default_factory=list)
+    _began: float = field(default_factory=time.monotonic)
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not console.voice.quiet:
@@ -103,8 +107,16 @@ class ProgressDisplay:
             console.note(
                 f"{snapshot.title}: episode {snapshot.completed}/{snapshot.episodes}: "
                 f"{percent(succeeded / ended)} of {ended} tasks succeeded, "
-                f"so far {self._over_episodes()}"
+                f"so far {self._over_episodes()}{self._left(snapshot, ', {} left')}"
             )
+
+    def _left(self, snapshot: Snapshot, form: str) -> str:
+        """The time left at the speed so far, in ``form``; empty at the beginning and the end."""
+        done = min(snapshot.completed + snapshot.fraction, snapshot.episodes)
+        passed = time.monotonic() - self._began
+        if passed < LEFT_AFTER_S or not 0 < done < snapshot.episodes:
+            return ""
+        return form.format(clock(passed / done * (snapshot.episodes - done)))
 
     def _over_episodes(self) -> str:
         """Mean of the episodes that are over, as the run's table will say it."""
@@ -144,6 +156,7 @@ class ProgressDisplay:
         bar.add_row(
             f"{number} of {snapshot.episodes}",
             ProgressBar(total=snapshot.episodes, completed=done, width=32),
+            Text(self._left(snapshot, "{} left"), style="dim"),
         )
         facts.add_row("episode", bar)
         facts.add_row(
@@ -187,3 +200,14 @@ def _queue(node: int, length: int | None, dead: bool) -> RenderableType:
 def percent(share: float) -> str:
     """``81.2 %``."""
     return f"{100 * share:.1f} %"
+
+
+def clock(seconds: float) -> str:
+    """A duration for people who wait: ``8 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -206,7 +206,8 @@ def compare(
 ) -> None:
     """Compare runs that share seeds, and say whether the difference is real.
 
-    Without runs: of each scheduler the latest run on the scenario of the latest run.
+    Without runs: of each scheduler the latest run on the scenario of the latest run; if that is a
+    replay, the run it replays and its replays.
     """
     from testbed.cli.selection import open_log, runs_to_look_at
     from testbed.experiment.comparison import compare_runs
@@ -219,7 +220,7 @@ def compare(
         return
     print_runs(comparison.runs, comparison)
     for summary in comparison.runs:
-        _warn_if_doubtful(summary.run)
+        warn_if_doubtful(summary.run)
     named = " ".join(["testbed report", *(ids if runs else [])])
     console.next_command(from_log(f"{named} --out report", storage))
 
@@ -260,7 +261,7 @@ def report(
     )
 
 
-def _warn_if_doubtful(run: Run) -> None:
+def warn_if_doubtful(run: Run) -> None:
     """Say of a run that did not go well that what it shows may not be so."""
     if run.trustworthy:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -25,7 +25,7 @@ from testbed.errors import PermanentError, TemporaryError, TestbedError
 
 if TYPE_CHECKING:
     from testbed.rpc.operator import OperatorClient, Progress
-    from testbed.runtime.base import Runtime
+    from testbed.runtime.base import Runtime, Testbed
 
 RECONNECT_S: Final = 120.0
 RETRY_S: Final = 1.0
@@ -53,24 +53,32 @@ def run(
     Ctrl-C ends the run in order: what has happened is in the task log.
     A run in which a node died, or that was not faithful, is done too (exit code 0): see its state.
     """
-    chosen = key_values(options, "--option")
-    place = runtime(name)
-    testbed = place.find(name)
+    testbed = runtime(name).find(name)
+    last = watched_run(
+        name,
+        testbed,
+        scheduler=scheduler,
+        options=key_values(options, "--option"),
+        episodes=episodes or 0,
+        first_episode=first_episode,
+        label=label,
+    )
+    _tell(last, testbed.store, name, as_json)
+
+
+def watched_run(name: str, testbed: Testbed, **order: Any) -> Progress:
+    """Start a run on the testbed ``name``, show its progress, and return how it ended.
+
+    ``order`` is what ``OperatorClient.start_run`` takes. Ctrl-C ends the run in order.
+    """
     with client_of(testbed) as client:
         before = set(client.status().runs)
         try:
-            run_id = client.start_run(
-                scheduler=scheduler,
-                options=chosen,
-                episodes=episodes or 0,
-                first_episode=first_episode,
-                label=label,
-            )
-            last = _watch(client, run_id, testbed.scenario, _patience(place))
+            run_id = client.start_run(**order)
+            return _watch(client, run_id, testbed.scenario, _patience(runtime(name)))
         except KeyboardInterrupt:
             _stop(client, before)
             raise
-    _tell(last, testbed.store, name, as_json)
 
 
 def _patience(place: Runtime) -> float:

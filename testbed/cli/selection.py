@@ -41,8 +41,9 @@ def runs_to_look_at(log: TaskLog, given: Sequence[str] | None, *, least: int) ->
     """Ids of the runs meant by ``given``; without any, the latest comparable ones.
 
     Those are the runs of the same scenario and driver as the latest run, of each scheduler (with
-    its options and label) the latest, oldest first. Runs whose scheduler was changed have to be
-    named.
+    its options and label) the latest, oldest first. If the latest run is a replay, they are the run
+    it replays and the latest replays of that run that have all its episodes. Runs whose
+    scheduler was changed have to be named.
 
     Raises: UsageError: fewer than ``least``, or a given one is not known.
     """
@@ -67,22 +68,37 @@ def runs_to_look_at(log: TaskLog, given: Sequence[str] | None, *, least: int) ->
 
 def _latest_comparable(log: TaskLog) -> list[Run]:
     latest: Run | None = None
-    chosen: dict[tuple[str, str, str], Run] = {}
+    chosen: dict[tuple[str, ...], Run] = {}
     for run in reversed(log.runs()):
-        alike = latest is None or (
-            run.info.scenario_hash == latest.info.scenario_hash
-            and run.info.driver == latest.info.driver
-            and run.info.seeds == latest.info.seeds
-        )
-        # One whose scheduler was changed while it ran is a run of none of them.
-        if not alike or run.changes:
-            continue
         info = run.info
-        key = (info.scheduler, _options(run), info.label)
+        replayed = None if latest is None else latest.info.replay_of
+        key: tuple[str, ...] = (info.scheduler, _options(run), info.label)
+        if latest is None:
+            alike = not run.changes
+        elif replayed is not None:
+            # What is asked is how they compare with the run they repeat, whoever drove it.
+            alike = run.id == replayed or info.replay_of == replayed
+            alike = alike and _episodes(latest) <= _episodes(run)
+            key = (info.driver, *key)
+        else:
+            alike = (
+                info.scenario_hash == latest.info.scenario_hash
+                and info.driver == latest.info.driver
+                and info.seeds == latest.info.seeds
+                and info.replay_of is None
+                # One whose scheduler was changed while it ran is a run of none of them.
+                and not run.changes
+            )
+        if not alike:
+            continue
         if key not in chosen and any(log.outcomes(run.id).values()):
             latest = latest or run
             chosen[key] = run
     return list(reversed(chosen.values()))
+
+
+def _episodes(run: Run) -> set[int]:
+    return set(range(run.info.first_episode, run.info.first_episode + run.info.episodes))
 
 
 def _options(run: Run) -> str:

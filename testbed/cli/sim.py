@@ -70,7 +70,7 @@ def sim(
         Simulation(each, keep=False)
     with open_task_log(home.task_log_url(storage, loaded.storage)) as log:
         text = dumps(loaded)
-        ids = [_simulate(each, log, first_episode, label, text) for each in plans]
+        ids = [simulated_run(each, log, first_episode, label, text) for each in plans]
         runs = [summarise(log, run_id) for run_id in ids]
     comparison = comparison_or_none(runs)
     if as_json:
@@ -88,14 +88,22 @@ def sim(
     )
 
 
-def _simulate(plan: Plan, log: TaskLog, first_episode: int, label: str, scenario: str) -> str:
+def simulated_run(
+    plan: Plan,
+    log: TaskLog,
+    first_episode: int,
+    label: str,
+    scenario: str | None,
+    what: str = "sim",
+) -> str:
+    """Simulate ``plan`` into ``log`` and show its progress; returns the id of the run."""
     from testbed.cli.progress import ProgressDisplay, Snapshot
     from testbed.sim.record import record_run
     from testbed.sim.simulator import EpisodeResult
 
     outcomes: Counter[str] = Counter()
     completed = 0
-    title = f"sim {plan.name} · {plan.scheduler.name}"
+    title = f"{what} {plan.name} · {plan.scheduler.name}"
     with ProgressDisplay() as display:
 
         def show(result: EpisodeResult | None) -> None:

@@ -107,7 +107,7 @@ def compare_runs(log: TaskLog, run_ids: Sequence[str]) -> RunComparison:
 
 def compare_summaries(runs: Sequence[RunSummary]) -> RunComparison:
     """As ``compare_runs``, of runs that were read already."""
-    _check_comparable(runs)
+    check_comparable(runs)
     ordered = sorted(runs, key=lambda summary: -summary.success_rate.mean)
     pairs = []
     for first, second in combinations(ordered, 2):
@@ -120,7 +120,7 @@ def compare_summaries(runs: Sequence[RunSummary]) -> RunComparison:
     return RunComparison(tuple(ordered), tuple(pairs))
 
 
-def _check_comparable(runs: Sequence[RunSummary]) -> None:
+def check_comparable(runs: Sequence[RunSummary]) -> None:
     reference = runs[0]
     problems = []
     for summary in runs[1:]:

@@ -35,11 +35,15 @@ class RunSummary:
 
     @property
     def title(self) -> str:
-        """What figures call the run: its schedulers one after another, and its label if any."""
+        """What figures call the run: its schedulers one after another, and its label if any.
+
+        Of a replay, only that it is one: which run it replays stands in its label.
+        """
         info = self.run.info
         deciding = dict.fromkeys([info.scheduler, *(c["scheduler"] for c in self.run.changes)])
         name = " then ".join(deciding)
-        return f"{name} ({info.label})" if info.label else name
+        more = [each for each in (info.own_label, "replay" if info.replay_of else "") if each]
+        return f"{name} ({'; '.join(more)})" if more else name
 
     @cached_property
     def by_episode(self) -> dict[int, float]:

@@ -102,6 +102,49 @@ def test_the_simulator_meets_the_same_tasks(shell: Shell) -> None:
     assert simulated["runs"][0]["tasks"] == network["tasks"]
 
 
+def test_a_run_is_replayed_in_the_simulator_and_on_the_testbed(shell: Shell) -> None:
+    run = shell("run", "-s", "ratc", "-e", "2", "--first-episode", "1", "--json").document
+    again = shell("replay", run["run"], "-s", "oracle", "--json").document
+    there = shell("replay", run["run"], "-s", "rda", "--name", "default", "--json").document
+    compared = shell("compare", "--json").document
+
+    (simulated,), (real,) = again["replays"], there["replays"]
+    assert again["venue"] == "simulator"
+    assert there["venue"] == "default"
+    assert (simulated["driver"], real["driver"]) == ("simulator", "network")
+    # The same tasks, all of them.
+    assert simulated["tasks"] == real["tasks"] == run["tasks"]
+    assert simulated["changes"]["tasks"] == real["changes"]["tasks"] == run["tasks"]
+    assert simulated["label"] == real["label"] == f"replay of {run['run']}"
+    assert {each["run"] for each in compared["runs"]} == {
+        *(run["run"], simulated["run"], real["run"])
+    }
+
+
+def test_the_same_scheduler_in_the_simulator_ends_nearly_all_tasks_the_same_way(
+    shell: Shell,
+) -> None:
+    run = shell("run", "-s", "local", "-e", "1", "--json").document
+
+    changes = shell("replay", run["run"], "--no-log", "--json").document["replays"][0]["changes"]
+
+    # Nothing is asked and nothing sent: where a task goes cannot depend on the machine's load.
+    assert changes["same_node"] == changes["tasks"] == run["tasks"]
+
+
+def test_a_testbed_of_another_network_is_refused(shell: Shell) -> None:
+    shell("sim", "quickstart", "--set", "slots.count=7", "-s", "local", "-e", "1")
+    before = len(shell("runs", "list", "--json").document)
+
+    said = shell("replay", "-s", "rda", "--name", "default")
+    nowhere = shell("replay", "-s", "oracle", "--name", "default")
+
+    assert said.code == nowhere.code == 2
+    assert "workload.slots: 7 in the run; 5 on the testbed" in said.err
+    assert "without --name" in said.err
+    assert len(shell("runs", "list", "--json").document) == before
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -14,6 +14,7 @@ from testbed.storage.tasklog.base import (
     RunState,
     TaskLog,
     current_versions,
+    label_of_replay,
     new_run_id,
     utc_now,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "RunState",
     "TaskLog",
     "current_versions",
+    "label_of_replay",
     "new_run_id",
     "open_task_log",
     "utc_now",

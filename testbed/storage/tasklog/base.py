@@ -7,13 +7,14 @@ the run goes on. Implementations pass ``testbed.testing.tasklog.TaskLogContract`
 from __future__ import annotations
 
 import platform
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
 from testbed import __version__
 from testbed.model.events import DecisionRecord, Record
@@ -23,6 +24,8 @@ from testbed.scenario.plan import Plan
 
 Driver: TypeAlias = Literal["network", "simulator"]
 LogTable: TypeAlias = Literal["tasks", "events", "decisions"]
+
+_REPLAY: Final = re.compile(r"(?:^|; )replay of (\S+)$")
 
 LATEST = "latest"
 """Names the run that was begun last wherever a run's id is asked for."""
@@ -60,6 +63,12 @@ def current_versions() -> dict[str, str]:
     return {"edge-testbed": __version__, "python": platform.python_version()}
 
 
+def label_of_replay(run_id: str, label: str = "") -> str:
+    """The label of a replay of ``run_id``: the user's own text, if any, and the reference."""
+    reference = f"replay of {run_id}"
+    return f"{label}; {reference}" if label else reference
+
+
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """What a run is, known when it begins.
@@ -82,6 +91,17 @@ class RunInfo:
     scenario: str | None = None
     versions: Mapping[str, str] = field(default_factory=current_versions)
     started: str = field(default_factory=utc_now)
+
+    @property
+    def replay_of(self) -> str | None:
+        """The id of the run that this one replays, from its label; None if it is no replay."""
+        found = _REPLAY.search(self.label)
+        return None if found is None else found[1]
+
+    @property
+    def own_label(self) -> str:
+        """The label without the reference to the run that is replayed."""
+        return _REPLAY.sub("", self.label)
 
     @classmethod
     def of(

@@ -1,0 +1,395 @@
+"""``replay``: a logged run's tasks, fates and faults once more, under another scheduler."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from testbed.cli import console, home
+from testbed.cli.options import Json, Label, SchedulerOptions, Storage, from_log, key_values
+from testbed.errors import PermanentError, Problem, TestbedError, UsageError
+
+if TYPE_CHECKING:
+    from testbed.experiment.history import TaskHistory
+    from testbed.experiment.replay import Original, Replay
+    from testbed.runtime.base import Testbed
+    from testbed.scenario.plan import Plan, SchedulerSpec
+    from testbed.storage.tasklog import Run, TaskLog
+
+
+def replay(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="Run id, a unique prefix, or `latest`. Default: the latest that is no replay.",
+        ),
+    ] = None,
+    schedulers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scheduler",
+            "-s",
+            metavar="NAME",
+            help="Scheduler of the replay, or module:Class of your own. Repeatable. Default: the "
+            "run's own scheduler, which checks whether the run can be reproduced.",
+        ),
+    ] = None,
+    options: SchedulerOptions = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            metavar="POLICY",
+            help="Policy for drl: key or id, shipped/NAME, or a folder. Default: what drl takes.",
+        ),
+    ] = None,
+    episode: Annotated[
+        int | None,
+        typer.Option("--episode", metavar="N", min=0, help="Replay this episode only."),
+    ] = None,
+    task: Annotated[
+        int | None,
+        typer.Option(
+            "--task",
+            metavar="ID",
+            min=0,
+            help="Replay the episode of this task, and show its history in all runs.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            "-n",
+            metavar="NAME",
+            help="Replay on this testbed, which is up. Default: in the simulator.",
+        ),
+    ] = None,
+    no_log: Annotated[
+        bool, typer.Option("--no-log", help="Do not store the replay in the task log.")
+    ] = False,
+    label: Label = "",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Run a logged run's tasks, failures and faults again, under other schedulers or the same.
+
+    Says how each task's outcome changes, and whether the difference in success is real. Only
+    episodes whose tasks are complete in the log are replayed.
+    """
+    from testbed.cli.selection import open_log
+    from testbed.experiment.history import task_history
+    from testbed.experiment.replay import compared, original
+    from testbed.experiment.summary import summarise
+
+    if name is not None and no_log:
+        raise UsageError(
+            "a testbed logs its runs itself",
+            [Problem("--no-log", "is given with --name", "leave one of them out")],
+        )
+    with ExitStack() as stack:
+        found = stack.enter_context(open_log(storage, name or _default_name()))
+        meant = found.run(run) if run else _latest(found)
+        histories: list[TaskHistory] = []
+        if task is not None:
+            histories.append(task_history(found, meant.id, task))
+            episode = _episode_of(task, histories[0].task.episode, episode)
+        source = original(found, meant.id, episode)
+        for line in _not_repeated(source):
+            console.warn(line)
+        specs = _specs(source, schedulers, key_values(options, "--option"), policy)
+        venue = (
+            _simulator(source, specs, label, stack, None if no_log else found)
+            if name is None
+            else _testbed(source, specs, label, stack, name, policy)
+        )
+        before = source.only_replayed(summarise(found, source.run.id))
+        replays: list[Replay] = []
+        for log, run_id in venue():
+            replays.append(compared(before, source.only_replayed(summarise(log, run_id))))
+            if task is not None:
+                histories.append(task_history(log, run_id, task))
+    if as_json:
+        console.emit(_document(source, replays, histories, name, stored=not no_log))
+        return
+    _print(source, replays, histories, storage, stored=not no_log)
+
+
+def _default_name() -> str:
+    """The testbed whose log is read where none is named, as for commands that only read."""
+    return os.environ.get("TESTBED_NAME") or "default"
+
+
+def _latest(log: TaskLog) -> Run:
+    """The latest run that is no replay, so that several can be made one after another."""
+    from testbed.storage.tasklog import LATEST
+
+    own = [run for run in log.runs() if run.info.replay_of is None]
+    return own[-1] if own else log.run(LATEST)
+
+
+def _episode_of(task: int, of_task: int, asked: int | None) -> int:
+    if asked not in (None, of_task):
+        raise UsageError(
+            f"task {task} is not in episode {asked}",
+            [Problem("--episode", str(asked), f"the task is in episode {of_task}")],
+        )
+    return of_task
+
+
+def _not_repeated(source: Original) -> Iterator[str]:
+    for left in source.left_out:
+        yield f"episode {left.episode} is not replayed: {left.reason}"
+    for change in source.changed:
+        yield f"run {source.run.id}: {change}; the replay does not repeat that"
+
+
+def _specs(
+    source: Original, names: Sequence[str] | None, options: dict[str, Any], policy: str | None
+) -> list[SchedulerSpec]:
+    """The schedulers to replay under, in the order given, each once."""
+    from testbed.scenario.plan import SchedulerSpec
+
+    if not names and policy is not None:
+        names = ["drl"]
+    if policy is not None and "drl" not in (names or ()):
+        raise UsageError(
+            "only the scheduler drl takes a policy",
+            [Problem("--policy", policy, "add --scheduler drl, or leave it out")],
+        )
+    if not names:
+        own = source.scheduler
+        return [SchedulerSpec(own.name, {**own.options, **options})]
+    return [
+        SchedulerSpec(each, {**options, **({"policy": policy} if each == "drl" and policy else {})})
+        for each in dict.fromkeys(names)
+    ]
+
+
+Venue = Callable[[], "Iterator[tuple[TaskLog, str]]"]
+"""Runs the replays one after another; gives the log and the id of each as it is over."""
+
+
+def _simulator(
+    source: Original, specs: list[SchedulerSpec], label: str, stack: ExitStack, log: TaskLog | None
+) -> Venue:
+    """Replays in the simulator, into ``log``; None: into a log that is removed with ``stack``."""
+    from testbed.cli.sim import simulated_run
+    from testbed.sim.simulator import Simulation
+    from testbed.storage.tasklog import label_of_replay, open_task_log
+
+    artifacts = home.artifacts_url(None, source.plan.artifacts_url)
+    plans: list[Plan] = [source.planned(_absolute(spec), artifacts) for spec in specs]
+    for plan in plans:
+        # All names, options and policies are checked before the first one is simulated.
+        Simulation(plan, keep=False)
+    if log is None:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="testbed-replay-"))
+        log = stack.enter_context(open_task_log(Path(folder) / "tasklog.sqlite"))
+    target = log
+    text = label_of_replay(source.run.id, label)
+
+    def runs() -> Iterator[tuple[TaskLog, str]]:
+        for plan in plans:
+            yield (
+                target,
+                simulated_run(
+                    plan, target, source.first_episode, text, source.run.info.scenario, "replay"
+                ),
+            )
+
+    return runs
+
+
+def _absolute(spec: SchedulerSpec) -> SchedulerSpec:
+    """The same with a policy's folder named from the root, so that the log can be read later."""
+    from testbed.policies import CARD
+
+    reference = spec.options.get("policy")
+    if spec.name == "drl" and isinstance(reference, str):
+        folder = Path(reference).expanduser()
+        if (folder / CARD).is_file():
+            options = {**spec.options, "policy": str(folder.absolute())}
+            return dataclasses.replace(spec, options=options)
+    return spec
+
+
+def _testbed(
+    source: Original,
+    specs: list[SchedulerSpec],
+    label: str,
+    stack: ExitStack,
+    name: str,
+    policy: str | None,
+) -> Venue:
+    """Replays on the testbed ``name``; what it emulates has to be what the run emulated.
+
+    Raises: UsageError: it does not; names what differs.
+    """
+    from testbed.cli.network import client_of
+    from testbed.cli.places import runtime
+    from testbed.cli.policy import imported
+    from testbed.cli.run import watched_run
+    from testbed.schedulers import registry
+    from testbed.storage.tasklog import label_of_replay, open_task_log
+
+    testbed = runtime(name).find(name)
+    log = stack.enter_context(open_task_log(testbed.store, create=False))
+    with client_of(testbed) as client:
+        status = client.status()
+        _check_same(source, testbed, status.scenario_hash, status.runs, log)
+        if policy is not None:
+            # Nodes fetch it from the testbed's store.
+            key = imported(policy, testbed.artifacts or status.artifacts)
+            specs = [
+                dataclasses.replace(each, options={**each.options, "policy": key})
+                if each.name == "drl"
+                else each
+                for each in specs
+            ]
+    for spec in specs:
+        if ":" not in spec.name:
+            registry.check(spec.name, spec.options)
+    text = label_of_replay(source.run.id, label)
+
+    def runs() -> Iterator[tuple[TaskLog, str]]:
+        for spec in specs:
+            last = watched_run(
+                name,
+                testbed,
+                scheduler=spec.name,
+                options=spec.options,
+                episodes=source.count,
+                first_episode=source.first_episode,
+                label=text,
+            )
+            if last.state == "failed":
+                raise PermanentError(f"run {last.run} failed: {last.reason or 'see its log'}")
+            if last.state == "stopped":
+                console.warn(f"run {last.run} was stopped before its end")
+                raise typer.Exit(TestbedError.exit_code)
+            yield log, last.run
+
+    return runs
+
+
+def _check_same(
+    source: Original, testbed: Testbed, scenario_hash: str, runs: Sequence[str], log: TaskLog
+) -> None:
+    """Refuse a testbed that does not emulate what the run emulated."""
+    from testbed.experiment.replay import differences
+
+    there = _plan_of_testbed(testbed, runs, log)
+    found = [] if there is None else differences(source.plan, there)
+    if not found and scenario_hash != source.run.info.scenario_hash:
+        found = [
+            Problem(
+                "scenario",
+                f"{source.run.info.name} [{source.run.info.scenario_hash[:12]}] in the run",
+                f"{testbed.scenario} [{scenario_hash[:12]}] on the testbed",
+            )
+        ]
+    if found:
+        raise UsageError(
+            f"testbed '{testbed.name}' emulates something else than run {source.run.id}; replay in "
+            "the simulator (without --name), or bring up the run's scenario: "
+            f"testbed runs show {source.run.id} --scenario > again.yaml",
+            found,
+        )
+
+
+def _plan_of_testbed(testbed: Testbed, runs: Sequence[str], log: TaskLog) -> Plan | None:
+    """What the testbed emulates: from its folder, or else from a run of it; None if neither."""
+    from testbed.runtime.directory import RunDirectory
+    from testbed.scenario.plan import Plan
+
+    folder = RunDirectory(testbed.directory.parent, testbed.directory.name)
+    try:
+        return Plan.from_json(folder.plan.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        pass
+    for run_id in reversed(runs):
+        try:
+            return log.run(run_id).plan
+        except (ValueError, TestbedError):
+            continue
+    return None
+
+
+def _document(
+    source: Original,
+    replays: Sequence[Replay],
+    histories: Sequence[TaskHistory],
+    name: str | None,
+    *,
+    stored: bool,
+) -> dict[str, Any]:
+    return {
+        "original": replays[0].original.document,
+        "venue": "simulator" if name is None else name,
+        "stored": stored,
+        "episodes": list(source.episodes),
+        "left_out": [dataclasses.asdict(each) for each in source.left_out],
+        "not_repeated": list(source.changed),
+        "replays": [each.document for each in replays],
+        "histories": [each.document for each in histories],
+    }
+
+
+def _print(
+    source: Original,
+    replays: Sequence[Replay],
+    histories: Sequence[TaskHistory],
+    storage: str | None,
+    *,
+    stored: bool,
+) -> None:
+    from testbed.cli.results import print_runs, warn_if_doubtful
+
+    summaries = [replays[0].original, *(each.summary for each in replays)]
+    print_runs(summaries, None)
+    for each in replays:
+        console.out("")
+        style = "bold" if each.comparison.real else "default"
+        console.show(console.mark(each.verdict, style))
+        for line in each.changes.lines():
+            console.out(f"  {line}")
+    if histories:
+        console.out("")
+        print_histories(histories)
+    for summary in summaries:
+        warn_if_doubtful(summary.run)
+    ids = " ".join(summary.run.id for summary in summaries)
+    if stored:
+        console.next_command(
+            from_log(f"testbed compare {ids}", storage),
+            from_log(f"testbed report {ids} --out report", storage),
+        )
+    else:
+        console.note("not stored in the task log")
+
+
+def print_histories(histories: Sequence[TaskHistory]) -> None:
+    """One task's history in one run or several, side by side."""
+    from testbed.experiment.history import arrival, rows
+
+    first = histories[0]
+    console.out(f"task {first.task.id} {arrival(first.task)}")
+    table = console.Rows(
+        [
+            "RUN",
+            *("~" + console.mark(history.run.id, "cyan") for history in histories),
+        ]
+    )
+    table.add("driver", *(history.run.info.driver for history in histories))
+    for label, *cells in rows(histories):
+        table.add(label, *(console.plain(cell) for cell in cells))
+    console.show(table)
