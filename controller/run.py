@@ -25,6 +25,7 @@ from controller.registry import Node, Registry
 from controller.writer import LogWriter
 from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
 from testbed.model.events import Record
+from testbed.model.failures import Failures
 from testbed.model.fidelity import Certificate, Fidelity
 from testbed.model.task import Outcome
 from testbed.model.units import SECOND, Micros
@@ -94,6 +95,7 @@ class Run:
         self._lost: set[int] = set()
         self._overdue: list[str] = []
         self._lost_late = 0
+        self._failures = Failures()
         self._came = asyncio.Event()
         self._stopping = False
         self._state: RunState = "running"
@@ -199,6 +201,7 @@ class Run:
             reason=self._reason or "; ".join(_first(self._overdue)),
             valid=None if certificate is None else certificate.valid,
             invalid_because=() if certificate is None else certificate.reasons,
+            code_failures=self._failures.lines,
         )
 
     @property
@@ -258,6 +261,7 @@ class Run:
         if not episode.take(record):
             return False
         self._fidelity.add(record)
+        self._failures.add(record)
         return True
 
     def _drop(self, node: int, reason: str) -> None:
@@ -448,6 +452,7 @@ class Run:
             "degraded": self._degraded,
             "dead_nodes": {str(node): reason for node, reason in self._dead.items()},
             "illegal_stories": self._recording.illegal,
+            "code_failures": list(self._failures.lines),
             "episodes_completed": self._completed,
             "scheduler_changes": [dataclasses.asdict(change) for change in self.changes.log],
             "failure": self._reason,
@@ -473,7 +478,8 @@ class Run:
     def _degraded(self) -> bool:
         # Tasks that a machine lost which could not keep up make the run invalid, and it says so.
         lost = self._outcomes[Outcome.LOST] - self._lost_late
-        return bool(self._dead or self._recording.illegal or lost > self.plan.limits.lost_tasks)
+        lost_too_many = lost > self.plan.limits.lost_tasks
+        return bool(self._dead or self._recording.illegal or self._failures or lost_too_many)
 
     def _final_state(self) -> RunState:
         if self._reason:

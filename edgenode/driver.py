@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from edgenode.applications.seam import Application
 from edgenode.background import Background
 from edgenode.clock import EpisodeClock, Timers, Urgency
+from edgenode.complaints import Complaints
 from edgenode.executing import Executing
 from edgenode.links import PeerLink
 from edgenode.payload import Inbox
@@ -48,6 +49,7 @@ from testbed.model.events import (
     WithdrawTransfer,
 )
 from testbed.model.node import NodeState
+from testbed.model.own_code import SchedulerFailed
 from testbed.model.task import Task
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2 as pb
@@ -78,6 +80,7 @@ class EpisodeDriver:
         application: Application,
         log: EventLog,
         background: Background,
+        complaints: Complaints,
     ) -> None:
         self.node = node
         self.plan = plan
@@ -89,13 +92,14 @@ class EpisodeDriver:
         self.timers = Timers(self.clock, asyncio.get_running_loop())
         self.inbox = Inbox(keep=application.needs_payload)
         self._log = log
+        self._complaints = complaints
         self._slots_taken: set[int] = set()
         self._events: deque[tuple[Event, Micros]] = deque()
         self._handling = False
         self._closed = False
         self._transmitting = Transmitting(self, links)
         self._probing = Probing(self, links)
-        self._executing = Executing(self, application, background)
+        self._executing = Executing(self, application, background, complaints)
         self._carry_out: dict[type, Callable[[Any], None]] = {
             Record: self._record,
             DecisionRecord: log.decision,
@@ -138,14 +142,20 @@ class EpisodeDriver:
     def _effects_of(self, event: Event, at: Micros) -> list[Effect]:
         try:
             return self.state.handle(event, at)
+        except SchedulerFailed as failed:
+            # Somebody's own code. It costs this task, not the node.
+            self._complaints.add(str(failed), failed.reason, failed)
+            self._give_up_deciding(event, at, failed.reason)
         except Exception:
-            # A defect, mostly of somebody's scheduler. It costs this task, not the node.
             _logger.exception("node %d: cannot handle %r", self.node, event)
-            if isinstance(event, TaskArrived):
-                self._events.appendleft((DecisionBroken(event.task.id), at))
-            elif isinstance(event, PeersAnswered | PeersSilent):
-                self._events.appendleft((DecisionBroken(event.task_id), at))
-            return []
+            self._give_up_deciding(event, at, "")
+        return []
+
+    def _give_up_deciding(self, event: Event, at: Micros, reason: str) -> None:
+        if isinstance(event, TaskArrived):
+            self._events.appendleft((DecisionBroken(event.task.id, reason), at))
+        elif isinstance(event, PeersAnswered | PeersSilent):
+            self._events.appendleft((DecisionBroken(event.task_id, reason), at))
 
     def _record(self, record: Record) -> None:
         if record.kind is RecordKind.ENDED:

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import TYPE_CHECKING, Final
+import inspect
+from typing import TYPE_CHECKING
 
 from edgenode.applications.seam import Application
 from edgenode.background import Background
 from edgenode.clock import Urgency
+from edgenode.complaints import Complaints
 from edgenode.payload import payload_of
 from testbed.model.events import ExecutionBroken, ExecutionEnded, StartExecution, StopExecution
+from testbed.model.own_code import defined_at, described, interrupted, shortened, shown
 from testbed.model.task import Task
 from testbed.model.units import SECOND
 
 if TYPE_CHECKING:
     from edgenode.driver import EpisodeDriver
 
-_logger: Final = logging.getLogger(__name__)
-
 
 class Executing:
     """The server of one node during one episode."""
 
     def __init__(
-        self, driver: EpisodeDriver, application: Application, background: Background
+        self,
+        driver: EpisodeDriver,
+        application: Application,
+        background: Background,
+        complaints: Complaints,
     ) -> None:
         self._driver = driver
+        self._complaints = complaints
         self._application = application
         self._background = background
         self._running: dict[int, asyncio.Task[None]] = {}
@@ -74,10 +79,21 @@ class Executing:
         task, driver = effect.task, self._driver
         duration = effect.duration / SECOND * driver.clock.scale
         try:
-            await self._application.execute(task, payload, duration)
-        except Exception:
-            _logger.exception("node %d: the application failed on task %d", driver.node, task.id)
-            driver.happened(ExecutionBroken(task.id))
+            work: object = self._application.execute(task, payload, duration)
+            if not inspect.isawaitable(work):
+                where = defined_at(self._application.execute)
+                raise TypeError(f"execute() returned {shown(work)}; it has to be async{where}")
+            await work
+        except BaseException as error:
+            # Code of other people may raise anything, SystemExit included.
+            current = asyncio.current_task()
+            stopped = isinstance(error, asyncio.CancelledError) and current and current.cancelling()
+            if stopped or interrupted(error) or isinstance(error, GeneratorExit):
+                raise
+            name = driver.plan.application.name
+            reason = shortened(f"application '{name}' raised {described(error)}")
+            self._complaints.add(f"node {driver.node}, task {task.id}: {reason}", reason, error)
+            driver.happened(ExecutionBroken(task.id, reason))
             return
         if not self._application.modelled and effect.fails_after is None:
             driver.happened(ExecutionEnded(task.id))

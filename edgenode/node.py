@@ -15,6 +15,7 @@ from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  #
 from edgenode.applications import create as create_application
 from edgenode.applications.seam import Application
 from edgenode.background import Background
+from edgenode.complaints import Complaints
 from edgenode.control import ControlServicer
 from edgenode.driver import EpisodeDriver
 from edgenode.links import PeerLink
@@ -23,6 +24,7 @@ from edgenode.servicers import PeersServicer, TasksServicer
 from edgenode.spool import Spool
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
+from testbed.model.own_code import described, interrupted
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.messages import ALIVE_SERVICE, SERVER_OPTIONS
@@ -48,6 +50,7 @@ class EdgeNode:
         self.dismissed = False
         self.policies = Policies(self)
         self._background = Background()
+        self._complaints = Complaints()
         self._plan: Plan | None = None
         self._scheduler: Scheduler | None = None
         self._asked: tuple[str, Mapping[str, Any]] = ("", {})
@@ -185,9 +188,10 @@ class EdgeNode:
         try:
             self.spool.begin(run)
         except PermanentError:
-            application.close()
+            _let_go(application)
             raise
         self._background.start(_closed(self._application, self._links), "the end of a run")
+        self._complaints.begin()
         self.run_id, self._plan = run, plan
         self._scheduler, self._application = created, application
         self._asked = scheduler, options
@@ -218,6 +222,7 @@ class EdgeNode:
             self._application,
             self.spool,
             self._background,
+            self._complaints,
         )
 
     def end_episode(self, episode: int) -> int:
@@ -289,9 +294,17 @@ class EdgeNode:
 
 async def _closed(application: Application | None, links: Mapping[int, PeerLink]) -> None:
     """Close what an earlier run has used."""
+    if application is not None:
+        _let_go(application)
+    for link in links.values():
+        await link.close()
+
+
+def _let_go(application: Application) -> None:
+    """Close an application; what it raises is logged, for the run it served is over."""
     try:
-        if application is not None:
-            application.close()
-    finally:
-        for link in links.values():
-            await link.close()
+        application.close()
+    except BaseException as error:
+        if interrupted(error):
+            raise
+        _logger.exception("close() of the application raised %s", described(error))

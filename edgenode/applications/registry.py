@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from edgenode.applications.seam import Application
 from testbed.errors import Problem, TestbedError, UsageError
+from testbed.model.own_code import described, interrupted, raised_at
 
 GROUP: Final = "edge_testbed.applications"
 """The entry point group in which other packages name their applications."""
@@ -42,6 +43,8 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Application:
     """
     found, target = _find(name)
     options = dict(options or {})
+    application: Any
+    _check_options(name, found, options)
     try:
         if inspect.isclass(found):
             application = found(**options)
@@ -50,20 +53,33 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Application:
             from edgenode.applications.threaded import Function
 
             application = Function(found, options)
-    except TypeError as error:
-        raise UsageError(f"application '{name}' does not take these options: {error}") from error
+        fine = isinstance(application, Application)
     except TestbedError:
         raise
-    except Exception as error:
-        raise UsageError(
-            f"application '{name}' cannot be made: {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(application, Application):
+    except BaseException as error:
+        if interrupted(error):
+            raise
+        raise UsageError(f"application '{name}' cannot be made: {described(error)}") from error
+    if not fine:
         raise UsageError(
             f"application '{name}': {target} is no application; it needs `modelled`, "
             "`needs_payload`, `execute` and `close`, or has to be a function of (task, payload)"
         )
-    return application
+    made: Application = application
+    return made
+
+
+def _check_options(name: str, found: Any, options: Mapping[str, Any]) -> None:
+    """Refuse options that what is called does not take, without calling it."""
+    arguments = () if inspect.isclass(found) else (None, None)
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*arguments, **options)
+    except TypeError as error:
+        raise UsageError(f"application '{name}' does not take these options: {error}") from error
 
 
 def _find(name: str) -> tuple[Any, str]:
@@ -81,21 +97,34 @@ def _find(name: str) -> tuple[Any, str]:
 def _load(name: str, target: str) -> Any:
     module_name, _, attributes = target.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
-        for attribute in attributes.split("."):
+        found: Any = importlib.import_module(module_name.strip())
+        for attribute in attributes.partition("[")[0].strip().split("."):
             found = getattr(found, attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"application '{name}' cannot be loaded from {target}: {error}",
-            [Problem("", "no such module or callable", "module:callable, importable on the nodes")],
-        ) from error
-    except Exception as error:
+    except BaseException as error:
+        if interrupted(error):
+            raise
+        if isinstance(error, ImportError | AttributeError | ValueError) and not raised_at(error):
+            allowed = "module:callable, importable on the nodes"
+            raise UsageError(
+                f"application '{name}' cannot be loaded from {target}: {error}",
+                [Problem("", "no such module or callable", allowed)],
+            ) from error
         raise UsageError(
             f"application '{name}' cannot be loaded: importing {module_name} raises "
-            f"{type(error).__name__}: {error}"
+            f"{described(error)}"
         ) from error
     if not callable(found):
         raise UsageError(f"application '{name}': {target} is not a class or function")
+    if inspect.isclass(found):
+        lacking = [
+            each for each in ("execute", "close") if not callable(getattr(found, each, None))
+        ]
+        if lacking:
+            raise UsageError(
+                f"application '{name}': {target} is no application: it has no method "
+                f"{' and no '.join(lacking)}; it needs `modelled`, `needs_payload`, `execute` and "
+                "`close`, or has to be a function of (task, payload)"
+            )
     return found
 
 

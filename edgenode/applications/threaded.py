@@ -30,7 +30,14 @@ class Function:
     async def execute(self, task: Task, payload: bytes | None, duration: float) -> None:
         """Call the function in the thread and wait for it."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._function, task, payload)
+        await loop.run_in_executor(self._thread, self._call, task, payload)
+
+    def _call(self, task: Task, payload: bytes | None) -> None:
+        try:
+            self._function(task, payload)
+        except StopIteration as error:
+            # A future does not carry it: whoever waits would wait for ever.
+            raise RuntimeError("it raised StopIteration") from error
 
     def close(self) -> None:
         """Let the thread end with what it is doing."""

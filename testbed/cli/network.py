@@ -154,7 +154,8 @@ def _add_run(facts: console.Rows, found: Status) -> None:
     if progress.success_rate is not None:
         facts.add("  success", f"{percent(progress.success_rate)} of {progress.ended} tasks")
         facts.add("  outcomes", outcome_line(progress.outcomes))
-    for reason in dict.fromkeys((progress.reason, *progress.invalid_because)):
+    reasons = (progress.reason, *progress.code_failures, *progress.invalid_because)
+    for reason in dict.fromkeys(reasons):
         if reason:
             facts.add("", console.mark(reason, "yellow"))
     for change in found.run.changes:

@@ -157,6 +157,8 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
         facts.add(f"  node {node}", console.plain(f"died: {reason}"))
     if certificate is not None and certificate.get("failure"):
         facts.add("  failure", console.plain(certificate["failure"]))
+    for failure in run.code_failures:
+        facts.add("  own code", console.plain(failure))
     for change in run.changes:
         who = ", ".join(map(str, change["nodes"])) or "all"
         at = f"episode {change['episode']}, slot {change['slot']}"
@@ -169,7 +171,7 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
     facts.add("versions", ", ".join(f"{key} {value}" for key, value in info.versions.items()))
     if info.label:
         facts.add("label", console.plain(info.label))
-    if certificate is not None:
+    if certificate is not None and "valid" in certificate:
         verdict = "within its limits" if certificate.get("valid") else "outside its limits"
         reasons = "; ".join(certificate.get("reasons", ()))
         style = "green" if certificate.get("valid") else "yellow"
@@ -265,7 +267,7 @@ def warn_if_doubtful(run: Run) -> None:
     """Say of a run that did not go well that what it shows may not be so."""
     if run.trustworthy:
         return
-    reasons = "; ".join((run.certificate or {}).get("reasons", ()))
+    reasons = "; ".join((*run.code_failures, *(run.certificate or {}).get("reasons", ())))
     told = f"run {run.id} ({run.info.scheduler}) is {run.state.value}"
     console.warn(f"{told}: {reasons}" if reasons else told)
 

@@ -167,6 +167,8 @@ def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:
         console.warn(f"nodes died during the run: {dead}; {last.lost} tasks were lost")
     elif last.lost and last.state != "failed":
         console.warn(f"{last.lost} tasks were lost")
+    for failure in last.code_failures:
+        console.warn(failure)
     if last.state == "failed":
         # How faithful its beginning was does not matter any more.
         raise PermanentError(f"run {last.run} failed: {last.reason or 'see its log'}")

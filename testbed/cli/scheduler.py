@@ -21,13 +21,18 @@ def list_(as_json: Json = False) -> None:
     entries: list[dict[str, Any]] = []
     for name in simulator.names():
         simulator_only = name in registry.SIMULATOR_ONLY
-        declared = None if simulator_only else getattr(registry.find(name), "OPTIONS", None)
+        # Of another package: what is wrong with it is no reason not to list the others.
+        problem = "" if simulator_only else registry.problem_of(name)
+        declared = None
+        if not simulator_only and not problem:
+            declared = registry.declared_options(registry.find(name))
         entries.append(
             {
                 "name": name,
                 "runs": "simulator" if simulator_only else "nodes and simulator",
-                "description": simulator.describe(name),
-                "options": dict(declared or {}),
+                "description": "" if problem else simulator.describe(name),
+                "options": {str(key): str(about) for key, about in (declared or {}).items()},
+                "problem": problem,
             }
         )
     if as_json:
@@ -38,8 +43,11 @@ def list_(as_json: Json = False) -> None:
         options = ", ".join(f"{key} ({about})" for key, about in entry["options"].items())
         table.add(
             console.mark(entry["name"], "cyan"),
-            entry["runs"],
-            console.plain(entry["description"] + (f" Options: {options}" if options else "")),
+            "cannot be loaded" if entry["problem"] else entry["runs"],
+            console.plain(
+                entry["problem"]
+                or entry["description"] + (f" Options: {options}" if options else "")
+            ),
         )
     console.show(table)
     console.next_command("testbed run --scheduler NAME", "testbed sim quickstart --scheduler NAME")

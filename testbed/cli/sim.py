@@ -47,7 +47,7 @@ def sim(
     as_json: Json = False,
 ) -> None:
     """Run a scenario in virtual time: seconds instead of minutes, no processes, same results."""
-    from testbed.cli.results import comparison_or_none, print_runs
+    from testbed.cli.results import comparison_or_none, print_runs, warn_if_doubtful
     from testbed.experiment.summary import summarise
     from testbed.scenario.load import dumps, load
     from testbed.scenario.plan import SchedulerSpec
@@ -82,6 +82,8 @@ def sim(
         )
         return
     print_runs(runs, comparison)
+    for run in runs:
+        warn_if_doubtful(run.run)
     console.next_command(
         from_log(f"testbed report {' '.join(ids)} --out report", storage),
         f"testbed up {scenario}",

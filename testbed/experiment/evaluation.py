@@ -14,6 +14,7 @@ from testbed.errors import UsageError
 from testbed.experiment.statistics import Comparison, Interval, compare, mean_interval
 from testbed.experiment.summary import none_if_nan
 from testbed.model.decision import Scheduler, SchedulerContext
+from testbed.model.failures import Failures
 from testbed.policies import Policy, check_fits
 from testbed.scenario.plan import Plan
 from testbed.schedulers.drl import Drl
@@ -94,16 +95,21 @@ def evaluate(
         for name, (choice, chosen) in methods.items()
     }
     rates: dict[str, dict[int, float]] = {name: {} for name in simulations}
+    failures = {name: Failures() for name in simulations}
     for episode in range(first_episode, first_episode + episodes):
         for name, simulation in simulations.items():
             result = simulation.episode(episode)
+            for record in result.failed:
+                failures[name].add(record)
             # An episode without a task says nothing of anybody.
             if result.outcomes:
                 rates[name][episode] = result.success_rate
             progress(name, episode)
     if not rates[POLICY]:
         raise UsageError("these episodes have no tasks; evaluate more of them")
-    return Evaluation(policy.card.id, plan.name, plan.scenario_hash, rates, warnings)
+    failed = (f"{name}: {line}" for name, each in failures.items() for line in each.lines)
+    told = (*warnings, *failed)
+    return Evaluation(policy.card.id, plan.name, plan.scenario_hash, rates, told)
 
 
 def _interval(interval: Interval) -> dict[str, float | None]:

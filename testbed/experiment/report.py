@@ -288,8 +288,13 @@ def _html_table(table: pd.DataFrame) -> str:
 def _fidelity(run: RunSummary) -> str:
     certificate = run.run.certificate
     name = html.escape(f"{run.title} [{run.run.id}]")
-    if certificate is None:
-        return f'<p>{name}: <span class="note">simulated, nothing to certify</span></p>'
+    failures = "".join(
+        f'<p>{name}: <span class="bad">{html.escape(each)}</span></p>'
+        for each in run.run.code_failures
+    )
+    if certificate is None or "valid" not in certificate:
+        told = f'<p>{name}: <span class="note">simulated, nothing to certify</span></p>'
+        return told + failures
     if certificate.get("valid"):
         verdict = "within its limits"
     else:
@@ -309,4 +314,4 @@ def _fidelity(run: RunSummary) -> str:
                 "max, ms": error["max"] / 1000,
             }
         )
-    return f"<p>{name}: {verdict}</p>{_html_table(pd.DataFrame(rows))}"
+    return f"<p>{name}: {verdict}</p>{failures}{_html_table(pd.DataFrame(rows))}"

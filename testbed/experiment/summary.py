@@ -105,7 +105,7 @@ class RunSummary:
         """The summary as plain values for JSON."""
         info = self.run.info
         rate = self.success_rate
-        certificate = self.run.certificate
+        valid = (self.run.certificate or {}).get("valid")
         return {
             "run": info.id,
             "scenario": info.name,
@@ -132,7 +132,8 @@ class RunSummary:
                 str(name): {str(k): float(v) for k, v in row.items()}
                 for name, row in self.times.to_dict("index").items()
             },
-            "faithful": None if certificate is None else bool(certificate.get("valid")),
+            "faithful": None if valid is None else bool(valid),
+            "code_failures": list(self.run.code_failures),
         }
 
 

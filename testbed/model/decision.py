@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from math import isfinite
+from operator import index
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from testbed.model.draws import Purpose, extend, key, to_unit
+from testbed.model.own_code import shown
 from testbed.model.task import Task
 from testbed.model.topology import Rules, Topology
 from testbed.model.units import Micros
 from testbed.model.workload import Workload
+
+_Plain = TypeVar("_Plain", bool, float)
 
 
 class PeerState(NamedTuple):
@@ -151,8 +156,87 @@ class Scheduler(Protocol):
 
         Never called without a task. Asking the own node, asking the same question twice in vain
         (peers that did not answer are not in ``answers``) or more than four rounds is a defect.
+        A task at which it raises, or whose answer is neither, ends as ``lost``.
         """
         ...
+
+
+def checked(answer: object, node: int, size: int) -> Decision | Ask:
+    """Return a scheduler's answer at ``node`` of ``size`` nodes, with plain numbers in it.
+
+    Numbers of other libraries (NumPy) become Python's.
+
+    Raises: ValueError: it is none; the message says what it is and what it has to be.
+    """
+    if isinstance(answer, Ask):
+        return _checked_ask(answer, node, size)
+    if not isinstance(answer, Decision):
+        raise ValueError(f"{shown(answer)}; it has to be Decision(destination) or Ask(peers)")
+    # What a user's code made need not be what the fields say.
+    given: tuple[Any, Any, Any] = answer
+    destination, probabilities, mask = given
+    if type(destination) is not int:
+        destination = _node_number(destination, "a destination")
+    if not 0 <= destination < size:
+        raise ValueError(f"Decision({destination}); there are nodes 0 to {size - 1}")
+    if probabilities is not None:
+        probabilities = _checked_probabilities(probabilities, size)
+    if mask is not None and (type(mask) is not tuple or set(map(type, mask)) != {bool}):
+        mask = _each(mask, bool, "mask")
+    if mask is not None and len(mask) != size:
+        raise ValueError(f"a mask of {len(mask)} entries; it has to have one for each of {size}")
+    return Decision(destination, probabilities, mask)
+
+
+def _checked_ask(ask: Ask, node: int, size: int) -> Ask:
+    peers = ask.peers
+    if type(peers) is not tuple or any(type(peer) is not int for peer in peers):
+        try:
+            peers = tuple(_node_number(peer, "a peer") for peer in peers)
+        except TypeError:
+            raise ValueError(f"an Ask for {shown(peers)}; it has to be a tuple of nodes") from None
+    if not peers:
+        raise ValueError("an Ask for no peers; it has to name at least one")
+    if min(peers) < 0 or max(peers) >= size:
+        raise ValueError(f"an Ask for peers {shown(peers)}; there are nodes 0 to {size - 1}")
+    if node in peers:
+        raise ValueError(f"an Ask for its own node {node}; it may ask its peers only")
+    if len(set(peers)) < len(peers):
+        raise ValueError(f"an Ask for {shown(peers)}; it may name each peer once")
+    enough: Any = ask.enough
+    if enough is not None and (not isinstance(enough, int) or enough < 0):
+        raise ValueError(f"an Ask with enough={shown(enough)}; it has to be a count, or None")
+    return Ask(peers, bool(ask.bits_only), enough)
+
+
+def _checked_probabilities(given: object, size: int) -> tuple[float, ...]:
+    if type(given) is tuple and set(map(type, given)) == {float}:
+        probabilities: tuple[float, ...] = given
+    else:
+        probabilities = _each(given, float, "probabilities")
+    if len(probabilities) != size:
+        raise ValueError(
+            f"{len(probabilities)} probabilities; there has to be one for each of {size} nodes"
+        )
+    if not all(map(isfinite, probabilities)):
+        raise ValueError(f"probabilities {shown(probabilities)}; they have to be finite numbers")
+    return probabilities
+
+
+def _each(values: Any, kind: Callable[[Any], _Plain], name: str) -> tuple[_Plain, ...]:
+    try:
+        return tuple(kind(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"{name} {shown(values)}; it has to be a tuple with one entry per node, or None"
+        ) from None
+
+
+def _node_number(value: Any, what: str) -> int:
+    try:
+        return int(index(value))
+    except TypeError:
+        raise ValueError(f"{what} {shown(value)}; it has to be the number of a node") from None
 
 
 SchedulerFactory: TypeAlias = Callable[[SchedulerContext], Scheduler]

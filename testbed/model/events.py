@@ -102,15 +102,23 @@ class ExecutionEnded(NamedTuple):
 
 
 class ExecutionBroken(NamedTuple):
-    """The application raised or died; an infrastructure failure, never a simulated one."""
+    """The application raised or died; an infrastructure failure, never a simulated one.
+
+    ``reason`` says what failed and where, for the record of the task's end.
+    """
 
     task_id: int
+    reason: str = ""
 
 
 class DecisionBroken(NamedTuple):
-    """The scheduler raised for this task; a defect of the scheduler, never a simulated outcome."""
+    """The scheduler failed at this task; a defect of the scheduler, never a simulated outcome.
+
+    ``reason`` says what failed and where, for the record of the task's end.
+    """
 
     task_id: int
+    reason: str = ""
 
 
 class DeadlinePassed(NamedTuple):
@@ -240,7 +248,7 @@ class Record(NamedTuple):
     * admitted: no data; the task entered the execution queue
     * execution_started: ``nominal``
     * ended: ``outcome``, ``elapsed`` (since generated), ``stage`` (where it was: deciding, sending,
-      transmission, receiving, waiting, execution)
+      transmission, receiving, waiting, execution); ``reason`` where a user's own code failed
     """
 
     kind: RecordKind

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from testbed.errors import PermanentError
-from testbed.model.decision import Answer, Ask, Decision, Observation, PeerState, Scheduler
+from testbed.model.decision import Answer, Ask, Observation, PeerState, Scheduler, checked
 from testbed.model.draws import Purpose, extend, failure_after, key, to_unit
 from testbed.model.events import (
     AnnounceTransfer,
@@ -45,6 +45,7 @@ from testbed.model.events import (
     TransmissionEnded,
     WithdrawTransfer,
 )
+from testbed.model.own_code import SchedulerFailed, defined_at, described, interrupted
 from testbed.model.task import Outcome, Task
 from testbed.model.topology import OverloadMeasure, Rules, Topology
 from testbed.model.units import Micros, duration
@@ -404,7 +405,7 @@ class NodeState:
     def _on_decision_broken(self, event: DecisionBroken, now: Micros) -> None:
         held = self._held.get(event.task_id)
         if held is not None and held.stage is Stage.DECIDING:
-            self._end(held, Outcome.LOST, now)
+            self._end(held, Outcome.LOST, now, event.reason)
 
     def _decide(self, held: _Held, now: Micros) -> None:
         task = held.task
@@ -412,17 +413,22 @@ class NodeState:
             held.ask = None
             held.round += 1
         observation = self.observe(now, task.slot, task, tuple(held.answers), held.round)
-        answer = held.scheduler.decide(observation)
-        if type(answer) is Ask:
+        try:
+            answer = held.scheduler.decide(observation)
+        except BaseException as error:
+            # Code of other people may raise anything, SystemExit included.
+            if interrupted(error):
+                raise
+            raise self._failed(held, f"raised {described(error)}") from error
+        try:
+            answer = checked(answer, self.node, self._size)
+        except ValueError as error:
+            where = defined_at(held.scheduler.decide)
+            raise self._failed(held, f"answered {error}{where}") from None
+        if isinstance(answer, Ask):
             self._ask(held, answer)
             return
-        assert isinstance(answer, Decision)
         destination = answer.destination
-        if not 0 <= destination < self._size:
-            raise IllegalEvent(
-                f"scheduler {held.scheduler.name} sent task {task.id} to node {destination}; "
-                f"there are nodes 0 to {self._size - 1}"
-            )
         self._effects.append(
             DecisionRecord(
                 task.id,
@@ -447,17 +453,18 @@ class NodeState:
 
     def _ask(self, held: _Held, ask: Ask) -> None:
         if held.round >= MAX_ROUNDS:
-            raise IllegalEvent(
-                f"scheduler {held.scheduler.name} asked {held.round + 1} times about task "
-                f"{held.task.id}; at most {MAX_ROUNDS} are allowed"
-            )
-        if not ask.peers or self.node in ask.peers:
-            raise IllegalEvent(
-                f"scheduler {held.scheduler.name} asked peers {ask.peers} from node {self.node}"
+            where = defined_at(held.scheduler.decide)
+            raise self._failed(
+                held,
+                f"asked {held.round + 1} times about one task; at most {MAX_ROUNDS} are allowed, "
+                f"then it has to answer with a Decision{where}",
             )
         held.ask = ask
         held.heard = 0
         self._effects.append(AskPeers(held.task.id, held.round, ask.peers, ask.bits_only))
+
+    def _failed(self, held: _Held, what: str) -> SchedulerFailed:
+        return SchedulerFailed(held.scheduler.name, what, held.task.id, self.node)
 
     # --- sending ----------------------------------------------------------------------------
 
@@ -625,7 +632,7 @@ class NodeState:
     def _on_execution_broken(self, event: ExecutionBroken, now: Micros) -> None:
         held = self._running
         if held is not None and held.task.id == event.task_id:
-            self._end(held, Outcome.LOST, now)
+            self._end(held, Outcome.LOST, now, event.reason)
 
     # --- ending -----------------------------------------------------------------------------
 
@@ -637,8 +644,8 @@ class NodeState:
             self._effects.append(StopExecution(held.task.id))
         self._end(held, Outcome.DROPPED, now)
 
-    def _end(self, held: _Held, outcome: Outcome, now: Micros) -> None:
-        """End a task where it stands and free what it held."""
+    def _end(self, held: _Held, outcome: Outcome, now: Micros, reason: str = "") -> None:
+        """End a task where it stands and free what it held; ``reason``: what own code did."""
         task, stage, peer = held.task, held.stage, held.peer
         del self._held[task.id]
         if stage is Stage.DECIDING:
@@ -664,6 +671,7 @@ class NodeState:
                 "outcome": outcome.value,
                 "elapsed": self._elapsed(held, now),
                 "stage": stage.value,
+                **({"reason": reason} if reason else {}),
             },
         )
         if stage is Stage.EXECUTION:

@@ -87,7 +87,8 @@ class Progress:
     episodes that are over; ``success_rate`` is the share of the ended ones that succeeded.
     ``queue_lengths`` has one entry per node as last logged, None if unknown. ``degraded`` says that
     nodes died or tasks were lost. ``reason`` says why the run failed. ``valid`` is the verdict of
-    the fidelity certificate, None while running.
+    the fidelity certificate, None while running. ``code_failures`` says at how many tasks a user's
+    own scheduler or application failed, and why at the first.
     """
 
     run: str
@@ -108,6 +109,7 @@ class Progress:
     reason: str = ""
     valid: bool | None = None
     invalid_because: tuple[str, ...] = ()
+    code_failures: tuple[str, ...] = ()
 
     @property
     def ended(self) -> int:
@@ -138,8 +140,8 @@ class Progress:
     def from_document(cls, document: Mapping[str, Any]) -> Progress:
         """The progress of a parsed JSON object; keys this version does not know are left out."""
         values = _known(cls, document)
-        for name in ("queue_lengths", "dead_nodes", "invalid_because"):
-            values[name] = tuple(values[name])
+        for name in ("queue_lengths", "dead_nodes", "invalid_because", "code_failures"):
+            values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
 

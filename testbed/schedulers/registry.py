@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from testbed.errors import Problem, TestbedError, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
+from testbed.model.own_code import described, interrupted, raised_at, shown
 
 GROUP: Final = "edge_testbed.schedulers"
 """The entry point group in which other packages name their schedulers."""
@@ -58,18 +59,21 @@ def create(
     _check_options(name, factory, context.options)
     try:
         scheduler = factory(context)
+        known_as = getattr(scheduler, "name", None)
     except TestbedError:
         raise
-    except Exception as error:
+    except BaseException as error:
         # Code of other people: whatever it raises, the node and its other schedulers are well.
+        if interrupted(error):
+            raise
         raise UsageError(
-            f"scheduler '{name}' cannot be made: {type(error).__name__}: {error}; it is called "
+            f"scheduler '{name}' cannot be made: {described(error)}; it is called "
             "with a SchedulerContext"
         ) from error
-    if not isinstance(scheduler, Scheduler):
+    if not isinstance(known_as, str) or not isinstance(scheduler, Scheduler):
         raise UsageError(
-            f"scheduler '{name}' made a {type(scheduler).__name__}, which is no scheduler; "
-            "it needs an attribute `name` and a method `decide`"
+            f"scheduler '{name}' made {shown(scheduler)}, which is no scheduler; it needs an "
+            f"attribute `name`, a text, and a method `decide`{_defined_at(factory)}"
         )
     return scheduler
 
@@ -80,8 +84,18 @@ def describe(name: str) -> str:
     Raises:
         UsageError: unknown name.
     """
-    lines = (inspect.getdoc(find(name)) or "").splitlines()
+    told = inspect.getdoc(find(name))
+    lines = told.splitlines() if isinstance(told, str) else []
     return lines[0] if lines else "(not described)"
+
+
+def problem_of(name: str) -> str:
+    """Return why the scheduler ``name`` cannot be loaded, on one line; empty if it can."""
+    try:
+        find(name)
+    except TestbedError as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def check(name: str, options: Mapping[str, object] | None = None) -> None:
@@ -110,30 +124,69 @@ def find(name: str) -> Callable[[SchedulerContext], Any]:
 def _load(name: str, target: str) -> Callable[[SchedulerContext], Any]:
     module_name, _, attributes = target.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
-        for attribute in attributes.split("."):
+        found: Any = importlib.import_module(module_name.strip())
+        for attribute in attributes.partition("[")[0].strip().split("."):
             found = getattr(found, attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except BaseException as error:
+        if interrupted(error):
+            raise
+        raise _not_loaded(name, target, error) from error
+    if wrong := _no_factory(found):
         raise UsageError(
-            f"scheduler '{name}' cannot be loaded from {target}: {error}",
-            [Problem("", "no such module or class", "module:Class, importable where it runs")],
-        ) from error
-    except Exception as error:
-        raise UsageError(
-            f"scheduler '{name}' cannot be loaded: importing {module_name} raises "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not callable(found):
-        raise UsageError(f"scheduler '{name}': {target} is not a class or function")
+            f"scheduler '{name}': {target} {wrong}{_defined_at(found)}",
+            [Problem("", "is no scheduler", "a class with a method decide, or a function of one")],
+        )
     factory: Callable[[SchedulerContext], Any] = found
     return factory
+
+
+def _not_loaded(name: str, target: str, error: BaseException) -> UsageError:
+    """Return the error for a scheduler whose module cannot be imported or lacks it."""
+    if isinstance(error, ImportError | AttributeError | ValueError) and not raised_at(error):
+        return UsageError(
+            f"scheduler '{name}' cannot be loaded from {target}: {error}",
+            [Problem("", "no such module or class", "module:Class, importable where it runs")],
+        )
+    return UsageError(
+        f"scheduler '{name}' cannot be loaded: importing {target.partition(':')[0]} raises "
+        f"{described(error)}"
+    )
+
+
+def _no_factory(found: Any) -> str:
+    """Return why ``found`` makes no scheduler, without calling it; empty if it may."""
+    if inspect.isclass(found):
+        return "" if callable(getattr(found, "decide", None)) else "has no method `decide`"
+    if not callable(found) or inspect.isbuiltin(found):
+        return "is not a class or function of Python"
+    try:
+        inspect.signature(found).bind(None)
+    except (TypeError, ValueError):
+        return "cannot be called with a SchedulerContext alone"
+    return ""
+
+
+def _defined_at(factory: object) -> str:
+    """Return `` (FILE:LINE)`` of a class or function; empty where there is no source."""
+    try:
+        found = inspect.unwrap(factory) if callable(factory) else factory
+        file, (_, line) = inspect.getsourcefile(found), inspect.getsourcelines(found)  # type: ignore[arg-type]
+    except (OSError, TypeError, ValueError):
+        return ""
+    return f" ({file}:{line})"
+
+
+def declared_options(factory: object) -> Mapping[str, str] | None:
+    """Return the options that a scheduler declares, by name; None if it takes what it gets."""
+    declared = getattr(factory, "OPTIONS", None)
+    return declared if isinstance(declared, Mapping) else None
 
 
 def _check_options(
     name: str, factory: Callable[[SchedulerContext], Any], options: Mapping[str, object]
 ) -> None:
     """Refuse options the scheduler does not declare; one without OPTIONS takes what it gets."""
-    declared: Mapping[str, str] | None = getattr(factory, "OPTIONS", None)
+    declared = declared_options(factory)
     if declared is None:
         return
     known = ", ".join(f"{option} ({meaning})" for option, meaning in declared.items())

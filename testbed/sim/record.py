@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from testbed.errors import PermanentError, TestbedError
+from testbed.model.failures import Failures
 from testbed.model.story import fold_all
 from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.sim.simulator import EpisodeResult, Simulation
@@ -31,7 +32,8 @@ def record_run(
     What is None is taken from the plan or, the id, made up; the log holds the plan as used. An
     episode is in the log, complete, before ``on_episode`` hears of it and the next one begins. A
     run that is interrupted ends as ``stopped``, one that breaks as ``failed``, with the episodes
-    that were done.
+    that were done. One whose scheduler failed at tasks, which are lost, ends as ``degraded``; why
+    stands in its certificate under ``code_failures``.
 
     Raises:
         UsageError: unknown scheduler or option; nothing has been logged then.
@@ -48,23 +50,27 @@ def record_run(
     )
     task_log.begin_run(info)
     state = RunState.FAILED
+    failures = Failures()
     try:
         for episode in range(first_episode, first_episode + plan.episodes):
             result = simulation.episode(episode)
             _log(task_log, info.id, result)
+            for record in result.failed:
+                failures.add(record)
             if on_episode is not None:
                 on_episode(result)
-        state = RunState.COMPLETED
+        state = RunState.DEGRADED if failures else RunState.COMPLETED
     except KeyboardInterrupt:
         state = RunState.STOPPED
         raise
     finally:
-        if state is RunState.COMPLETED:
-            task_log.end_run(info.id, state)
+        document = {"code_failures": list(failures.lines)} if failures else None
+        if state in (RunState.COMPLETED, RunState.DEGRADED):
+            task_log.end_run(info.id, state, document)
         else:
             # What broke the run is what the user has to hear, not that saying so broke too.
             with suppress(TestbedError):
-                task_log.end_run(info.id, state)
+                task_log.end_run(info.id, state, document)
     return info.id
 
 

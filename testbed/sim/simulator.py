@@ -22,6 +22,7 @@ from testbed.model.events import (
     AnnounceTransfer,
     AskPeers,
     DeadlinePassed,
+    DecisionBroken,
     DecisionRecord,
     Effect,
     ExecutionEnded,
@@ -43,6 +44,7 @@ from testbed.model.events import (
     WithdrawTransfer,
 )
 from testbed.model.node import NodeState
+from testbed.model.own_code import SchedulerFailed
 from testbed.model.task import Outcome, Task
 from testbed.model.units import NEVER, Micros
 from testbed.model.workload import tasks_of_episode
@@ -101,13 +103,15 @@ class EpisodeResult:
     """What happened in one episode.
 
     ``records`` and ``decisions`` are in the order they were made and empty if they were not to be
-    kept; ``outcomes`` has every task of the episode by its id, in the order they ended.
+    kept; ``outcomes`` has every task of the episode by its id, in the order they ended. ``failed``
+    holds the ends of the tasks that the scheduler failed at, also where no records are kept.
     """
 
     episode: int
     records: list[Record]
     decisions: list[DecisionRecord]
     outcomes: dict[int, Outcome]
+    failed: tuple[Record, ...] = ()
 
     @property
     def counts(self) -> Counter[Outcome]:
@@ -271,6 +275,7 @@ class _Episode:
         self._records: list[Record] = []
         self._decisions: list[DecisionRecord] = []
         self._outcomes: dict[int, Outcome] = {}
+        self._failed: list[Record] = []
         self._carry_out: dict[type, Callable[[int, Any, Micros], None]] = {
             DecisionRecord: self._log_decision,
             AskPeers: self._ask,
@@ -301,9 +306,11 @@ class _Episode:
         if len(self._outcomes) != generated:
             raise PermanentError(
                 f"episode {self._episode}: {generated - len(self._outcomes)} of {generated} tasks "
-                "never ended; this is a defect of the simulator or of the scheduler"
+                "never ended; this is a defect of the simulator"
             )
-        return EpisodeResult(self._episode, self._records, self._decisions, self._outcomes)
+        return EpisodeResult(
+            self._episode, self._records, self._decisions, self._outcomes, tuple(self._failed)
+        )
 
     def _run_slot(self, slot: int, now: Micros, tasks: Iterable[Task]) -> None:
         """Bring the tasks of a slot to their nodes, in the nodes' order."""
@@ -316,7 +323,11 @@ class _Episode:
                 self._run_until(now, _ARRIVAL, node)
             task = arriving.get(node)
             if task is not None:
-                self._apply(node, handle(TaskArrived(task), now), now)
+                try:
+                    effects = handle(TaskArrived(task), now)
+                except SchedulerFailed as failed:
+                    effects = handle(DecisionBroken(task.id, failed.reason), now)
+                self._apply(node, effects, now)
             elif log_idle:
                 self._apply(node, handle(idle, now), now)
 
@@ -337,7 +348,10 @@ class _Episode:
             elif type(event) is AskPeers:
                 self._evaluate(where, event, now)
                 continue
-            effects = handle[where](event, now)
+            try:
+                effects = handle[where](event, now)
+            except SchedulerFailed as failed:
+                effects = handle[where](DecisionBroken(task_id, failed.reason), now)
             if effects:
                 apply(where, effects, now)
 
@@ -356,6 +370,8 @@ class _Episode:
                     keep.append(effect)
                 if effect.kind is RecordKind.ENDED:
                     self._outcomes[effect.task.id] = _OUTCOMES[effect.data["outcome"]]
+                    if "reason" in effect.data:
+                        self._failed.append(effect)
             else:
                 self._carry_out[type(effect)](node, effect, now)
 

@@ -95,3 +95,76 @@ def test_it_decides_and_works_on_the_bytes_that_were_sent(
     assert worked_on == {row.task_id: row.size_bytes for row in rows}
     assert len({digest for _, _, digest in lines}) == 6, "each task has bytes of its own"
     assert all(digest.endswith("!") for _, _, digest in lines)
+
+
+FAILING = """
+from testbed.model.decision import Decision
+
+
+class Sometimes:
+    name = "sometimes"
+
+    def __init__(self, context):
+        pass
+
+    def decide(self, observation):
+        if observation.slot == 1:
+            return observation.node
+        return Decision(observation.node)
+
+
+def works(task, payload):
+    if task.slot == 2:
+        raise ValueError("cannot work on this")
+"""
+
+
+def test_code_that_fails_is_named_and_the_run_goes_on(
+    command: Callable[..., Said], tmp_path: Path
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    net = NET.replace("mine:seen", "failing:works").replace('{suffix: "!"}', "{}")
+    (tmp_path / "net.yaml").write_text(net)
+    answered = f"answered 0 (int); it has to be Decision(destination) or Ask(peers) ({tmp_path}"
+    simulated = command("sim", "net.yaml", "-s", "failing:Sometimes", "-e", "1")
+    assert simulated.code == 0, simulated.err
+    told = " ".join(simulated.err.split())
+    assert "degraded: the scheduler failed at 2 tasks, which are lost; the first: episode" in told
+    assert f"scheduler 'sometimes' {answered}/failing.py:" in told
+
+    up = command("up", "net.yaml")
+    assert up.code == 0, up.err
+    run = command("run", "-s", "failing:Sometimes", "-e", "1", "--json")
+    assert run.code == 0, run.err
+    document = json.loads(run.out)
+    assert document["state"] == "degraded"
+    first, second = sorted(document["code_failures"], reverse=True)
+    assert first.startswith("the scheduler failed at 2 tasks")
+    assert answered in first
+    assert second.startswith("the application failed at 2 tasks")
+    assert f"ValueError: cannot work on this, at {tmp_path}/failing.py:" in second
+    for shown in (command("status"), command("runs", "show")):
+        text = " ".join(shown.out.split())
+        assert "the scheduler failed at 2 tasks" in text
+        assert "ValueError: cannot work on this" in text
+
+
+def test_a_broken_package_is_listed_beside_the_others(
+    command: Callable[..., Said], tmp_path: Path
+) -> None:
+    info = tmp_path / "theirs-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    points = "[edge_testbed.schedulers]\nbroken = broken_one:Class\nabsent = not_here:Class\n"
+    (info / "entry_points.txt").write_text(points + "theirs = mine:Other\n")
+    (tmp_path / "broken_one.py").write_text("import sys\n\nsys.exit('not today')\n")
+    listed = command("scheduler", "list", "--json")
+    assert listed.code == 0, listed.err
+    problems = {each["name"]: each["problem"] for each in json.loads(listed.out)}
+    assert problems["theirs"] == problems["ratc"] == ""
+    assert "SystemExit: not today, at " in problems["broken"]
+    assert "broken_one.py:3" in problems["broken"]
+    assert "not_here" in problems["absent"]
+    table = command("scheduler", "list")
+    assert table.code == 0, table.err
+    assert "cannot be loaded" in table.out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import threading
 import time
 from pathlib import Path
@@ -39,6 +41,42 @@ class Raising:
     def __init__(self) -> None:
         raise RuntimeError("no device")
 
+    async def execute(self, task: Task, payload: bytes | None, duration: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Leaving(Raising):
+    def __init__(self) -> None:
+        raise SystemExit("bye")
+
+
+def leaving(task: Task, payload: bytes | None) -> None:
+    raise SystemExit("bye")
+
+
+def interrupting(task: Task, payload: bytes | None) -> None:
+    raise KeyboardInterrupt
+
+
+def exhausted(task: Task, payload: bytes | None) -> None:
+    next(iter(()))
+
+
+class Cancelling:
+    modelled = False
+    needs_payload = False
+
+    async def execute(self, task: Task, payload: bytes | None, duration: float) -> None:
+        raise asyncio.CancelledError
+
+    def close(self) -> None: ...
+
+
+class Synchronous(Cancelling):
+    def execute(self, task: Task, payload: bytes | None, duration: float) -> int:  # type: ignore[override]
+        return 3
+
 
 class NoApplication:
     """Has nothing that an application needs."""
@@ -64,7 +102,12 @@ def test_names_lists_the_built_in_ones() -> None:
         (f"{HERE}:missing", "cannot be loaded"),
         (f"{HERE}:HERE", "not a class or function"),
         (f"{HERE}:NoApplication", "is no application"),
-        (f"{HERE}:Raising", "cannot be made: RuntimeError: no device"),
+        (
+            f"{HERE}:Raising",
+            r"cannot be made: RuntimeError: no device, at .*test_app.*:\d+ in __in",
+        ),
+        (f"{HERE}:Leaving", r"cannot be made: SystemExit: bye, at .*test_app.*:\d+ in __init__"),
+        ("subprocess:Popen", "no method execute and no close"),
     ],
 )
 def test_what_cannot_be_an_application_is_refused(name: str, why: str) -> None:
@@ -138,6 +181,49 @@ async def test_an_application_that_raises_loses_the_task(
         (ended,) = await network.ended(given)
     assert (ended.data["outcome"], ended.data["stage"]) == ("lost", "execution")
     assert "an application's defect" in caplog.text
+    assert str(ended.data["reason"]).startswith(
+        f"application '{HERE}:failing' raised ZeroDivisionError"
+    )
+    assert "test_applications.py:" in str(ended.data["reason"])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("leaving", "raised SystemExit: bye"),
+        ("interrupting", "raised KeyboardInterrupt"),
+        ("exhausted", "raised RuntimeError: it raised StopIteration, at"),
+        ("Cancelling", "raised CancelledError, at"),
+        ("Synchronous", r"execute\(\) returned 3 \(int\); it has to be async \(.*py:\d+\)"),
+    ],
+)
+async def test_whatever_an_application_raises_costs_its_task_only(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    first, second = task(1), task(2)
+    async with cluster(tmp_path, nodes=1) as network:
+        spec = ApplicationSpec(f"{HERE}:{name}")
+        await network.configure(plan(nodes=1, application=spec), "local")
+        await network.start()
+        for given in (first, second):
+            await network.give(given)
+            (ended,) = await network.ended(given)
+            assert (ended.data["outcome"], ended.data["stage"]) == ("lost", "execution")
+            assert re.search(told, str(ended.data["reason"]))
+            assert "test_applications.py:" in str(ended.data["reason"])
+
+
+async def test_the_same_failure_is_logged_once_in_a_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with cluster(tmp_path, nodes=1) as network:
+        spec = ApplicationSpec(f"{HERE}:failing")
+        await network.configure(plan(nodes=1, application=spec), "local")
+        await network.start()
+        for number in range(1, 5):
+            await network.give(task(number))
+            await network.ended(task(number))
+    assert caplog.text.count("Traceback") == 1
 
 
 async def test_a_deadline_ends_what_an_application_does_not(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from testbed.model.events import (
     TransmissionEnded,
 )
 from testbed.model.node import IllegalEvent, NodeState
+from testbed.model.own_code import SchedulerFailed
 from testbed.model.topology import Overload, OverloadMeasure
 from testbed.model.units import SECOND, Micros
 from tests.model.network import Network, Placed, always, rules, task, topology
@@ -156,7 +157,7 @@ class AskingTests:
         node.handle(TaskArrived(task(1)), 0)
         for round_ in range(3):
             node.handle(PeersSilent(1, round_), round_)
-        with pytest.raises(IllegalEvent, match="at most 4"):
+        with pytest.raises(SchedulerFailed, match="at most 4"):
             node.handle(PeersSilent(1, 3), 3)
         node.handle(DecisionBroken(1), 3)
         assert not node.held

@@ -34,6 +34,23 @@ class Own:
         return Decision(1)
 
 
+RAISED: BaseException = ValueError("no")
+
+
+class Hapless:
+    name = "hapless"
+
+    def __init__(self, context: SchedulerContext) -> None:
+        raise RAISED
+
+    def decide(self, observation: Observation) -> Decision:
+        return Decision(0)
+
+
+def make_none(context: SchedulerContext) -> object:
+    return NoScheduler(context)
+
+
 class NoScheduler:
     def __init__(self, context: SchedulerContext) -> None: ...
 
@@ -120,9 +137,14 @@ def test_what_cannot_be_loaded_says_why(name: str) -> None:
 
 
 def test_what_is_no_scheduler_is_refused() -> None:
-    with pytest.raises(UsageError, match="made a NoScheduler, which is no scheduler"):
+    with pytest.raises(UsageError, match=r"has no method `decide`.*test_registry\.py:"):
         registry.create(f"{__name__}:NoScheduler", CONTEXT)
-    with pytest.raises(UsageError, match="not a class or function"):
+    with pytest.raises(UsageError, match=r"made .*NoScheduler.*, which is no scheduler.*py:\d+"):
+        registry.create(f"{__name__}:make_none", CONTEXT)
+    for name in ("subprocess:Popen", "os:getpid", "builtins:print", "os:system"):
+        with pytest.raises(UsageError, match="is no scheduler"):
+            registry.create(name, CONTEXT)
+    with pytest.raises(UsageError, match="is not a class or function"):
         registry.check(f"{__name__}:CONTEXT")
 
 
@@ -135,6 +157,39 @@ def test_what_raises_when_it_is_made_or_imported_is_refused(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match="importing broken_scheduler raises ZeroDivisionError"):
         registry.check("broken_scheduler:Class")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import sys\nsys.exit(4)", r"SystemExit: 4, at .*mine_\d\.py:2"),
+        ("\n\nraise KeyboardInterrupt", r"KeyboardInterrupt, at .*mine_\d\.py:3"),
+        ("def f(:", r"SyntaxError: .*, at .*mine_\d\.py:1"),
+        ("import json\njson.loads('{')", r"JSONDecodeError: .*, at .*mine_\d\.py:2"),
+        ("import not_there_at_all", r"ModuleNotFoundError: .*, at .*mine_\d\.py:1"),
+        ("class GeneratorExit2(BaseException): ...\nraise GeneratorExit2", r"at .*\.py:2"),
+    ],
+)
+def test_whatever_an_import_raises_is_told_with_its_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    told: str,
+) -> None:
+    module = "mine_1"
+    (tmp_path / f"{module}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=told):
+        registry.check(f"{module}:Class")
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), ValueError("no")])
+def test_whatever_a_constructor_raises_is_told_with_its_line(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "RAISED", error)
+    with pytest.raises(UsageError, match=rf"{type(error).__name__}.*, at .*test_registry\.py:\d+"):
+        registry.create(f"{__name__}:Hapless", CONTEXT)
 
 
 def test_unknown_options_are_refused_all_at_once() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from testbed.errors import UsageError
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
+from testbed.model.task import Outcome
 from testbed.scenario.plan import SchedulerSpec
 from testbed.sim.record import record_run
 from testbed.sim.simulator import EpisodeResult, simulate_episode
@@ -102,11 +103,27 @@ def test_an_interrupted_run_is_stopped_with_what_was_done(task_log: TaskLog) -> 
 
 
 def test_a_run_that_breaks_has_failed_with_what_was_done(task_log: TaskLog) -> None:
+    def break_(result: EpisodeResult) -> None:
+        raise RuntimeError("a defect")
+
     with pytest.raises(RuntimeError, match="a defect"):
-        record_run(PLAN, task_log, scheduler=f"{__name__}:Broken")
+        record_run(PLAN, task_log, on_episode=break_)
     (run,) = task_log.runs()
     assert run.state is RunState.FAILED
     assert {row.episode for row in task_log.tasks(run.id)} == {0}
+
+
+def test_a_scheduler_that_fails_degrades_its_run_which_goes_on(task_log: TaskLog) -> None:
+    run_id = record_run(PLAN, task_log, scheduler=f"{__name__}:Broken")
+    run = task_log.run(run_id)
+    assert run.state is RunState.DEGRADED
+    assert {row.episode for row in task_log.tasks(run.id)} == set(range(PLAN.episodes))
+    lost = sum(row.outcome is Outcome.LOST for row in task_log.tasks(run.id))
+    (line,) = run.code_failures
+    assert line.startswith(f"the scheduler failed at {lost} task")
+    assert "episode 1" in line
+    assert "RuntimeError: a defect, at " in line
+    assert "test_record.py:" in line
 
 
 def test_central_is_logged_like_any_other(task_log: TaskLog) -> None:

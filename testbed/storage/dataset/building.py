@@ -107,7 +107,7 @@ def _chosen(
 
 
 def _why(run: Run) -> str:
-    reasons = (run.certificate or {}).get("reasons")
+    reasons = (*run.code_failures, *(run.certificate or {}).get("reasons", ()))
     said = f": {'; '.join(map(str, reasons))}" if reasons else ""
     if run.state is RunState.RUNNING:
         return "it has not ended"

@@ -143,7 +143,8 @@ class Run:
     """A run as the log knows it: what it is, and what has become of it.
 
     ``certificate`` is the fidelity certificate, None of a run that has not ended and of the
-    simulator's, which has nothing to certify.
+    simulator's, which has nothing to certify; only what a user's own code failed at may stand in
+    theirs.
     """
 
     info: RunInfo
@@ -166,6 +167,11 @@ class Run:
         """Changes of the scheduler that were accepted while it ran, in their order."""
         noted = (self.certificate or {}).get("scheduler_changes", ())
         return tuple(change for change in noted if change["accepted"])
+
+    @property
+    def code_failures(self) -> tuple[str, ...]:
+        """At how many tasks a user's own scheduler or application failed, and why at the first."""
+        return tuple((self.certificate or {}).get("code_failures", ()))
 
     @property
     def trustworthy(self) -> bool:
