@@ -35,6 +35,7 @@ from testbed.cli import (
     scenario,
     scheduler,
     sim,
+    tasks,
     trainer,
 )
 from testbed.cli import run as running
@@ -147,6 +148,8 @@ app.command(rich_help_panel=_EXPERIMENTS)(o2o.o2o)
 app.command(rich_help_panel=_EXPERIMENTS)(reproduce.reproduce)
 app.add_typer(trainer.group, name="trainer", rich_help_panel=_EXPERIMENTS)
 app.add_typer(results.group, name="runs", rich_help_panel=_RESULTS)
+app.command(rich_help_panel=_RESULTS)(tasks.tasks)
+app.command(rich_help_panel=_RESULTS)(tasks.task)
 app.command(rich_help_panel=_RESULTS)(results.compare)
 app.command(rich_help_panel=_RESULTS)(results.report)
 app.command(rich_help_panel=_RESULTS)(results.export)

@@ -1,0 +1,142 @@
+"""``tasks`` and ``task``: single tasks of a run."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from testbed.cli import main
+from tests.cli.conftest import Command
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A task log with one run."""
+    log = tmp_path_factory.mktemp("log") / "tasklog.sqlite"
+    run = ["sim", "quickstart", "-s", "local", "-e", "2", "--set", "slots.count=20"]
+    assert main.run([*run, "--storage", str(log), "--quiet"]) == 0
+    return log
+
+
+@pytest.fixture
+def log(simulated: Path, home: Path) -> Path:
+    """The same as the home's task log, to do with as one likes."""
+    home.mkdir()
+    return Path(shutil.copy(simulated, home / "tasklog.sqlite"))
+
+
+def test_all_tasks_in_order_and_no_more_than_asked_for(testbed: Command, log: Path) -> None:
+    every = testbed("tasks", "--limit", "0", "--json").document
+    said = testbed("tasks", "--limit", "3")
+
+    assert [each["task_id"] for each in every] == sorted(each["task_id"] for each in every)
+    assert len(every) == testbed("runs", "show", "--json").document["tasks"]
+    assert len(said.out.splitlines()) == 1 + 3
+    assert f"{len(every) - 3} more are not shown" in said.err
+    assert f"next: testbed task {testbed('runs', 'show', '--json').document['run']} " in said.err
+
+
+def test_filters(testbed: Command, log: Path) -> None:
+    every = testbed("tasks", "--limit", "0", "--json").document
+
+    def listed(*arguments: object) -> list[int]:
+        found = testbed("tasks", "latest", *arguments, "--limit", "0", "--json").document
+        return [each["task_id"] for each in found]
+
+    assert listed("--outcome", "dropped") == [
+        each["task_id"] for each in every if each["outcome"] == "dropped"
+    ]
+    assert listed("--outcome", "dropped", "--outcome", "execution_failed", "--node", "3") == [
+        each["task_id"]
+        for each in every
+        if each["outcome"] in ("dropped", "execution_failed")
+        and 3 in (each["source"], each["destination"])
+    ]
+    assert listed("--episode", "1") == [each["task_id"] for each in every if each["episode"] == 1]
+    longest = sorted((each["elapsed"] for each in every), reverse=True)[:5]
+    slowest = testbed("tasks", "--slowest", "5", "--json").document
+    assert [each["elapsed"] for each in slowest] == longest
+
+
+def test_every_end_has_its_reason(testbed: Command, log: Path) -> None:
+    for each in testbed("tasks", "--limit", "0", "--json").document:
+        told = {
+            "succeeded": "before its deadline",
+            "dropped": "left" if each["elapsed"] < each["deadline"] else "its deadline passed",
+            "execution_failed": f"node {each['destination']} failed while executing it after",
+        }[each["outcome"]]
+        assert told in each["why"]
+
+
+def test_a_task(testbed: Command, log: Path) -> None:
+    dropped = testbed("tasks", "--outcome", "dropped", "--json").document[0]
+
+    said = testbed("task", "latest", dropped["task_id"])
+    document = testbed("task", "latest", dropped["task_id"], "--json").document
+
+    assert said.code == 0, said.err
+    assert f"task {dropped['task_id']} arrived in episode {dropped['episode']}" in said.out
+    assert dropped["why"] in said.out
+    assert "generated" in said.out
+    assert "--what-if" in said.err
+    assert document["outcome"] == "dropped"
+    assert document["why"] == dropped["why"]
+    assert "alternatives" not in document
+
+
+def test_what_other_destinations_would_have_given(testbed: Command, log: Path) -> None:
+    dropped = testbed("tasks", "--outcome", "dropped", "--json").document[0]
+
+    said = testbed("task", "latest", dropped["task_id"], "--what-if")
+    document = testbed("task", "latest", dropped["task_id"], "--what-if", "--json").document
+
+    assert f"node {dropped['source']} (chosen)" in said.out
+    alternatives = document["alternatives"]
+    assert [each["destination"] for each in alternatives] == [0, 1, 2, 3, 4]
+    (taken,) = (each for each in alternatives if each["taken"])
+    assert (taken["outcome"], taken["elapsed"]) == ("dropped", dropped["elapsed"])
+    assert taken["others"] == 0
+    assert any(each["outcome"] == "succeeded" for each in alternatives)
+
+
+def test_a_task_whose_node_told_nothing(testbed: Command, log: Path) -> None:
+    """As a run whose node was killed leaves it: no row, no decision, the first records only."""
+    task = testbed("tasks", "--limit", "1", "--json").document[0]["task_id"]
+    with closing(sqlite3.connect(log)) as database, database:
+        database.execute("DELETE FROM tasks WHERE task = ?", (task,))
+        database.execute("DELETE FROM decisions WHERE task = ?", (task,))
+        database.execute("DELETE FROM events WHERE task = ? AND seq > 0", (task,))
+
+    said = testbed("task", "latest", task)
+
+    assert said.code == 0, said.err
+    assert "not in the log" in said.out
+    assert "a failure of the testbed" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tasks", "20000101"], "no run '20000101'"),
+        (["tasks", "--node", "5"], "allowed: 0 to 4"),
+        (["tasks", "--outcome", "nope"], "nope"),
+        (["task", "latest", "99999999"], "has no task 99999999"),
+    ],
+)
+def test_what_is_not_there(testbed: Command, log: Path, arguments: list[str], told: str) -> None:
+    said = testbed(*arguments)
+
+    assert said.code == 2
+    assert told in said.err
+    assert "Traceback" not in said.err
+
+
+def test_no_such_task_is_no_error(testbed: Command, log: Path) -> None:
+    assert testbed("tasks", "--outcome", "lost", "--json").document == []
+    said = testbed("tasks", "--outcome", "lost")
+    assert said.code == 0
+    assert "no such task" in said.err
