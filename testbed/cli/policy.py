@@ -53,7 +53,7 @@ def list_(name: Name = "default", artifacts: Artifacts = None, as_json: Json = F
 
     store, deployed = surroundings(name, artifacts)
     documents: list[dict[str, Any]] = []
-    damaged = []
+    damaged: list[dict[str, Any]] = []
     for reference in (*(SHIPPED_PREFIX + each for each in shipped_names()), *list_policies(store)):
         try:
             policy = (
@@ -62,34 +62,37 @@ def list_(name: Name = "default", artifacts: Artifacts = None, as_json: Json = F
                 else load(store, reference)
             )
         except TestbedError as error:
-            damaged.append(str(error))
+            # One that cannot be used is no reason not to list the others.
+            damaged.append({"reference": reference, "damaged": str(error)})
             continue
-        documents.append(_document(policy, deployed))
+        documents.append({**_document(policy, deployed), "damaged": None})
     if as_json:
-        console.emit(documents)
+        console.emit([*documents, *damaged])
         return
-    if not documents:
+    if not documents and not damaged:
         console.note(f"no policy is in {store}")
         console.next_command("testbed policy import FOLDER")
     else:
         table = console.Rows(["POLICY", "KIND", ">NODES", "TRAINED ON", "CREATED", "DEPLOYED"])
         for each in documents:
             table.add(
-                console.mark(_short(each), "cyan"),
+                _marked(each),
                 each["kind"],
                 each["nodes"] or "any",
                 None if each["scenario"] is None else console.plain(each["scenario"]),
                 console.plain(each["created"][:19].replace("T", " ")),
                 console.mark("yes", "green") if each["deployed"] else None,
             )
+        for each in damaged:
+            table.add(_marked(each), console.mark("damaged", "bold red"), *[None] * 4)
         console.show(table)
-        last = _short(documents[-1])
+        last = _short(documents[-1]) if documents else "POLICY"
         console.next_command(
             with_name(f"testbed policy deploy {last}", name),
             f"testbed policy evaluate {last} paper-simulation",
         )
-    for problem in damaged:
-        console.warn(problem)
+    for each in damaged:
+        console.warn(each["damaged"])
 
 
 @group.command()
@@ -156,10 +159,10 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Verify a policy in a folder and keep it in the artifact store."""
-    from testbed.policies import load_folder, save
+    from testbed.policies import folder_of, load_folder, save
     from testbed.policies.inference import open_actor
 
-    found = load_folder(folder.expanduser())
+    found = load_folder(folder_of(str(folder)))
     open_actor(found)
     store, deployed = surroundings(name, artifacts)
     key = save(store, found.card, found.actor)
@@ -179,10 +182,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a policy as a folder with its two files, actor.onnx and policy.json."""
-    from testbed.policies import write_folder
+    from testbed.policies import folder_of, write_folder
 
     found = resolved(policy, surroundings(name, artifacts)[0])
-    place = folder.expanduser()
+    place = folder_of(str(folder))
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UsageError(
             "nothing was written",
@@ -286,11 +289,17 @@ def resolved(reference: str, store: str) -> Policy:
 
     Raises: UsageError: there is none.
     """
-    from testbed.policies import CARD, load_folder, resolve
+    from testbed.policies import CARD, PREFIX, SHIPPED_PREFIX, folder_of, load_folder, resolve
 
-    folder = Path(reference).expanduser()
-    if (folder / CARD).is_file():
-        return load_folder(folder)
+    # A reference that says where to look is looked for nowhere else.
+    if reference and not reference.startswith((PREFIX, SHIPPED_PREFIX)):
+        folder = folder_of(reference)
+        try:
+            there = (folder / CARD).is_file()
+        except (OSError, ValueError):
+            there = False
+        if there:
+            return load_folder(folder)
     return resolve(reference, store)
 
 
@@ -313,6 +322,10 @@ def _document(policy: Policy, deployed: str) -> dict[str, Any]:
         **asdict(policy.card),
         "deployed": policy.reference == deployed,
     }
+
+
+def _marked(document: dict[str, Any]) -> str:
+    return console.mark(_short(document), "cyan")
 
 
 def _short(document: dict[str, Any]) -> str:

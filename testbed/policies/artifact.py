@@ -15,8 +15,9 @@ from typing import Final
 from testbed.errors import PermanentError, PrerequisiteMissing, Problem, UsageError
 from testbed.model import per_destination
 from testbed.model.encoders import ENCODERS
-from testbed.policies.card import PolicyCard
+from testbed.policies.card import LARGEST_CARD, NAME, PolicyCard
 from testbed.storage.artifacts import ArtifactStore, open_artifact_store
+from testbed.storage.documents import read_file
 
 ACTOR: Final = "actor.onnx"
 CARD: Final = "policy.json"
@@ -31,8 +32,6 @@ SHIPPED_DEFAULT: Final = "per-destination-v1"
 
 LARGEST_ACTOR: Final = 100_000
 """Bytes an actor may have at most: nodes are small (paper section IV-C3)."""
-
-LARGEST_CARD: Final = 1_000_000
 
 _SHIPPED_FOLDER: Final = Path(__file__).parent / "shipped"
 
@@ -110,25 +109,37 @@ def load_folder(folder: Path, reference: str | None = None) -> Policy:
 
     Raises: UsageError: there is none, or it is truncated or altered.
     """
-    contents = {}
-    for name, limit in ((CARD, LARGEST_CARD), (ACTOR, LARGEST_ACTOR)):
-        try:
-            with (folder / name).open("rb") as file:
-                contents[name] = file.read(limit + 1)
-        except OSError as error:
-            raise UsageError(
-                "this is no policy",
-                [
-                    Problem(
-                        str(folder / name),
-                        (error.strerror or str(error)).lower(),
-                        f"a folder with {ACTOR} and {CARD}",
-                    )
-                ],
-            ) from None
-    card = PolicyCard.from_json(contents[CARD], str(folder / CARD))
-    verify(card, contents[ACTOR], str(folder / ACTOR))
-    return Policy(card, contents[ACTOR], reference or str(folder.absolute()))
+    written = _read(folder / CARD, LARGEST_CARD)
+    card = PolicyCard.from_json(written, str(folder / CARD))
+    if card.size_bytes > LARGEST_ACTOR:
+        verify_size(card, str(folder / CARD))
+    actor = _read(folder / ACTOR, LARGEST_ACTOR, card)
+    verify(card, actor, str(folder / ACTOR))
+    return Policy(card, actor, reference or str(folder.absolute()))
+
+
+def _read(path: Path, largest: int, card: PolicyCard | None = None) -> bytes:
+    """The bytes of a file of a policy; those of an actor if it has the size its card says."""
+    try:
+        return read_file(path, largest, exactly=None if card is None else card.size_bytes)
+    except OSError as error:
+        raise UsageError(
+            "this is no policy",
+            [
+                Problem(
+                    str(path),
+                    (error.strerror or str(error)).lower(),
+                    f"a folder with {ACTOR} and {CARD}",
+                )
+            ],
+        ) from None
+    except ValueError as error:
+        # Also what no path can hold, as a zero byte.
+        what = "this is no policy" if card is None else f"policy {card.id} cannot be used"
+        allowed = f"a file of up to {largest} bytes"
+        if card is not None:
+            allowed = "truncated or altered: fetch or export it again"
+        raise UsageError(what, [Problem(str(path), str(error), allowed)]) from None
 
 
 def list_policies(store: ArtifactStore | str) -> tuple[str, ...]:
@@ -139,6 +150,7 @@ def list_policies(store: ArtifactStore | str) -> tuple[str, ...]:
         try:
             return load(opened, key).card.created, key
         except (UsageError, PermanentError):
+            # Damaged; whoever opens it is told.
             return "", key
 
     return tuple(sorted(keys(opened), key=age))
@@ -150,12 +162,12 @@ def keys(store: ArtifactStore | str) -> tuple[str, ...]:
 
 
 def shipped(name: str = SHIPPED_DEFAULT) -> Policy:
-    """A policy that comes with the package.
+    """A policy that comes with the package; ``name`` is one of ``shipped_names``, never a path.
 
     Raises: PrerequisiteMissing: it is not in this installation. UsageError: no such policy.
     """
     folder = _SHIPPED_FOLDER / name
-    if not (folder / CARD).is_file():
+    if name not in shipped_names():
         if name == SHIPPED_DEFAULT:
             raise PrerequisiteMissing(
                 "this installation has no shipped policy",
@@ -170,7 +182,13 @@ def shipped(name: str = SHIPPED_DEFAULT) -> Policy:
 
 def shipped_names() -> tuple[str, ...]:
     """Names of the policies that come with the package."""
-    return tuple(sorted(path.parent.name for path in _SHIPPED_FOLDER.glob(f"*/{CARD}")))
+    return tuple(
+        sorted(
+            path.parent.name
+            for path in _SHIPPED_FOLDER.glob(f"*/{CARD}")
+            if NAME.fullmatch(path.parent.name)
+        )
+    )
 
 
 def resolve(reference: str, store: ArtifactStore | str | None) -> Policy:
@@ -183,7 +201,7 @@ def resolve(reference: str, store: ArtifactStore | str | None) -> Policy:
     if reference.startswith(SHIPPED_PREFIX):
         return shipped(reference.removeprefix(SHIPPED_PREFIX))
     if reference.startswith(("/", ".", "~")):
-        return load_folder(Path(reference).expanduser())
+        return load_folder(folder_of(reference))
     if store is None:
         raise UsageError(
             "no such policy",
@@ -210,6 +228,35 @@ def resolve(reference: str, store: ArtifactStore | str | None) -> Policy:
             )
         ],
     )
+
+
+def folder_of(reference: str) -> Path:
+    """The folder that a user names; ``~`` is their own.
+
+    Raises: UsageError: there is no such user.
+    """
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            "this is no policy", [Problem("policy", f"{reference!r}: {error}", "name a folder")]
+        ) from None
+
+
+def verify_size(card: PolicyCard, source: str) -> None:
+    """Check that a policy is small enough for nodes, by what its card says of it.
+
+    Raises: UsageError: it is not.
+    """
+    if card.size_bytes > LARGEST_ACTOR:
+        raise UsageError(
+            f"policy {card.id} cannot be used",
+            [
+                Problem(
+                    f"{source}: size_bytes", f"{card.size_bytes}", f"at most {LARGEST_ACTOR} bytes"
+                )
+            ],
+        )
 
 
 def verify(card: PolicyCard, actor: bytes, source: str = ACTOR) -> None:

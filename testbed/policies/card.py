@@ -16,9 +16,17 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 from testbed.errors import Problem, UsageError
+from testbed.storage.documents import read_object
 
 CARD_VERSION: Final = 1
 """Version of the JSON form; another version is refused."""
+
+LARGEST_CARD: Final = 1_000_000
+"""Bytes a card may have at most."""
+
+LONGEST_TEXT: Final = 1_000
+MOST_NODES: Final = 10_000
+MOST_PARENTS: Final = 1_000
 
 Kind: TypeAlias = Literal["flat", "per-destination"]
 """``flat``: one row of numbers per node, one output per action, for one N. ``per-destination``: one
@@ -104,6 +112,8 @@ class PolicyCard:
         try:
             card = dataclasses.replace(card, id=f"{name}-{card.content_hash}")
             problems = _problems(card)
+            # Whoever reads it is as strict.
+            read_object(card.to_json(), LARGEST_CARD)
         except (TypeError, ValueError) as error:
             problems = [Problem("", str(error), "only plain JSON values can stand in a card")]
         if problems:
@@ -130,18 +140,24 @@ class PolicyCard:
         Raises: UsageError: it is no card, of another version, damaged, or was altered.
         """
         try:
-            document = json.loads(text)
+            document = read_object(text, LARGEST_CARD)
         except ValueError as error:
-            raise _wrong([Problem(source, f"is no JSON: {error}", "a complete card")]) from None
-        if not isinstance(document, dict) or "cardVersion" not in document:
+            seen = f"is no card of a policy: it {error}"
+            raise _wrong([Problem(source, seen, "a complete card as JSON")]) from None
+        if "cardVersion" not in document:
             raise _wrong([Problem(source, "is no card of a policy", "JSON with cardVersion")])
         version = document.pop("cardVersion")
-        if version != CARD_VERSION:
-            raise _wrong([Problem(source, f"cardVersion {version!r}", f"this is {CARD_VERSION}")])
+        if type(version) is not int or version != CARD_VERSION:
+            seen = f"cardVersion {_shown(version)}"
+            raise _wrong([Problem(source, seen, f"this toolkit reads {CARD_VERSION}")])
         known = {each.name for each in dataclasses.fields(cls)}
         problems = [
-            Problem(f"{source}: {name}", "is not known", f"known are {', '.join(sorted(known))}")
-            for name in sorted(set(document) - known)
+            Problem(
+                f"{source}: {name if name.isidentifier() else _shown(name)}",
+                "is not known",
+                f"known are {', '.join(sorted(known))}",
+            )
+            for name in sorted(set(document) - known)[:10]
         ]
         needed = {
             each.name
@@ -156,7 +172,7 @@ class PolicyCard:
             raise _wrong(problems)
         parents = document.get("parents", [])
         if not isinstance(parents, list):
-            raise _wrong([Problem(f"{source}: parents", repr(parents), "a list of ids")])
+            raise _wrong([Problem(f"{source}: parents", _shown(parents), "a list of ids")])
         document["parents"] = tuple(parents)
         card = cls(**document)
         problems = [
@@ -175,6 +191,11 @@ class PolicyCard:
         return card
 
 
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _wrong(problems: list[Problem]) -> UsageError:
     return UsageError("the card of this policy cannot be used", problems)
 
@@ -184,18 +205,22 @@ def _problems(card: PolicyCard) -> list[Problem]:
 
     def text(name: str, optional: bool = True) -> Problem | None:
         value = getattr(card, name)
-        if (value is None and optional) or (isinstance(value, str) and value):
+        if (value is None and optional) or is_text(value):
             return None
-        return Problem(name, repr(value), "a text" + (" or null" if optional else ""))
+        allowed = f"a printable text of up to {LONGEST_TEXT} characters"
+        return Problem(name, _shown(value), allowed + (" or null" if optional else ""))
+
+    def is_text(value: object) -> bool:
+        return isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT and value.isprintable()
 
     def mapping(name: str, optional: bool = False) -> Problem | None:
         value = getattr(card, name)
         if (value is None and optional) or isinstance(value, dict):
             return None
-        return Problem(name, repr(value), "an object" + (" or null" if optional else ""))
+        return Problem(name, _shown(value), "an object" + (" or null" if optional else ""))
 
     def check(name: str, good: bool, allowed: str) -> Problem | None:
-        return None if good else Problem(name, repr(getattr(card, name)), allowed)
+        return None if good else Problem(name, _shown(getattr(card, name)), allowed)
 
     def whole(value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 1
@@ -208,9 +233,13 @@ def _problems(card: PolicyCard) -> list[Problem]:
         check("id", matches(_ID, card.id), "NAME-<12 hex>"),
         check("kind", card.kind in kinds, f"one of {', '.join(kinds)}"),
         text("encoder", optional=False),
-        check("nodes", card.nodes is None or whole(card.nodes), "a number of nodes, or null"),
+        check(
+            "nodes",
+            card.nodes is None or (whole(card.nodes) and card.nodes <= MOST_NODES),
+            f"a number of nodes from 1 to {MOST_NODES}, or null",
+        ),
         check("sha256", matches(_SHA256, card.sha256), "64 hexadecimal digits"),
-        check("size_bytes", whole(card.size_bytes), "a number of bytes"),
+        check("size_bytes", whole(card.size_bytes), "a number of bytes above 0"),
         text("created", optional=False),
         text("scenario"),
         text("scenario_hash"),
@@ -219,7 +248,7 @@ def _problems(card: PolicyCard) -> list[Problem]:
         text("dataset_hash"),
         check(
             "parents",
-            all(isinstance(parent, str) for parent in card.parents),
+            len(card.parents) <= MOST_PARENTS and all(is_text(parent) for parent in card.parents),
             "a list of ids",
         ),
         mapping("evaluation"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -92,8 +94,50 @@ def test_a_damaged_policy_does_not_hide_the_others(
     said = testbed("policy", "list")
     assert said.code == 0
     assert "second-" in said.out
-    assert "tiny-" not in said.out
+    assert re.search(r"tiny-\w+ +damaged", said.out)
     assert "0 bytes instead of" in said.err
+    for damage in (
+        b"",
+        b"[" * 100_000,
+        b"{}",
+        b'{"version": 1, "files": 7}',
+        b"\xff\xfe\x00",
+        None,
+    ):
+        manifest = torn.with_name("manifest.json")
+        if damage is None:
+            manifest.unlink()
+            os.mkfifo(manifest)
+        else:
+            manifest.write_bytes(damage)
+        said = testbed("policy", "list", "--json")
+        assert said.code == 0, said.err
+        entries = {each["reference"].partition("-")[0]: each for each in json.loads(said.out)}
+        assert entries["policies/second"]["damaged"] is None
+        assert "manifest.json" in entries["policies/tiny"]["damaged"]
+
+
+def test_a_reference_to_something_shipped_leads_nowhere_else(
+    testbed: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inside = tmp_path / "shipped" / "mine"
+    write_folder(inside, *tiny.per_destination("mine"))
+    write_folder(tmp_path / "policies" / "mine", *tiny.per_destination("mine"))
+    for reference in (
+        f"shipped/{inside}",
+        f"shipped//{inside}",
+        "shipped/mine",
+        f"shipped/../{os.path.relpath(folder, tmp_path)}",
+        "policies/mine",
+        f"policies/../{os.path.relpath(folder, tmp_path)}",
+        "~nobody-of-this-name/x",
+        "",
+    ):
+        for command in ("show", "export", "evaluate"):
+            more = {"export": ["out"], "evaluate": ["quickstart"]}.get(command, [])
+            said = testbed("policy", command, reference, *more)
+            assert said.code == 2, (reference, command, said.out, said.err)
 
 
 def test_evaluate_compares_on_the_same_episodes(testbed: Command, folder: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.model.per_destination import NAME
@@ -114,6 +118,59 @@ def test_a_card_that_is_none_or_was_altered_is_refused(text: str, message: str) 
         PolicyCard.from_json(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, r"nested"),
+        (_changed(created="x" * 2000), "created: .*printable text of up to"),
+        (_changed(encoder="\x1b[2J"), "encoder: "),
+        (_changed(nodes=10**9), "nodes: 1000000000; .*to 10000, or null"),
+        (_changed(nodes=True), "nodes: True"),
+        (_changed(cardVersion=True), "cardVersion True"),
+        (_changed(training={"a": float("inf")}), "holds Infinity"),
+        ('{"cardVersion": 1, "cardVersion": 1}', "names 'cardVersion' twice"),
+        (_changed(created=" " * 2_000_000), "more than 1000000 bytes"),
+        (_changed(parents=[["x"]]), "parents: .*a list of ids"),
+    ],
+)
+def test_a_damaged_card_is_refused_with_the_key(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"here.json.*{message}"):
+        PolicyCard.from_json(text, "here.json")
+
+
+@given(
+    st.sampled_from([each.name for each in dataclasses.fields(PolicyCard)]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=8,
+    ),
+)
+def test_no_card_is_a_defect(name: str, value: Any) -> None:
+    told = "policy.json"
+    try:
+        PolicyCard.from_json(_changed(**{name: value}))
+    except UsageError as error:
+        told = str(error)
+    assert "policy.json" in told
+
+
+def test_a_folder_with_a_large_or_odd_file_is_refused_unread(tmp_path: Path) -> None:
+    card, actor = tiny.per_destination()
+    write_folder(tmp_path, card, actor)
+    with (tmp_path / ACTOR).open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UsageError, match=f"has {1 << 40} bytes instead of {len(actor)}"):
+        load_folder(tmp_path)
+    for name in (ACTOR, CARD):
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UsageError, match=f"{name}: is no plain file"):
+            load_folder(tmp_path)
+    with pytest.raises(UsageError, match="no policy"):
+        load_folder(Path("no\0path"))
+
+
 def test_an_actor_that_is_not_the_cards_is_refused(tmp_path: Path) -> None:
     card, actor = tiny.per_destination()
     for wrong, message in (
@@ -191,6 +248,14 @@ def test_what_is_shipped_can_be_used_and_what_is_not_is_told() -> None:
             shipped()
     with pytest.raises(UsageError, match="is not shipped"):
         shipped("nonsense")
+
+
+@pytest.mark.parametrize("lead", ["", "/", "../", "./", "per-destination-v1/../"])
+def test_a_shipped_policy_is_named_and_never_a_path(tmp_path: Path, lead: str) -> None:
+    write_folder(tmp_path / "mine", *tiny.per_destination())
+    for name in (f"{lead}{tmp_path / 'mine'}", f"{lead}mine", f"{lead}per-destination-v1/."):
+        with pytest.raises(UsageError, match="is not shipped"):
+            resolve(f"shipped/{name}", str(tmp_path))
 
 
 def test_what_fits_a_network() -> None:

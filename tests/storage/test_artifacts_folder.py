@@ -9,6 +9,7 @@ import pytest
 
 from testbed.errors import PermanentError, UsageError
 from testbed.storage.artifacts import FolderArtifactStore, open_artifact_store
+from testbed.storage.artifacts.base import MANIFEST
 from testbed.testing.artifacts import FILES, ArtifactStoreContract, Spoil
 
 
@@ -83,3 +84,48 @@ def test_a_path_and_a_url_name_the_same_store(tmp_path: Path) -> None:
 def test_a_url_that_means_nothing_is_refused(url: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         open_artifact_store(url)
+
+
+def test_a_file_of_another_size_is_not_read(store: FolderArtifactStore) -> None:
+    store.put("one", {"file": b"12"})
+    path = store.root / "one" / "file"
+    # A terabyte, of which nothing is on the disk.
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(PermanentError, match=f"one: file has {1 << 40} bytes instead of 2"):
+        store.get("one")
+    with (store.root / "one" / MANIFEST).open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(PermanentError, match=r"manifest.json has more than"):
+        store.get("one")
+
+
+def test_what_is_no_plain_file_is_not_waited_for(store: FolderArtifactStore) -> None:
+    store.put("one", {"file": b"12"})
+    for name in ("file", MANIFEST):
+        path = store.root / "one" / name
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(PermanentError, match=f"{name} is no plain file"):
+            store.get("one")
+
+
+def test_a_link_leads_to_no_artifact(store: FolderArtifactStore, tmp_path: Path) -> None:
+    other = FolderArtifactStore(tmp_path / "other")
+    for each in (store, other):
+        each.put("policies/one", {"file": b"12"})
+    (store.root / "policies" / "two").symlink_to(other.root / "policies" / "one")
+    with pytest.raises(PermanentError, match="policies/two: its folder is a link"):
+        store.get("policies/two")
+    file = store.root / "policies" / "one" / "file"
+    file.unlink()
+    file.symlink_to(other.root / "policies" / "one" / "file")
+    with pytest.raises(PermanentError, match="file is a link"):
+        store.get("policies/one")
+    file.unlink()
+    file.symlink_to(file)
+    with pytest.raises(PermanentError):
+        store.get("policies/one")
+    whole = tmp_path / "linked"
+    whole.symlink_to(other.root)
+    assert FolderArtifactStore(whole).get("policies/one") == {"file": b"12"}

@@ -15,16 +15,23 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from testbed.errors import PermanentError, Problem, UsageError
+from testbed.storage.documents import read_object
 
 MANIFEST: Final = "manifest.json"
 """The file beside an artifact's files that holds size and sha256 of each."""
 
 MANIFEST_VERSION: Final = 1
 
+LARGEST_MANIFEST: Final = 1_000_000
+MOST_FILES: Final = 1_000
+LARGEST_ARTIFACT: Final = 64 * 1024 * 1024
+"""Bytes of all files of an artifact together; it is held in memory when it is fetched."""
+
 Content: TypeAlias = "os.PathLike[str] | Mapping[str, bytes]"
 """A folder, or bytes by path in the artifact."""
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}(/[a-z0-9][a-z0-9._-]{0,99}){0,3}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}){0,3}")
 
 
@@ -116,6 +123,11 @@ def files_of(content: Content) -> dict[str, bytes]:
         for name in files
         if not _NAME.fullmatch(name) or ".." in name or name == MANIFEST
     ]
+    total = sum(map(len, files.values()))
+    if total > LARGEST_ARTIFACT or len(files) > MOST_FILES:
+        seen = f"has {len(files)} files with {total} bytes"
+        allowed_size = f"at most {MOST_FILES} files with {LARGEST_ARTIFACT} bytes together"
+        problems.append(Problem("content", seen, allowed_size))
     if not files and not problems:
         problems.append(Problem("content", "has no files", "at least one"))
     if problems:
@@ -134,27 +146,56 @@ def manifest_of(files: Mapping[str, bytes]) -> bytes:
 
 
 def read_manifest(key: str, manifest: bytes) -> dict[str, Any]:
-    """Size and sha256 by file, as the manifest says.
+    """Size and sha256 by file, as the manifest says: ``{"bytes": int, "sha256": str}`` for each.
 
     Raises:
-        PermanentError: it cannot be understood.
+        PermanentError: it is no manifest; says which entry is wrong and what is expected.
     """
+    where = f"artifact {key}: its manifest is damaged: {MANIFEST}"
+    advice = "store the artifact again under another key"
     try:
-        read = json.loads(manifest)
-        files = read["files"]
-        if read["version"] == MANIFEST_VERSION and all(
-            _NAME.fullmatch(name) and ".." not in name for name in files
-        ):
-            return dict(files)
-    except (ValueError, KeyError, TypeError) as error:
+        read = read_object(manifest, LARGEST_MANIFEST)
+    except ValueError as error:
+        raise PermanentError(f"{where} {error}; {advice}") from None
+    version, files = read.get("version"), read.get("files")
+    if type(version) is not int or version != MANIFEST_VERSION:
         raise PermanentError(
-            f"artifact {key}: its manifest is damaged ({error}); store the artifact again under "
-            "another key"
-        ) from error
-    raise PermanentError(
-        f"artifact {key}: its manifest is of version {read['version']!r} or names files it may "
-        f"not; this toolkit reads version {MANIFEST_VERSION}"
-    )
+            f"artifact {key}: its manifest is of another version: {MANIFEST}: version: "
+            f"{_shown(version)}; this toolkit reads version {MANIFEST_VERSION}; {advice}"
+        )
+    if not isinstance(files, dict) or not files or len(files) > MOST_FILES:
+        allowed = f"an object of 1 to {MOST_FILES} files by name"
+        raise PermanentError(f"{where}: files: {_shown(files)}; it has to be {allowed}; {advice}")
+    for name, described in files.items():
+        wrong = _wrong_entry(name, described)
+        if wrong:
+            raise PermanentError(f"{where}: files: {_shown(name)}: {wrong}; {advice}")
+    total = sum(described["bytes"] for described in files.values())
+    if total > LARGEST_ARTIFACT:
+        raise PermanentError(
+            f"artifact {key}: its {MANIFEST} says {total} bytes; an artifact may have at most "
+            f"{LARGEST_ARTIFACT}"
+        )
+    return files
+
+
+def _wrong_entry(name: str, described: object) -> str:
+    """Return what is wrong with one file of a manifest; empty if nothing is."""
+    if not _NAME.fullmatch(name) or ".." in name or name == MANIFEST:
+        return "is no name for a file of an artifact"
+    if not isinstance(described, dict):
+        return f"{_shown(described)}; it has to be an object with bytes and sha256"
+    size, digest = described.get("bytes"), described.get("sha256")
+    if type(size) is not int or size < 0:
+        return f"bytes: {_shown(size)}; it has to be a number of bytes"
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        return f"sha256: {_shown(digest)}; it has to be 64 hexadecimal digits"
+    return ""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def verify(key: str, name: str, data: bytes | None, expected: Mapping[str, Any]) -> bytes:
@@ -172,7 +213,12 @@ def verify(key: str, name: str, data: bytes | None, expected: Mapping[str, Any])
         wrong = "was altered"
     if wrong is None and data is not None:
         return data
-    raise PermanentError(
+    raise wrong_file(key, name, str(wrong))
+
+
+def wrong_file(key: str, name: str, wrong: str) -> PermanentError:
+    """The error for a file that is not what the manifest says."""
+    return PermanentError(
         f"artifact {key}: {name} {wrong}; do not use it, store the artifact again under another key"
     )
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from testbed.errors import PermanentError
 from testbed.storage.artifacts.base import (
+    LARGEST_MANIFEST,
     MANIFEST,
     Content,
     check_key,
@@ -22,7 +23,9 @@ from testbed.storage.artifacts.base import (
     taken_key,
     unknown_key,
     verify,
+    wrong_file,
 )
+from testbed.storage.documents import read_file
 
 _ASIDE: Final = ".partial"
 """Folder in the store for what is being written or removed; no key begins with a dot."""
@@ -71,7 +74,9 @@ class FolderArtifactStore:
             if (part / MANIFEST).exists():
                 raise taken_key(part.relative_to(self.root).as_posix())
         try:
-            held = (target / MANIFEST).read_bytes()
+            held = read_file(target / MANIFEST, LARGEST_MANIFEST)
+        except ValueError:
+            raise taken_key(key) from None
         except FileNotFoundError:
             if target.exists() and any(target.iterdir()):
                 # Other artifacts are below it.
@@ -85,16 +90,38 @@ class FolderArtifactStore:
         """See ``ArtifactStore``."""
         folder = self._folder(key)
         with self._explained(key):
+            self._check_place(key, folder)
             try:
-                manifest = read_manifest(key, (folder / MANIFEST).read_bytes())
+                held = read_file(folder / MANIFEST, LARGEST_MANIFEST)
             except (FileNotFoundError, NotADirectoryError):
                 raise unknown_key(key, self.list()) from None
+            except ValueError as error:
+                raise wrong_file(key, MANIFEST, str(error)) from None
             files: dict[str, bytes] = {}
-            for name, expected in manifest.items():
-                path = folder / name
-                data = path.read_bytes() if path.is_file() else None
+            for name, expected in read_manifest(key, held).items():
+                data = self._read(key, folder, name, expected["bytes"])
                 files[name] = verify(key, name, data, expected)
             return files
+
+    def _read(self, key: str, folder: Path, name: str, size: int) -> bytes | None:
+        """The bytes of one file, of which nothing is read unless it has this size."""
+        path = folder / name
+        try:
+            # Nothing that lies elsewhere belongs to an artifact.
+            if os.path.realpath(path) != os.path.join(os.path.realpath(folder), name):
+                raise ValueError("is a link")
+            return read_file(path, size, exactly=size)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise wrong_file(key, name, str(error)) from None
+
+    def _check_place(self, key: str, folder: Path) -> None:
+        """Raise PermanentError if a link leads from the key to a folder elsewhere."""
+        if os.path.realpath(folder) != os.path.join(os.path.realpath(self.root), key):
+            raise PermanentError(
+                f"artifact {key}: its folder is a link; only the store's own folders are read"
+            )
 
     def exists(self, key: str) -> bool:
         """See ``ArtifactStore``."""

@@ -23,6 +23,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from testbed.errors import PrerequisiteMissing, Problem, TemporaryError, UsageError
 from testbed.scenario.secrets import split_password
 from testbed.storage.artifacts.base import (
+    LARGEST_ARTIFACT,
+    LARGEST_MANIFEST,
     MANIFEST,
     Content,
     check_key,
@@ -32,8 +34,10 @@ from testbed.storage.artifacts.base import (
     taken_key,
     unknown_key,
     verify,
+    wrong_file,
 )
 from testbed.storage.artifacts.webhdfs_failures import absent_is_none, explained
+from testbed.storage.documents import check_size
 
 if TYPE_CHECKING:
     from hdfs import Client
@@ -45,6 +49,8 @@ CONNECT_TIMEOUT_S: Final = 3.0
 ANSWER_TIMEOUT_S: Final = 30.0
 PATIENCE_S: Final = 30.0
 """How long a call waits for a NameNode or DataNode that is being restarted."""
+
+CHUNK_BYTES: Final = 64 * 1024
 
 _ASIDE: Final = ".partial"
 """Folder in the store for what is being written or removed; no key begins with a dot."""
@@ -201,7 +207,7 @@ class WebHdfsArtifactStore:
             above = "/".join(parts[:count])
             if self._status(f"{self._path(above)}/{MANIFEST}") is not None:
                 raise taken_key(above)
-        held = self._read(f"{self._path(key)}/{MANIFEST}")
+        held = self._read(f"{self._path(key)}/{MANIFEST}", LARGEST_MANIFEST)
         if held is None:
             if self._entries(self._path(key)):
                 # Other artifacts are below it.
@@ -217,13 +223,21 @@ class WebHdfsArtifactStore:
 
     def _get(self, key: str) -> dict[str, bytes]:
         folder = self._path(key)
-        held = self._read(f"{folder}/{MANIFEST}")
+        held = self._read(f"{folder}/{MANIFEST}", LARGEST_MANIFEST)
         if held is None:
             raise unknown_key(key, sorted(self._keys("")))
-        return {
-            name: verify(key, name, self._read(f"{folder}/{name}"), expected)
-            for name, expected in read_manifest(key, held).items()
-        }
+        files = {}
+        for name, expected in read_manifest(key, held).items():
+            data = None
+            status = self._status(f"{folder}/{name}")
+            if status is not None:
+                try:
+                    check_size(int(status.get("length", 0)), LARGEST_ARTIFACT, expected["bytes"])
+                except ValueError as error:
+                    raise wrong_file(key, name, str(error)) from None
+                data = self._read(f"{folder}/{name}", expected["bytes"])
+            files[name] = verify(key, name, data, expected)
+        return files
 
     def exists(self, key: str) -> bool:
         """See ``ArtifactStore``."""
@@ -288,9 +302,19 @@ class WebHdfsArtifactStore:
             return dict(self._client.status(path))
         return None
 
-    def _read(self, path: str) -> bytes | None:
-        with absent_is_none(), self._client.read(path) as reader:
-            return bytes(reader.read())
+    def _read(self, path: str, largest: int) -> bytes | None:
+        """The bytes of a file; of a longer one than ``largest`` one byte more, and no others."""
+        with (
+            absent_is_none(),
+            self._client.read(path, length=largest + 1, chunk_size=CHUNK_BYTES) as chunks,
+        ):
+            data = bytearray()
+            # A server may send more than it was asked for.
+            for chunk in chunks:
+                data += chunk[: largest + 1 - len(data)]
+                if len(data) > largest:
+                    break
+            return bytes(data)
         return None
 
     def _move(self, source: str, target: str) -> None:
