@@ -114,7 +114,8 @@ class RunDirectory:
     # --- its processes ----------------------------------------------------------------------
 
     def enter(self, process: str, pid: int, created: float) -> None:
-        """Note a process. ``created`` tells it from a later one with the same id."""
+        """Note a process. ``created`` (``processes.created_at``) tells it from a later one with the
+        same id."""
         with writing(self.path):
             _write(
                 self._processes / f"{process}.json", json.dumps({"pid": pid, "created": created})

@@ -34,7 +34,8 @@ STORE_VARIABLE: Final = "EDGE_TESTBED_STORE"
 @dataclass(frozen=True, slots=True)
 class Started:
     """A process just started. ``alive`` is the reading end of a pipe that ends with the process,
-    and on which it may say something before (it finds the other end as descriptor 3)."""
+    and on which it may say something before (it finds the other end as descriptor 3). ``created``
+    is ``created_at`` of it."""
 
     name: str
     pid: int
@@ -91,7 +92,7 @@ def start(
         raise
     finally:
         os.close(writing)
-    return Started(name, pid, psutil.Process(pid).create_time(), reading)
+    return Started(name, pid, created_at(psutil.Process(pid)), reading)
 
 
 def _import_path() -> Mapping[str, str]:
@@ -129,12 +130,39 @@ def of_testbed(
     return found
 
 
+def created_at(process: psutil.Process) -> float:
+    """When a process was created, in seconds since the system has booted.
+
+    Tells it from a later one with the same id. The calendar, which moves when the clock of the
+    machine is set or slewed, is used only where the system does not tell: seconds since 1970.
+
+    Raises: psutil.NoSuchProcess: it has ended.
+    """
+    try:
+        # The name of the program, which may hold anything, ends with the last parenthesis.
+        fields = Path(f"/proc/{process.pid}/stat").read_text(errors="replace").rpartition(")")[2]
+        return int(fields.split()[_START_TIME]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return process.create_time()
+
+
+_START_TIME: Final = 19
+"""Field ``starttime`` of /proc/PID/stat, counted from the one after the name; see proc(5)."""
+
+_CALENDAR: Final = 5e8
+"""Seconds that are more than any system's time since it has booted, and less than any date's."""
+
+
 def alive(pid: int, created: float) -> psutil.Process | None:
-    """The process with this id, if it is still the one that was created then and runs."""
+    """The process with this id, if it is still the one that was created then and runs.
+
+    ``created`` as ``created_at`` gave it, or by the calendar, as earlier versions noted it.
+    """
     try:
         process = psutil.Process(pid)
+        now = process.create_time() if created > _CALENDAR else created_at(process)
         # Its own clock ticks, rounded differently by different versions of the library.
-        if abs(process.create_time() - created) > 0.05 or not running(process):
+        if abs(now - created) > 0.05 or not running(process):
             return None
     except psutil.Error:
         return None

@@ -35,6 +35,30 @@ def running(runtime: LocalRuntime, name: str) -> dict[int, tuple[str, psutil.Pro
     return processes.of_testbed(place.path, place.processes())
 
 
+def test_a_testbed_is_found_after_the_clock_was_set(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up = runtime.up(small_plan(), "stepped")
+    # What the system says of the time of its boot moves with the clock.
+    booted = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted - 3600.0)
+    assert runtime.find("stepped") == up
+    assert runtime.kill("stepped", 1).name == "node-1"
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 1.0)
+    assert len(runtime.down("stepped").stopped) == 2
+
+
+def test_a_process_noted_by_an_earlier_version_is_known(runtime: LocalRuntime) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        process = psutil.Process(other.pid)
+        assert processes.alive(other.pid, process.create_time()) is not None
+        assert processes.alive(other.pid, process.create_time() - 60.0) is None
+        assert processes.alive(other.pid, processes.created_at(process)) is not None
+        assert processes.alive(other.pid, processes.created_at(process) - 60.0) is None
+        other.communicate(b"\n")
+    assert processes.alive(other.pid, 1.0) is None
+
+
 def test_two_side_by_side(runtime: LocalRuntime) -> None:
     one, two = runtime.up(small_plan(), "one"), runtime.up(small_plan(), "two")
     assert one.address != two.address
