@@ -108,19 +108,35 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def altered_files(folder: Path, described: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
-    """How the files of ``folder`` differ from what ``describe_files`` said of them."""
-    problems = []
-    for name, expected in described.items():
-        path = folder / name
-        if not path.is_file():
-            problems.append(Problem(name, "is missing", "restore the folder or make it anew"))
-        elif path.stat().st_size != expected["bytes"]:
-            seen = f"{path.stat().st_size} bytes instead of {expected['bytes']}"
-            problems.append(Problem(name, seen, "restore the folder or make it anew"))
-        elif sha256_of(path) != expected["sha256"]:
-            problems.append(Problem(name, "was altered", "restore the folder or make it anew"))
-    return problems
+def altered_files(folder: Path, described: Mapping[str, Any]) -> list[Problem]:
+    """How the files of ``folder`` differ from what ``describe_files`` said of them.
+
+    ``described`` is what a file said, so anything that JSON can hold may be in it.
+    """
+    return [
+        Problem(name, wrong, "restore the folder or make it anew")
+        for name, expected in described.items()
+        if (wrong := _wrong_with(folder, name, expected))
+    ]
+
+
+def _wrong_with(folder: Path, name: str, expected: object) -> str:
+    """What is wrong with one file; empty if nothing is."""
+    if not isinstance(expected, Mapping) or not expected.keys() >= {"bytes", "sha256"}:
+        return f"is described as {expected!r:.60} instead of by its bytes and sha256"
+    # A name is a path in the folder: what lies elsewhere is not opened.
+    if "\0" in name or not {*Path(name).parts}.isdisjoint({"..", "/"}):
+        return "is no name of a file in the folder"
+    path = folder / name
+    try:
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            return "is missing"
+        if size != expected["bytes"]:
+            return f"{size} bytes instead of {expected['bytes']!r:.60}"
+        return "" if sha256_of(path) == expected["sha256"] else "was altered"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -147,7 +163,7 @@ def read_metadata(folder: Path, kind: str) -> dict[str, Any]:
         raise UsageError(
             f"no {kind}", [Problem(str(folder), f"has no {METADATA}", allowed)]
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"no {kind}", [Problem(str(folder / METADATA), f"cannot be read: {error}", allowed)]
         ) from error

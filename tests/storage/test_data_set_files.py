@@ -247,6 +247,43 @@ def test_metadata_that_does_not_fit_is_refused(
     assert expected in "\n".join(map(str, validate(folder)))
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({TRANSITIONS: None}, "is described as None instead of by its bytes and sha256"),
+        ({TRANSITIONS: {"bytes": 3}}, "instead of by its bytes and sha256"),
+        ({TRANSITIONS: ["bytes", "sha256"]}, "instead of by its bytes and sha256"),
+        ({TRANSITIONS: {"bytes": "many", "sha256": ""}}, "bytes instead of 'many'"),
+        ({"../metadata.json": {"bytes": 3, "sha256": ""}}, "is no name of a file in the folder"),
+        ({"/etc/passwd": {"bytes": 3, "sha256": ""}}, "is no name of a file in the folder"),
+        ({"a\0b": {"bytes": 3, "sha256": ""}}, "is no name of a file in the folder"),
+        ({"n" * 5000: {"bytes": 3, "sha256": ""}}, "cannot be read: File name too long"),
+    ],
+)
+def test_damaged_descriptions_of_files_are_refused(
+    folder: Path, files: dict[str, Any], expected: str
+) -> None:
+    about(folder, files=files)
+    with pytest.raises(UsageError, match=expected):
+        load(folder)
+    assert expected in "\n".join(map(str, validate(folder)))
+
+
+def test_a_file_whose_own_description_is_damaged_is_refused(folder: Path) -> None:
+    path = folder / TRANSITIONS
+    content = path.read_bytes()
+    assert b"episode" in content
+    path.write_bytes(content.replace(b"episode", b"\xb1pisode"))
+    with pytest.raises(UsageError, match="cannot be read"):
+        load(folder, verify=False)
+
+
+def test_metadata_that_is_too_deep_is_refused(folder: Path) -> None:
+    (folder / "metadata.json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match="cannot be read"):
+        load(folder)
+
+
 def test_an_idle_data_set_teaches_nothing(tmp_path: Path) -> None:
     idle = dataclasses.replace(
         SEQUENCES[0], actions=np.full(SLOTS, NODES), masks=np.ones((SLOTS + 1, NODES + 1), np.bool_)

@@ -170,7 +170,8 @@ def _read(folder: Path, metadata: dict[str, Any]) -> tuple[pa.Table, list[Proble
         if problems:
             return None, problems
         return pa.parquet.read_table(path, columns=expected.names), []
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
+        # Also names that are no UTF-8, and sizes that are no sizes.
         return None, [Problem(TRANSITIONS, f"cannot be read: {error}", "build the data set again")]
 
 
