@@ -67,6 +67,17 @@ test-long: $(STAMP) ## the tests marked long
 test-cluster: $(STAMP) ## the tests that need a Kubernetes cluster
 	@$(BIN)/python -m pytest -m cluster --timeout 1800 $(PYTEST_ARGS)
 
+# What a trial that failed prints repeats it: make crash-campaign FAULTS=300 SEED=1 ONLY=17
+FAULTS ?= 40
+SEED ?= 1
+STORES ?= sqlite
+LANES ?= 2
+
+.PHONY: crash-campaign
+crash-campaign: $(STAMP) ## inject FAULTS=n faults drawn from SEED=n; also STORES=sqlite,mysql HDFS=1 LONG=1 ONLY=n
+	@$(BIN)/python -m tests.campaign --faults $(FAULTS) --seed $(SEED) --stores $(STORES) --lanes $(LANES) \
+	  $(if $(HDFS),--hdfs) $(if $(LONG),--long) $(if $(ONLY),--only $(ONLY)) $(if $(KINDS),--kinds $(KINDS))
+
 .PHONY: bench
 bench: $(STAMP) ## run the benchmarks and write their table to docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
@@ -115,5 +126,5 @@ golden: $(STAMP) ## write anew what the Kubernetes overlays are expected to rend
 
 .PHONY: clean
 clean: ## remove the environment, caches and everything built
-	rm -rf $(VENV) build dist demo-report demo-o2o *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist demo-report demo-o2o crash-campaign *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +

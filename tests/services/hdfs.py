@@ -166,6 +166,11 @@ class Hdfs:
         self._start("datanode.DataNode", *(("-Ddfs.datanode.du.reserved=1p",) if full else ()))
         self._wait(full=full)
 
+    @property
+    def namenode_pid(self) -> int:
+        """The id of the NameNode's process."""
+        return self._processes["namenode.NameNode"].pid
+
     def kill_namenode(self) -> None:
         """As a power cut would."""
         self._kill("namenode.NameNode")

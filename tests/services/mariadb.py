@@ -134,6 +134,12 @@ class MariaDb:
         """As a power cut would; no-op if it has ended."""
         self._end(kill=True)
 
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def root(self) -> pymysql.Connection[pymysql.cursors.Cursor]:
         """A connection of the administrator."""
         return pymysql.connect(unix_socket=str(self.socket), user="root", autocommit=True)
