@@ -62,7 +62,7 @@ def tasks(
 ) -> None:
     """List tasks of a run: where each went, how it ended and why."""
     from testbed.cli.selection import open_log
-    from testbed.experiment.history import ms, plan_of, reason
+    from testbed.experiment.history import failure_of, ms, plan_of, reason
 
     with open_log(storage, name) as log:
         found = log.run(run)
@@ -75,8 +75,18 @@ def tasks(
             )
         chosen = _chosen(log.tasks(found.id, episode=episode), outcomes, node)
         shown, count = _first(chosen, slowest, limit)
+        why = {
+            row.task_id: reason(
+                row,
+                plan.topology,
+                failure_of(log.records(found.id, task_id=row.task_id))
+                if row.outcome is Outcome.LOST
+                else "",
+            )
+            for row in shown
+        }
     if as_json:
-        console.emit([_document(row, reason(row, plan.topology)) for row in shown])
+        console.emit([_document(row, why[row.task_id]) for row in shown])
         return
     if not shown:
         console.note(f"run {found.id} has no such task")
@@ -93,7 +103,7 @@ def tasks(
             row.destination,
             console.mark(row.outcome.value.replace("_", " "), _style(row.outcome)),
             None if row.elapsed is None else ms(row.elapsed),
-            console.plain(reason(row, plan.topology)),
+            console.plain(why[row.task_id]),
         )
     console.show(table)
     if count > len(shown) and slowest is None:

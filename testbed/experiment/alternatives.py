@@ -48,7 +48,10 @@ class Alternative:
 
 
 class Logged:
-    """Decides as a log says, as late as the log says; nodes whose decision it lacks keep a task."""
+    """Decides as a log says, as late as the log says.
+
+    Raises: LookupError: nothing was decided about a task; so it is lost and takes no one's time.
+    """
 
     name = "logged"
 
@@ -60,7 +63,7 @@ class Logged:
     def decide(self, observation: Observation) -> Decision | Ask:
         """The logged destination, after as many rounds of asking as the log has."""
         assert observation.task is not None
-        destination, rounds = self._decisions.get(observation.task.id, (self._node, 0))
+        destination, rounds = self._decisions[observation.task.id]
         if observation.round < rounds and self._size > 1:
             # What is answered does not matter, only that asking takes its time.
             peer = (self._node + 1 + observation.round % (self._size - 1)) % self._size

@@ -7,7 +7,7 @@ ended and why. Times are those of the log: durations measured by one host's cloc
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final
@@ -51,7 +51,7 @@ class TaskHistory:
     @property
     def why(self) -> str:
         """Why it ended as it did, as a sentence without its full stop."""
-        return reason(self.row, self.topology)
+        return reason(self.row, self.topology, failure_of(self.records))
 
     @property
     def facts(self) -> list[tuple[str, list[str]]]:
@@ -213,8 +213,13 @@ def rows(histories: Sequence[TaskHistory]) -> list[tuple[str, ...]]:
     return table
 
 
-def reason(row: TaskRow, topology: Topology) -> str:
-    """Why a task ended as it did, from its row in the log."""
+def failure_of(records: Iterable[Record]) -> str:
+    """What the log says of a user's own code that failed at a task; empty if none did."""
+    return next((str(r.data["reason"]) for r in records if "reason" in r.data), "")
+
+
+def reason(row: TaskRow, topology: Topology, failure: str = "") -> str:
+    """Why a task ended as it did, from its row in the log and what ``failure_of`` says."""
     outcome, stage, elapsed = row.outcome, row.stage, row.elapsed
     to = "?" if row.destination is None else str(row.destination)
     at = _STAGES.get(stage or "", "").format(to=to)
@@ -228,6 +233,8 @@ def reason(row: TaskRow, topology: Topology) -> str:
         return f"node {to} failed while executing it" + _into(row.execution, row.nominal_execution)
     if outcome is Outcome.LOST:
         where = f" {at}" if at else ""
+        if failure:
+            return f"lost{where}: {failure}"
         return f"lost{where}: a failure of the testbed, none that the scenario describes"
     if stage == "waiting" and row.destination is not None and (elapsed or 0) < row.deadline:
         needed = topology.execution_time(_task(row), row.destination)

@@ -118,6 +118,33 @@ def test_a_task_whose_node_told_nothing(testbed: Command, log: Path) -> None:
     assert "a failure of the testbed" in said.out
 
 
+def test_what_own_code_failed_at_is_the_reason(
+    testbed: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "work" / "tasks_own.py"
+    own.write_text(
+        "from testbed.model.decision import Decision\n"
+        "class Mine:\n"
+        "    name = 'mine'\n"
+        "    def __init__(self, context): self.node = context.node\n"
+        "    def decide(self, observation):\n"
+        "        if observation.slot == 4: raise KeyError('nowhere')\n"
+        "        return Decision(self.node)\n"
+    )
+    monkeypatch.syspath_prepend(own.parent)
+    testbed("sim", "quickstart", "-s", "tasks_own:Mine", "-e", "1", "--set", "slots.count=10")
+
+    lost = testbed("tasks", "--outcome", "lost", "--json").document
+    said = testbed("task", "latest", lost[0]["task_id"], "--what-if")
+    replayed = testbed("replay", "--json").document
+
+    assert all(each["slot"] == 4 for each in lost)
+    assert "nowhere" in lost[0]["why"]
+    assert "tasks_own.py" in said.out
+    assert "(chosen)" not in said.out
+    assert replayed["replays"][0]["changes"]["same_course"] == replayed["original"]["tasks"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
