@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -62,15 +62,20 @@ class Snapshot:
 
 @dataclass(slots=True)
 class ProgressDisplay:
-    """Shows snapshots as they come; use it as a context manager around the run."""
+    """Shows snapshots as they come; use it as a context manager around the run.
 
+    ``now`` gives seconds of a clock that only goes forward.
+    """
+
+    now: Callable[[], float] = time.monotonic
     _live: Live | None = None
     _completed: int = 0
     _before: Mapping[str, int] = field(default_factory=dict)
     _rates: list[float] = field(default_factory=list)
-    _began: float = field(default_factory=time.monotonic)
+    _began: float = 0.0
 
     def __enter__(self) -> Self:
+        self._began = self.now()
         if sys.stderr.isatty() and not console.voice.quiet:
             from rich.live import Live
 
@@ -113,7 +118,7 @@ class ProgressDisplay:
     def _left(self, snapshot: Snapshot, form: str) -> str:
         """The time left at the speed so far, in ``form``; empty at the beginning and the end."""
         done = min(snapshot.completed + snapshot.fraction, snapshot.episodes)
-        passed = time.monotonic() - self._began
+        passed = self.now() - self._began
         if passed < LEFT_AFTER_S or not 0 < done < snapshot.episodes:
             return ""
         return form.format(clock(passed / done * (snapshot.episodes - done)))
@@ -170,6 +175,29 @@ class ProgressDisplay:
             ]
             facts.add_row("queues", Columns(cells, padding=(0, 2)))
         return Group(Text(snapshot.title, style="bold cyan"), facts)
+
+
+class Pace:
+    """Says in a line now and then how far a command is that has no other progress to show.
+
+    ``what`` names what is counted, as in "episodes checked"; there are ``total`` of them. ``now``
+    gives seconds of a clock that only goes forward.
+    """
+
+    def __init__(self, what: str, total: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._what = what
+        self._total = total
+        self._now = now
+        self._began = self._told = now()
+
+    def tell(self, done: int) -> None:
+        """``done`` are done; says so if it is a while ago that anything was said."""
+        now = self._now()
+        if now - self._told < LEFT_AFTER_S or not 0 < done < self._total:
+            return
+        self._told = now
+        left = clock((now - self._began) / done * (self._total - done))
+        console.note(f"{done} of {self._total} {self._what}, {left} left")
 
 
 def outcome_line(outcomes: Mapping[str, int]) -> Text:

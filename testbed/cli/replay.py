@@ -85,6 +85,7 @@ def replay(
     Says how each task's outcome changes, and whether the difference in success is real. Only
     episodes whose tasks are complete in the log are replayed.
     """
+    from testbed.cli.progress import Pace
     from testbed.cli.selection import open_log
     from testbed.experiment.history import task_history
     from testbed.experiment.replay import compared, original
@@ -102,7 +103,8 @@ def replay(
         if task is not None:
             histories.append(task_history(found, meant.id, task))
             episode = _episode_of(task, histories[0].task.episode, episode)
-        source = original(found, meant.id, episode)
+        pace = Pace("episodes checked", 1 if episode is not None else meant.info.episodes)
+        source = original(found, meant.id, episode, pace.tell)
         for line in _not_repeated(source):
             console.warn(line)
         specs = _specs(source, schedulers, key_values(options, "--option"), policy)
@@ -146,8 +148,9 @@ def _episode_of(task: int, of_task: int, asked: int | None) -> int:
 
 
 def _not_repeated(source: Original) -> Iterator[str]:
-    for left in source.left_out:
-        yield f"episode {left.episode} is not replayed: {left.reason}"
+    from testbed.experiment.replay import told
+
+    yield from told(source.left_out)
     for change in source.changed:
         yield f"run {source.run.id}: {change}; the replay does not repeat that"
 

@@ -102,7 +102,9 @@ def simulated_run(
     from testbed.cli.progress import ProgressDisplay, Snapshot
     from testbed.sim.record import record_run
     from testbed.sim.simulator import EpisodeResult
+    from testbed.storage.tasklog import new_run_id
 
+    run_id = new_run_id()
     outcomes: Counter[str] = Counter()
     completed = 0
     title = f"{what} {plan.name} · {plan.scheduler.name}"
@@ -116,11 +118,17 @@ def simulated_run(
             display.show(Snapshot(title, plan.episodes, completed, dict(outcomes), dict(outcomes)))
 
         show(None)
-        return record_run(
-            plan,
-            log,
-            first_episode=first_episode,
-            label=label,
-            scenario=scenario,
-            on_episode=show,
-        )
+        try:
+            return record_run(
+                plan,
+                log,
+                first_episode=first_episode,
+                run_id=run_id,
+                label=label,
+                scenario=scenario,
+                on_episode=show,
+            )
+        except KeyboardInterrupt:
+            told = f"stopped after {completed} of {plan.episodes} episodes"
+            console.note(f"{told}; they are in the task log as run {run_id}" if completed else told)
+            raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -201,18 +200,13 @@ def _style(outcome: Outcome) -> str:
 
 def _simulated(log: TaskLog, history: TaskHistory) -> Iterator[Alternative]:
     """The alternatives, with progress where it takes longer."""
-    from testbed.cli.progress import LEFT_AFTER_S, clock
+    from testbed.cli.progress import Pace
     from testbed.experiment.alternatives import alternatives
 
-    began = told = time.monotonic()
-    size = history.topology.size
+    pace = Pace("destinations simulated", history.topology.size)
     for done, alternative in enumerate(alternatives(log, history), 1):
         yield alternative
-        now = time.monotonic()
-        if now - told > LEFT_AFTER_S and done < size:
-            told = now
-            left = clock((now - began) / done * (size - done))
-            console.note(f"simulated {done} of {size} destinations, {left} left")
+        pace.tell(done)
 
 
 def _table(others: list[Alternative]) -> console.Rows:

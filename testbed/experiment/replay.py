@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -87,10 +87,16 @@ class Original:
         return RunSummary(summary.run, summary.tasks[kept].reset_index(drop=True))
 
 
-def original(log: TaskLog, run_id: str, episode: int | None = None) -> Original:
+def original(
+    log: TaskLog,
+    run_id: str,
+    episode: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Original:
     """Read a run that is to be replayed, and compare its tasks with those its plan draws.
 
-    ``episode`` is the only one to replay; None takes all that can be.
+    ``episode`` is the only one to replay; None takes all that can be. ``progress`` is told how many
+    episodes have been compared.
 
     Raises: UsageError: no such run, its plan cannot be read, or no episode can be replayed; names
     the reason for each.
@@ -107,7 +113,8 @@ def original(log: TaskLog, run_id: str, episode: int | None = None) -> Original:
     wanted = asked if episode is None else (episode,)
     good: list[int] = []
     left_out: list[LeftOut] = []
-    for number in wanted:
+    for done, number in enumerate(wanted):
+        progress(done)
         logged = list(log.tasks(run.id, episode=number))
         wrong = _difference(logged, arrivals(plan, number), number - asked[0] < completed)
         if wrong:
@@ -118,12 +125,30 @@ def original(log: TaskLog, run_id: str, episode: int | None = None) -> Original:
         raise UsageError(
             f"run {run.id} ({run.state.value}) cannot be replayed: none of its episodes is "
             "complete in the log",
-            [
-                *(Problem(f"episode {e.episode}", e.reason, "") for e in left_out[:_SHOWN]),
-                *_more(len(left_out)),
-            ],
+            [Problem("", line, "") for line in told(left_out)],
         )
     return Original(run, plan, tuple(good), tuple(left_out), tuple(_from_outside(run)))
+
+
+def told(left_out: Sequence[LeftOut]) -> Iterator[str]:
+    """The episodes that cannot be replayed as sentences, a few; neighbours of one reason as one."""
+    groups: list[list[LeftOut]] = []
+    for each in left_out:
+        last = groups[-1][-1] if groups else None
+        if last is not None and last == LeftOut(each.episode - 1, each.reason):
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    for group in groups[:_SHOWN]:
+        yield f"{_named(group)}: {group[0].reason}"
+    if rest := sum(len(group) for group in groups[_SHOWN:]):
+        yield f"{rest} more episodes are not replayed: --json lists them"
+
+
+def _named(group: Sequence[LeftOut]) -> str:
+    if len(group) == 1:
+        return f"episode {group[0].episode} is not replayed"
+    return f"episodes {group[0].episode} to {group[-1].episode} are not replayed"
 
 
 def arrivals(plan: Plan, episode: int) -> list[Task]:
@@ -137,7 +162,7 @@ def arrivals(plan: Plan, episode: int) -> list[Task]:
 def _difference(logged: Sequence[TaskRow], drawn: Sequence[Task], completed: bool) -> str:
     """What keeps the tasks of the log from being those that were drawn; empty if nothing does."""
     if not logged and drawn:
-        return "no task of it is in the log"
+        return "no task is in the log"
     if not completed:
         return f"was cut short: {len(logged)} of {len(drawn)} tasks are in the log"
     expected = {task.id: task for task in drawn}
@@ -156,12 +181,12 @@ def _difference(logged: Sequence[TaskRow], drawn: Sequence[Task], completed: boo
         )
         for row in logged
     )
-    told = []
+    wrong = []
     if missing:
-        told.append(f"{missing} of the {len(drawn)} tasks that its plan draws are not in the log")
+        wrong.append(f"{missing} of the {len(drawn)} tasks that its plan draws are not in the log")
     if foreign:
-        told.append(f"{foreign} of the {len(logged)} tasks in the log are not as its plan draws")
-    return "; ".join(told)
+        wrong.append(f"{foreign} of the {len(logged)} tasks in the log are not as its plan draws")
+    return "; ".join(wrong)
 
 
 def _from_outside(run: Run) -> Iterator[str]:

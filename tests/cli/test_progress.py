@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.cli.progress import ProgressDisplay, Snapshot
+from testbed.cli.progress import Pace, ProgressDisplay, Snapshot, clock
 
 
 def test_so_far_is_the_mean_of_the_episodes_that_are_over(
@@ -21,9 +21,43 @@ def test_so_far_is_the_mean_of_the_episodes_that_are_over(
             over={"succeeded": over[0], "dropped": over[1]},
         )
 
-    with ProgressDisplay() as display:
+    with ProgressDisplay(lambda: 0.0) as display:
         display.show(snapshot(1, (5, 5), (8, 5)))
         display.show(snapshot(2, (95, 15), (95, 40)))
     first, second = capsys.readouterr().err.splitlines()
     assert first.endswith("50.0 % of 10 tasks succeeded, so far 50.0 %")
     assert second.endswith("90.0 % of 100 tasks succeeded, so far 70.0 %")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.2, "1 s"), (59.4, "59 s"), (60, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
+)
+def test_the_time_left_for_people(seconds: float, told: str) -> None:
+    assert clock(seconds) == told
+
+
+def test_the_time_left_is_told_once_there_is_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [100.0]
+
+    def snapshot(completed: int) -> Snapshot:
+        over = {"succeeded": completed}
+        return Snapshot(title="run", episodes=4, completed=completed, outcomes=over, over=over)
+
+    pace = Pace("things done", 4, lambda: now[0])
+    with ProgressDisplay(lambda: now[0]) as display:
+        display.show(snapshot(1))
+        pace.tell(1)
+        now[0] += 10.0
+        display.show(snapshot(2))
+        pace.tell(2)
+        pace.tell(3)
+        display.show(snapshot(4))
+    first, second, third, last = capsys.readouterr().err.splitlines()
+
+    assert "left" not in first
+    assert second.endswith(", 10 s left")
+    assert third == "2 of 4 things done, 10 s left"
+    assert "left" not in last

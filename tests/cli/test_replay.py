@@ -215,6 +215,17 @@ def test_of_a_run_that_was_stopped_only_whole_episodes(testbed: Command, log: Pa
     assert "episode 5 is not replayed: was cut short" in said.err
 
 
+def test_many_episodes_that_are_missing_are_named_in_few_lines(testbed: Command, log: Path) -> None:
+    change(log, "UPDATE runs SET episodes = 2000, state = 'interrupted'")
+
+    said = testbed("replay", "-s", "rda", "--json")
+
+    assert said.document["episodes"] == [3, 4, 5, 6, 7]
+    assert len(said.document["left_out"]) == 1995
+    assert "episodes 8 to 2002 are not replayed: no task is in the log" in said.err
+    assert len([line for line in said.err.splitlines() if "not replayed" in line]) == 1
+
+
 def test_what_was_done_by_hand_is_said_to_be_missing(testbed: Command, log: Path) -> None:
     done = {"accepted": True, "scheduler": "rda", "nodes": [0], "episode": 3, "slot": 2}
     certificate = {"scheduler_changes": [done], "dead_nodes": {"4": "no heartbeat"}}
@@ -264,7 +275,7 @@ def test_a_run_without_tasks(testbed: Command, log: Path) -> None:
 
     assert said.code == 2
     assert "none of its episodes is complete" in said.err
-    assert "episode 3: no task of it is in the log" in said.err
+    assert "episodes 3 to 7 are not replayed: no task is in the log" in said.err
 
 
 def test_a_plan_of_another_version(testbed: Command, log: Path) -> None:
