@@ -11,13 +11,14 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import selectors
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO, cast
 
 import structlog
 
@@ -169,6 +170,22 @@ def _reporter(descriptor: int | None) -> Callable[[dict[str, str | int]], None]:
     return report
 
 
+class _Forgiving(io.TextIOBase):
+    """A stream whose writer goes on where it cannot be written, for instance on a full disk."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def _configure_log() -> None:
     structlog.configure(
         processors=[
@@ -177,7 +194,7 @@ def _configure_log() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Forgiving(sys.stderr))),
     )
 
 

@@ -22,10 +22,6 @@ _log = structlog.get_logger("controller.marker")
 CUT_SHORT: Final = "its controller ended without ending it"
 
 
-RESERVED: Final = 1024
-"""Bytes of a marker. It keeps its size, so that its state can be changed on a full disk."""
-
-
 def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
     """Write a small file so that readers see all of it or what was there before.
 
@@ -48,6 +44,11 @@ class RunMarker:
 
     def __init__(self, directory: Path, scenario: str | None = None) -> None:
         self._path = directory / "active-run.json"
+        # On a full disk nothing can be written, but a file can be renamed.
+        self._renamed = {
+            state: directory / f"active-run.{state.value}.json"
+            for state in (RunState.FAILED, RunState.STOPPED)
+        }
         self._left: tuple[str, RunState, str] | None = None
         self.scenario = scenario
 
@@ -65,6 +66,9 @@ class RunMarker:
                 "repeat the command; if the folder is gone, take the testbed down and up again"
             ) from error
         self._left = None
+        for path in self._renamed.values():
+            with suppress(OSError):
+                path.unlink()
 
     def ending(self, run: str) -> None:
         """The controller was told to end while this run goes on; it may not get the time."""
@@ -77,15 +81,16 @@ class RunMarker:
     def end(self) -> None:
         """No run is under way. No-op if none was."""
         self._left = None
-        try:
-            self._path.unlink(missing_ok=True)
-        except OSError as error:
-            _log.warning("marker", path=str(self._path), problem=str(error))
+        for path in (self._path, *self._renamed.values()):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("marker", path=str(path), problem=str(error))
 
     @property
     def exists(self) -> bool:
         """Whether a run was left open, or is under way."""
-        return self._path.exists()
+        return any(path.exists() for path in (self._path, *self._renamed.values()))
 
     def settle(self, log: TaskLog) -> tuple[str, RunState] | None:
         """Tell the log about the run that a controller left open; which it was, None if none.
@@ -109,45 +114,43 @@ class RunMarker:
             self.end()
             return None
         if still_open:
-            log.end_run(run, RunState(state))
-            _log.warning("run left open", run=run, state=state.value, reason=reason)
+            document = {"failure": reason or CUT_SHORT, "tasks_closed": False}
+            lost = log.close_run(run, state, document)
+            _log.warning("run left open", run=run, state=state.value, reason=reason, lost=lost)
         self.end()
         return (run, state) if still_open else None
 
     def _read(self) -> tuple[str, RunState, str] | None:
+        if self._left is not None:
+            return self._left
+        path, renamed = next(
+            ((path, state) for state, path in self._renamed.items() if path.exists()),
+            (self._path, None),
+        )
         try:
-            left = json.loads(self._path.read_text(encoding="utf-8"))
-            return str(left["run"]), RunState(left["state"]), str(left.get("reason", ""))
+            left = json.loads(path.read_text(encoding="utf-8"))
+            run, state = str(left["run"]), RunState(left["state"])
+            if renamed is not None and renamed is not state:
+                return run, renamed, "it could not be written why: the disk was full"
+            return run, state, str(left.get("reason", ""))
         except FileNotFoundError:
-            return self._left
+            return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            _log.warning("marker", path=str(self._path), unreadable=repr(error))
-            if self._left is None:
-                self.end()
-            return self._left
+            _log.warning("marker", path=str(path), unreadable=repr(error))
+            self.end()
+            return None
 
     def _change(self, run: str, state: RunState, reason: str) -> None:
         # Known here too: the file may be gone or damaged.
         self._left = run, state, reason
-        text = _text(run, state, reason)
         try:
-            write_atomically(self._path, text)
+            write_atomically(self._path, _text(run, state, reason))
         except OSError as error:
             try:
-                descriptor = os.open(self._path, os.O_WRONLY)
-                try:
-                    os.pwrite(descriptor, text.encode("ascii"), 0)
-                    os.ftruncate(descriptor, RESERVED)
-                finally:
-                    os.close(descriptor)
+                self._path.rename(self._renamed[state])
             except OSError:
                 _log.warning("marker", path=str(self._path), problem=str(error))
 
 
 def _text(run: str, state: RunState, reason: str) -> str:
-    """A marker of ``RESERVED`` bytes."""
-    while True:
-        text = json.dumps({"run": run, "state": state.value, "reason": reason})
-        if len(text) <= RESERVED or not reason:
-            return text.ljust(RESERVED)
-        reason = reason[: len(reason) // 2]
+    return json.dumps({"run": run, "state": state.value, "reason": reason})

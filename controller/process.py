@@ -208,8 +208,10 @@ class Controller:
         self._writer.append(
             Entry(
                 batch.run,
-                records,
+                (),
                 decisions,
+                late=records,
+                final=None,
                 stored=stored,
                 failed=lambda error: self._leave(link, batch.run, str(error)),
             )

@@ -13,7 +13,7 @@ import structlog
 
 from controller.link import NodeLink
 from controller.writer import Entry, LogWriter
-from testbed.errors import TestbedError
+from testbed.errors import PermanentError, TestbedError
 from testbed.model.events import DecisionRecord, Record
 from testbed.model.story import fold_all
 from testbed.rpc.codec import decode_decision, decode_record
@@ -45,6 +45,7 @@ class Recording:
         self._writer = writer
         self._on_failed = failed
         self._broken = False
+        self._rows = 0
         self._received = [0] * size
         self._stored = [0] * size
         self._records: list[Record] = []
@@ -61,6 +62,11 @@ class Recording:
         link.acknowledge(self._run, self._stored[node])
         return False
 
+    @property
+    def broken(self) -> bool:
+        """Whether something could not be stored; from then on nothing more is."""
+        return self._broken
+
     def has(self, node: int, number: int) -> bool:
         """Whether all batches of a node up to ``number`` have come."""
         return self._received[node] >= number
@@ -71,15 +77,19 @@ class Recording:
         number: int,
         records: Sequence[Record],
         decisions: Sequence[DecisionRecord],
+        late: Sequence[Record] = (),
     ) -> None:
-        """Have a node's batch stored and acknowledge it then."""
+        """Have a node's batch stored and acknowledge it then.
+
+        ``late`` are records of tasks whose episode is over: they change no end that was told.
+        """
 
         def stored() -> None:
             if not self._broken:
                 self._stored[link.node] = max(self._stored[link.node], number)
                 link.acknowledge(self._run, number)
 
-        self._store(records, decisions, stored)
+        self._store(records, decisions, stored, late)
 
     def store_own(self, records: Sequence[Record]) -> None:
         """Have records stored that the controller made."""
@@ -98,24 +108,44 @@ class Recording:
         self.begin_episode()
 
     async def complete(self) -> None:
-        """Return when everything given so far is stored, or could not be."""
+        """Return when everything given so far is stored and found in the log, or could not be."""
         await asyncio.gather(*self._folding)
-        await self._writer.call(lambda log: None)
+        if not self._broken:
+            try:
+                await self._writer.call(self._look)
+            except TestbedError as error:
+                self._failed(error)
+
+    def _look(self, log: TaskLog) -> None:
+        """See with new connections whether what was stored is there; on the writer's thread."""
+        log.close()
+        found = log.counts(self._run)
+        stored = self._writer.appended[self._run]
+        rows = found["events"] + found["decisions"]
+        if rows < stored or found["tasks"] < self._rows:
+            raise PermanentError(
+                f"of {stored} events and decisions that were stored {rows} are there, of "
+                f"{self._rows} tasks {found['tasks']}: another program has changed or replaced it"
+            )
 
     def _store(
         self,
         records: Sequence[Record],
         decisions: Sequence[DecisionRecord],
         stored: Callable[[], None],
+        late: Sequence[Record] = (),
     ) -> None:
         self._records += records
         self._decisions += [decision for decision in decisions if decision.task_id is not None]
-        self._writer.append(Entry(self._run, records, decisions, stored, self._failed))
+        self._writer.append(
+            Entry(self._run, records, decisions, stored, self._failed, late, final=True)
+        )
 
     async def _fold(self, records: list[Record], decisions: list[DecisionRecord]) -> None:
         def write(log: TaskLog) -> int:
             folded = fold_all((), records, decisions)
             log.write_tasks(self._run, folded.rows)
+            self._rows += len(folded.rows)
             for story in folded.illegal:
                 _log.error("illegal story", run=self._run, story=str(story))
             return len(folded.illegal)

@@ -32,7 +32,7 @@ from testbed.model.units import SECOND, Micros
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.operator import Progress, RunState, RunStatus
 from testbed.scenario.plan import Plan, SchedulerSpec
-from testbed.storage.tasklog import RunInfo, new_run_id
+from testbed.storage.tasklog import RunInfo, TaskLog, new_run_id
 from testbed.storage.tasklog import RunState as StoredState
 
 _log = structlog.get_logger("controller.run")
@@ -245,20 +245,25 @@ class Run:
         except ValueError as error:
             self._fail(f"node {link.node} sent what cannot be read: {error}")
             return
-        accepted = [record for record in records if self._count(record)]
+        late = [record for record in records if self._is_late(record)]
+        accepted = [
+            record for record in records if not self._is_late(record) and self._count(record)
+        ]
         for decision in decisions:
             self._queue_lengths[decision.node] = decision.observation.queue_length
-        self._recording.store_batch(link, batch.number, accepted, decisions)
+        self._recording.store_batch(link, batch.number, accepted, decisions, late)
         if self._episode is not None:
             self._episode.settle()
         self._came.set()
         self._changed()
 
+    def _is_late(self, record: Record) -> bool:
+        """Whether the episode of its task is over, so that all its tasks have ended."""
+        return self._episode is None or record.task.episode != self._episode.number
+
     def _count(self, record: Record) -> bool:
-        episode = self._episode
-        if episode is None or record.task.episode != episode.number:
-            return record.task.id not in self._lost
-        if not episode.take(record):
+        assert self._episode is not None
+        if not self._episode.take(record):
             return False
         self._fidelity.add(record)
         self._failures.add(record)
@@ -364,6 +369,10 @@ class Run:
         self._changed()
         await episode.wait()
         await self._flush(number)
+        self._close_episode(episode)
+
+    def _close_episode(self, episode: Episode) -> None:
+        """End what has not ended, and have the rows of all tasks entered."""
         records = episode.ledger.close(episode.now)
         if episode.overdue is not None:
             self._not_in_time(number, episode.overdue, len(records))
@@ -374,7 +383,7 @@ class Run:
             self._outcomes[name] += count
         self._episode = None
         self._completed += not self._stopping
-        if self._reason:
+        if self._recording.broken:
             return
         self._recording.store_own(records)
         self._recording.end_episode()
@@ -434,6 +443,8 @@ class Run:
         return result
 
     async def _end(self) -> None:
+        if self._episode is not None:
+            self._close_episode(self._episode)
         await self.changes.close()
         for submission in self._submissions:
             if submission is not None:
@@ -457,12 +468,18 @@ class Run:
             "scheduler_changes": [dataclasses.asdict(change) for change in self.changes.log],
             "failure": self._reason,
             "episodes_over_bound": list(self._overdue),
+            "tasks_closed": not self._recording.broken,
         }
+
+        def end(log: TaskLog) -> None:
+            if self._recording.broken:
+                log.close_run(self.id, StoredState(state), document)
+            else:
+                log.end_run(self.id, StoredState(state), document)
+
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                await self._writer.call(
-                    lambda log: log.end_run(self.id, StoredState(state), document)
-                )
+                await self._writer.call(end)
             self._marker.end()
         except (TestbedError, TimeoutError) as error:
             self._fail(f"the task log cannot be written: {error}")

@@ -11,6 +11,7 @@ import asyncio
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -36,31 +37,42 @@ BACKLOG: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Records of one run to be stored together; exactly one of the callbacks is called."""
+    """Records of one run to be stored together; exactly one of the callbacks is called.
+
+    ``late`` are records of tasks whose episode is over, ``final`` as in ``TaskLog.hand_in``; None
+    is for a run that is over with all its episodes.
+    """
 
     run: str
     records: Sequence[Record]
     decisions: Sequence[DecisionRecord]
     stored: Callable[[], None]
     failed: Callable[[Exception], None]
+    late: Sequence[Record] = ()
+    final: bool | None = True
 
     @property
     def size(self) -> int:
         """Records and decisions in it."""
-        return len(self.records) + len(self.decisions)
+        return len(self.records) + len(self.decisions) + len(self.late)
 
 
 _Job = Callable[[], None]
 
 
 class LogWriter:
-    """Writes to ``log`` from its own thread; all methods belong to the event loop's thread."""
+    """Writes to ``log`` from its own thread; all methods belong to the event loop's thread.
+
+    ``appended`` counts the rows of events and decisions that were new, by run; it belongs to the
+    writer's thread.
+    """
 
     def __init__(self, log: TaskLog) -> None:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Entry | _Job | None] = queue.SimpleQueue()
         self._waiting = 0
+        self.appended: Counter[str] = Counter()
         self._room = asyncio.Event()
         self._room.set()
         self._thread = threading.Thread(target=self._work, name="task-log", daemon=True)
@@ -129,15 +141,36 @@ class LogWriter:
 
     def _store(self, entries: list[Entry]) -> None:
         try:
-            self._log.append(
-                entries[0].run,
+            run = entries[0].run
+            self.appended[run] += self._log.append(
+                run,
                 [record for entry in entries for record in entry.records],
                 [decision for entry in entries for decision in entry.decisions],
             )
+            for entry in entries:
+                if entry.late or entry.final is None:
+                    self._hand_in(entry)
         except Exception as error:  # noqa: BLE001 - whatever the database says, the run ends with it
             self._tell(self._done, entries, error)
         else:
             self._tell(self._done, entries, None)
+
+    def _hand_in(self, entry: Entry) -> None:
+        over = {record.task.episode for record in entry.late}
+        decisions = [
+            decision
+            for decision in entry.decisions
+            if entry.final is None or decision.episode in over
+        ]
+        refused = self._log.hand_in(entry.run, entry.late, decisions, final=entry.final)
+        if refused:
+            _log.warning(
+                "records refused",
+                run=entry.run,
+                refused=refused,
+                of=len(entry.late),
+                problem="they came after the run had ended their tasks, which stays as it was told",
+            )
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         # The loop may be gone when the process ends while the database is busy.

@@ -189,7 +189,9 @@ class Spool:
         Raises: PermanentError: its file cannot be made; then nothing has changed.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            # It may have been removed meanwhile, alone or with those of the other nodes.
+            self._folder.parent.mkdir(exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
             self._current = self._runs.get(run) or self._add(run)
         except OSError as error:
             raise PermanentError(

@@ -294,6 +294,9 @@ def _fidelity(run: RunSummary) -> str:
     )
     if certificate is None or "valid" not in certificate:
         told = f'<p>{name}: <span class="note">simulated, nothing to certify</span></p>'
+        if run.run.info.driver == "network":
+            why = html.escape(str((certificate or {}).get("failure", "the run has not ended")))
+            told = f'<p>{name}: <span class="bad">not certified: {why}</span></p>'
         return told + failures
     if certificate.get("valid"):
         verdict = "within its limits"

@@ -6,6 +6,7 @@ The sample values here are also handy for tests of what reads a log.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -143,6 +144,19 @@ def _by_key(decisions: list[DecisionRecord]) -> list[DecisionRecord]:
     return sorted(decisions, key=lambda each: (each.episode, each.node, each.slot))
 
 
+def _each_ends_once(task_log: TaskLog, run_id: str) -> None:
+    """Check that each task has one end, and a row that tells of the same one."""
+    ends = Counter(
+        (record.task.id, Outcome(str(record.data["outcome"])))
+        for record in task_log.records(run_id)
+        if record.kind is RecordKind.ENDED
+    )
+    assert set(ends.values()) <= {1}
+    assert set(ends) == {(row.task_id, row.outcome) for row in task_log.tasks(run_id)}
+    known = {record.task.id for record in task_log.records(run_id)}
+    assert known == {task for task, _ in ends}
+
+
 class TaskLogContract:
     """Give it fixtures ``task_log`` (empty) and ``reopen`` (a function that opens it again)."""
 
@@ -253,6 +267,90 @@ class TaskLogContract:
             Outcome.TRANSMISSION_FAILED: 0,
             Outcome.LOST: 0,
         }
+
+    # --- runs that are over -----------------------------------------------------------------
+
+    def test_closing_a_run_ends_what_has_no_end(self, task_log: TaskLog) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        task_log.append(info.id, *sample_episode(0)[1:])
+        task_log.write_tasks(info.id, sample_rows(0))
+        tasks, records, decisions = sample_episode(1)
+        cut = [record for record in records if record.seq <= record.task.slot]
+        whole = [record for record in records if record.task == tasks[0]]
+        task_log.append(info.id, [*cut, *whole], decisions)
+        assert task_log.close_run(info.id, RunState.INTERRUPTED, {"failure": "x"}) == len(tasks) - 1
+        run = task_log.run(info.id)
+        assert (run.state, run.certificate) == (RunState.INTERRUPTED, {"failure": "x"})
+        _each_ends_once(task_log, info.id)
+        rows = {row.task_id: row for row in task_log.tasks(info.id)}
+        assert set(rows) == {task.id for task in [*sample_episode(0)[0], *tasks]}
+        assert rows[tasks[0].id] == sample_rows(1)[0]
+        lost = [rows[task.id] for task in tasks[1:]]
+        assert {(row.outcome, row.stage, row.scheduler) for row in lost} == {
+            (Outcome.LOST, "lost", "ratc")
+        }
+        assert task_log.close_run(info.id, RunState.INTERRUPTED) == 0
+
+    def test_a_run_without_tasks_is_closed_too(self, task_log: TaskLog) -> None:
+        task_log.begin_run(sample_run())
+        assert task_log.close_run(sample_run().id, RunState.FAILED) == 0
+        assert task_log.run("latest").state is RunState.FAILED
+        with pytest.raises(UsageError, match="nobody"):
+            task_log.close_run("nobody", RunState.FAILED)
+        with pytest.raises(UsageError, match="nobody"):
+            task_log.hand_in("nobody", [], [])
+
+    @pytest.mark.parametrize("size", [1, 3, 7, 1000])
+    def test_what_is_handed_in_late_takes_the_place_of_an_end_made_for_want_of_it(
+        self, task_log: TaskLog, size: int
+    ) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        _, records, decisions = sample_episode(0)
+        task_log.append(info.id, records[:9], decisions[:2])
+        task_log.close_run(info.id, RunState.INTERRUPTED)
+        for start in range(0, len(records), size):
+            refused = task_log.hand_in(
+                info.id, records[start : start + size], decisions[start : start + size]
+            )
+            assert refused == 0
+            _each_ends_once(task_log, info.id)
+        assert list(task_log.records(info.id)) == records
+        assert list(task_log.tasks(info.id)) == sample_rows(0)
+        assert list(task_log.decisions(info.id)) == _by_key(decisions)
+        # Handed in again, and a second end of a task.
+        assert task_log.hand_in(info.id, records, decisions) == 0
+        assert task_log.hand_in(info.id, [records[-1]._replace(seq=90)], []) == 1
+        assert list(task_log.tasks(info.id)) == sample_rows(0)
+
+    def test_what_a_run_has_told_as_final_stands(self, task_log: TaskLog) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        tasks, records, decisions = sample_episode(0)
+        lost, ended, untold = tasks[0].id, tasks[1].id, tasks[2].id
+        kept = [record for record in records if record.task.id == ended and record.seq != 1]
+        task_log.append(info.id, [*kept, records[0]], [])
+        task_log.close_run(info.id, RunState.DEGRADED, {"tasks_closed": True})
+        before = {row.task_id: row.outcome for row in task_log.tasks(info.id)}
+        story = [record for record in records if record.task.id in {lost, ended, untold}]
+        refused = task_log.hand_in(info.id, story, decisions)
+        assert refused == sum(record.task.id in {lost, untold} for record in story) - 1
+        _each_ends_once(task_log, info.id)
+        assert {row.task_id: row.outcome for row in task_log.tasks(info.id)} == before
+        # What could be added is in the row too.
+        row = next(row for row in task_log.tasks(info.id) if row.task_id == ended)
+        assert row == sample_rows(0)[1]
+
+    def test_what_cannot_be_true_is_not_taken_late(self, task_log: TaskLog) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        tasks, records, _ = sample_episode(0)
+        story = [record for record in records if record.task == tasks[0]]
+        task_log.append(info.id, story, [])
+        task_log.close_run(info.id, RunState.INTERRUPTED)
+        assert task_log.hand_in(info.id, [story[1]._replace(seq=4_000)], []) == 1
+        assert list(task_log.records(info.id)) == story
 
     def test_runs_do_not_mix(self, task_log: TaskLog) -> None:
         one, other = sample_run("one"), sample_run("other")

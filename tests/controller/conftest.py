@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from testbed.model.events import RecordKind
+from testbed.model.task import Outcome
 from testbed.rpc.operator import OperatorClient, Progress
 from testbed.runtime.base import Testbed
 from testbed.runtime.local import LocalRuntime
@@ -35,6 +38,20 @@ class Bench:
         """Watch to the end; the last progress."""
         *_, last = self.operator.watch_run(run)
         return last
+
+
+def each_ends_once(bench: Bench, run: str) -> dict[Outcome, int]:
+    """Check that each task of a run has one end and a row that says the same; number by outcome."""
+    log = bench.log
+    ends = Counter(
+        (record.task.id, Outcome(str(record.data["outcome"])))
+        for record in log.records(run)
+        if record.kind is RecordKind.ENDED
+    )
+    assert set(ends.values()) <= {1}
+    assert set(ends) == {(row.task_id, row.outcome) for row in log.tasks(run)}
+    assert {record.task.id for record in log.records(run)} == {task for task, _ in ends}
+    return log.outcomes(run)
 
 
 @pytest.fixture

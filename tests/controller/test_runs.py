@@ -22,7 +22,7 @@ from testbed.runtime.directory import RunDirectory
 from testbed.scenario.plan import Plan
 from testbed.storage.tasklog import RunState
 from testbed.testing.runtime import small_plan
-from tests.controller.conftest import Bench
+from tests.controller.conftest import Bench, each_ends_once
 
 BringUp = Callable[[Plan], Bench]
 
@@ -300,7 +300,11 @@ def test_a_run_that_was_cut_short_is_marked_by_the_next_controller(bring_up: Bri
     for record in again.log.records(run):
         steps.setdefault(record.task.id, []).append(record.seq)
     assert steps
-    assert all(seqs == list(range(len(seqs))) for seqs in steps.values())
+    for seqs in steps.values():
+        # A task that no node has ended was given an end, lost, when the run was settled.
+        own = [seq for seq in seqs if seq < CONTROLLER_SEQ]
+        assert own == list(range(len(own)))
+    each_ends_once(again, run)
 
 
 def test_down_ends_a_run_in_order(bring_up: BringUp) -> None:
@@ -335,3 +339,28 @@ def test_a_node_that_hangs_is_left_behind(bring_up: BringUp) -> None:
     assert (last.state, last.dead_nodes) == ("degraded", (1,))
     assert last.ended == last.generated == 40
     assert "no heartbeat" in bench.operator.status().nodes[1].reason
+
+
+def test_what_a_node_hands_in_after_the_run_changes_no_end_that_was_told(
+    bring_up: BringUp,
+) -> None:
+    bench = bring_up(small_plan(2, slots=20))
+    run = bench.operator.start_run()
+    bench.until(run, lambda progress: progress.slot >= 2)
+    node = psutil.Process(bench.operator.status().nodes[1].pid)
+    node.suspend()
+    last = bench.end(run)
+    assert last.state == "degraded"
+    told = each_ends_once(bench, run)
+    assert told == {outcome: last.outcomes[outcome.value] for outcome in Outcome}
+    node.resume()
+    give_up = time.monotonic() + 3 * PATIENCE_S
+    while not bench.operator.status().healthy or any(
+        each.unacknowledged for each in bench.operator.status().nodes
+    ):
+        assert time.monotonic() < give_up
+    assert each_ends_once(bench, run) == told
+    assert sum(told.values()) == last.generated
+    again = bench.operator.start_run()
+    bench.end(again)
+    each_ends_once(bench, again)

@@ -217,6 +217,34 @@ class TaskLog(Protocol):
         """Say how the run ended, and when: now."""
         ...
 
+    def close_run(
+        self, run_id: str, state: RunState, certificate: Mapping[str, Any] | None = None
+    ) -> int:
+        """End a run whose writer could not; the number of tasks that had no end.
+
+        Each of them gets one, ``lost``, and each task in the log without a row gets its row. Cut
+        off in the middle, the run has not ended and it can be repeated.
+        """
+        ...
+
+    def hand_in(
+        self,
+        run_id: str,
+        records: Sequence[Record],
+        decisions: Sequence[DecisionRecord],
+        *,
+        final: bool | None = None,
+    ) -> int:
+        """Add what comes when the episode of its tasks is over; how many records were refused.
+
+        Each task still ends exactly once, and its row is folded anew from all its records. With
+        ``final``, what the run has told of its tasks stands: records of a task that it ended as
+        lost, or did not tell of, are refused. Without, a node's own end takes the place of an end
+        that was made for want of it. None: final where the run's certificate says
+        ``tasks_closed``, or says nothing of it and the run has neither failed nor been cut short.
+        """
+        ...
+
     def runs(self) -> list[Run]:
         """All runs, in the order in which they were begun."""
         ...

@@ -21,6 +21,7 @@ from testbed.storage.tasklog.base import TaskLog
 from testbed.storage.tasklog.failures import CANNOT_BE_WRITTEN, explained
 from testbed.storage.tasklog.server import FORM, Server
 from testbed.storage.tasklog.sql import SqlTaskLog
+from testbed.storage.tasklog.watching import FileWatch
 
 BUSY_TIMEOUT_S: Final = 15.0
 """How long a writer waits for another one before it gives up; a batch takes milliseconds."""
@@ -62,6 +63,7 @@ def open_task_log(url: str | os.PathLike[str], *, create: bool = True) -> TaskLo
         found.where,
         login=found.login,
         patience_s=PATIENCE_S if found.is_server else 0.0,
+        watch=FileWatch(Path(found.where), found.engine) if create and found.is_file else None,
     )
 
 
@@ -73,6 +75,7 @@ class Database(NamedTuple):
     login: str = ""
     writable: bool = True
     is_server: bool = False
+    is_file: bool = False
 
 
 def connect(url: str, *, create: bool) -> Database:
@@ -137,7 +140,28 @@ def _open_file(path: Path, create: bool) -> Database:
                 "with --storage"
             ) from error
     writable = _may_write(path)
-    return Database(_sqlite_engine(path, writable, create), where, writable=writable)
+    if create and writable and not path.exists():
+        _make(path)
+    return Database(_sqlite_engine(path, writable), where, writable=writable, is_file=True)
+
+
+def _make(path: Path) -> None:
+    """Make an empty file, which is an empty database. Later connections make none.
+
+    A log that was removed while it was in use must not be there again, empty. What SQLite had
+    beside it belongs to no file any more, and a new one cannot be opened next to it.
+    """
+    try:
+        for ending in ("wal", "shm", "journal"):
+            left = path.with_name(f"{path.name}-{ending}")
+            if left.exists():
+                left.replace(path.with_name(f"{path.name}-{ending}.left"))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    except OSError as error:
+        raise PermanentError(
+            f"task log {path}: the file cannot be made ({error.strerror}); check that you may "
+            "write there and that there is space, or name another with --storage"
+        ) from error
 
 
 def _remove_if_empty(path: Path) -> None:
@@ -152,8 +176,8 @@ def _may_write(path: Path) -> bool:
     return not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
-def _sqlite_engine(path: Path, writable: bool, create: bool) -> Engine:
-    mode = "mode=rwc" if writable and create else "mode=rw" if writable else "mode=ro"
+def _sqlite_engine(path: Path, writable: bool) -> Engine:
+    mode = "mode=rw" if writable else "mode=ro"
     if not writable and not path.with_name(f"{path.name}-wal").exists():
         # A log in WAL mode needs a file beside it to be read, unless nobody can write it.
         mode += "&immutable=1"

@@ -38,7 +38,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from testbed.errors import Problem, TemporaryError, UsageError
+from testbed.errors import PermanentError, Problem, TemporaryError, UsageError
 from testbed.model.codec import (
     decode_answers,
     decode_observation,
@@ -49,12 +49,14 @@ from testbed.model.codec import (
 from testbed.model.events import DecisionRecord, Record, RecordKind
 from testbed.model.story import TaskRow
 from testbed.model.task import Outcome, Task
+from testbed.storage.tasklog import closing
 from testbed.storage.tasklog.base import LATEST, LogTable, Run, RunInfo, RunState, utc_now
 from testbed.storage.tasklog.failures import explained
 from testbed.storage.tasklog.schema import decisions as decisions_table
 from testbed.storage.tasklog.schema import events as events_table
 from testbed.storage.tasklog.schema import runs as runs_table
 from testbed.storage.tasklog.schema import tasks as tasks_table
+from testbed.storage.tasklog.watching import FileWatch
 
 _Result = TypeVar("_Result")
 _log = structlog.get_logger("testbed.tasklog")
@@ -101,18 +103,28 @@ class SqlTaskLog:
     ``where`` names it in messages, ``login`` says who asks a server and with whose password.
     What is written waits up to ``patience_s`` seconds for a server that does not answer, and is
     then sent again: every writing call may be repeated. To begin a run does not wait, so that
-    whoever asks for it is told at once.
+    whoever asks for it is told at once. ``watch`` looks after the file of one that is written.
     """
 
     def __init__(
-        self, engine: Engine, where: str, *, login: str = "", patience_s: float = 0.0
+        self,
+        engine: Engine,
+        where: str,
+        *,
+        login: str = "",
+        patience_s: float = 0.0,
+        watch: FileWatch | None = None,
     ) -> None:
         self.engine = engine
         self.where = where
         self._login = login
         self._patience_s = patience_s
+        self._watch = watch
         self._keys: dict[str, int] = {}
         self._dialect = engine.dialect.name
+        self._rows = closing.Rows(
+            _record, _decision, _event_row, _task_row, lambda t: insert_new(t, self._dialect)
+        )
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -172,7 +184,7 @@ class SqlTaskLog:
         if not rows:
             return
         key = self._patiently(lambda: self._key(run_id))
-        values = [dict(zip(_TASK_COLUMNS, (key, *row), strict=True)) for row in rows]
+        values = [_task_row(key, row) for row in rows]
         columns = tasks_table.c
 
         def store() -> None:
@@ -199,6 +211,49 @@ class SqlTaskLog:
                 self._set(connection, run_id, state=RunState(state), ended=ended, certificate=text)
 
         self._patiently(store)
+
+    def close_run(
+        self, run_id: str, state: RunState, certificate: Mapping[str, Any] | None = None
+    ) -> int:
+        """See ``TaskLog``."""
+        key = self._patiently(lambda: self._key(run_id))
+
+        lost, last = 0, None
+        while True:
+
+            def some(after: int | None = last) -> tuple[int, int | None]:
+                with self._transaction() as connection:
+                    return closing.close_some(connection, key, self._rows, after)
+
+            ended, last = self._patiently(some)
+            if last is None:
+                break
+            lost += ended
+        self.end_run(run_id, state, certificate)
+        return lost
+
+    def hand_in(
+        self,
+        run_id: str,
+        records: Sequence[Record],
+        decisions: Sequence[DecisionRecord],
+        *,
+        final: bool | None = None,
+    ) -> int:
+        """See ``TaskLog``."""
+        key = self._patiently(lambda: self._key(run_id))
+        decided = [_decision_row(key, decision) for decision in decisions]
+        touched = [each.task_id for each in decisions if each.task_id is not None]
+
+        def store() -> int:
+            with self._transaction() as connection:
+                stands = _is_final(connection, key) if final is None else final
+                if decided:
+                    statement = insert_new(decisions_table, self._dialect)
+                    connection.execute(statement, decided)
+                return closing.hand_in(connection, key, self._rows, records, touched, final=stands)
+
+        return self._patiently(store)
 
     @staticmethod
     def _set(connection: Connection, run_id: str, **values: str | None) -> None:
@@ -339,6 +394,7 @@ class SqlTaskLog:
     def close(self) -> None:
         """See ``TaskLog``."""
         self.engine.dispose()
+        self._forget()
 
     def __enter__(self) -> Self:
         return self
@@ -387,8 +443,24 @@ class SqlTaskLog:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        self._look()
         with explained(self.where, self._login), self.engine.begin() as connection:
             yield connection
+        self._look()
+
+    def _look(self) -> None:
+        if self._watch is not None:
+            try:
+                self._watch.check()
+            except PermanentError:
+                self._forget()
+                raise
+
+    def _forget(self) -> None:
+        """What is known of the log may not be true of the one that is opened next."""
+        self._keys.clear()
+        if self._watch is not None:
+            self._watch.forget()
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -421,6 +493,22 @@ def _run(row: Mapping[Any, Any]) -> Run:
         ended=row["ended"],
         certificate=None if certificate is None else json.loads(certificate),
     )
+
+
+def _is_final(connection: Connection, key: int) -> bool:
+    """Whether what a run has told of its tasks stands; see ``TaskLog.hand_in``."""
+    columns = runs_table.c
+    state, text = connection.execute(
+        select(columns.state, columns.certificate).where(columns.key == key)
+    ).one()
+    told = (json.loads(text) if text else {}).get("tasks_closed")
+    if told is not None:
+        return bool(told)
+    return RunState(state) not in {RunState.RUNNING, RunState.FAILED, RunState.INTERRUPTED}
+
+
+def _task_row(key: int, row: TaskRow) -> dict[str, object]:
+    return dict(zip(_TASK_COLUMNS, (key, *row), strict=True))
 
 
 def _event_row(key: int, record: Record) -> dict[str, object]:

@@ -1,0 +1,97 @@
+"""Whether the file of a task log is still the one that was opened.
+
+SQLite goes on writing into a file that nobody can find any more, and believes its own pages where
+others have written over them: what it stores then is lost without a word. So a writer looks at the
+file around every transaction.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from testbed.errors import PermanentError
+
+_MAGIC: Final = b"SQLite format 3\x00"
+"""First bytes of every database; https://www.sqlite.org/fileformat.html."""
+
+_AGAIN: Final = "restore it, or take the testbed down and up again to begin a new one"
+
+
+class FileWatch:
+    """Watches the file at ``path`` that ``engine`` has open."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self._path = path
+        self._wal = path.with_name(f"{path.name}-wal")
+        self._engine = engine
+        self._file: tuple[int, int] | None = None
+        self._wal_file: tuple[int, int] | None = None
+        self._size = 0
+
+    def forget(self) -> None:
+        """The connections were closed: the next ones open what is there then."""
+        self._file = self._wal_file = None
+        self._size = 0
+
+    def check(self) -> None:
+        """Look at the file; its connections are closed when something is wrong with it.
+
+        Raises: PermanentError: it was removed, replaced, cut short or written over.
+        """
+        problem = self._problem()
+        if problem:
+            self._engine.dispose()
+            self.forget()
+            raise PermanentError(f"task log {self._path}: {problem}; {_AGAIN}")
+
+    def _problem(self) -> str:
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return "the file was removed while it was in use"
+        except OSError as error:
+            return f"the file cannot be read any more ({error.strerror})"
+        try:
+            found = os.fstat(descriptor)
+            head = os.pread(descriptor, len(_MAGIC), 0)
+        except OSError as error:
+            return f"the file cannot be read any more ({error.strerror})"
+        finally:
+            os.close(descriptor)
+        here = found.st_dev, found.st_ino
+        if self._file not in {None, here}:
+            return "the file was replaced by another one while it was in use"
+        if self._size and not head:
+            return "the file was emptied while it was in use"
+        if head and head != _MAGIC:
+            return "the file was written over by another program"
+        if found.st_size < self._size and self._lacks(found.st_size):
+            return "the file was cut short while it was in use"
+        wal = _identity(self._wal)
+        if self._wal_file is not None and wal != self._wal_file:
+            return f"its file {self._wal.name} was removed or replaced while it was in use"
+        self._file, self._wal_file, self._size = here, wal or self._wal_file, found.st_size
+        return ""
+
+    def _lacks(self, size: int) -> bool:
+        """Whether the database has more pages than the file; less, and it was only compacted."""
+        try:
+            with self._engine.connect() as connection:
+                pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+                page = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        except SQLAlchemyError:
+            return True
+        return bool(pages * page > size)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
