@@ -375,7 +375,7 @@ class Run:
         """End what has not ended, and have the rows of all tasks entered."""
         records = episode.ledger.close(episode.now)
         if episode.overdue is not None:
-            self._not_in_time(number, episode.overdue, len(records))
+            self._not_in_time(episode.number, episode.overdue, len(records))
         for record in records:
             self._fidelity.add(record)
         self._generated += episode.ledger.generated
