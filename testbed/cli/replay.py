@@ -246,6 +246,13 @@ def _testbed(
 
     testbed = runtime(name).find(name)
     log = stack.enter_context(open_task_log(testbed.store, create=False))
+    try:
+        log.run(source.run.id)
+    except UsageError:
+        console.warn(
+            f"testbed '{name}' logs into {testbed.store}, which does not have run "
+            f"{source.run.id}: what is compared now cannot be compared again later"
+        )
     with client_of(testbed) as client:
         status = client.status()
         _check_same(source, testbed, status.scenario_hash, status.runs, log)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from testbed.cli import main
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, environment, program
 
 EPISODES = 5
 SHORT = ["--set", "slots.count=15"]
@@ -308,3 +310,24 @@ def test_a_policy_and_an_own_scheduler(
     local, mine = document["replays"]
     assert local["changes"] == mine["changes"]
     assert policy["replays"][0]["scheduler"] == "drl"
+
+
+def test_an_interrupted_replay_says_what_it_kept(testbed: Command, home: Path) -> None:
+    assert testbed("sim", "quickstart", "-s", "local", "-e", "40").code == 0
+    arguments = ("replay", "-s", "least-completion", "-s", "central")
+    with subprocess.Popen(
+        program(*arguments), env=environment(home), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while "episode 2/" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    stopped = runs(testbed)[-1]
+    assert f"of 40 episodes; they are in the task log as run {stopped['run']}" in told
+    assert stopped["state"] == "stopped"
+    again = testbed("replay", stopped["run"], "--json").document
+    assert 2 <= len(again["episodes"]) < 40
+    assert again["replays"][0]["changes"]["same_course"] == again["original"]["tasks"]
