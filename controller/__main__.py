@@ -1,8 +1,7 @@
 """``python -m controller``: read the plan, serve until SIGTERM, exit with the error's code.
 
-The token and the task log, whose URL may hold a password, are better given in the environment, as
-``EDGE_TESTBED_TOKEN`` and ``EDGE_TESTBED_STORE``: arguments are seen by all users of the machine.
-The token may also be in a file that ``EDGE_TESTBED_TOKEN_FILE`` names.
+The task log, whose URL may hold a password, is better given in the environment, as
+``EDGE_TESTBED_STORE``: arguments are seen by all users of the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +22,9 @@ from typing import Final, TextIO, cast
 import structlog
 
 from testbed.errors import PrerequisiteMissing, TestbedError, UsageError
-from testbed.rpc.token import TOKEN_VARIABLE, find_token
+from testbed.rpc.credentials import CREDENTIALS_VARIABLE
+from testbed.rpc.identity import CONTROLLER
+from testbed.rpc.token import find_credentials
 from testbed.scenario.plan import Plan
 
 STORE_VARIABLE: Final = "EDGE_TESTBED_STORE"
@@ -33,12 +34,12 @@ ARTIFACTS_VARIABLE: Final = "EDGE_TESTBED_ARTIFACTS"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a controller; the process's exit status."""
     options = _parser().parse_args(arguments)
+    # Whatever it writes is for its user alone.
+    os.umask(0o077)
     _configure_log()
     report = _reporter(options.ready_fd)
     try:
-        token = find_token(options.token)
-        if not token:
-            raise UsageError(f"the controller needs a token: --token, or {TOKEN_VARIABLE}")
+        me = find_credentials(CONTROLLER, options.credentials)
         plan, scenario = _plan_and_scenario(options.plan, options.scenario)
         if artifacts := options.artifacts or os.environ.get(ARTIFACTS_VARIABLE):
             plan = dataclasses.replace(plan, artifacts_url=artifacts)
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             or os.environ.get(STORE_VARIABLE)
             or plan.storage_url
             or str(options.run_dir / "tasks.db"),
-            token=token,
+            me=me,
             scenario=scenario,
             store_patience_s=options.store_patience,
             keep_nodes=options.keep_nodes,
@@ -88,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         "--plan", type=Path, help="JSON of the plan; if not given, it is drawn from --scenario"
     )
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of this testbed")
-    parser.add_argument("--bind", default="127.0.0.1:0", help="host:port; port 0 for any")
+    parser.add_argument(
+        "--bind", default="127.0.0.1:0", help="host:port, port 0 for any; or unix:/path"
+    )
     parser.add_argument("--name", default="", help="name of the testbed; the plan's if not given")
     parser.add_argument(
         "--store",
@@ -117,9 +120,11 @@ def _parser() -> argparse.ArgumentParser:
         help="scenario file the plan was made from; without --plan, a file or a shipped name",
     )
     parser.add_argument(
-        "--token",
-        default="",
-        help=f"or the variable {TOKEN_VARIABLE}, or {TOKEN_VARIABLE}_FILE with the name of a file",
+        "--credentials",
+        type=Path,
+        metavar="FILE",
+        help="what proves the controller to others, and others to it; else the file that "
+        f"{CREDENTIALS_VARIABLE} names",
     )
     parser.add_argument(
         "--ready-fd", type=int, help="descriptor on which to say, in JSON, the address or the error"

@@ -18,9 +18,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testbed.errors import TemporaryError, TestbedError, UsageError
 from testbed.model.task import Task
+from testbed.rpc.authorization import CommandStamps
+from testbed.rpc.channels import connect
+from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import CHANNEL_OPTIONS, task_to_message
+from testbed.rpc.identity import node_identity
+from testbed.rpc.messages import task_to_message
 
 _log = structlog.get_logger("controller.link")
 
@@ -41,17 +45,25 @@ Handler: TypeAlias = Callable[["NodeLink", pb.EventBatch], Awaitable[None]]
 
 
 class NodeLink:
-    """Calls to node ``node`` at ``address``.
+    """Calls to node ``node`` at ``address``, for the registration that ``registered`` names.
 
     Every call raises ``UsageError`` when the node says that it was asked for something impossible,
     and ``TemporaryError`` when it does not answer in time or is gone.
     """
 
-    def __init__(self, node: int, address: str, on_events: Handler) -> None:
+    def __init__(
+        self,
+        node: int,
+        address: str,
+        on_events: Handler,
+        me: Credentials,
+        stamps: CommandStamps | None = None,
+    ) -> None:
         self.node = node
         self.address = address
         self._on_events = on_events
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stamps = stamps or CommandStamps()
+        self._channel = connect(address, me, node_identity(node), stamps=self._stamps)
         self._control = pb_grpc.ControlStub(self._channel)
         self._tasks_stub = pb_grpc.TasksStub(self._channel)
         self._events: asyncio.Task[None] | None = None
@@ -59,6 +71,10 @@ class NodeLink:
         self._acks: dict[str, int] = {}
         self._ack_due = asyncio.Event()
         self._closed = False
+
+    def registered(self, session: str) -> None:
+        """The node has registered again, and takes commands for this session only."""
+        self._stamps.session = session
 
     async def check_health(self) -> str:
         """What is wrong with the node; empty once it says that it is serving."""

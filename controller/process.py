@@ -21,13 +21,14 @@ from controller.marker import RunMarker, write_atomically
 from controller.recording import decode
 from controller.registry import Node, Registry
 from controller.run import Order, Run
-from controller.service import Operator, TokenCheck
+from controller.service import Operator
 from controller.writer import Entry, LogWriter
 from testbed import __version__
 from testbed.errors import PermanentError, TemporaryError, TestbedError
+from testbed.rpc.channels import REQUEST_LIMIT, listen, new_server
+from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import SERVER_OPTIONS
 from testbed.rpc.operator import NODES_SERVICE
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import without_password
@@ -41,6 +42,10 @@ ADDRESS_FILE: Final = "controller.json"
 STORE_PAUSE_S: Final = 0.5
 """Between two attempts to open a task log whose server does not answer yet."""
 
+CALLS: Final = 128
+CALLS_PER_NODE: Final = 4
+"""Calls that a controller serves at a time: operators and probes, and what a node asks."""
+
 ENDING_S: Final = 1.0
 """How long a run may take to end when the controller is told to."""
 
@@ -49,10 +54,10 @@ ENDING_S: Final = 1.0
 class Settings:
     """What a controller is started with.
 
-    ``bind`` is host:port, port 0 for one the system chooses. ``store`` is the URL of the task log,
-    whose server may take ``store_patience_s`` seconds to answer. ``scenario`` is the text of the
-    scenario file, if there was one. With ``keep_nodes``, nodes go on when this controller ends, and
-    wait for the next one.
+    ``bind`` is host:port, port 0 for one the system chooses, or unix:/path; ``me`` are the
+    controller's credentials. ``store`` is the URL of the task log, whose server may take
+    ``store_patience_s`` seconds to answer. ``scenario`` is the text of the scenario file, if there
+    was one. With ``keep_nodes``, nodes go on when this controller ends, and wait for the next one.
     """
 
     plan: Plan
@@ -60,7 +65,7 @@ class Settings:
     bind: str
     directory: Path
     store: str
-    token: str
+    me: Credentials
     scenario: str | None = None
     store_patience_s: float = 0.0
     keep_nodes: bool = False
@@ -81,7 +86,7 @@ class Controller:
         self._registry = Registry(
             settings.name,
             plan.topology.size,
-            settings.token,
+            settings.me,
             on_events=self._take,
             changed=self._node_changed,
         )
@@ -114,13 +119,15 @@ class Controller:
             except TestbedError as error:
                 _log.warning("the run left open is still open in the task log", problem=str(error))
             self._writer = LogWriter(log)
-            server = grpc.aio.server(
-                options=SERVER_OPTIONS, interceptors=[TokenCheck(self._settings.token)]
+            server = new_server(
+                self._settings.me,
+                calls=CALLS + CALLS_PER_NODE * self._settings.plan.topology.size,
+                message_limit=REQUEST_LIMIT,
             )
             pb_grpc.add_RegistryServicer_to_server(self._registry, server)
             pb_grpc.add_OperatorServicer_to_server(self._operator, server)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-            self._address = _bind(server, self._settings.bind)
+            self._address = _bind(server, self._settings)
             await self._health.set(NODES_SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
             await server.start()
             await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -235,12 +242,8 @@ class Controller:
         telling.add_done_callback(self._health_tasks.discard)
 
 
-def _bind(server: grpc.aio.Server, bind: str) -> str:
-    host = bind.rpartition(":")[0]
+def _bind(server: grpc.aio.Server, settings: Settings) -> str:
     try:
-        port = server.add_insecure_port(bind)
-    except RuntimeError as error:
-        raise PermanentError(
-            f"the controller cannot listen on {bind}: {error}; choose another port, or 0 for any"
-        ) from None
-    return f"{host}:{port}"
+        return str(listen(server, settings.bind, settings.me))
+    except PermanentError as error:
+        raise PermanentError(f"the controller {error}; choose another port, or 0 for any") from None

@@ -17,9 +17,14 @@ import grpc
 import structlog
 
 from controller.link import Handler, NodeLink
+from testbed.errors import UsageError
 from testbed.model.units import SECOND, Micros
+from testbed.rpc.addresses import parse
+from testbed.rpc.authorization import caller
+from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.identity import node_identity
 from testbed.rpc.operator import NodeCondition
 
 _log = structlog.get_logger("controller.registry")
@@ -50,27 +55,37 @@ class Node:
     beats: int = 0
     session: int = 0
     """Number of registrations; what an earlier one left behind no longer counts."""
+    named: str = ""
+    """What the node has called its last registration; heartbeats of another are not counted."""
     timer: asyncio.TimerHandle | None = None
+
+
+async def _as_itself(node: int, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Return if the call is from node ``node``; a node speaks for no other."""
+    if caller() != node_identity(node):
+        await context.abort(
+            grpc.StatusCode.PERMISSION_DENIED, f"{caller()} may not speak for node {node}"
+        )
 
 
 class Registry(pb_grpc.RegistryServicer):
     """The nodes of one testbed, and the gRPC service through which they come in.
 
-    ``on_events`` gets the event batches of all nodes. ``changed`` is called with a node whenever
-    its condition has changed.
+    ``me`` are the controller's credentials. ``on_events`` gets the event batches of all nodes.
+    ``changed`` is called with a node whenever its condition has changed.
     """
 
     def __init__(
         self,
         testbed: str,
         size: int,
-        token: str,
+        me: Credentials,
         *,
         on_events: Handler,
         changed: Callable[[Node], None],
     ) -> None:
         self._testbed = testbed
-        self._token = token
+        self._me = me
         self._on_events = on_events
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,15 +103,16 @@ class Registry(pb_grpc.RegistryServicer):
         context: grpc.aio.ServicerContext[pb.RegisterRequest, pb.RegisterReply],
     ) -> pb.RegisterReply:
         """Take a node in, or refuse it; see ``edge.proto``."""
-        if request.token != self._token:
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, f"the token is not that of {self._testbed}"
-            )
+        await _as_itself(request.node, context)
         if not 0 <= request.node < len(self.nodes):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"node {request.node}: {self._testbed} has nodes 0 to {len(self.nodes) - 1}",
             )
+        try:
+            parse(request.address)
+        except UsageError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         node = self.nodes[request.node]
         if node.condition == "healthy" and node.pid != request.pid:
             await context.abort(
@@ -111,7 +127,9 @@ class Registry(pb_grpc.RegistryServicer):
         node.session += 1
         node.beats = 0
         if node.link is None:
-            node.link = NodeLink(node.node, node.address, self._on_events)
+            node.link = NodeLink(node.node, node.address, self._on_events, self._me)
+        node.link.registered(request.session)
+        node.named = request.session
         self._set(node, "starting", "has registered, and is being checked")
         self._expect_beat(node)
         self._spawn(self._check(node, node.link, node.session))
@@ -130,6 +148,12 @@ class Registry(pb_grpc.RegistryServicer):
                 if node is None:
                     if not 0 <= beat.node < len(self.nodes):
                         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such node")
+                    await _as_itself(beat.node, context)
+                    if beat.session != self.nodes[beat.node].named:
+                        await context.abort(
+                            grpc.StatusCode.FAILED_PRECONDITION,
+                            "this heartbeat is of an earlier registration; register again",
+                        )
                     node = self.nodes[beat.node]
                     session = node.session
                 elif node.session != session:

@@ -1,6 +1,6 @@
 """What operators may ask of the controller; the contract is ``testbed.rpc.operator``.
 
-Every call needs the testbed's token in its metadata. What cannot be done is answered with
+Who may call stands in ``testbed.rpc.authorization``. What cannot be done is answered with
 ``INVALID_ARGUMENT``, ``FAILED_PRECONDITION`` or ``NOT_FOUND`` and a message for the user; what the
 task log or an artifact store makes impossible, with ``ABORTED`` (try again) or ``DATA_LOSS``.
 
@@ -11,11 +11,10 @@ goes away in the middle (``Commands``); such work never touches the call itself.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 import structlog
@@ -28,14 +27,7 @@ from testbed.errors import PermanentError, TemporaryError, TestbedError, UsageEr
 from testbed.rpc.commands import Commands
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.operator import (
-    TOKEN_KEY,
-    Acknowledgement,
-    Deployment,
-    NodeStatus,
-    Status,
-    bearer,
-)
+from testbed.rpc.operator import Acknowledgement, Deployment, NodeStatus, Status
 from testbed.scenario.plan import Plan, SchedulerSpec
 
 _log = structlog.get_logger("controller.service")
@@ -54,35 +46,6 @@ class _Refused(Exception):
 
 PROGRESS_INTERVAL_S: Final = 0.2
 """Shortest time between two messages of a watched run."""
-
-
-class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Lets nobody call the operator's service without the token."""
-
-    def __init__(self, token: str) -> None:
-        self._expected = bearer(token)
-
-        async def refuse(request: Any, context: _Context) -> NoReturn:
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "the token of this testbed is needed"
-            )
-
-        self._refusal = grpc.unary_unary_rpc_method_handler(refuse)
-
-    async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
-        ],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        """Go on with the call, or refuse it."""
-        if "/edge_testbed.v1.Operator/" in handler_call_details.method:
-            metadata = dict(handler_call_details.invocation_metadata or ())
-            given = str(metadata.get(TOKEN_KEY, ""))
-            if not hmac.compare_digest(given.encode(), self._expected.encode()):
-                return self._refusal
-        return await continuation(handler_call_details)
 
 
 class Operator(pb_grpc.OperatorServicer):

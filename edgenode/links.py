@@ -16,9 +16,11 @@ import grpc
 import grpc.aio
 
 from edgenode.background import Background
+from testbed.rpc.channels import connect
+from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import CHANNEL_OPTIONS
+from testbed.rpc.identity import node_identity
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -144,14 +146,14 @@ class PeerLink:
     whoever uses the link at the time.
     """
 
-    def __init__(self, peer: int, address: str, background: Background) -> None:
+    def __init__(self, peer: int, address: str, background: Background, me: Credentials) -> None:
         self.peer = peer
         self.address = address
         self.on_taken: Callable[[int, pb.HandOverTaken], None] = _ignore
         self.on_transfer_broken: Callable[[int, str], None] = _ignore
         self.on_probe_reply: Callable[[int, pb.ProbeReply], None] = _ignore
         self.on_probes_broken: Callable[[int, str], None] = _ignore
-        self._channel = grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+        self._channel = connect(address, me, node_identity(peer))
         stub: Any = pb_grpc.PeersStub(self._channel)
         self.transfer: FrameStream[pb.TransferFrame, pb.HandOverTaken] = FrameStream(
             f"transfer to node {peer} at {address}",

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # not in the stubs
 
@@ -26,22 +25,39 @@ from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.model.own_code import described, interrupted
 from testbed.model.units import Micros
+from testbed.rpc.addresses import TcpAddress
+from testbed.rpc.authorization import CommandCheck
+from testbed.rpc.channels import listen, new_server
+from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import ALIVE_SERVICE, SERVER_OPTIONS
+from testbed.rpc.identity import node_identity
+from testbed.rpc.messages import ALIVE_SERVICE
 from testbed.scenario.plan import Plan
 from testbed.schedulers import registry
 
 _logger: Final = logging.getLogger(__name__)
+
+CALLS: Final = 4096
+"""Calls that a node serves at a time: two of every peer, and those of the controller."""
 
 FAREWELL: Final = 0.3
 """Seconds a stopping node waits for the controller to store its log, if it is not told."""
 
 
 class EdgeNode:
-    """The node ``index``: started, then registered, configured for a run, and given episodes."""
+    """The node ``index``: started, then registered, configured for a run, and given episodes.
 
-    def __init__(self, index: int, spool: Path) -> None:
+    ``me`` is what proves it to others, and others to it.
+
+    Raises: UsageError: these are the credentials of somebody else.
+    """
+
+    def __init__(self, index: int, spool: Path, me: Credentials) -> None:
+        if me.identity != node_identity(index):
+            raise UsageError(f"these are the credentials of {me.identity}, not of node {index}")
         self.index = index
+        self.me = me
+        self.commands = CommandCheck()
         self.spool = Spool(spool)
         self.address = ""
         self.run_id = ""
@@ -58,7 +74,7 @@ class EdgeNode:
         self._links: dict[int, PeerLink] = {}
         self._worst_lateness: Micros = 0
         self._configuring = 0
-        self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
+        self._server = new_server(me, calls=CALLS, commands=self.commands)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         pb_grpc.add_TasksServicer_to_server(TasksServicer(self), self._server)
@@ -81,19 +97,19 @@ class EdgeNode:
         Raises: PrerequisiteMissing if the address cannot be used.
         """
         try:
-            port = self._server.add_insecure_port(bind)
-        except RuntimeError as error:
+            address = listen(self._server, bind, self.me)
+        except PermanentError as error:
             raise PrerequisiteMissing(
-                f"node {self.index} cannot listen on {bind}: {error}",
+                f"node {self.index} {error}",
                 "name an address of this host with a free port, or port 0 for any",
             ) from error
         await self._server.start()
         await self._health.set(ALIVE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(False)
-        host = advertise or bind.rpartition(":")[0]
-        if ":" in host and not host.startswith("["):
-            host = f"[{host}]"
-        self.address = f"{host}:{port}"
+        if advertise and isinstance(address, TcpAddress):
+            bare = ":" in advertise and not advertise.startswith("[")
+            address = TcpAddress(f"[{advertise}]" if bare else advertise, address.port)
+        self.address = str(address)
         _logger.info("node %d listens on %s", self.index, self.address)
         return self.address
 
@@ -196,7 +212,7 @@ class EdgeNode:
         self._scheduler, self._application = created, application
         self._asked = scheduler, options
         self._links = {
-            peer: PeerLink(peer, address, self._background)
+            peer: PeerLink(peer, address, self._background, self.me)
             for peer, address in peers.items()
             if peer != self.index
         }

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import logging
 import math
+import os
 import re
 import selectors
 import signal
@@ -18,7 +19,8 @@ from typing import Any, Final
 from edgenode.node import FAREWELL, EdgeNode
 from edgenode.registration import stay_registered
 from testbed.errors import TestbedError
-from testbed.rpc.token import find_token
+from testbed.rpc.identity import node_identity
+from testbed.rpc.token import find_credentials
 
 _logger: Final = logging.getLogger("edgenode")
 
@@ -29,6 +31,8 @@ LEAVE: Final = 0.2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a node until it is stopped; its exit code."""
     arguments = _parser().parse_args(argv)
+    # Whatever it writes is for its user alone.
+    os.umask(0o077)
     logging.basicConfig(
         level=arguments.log_level.upper(),
         stream=sys.stderr,
@@ -55,8 +59,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 async def _run(arguments: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unhandled)
-    token = find_token(arguments.token)
-    node = EdgeNode(arguments.node, Path(arguments.spool))
+    me = find_credentials(node_identity(arguments.node), arguments.credentials)
+    node = EdgeNode(arguments.node, Path(arguments.spool), me)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.stop, signal.Signals(number).name)
     await node.start(arguments.bind, arguments.advertise)
@@ -64,7 +68,7 @@ async def _run(arguments: argparse.Namespace) -> int:
     # milliseconds.
     gc.freeze()
     registration = asyncio.create_task(
-        stay_registered(node, arguments.controller, token, arguments.orphan_timeout or None)
+        stay_registered(node, arguments.controller, arguments.orphan_timeout or None)
     )
     stopped = asyncio.create_task(node.stopped.wait())
     try:
@@ -119,15 +123,20 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="index of this node, from 0, or a name that ends in it: edge-node-3",
     )
-    parser.add_argument("--controller", required=True, help="host:port of the controller")
+    parser.add_argument(
+        "--controller", required=True, help="where the controller listens: host:port, or unix:/path"
+    )
     parser.add_argument("--spool", required=True, help="folder for events not yet stored")
-    parser.add_argument("--bind", default="127.0.0.1:0", help="host:port to listen on")
+    parser.add_argument(
+        "--bind", default="127.0.0.1:0", help="where to listen: host:port, or unix:/path"
+    )
     parser.add_argument("--advertise", help="host to name to others, if not that of --bind")
     parser.add_argument(
-        "--token",
-        default="",
-        help="what the controller knows its nodes by; else EDGE_TESTBED_TOKEN, else the content of "
-        "the file that EDGE_TESTBED_TOKEN_FILE names",
+        "--credentials",
+        type=Path,
+        metavar="FILE",
+        help="what proves this node to others, and others to it; else the file that "
+        "EDGE_TESTBED_CREDENTIALS names",
     )
     parser.add_argument(
         "--orphan-timeout",

@@ -17,9 +17,10 @@ from edgenode.resources import cpu_time, resident_bytes
 from testbed import __version__
 from testbed.errors import PermanentError, TemporaryError
 from testbed.model.units import SECOND
+from testbed.rpc.channels import connect
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import CHANNEL_OPTIONS
+from testbed.rpc.identity import CONTROLLER
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -37,16 +38,14 @@ _REFUSALS: Final = {
 }
 
 
-async def stay_registered(
-    node: EdgeNode, controller: str, token: str, orphan_timeout: float | None
-) -> None:
+async def stay_registered(node: EdgeNode, controller: str, orphan_timeout: float | None) -> None:
     """Register and send heartbeats until cancelled; register again whenever the stream breaks.
 
     Raises:
         TemporaryError: the controller was gone for ``orphan_timeout`` seconds (None: never).
         PermanentError: the controller refuses this node.
     """
-    async with grpc.aio.insecure_channel(controller, options=list(CHANNEL_OPTIONS)) as channel:
+    async with connect(controller, node.me, CONTROLLER) as channel:
         stub: Any = pb_grpc.RegistryStub(channel)
         last_contact = time.monotonic()
         pause = _FIRST_PAUSE
@@ -54,7 +53,7 @@ async def stay_registered(
             try:
                 # Before, not after: the controller checks the health of who registers.
                 await node.set_serving(True)
-                interval = await _register(stub, node, token)
+                interval = await _register(stub, node)
                 last_contact, pause = time.monotonic(), _FIRST_PAUSE
                 last_contact = await _beat(stub, node, interval)
                 reason = "the controller closed the connection"
@@ -78,7 +77,7 @@ async def stay_registered(
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-async def _register(stub: Any, node: EdgeNode, token: str) -> float:
+async def _register(stub: Any, node: EdgeNode) -> float:
     """Register once; the interval of heartbeats in seconds."""
     reply = await stub.Register(
         pb.RegisterRequest(
@@ -86,7 +85,8 @@ async def _register(stub: Any, node: EdgeNode, token: str) -> float:
             address=node.address,
             pid=os.getpid(),
             version=__version__,
-            token=token,
+            # From now on only commands of the controller that gets this are taken.
+            session=node.commands.renew(),
         ),
         timeout=CALL_TIMEOUT,
     )
@@ -107,6 +107,7 @@ async def _beat(stub: Any, node: EdgeNode, interval: float) -> float:
                     resident_bytes=resident_bytes(),
                     lag=node.take_lateness(),
                     cpu=cpu_time(),
+                    session=node.commands.session,
                 )
             )
             try:

@@ -20,9 +20,6 @@ from testbed.errors import Problem, UsageError
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime
 
-CLIENT_TOKEN_VARIABLE = "TESTBED_TOKEN"
-"""Not that of processes: what a shell is given for commands is not what it starts nodes with."""
-
 
 class Kind(StrEnum):
     """Where testbeds run."""
@@ -180,7 +177,7 @@ def _folder() -> Path:
 
 
 def _remote(address: str) -> Runtime:
-    from testbed.rpc.token import find_token
+    from testbed.rpc.token import CLIENT_TOKEN_VARIABLE, find_token
     from testbed.runtime.remote import RemoteRuntime
 
     token = find_token(variable=CLIENT_TOKEN_VARIABLE)

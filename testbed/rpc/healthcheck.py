@@ -30,8 +30,10 @@ def check(address: str, service: str = "", timeout_s: float = TIMEOUT_S) -> tupl
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from testbed.rpc.channels import connect_unknown
+
     request = health_pb2.HealthCheckRequest(service=service)
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with connect_unknown(address) as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
         except grpc.RpcError as error:
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m testbed.rpc.healthcheck", description="Ask a gRPC health service once."
     )
-    parser.add_argument("address", help="host:port")
+    parser.add_argument("address", help="host:port, or unix:/path")
     parser.add_argument("service", nargs="?", default="", help="default: the process as a whole")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds")
     return parser

@@ -18,15 +18,14 @@ import grpc
 
 from testbed.errors import PermanentError, TemporaryError, UsageError
 from testbed.model.units import Micros
+from testbed.rpc.channels import connect_blocking
+from testbed.rpc.credentials import of_operator
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import OPERATOR_OPTIONS
+from testbed.rpc.identity import CONTROLLER
 
 NODES_SERVICE: Final = "edge_testbed.nodes"
 """Name under which the controller's health service tells whether all nodes are healthy."""
-
-TOKEN_KEY: Final = "authorization"
-"""Metadata key of the operator's token."""
 
 STOP_TIMEOUT_S: Final = 120.0
 """How long a run may take to end in order: its last tasks may run to their deadlines."""
@@ -35,11 +34,6 @@ NodeCondition: TypeAlias = Literal["starting", "healthy", "dead"]
 
 RunState: TypeAlias = Literal["running", "completed", "degraded", "invalid", "stopped", "failed"]
 """As in the task log, where a run can also be ``interrupted``: its controller died."""
-
-
-def bearer(token: str) -> str:
-    """The value of ``TOKEN_KEY`` for ``token``."""
-    return f"Bearer {token}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +270,7 @@ class Acknowledgement:
 class OperatorClient:
     """Talks to the controller of one testbed; use it as a context manager.
 
+    ``token`` proves the operator: a token, or the PEM of a certificate with its key.
     ``timeout`` is the deadline of each call in seconds, except of ``watch_run``, which lasts as
     long as the run.
     """
@@ -283,8 +278,7 @@ class OperatorClient:
     def __init__(self, address: str, token: str, *, timeout: float = 10.0) -> None:
         self._address = address
         self._timeout = timeout
-        self._metadata = ((TOKEN_KEY, bearer(token)),)
-        self._channel = grpc.insecure_channel(address, options=OPERATOR_OPTIONS)
+        self._channel = connect_blocking(address, of_operator(token), CONTROLLER)
         self._stub = pb_grpc.OperatorStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -305,7 +299,7 @@ class OperatorClient:
     def status(self) -> Status:
         """The testbed now; asks every node."""
         with self._errors():
-            reply = self._stub.Status(pb.Empty(), timeout=self._timeout, metadata=self._metadata)
+            reply = self._stub.Status(pb.Empty(), timeout=self._timeout)
         return Status.from_json(reply.json)
 
     def start_run(
@@ -331,7 +325,7 @@ class OperatorClient:
         )
         with self._errors():
             # Longer than a call: every node loads its scheduler before the run has begun.
-            reply = self._stub.StartRun(request, timeout=60.0, metadata=self._metadata)
+            reply = self._stub.StartRun(request, timeout=60.0)
         return str(reply.run)
 
     def watch_run(self, run: str) -> Iterator[Progress]:
@@ -340,7 +334,7 @@ class OperatorClient:
         The last one has the final state. Raises: UsageError: this controller has no such run.
         """
         with self._errors():
-            call = self._stub.WatchRun(pb.WatchRunRequest(run=run), metadata=self._metadata)
+            call = self._stub.WatchRun(pb.WatchRunRequest(run=run))
             try:
                 for message in call:
                     yield Progress.from_json(message.json)
@@ -353,9 +347,7 @@ class OperatorClient:
         No-op if it is over already. Raises: UsageError: this controller has no such run.
         """
         with self._errors():
-            self._stub.StopRun(
-                pb.StopRunRequest(run=run), timeout=STOP_TIMEOUT_S, metadata=self._metadata
-            )
+            self._stub.StopRun(pb.StopRunRequest(run=run), timeout=STOP_TIMEOUT_S)
 
     def change_scheduler(
         self,
@@ -375,7 +367,7 @@ class OperatorClient:
             options_json=json.dumps(options) if options else "",
         )
         with self._errors():
-            reply = self._stub.ChangeScheduler(request, timeout=30.0, metadata=self._metadata)
+            reply = self._stub.ChangeScheduler(request, timeout=30.0)
         return tuple(
             Acknowledgement(node, answer.accepted, answer.scheduler, answer.reason)
             for node, answer in zip(reply.nodes, reply.replies, strict=True)
@@ -392,7 +384,7 @@ class OperatorClient:
         """
         request = pb.DeployPolicyRequest(policy=policy, nodes=nodes)
         with self._errors():
-            reply = self._stub.DeployPolicy(request, timeout=60.0, metadata=self._metadata)
+            reply = self._stub.DeployPolicy(request, timeout=60.0)
         return Deployment.from_json(reply.json)
 
     def roll_back_policy(self) -> Deployment:
@@ -401,13 +393,13 @@ class OperatorClient:
         Raises: UsageError: there was none.
         """
         with self._errors():
-            reply = self._stub.RollBackPolicy(pb.Empty(), timeout=60.0, metadata=self._metadata)
+            reply = self._stub.RollBackPolicy(pb.Empty(), timeout=60.0)
         return Deployment.from_json(reply.json)
 
     def shutdown(self) -> None:
         """End the current run, if any, and the controller; its nodes then end by themselves."""
         with self._errors():
-            self._stub.Shutdown(pb.Empty(), timeout=self._timeout, metadata=self._metadata)
+            self._stub.Shutdown(pb.Empty(), timeout=self._timeout)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -417,7 +409,7 @@ class OperatorClient:
             code, details = error.code(), error.details() or ""
             if code in _REFUSALS:
                 raise UsageError(details) from None
-            if code is grpc.StatusCode.UNAUTHENTICATED:
+            if code in _NOT_LET_IN:
                 raise PermanentError(f"the controller at {self._address}: {details}") from None
             if code is grpc.StatusCode.ABORTED:
                 raise TemporaryError(details) from None
@@ -432,6 +424,8 @@ class OperatorClient:
                 f"the controller at {self._address} failed: {code.name} {details}"
             ) from None
 
+
+_NOT_LET_IN: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 
 _REFUSALS: Final = frozenset(
     {

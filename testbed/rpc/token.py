@@ -1,4 +1,4 @@
-"""Where a process finds the token of its testbed: given to it, in the environment, or in a file."""
+"""Where a process finds what proves it to others: in a file, or the token of its testbed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,40 @@ from pathlib import Path
 from typing import Final
 
 from testbed.errors import PrerequisiteMissing
+from testbed.rpc.credentials import CREDENTIALS_VARIABLE, Credentials, read, shared
+from testbed.rpc.identity import Identity
 
 TOKEN_VARIABLE: Final = "EDGE_TESTBED_TOKEN"
 """For processes of a testbed; with ``_FILE`` appended, the name of a file that holds it."""
+
+
+CLIENT_TOKEN_VARIABLE: Final = "TESTBED_TOKEN"
+"""For commands. Not that of processes: what a shell is given for commands is not what it starts
+nodes with."""
+
+
+def find_credentials(identity: Identity, given: Path | None = None) -> Credentials:
+    """The credentials of ``identity``: in the file ``given``, or that the environment names.
+
+    Where neither is, those made from the token that all processes of the testbed share.
+
+    Raises: PrerequisiteMissing: there are none, they cannot be used, or are somebody else's.
+    """
+    path = given or Path(os.environ.get(CREDENTIALS_VARIABLE, ""))
+    if str(path) != ".":
+        found = read(path)
+        if found.identity != identity:
+            raise PrerequisiteMissing(
+                f"the credentials in {path} are those of {found.identity}",
+                f"name the file of {identity}",
+            )
+        return found
+    if token := find_token():
+        return shared(token, identity)
+    raise PrerequisiteMissing(
+        f"{identity} has no credentials to prove itself with",
+        f"let --credentials or {CREDENTIALS_VARIABLE} name the file that holds them",
+    )
 
 
 def find_token(given: str = "", variable: str = TOKEN_VARIABLE) -> str:

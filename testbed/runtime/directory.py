@@ -8,6 +8,7 @@
     HOME/NAME/controller.json    the controller's address, written by itself
     HOME/NAME/policies.json  which policies its controller has deployed
     HOME/NAME/processes/     one file per process: its id and when it started
+    HOME/NAME/credentials/   one file per process: what proves it to the others
     HOME/NAME/logs/          one file per process
     HOME/NAME/spool/         what nodes have not got stored yet
 """
@@ -49,6 +50,7 @@ class RunDirectory:
         self._address = self.path / "controller.json"
         self._policies = self.path / "policies.json"
         self._processes = self.path / "processes"
+        self._credentials = self.path / "credentials"
         self._lock = home / f".{name}.lock"
 
     # --- the testbed ------------------------------------------------------------------------
@@ -66,10 +68,15 @@ class RunDirectory:
     def create(self, description: dict[str, Any], plan: str, scenario: str | None) -> None:
         """Begin a testbed here; an earlier one's logs go, its spool stays."""
         with writing(self.path):
-            for folder in (self.path, self._processes, self.logs, self.spool):
-                folder.mkdir(parents=True, exist_ok=True)
-            self.path.chmod(0o700)
-            for stale in (*self.logs.glob("*.log"), *self._processes.glob("*.json")):
+            private_folder(self.home)
+            for folder in (self.path, self._processes, self._credentials, self.logs, self.spool):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                folder.chmod(0o700)
+            for stale in (
+                *self.logs.glob("*.log"),
+                *self._processes.glob("*.json"),
+                *self._credentials.glob("*.json"),
+            ):
                 stale.unlink()
             self._address.unlink(missing_ok=True)
             self._policies.unlink(missing_ok=True)
@@ -94,6 +101,7 @@ class RunDirectory:
             return None
         with writing(self.path):
             shutil.rmtree(self._processes, ignore_errors=True)
+            shutil.rmtree(self._credentials, ignore_errors=True)
             for file in (
                 self.plan,
                 self.scenario,
@@ -120,6 +128,15 @@ class RunDirectory:
             _write(
                 self._processes / f"{process}.json", json.dumps({"pid": pid, "created": created})
             )
+
+    def credentials(self, process: str) -> Path:
+        """The file with what proves a process to others."""
+        return self._credentials / f"{process}.json"
+
+    def write_credentials(self, process: str, text: str) -> None:
+        """Write what proves a process to others."""
+        with writing(self.path):
+            _write(self.credentials(process), text)
 
     def processes(self) -> dict[str, tuple[int, float]]:
         """Id and time of creation of the processes noted, by name."""
@@ -173,8 +190,8 @@ def lock_note(file: int, pid: int) -> None:
 def _locked(path: Path, what: str) -> Iterator[int]:
     while True:
         with writing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            private_folder(path.parent)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -197,6 +214,11 @@ def _is_lock(file: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:
         return False
+
+
+def private_folder(path: Path) -> None:
+    """Make ``path`` as a folder for its owner alone; one that is there stays as it is."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def names(home: Path) -> tuple[str, ...]:

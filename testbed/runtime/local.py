@@ -1,8 +1,9 @@
 """Testbeds as processes on this machine, with nothing to install.
 
-Every process is a child in a session of its own, listens on a port the system chose, and is found
-again from the run directory and from its environment (see ``processes``), so nothing depends on the
-command that started it. ``up`` waits on pipes and on the controller's health stream.
+Every process is a child in a session of its own, listens on a Unix socket in a folder that only its
+user can enter, and is found again from the run directory and from its environment (see
+``processes``), so nothing depends on the command that started it. No port is opened. ``up`` waits
+on pipes and on the controller's health stream.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,10 @@ from testbed.errors import (
     TestbedError,
     UsageError,
 )
-from testbed.rpc.messages import CHANNEL_OPTIONS
+from testbed.rpc import addresses, identity
+from testbed.rpc.channels import connect_blocking
+from testbed.rpc.credentials import issue, of_operator
+from testbed.rpc.identity import OPERATOR, node_identity
 from testbed.rpc.operator import NODES_SERVICE, OperatorClient
 from testbed.runtime import directory, processes
 from testbed.runtime.base import (
@@ -92,7 +96,7 @@ class LocalRuntime:
             found.append(Lack("this system cannot spawn processes the POSIX way", "use Linux"))
         try:
             with directory.writing(self.home):
-                self.home.mkdir(parents=True, exist_ok=True)
+                directory.private_folder(self.home)
                 if not os.access(self.home, os.W_OK | os.X_OK):
                     raise PermissionError(13, "permission denied")
         except PrerequisiteMissing as error:
@@ -117,20 +121,28 @@ class LocalRuntime:
         with place.lock():
             if place.exists or place.path.is_dir():
                 self._refuse_clash(place)
-            token = secrets.token_urlsafe(24)
+            # Everything is made from it, and nobody keeps it.
+            secret = secrets.token_hex(32)
+            operator = issue(secret, OPERATOR, [identity.CONTROLLER])
             url, password = split_password(store or plan.storage_url or str(self.home / TASK_LOG))
             if password is None:
                 password = os.environ.get(PASSWORD_VARIABLE)
+            sockets = addresses.new_socket_folder()
             description = {
                 "name": name,
-                "token": token,
+                "token": operator.tokens[CONTROLLER],
+                "sockets": str(sockets),
                 "version": __version__,
                 "scenario": plan.name,
                 "store": url,
                 "nodes": plan.topology.size,
             }
             try:
+                _remove_sockets(place)
                 place.create(description, plan.to_json(), scenario)
+                # After its name is written down: what is made can be found and removed again.
+                addresses.make_private(sockets)
+                self._write_credentials(place, secret, plan.topology.size)
                 return _Launch(place, description, password, self._orphan_timeout_s, report).run()
             except BaseException as error:
                 # Ctrl-C too: half a testbed is of no use to anybody.
@@ -227,6 +239,14 @@ class LocalRuntime:
 
     # --- inside -----------------------------------------------------------------------------
 
+    @staticmethod
+    def _write_credentials(place: RunDirectory, secret: str, size: int) -> None:
+        """Write for each process what proves it to those it talks to, and nothing else."""
+        nodes = [node_identity(node) for node in range(size)]
+        for who in (identity.CONTROLLER, *nodes):
+            others = nodes if who == identity.CONTROLLER else [identity.CONTROLLER, *nodes]
+            place.write_credentials(str(who), issue(secret, who, others).to_json())
+
     def _refuse_clash(self, place: RunDirectory) -> None:
         """Raise if a testbed is up here; one whose processes have all ended is in nobody's way."""
         if processes.of_testbed(place.path, place.processes()):
@@ -244,6 +264,7 @@ class LocalRuntime:
             return processes.of_testbed(place.path, place.processes())
 
         found = there()
+        arguments = processes.arguments([process for _, process in found.values()])
         controllers = [process for name, process in found.values() if name == CONTROLLER]
         left = processes.terminate(controllers, STOP_CONTROLLER_S)
         others = [process for name, process in found.values() if name != CONTROLLER]
@@ -263,6 +284,7 @@ class LocalRuntime:
                 )
             for pid, (name, _) in extra.items():
                 stopped[pid] = Stopped(name, pid, forced=True)
+        _remove_sockets(place, arguments)
         kept = place.remove()
         in_order = sorted(stopped.values(), key=lambda each: (each.name, each.pid or 0))
         return Teardown(place.name, tuple(in_order), time.monotonic() - began, kept, store)
@@ -298,6 +320,8 @@ class _Launch:
                 str(self._place.path),
                 "--name",
                 self._place.name,
+                "--bind",
+                self._socket(CONTROLLER),
                 "--ready-fd",
                 str(processes.REPORT_DESCRIPTOR),
                 *(
@@ -316,6 +340,8 @@ class _Launch:
                     str(node),
                     "--controller",
                     address,
+                    "--bind",
+                    self._socket(node_process(node)),
                     "--spool",
                     str(self._place.spool / node_process(node)),
                     "--orphan-timeout",
@@ -329,8 +355,12 @@ class _Launch:
             for started in self._started:
                 os.close(started.alive)
 
+    def _socket(self, process: str) -> str:
+        """Where a process listens."""
+        return f"unix:{self._description['sockets']}/{process}.sock"
+
     def _start(self, name: str, module: str, *arguments: str) -> Started:
-        secrets = {processes.TOKEN_VARIABLE: self._description["token"]}
+        secrets: dict[str, str] = {}
         if name == CONTROLLER:
             secrets[processes.STORE_VARIABLE] = self._description["store"]
             if self._password is not None:
@@ -339,7 +369,7 @@ class _Launch:
             started = processes.start(
                 name,
                 module,
-                arguments,
+                (*arguments, "--credentials", str(self._place.credentials(name))),
                 log=self._place.log(name),
                 directory=self._place.path,
                 testbed_name=self._place.name,
@@ -368,7 +398,8 @@ class _Launch:
         """Wait until the controller says that all nodes are, or one of the processes ends."""
         until = time.monotonic() + CONTROLLER_TIMEOUT_S + NODE_TIMEOUT_S * len(self._started)
         reading, writing = os.pipe()
-        channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        token = self._description["token"]
+        channel = connect_blocking(address, of_operator(token), identity.CONTROLLER)
         watcher = threading.Thread(target=_watch_health, args=(channel, writing), daemon=True)
         watcher.start()
         try:
@@ -427,6 +458,20 @@ def _watch_health(channel: grpc.Channel, writing: int) -> None:
         return
     finally:
         os.close(writing)
+
+
+def _remove_sockets(place: RunDirectory, arguments: Iterable[str] = ()) -> None:
+    """Remove the sockets of the testbed that is or was here.
+
+    Their folder stands in its description; where that is damaged, in the ``arguments`` of what ran.
+    """
+    folders = {str((place.description() or {}).get("sockets", ""))}
+    for argument in arguments:
+        if argument.startswith("unix:"):
+            folders.add(str(Path(argument.removeprefix("unix:")).parent))
+    for folder in folders:
+        if folder:
+            addresses.remove_sockets(Path(folder))
 
 
 def _raised(message: str, exit_code: int) -> TestbedError:

@@ -21,14 +21,28 @@ from typing import Final
 import psutil
 
 import testbed
+from testbed.rpc.credentials import CLIENT_CREDENTIALS_VARIABLE, CREDENTIALS_VARIABLE
+from testbed.rpc.token import CLIENT_TOKEN_VARIABLE, TOKEN_VARIABLE
 
 NAME_VARIABLE: Final = "EDGE_TESTBED_NAME"
 DIRECTORY_VARIABLE: Final = "EDGE_TESTBED_DIR"
 PROCESS_VARIABLE: Final = "EDGE_TESTBED_PROCESS"
-TOKEN_VARIABLE: Final = "EDGE_TESTBED_TOKEN"
 PASSWORD_VARIABLE: Final = "TESTBED_MYSQL_PASSWORD"
 """As in ``testbed.storage.tasklog.server``, which takes long to import."""
 STORE_VARIABLE: Final = "EDGE_TESTBED_STORE"
+
+NOT_INHERITED: Final = frozenset(
+    {
+        PASSWORD_VARIABLE,
+        CREDENTIALS_VARIABLE,
+        CLIENT_CREDENTIALS_VARIABLE,
+        TOKEN_VARIABLE,
+        f"{TOKEN_VARIABLE}_FILE",
+        CLIENT_TOKEN_VARIABLE,
+        f"{CLIENT_TOKEN_VARIABLE}_FILE",
+    }
+)
+"""What the shell of an operator may hold and no process of a testbed may have by accident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +76,7 @@ def start(
     password of the task log is there only if it is among them.
     """
     environment = {
-        **{key: value for key, value in os.environ.items() if key != PASSWORD_VARIABLE},
+        **{key: value for key, value in os.environ.items() if key not in NOT_INHERITED},
         NAME_VARIABLE: testbed_name,
         DIRECTORY_VARIABLE: str(directory),
         PROCESS_VARIABLE: name,
@@ -151,6 +165,15 @@ _START_TIME: Final = 19
 
 _CALENDAR: Final = 5e8
 """Seconds that are more than any system's time since it has booted, and less than any date's."""
+
+
+def arguments(found: Iterable[psutil.Process]) -> list[str]:
+    """The arguments of all these processes, as far as they can be read."""
+    every: list[str] = []
+    for process in found:
+        with contextlib.suppress(psutil.Error, OSError):
+            every += process.cmdline()
+    return every
 
 
 def alive(pid: int, created: float) -> psutil.Process | None:

@@ -10,10 +10,11 @@ from typing import Any
 import grpc
 
 from testbed.errors import UsageError
+from testbed.rpc.channels import connect_blocking
+from testbed.rpc.credentials import of_operator
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import OPERATOR_OPTIONS
-from testbed.rpc.operator import TOKEN_KEY, bearer
+from testbed.rpc.identity import CONTROLLER
 from testbed.scenario.plan import Plan
 from testbed.storage.tasklog import RunState
 from testbed.testing.runtime import small_plan
@@ -36,13 +37,13 @@ _EXPECTED = {
 def vanishing(bench: Bench, seed: int) -> Iterator[Callable[[str, Any], None]]:
     """Makes calls to the operator whose caller goes away after 0 to 0.2 s."""
     draw = random.Random(seed)
-    metadata = ((TOKEN_KEY, bearer(bench.up.token)),)
-    with grpc.insecure_channel(bench.up.address, options=OPERATOR_OPTIONS) as channel:
+    me = of_operator(bench.up.token)
+    with connect_blocking(bench.up.address, me, CONTROLLER) as channel:
         stub: Any = pb_grpc.OperatorStub(channel)
 
         def call(method: str, request: Any) -> None:
             try:
-                getattr(stub, method)(request, metadata=metadata, timeout=draw.uniform(0.0, 0.2))
+                getattr(stub, method)(request, timeout=draw.uniform(0.0, 0.2))
             except grpc.RpcError as error:
                 if error.code() not in _EXPECTED:
                     raise

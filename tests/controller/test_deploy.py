@@ -17,12 +17,14 @@ from controller.link import NodeLink
 from controller.registry import Registry
 from testbed.errors import PermanentError, UsageError
 from testbed.policies import CARD, PolicyCard, artifact, save
+from testbed.rpc.credentials import shared
 from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.identity import CONTROLLER
 from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.storage.artifacts import open_artifact_store
 from testbed.testing.runtime import small_plan
 from tests.controller.conftest import Bench
-from tests.edgenode.network import Cluster, cluster
+from tests.edgenode.network import SECRET, Cluster, cluster
 from tests.edgenode.network import plan as network_plan
 from tests.policies import tiny
 
@@ -242,10 +244,11 @@ async def _ignore(link: NodeLink, batch: pb.EventBatch) -> None: ...
 async def deployments(
     network: Cluster, plan: Plan, folder: Path, kinds: Sequence[type[NodeLink]]
 ) -> AsyncIterator[tuple[Deployments, list[NodeLink]]]:
-    registry = Registry("test", len(kinds), "", on_events=_ignore, changed=lambda node: None)
+    me = shared(SECRET, CONTROLLER)
+    registry = Registry("test", len(kinds), me, on_events=_ignore, changed=lambda node: None)
     links = []
     for member, kind in zip(network.members, kinds, strict=True):
-        link = kind(member.node.index, member.node.address, _ignore)
+        link = kind(member.node.index, member.node.address, _ignore, me, member.stamps)
         node = registry.nodes[member.node.index]
         node.link, node.condition = link, "healthy"
         links.append(link)

@@ -15,8 +15,10 @@ from controller import episode as module
 from controller.episode import Episode
 from controller.link import Delivery, NodeLink, Submission
 from testbed.model.workload import tasks_of_episode
+from testbed.rpc.credentials import shared
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.identity import CONTROLLER
 from testbed.scenario.plan import Plan
 from testbed.testing.runtime import small_plan
 
@@ -73,7 +75,7 @@ async def serving(node: Silent, bind: str = "127.0.0.1:0") -> AsyncIterator[str]
 @asynccontextmanager
 async def linked(node: Silent) -> AsyncIterator[NodeLink]:
     async with serving(node) as address:
-        link = NodeLink(0, address, ignore_events)
+        link = NodeLink(0, address, ignore_events, shared("secret", CONTROLLER))
         try:
             yield link
         finally:
@@ -200,7 +202,7 @@ async def test_slots_not_answered_are_sent_again_when_the_stream_was_cut() -> No
     }
     written: list[int] = []
     async with serving(forgetful) as address:
-        link = NodeLink(0, address, ignore_events)
+        link = NodeLink(0, address, ignore_events, shared("secret", CONTROLLER))
         submission = link.submission()
         submission.begin(Delivery(0, tasks, True, written.append))
         submission.due(3)

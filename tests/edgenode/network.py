@@ -20,11 +20,17 @@ from testbed.model.task import Task
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
 from testbed.model.units import Micros
 from testbed.model.workload import Workload
+from testbed.rpc.authorization import CommandStamps
+from testbed.rpc.channels import connect
 from testbed.rpc.codec import decode_decision, decode_record
+from testbed.rpc.credentials import shared
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import CHANNEL_OPTIONS, task_to_message
+from testbed.rpc.identity import CONTROLLER, Identity, node_identity
+from testbed.rpc.messages import task_to_message
 from testbed.scenario.plan import ApplicationSpec, Payload, Plan, SchedulerSpec, Seeds
+
+SECRET = "a secret of all"
 
 PATIENCE = 10.0
 """Seconds after which something that should have happened has not."""
@@ -137,6 +143,7 @@ class Member:
     channel: grpc.aio.Channel
     control: Any
     tasks: Any
+    stamps: CommandStamps
     records: list[Record] = field(default_factory=list)
     decisions: list[DecisionRecord] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
@@ -258,12 +265,19 @@ async def cluster(folder: Path, nodes: int = 2) -> AsyncIterator[Cluster]:
 
 async def start_member(folder: Path, index: int) -> Member:
     """One started node with its spool under ``folder``."""
-    node = EdgeNode(index, folder / f"node-{index}")
-    address = await node.start("127.0.0.1:0")
-    channel = grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+    me = node_identity(index)
+    node = EdgeNode(index, folder / f"node-{index}", shared(SECRET, me))
+    address = await node.start(f"unix:{folder}/node-{index}.sock")
+    stamps = CommandStamps(node.commands.session)
+    channel = as_controller(address, me, stamps)
     control: Any = pb_grpc.ControlStub(channel)
     tasks: Any = pb_grpc.TasksStub(channel)
-    return Member(node, channel, control, tasks)
+    return Member(node, channel, control, tasks, stamps)
+
+
+def as_controller(address: str, node: Identity, stamps: CommandStamps) -> grpc.aio.Channel:
+    """A channel over which a controller commands a node."""
+    return connect(address, shared(SECRET, CONTROLLER), node, stamps=stamps)
 
 
 def kinds(records: Sequence[Record]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,10 +17,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from edgenode.node import EdgeNode
 from edgenode.process import main
 from testbed.errors import UsageError
+from testbed.rpc.authorization import CommandStamps
+from testbed.rpc.credentials import shared
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import ALIVE_SERVICE, CHANNEL_OPTIONS, SERVER_OPTIONS, task_to_message
-from tests.edgenode.network import cluster, plan, task
+from testbed.rpc.identity import node_identity
+from testbed.rpc.messages import ALIVE_SERVICE, task_to_message
+from tests.edgenode.network import SECRET, as_controller, cluster, plan, task
 
 PATIENCE = 15.0
 
@@ -30,12 +34,13 @@ class Controller(pb_grpc.RegistryServicer):
     def __init__(self) -> None:
         self.address = ""
         self.node = ""
+        self.session = ""
         self.beats = 0
         self.gone = False
         self._news = asyncio.Condition()
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterReply:
-        self.node = request.address
+        self.node, self.session = request.address, request.session
         await self._tell()
         return pb.RegisterReply(testbed="test", heartbeat_interval=20_000)
 
@@ -61,7 +66,7 @@ class Controller(pb_grpc.RegistryServicer):
 @asynccontextmanager
 async def controller() -> AsyncIterator[Controller]:
     serving = Controller()
-    server = grpc.aio.server(options=list(SERVER_OPTIONS))
+    server = grpc.aio.server()
     pb_grpc.add_RegistryServicer_to_server(serving, server)
     serving.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
@@ -74,7 +79,8 @@ async def controller() -> AsyncIterator[Controller]:
 async def start(spool: Path, controller: str, *more: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "edgenode", "--node", "edge-node-0", "--controller", controller),
-        *("--spool", str(spool), *more),
+        *("--spool", str(spool / "spool"), "--bind", f"unix:{spool}/node.sock", *more),
+        env={**os.environ, "EDGE_TESTBED_TOKEN": SECRET},
         stderr=asyncio.subprocess.PIPE,
     )
 
@@ -89,13 +95,14 @@ async def end(process: asyncio.subprocess.Process) -> str:
 
 
 def left(spool: Path) -> list[str]:
-    return [path.name for path in spool.iterdir()]
+    return [path.name for path in (spool / "spool").iterdir()]
 
 
 @asynccontextmanager
-async def in_mid_run(node: str) -> AsyncIterator[Any]:
+async def in_mid_run(registry: Controller) -> AsyncIterator[Any]:
     """The control service of a node that is executing a task."""
-    async with grpc.aio.insecure_channel(node, options=list(CHANNEL_OPTIONS)) as channel:
+    node = registry.node
+    async with as_controller(node, node_identity(0), CommandStamps(registry.session)) as channel:
         control: Any = pb_grpc.ControlStub(channel)
         tasks: Any = pb_grpc.TasksStub(channel)
         await control.Configure(
@@ -117,7 +124,7 @@ async def test_it_stays_registered_until_its_log_is_stored(tmp_path: Path) -> No
     async with controller() as registry:
         process = await start(tmp_path, registry.address, "--farewell", "60")
         await registry.until_more_beats(1)
-        async with in_mid_run(registry.node) as control:
+        async with in_mid_run(registry) as control:
             events = control.Events()
             batch = await events.read()
             process.terminate()
@@ -140,7 +147,7 @@ async def test_a_listener_may_come_while_it_leaves(tmp_path: Path) -> None:
     async with controller() as registry:
         process = await start(tmp_path, registry.address, "--farewell", "60")
         await registry.until_more_beats(1)
-        async with in_mid_run(registry.node) as control:
+        async with in_mid_run(registry) as control:
             process.terminate()
             await registry.until_more_beats(2)
             events = control.Events()
@@ -156,7 +163,7 @@ async def test_what_nobody_takes_stays_in_the_spool(tmp_path: Path, dismissed: b
     async with controller() as registry:
         process = await start(tmp_path, registry.address, "--farewell", farewell)
         await registry.until_more_beats(1)
-        async with in_mid_run(registry.node) as control:
+        async with in_mid_run(registry) as control:
             if dismissed:
                 await control.Shutdown(pb.Empty())
             else:
@@ -209,7 +216,7 @@ async def test_it_is_alive_whatever_the_controller_does(tmp_path: Path) -> None:
 async def test_the_address_named_to_others(
     tmp_path: Path, advertised: str | None, host: str
 ) -> None:
-    node = EdgeNode(0, tmp_path)
+    node = EdgeNode(0, tmp_path, shared(SECRET, node_identity(0)))
     try:
         address = await node.start("127.0.0.1:0", advertised)
     finally:

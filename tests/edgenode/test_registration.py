@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -17,9 +18,11 @@ import pytest
 from edgenode.node import EdgeNode
 from edgenode.registration import stay_registered
 from testbed.errors import PermanentError, TemporaryError
+from testbed.rpc.credentials import shared
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import SERVER_OPTIONS
+from testbed.rpc.identity import node_identity
+from tests.edgenode.network import SECRET
 
 PATIENCE = 15.0
 
@@ -27,14 +30,14 @@ PATIENCE = 15.0
 class Registry(pb_grpc.RegistryServicer):
     """The controller's side, with a memory."""
 
-    def __init__(self, token: str = "") -> None:
-        self.token = token
+    def __init__(self, refuses: bool = False) -> None:
+        self.refuses = refuses
         self.registered: list[pb.RegisterRequest] = []
         self.beats: list[pb.Heartbeat] = []
         self._news = asyncio.Condition()
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterReply:
-        if request.token != self.token:
+        if self.refuses:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
         self.registered.append(request)
         await self._tell()
@@ -58,7 +61,7 @@ class Registry(pb_grpc.RegistryServicer):
 @asynccontextmanager
 async def serving(registry: Registry, bind: str = "127.0.0.1:0") -> AsyncIterator[str]:
     """The registry at an address, until it is gone without a word."""
-    server = grpc.aio.server(options=list(SERVER_OPTIONS))
+    server = grpc.aio.server()
     pb_grpc.add_RegistryServicer_to_server(registry, server)
     port = server.add_insecure_port(bind)
     await server.start()
@@ -70,8 +73,8 @@ async def serving(registry: Registry, bind: str = "127.0.0.1:0") -> AsyncIterato
 
 @asynccontextmanager
 async def started_node(folder: Path) -> AsyncIterator[EdgeNode]:
-    node = EdgeNode(0, folder)
-    await node.start("127.0.0.1:0")
+    node = EdgeNode(0, folder, shared(SECRET, node_identity(0)))
+    await node.start(f"unix:{folder}/node.sock")
     try:
         yield node
     finally:
@@ -79,9 +82,9 @@ async def started_node(folder: Path) -> AsyncIterator[EdgeNode]:
 
 
 async def test_a_node_registers_and_beats(tmp_path: Path) -> None:
-    registry = Registry("secret")
+    registry = Registry()
     async with started_node(tmp_path) as node, serving(registry) as address:
-        registration = asyncio.create_task(stay_registered(node, address, "secret", 5.0))
+        registration = asyncio.create_task(stay_registered(node, address, 5.0))
         await registry.until(lambda: len(registry.beats) >= 3)
         registration.cancel()
         assert [r.address for r in registry.registered] == [node.address]
@@ -89,11 +92,22 @@ async def test_a_node_registers_and_beats(tmp_path: Path) -> None:
         assert registry.beats[-1].cpu > 0
 
 
+async def test_a_heartbeat_belongs_to_a_registration(tmp_path: Path) -> None:
+    registry = Registry()
+    async with started_node(tmp_path) as node, serving(registry) as address:
+        registration = asyncio.create_task(stay_registered(node, address, 5.0))
+        await registry.until(lambda: len(registry.beats) >= 1)
+        registration.cancel()
+        (registered,) = registry.registered
+        assert registered.session == node.commands.session
+        assert {beat.session for beat in registry.beats} == {registered.session}
+
+
 async def test_a_controller_that_comes_back_finds_its_node_again(tmp_path: Path) -> None:
     first, second = Registry(), Registry()
     async with started_node(tmp_path) as node:
         async with serving(first) as address:
-            registration = asyncio.create_task(stay_registered(node, address, "", 30.0))
+            registration = asyncio.create_task(stay_registered(node, address, 30.0))
             await first.until(lambda: len(first.beats) >= 1)
         async with serving(second, address):
             await second.until(lambda: len(second.beats) >= 1)
@@ -106,7 +120,7 @@ async def test_a_controller_that_is_gone_ends_the_node_after_the_timeout(tmp_pat
     loop = asyncio.get_running_loop()
     async with started_node(tmp_path) as node:
         async with serving(registry) as address:
-            registration = asyncio.create_task(stay_registered(node, address, "", 0.5))
+            registration = asyncio.create_task(stay_registered(node, address, 0.5))
             await registry.until(lambda: len(registry.beats) >= 1)
         gone = loop.time()
         with pytest.raises(TemporaryError, match="does not answer"):
@@ -116,16 +130,17 @@ async def test_a_controller_that_is_gone_ends_the_node_after_the_timeout(tmp_pat
 
 
 async def test_a_node_that_is_refused_gives_up_at_once(tmp_path: Path) -> None:
-    async with started_node(tmp_path) as node, serving(Registry("secret")) as address:
+    async with started_node(tmp_path) as node, serving(Registry(refuses=True)) as address:
         with pytest.raises(PermanentError, match="wrong token"):
             async with asyncio.timeout(PATIENCE):
-                await stay_registered(node, address, "guess", 30.0)
+                await stay_registered(node, address, 30.0)
 
 
 async def _process(folder: Path, controller: str, *more: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "edgenode", "--node", "3", "--controller", controller),
-        *("--spool", str(folder), *more),
+        *("--spool", str(folder), "--bind", f"unix:{folder}/node.sock", *more),
+        env={**os.environ, "EDGE_TESTBED_TOKEN": SECRET},
         stderr=asyncio.subprocess.PIPE,
     )
 
@@ -159,12 +174,28 @@ async def test_the_process_ends_by_itself_without_a_controller(tmp_path: Path) -
 
 
 async def test_an_address_in_use_is_said_plainly(tmp_path: Path) -> None:
-    async with serving(Registry()) as taken:
-        process = await _process(tmp_path, taken, "--bind", taken)
+    async with serving(Registry(), f"unix:{tmp_path}/taken.sock"):
+        process = await _process(tmp_path, "127.0.0.1:1", "--bind", f"unix:{tmp_path}/taken.sock")
         code, stderr = await _end(process)
     assert code == 3
-    assert f"cannot listen on {taken}" in stderr
+    assert f"another process listens on {tmp_path}/taken.sock" in stderr
     assert "Traceback" not in stderr
+
+
+async def test_what_a_process_that_was_killed_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    registry = Registry()
+    async with serving(registry) as address:
+        process = await _process(tmp_path, address)
+        await registry.until(lambda: len(registry.beats) >= 1)
+        process.kill()
+        await _end(process)
+        assert (tmp_path / "node.sock").is_socket()
+        registered = len(registry.registered)
+        process = await _process(tmp_path, address)
+        await registry.until(lambda: len(registry.registered) > registered)
+        process.terminate()
+        code, _ = await _end(process)
+    assert code == 0
 
 
 def test_starting_a_node_imports_nothing_heavy() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import grpc.aio
 import pytest
 
 from edgenode.payload import payload_of
 from testbed.model.draws import Purpose, failure_after, uniform
 from testbed.model.events import RecordKind
 from testbed.model.task import Task
+from testbed.rpc.channels import connect
+from testbed.rpc.credentials import shared
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.identity import node_identity
 from testbed.rpc.messages import task_to_message
-from tests.edgenode.network import SendTo, cluster, kinds, plan, task
+from tests.edgenode.network import SECRET, SendTo, cluster, kinds, plan, task
 
 ALL_STEPS = [
     "generated",
@@ -198,7 +200,8 @@ async def test_a_hand_over_that_is_wrong_is_refused(
         await network.configure(plan(), SendTo, destination=1)
         await network.start()
         receiver = network.members[1].node
-        async with grpc.aio.insecure_channel(receiver.address) as channel:
+        sender = shared(SECRET, node_identity(0))
+        async with connect(receiver.address, sender, node_identity(1)) as channel:
             call = pb_grpc.PeersStub(channel).Transfer()
             if sent:
                 chunk = pb.Chunk(task_id=1, data=sent)

@@ -255,3 +255,40 @@ def test_a_controller_that_is_gone_is_said_to_be(runtime: LocalRuntime) -> None:
         pytest.raises(TemporaryError, match="does not answer"),
     ):
         operator.status()
+
+
+def test_the_sockets_go_with_the_testbed_whatever_became_of_its_files(
+    runtime: LocalRuntime,
+) -> None:
+    up = runtime.up(small_plan(), "sockets")
+    folder = Path(up.address.removeprefix("unix:")).parent
+    assert len(list(folder.iterdir())) == 3
+    (up.directory / "testbed.json").write_text("scribbled on")
+    runtime.down("sockets")
+    assert not folder.exists()
+
+
+def test_a_long_name_below_a_home_with_a_very_long_path(tmp_path: Path) -> None:
+    home = tmp_path.joinpath(*("x" * 100 for _ in range(6)))
+    runtime = LocalRuntime(home, orphan_timeout_s=0.5)
+    name = "n" * 40
+    up = runtime.up(small_plan(), name)
+    try:
+        with OperatorClient(up.address, up.token) as operator:
+            assert operator.status().healthy
+        assert LocalRuntime(home).find(name) == up
+    finally:
+        runtime.down(name)
+
+
+def test_a_testbed_that_died_leaves_no_sockets_once_its_name_is_used_again(
+    runtime: LocalRuntime,
+) -> None:
+    up = runtime.up(small_plan(), "died")
+    before = Path(up.address.removeprefix("unix:")).parent
+    ended = [process for _, process in running(runtime, "died").values()]
+    assert processes.kill(ended, PATIENCE_S) == []
+    assert before.is_dir()
+    again = runtime.up(small_plan(), "died")
+    assert Path(again.address.removeprefix("unix:")).parent != before
+    assert not before.exists()

@@ -305,18 +305,18 @@ class BatchAck(_message.Message):
     def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("node", "address", "pid", "version", "token")
+    __slots__ = ("node", "address", "pid", "version", "session")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     node: int
     address: str
     pid: int
     version: str
-    token: str
-    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., token: _Optional[str] = ...) -> None: ...
+    session: str
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("testbed", "heartbeat_interval")
@@ -327,16 +327,18 @@ class RegisterReply(_message.Message):
     def __init__(self, testbed: _Optional[str] = ..., heartbeat_interval: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("node", "resident_bytes", "lag", "cpu")
+    __slots__ = ("node", "resident_bytes", "lag", "cpu", "session")
     NODE_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     LAG_FIELD_NUMBER: _ClassVar[int]
     CPU_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     node: int
     resident_bytes: int
     lag: int
     cpu: int
-    def __init__(self, node: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., lag: _Optional[int] = ..., cpu: _Optional[int] = ...) -> None: ...
+    session: str
+    def __init__(self, node: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., lag: _Optional[int] = ..., cpu: _Optional[int] = ..., session: _Optional[str] = ...) -> None: ...
 
 class StatusReply(_message.Message):
     __slots__ = ("json",)

@@ -216,7 +216,9 @@ class Peers:
 
 
 class ControlStub:
-    """Missing associated documentation comment in .proto file."""
+    """The calls of Control and Tasks are commands: each has in its metadata the session of the node's
+    registration and a number that was not used before (testbed.rpc.authorization.CommandCheck).
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -277,7 +279,9 @@ class ControlStub:
 
 
 class ControlServicer:
-    """Missing associated documentation comment in .proto file."""
+    """The calls of Control and Tasks are commands: each has in its metadata the session of the node's
+    registration and a number that was not used before (testbed.rpc.authorization.CommandCheck).
+    """
 
     def Configure(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -406,7 +410,9 @@ def add_ControlServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Control:
-    """Missing associated documentation comment in .proto file."""
+    """The calls of Control and Tasks are commands: each has in its metadata the session of the node's
+    registration and a number that was not used before (testbed.rpc.authorization.CommandCheck).
+    """
 
     @staticmethod
     def Configure(request,

@@ -30,7 +30,9 @@ from testbed.errors import (
     TestbedError,
     UsageError,
 )
-from testbed.rpc.messages import OPERATOR_OPTIONS
+from testbed.rpc import identity
+from testbed.rpc.channels import connect_blocking
+from testbed.rpc.credentials import of_operator
 from testbed.rpc.operator import NODES_SERVICE, OperatorClient
 from testbed.runtime.base import (
     CONTROLLER,
@@ -606,10 +608,11 @@ class ClusterRuntime:
         """Return when the controller finds all nodes healthy."""
         report("all pods ready; waiting for the controller to find all nodes healthy")
         address = self._forward(namespace, f"{CONTROLLER}-0", CONTROLLER_PORT).address
+        token = self._kept_credentials(namespace).get("token", "")
         deadline = until(HEALTHY_S)
         last = "it does not answer"
         while (left := deadline - time.monotonic()) > 0:
-            with grpc.insecure_channel(address, options=OPERATOR_OPTIONS) as channel:
+            with connect_blocking(address, of_operator(token), identity.CONTROLLER) as channel:
                 stub = health_pb2_grpc.HealthStub(channel)
                 request = health_pb2.HealthCheckRequest(service=NODES_SERVICE)
                 try:

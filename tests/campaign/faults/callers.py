@@ -23,7 +23,7 @@ STORM_S = 2.0
 
 def vanish(client: OperatorClient, method: str, request: object, after_s: float) -> None:
     """Make a call and hang up after a while, or get its answer if that comes before."""
-    call = getattr(client._stub, method).future(request, timeout=60, metadata=client._metadata)
+    call = getattr(client._stub, method).future(request, timeout=60)
     with contextlib.suppress(grpc.FutureTimeoutError, grpc.RpcError):
         call.result(timeout=after_s)
     call.cancel()

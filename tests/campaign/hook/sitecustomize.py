@@ -25,9 +25,14 @@ def _switch(path: str) -> None:
 
     class Twice(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
         async def intercept_unary_unary(self, continuation, details, request):  # type: ignore[no-untyped-def]
-            if draws.random() < share:
-                await (await continuation(details, request))
-            return await continuation(details, request)
+            first = await continuation(details, request)
+            if draws.random() >= share:
+                return first
+            await first
+            second = await continuation(details, request)
+            # A command counts once: a node refuses the repetition, and the first answer stands.
+            repeated = "has been here already" in (await second.details() or "")
+            return first if repeated else second
 
     def switched(target: str) -> str:
         with socket.socket(socket.AF_UNIX) as asking:
