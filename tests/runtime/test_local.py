@@ -269,7 +269,7 @@ def test_the_sockets_go_with_the_testbed_whatever_became_of_its_files(
 
 
 def test_a_long_name_below_a_home_with_a_very_long_path(tmp_path: Path) -> None:
-    home = tmp_path.joinpath(*("x" * 100 for _ in range(6)))
+    home = tmp_path.joinpath(*("x" * 100 for _ in range(3)))
     runtime = LocalRuntime(home, orphan_timeout_s=0.5)
     name = "n" * 40
     up = runtime.up(small_plan(), name)
