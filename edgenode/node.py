@@ -191,6 +191,8 @@ class EdgeNode:
             raise UsageError(
                 f"this is node {self.index}, but the plan has nodes 0 to {plan.topology.size - 1}"
             )
+        if plan.faults:
+            raise UsageError("faults are simulated only; run the scenario with testbed sim")
         self._configuring += 1
         turn = self._configuring
         created = await self._create_scheduler(plan, scheduler, options)

@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     TRANSMISSION_FATE = 11
     SCHEDULER = 12
     PAYLOAD = 13
+    FAULT = 14
 
 
 def mix(state: int) -> int:
@@ -83,5 +84,15 @@ def failure_after(rate_per_second: float, u: float) -> Micros:
     """
     if rate_per_second <= 0.0:
         return NEVER
-    after = -math.log(u) / rate_per_second * SECOND
+    return hazard_after(rate_per_second, -math.log(u))
+
+
+def hazard_after(rate_per_second: float, hazard: float) -> Micros:
+    """Time until the failure rate, summed over time, has reached ``hazard``; ``NEVER`` for rate 0.
+
+    A unit whose rate changes while it works fails when the sum reaches ``-log(u)``.
+    """
+    if rate_per_second <= 0.0:
+        return NEVER
+    after = hazard / rate_per_second * SECOND
     return NEVER if after >= NEVER else int(after)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from testbed.model.decision import Answer, Observation
+from testbed.model.faults.scene import Conditions
 from testbed.model.task import Outcome, Task
 from testbed.model.units import Micros
 
@@ -76,11 +77,16 @@ class TransferArrived(NamedTuple):
 
 
 class TransmissionEnded(NamedTuple):
-    """The transmission on the link to ``peer`` is over: complete, or failed at the drawn time."""
+    """The transmission on the link to ``peer`` is over: complete, or failed at the drawn time.
+
+    ``revision`` is that of the effect that set the instant; an instant that was moved since counts
+    no more.
+    """
 
     peer: int
     task_id: int
     failed: bool = False
+    revision: int = 0
 
 
 class TransmissionBroken(NamedTuple):
@@ -95,10 +101,11 @@ class TransmissionBroken(NamedTuple):
 
 
 class ExecutionEnded(NamedTuple):
-    """The running task is over: complete, or failed at the drawn time."""
+    """The running task is over: complete, or failed at the drawn time. As TransmissionEnded."""
 
     task_id: int
     failed: bool = False
+    revision: int = 0
 
 
 class ExecutionBroken(NamedTuple):
@@ -127,6 +134,25 @@ class DeadlinePassed(NamedTuple):
     task_id: int
 
 
+class ConditionsChanged(NamedTuple):
+    """A fault begins or ends: from now on the node and the links from it are like this."""
+
+    conditions: Conditions
+
+
+class DecisionDue(NamedTuple):
+    """The node is back and decides what it could not decide while it hung."""
+
+    task_id: int
+
+
+class TransmissionRefused(NamedTuple):
+    """The peer is down and did not take the task over: it is sent again from its beginning."""
+
+    peer: int
+    task_id: int
+
+
 Event: TypeAlias = (
     TaskArrived
     | SlotIdle
@@ -141,6 +167,9 @@ Event: TypeAlias = (
     | ExecutionBroken
     | DecisionBroken
     | DeadlinePassed
+    | ConditionsChanged
+    | DecisionDue
+    | TransmissionRefused
 )
 
 # --- effects ------------------------------------------------------------------------------------
@@ -170,7 +199,8 @@ class StartTransmission(NamedTuple):
     """Send the task's bytes to ``peer`` for ``duration``; answer with ``TransmissionEnded``.
 
     ``fails_after`` is the drawn instant of failure counted from now, None if it does not fail: then
-    stop there and say so with ``failed=True``. The transmission began at ``started``.
+    stop there and say so with ``failed=True``. The transmission began at ``started``. ``duration``
+    is ``NEVER`` on a link on which nothing moves.
     """
 
     peer: int
@@ -178,6 +208,23 @@ class StartTransmission(NamedTuple):
     started: Micros
     duration: Micros
     fails_after: Micros | None
+
+
+class ChangeTransmission(NamedTuple):
+    """The end of the transmission to ``peer`` moves: ``duration`` is left from ``at`` on.
+
+    As StartTransmission; the answer carries ``revision``. ``sent_bytes`` of the task are through;
+    with ``restart`` the receiver has lost them and they are sent again.
+    """
+
+    peer: int
+    task: Task
+    at: Micros
+    duration: Micros
+    fails_after: Micros | None
+    revision: int
+    sent_bytes: int
+    restart: bool
 
 
 class AnnounceTransfer(NamedTuple):
@@ -188,10 +235,14 @@ class AnnounceTransfer(NamedTuple):
 
 
 class WithdrawTransfer(NamedTuple):
-    """Stop sending the task, if it is still being sent, and tell ``peer`` that it will not come."""
+    """Stop sending the task, if it is still being sent, and tell ``peer`` that it will not come.
+
+    ``tell`` False: nothing gets to the peer now; it is told later, or was never told of the task.
+    """
 
     peer: int
     task_id: int
+    tell: bool = True
 
 
 class HandOver(NamedTuple):
@@ -212,8 +263,24 @@ class StartExecution(NamedTuple):
     fails_after: Micros | None
 
 
+class ChangeExecution(NamedTuple):
+    """The end of the execution moves; as ChangeTransmission."""
+
+    task: Task
+    at: Micros
+    duration: Micros
+    fails_after: Micros | None
+    revision: int
+
+
 class StopExecution(NamedTuple):
-    """Stop executing the task: its deadline passed."""
+    """Stop executing the task: its deadline passed, or its node was killed by a fault."""
+
+    task_id: int
+
+
+class ResumeDecision(NamedTuple):
+    """Answer with ``DecisionDue`` at the same instant."""
 
     task_id: int
 
@@ -248,7 +315,8 @@ class Record(NamedTuple):
     * admitted: no data; the task entered the execution queue
     * execution_started: ``nominal``
     * ended: ``outcome``, ``elapsed`` (since generated), ``stage`` (where it was: deciding, sending,
-      transmission, receiving, waiting, execution); ``reason`` where a user's own code failed
+      transmission, receiving, waiting, execution); ``reason`` where a user's own code failed;
+      ``fault`` (``node-down``) if a fault of the scenario took the task with its node
     """
 
     kind: RecordKind
@@ -285,8 +353,11 @@ Effect: TypeAlias = (
     | AnnounceTransfer
     | WithdrawTransfer
     | HandOver
+    | ChangeTransmission
     | StartExecution
+    | ChangeExecution
     | StopExecution
+    | ResumeDecision
     | Record
     | DecisionRecord
 )
@@ -294,8 +365,12 @@ Effect: TypeAlias = (
 __all__ = [
     "AnnounceTransfer",
     "AskPeers",
+    "ChangeExecution",
+    "ChangeTransmission",
+    "ConditionsChanged",
     "DeadlinePassed",
     "DecisionBroken",
+    "DecisionDue",
     "DecisionRecord",
     "Effect",
     "Event",
@@ -307,6 +382,7 @@ __all__ = [
     "PeersSilent",
     "Record",
     "RecordKind",
+    "ResumeDecision",
     "SetDeadline",
     "SlotIdle",
     "StartExecution",
@@ -318,5 +394,6 @@ __all__ = [
     "TransferWithdrawn",
     "TransmissionBroken",
     "TransmissionEnded",
+    "TransmissionRefused",
     "WithdrawTransfer",
 ]

@@ -481,15 +481,20 @@ class NodeState:
             self._sending[peer].append(held)
 
     def _start_transmission(self, held: _Held, now: Micros) -> None:
-        task, peer, work = held.task, held.peer, held.work
         held.stage = Stage.TRANSMISSION
-        self._transmitting[peer] = held
+        self._transmitting[held.peer] = held
+        nominal: dict[str, int | str] = {"peer": held.peer, "nominal": held.work}
+        self._record(RecordKind.TRANSMISSION_STARTED, held, now, nominal)
+        self._begin_transmission(held, now)
+
+    def _begin_transmission(self, held: _Held, now: Micros) -> None:
+        """Put a task on its link; ``testbed.model.faulted`` has another one."""
+        task, peer, work = held.task, held.peer, held.work
         self._transmitting_until[peer] = now + work
         fate = failure_after(
             self._link_failure_rate[peer],
             to_unit(extend(self._transmission_fates, task.id, self.node * self._size + peer)),
         )
-        self._record(RecordKind.TRANSMISSION_STARTED, held, now, {"peer": peer, "nominal": work})
         self._effects.append(AnnounceTransfer(peer, task))
         self._effects.append(
             StartTransmission(peer, task, now, work, fate if fate < work else None)
@@ -602,15 +607,18 @@ class NodeState:
             self._waiting_work -= work
             held.stage = Stage.EXECUTION
             self._running = held
-            self._running_until = now + work
-            fate = failure_after(
-                self._failure_rate,
-                to_unit(extend(self._execution_fates, held.task.id, self.node)),
-            )
             self._record(RecordKind.EXECUTION_STARTED, held, now, {"nominal": work})
-            self._effects.append(
-                StartExecution(held.task, now, work, fate if fate < work else None)
-            )
+            self._begin_execution(held, now)
+
+    def _begin_execution(self, held: _Held, now: Micros) -> None:
+        """Put a task on the server; ``testbed.model.faulted`` has another one."""
+        work = held.work
+        self._running_until = now + work
+        fate = failure_after(
+            self._failure_rate,
+            to_unit(extend(self._execution_fates, held.task.id, self.node)),
+        )
+        self._effects.append(StartExecution(held.task, now, work, fate if fate < work else None))
 
     def _free_server(self, now: Micros) -> None:
         self._running = None
@@ -646,7 +654,13 @@ class NodeState:
 
     def _end(self, held: _Held, outcome: Outcome, now: Micros, reason: str = "") -> None:
         """End a task where it stands and free what it held; ``reason``: what own code did."""
-        task, stage, peer = held.task, held.stage, held.peer
+        self._record_end(held, outcome, now, {"reason": reason} if reason else _NO_DATA)
+        self._free(held, now)
+
+    def _record_end(
+        self, held: _Held, outcome: Outcome, now: Micros, more: dict[str, int | str]
+    ) -> None:
+        task, stage = held.task, held.stage
         del self._held[task.id]
         if stage is Stage.DECIDING:
             self._effects.append(
@@ -671,9 +685,12 @@ class NodeState:
                 "outcome": outcome.value,
                 "elapsed": self._elapsed(held, now),
                 "stage": stage.value,
-                **({"reason": reason} if reason else {}),
+                **more,
             },
         )
+
+    def _free(self, held: _Held, now: Micros) -> None:
+        task, stage, peer = held.task, held.stage, held.peer
         if stage is Stage.EXECUTION:
             self._free_server(now)
         elif stage is Stage.WAITING:
@@ -691,8 +708,11 @@ class NodeState:
             self._sending_work[peer] -= held.work
             self._sending_length[peer] -= 1
         elif stage is Stage.TRANSMISSION or stage is Stage.HANDING_OVER:
-            self._effects.append(WithdrawTransfer(peer, task.id))
+            self._withdraw(peer, task.id)
             self._free_link(peer, now)
+
+    def _withdraw(self, peer: int, task_id: int) -> None:
+        self._effects.append(WithdrawTransfer(peer, task_id))
 
     @staticmethod
     def _elapsed(held: _Held, now: Micros) -> Micros:

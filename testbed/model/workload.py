@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from testbed.model.distributions import Distribution
 from testbed.model.draws import Purpose, extend, key, to_unit
@@ -24,12 +26,21 @@ class Workload:
     deadline: Distribution
 
 
+ArrivalFactor: TypeAlias = Callable[[int, int], float]
+"""What the arrival probability is multiplied with in a slot at a node."""
+
+
 def tasks_of_episode(
-    workload: Workload, arrival_probability: tuple[float, ...], seed: int, episode: int
+    workload: Workload,
+    arrival_probability: tuple[float, ...],
+    seed: int,
+    episode: int,
+    factor: ArrivalFactor | None = None,
 ) -> list[list[Task]]:
     """All tasks of one episode: a list per slot, in order of the node they arrive at.
 
-    Depends on nothing but its arguments: no scheduler can change a single arrival.
+    Depends on nothing but its arguments: no scheduler can change a single arrival. The draw of a
+    slot does not depend on ``factor``, so a task that comes with one and without is the same task.
     """
     nodes = len(arrival_probability)
     # The keys of all draws of a node begin alike; each is folded up to the slot once.
@@ -41,6 +52,8 @@ def tasks_of_episode(
     for slot in range(workload.slots):
         tasks = []
         for node, probability in enumerate(arrival_probability):
+            if factor is not None:
+                probability *= factor(slot, node)
             if to_unit(extend(arrivals[node], slot)) >= probability:
                 continue
             size_bytes = round(workload.size_bytes.at(to_unit(extend(sizes[node], slot))))

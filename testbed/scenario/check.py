@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from testbed.errors import Problem
 from testbed.model.distributions import Distribution
 from testbed.model.units import SECOND
+from testbed.scenario import check_faults
 from testbed.scenario.schema import API_VERSION, FORMS, Scenario
 from testbed.scenario.units import QuantityError, shown, whole
 
@@ -180,6 +181,10 @@ def _structure(data: dict[str, Any]) -> Iterator[Problem]:
     if nodes:
         yield from _capacity(nodes, data.get("rules"))
     count = _integer(nodes.get("count"))
+    slots = data.get("slots")
+    yield from check_faults.structure(
+        data.get("faults"), count, _integer(slots.get("count")) if isinstance(slots, dict) else None
+    )
     if not count or count < 0:
         # Told already; against it lengths say nothing.
         return
@@ -272,6 +277,7 @@ def _overrides(overrides: list[Any], count: int) -> Iterator[Problem]:
 
 def _consistency(scenario: Scenario) -> Iterator[Problem]:
     """Checks between values; called with a scenario whose values are valid each for itself."""
+    yield from check_faults.consistency(scenario)
     rate = scenario.links.rate
     if isinstance(rate, tuple):
         for i, row in enumerate(rate):

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform
+from testbed.model.faults import Exponential, FaultSpec, Timeline, draw
+from testbed.model.task import Task
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
 from testbed.model.units import MILLISECOND, SECOND, Micros
-from testbed.model.workload import Workload
+from testbed.model.workload import Workload, tasks_of_episode
 from testbed.scenario.secrets import without_password
 
 PLAN_VERSION: Final = 1
@@ -83,9 +85,10 @@ class FidelityLimits:
 class Plan:
     """One run's complete description; nothing in it is left to be drawn but the tasks' fates.
 
-    ``scenario_hash`` says what is emulated: nodes, links, tasks, fates and rules. Equal hashes mean
-    the same tasks meet the same fates, so runs can be paired. Names, scheduler, number of episodes
-    and how it is carried out (payload, time scale, application, storage, limits) are not in it.
+    ``scenario_hash`` says what is emulated: nodes, links, tasks, fates, faults and rules. Equal
+    hashes mean the same tasks meet the same fates, so runs can be paired. Names, scheduler, number
+    of episodes and how it is carried out (payload, time scale, application, storage, limits) are
+    not in it.
 
     ``time_scale`` is real seconds per emulated second: 2.0 runs twice as slow as real time, 0.5
     twice as fast. Every duration in the plan and in the logs is in emulated time.
@@ -108,6 +111,45 @@ class Plan:
     storage_url: str | None = None
     artifacts_url: str | None = None
     limits: FidelityLimits = field(default_factory=FidelityLimits)
+    faults: tuple[FaultSpec, ...] = ()
+
+    def timeline(self, episode: int) -> Timeline:
+        """The faults of an episode, drawn with the faults seed; the same under every scheduler."""
+        workload, size = self.workload, self.topology.size
+        return Timeline(
+            (
+                fault
+                for entry, spec in enumerate(self.faults)
+                for fault in draw(
+                    spec,
+                    entry,
+                    seed=self.seeds.faults,
+                    episode=episode,
+                    size=size,
+                    slots=workload.slots,
+                    slot=workload.slot,
+                )
+            ),
+            size,
+        )
+
+    def tasks(self, episode: int, timeline: Timeline | None = None) -> list[list[Task]]:
+        """All tasks of an episode: a list per slot, in order of the node they arrive at.
+
+        ``timeline`` are its faults, None for those of the plan. A fault that changes arrivals adds
+        tasks or leaves some out; those that come with and without it are the same tasks.
+        """
+        if timeline is None:
+            timeline = self.timeline(episode)
+        workload, probabilities = self.workload, self.topology.arrival_probability
+        factors = None
+        if timeline:
+            scenes = timeline.scene
+
+            def factors(slot: int, node: int) -> float:
+                return scenes(slot * workload.slot).arrival_factor(node)
+
+        return tasks_of_episode(workload, probabilities, self.seeds.workload, episode, factors)
 
     @property
     def episode_seconds(self) -> float:
@@ -120,6 +162,9 @@ class Plan:
         Plans are stored and handed on: passwords in their URLs are left out.
         """
         data = {"planVersion": PLAN_VERSION, **_encode(self)}
+        if not self.faults:
+            # As it was before there were faults.
+            del data["faults"]
         for name in ("storage_url", "artifacts_url"):
             if data[name] is not None:
                 data[name] = without_password(data[name])
@@ -146,7 +191,13 @@ class Plan:
             raise ValueError(f"not a complete plan: {error!r}") from None
 
 
-def identity(topology: Topology, workload: Workload, rules: Rules, seeds: Seeds) -> str:
+def identity(
+    topology: Topology,
+    workload: Workload,
+    rules: Rules,
+    seeds: Seeds,
+    faults: tuple[FaultSpec, ...] = (),
+) -> str:
     """The ``scenario_hash``: sha256 over everything that decides what happens to a task.
 
     Of the seeds, those of the workload and the faults count: the topology is drawn already, and
@@ -158,6 +209,8 @@ def identity(topology: Topology, workload: Workload, rules: Rules, seeds: Seeds)
         "rules": _encode(rules),
         "seeds": {"workload": seeds.workload, "faults": seeds.faults},
     }
+    if faults:
+        content["faults"] = _encode(faults)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -166,6 +219,7 @@ _DISTRIBUTIONS: Final[Mapping[type, str]] = {
     Constant: "constant",
     Uniform: "uniform",
     Choice: "choice",
+    Exponential: "exponential",
 }
 
 
@@ -189,6 +243,26 @@ def _decode_distribution(data: dict[str, Any]) -> Distribution:
             return Choice(tuple(data["values"]))
         case other:
             raise ValueError(f"unknown distribution {other!r} in a plan")
+
+
+def _decode_fault(data: dict[str, Any]) -> FaultSpec:
+    every = data["every"]
+    if every is not None:
+        exponential = every["distribution"] == "exponential"
+        every = Exponential(every["mean"]) if exponential else _decode_distribution(every)
+    targets = {
+        name: value if isinstance(value := data[name], str) else tuple(value)
+        for name in ("nodes", "sources", "destinations")
+    }
+    return FaultSpec(
+        **{
+            **data,
+            **targets,
+            "duration": _decode_distribution(data["duration"]),
+            "at": None if data["at"] is None else _decode_distribution(data["at"]),
+            "every": every,
+        }
+    )
 
 
 def _matrix(rows: Sequence[Sequence[Any]]) -> tuple[tuple[Any, ...], ...]:
@@ -226,7 +300,7 @@ def _decode_rules(data: dict[str, Any]) -> Rules:
     )
 
 
-_DECODERS: Final[Mapping[str, Callable[[dict[str, Any]], object]]] = {
+_DECODERS: Final[Mapping[str, Callable[[Any], object]]] = {
     "topology": _decode_topology,
     "workload": _decode_workload,
     "rules": _decode_rules,
@@ -234,6 +308,7 @@ _DECODERS: Final[Mapping[str, Callable[[dict[str, Any]], object]]] = {
     "scheduler": lambda data: SchedulerSpec(**data),
     "application": lambda data: ApplicationSpec(**data),
     "limits": lambda data: FidelityLimits(**data),
+    "faults": lambda data: tuple(map(_decode_fault, data)),
 }
 
 

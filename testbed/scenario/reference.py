@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from testbed.scenario.schema import Drawn, In, Scenario, Shorthand
+from testbed.scenario.schema import Drawn, In, Places, Scenario, Shorthand
 
 BEGIN: Final = "<!-- made from the schema by testbed.scenario.reference: begin -->"
 END: Final = "<!-- end -->"
@@ -25,6 +25,8 @@ _ONCE_PER: Final = {
     "task": "may be [drawn](#values) per task",
     "node": "may be [drawn](#values) per node, or a list with one value per node",
     "link": "may be [drawn](#values) per link, or a matrix",
+    "fault": "may be [drawn](#values) per occurrence",
+    "gap": "may be [drawn](#values) per occurrence, also as `{exponential: 5s}`",
 }
 
 
@@ -53,7 +55,8 @@ def tables() -> str:
             many = len(parts[0].stands_for) > 1
             stands = "all of them" if many else f"`{key}.{first}`"
             intro += f" A plain value stands for {stands}."
-        rows = _rows(keys(parts[0], f"{key}."))
+        inside = "[]." if typing.get_origin(field.annotation) is list else "."
+        rows = _rows(keys(parts[0], f"{key}{inside}"))
         sections.append(f"### {key}\n\n{intro}\n\n{rows}")
     return "\n\n".join([f"### Top level\n\n{_rows(iter(simple))}", *sections])
 
@@ -96,6 +99,8 @@ def _allowed(field: FieldInfo) -> str:
     for mark in (*field.metadata, *_marks(field.annotation)):
         if isinstance(mark, In):
             return mark.quantity.allowed
+        if isinstance(mark, Places):
+            return mark.allowed
         if isinstance(mark, Drawn):
             return f"{mark.quantity.allowed}; {_ONCE_PER[mark.once_per]}"
     annotation = field.annotation

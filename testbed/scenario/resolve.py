@@ -6,10 +6,11 @@ change when the number of nodes or any other value changes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from testbed.model.distributions import Uniform
+from testbed.model.distributions import Constant, Uniform
 from testbed.model.draws import Purpose, uniform
+from testbed.model.faults import KINDS, FaultSpec
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
 from testbed.model.workload import Workload
 from testbed.scenario.plan import (
@@ -20,7 +21,17 @@ from testbed.scenario.plan import (
     Seeds,
     identity,
 )
-from testbed.scenario.schema import Links, Named, OverloadRule, PerLink, PerNode, Scenario
+from testbed.scenario.schema import (
+    ALL,
+    FaultPart,
+    Links,
+    Named,
+    OverloadRule,
+    PerLink,
+    PerNode,
+    PlacesOrName,
+    Scenario,
+)
 
 
 def plan(
@@ -50,9 +61,12 @@ def plan(
     )
     seeds = Seeds(**scenario.seeds.model_dump())
     limits = scenario.fidelity
+    faults = tuple(
+        fault_spec(fault, topology.size, scenario.slots.length) for fault in scenario.faults
+    )
     return Plan(
         name=scenario.metadata.name,
-        scenario_hash=identity(topology, workload, rules, seeds),
+        scenario_hash=identity(topology, workload, rules, seeds, faults),
         topology=topology,
         workload=workload,
         rules=rules,
@@ -74,7 +88,35 @@ def plan(
             generator_lateness=limits.generator_lateness,
             lost_tasks=limits.lost_tasks,
         ),
+        faults=faults,
     )
+
+
+def fault_spec(fault: FaultPart, size: int, slot: int) -> FaultSpec:
+    """A fault with its nodes named and its slot as an instant; ``slot`` is the length of one."""
+    kind = KINDS[fault.kind]
+    at = fault.at if fault.slot is None else Constant(float(fault.slot * slot))
+    return FaultSpec(
+        kind=kind.name,
+        duration=fault.duration,
+        at=at,
+        every=fault.every,
+        per_slot=fault.per_slot,
+        nodes=_places(fault.nodes, size),
+        sources=_places(fault.sources, size),
+        destinations=_places(fault.destinations, size),
+        both_ways=fault.both_ways,
+        together=fault.together,
+        factor=1.0 if fault.factor is None else fault.factor,
+        failure_rate=fault.failure_rate or 0.0,
+        mode=fault.mode or next(iter(kind.modes), ""),
+    )
+
+
+def _places(places: PlacesOrName | None, size: int) -> tuple[int, ...] | Literal["any"]:
+    if isinstance(places, str):
+        return tuple(range(size)) if places == ALL else "any"
+    return places or ()
 
 
 def draw_topology(scenario: Scenario) -> Topology:

@@ -25,6 +25,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform
+from testbed.model.faults import ANY, KINDS, Exponential
 from testbed.model.units import Micros
 from testbed.scenario import units
 from testbed.scenario.plan import Payload
@@ -127,21 +128,28 @@ PerLink: TypeAlias = Distribution | tuple[tuple[float | None, ...], ...]
 """The same drawn once per directed link, or a matrix: row i, column j is the link from i to j."""
 
 # In angle brackets, so that they can be told from keys of the file in the location of an error.
-FORMS = CONSTANT, UNIFORM, CHOICE, LIST = ("<constant>", "<uniform>", "<choice>", "<list>")
+FORMS = CONSTANT, UNIFORM, CHOICE, LIST, EXPONENTIAL = (
+    "<constant>",
+    "<uniform>",
+    "<choice>",
+    "<list>",
+    "<exponential>",
+)
 
 
 class Drawn:
     """Annotation: a constant, ``{uniform: [a, b]}``, ``{choice: [...]}``, or explicit values.
 
     ``once_per`` says what is drawn for, and with that what an explicit list holds: nothing for
-    tasks, a value per node, a row per node for links. ``cell`` is for rows, whose diagonal may hold
+    tasks and faults, a value per node, a row per node for links. A ``gap`` between faults may be
+    ``{exponential: mean}`` too. ``cell`` is for rows, whose diagonal may hold
     what no link may.
     """
 
     def __init__(
         self,
         quantity: Quantity,
-        once_per: Literal["task", "node", "link"],
+        once_per: Literal["task", "node", "link", "fault", "gap"],
         cell: Quantity | None = None,
     ) -> None:
         self.cell = cell or quantity
@@ -158,6 +166,8 @@ class Drawn:
                 return f"{forms}, or a list with one value per node"
             case "link":
                 return f"{forms}, or a matrix with one row per node"
+            case "gap":
+                return f"{example}, {{exponential: mean}}, {forms.partition(', ')[2]}"
             case _:
                 return forms
 
@@ -172,6 +182,8 @@ class Drawn:
                 "choice", core_schema.tuple_variable_schema(value, min_length=1), _choice
             ),
         }
+        if self.once_per == "gap":
+            choices[EXPONENTIAL] = _keyed("exponential", value, _exponential)
         if self.once_per == "node":
             choices[LIST] = core_schema.tuple_variable_schema(value)
         elif self.once_per == "link":
@@ -202,6 +214,8 @@ class Drawn:
                 "One of the values, each equally likely.",
             ),
         ]
+        if self.once_per == "gap":
+            forms.append(_keyed_json("exponential", value, "Exponentially distributed, by mean."))
         if self.once_per == "node":
             forms.append({"type": "array", "items": value, "description": "One value per node."})
         elif self.once_per == "link":
@@ -209,7 +223,7 @@ class Drawn:
             forms.append({"type": "array", "items": row, "description": "One row per node."})
         return {"anyOf": forms}
 
-    def _write(self, value: PerNode | PerLink) -> object:
+    def _write(self, value: PerNode | PerLink | Exponential) -> object:
         write = self.quantity.write
         match value:
             case Constant():
@@ -218,6 +232,8 @@ class Drawn:
                 return {"uniform": [write(value.low), write(value.high)]}
             case Choice():
                 return {"choice": [write(each) for each in value.values]}
+            case Exponential():
+                return {"exponential": write(value.mean)}
         return [
             [None if cell is None else self.cell.write(cell) for cell in row]
             if isinstance(row, tuple)
@@ -229,7 +245,14 @@ class Drawn:
 def _form(value: object) -> str | None:
     match value:
         case dict():
-            return UNIFORM if "uniform" in value else CHOICE if "choice" in value else None
+            for key, form in (
+                ("uniform", UNIFORM),
+                ("choice", CHOICE),
+                ("exponential", EXPONENTIAL),
+            ):
+                if key in value:
+                    return form
+            return None
         case list() | tuple():
             return LIST
         case None:
@@ -238,7 +261,9 @@ def _form(value: object) -> str | None:
             return CONSTANT
 
 
-def _keyed(key: str, values: CoreSchema, make: Callable[[Any], Distribution]) -> CoreSchema:
+def _keyed(
+    key: str, values: CoreSchema, make: Callable[[Any], Distribution | Exponential]
+) -> CoreSchema:
     mapping = core_schema.typed_dict_schema(
         {key: core_schema.typed_dict_field(values)}, extra_behavior="forbid"
     )
@@ -257,6 +282,10 @@ def _keyed_json(key: str, values: dict[str, Any], description: str) -> dict[str,
 
 def _constant(value: float) -> Distribution:
     return Constant(float(value))
+
+
+def _exponential(mean: float) -> Exponential:
+    return Exponential(float(mean))
 
 
 def _uniform(bounds: tuple[float, float]) -> Distribution:
@@ -484,6 +513,96 @@ class Fidelity(Part):
     run is marked `degraded`; a node that dies marks it in any case."""
 
 
+class Places:
+    """Annotation: a node, a list of nodes, ``all``, or ``any`` (one drawn per occurrence)."""
+
+    allowed: Final = "a node such as 0, a list of nodes, `all`, or `any` (one drawn each time)"
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            _places, serialization=core_schema.plain_serializer_function_ser_schema(_write_places)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        node = _NODE.json_schema()
+        return {
+            "anyOf": [
+                node,
+                {"type": "array", "items": node, "minItems": 1, "uniqueItems": True},
+                {"enum": [ALL, ANY]},
+                {"type": "null"},
+            ]
+        }
+
+
+ALL: Final = "all"
+_NODE: Final = units.whole(0, LARGEST_NETWORK - 1, 0)
+PlacesOrName: TypeAlias = tuple[int, ...] | str
+
+
+def _places(value: object) -> PlacesOrName | None:
+    if value is None:
+        return None
+    if value in (ALL, ANY):
+        return str(value)
+    entries = value if isinstance(value, list | tuple) else [value]
+    try:
+        nodes = tuple(int(_NODE.read(entry)) for entry in entries)
+    except QuantityError as error:
+        raise refusal(error.seen, Places.allowed) from None
+    if not nodes or len(set(nodes)) < len(nodes):
+        raise refusal("a node twice" if nodes else "an empty list", Places.allowed)
+    return nodes
+
+
+def _write_places(value: PlacesOrName | None) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+class FaultPart(Part):
+    """Something that goes wrong for a while; docs/faults.md explains the kinds."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": [key]} for key in ("at", "slot", "every", "perSlot")]
+        }
+    )
+
+    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]
+    """What goes wrong."""
+    nodes: Annotated[PlacesOrName | None, Places()] = None
+    """Nodes it acts on, for kinds that act on nodes."""
+    sources: Annotated[PlacesOrName | None, Places(), Field(alias="from")] = None
+    """Links it acts on, for kinds that act on links: from each of these nodes."""
+    destinations: Annotated[PlacesOrName | None, Places(), Field(alias="to")] = None
+    """To each of these nodes."""
+    both_ways: Annotated[bool, Field(strict=True)] = False
+    """The links back as well."""
+    at: Annotated[PerTask, Drawn(units.DURATION, "fault")] | None = None
+    """Once in every episode, so long after its beginning."""
+    slot: Annotated[int, In(units.whole(0, 10**6, 10))] | None = None
+    """Once in every episode, when this slot begins, counted from 0."""
+    every: Annotated[Any, Drawn(units.POSITIVE_DURATION, "gap")] | None = None
+    """Again and again: time from the end of one (at first: the beginning of the episode) to the
+    beginning of the next."""
+    per_slot: Annotated[float, In(units.PROBABILITY)] | None = None
+    """Probability that it begins with a slot, unless it is going on."""
+    duration: Annotated[PerTask, Drawn(units.POSITIVE_DURATION, "fault"), Field(alias="for")]
+    """How long it lasts; drawn anew for each occurrence."""
+    together: Annotated[bool, Field(strict=True)] = True
+    """All nodes or links at the same time. `false`: each of them has times of its own."""
+    factor: Annotated[float, In(units.FACTOR)] | None = None
+    """What the rate or the arrivals are multiplied with."""
+    failure_rate: FailureRate | None = None
+    """Failures per second, added to those configured."""
+    mode: Annotated[str, Field(strict=True)] | None = None
+    """`killed` (loses its tasks) or `hung` (stands still), of a node that is down."""
+
+
 class Scenario(Part):
     """One edge network, its tasks and faults, and how it is run."""
 
@@ -497,6 +616,9 @@ class Scenario(Part):
     tasks: Tasks
     slots: Slots
     rules: RuleSet = Field({}, validate_default=True)
+    faults: list[FaultPart] = Field(default_factory=list)
+    """What goes wrong, when and for how long; see [faults.md](faults.md). Faults that overlap
+    combine: factors multiply, failure rates add."""
     episodes: Annotated[int, In(units.whole(1, 10**6, 10))] = 10
     """Episodes per run, where the command does not say."""
     seeds: SeedSet = Field({}, validate_default=True)

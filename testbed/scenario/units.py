@@ -301,6 +301,15 @@ PROBABILITY: Final = Quantity(
     "0.5",
     bare=True,
 )
+FACTOR: Final = Quantity(
+    "a factor",
+    {"%": Fraction(1, 100)},
+    Fraction(0),
+    Fraction(1000),
+    "from 0 to 1000",
+    "0.5",
+    bare=True,
+)
 SHARE: Final = Quantity(
     "a share", {"%": Fraction(1, 100)}, Fraction(0), Fraction(10), "from 0 to 10", "2%", bare=True
 )

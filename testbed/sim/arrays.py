@@ -38,6 +38,8 @@ def problems_of(plan: Plan) -> list[Problem]:
     rules, workload = plan.rules, plan.workload
     if rules.control_delay != 0:
         problems.append(Problem("rules.control_delay", f"{rules.control_delay} us", "0"))
+    if plan.faults:
+        problems.append(Problem("faults", _faults(len(plan.faults)), "none"))
     if rules.execution_queue_limit is not None:
         problems.append(
             Problem("rules.execution_queue_limit", str(rules.execution_queue_limit), "no limit")
@@ -56,6 +58,10 @@ def problems_of(plan: Plan) -> list[Problem]:
     if duration(cycles, max(plan.topology.capacity_hz)) < 1:
         problems.append(Problem("workload.complexity", "execution times of 0 us", "1 us"))
     return problems
+
+
+def _faults(count: int) -> str:
+    return "1 fault" if count == 1 else f"{count} faults"
 
 
 def without_control_delay(plan: Plan) -> Plan:

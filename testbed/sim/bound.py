@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbed.model.task import Task
-from testbed.model.workload import tasks_of_episode
 from testbed.scenario.plan import Plan
 from testbed.sim.oracle import Fates
 
@@ -15,9 +14,7 @@ def attainable(plan: Plan, episode: int) -> dict[int, bool]:
     nothing else were going on.
     """
     fates = Fates(plan)
-    slots = tasks_of_episode(
-        plan.workload, plan.topology.arrival_probability, plan.seeds.workload, episode
-    )
+    slots = plan.tasks(episode)
     return {task.id: _attainable(plan, fates, task) for tasks in slots for task in tasks}
 
 
@@ -25,7 +22,8 @@ def bound(plan: Plan, episode: int) -> float:
     """Share of the tasks of an episode that would succeed if each had the network to itself.
 
     No scheduler can be above it: fates are keyed by task and unit, and waiting only adds to the
-    time. NaN in an episode without a task.
+    time. Of faults only the arrivals are reckoned with, so one that makes a unit faster may lift
+    schedulers above it. NaN in an episode without a task.
     """
     tasks = attainable(plan, episode)
     return sum(tasks.values()) / len(tasks) if tasks else float("nan")

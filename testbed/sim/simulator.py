@@ -21,8 +21,12 @@ from testbed.model.decision import Answer, Scheduler, SchedulerContext, Schedule
 from testbed.model.events import (
     AnnounceTransfer,
     AskPeers,
+    ChangeExecution,
+    ChangeTransmission,
+    ConditionsChanged,
     DeadlinePassed,
     DecisionBroken,
+    DecisionDue,
     DecisionRecord,
     Effect,
     ExecutionEnded,
@@ -31,6 +35,7 @@ from testbed.model.events import (
     PeersSilent,
     Record,
     RecordKind,
+    ResumeDecision,
     SetDeadline,
     SlotIdle,
     StartExecution,
@@ -43,11 +48,11 @@ from testbed.model.events import (
     TransmissionEnded,
     WithdrawTransfer,
 )
+from testbed.model.faulted import FaultedNode
 from testbed.model.node import NodeState
 from testbed.model.own_code import SchedulerFailed
 from testbed.model.task import Outcome, Task
 from testbed.model.units import NEVER, Micros
-from testbed.model.workload import tasks_of_episode
 from testbed.scenario.plan import Plan
 from testbed.schedulers import registry
 from testbed.sim.central import Central
@@ -68,11 +73,13 @@ class Phase(IntEnum):
     EXECUTION_ENDED = 0
     TRANSMISSION_ENDED = 1
     """The task is delivered to the receiver at once."""
-    DEADLINE = 2
-    ARRIVAL = 3
+    FAULT = 2
+    """Faults begin and end, in order of the nodes. What ends at that instant has ended."""
+    DEADLINE = 3
+    ARRIVAL = 4
     """In order of the nodes; a decision that asks nobody takes effect here."""
-    PROBES = 4
-    ANSWERS = 5
+    PROBES = 5
+    ANSWERS = 6
     CONTROL = 100
     """Announcements and withdrawals of transfers."""
 
@@ -90,6 +97,7 @@ _OUTCOMES: Final[Mapping[int | str, Outcome]] = {outcome.value: outcome for outc
 # As plain integers for the heap: comparing enum members costs several times as much.
 _EXECUTION_ENDED: Final = int(Phase.EXECUTION_ENDED)
 _TRANSMISSION_ENDED: Final = int(Phase.TRANSMISSION_ENDED)
+_FAULT: Final = int(Phase.FAULT)
 _DEADLINE: Final = int(Phase.DEADLINE)
 _ARRIVAL: Final = int(Phase.ARRIVAL)
 _PROBES: Final = int(Phase.PROBES)
@@ -262,8 +270,10 @@ class _Episode:
         self._plan = plan
         self._episode = episode
         self._keep = keep
+        self._timeline = plan.timeline(episode)
+        node_of = FaultedNode if plan.faults else NodeState
         self._nodes = [
-            NodeState(node, plan.topology, plan.rules, plan.seeds.faults, episode, scheduler)
+            node_of(node, plan.topology, plan.rules, plan.seeds.faults, episode, scheduler)
             for node, scheduler in enumerate(schedulers)
         ]
         view.attach(self._nodes)
@@ -286,7 +296,12 @@ class _Episode:
             WithdrawTransfer: self._withdraw,
             HandOver: self._hand_over,
             StopExecution: self._ignore,
+            ChangeExecution: self._change_execution,
+            ChangeTransmission: self._change_transmission,
+            ResumeDecision: self._resume_decision,
         }
+        for at, node, conditions in self._timeline.changes:
+            self._push(at, _FAULT, node, 0, ConditionsChanged(conditions))
 
     def run(self) -> EpisodeResult:
         with _no_garbage_collection():
@@ -295,9 +310,7 @@ class _Episode:
     def _run(self) -> EpisodeResult:
         plan = self._plan
         workload = plan.workload
-        slots = tasks_of_episode(
-            workload, plan.topology.arrival_probability, plan.seeds.workload, self._episode
-        )
+        slots = plan.tasks(self._episode, self._timeline)
         generated = 0
         for slot, tasks in enumerate(slots):
             generated += len(tasks)
@@ -395,16 +408,23 @@ class _Episode:
         nodes = self._nodes
         delay = self._plan.rules.control_delay
         asked, answered = now - delay, now + delay
+        asked_peers = peers = effect.peers
+        if self._timeline:
+            scene = self._timeline.scene(now)
+            peers = tuple(peer for peer in asked_peers if scene.answers(node, peer))
         if effect.bits_only:
             answers = [
-                Answer(peer, nodes[peer].overloaded(now), None, asked, answered)
-                for peer in effect.peers
+                Answer(peer, nodes[peer].overloaded(now), None, asked, answered) for peer in peers
             ]
         else:
-            states = [(peer, nodes[peer].peer_state(now)) for peer in effect.peers]
+            states = [(peer, nodes[peer].peer_state(now)) for peer in peers]
             answers = [
                 Answer(peer, state.overloaded, state, asked, answered) for peer, state in states
             ]
+        if len(answers) < len(asked_peers):
+            silent = PeersSilent(effect.task_id, effect.round)
+            over = asked + self._plan.rules.probe_timeout
+            self._push(over, _ANSWERS + 2 * effect.round, node, effect.task_id, silent)
         event = PeersAnswered(effect.task_id, effect.round, tuple(answers))
         self._push(answered, _ANSWERS + 2 * effect.round, node, effect.task_id, event)
 
@@ -418,6 +438,13 @@ class _Episode:
         after = effect.duration if fails_after is None else fails_after
         self._push(now + after, _EXECUTION_ENDED, node, task_id, ExecutionEnded(task_id, failed))
 
+    def _change_execution(self, node: int, effect: ChangeExecution, now: Micros) -> None:
+        # The end planned before stays in the heap; the node ignores it.
+        task_id, fails_after = effect.task.id, effect.fails_after
+        after = effect.duration if fails_after is None else fails_after
+        event = ExecutionEnded(task_id, fails_after is not None, effect.revision)
+        self._push(now + after, _EXECUTION_ENDED, node, task_id, event)
+
     def _start_transmission(self, node: int, effect: StartTransmission, now: Micros) -> None:
         task_id, fails_after = effect.task.id, effect.fails_after
         failed = fails_after is not None
@@ -425,12 +452,23 @@ class _Episode:
         event = TransmissionEnded(effect.peer, task_id, failed)
         self._push(now + after, _TRANSMISSION_ENDED, node, task_id, event)
 
+    def _change_transmission(self, node: int, effect: ChangeTransmission, now: Micros) -> None:
+        task_id, fails_after = effect.task.id, effect.fails_after
+        after = effect.duration if fails_after is None else fails_after
+        event = TransmissionEnded(effect.peer, task_id, fails_after is not None, effect.revision)
+        self._push(now + after, _TRANSMISSION_ENDED, node, task_id, event)
+
+    def _resume_decision(self, node: int, effect: ResumeDecision, now: Micros) -> None:
+        self._push(now, _ARRIVAL, node, effect.task_id, DecisionDue(effect.task_id))
+
     def _announce(self, node: int, effect: AnnounceTransfer, now: Micros) -> None:
         when = now + self._plan.rules.control_delay
         event = TransferAnnounced(effect.task, node)
         self._push(when, _CONTROL, effect.peer, effect.task.id, event)
 
     def _withdraw(self, node: int, effect: WithdrawTransfer, now: Micros) -> None:
+        if not effect.tell:
+            return
         # The end of the transmission stays in the heap; the node ignores it.
         when = now + self._plan.rules.control_delay
         event = TransferWithdrawn(effect.task_id, node)
