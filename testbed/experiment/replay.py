@@ -22,7 +22,6 @@ from testbed.experiment.statistics import MIN_PAIRS, Comparison, compare
 from testbed.experiment.summary import RunSummary, none_if_nan
 from testbed.model.story import TaskRow
 from testbed.model.task import Outcome, Task
-from testbed.model.workload import tasks_of_episode
 from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.storage.tasklog import Run, TaskLog
 
@@ -153,10 +152,7 @@ def _named(group: Sequence[LeftOut]) -> str:
 
 def arrivals(plan: Plan, episode: int) -> list[Task]:
     """The tasks that the plan draws for an episode, in order of their ids."""
-    slots = tasks_of_episode(
-        plan.workload, plan.topology.arrival_probability, plan.seeds.workload, episode
-    )
-    return [task for slot in slots for task in slot]
+    return [task for slot in plan.tasks(episode) for task in slot]
 
 
 def _difference(logged: Sequence[TaskRow], drawn: Sequence[Task], completed: bool) -> str:
