@@ -110,6 +110,7 @@ class Deployments:
             )
         links = self._links(nodes, run)
         policy, warnings = await self._resolved(reference)
+        await asyncio.to_thread(_accept, policy)
         before = _deciding(run)
         result = await self._two_steps(links, {link.node: policy for link in links}, policy, run)
         if result.accepted:
@@ -304,6 +305,17 @@ class Deployments:
         except OSError as error:
             # It still holds as long as this controller lives.
             _log.warning("history", path=str(self._path), problem=str(error))
+
+
+def _accept(policy: Policy) -> None:
+    """Try a policy on this machine, so that one which is no good is refused before nodes load it.
+
+    Raises: UsageError: it is refused.
+    """
+    # Imported here: a controller that never deploys a policy never pays for it.
+    from testbed.policies.inference import accept
+
+    accept(policy)
 
 
 async def _commit(link: NodeLink, deployment: str, policy: Policy) -> NodeDeployment:

@@ -26,6 +26,8 @@ from testbed.model.encoders import ENCODERS
 from testbed.model.per_destination import COLUMNS
 from testbed.policies.artifact import Policy
 from testbed.policies.card import PolicyCard
+from testbed.policies.graph import problems_of
+from testbed.policies.trial import tried
 
 OUTPUT: Final = "probabilities"
 MASK: Final = "mask"
@@ -164,14 +166,16 @@ _LIBRARIES: Final = (
 def open_actor(policy: Policy) -> Actor:
     """The actor of a verified policy; shared by all who open the same one. May take a while.
 
-    Raises: UsageError: the graph is none, or not of the policy's kind, encoder and N.
+    Raises: UsageError: the graph is none, or not of the policy's kind, encoder and N, keeps data
+    elsewhere, has operators that are not ONNX's, or needs too much memory or time.
     PrerequisiteMissing: ONNX Runtime is not installed.
     """
     key = policy.card.id, policy.card.sha256
     with _opening:
         actor = _open.pop(key, None)
         if actor is None:
-            actor = _load(policy)
+            accept(policy)
+            actor = load_actor(policy)
         _open[key] = actor  # the latest used at the end
         while len(_open) > KEPT_ACTORS:
             del _open[next(iter(_open))]
@@ -182,8 +186,27 @@ _open: Final[dict[tuple[str, str], Actor]] = {}
 _opening: Final = threading.Lock()
 
 
-def _load(policy: Policy) -> Actor:
-    onnxruntime, numpy = import_runtime()
+def accept(policy: Policy) -> None:
+    """Look through the file of a policy's actor, then have it tried in a process of its own.
+
+    Raises: UsageError: it must not be loaded; says why.
+    """
+    card = policy.card
+    if card.kind == "flat" and card.encoder not in ENCODERS:
+        known = ", ".join(ENCODERS)
+        raise _unusable(policy, [Problem("encoder", repr(card.encoder), f"known are {known}")])
+    # Refused without a process where a look is enough.
+    if problems := problems_of(policy.actor):
+        raise _unusable(policy, problems)
+    tried(policy)
+
+
+def open_session(policy: Policy) -> Any:
+    """An ONNX Runtime session for a policy that was accepted.
+
+    Raises: UsageError: the graph is none. PrerequisiteMissing: ONNX Runtime is not installed.
+    """
+    onnxruntime, _ = import_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -191,15 +214,23 @@ def _load(policy: Policy) -> Actor:
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = 4
+    # Else it would also take its own format, which nothing here has looked through.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(
+        return onnxruntime.InferenceSession(
             policy.actor, options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = _first_line(error)
         raise _unusable(policy, [Problem("actor.onnx", reason, "an ONNX model")]) from error
+
+
+def load_actor(policy: Policy) -> Actor:
+    """Load an accepted policy here and now, and decide with it a few times; see ``open_actor``."""
+    session = open_session(policy)
+    _, numpy = import_runtime()
     _check_interface(policy, session)
     actor = Actor(policy.card, session, numpy)
     _try_out(policy, actor)
@@ -244,36 +275,54 @@ def _check_interface(policy: Policy, session: Any) -> None:
 
 
 def _try_out(policy: Policy, actor: Actor) -> None:
-    """Make one decision; also what is prepared on first use is then done.
+    """Make a few decisions; also what is prepared on first use is then done.
 
-    Raises: UsageError: it fails, or gives no distribution.
+    Raises: UsageError: one fails, or gives no distribution.
     """
     card = policy.card
-    features: list[Any]
     if card.kind == "flat":
         assert card.nodes is not None
-        features = [0.0] * ENCODERS[card.encoder].size(card.nodes)
+        width = ENCODERS[card.encoder].size(card.nodes)
         mask = [True] * card.nodes + [False]
-    else:
-        features = [[0.0] * len(COLUMNS)] * 3
-        mask = [True, True, False]
+        for row in ([0.0] * width, _ramp(width)):
+            _decide(policy, actor, row, mask)
+        return
+    width = len(COLUMNS)
+    for candidates in (3, 8):
+        mask = [True] * (candidates - 1) + [False]
+        for rows in ([[0.0] * width] * candidates, [_ramp(width)] * candidates):
+            _decide(policy, actor, rows, mask)
+
+
+def _ramp(width: int) -> list[float]:
+    """As unlike each other as features are, from 0 to 1."""
+    return [(7 * i % width) / width for i in range(width)]
+
+
+def _decide(policy: Policy, actor: Actor, features: list[Any], mask: list[bool]) -> None:
     try:
-        given = actor.probabilities(features, mask)
+        given: Any = actor.probabilities(features, mask)
     except Exception as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = _first_line(error)
         raise _unusable(policy, [Problem("actor.onnx", reason, "a graph that runs")]) from error
-    fine = len(given) == len(mask) and abs(sum(given) - 1.0) < 1e-3
-    if not fine or any(not 0.0 <= p <= 1.0 for p in given) or given[-1] > 1e-6:
+    fine = isinstance(given, list) and len(given) == len(mask)
+    fine = fine and all(isinstance(p, float) and 0.0 <= p <= 1.0 for p in given)
+    if not fine or abs(sum(given) - 1.0) >= 1e-3 or given[-1] > 1e-6:
         raise _unusable(
             policy,
             [
                 Problem(
                     OUTPUT,
-                    f"{[round(p, 4) for p in given[:6]]} for the mask {mask[:6]}",
+                    f"{str(given)[:80]} for the mask {mask[:8]}",
                     "probabilities that add up to 1 and are 0 where masked",
                 )
             ],
         )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def _unusable(policy: Policy, problems: list[Problem]) -> UsageError:

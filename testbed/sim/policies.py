@@ -10,7 +10,7 @@ import numpy as np
 
 from testbed.errors import Problem, UsageError
 from testbed.policies import Policy
-from testbed.policies.inference import import_runtime
+from testbed.policies.inference import accept, open_session
 from testbed.sim.scoring import ScoringWeights
 
 METADATA: Final = "scoring-weights"
@@ -41,7 +41,7 @@ def decode_weights(text: str) -> ScoringWeights:
             name: np.frombuffer(base64.b64decode(array["float32"]), "<f4").reshape(array["shape"])
             for name, array in json.loads(text).items()
         }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"these are no weights of a per-destination policy: {error}") from None
     return ScoringWeights.from_arrays(arrays)
 
@@ -58,8 +58,8 @@ def weights_of(policy: Policy) -> ScoringWeights:
             f"policy {card.id} does not score destinations",
             [Problem("kind", card.kind, "per-destination")],
         )
-    onnxruntime, _ = import_runtime()
-    session = onnxruntime.InferenceSession(policy.actor, providers=["CPUExecutionProvider"])
+    accept(policy)
+    session = open_session(policy)
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
     if METADATA not in metadata:
         raise UsageError(

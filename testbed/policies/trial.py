@@ -1,0 +1,199 @@
+"""Tries a policy in a process of its own before a process of the testbed loads it.
+
+A graph may take all memory or time there is, or end the process that loads it. So each is loaded
+and run once where that harms nobody, with bounds on processor time, memory and time. The verdict is
+kept per machine and user, by the sha256 of the actor: the nodes of a host and its controller pay
+once together. Policies that ship with the package are not tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from testbed import __version__
+from testbed.errors import PermanentError, Problem, TestbedError, UsageError
+from testbed.policies.artifact import SHIPPED_PREFIX, Policy
+from testbed.policies.card import PolicyCard
+
+CPU_S: Final = 2
+"""Processor time for loading and running a graph a few times; a policy needs a few hundredths."""
+
+MEMORY_BYTES: Final = 512 * 1024 * 1024
+"""Memory beyond what ONNX Runtime has taken before it sees the graph."""
+
+WALL_S: Final = 25.0
+"""Everything together, Python and imports included; below the time a node has to answer."""
+
+LARGEST_ANSWER: Final = 64 * 1024
+_SOURCE: Final = "actor.onnx"
+
+
+def tried(policy: Policy) -> None:
+    """Return once the policy has been tried well on this machine; may take a second.
+
+    Raises: UsageError: it fails, gives no distribution, or goes beyond its bounds.
+    """
+    if policy.reference.startswith(SHIPPED_PREFIX):
+        return
+    try:
+        version = importlib.metadata.version("onnxruntime")
+    except importlib.metadata.PackageNotFoundError:
+        # Who loads it says what is missing.
+        return
+    card = policy.card
+    what = (card.sha256, card.kind, card.encoder, card.nodes, version, __version__, MEMORY_BYTES)
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    with _verdict(key) as kept:
+        verdict = _read(kept)
+        if verdict is None:
+            verdict, lasting = _try(policy)
+            if kept is not None and lasting:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(kept, 0)
+                    os.pwrite(kept, json.dumps(verdict).encode(), 0)
+    if verdict:
+        problems = [Problem(*each) for each in verdict]
+        raise UsageError(f"policy {card.id} cannot be used", problems)
+
+
+def _try(policy: Policy) -> tuple[list[list[str]], bool]:
+    """Return the problems found, and whether they will be found again."""
+    # Found where this process found it; last, so that what lies beside it hides nothing.
+    root = str(Path(__file__).parents[2])
+    program = f"import sys; sys.path.append({root!r}); from testbed.policies import trial as t"
+    command = [sys.executable, "-P", "-c", f"{program}; t.main()"]
+    header = json.dumps({"card": policy.card.to_json()}).encode()
+    try:
+        done = subprocess.run(
+            command,
+            input=header + b"\n" + policy.actor,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=WALL_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        seen = f"was not loaded and run within {WALL_S:.0f} s"
+        return [[_SOURCE, seen, "a smaller graph, or a machine that is less busy"]], False
+    except OSError as error:
+        raise PermanentError(f"no process can be started to try a policy: {error}") from error
+    ended = -done.returncode
+    if ended in (signal.SIGXCPU, signal.SIGKILL):
+        seen = f"took more than {CPU_S} s of processor time, or was ended from outside"
+        return [[_SOURCE, seen, f"a graph that runs within {CPU_S} s"]], ended == signal.SIGXCPU
+    try:
+        answer = json.loads(done.stdout[:LARGEST_ANSWER])
+        return [[str(part) for part in each][:3] for each in answer["problems"]], True
+    except (ValueError, KeyError, TypeError):
+        how = f"by signal {ended}" if ended > 0 else f"with exit code {done.returncode}"
+        return [[_SOURCE, f"ended the process that loaded it, {how}", "a graph that runs"]], True
+
+
+@contextmanager
+def _verdict(key: str) -> Iterator[int | None]:
+    """Give the file that keeps a verdict, held alone; None where nothing can be kept."""
+    folder = Path(tempfile.gettempdir()) / f"edge-testbed-{os.getuid()}-policies"
+    file = None
+    try:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+        # Nobody else may have made it, or may write there.
+        if (
+            stat.S_ISDIR(found.st_mode)
+            and found.st_uid == os.getuid()
+            and not found.st_mode & 0o077
+        ):
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.open(folder / key, flags, 0o600)
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        pass
+    try:
+        yield file
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _is_own(found: os.stat_result) -> bool:
+    """Return whether nobody else may have made this folder, or may write there."""
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
+def _read(file: int | None) -> list[list[str]] | None:
+    """Return the verdict that was kept; None if there is none."""
+    if file is None:
+        return None
+    try:
+        kept = json.loads(os.pread(file, LARGEST_ANSWER, 0))
+    except (OSError, ValueError):
+        return None
+    fine = isinstance(kept, list) and all(isinstance(e, list) and len(e) == 3 for e in kept)
+    return kept if fine else None
+
+
+# --- in the process of its own ------------------------------------------------------------------
+
+
+def main() -> None:
+    """Try the policy on standard input, and say what is wrong with it on standard output."""
+    # What reads the answer reads nothing else, whatever a library prints.
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    header: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    policy = Policy(PolicyCard.from_json(header["card"]), sys.stdin.buffer.read(), "tried")
+
+    from testbed.policies import inference
+
+    inference.import_runtime()
+    _bound()
+    problems: list[list[str]] = []
+    try:
+        inference.load_actor(policy)
+    except UsageError as error:
+        problems = [[each.path, each.seen, each.allowed] for each in error.problems]
+        if any(sign in each.seen for each in error.problems for sign in _NO_MEMORY):
+            seen = f"needs more than {MEMORY_BYTES >> 20} MiB of memory"
+            problems = [[_SOURCE, seen, "a graph that needs less"]]
+    except TestbedError as error:
+        problems = [[_SOURCE, str(error), ""]]
+    except MemoryError:
+        seen = f"needs more than {MEMORY_BYTES >> 20} MiB of memory"
+        problems = [[_SOURCE, seen, "a graph that needs less"]]
+    os.write(answer, json.dumps({"problems": problems})[:LARGEST_ANSWER].encode())
+    # Not the way through all destructors: some of a graph that failed may fail too.
+    os._exit(0)
+
+
+_NO_MEMORY: Final = ("bad_alloc", "bad allocation", "Failed to allocate", "MemoryError", "std::bad")
+
+
+def _bound() -> None:
+    """Bound what this process may still use, from here on."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = int(used.ru_utime + used.ru_stime) + 1 + CPU_S
+    bounds = {resource.RLIMIT_CPU: (cpu, cpu + 1), resource.RLIMIT_CORE: (0, 0)}
+    bounds[resource.RLIMIT_FSIZE] = (0, 0)
+    with contextlib.suppress(OSError):
+        mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        memory = mapped * resource.getpagesize() + MEMORY_BYTES
+        bounds[resource.RLIMIT_AS] = (memory, memory)
+    for which, bound in bounds.items():
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(which, bound)
