@@ -9,8 +9,19 @@ from tests.campaign.faults import (
     links,
     processes,
     servers,
+    several,
     storage,
     trainer,
 )
 
-__all__ = ["callers", "clock", "commands", "links", "processes", "servers", "storage", "trainer"]
+__all__ = [
+    "callers",
+    "clock",
+    "commands",
+    "links",
+    "processes",
+    "servers",
+    "several",
+    "storage",
+    "trainer",
+]
