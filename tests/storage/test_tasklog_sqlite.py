@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -265,3 +267,21 @@ def test_two_that_open_a_new_log_at_once_both_succeed(path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(begin, range(4))) == [f"run-{number}" for number in range(4)]
+
+
+def test_readers_that_come_and_go_take_nothing_from_who_writes(path: Path) -> None:
+    reader = (
+        "import sys; from testbed.storage.tasklog import open_task_log\n"
+        "for _ in range(3):\n"
+        "    with open_task_log(sys.argv[1], create=False) as log: print(len(log.runs()))"
+    )
+    with open_task_log(path) as log:
+        log.begin_run(sample_run())
+        for _ in range(3):
+            said = subprocess.run(
+                [sys.executable, "-c", reader, str(path)], capture_output=True, text=True
+            )
+            assert said.stdout.split() == ["1"] * 3, said.stderr
+            log.append(sample_run().id, *sample_episode(0)[1:])
+    with open_task_log(path, create=False) as log:
+        assert log.counts(sample_run().id)["events"] == len(sample_episode(0)[1])

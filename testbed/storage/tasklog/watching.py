@@ -23,19 +23,27 @@ _AGAIN: Final = "restore it, or take the testbed down and up again to begin a ne
 
 
 class FileWatch:
-    """Watches the file at ``path`` that ``engine`` has open."""
+    """Watches the file at ``path`` that ``engine`` has open.
+
+    It holds the file open itself, and closes it only when the engine has closed its connections:
+    with any close, POSIX drops all locks that the process has on the file, SQLite's too. Another
+    program would then take itself for the last one that uses the log, and remove its journal.
+    """
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self._path = path
         self._wal = path.with_name(f"{path.name}-wal")
         self._engine = engine
-        self._file: tuple[int, int] | None = None
+        self._descriptor: int | None = None
         self._wal_file: tuple[int, int] | None = None
         self._size = 0
 
     def forget(self) -> None:
         """The connections were closed: the next ones open what is there then."""
-        self._file = self._wal_file = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+        self._wal_file = None
         self._size = 0
 
     def check(self) -> None:
@@ -51,20 +59,16 @@ class FileWatch:
 
     def _problem(self) -> str:
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            here = self._path.stat()
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            found = os.fstat(self._descriptor)
+            head = os.pread(self._descriptor, len(_MAGIC), 0)
         except FileNotFoundError:
             return "the file was removed while it was in use"
         except OSError as error:
             return f"the file cannot be read any more ({error.strerror})"
-        try:
-            found = os.fstat(descriptor)
-            head = os.pread(descriptor, len(_MAGIC), 0)
-        except OSError as error:
-            return f"the file cannot be read any more ({error.strerror})"
-        finally:
-            os.close(descriptor)
-        here = found.st_dev, found.st_ino
-        if self._file not in {None, here}:
+        if not os.path.samestat(here, found):
             return "the file was replaced by another one while it was in use"
         if self._size and not head:
             return "the file was emptied while it was in use"
@@ -75,7 +79,7 @@ class FileWatch:
         wal = _identity(self._wal)
         if self._wal_file is not None and wal != self._wal_file:
             return f"its file {self._wal.name} was removed or replaced while it was in use"
-        self._file, self._wal_file, self._size = here, wal or self._wal_file, found.st_size
+        self._wal_file, self._size = wal or self._wal_file, found.st_size
         return ""
 
     def _lacks(self, size: int) -> bool:
