@@ -214,8 +214,13 @@ def rows(histories: Sequence[TaskHistory]) -> list[tuple[str, ...]]:
 
 
 def failure_of(records: Iterable[Record]) -> str:
-    """What the log says of a user's own code that failed at a task; empty if none did."""
-    return next((str(r.data["reason"]) for r in records if "reason" in r.data), "")
+    """What the log says failed at a task: a user's own code, or a fault; empty if nothing."""
+    for record in records:
+        if "reason" in record.data:
+            return str(record.data["reason"])
+        if "fault" in record.data:
+            return f"a fault of the scenario ({record.data['fault']})"
+    return ""
 
 
 def reason(row: TaskRow, topology: Topology, failure: str = "") -> str:

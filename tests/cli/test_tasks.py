@@ -167,3 +167,20 @@ def test_no_such_task_is_no_error(testbed: Command, log: Path) -> None:
     said = testbed("tasks", "--outcome", "lost")
     assert said.code == 0
     assert "no such task" in said.err
+
+
+def test_a_fault_of_the_scenario_is_the_reason_and_is_replayed(testbed: Command) -> None:
+    fault = "faults=[{kind: node-down, nodes: [1], at: 500ms, for: 500ms}]"
+    crowd = "faults=[{kind: arrivals, nodes: all, at: 500ms, for: 500ms, factor: 2}]"
+    testbed("sim", "quickstart", "-s", "local", "-e", "2", "--set", fault)
+    lost = testbed("tasks", "--outcome", "lost", "--json").document
+    again = testbed("replay", "--json").document
+    testbed("sim", "quickstart", "-s", "local", "-e", "2", "--set", crowd)
+    crowded = testbed("replay", "--json").document
+
+    assert lost
+    assert all("a fault of the scenario (node-down)" in each["why"] for each in lost)
+    for each in (again, crowded):
+        assert each["replays"][0]["changes"]["same_course"] == each["original"]["tasks"]
+        assert each["left_out"] == []
+    assert crowded["original"]["tasks"] > again["original"]["tasks"]
