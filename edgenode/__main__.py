@@ -15,6 +15,4 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if __name__ == "__main__":
     from edgenode.process import main
 
-    # Schedulers and applications of one's own are found where the node was started.
-    sys.path.append("")
     sys.exit(main())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any, Final
 
 from edgenode.applications.seam import Application
+from testbed import importing
 from testbed.errors import Problem, TestbedError, UsageError
 from testbed.model.own_code import described, interrupted, raised_at
 
@@ -95,11 +95,9 @@ def _find(name: str) -> tuple[Any, str]:
 
 
 def _load(name: str, target: str) -> Any:
-    module_name, _, attributes = target.partition(":")
+    module_name = target.partition(":")[0]
     try:
-        found: Any = importlib.import_module(module_name.strip())
-        for attribute in attributes.partition("[")[0].strip().split("."):
-            found = getattr(found, attribute)
+        found: Any = importing.load(target)
     except BaseException as error:
         if interrupted(error):
             raise

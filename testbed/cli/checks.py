@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from testbed import foreign
 from testbed.cli import clusters, services
 from testbed.cli.findings import Finding, Surroundings, existing, size
 
@@ -73,8 +74,13 @@ def packages(_: Surroundings) -> Iterator[Finding]:
             continue
         if not requirement.specifier.contains(installed, prereleases=True):
             wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+    others = [each for name in foreign.OWN if (each := foreign.problem_of(name, thorough=True))]
+    for other in others:
+        yield Finding("packages", "problem", other.what, other.fix)
     if wrong:
         yield Finding("packages", "problem", "; ".join(wrong), "install again: make install")
+    elif others:
+        return
     else:
         yield Finding("packages", "ok", "all that the base install needs")
 

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 
 import typer
 
-from testbed import __version__
+from testbed import __version__, foreign
 from testbed.cli import (
     console,
     dataset,
@@ -35,12 +35,13 @@ from testbed.cli import (
     scenario,
     scheduler,
     sim,
+    streams,
     tasks,
     trainer,
 )
 from testbed.cli import run as running
 from testbed.cli.exit_codes import INTERRUPTED, TERMINATED, UNEXPECTED
-from testbed.errors import PermanentError, TestbedError
+from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError, UsageError
 
 _SET_UP: Final = "Set up"
 _NETWORK: Final = "Network"
@@ -181,6 +182,13 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         _drop_output()
         return TestbedError.exit_code
+    except UnicodeEncodeError as error:
+        _traceback_if_wanted()
+        console.error(
+            f"{ascii(error.object)[:200]} holds bytes that are not {error.encoding} text; "
+            "give arguments and names of files in UTF-8"
+        )
+        return UsageError.exit_code
     except OSError as error:
         # Commands say more where they expect it; what is left is output to a full disk and alike.
         _traceback_if_wanted()
@@ -189,6 +197,9 @@ def run(arguments: Sequence[str]) -> int:
         return PermanentError.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort, which says how to see more
         _traceback_if_wanted()
+        if isinstance(error, ImportError | AttributeError) and (other := _other_package()):
+            console.error(str(other))
+            return other.exit_code
         console.error(f"unexpected {type(error).__name__}: {error}")
         if not console.voice.debug:
             sys.stderr.write("This is a defect. Repeat the command with --debug to see where.\n")
@@ -207,11 +218,16 @@ def main() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
-    # Code of the user's own is found in the folder one is in, as on the nodes; last, so that a
-    # file there hides nothing.
-    sys.path.append("")
+    streams.prepare()
+    foreign.guard()
     code = run(sys.argv[1:])
     sys.exit(TERMINATED if terminated and code == INTERRUPTED else code)
+
+
+def _other_package() -> PrerequisiteMissing | None:
+    """Return whose package stands where one of ours should, if that explains a failed import."""
+    found = (foreign.problem_of(name, thorough=True) for name in foreign.OWN)
+    return next((each for each in found if each is not None), None)
 
 
 def _drop_output() -> None:

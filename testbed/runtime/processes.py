@@ -21,6 +21,7 @@ from typing import Final
 import psutil
 
 import testbed
+from testbed import foreign
 from testbed.rpc.credentials import CLIENT_CREDENTIALS_VARIABLE, CREDENTIALS_VARIABLE
 from testbed.rpc.token import CLIENT_TOKEN_VARIABLE, TOKEN_VARIABLE
 
@@ -74,7 +75,10 @@ def start(
 
     ``secrets`` go into its environment: arguments are seen by every user of the machine. The
     password of the task log is there only if it is among them.
+
+    Raises: PrerequisiteMissing: another project's package would be started instead of ours.
     """
+    foreign.refuse(module.partition(".")[0])
     environment = {
         **{key: value for key, value in os.environ.items() if key not in NOT_INHERITED},
         NAME_VARIABLE: testbed_name,
@@ -82,7 +86,7 @@ def start(
         PROCESS_VARIABLE: name,
         **secrets,
         "PYTHONUNBUFFERED": "1",
-        # The folder a user happens to be in may hold a `random.py`: it comes last, not first.
+        # The folder a user happens to be in may hold a `random.py`.
         "PYTHONSAFEPATH": "1",
         **_import_path(),
     }

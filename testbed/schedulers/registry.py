@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import metadata
 from typing import Any, Final
 
+from testbed import importing
 from testbed.errors import Problem, TestbedError, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.model.own_code import described, interrupted, raised_at, shown
@@ -122,11 +122,8 @@ def find(name: str) -> Callable[[SchedulerContext], Any]:
 
 
 def _load(name: str, target: str) -> Callable[[SchedulerContext], Any]:
-    module_name, _, attributes = target.partition(":")
     try:
-        found: Any = importlib.import_module(module_name.strip())
-        for attribute in attributes.partition("[")[0].strip().split("."):
-            found = getattr(found, attribute)
+        found: Any = importing.load(target)
     except BaseException as error:
         if interrupted(error):
             raise

@@ -137,7 +137,7 @@ def on_a_terminal(home: Path, *arguments: str, **variables: str) -> str:
     main_end, other_end = pty.openpty()
     process = subprocess.Popen(
         program(*arguments),
-        env=environment(home, TERM="xterm-256color", COLUMNS="80", **variables),
+        env=environment(home, **{"TERM": "xterm-256color", "COLUMNS": "80", **variables}),
         stdin=other_end,
         stdout=other_end,
         stderr=other_end,

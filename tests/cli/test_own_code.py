@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from testbed.storage.tasklog import open_task_log
-from tests.cli.conftest import Said, environment, program
+from tests.cli.conftest import ROOT, Said, environment, program
 
 NET = """
 apiVersion: edge-testbed/v1
@@ -31,6 +32,7 @@ MINE = """
 import hashlib
 from pathlib import Path
 
+import helper
 from testbed.model.decision import Decision
 
 
@@ -47,33 +49,56 @@ class Other:
         self.node = 1 - context.node
 
     def decide(self, observation):
+        import later
+
+        assert later.told() == helper.told() == "mine"
         return Decision(self.node)
 """
+
+HARMLESS = (
+    "controller",
+    "edgenode",
+    "google",
+    "grpc",
+    "manifests",
+    "numpy",
+    "random",
+    "ray",
+    "testbed",
+    "torch",
+    "trainer",
+    "yaml",
+)
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[Callable[..., Said]]:
     """Runs commands as the installed console script does: without this folder on the path."""
 
-    def run(*arguments: object) -> Said:
+    def run(*arguments: object, path: Path | str = "") -> Said:
         python, *rest = program(*arguments)
         done = subprocess.run(
             [python, "-P", *rest],
             cwd=tmp_path,
-            env=environment(tmp_path / "home"),
+            # As after `make install`: found by the installation, not by a path.
+            env={**environment(tmp_path / "home"), "PYTHONPATH": str(path)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=500,
             check=False,
         )
         return Said(done.returncode, done.stdout, done.stderr)
 
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "helper.py").write_text("def told(): return 'mine'")
+    (tmp_path / "later.py").write_text("from helper import told")
     (tmp_path / "net.yaml").write_text(NET)
-    # What everybody's folder may hold; nothing of ours may take it for the standard library's.
-    (tmp_path / "random.py").write_text("raise SystemExit('not the random you want')")
+    # What everybody's folder may hold; nothing of ours may take it for a module it needs.
+    for name in HARMLESS:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not the one you want')")
     yield run
-    run("teardown", "--all")
+    ended = run("teardown", "--all")
+    assert ended.code == 0, ended.err
 
 
 def test_it_decides_and_works_on_the_bytes_that_were_sent(
@@ -152,19 +177,125 @@ def test_code_that_fails_is_named_and_the_run_goes_on(
 def test_a_broken_package_is_listed_beside_the_others(
     command: Callable[..., Said], tmp_path: Path
 ) -> None:
-    info = tmp_path / "theirs-1.dist-info"
-    info.mkdir()
+    info = tmp_path / "site" / "theirs-1.dist-info"
+    info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
     points = "[edge_testbed.schedulers]\nbroken = broken_one:Class\nabsent = not_here:Class\n"
     (info / "entry_points.txt").write_text(points + "theirs = mine:Other\n")
-    (tmp_path / "broken_one.py").write_text("import sys\n\nsys.exit('not today')\n")
-    listed = command("scheduler", "list", "--json")
+    (info.parent / "broken_one.py").write_text("import sys\n\nsys.exit('not today')\n")
+    listed = command("scheduler", "list", "--json", path=info.parent)
     assert listed.code == 0, listed.err
     problems = {each["name"]: each["problem"] for each in json.loads(listed.out)}
     assert problems["theirs"] == problems["ratc"] == ""
     assert "SystemExit: not today, at " in problems["broken"]
     assert "broken_one.py:3" in problems["broken"]
     assert "not_here" in problems["absent"]
-    table = command("scheduler", "list")
+    table = command("scheduler", "list", path=info.parent)
     assert table.code == 0, table.err
     assert "cannot be loaded" in table.out
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_learning_takes_nothing_from_the_folder(command: Callable[..., Said]) -> None:
+    sizes = ("--log-episodes", "2", "--offline-steps", "2", "--online-episodes", "10")
+    small = ("--evaluation-episodes", "2", "--out", "o2o")
+    done = command("o2o", "quickstart", "--simulate", *sizes, *small)
+    assert done.code == 0, done.err
+    assert "o2o" in done.out
+
+
+def test_worker_processes_take_nothing_from_the_folder(
+    command: Callable[..., Said], tmp_path: Path
+) -> None:
+    (tmp_path / "multiprocessing.py").write_text("raise SystemExit('not the one you want')")
+    start = (
+        "import multiprocessing, os\n"
+        "from testbed.experiment.reproduce.runner import _for_workers\n"
+        "with _for_workers():\n"
+        "    child = multiprocessing.get_context('spawn').Process(target=os.getpid)\n"
+        "    child.start()\n"
+        "child.join()\n"
+        "assert child.exitcode == 0, child.exitcode\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", start],
+        cwd=tmp_path,
+        env={**environment(tmp_path / "home"), "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_class_in_a_hidden_file_is_not_looked_for_elsewhere(
+    command: Callable[..., Said],
+) -> None:
+    done = command("sim", "net.yaml", "-s", "controller:Mine", "-e", "1")
+    assert done.code == 2, done.err
+    assert "hidden by an installed module of the same name" in done.err
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Callable[..., Said]:
+    """Runs commands where the import path has a folder with packages of the named kinds."""
+
+    def run(name: str, *arguments: object) -> Said:
+        package = tmp_path / "path" / name
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "__init__.py").write_text("raise SystemExit('somebody else')")
+        python, *rest = program(*arguments)
+        # The installation's own path comes after PYTHONPATH.
+        done = subprocess.run(
+            [python, "-P", *rest],
+            cwd=tmp_path,
+            env={**environment(tmp_path / "home"), "PYTHONPATH": str(tmp_path / "path")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("controller", ("up", "quickstart")),
+        ("edgenode", ("up", "quickstart")),
+        ("trainer", ("o2o", "quickstart", "--simulate", "--out", "o2o")),
+        ("trainer", ("doctor",)),
+        ("manifests", ("doctor",)),
+        ("controller", ("doctor",)),
+    ],
+)
+def test_another_package_of_the_same_name_is_named(
+    beside: Callable[..., Said], tmp_path: Path, name: str, arguments: tuple[str, ...]
+) -> None:
+    done = beside(name, *arguments)
+    assert done.code == 3, done.err
+    said = "".join((done.out + done.err).split())
+    assert "".join(f"{tmp_path}/path/{name}/__init__.py".split()) in said
+    assert f"hidesthepackage'{name}'" in said
+    assert "defect" not in done.err
+
+
+def test_a_command_that_does_not_need_it_works(beside: Callable[..., Said]) -> None:
+    done = beside("trainer", "sim", "quickstart", "-s", "local", "-e", "1")
+    assert done.code == 0, done.err
+
+
+def test_a_distribution_that_installs_over_ours_is_named(
+    beside: Callable[..., Said], tmp_path: Path
+) -> None:
+    described = tmp_path / "path" / "coach-1.0.dist-info"
+    described.mkdir(parents=True)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: coach\nVersion: 1.0\n")
+    (described / "top_level.txt").write_text("trainer\n")
+    done = beside("nothing", "doctor")
+    assert done.code == 3, done.err
+    assert "coach installs a package 'trainer' too" in done.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -48,7 +49,9 @@ def connected(address: str | None) -> Iterator[None]:
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     try:
-        with warnings.catch_warnings():
+        # Ray puts the folder one is in first on the import path of every worker, where a
+        # `trainer.py` would hide this package.
+        with warnings.catch_warnings(), contextlib.chdir(root):
             # Ray announces changes of its own defaults.
             warnings.simplefilter("ignore")
             ray.init(

@@ -109,9 +109,9 @@ def _one_by_one(works: Sequence[Work], store: PointStore, account: _Account) -> 
 def _in_parallel(works: Sequence[Work], store: PointStore, jobs: int, account: _Account) -> None:
     # Not fork: numerical libraries have threads, which a fork would leave behind locked.
     context = multiprocessing.get_context("spawn")
-    said = context.Queue()
     others = set(multiprocessing.active_children())
-    with _one_thread_each():
+    with _for_workers():
+        said = context.Queue()
         pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(said,))
         try:
             futures = {pool.submit(_work, work, store): work for work in works}
@@ -155,9 +155,10 @@ def _end(workers: Sequence[Any]) -> None:
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let worker processes do their linear algebra in one thread: there is a worker per CPU."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+def _for_workers() -> Iterator[None]:
+    """Set the environment of worker processes: one thread each, because there is one per CPU."""
+    # PYTHONSAFEPATH: a process begins in the folder one is in, which may hold a `random.py`.
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONSAFEPATH")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update({name: value or "1" for name, value in before.items()})
     try:
