@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from testbed.cli import home
+from testbed.cli import console, home
 from testbed.errors import Problem, UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def settled(place: Place) -> Place:
     """
     if place.context or place.runtime is not Kind.CLUSTER:
         return place
-    from testbed.runtime.kubernetes.api import current_context
+    from testbed.runtime.kubernetes.kubeconfig import current_context
 
     path = Path(place.kubeconfig) if place.kubeconfig else None
     return replace(place, context=current_context(path))
@@ -153,13 +153,15 @@ def open_place(place: Place, **settings: Any) -> Runtime:
         return KindRuntime(home.home(), **settings)
     from testbed.runtime.kubernetes import ClusterRuntime
 
-    return ClusterRuntime(
+    made = ClusterRuntime(
         home.home(),
         kubeconfig=Path(place.kubeconfig) if place.kubeconfig else None,
         context=place.context or None,
         namespace=place.namespace or None,
         **settings,
     )
+    made.cluster.tell = console.note
+    return made
 
 
 def all_places() -> list[Place]:

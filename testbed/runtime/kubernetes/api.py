@@ -6,13 +6,15 @@ asked too often, are repeated for a while; every call may be. Watches begin anew
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
+import re
+import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlencode
@@ -20,7 +22,9 @@ from urllib.parse import urlencode
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
 
 from testbed.errors import PrerequisiteMissing, TemporaryError
+from testbed.runtime.kubernetes.credentials import Credentials, from_plugin
 from testbed.runtime.kubernetes.failures import Asked, explained
+from testbed.runtime.kubernetes.kubeconfig import Chosen, choose, document_of, read
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -35,6 +39,15 @@ FIELD_MANAGER: Final = "edge-testbed"
 PATIENCE_S: Final = 45.0
 """How long a call waits for an API server that is away."""
 CALL_TIMEOUT_S: Final = 30.0
+CONNECT_S: Final = 5.0
+FIRST_PATIENCE_S: Final = 6.0
+"""How long one waits that has not answered yet: it may be the wrong one."""
+FIRST_CONNECT_S: Final = 3.0
+FIRST_READ_S: Final = 8.0
+_TELL_EVERY_S: Final = 2.0
+_LOOK: Final = 4_096
+_GATEWAY: Final = frozenset({429, 502, 503, 504})
+"""A proxy says so in a page of its own where the API server behind it is away."""
 _LONGEST_PAUSE_S: Final = 5.0
 _PAGE: Final = 500
 
@@ -118,25 +131,40 @@ class Cluster:
         self.kubeconfig = kubeconfig
         self.context = context
         self.patience_s = patience_s
+        self.tell: Callable[[str], None] = lambda line: None
+        """Gets a line while an API server that is away is waited for."""
         self._made: ApiClient | None = None
         self._making = threading.Lock()
+        self._answered = False
 
     @property
     def client(self) -> ApiClient:
         """The official client. Raises: PrerequisiteMissing: no kubeconfig, or no such context."""
         with self._making:
             if self._made is None:
-                self._made = _client(self.kubeconfig, self.context)
+                self._made = _client(self._chosen)
             return self._made
+
+    @cached_property
+    def _chosen(self) -> Chosen:
+        return choose(read(self.kubeconfig), self.context)
 
     @property
     def server(self) -> str:
-        """The URL of the API server."""
-        return str(self.client.configuration.host)
+        """The URL of the API server. Raises: PrerequisiteMissing."""
+        return self._chosen.server
+
+    @property
+    def described(self) -> str:
+        """Which cluster this is: context and API server. Raises: PrerequisiteMissing."""
+        return f"context '{self._chosen.name}', API server {self.server}"
 
     def version(self) -> str:
         """As ``v1.31.2``."""
-        return str(self._ask("GET", "/version", Asked("get", "version"))["gitVersion"])
+        answer = self._ask("GET", "/version", Asked("get", "version"))
+        if "gitVersion" not in answer:
+            raise _no_api(self.server, "JSON that names no version of Kubernetes")
+        return str(answer["gitVersion"])
 
     # --- objects ----------------------------------------------------------------------------
 
@@ -368,7 +396,8 @@ class Cluster:
         asked = Asked("list", resource.plural, resource.group, namespace)
         while True:
             answer = self._ask("GET", resource.path(namespace), asked, query=query)
-            assert answer is not None
+            if answer is None or "items" not in answer or "metadata" not in answer:
+                raise _no_api(self.server, "JSON that is no list of the API")
             for item in answer["items"] or ():
                 item.setdefault("kind", resource.kind)
                 item.setdefault("apiVersion", resource.api_version)
@@ -394,15 +423,34 @@ class Cluster:
             response = self._request(
                 method, path, asked, query=query, body=body, content=content, absent=absent
             )
-            return None if response is None else json.loads(response.read())
+            if response is None:
+                return None
+            document = _document(response, self.server)
+            self._answered = True
+            return document
 
+        patience = self.patience_s if self._answered else min(self.patience_s, FIRST_PATIENCE_S)
         waiting = Retrying(
             retry=retry_if_exception_type(TemporaryError),
-            stop=stop_after_delay(self.patience_s),
+            stop=stop_after_delay(patience),
             wait=_pause,
+            before_sleep=self._tell_of_waiting(patience),
             reraise=True,
         )
         return waiting(attempt)
+
+    def _tell_of_waiting(self, patience: float) -> Callable[[RetryCallState], None]:
+        told = [0.0]
+
+        def tell(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome is not None else None
+            now = time.monotonic()
+            if now - told[0] >= _TELL_EVERY_S:
+                told[0] = now
+                left = max(0.0, patience - (state.seconds_since_start or 0.0))
+                self.tell(f"{error}; trying for another {left:.0f} s")
+
+        return tell
 
     def _request(
         self,
@@ -432,16 +480,36 @@ class Cluster:
                 headers=headers,
                 preload_content=False,
                 retries=False,
-                timeout=urllib3.Timeout(connect=5.0, read=None if endless else CALL_TIMEOUT_S),
+                timeout=urllib3.Timeout(
+                    connect=CONNECT_S if self._answered else FIRST_CONNECT_S,
+                    read=None if endless else CALL_TIMEOUT_S if self._answered else FIRST_READ_S,
+                ),
             )
             if response.status < 300:
                 return response
             text = response.read().decode(errors="replace")
+        except (urllib3.exceptions.SSLError, ssl.SSLError) as error:
+            if _is_cut_off(error):
+                raise TemporaryError(f"the API server at {self.server} hung up") from None
+            raise PrerequisiteMissing(
+                f"no secure connection to the API server at {self.server} ({self._who()}): "
+                f"{_reason(error)}",
+                "see that its certificate authority and your certificate in the kubeconfig are "
+                "those of this cluster",
+            ) from None
         except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
             raise TemporaryError(
-                f"the API server at {client.configuration.host} does not answer "
+                f"the API server at {self.server} does not answer "
                 f"({_reason(error)}); see `kubectl cluster-info`"
             ) from None
+        if 300 <= response.status < 400:
+            place = response.headers.get("Location", "elsewhere")
+            raise _no_api(self.server, f"a redirection to {place}")
+        if _is_page(response, text):
+            seen = f"a web page (HTTP {response.status})"
+            if response.status in _GATEWAY:
+                raise TemporaryError(f"the API server at {self.server} answers with {seen}")
+            raise _no_api(self.server, seen)
         if response.status == 404 and absent:
             return None
         raise explained(
@@ -449,50 +517,10 @@ class Cluster:
         )
 
     def _who(self) -> str:
-        return f"context '{self.context}'" if self.context else "the current context"
+        return f"context '{self._chosen.name}'"
 
 
-def current_context(kubeconfig: Path | None) -> str:
-    """The context that is meant where none is named.
-
-    Raises: PrerequisiteMissing: there is none.
-    """
-    from kubernetes import config
-
-    try:
-        known, current = contexts(kubeconfig)
-    except (config.ConfigException, OSError) as error:
-        raise _no_kubeconfig(kubeconfig, error) from None
-    if current is None:
-        raise PrerequisiteMissing(
-            f"{_named(kubeconfig)} has no current context",
-            f"name one with --context: {', '.join(known)}",
-        )
-    return current
-
-
-def _named(kubeconfig: Path | None) -> str:
-    return "KUBECONFIG or ~/.kube/config" if kubeconfig is None else str(kubeconfig)
-
-
-def _no_kubeconfig(kubeconfig: Path | None, error: Exception) -> PrerequisiteMissing:
-    return PrerequisiteMissing(
-        f"{_named(kubeconfig)} cannot be used: {error}",
-        "name a file with --kubeconfig FILE, and see `kubectl config get-contexts`",
-    )
-
-
-def contexts(kubeconfig: Path | None) -> tuple[list[str], str | None]:
-    """Names of the contexts of a kubeconfig, and the current one."""
-    from kubernetes import config
-
-    listed, current = config.list_kube_config_contexts(
-        config_file=None if kubeconfig is None else str(kubeconfig)
-    )
-    return [each["name"] for each in listed], None if current is None else current["name"]
-
-
-def _client(kubeconfig: Path | None, context: str | None) -> ApiClient:
+def _client(chosen: Chosen) -> ApiClient:
     try:
         from kubernetes import client, config
     except ImportError:
@@ -502,24 +530,90 @@ def _client(kubeconfig: Path | None, context: str | None) -> ApiClient:
     # It tells the log of every connection it tries again.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     settings = client.Configuration()
+    user = {} if chosen.user is None else dict(chosen.user.body)
+    plugin = user.pop("exec", None)
+    given: Credentials | None = None
+    if plugin is not None and not (user.get("token") or user.get("tokenFile")):
+        given = from_plugin(chosen)
+        user.update(given.user())
     try:
-        config.load_kube_config(
-            config_file=None if kubeconfig is None else str(kubeconfig),
-            context=context,
+        config.load_kube_config_from_dict(
+            document_of(chosen, user),
+            context="chosen",
             client_configuration=settings,
+            persist_config=False,
         )
-    except (config.ConfigException, OSError) as error:
-        known: Sequence[str] = ()
-        with contextlib.suppress(config.ConfigException, OSError):
-            known = contexts(kubeconfig)[0]
-        if known and context is not None and context not in known:
-            raise PrerequisiteMissing(
-                f"{_named(kubeconfig)} has no context '{context}'",
-                f"name one of: {', '.join(known)}",
-            ) from None
-        raise _no_kubeconfig(kubeconfig, error) from None
-    settings.retries = False
-    return client.ApiClient(settings)
+        settings.retries = False
+        made = client.ApiClient(settings)
+    except (config.ConfigException, OSError, *_MALFORMED) as error:
+        files = dict.fromkeys(
+            str(each.file) for each in (chosen.user, chosen.cluster) if each is not None
+        )
+        raise PrerequisiteMissing(
+            f"context '{chosen.name}' of {', '.join(files)} cannot be used: "
+            f"{type(error).__name__}: {error}",
+            "see `kubectl config view`, and that `kubectl cluster-info` answers",
+        ) from None
+    if given is not None:
+        # Annotated as None there, and called if it is something else.
+        vars(settings)["refresh_api_key_hook"] = _refreshing(chosen, given)
+    return made
+
+
+_MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError)
+"""What the official client lets through where a field of a kubeconfig is not what it should be."""
+
+
+def _refreshing(chosen: Chosen, given: Credentials) -> Callable[[Any], None]:
+    """Return what asks the plugin again when its token is about to expire."""
+    held = [given]
+
+    def refresh(settings: Any) -> None:
+        if held[0].expired():
+            held[0] = from_plugin(chosen)
+            if held[0].token:
+                settings.api_key["BearerToken"] = f"Bearer {held[0].token}"
+
+    return refresh
+
+
+def _document(response: Any, server: str) -> Any:
+    """The mapping that a response holds. Raises: PrerequisiteMissing: it is no API server's."""
+    raw = response.read()
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        text = raw[:_LOOK].decode(errors="replace")
+        page = _is_page(response, text)
+        seen = "a web page" if page else f"{len(raw)} bytes that are not JSON"
+        raise _no_api(server, f"{seen}{_title(raw)}") from None
+    if not isinstance(document, dict):
+        raise _no_api(server, "JSON that is no object of the API")
+    return document
+
+
+def _no_api(server: str, seen: str) -> PrerequisiteMissing:
+    return PrerequisiteMissing(
+        f"{server} answers with {seen}; it is no Kubernetes API server, or something before it "
+        "(a login page, a proxy) answers in its place",
+        "log in there first, see `server` in the kubeconfig and HTTPS_PROXY, and that "
+        "`kubectl version` answers",
+    )
+
+
+def _is_page(response: Any, text: str) -> bool:
+    kind = response.headers.get("Content-Type", "")
+    return "html" in kind.lower() or text.lstrip()[:1] == "<"
+
+
+def _title(raw: bytes) -> str:
+    found = re.search(r"<title[^>]*>([^<]{1,100})", raw[:_LOOK].decode(errors="replace"), re.I)
+    return f" titled '{' '.join(found[1].split())}'" if found else ""
+
+
+def _is_cut_off(error: Exception) -> bool:
+    inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    return isinstance(inner, ssl.SSLEOFError | ssl.SSLZeroReturnError | TimeoutError)
 
 
 def _pause(state: RetryCallState) -> float:

@@ -198,6 +198,7 @@ class ClusterRuntime:
     ) -> Testbed:
         """See ``Runtime``; but one that is up is no clash: what differs is changed, and no more."""
         namespace = self._namespace_of(valid_name(name))
+        report(f"{self.cluster.described}, namespace {namespace}")
         before = self.cluster.get("Namespace", namespace)
         if before is not None and _ending(before):
             report(f"namespace {namespace} is being removed; waiting until it is gone")
