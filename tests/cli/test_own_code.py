@@ -165,7 +165,8 @@ def test_code_that_fails_is_named_and_the_run_goes_on(
     assert document["state"] == "degraded"
     first, second = sorted(document["code_failures"], reverse=True)
     assert first.startswith("the scheduler failed at 2 tasks")
-    assert answered in first
+    # Which of the two nodes is heard of first is up to the machine.
+    assert any(answered.replace("answered 0", f"answered {node}") in first for node in (0, 1))
     assert second.startswith("the application failed at 2 tasks")
     assert f"ValueError: cannot work on this, at {tmp_path}/failing.py:" in second
     for shown in (command("status"), command("runs", "show")):
