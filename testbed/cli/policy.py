@@ -309,10 +309,13 @@ def imported(reference: str, store: str) -> str:
     Raises: UsageError: there is none.
     """
     from testbed.policies import SHIPPED_PREFIX, save
+    from testbed.policies.inference import accept
 
     found = resolved(reference, store)
     if found.reference.startswith(("policies/", SHIPPED_PREFIX)):
         return found.reference
+    # Nothing that is refused gets into the store.
+    accept(found)
     return save(store, found.card, found.actor)
 
 
