@@ -20,7 +20,7 @@ import structlog
 from controller.changes import SchedulerChanges
 from controller.link import NodeLink
 from controller.marker import write_atomically
-from controller.registry import Registry
+from controller.registry import GONE, Registry
 from testbed.errors import PrerequisiteMissing, Problem, TemporaryError, TestbedError, UsageError
 from testbed.policies import (
     SHIPPED_DEFAULT,
@@ -190,7 +190,7 @@ class Deployments:
     ) -> list[NodeLink]:
         nodes = self._registry.nodes
         dead = set() if run is None else set(run.dead)
-        dead |= {node.node for node in nodes if node.link is None or node.condition == "dead"}
+        dead |= {node.node for node in nodes if node.link is None or node.condition in GONE}
         problems = []
         for number in wanted:
             if not 0 <= number < len(nodes):

@@ -25,6 +25,7 @@ from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import node_identity
 from testbed.rpc.messages import task_to_message
+from testbed.rpc.pulse import TOLERANCE_S, Pulse
 
 _log = structlog.get_logger("controller.link")
 
@@ -44,8 +45,29 @@ Handler: TypeAlias = Callable[["NodeLink", pb.EventBatch], Awaitable[None]]
 """Takes one event batch of a node; waits while there is no room for it."""
 
 
+class Acks:
+    """What a node has to be told that it is stored: the last batch by run.
+
+    It outlives a connection, so that what is stored after a node was given up is told when it is
+    back.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[str, int] = {}
+        self.due = asyncio.Event()
+
+    def add(self, run: str, number: int) -> None:
+        """All batches of ``run`` up to ``number`` are stored."""
+        if number > self.latest.get(run, 0):
+            self.latest[run] = number
+            self.due.set()
+
+
 class NodeLink:
     """Calls to node ``node`` at ``address``, for the registration that ``registered`` names.
+
+    ``pulse`` tells when this process was paused: a call during which it was is made again, because
+    its deadline passed without a chance for the answer. All calls that are made so are idempotent.
 
     Every call raises ``UsageError`` when the node says that it was asked for something impossible,
     and ``TemporaryError`` when it does not answer in time or is gone.
@@ -58,6 +80,9 @@ class NodeLink:
         on_events: Handler,
         me: Credentials,
         stamps: CommandStamps | None = None,
+        *,
+        pulse: Pulse | None = None,
+        acks: Acks | None = None,
     ) -> None:
         self.node = node
         self.address = address
@@ -68,8 +93,8 @@ class NodeLink:
         self._tasks_stub = pb_grpc.TasksStub(self._channel)
         self._events: asyncio.Task[None] | None = None
         self._submit: Submission | None = None
-        self._acks: dict[str, int] = {}
-        self._ack_due = asyncio.Event()
+        self._pulse = pulse
+        self._acks = acks or Acks()
         self._closed = False
 
     def registered(self, session: str) -> None:
@@ -134,9 +159,9 @@ class NodeLink:
         except TestbedError as error:
             _log.debug("abort", node=self.node, answer=str(error))
 
-    async def describe(self) -> pb.NodeDescription:
-        """What the node says of itself, within a second."""
-        return await self._ask(self._control.Describe, pb.Empty(), 1.0)
+    async def describe(self, timeout_s: float = 1.0) -> pb.NodeDescription:
+        """What the node says of itself, within ``timeout_s``."""
+        return await self._ask(self._control.Describe, pb.Empty(), timeout_s)
 
     async def shutdown(self) -> None:
         """Ask the node to end its process; nobody home is fine."""
@@ -148,10 +173,22 @@ class NodeLink:
     async def _ask(
         self, method: Callable[..., Awaitable[_Reply]], request: object, timeout_s: float
     ) -> _Reply:
-        if self._closed:
-            # gRPC calls this a defect of the caller, but a node may die before any call to it.
-            raise TemporaryError("the connection was closed")
-        return await _answer(method(request, timeout=timeout_s))
+        pulse = self._pulse
+        began = pulse.awake() if pulse else 0.0
+        while True:
+            if self._closed:
+                # gRPC calls this a defect of the caller, but a node may go before any call to it.
+                raise TemporaryError("the connection was closed")
+            paused = pulse.pauses_until_now() if pulse else 0.0
+            try:
+                return await _answer(method(request, timeout=timeout_s))
+            except TemporaryError:
+                if pulse is None:
+                    raise
+                if pulse.pauses_until_now() - paused < TOLERANCE_S:
+                    raise
+                if pulse.awake() - began >= timeout_s:
+                    raise
 
     def submission(self) -> Submission:
         """A new stream of slots, in place of an earlier one."""
@@ -168,9 +205,7 @@ class NodeLink:
 
     def acknowledge(self, run: str, number: int) -> None:
         """Tell the node that all batches of ``run`` up to ``number`` are stored."""
-        if number > self._acks.get(run, 0):
-            self._acks[run] = number
-            self._ack_due.set()
+        self._acks.add(run, number)
 
     async def close(self) -> None:
         """End all streams and the connection."""
@@ -207,10 +242,12 @@ class NodeLink:
         self, call: grpc.aio.StreamStreamCall[pb.BatchAck, pb.EventBatch]
     ) -> None:
         told: dict[str, int] = {}
+        acks = self._acks
+        acks.due.set()
         while True:
-            await self._ack_due.wait()
-            self._ack_due.clear()
-            for run, number in list(self._acks.items()):
+            await acks.due.wait()
+            acks.due.clear()
+            for run, number in list(acks.latest.items()):
                 if told.get(run) != number:
                     await call.write(pb.BatchAck(run=run, number=number))
                     told[run] = number

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from controller.registry import Registry
-from testbed.model.fidelity import Machine
+from testbed.model.fidelity import ControllerPause, Machine
 from testbed.model.units import SECOND, Micros
 
 _PRESSURE = Path("/proc/pressure/cpu")
@@ -28,6 +28,7 @@ class MachineWatch:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._started = time.monotonic()
+        self._began = registry.pulse.time
         self._stalled = _stalled()
         for node in registry.nodes:
             node.worst_lag = 0
@@ -45,4 +46,11 @@ class MachineWatch:
             cpu_pressure=pressure,
             controller_lag=controller_lag,
             node_lag=tuple(node.worst_lag for node in self._registry.nodes),
+            pauses=tuple(
+                ControllerPause(
+                    int(max(0.0, pause.at - self._began) * SECOND), int(pause.seconds * SECOND)
+                )
+                for pause in self._registry.pulse.pauses
+                if pause.at + pause.seconds > self._began
+            ),
         )

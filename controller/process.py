@@ -136,6 +136,7 @@ class Controller:
                 address_file, json.dumps({"address": self._address, "pid": os.getpid()})
             )
             ready(self._address)
+            self._registry.pulse.start(self._registry.look)
             _log.info("serving", address=self._address, testbed=self._settings.name)
             await self._ending.wait()
             await self._end(server)
@@ -231,10 +232,9 @@ class Controller:
             _log.warning("left with the node", node=link.node, run=run, problem=problem)
 
     def _node_changed(self, node: Node) -> None:
-        if node.condition == "dead":
-            run = self._operator.current
-            if run is not None and run.active:
-                run.node_died(node)
+        run = self._operator.current
+        if run is not None and run.active:
+            run.node_changed(node)
         state = health_pb2.HealthCheckResponse
         serving = state.SERVING if self._registry.healthy else state.NOT_SERVING
         telling = asyncio.get_running_loop().create_task(self._health.set(NODES_SERVICE, serving))

@@ -1,23 +1,28 @@
 """Which nodes there are and whether they live: registration, heartbeats, health.
 
-A node is healthy when it has registered, answers its health check and beats. It is dead at once
-when its heartbeat stream breaks, and when no beat came for ``BEAT_TIMEOUT_S``; timers and streams
-say so, nothing asks round. A dead node that registers again is healthy again, but the run during
-which it died goes on without it.
+A node is healthy when it has registered, answers its health check and beats. When its heartbeat
+stream breaks, or no beat came for a while, it is *suspect* and asked. If it answers it lives, and
+nothing has happened. If its address refuses the connection its process has ended: it is *dead*. If
+it does not answer it is *unreachable*, whatever the cause. What is said of it is what was seen. A
+node that registers again is healthy again.
+
+Silence is counted in time in which this process could have heard something (``Pulse``), and nodes
+whose timers ring late are given more of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
 import structlog
 
-from controller.link import Handler, NodeLink
-from testbed.errors import UsageError
+from controller.link import Acks, Handler, NodeLink
+from testbed.errors import TemporaryError, TestbedError, UsageError
 from testbed.model.units import SECOND, Micros
 from testbed.rpc.addresses import parse
 from testbed.rpc.authorization import caller
@@ -26,6 +31,7 @@ from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import node_identity
 from testbed.rpc.operator import NodeCondition
+from testbed.rpc.pulse import Pulse
 
 _log = structlog.get_logger("controller.registry")
 
@@ -33,8 +39,35 @@ BEAT_INTERVAL: Final[Micros] = SECOND // 2
 """What nodes are told: real microseconds between two heartbeats."""
 
 BEAT_TIMEOUT_S: Final = 3.0
-"""Silence after which a node counts as dead. A process that dies is noticed at once, by its broken
+"""Silence after which a node is suspect. A process that ends is noticed at once, by its broken
 stream; this is for one that hangs, and must not hit one that merely waits for a processor."""
+
+LAGS: Final = 2.0
+"""How many times the lag of a node's timers is added to ``BEAT_TIMEOUT_S``."""
+
+LONGEST_TIMEOUT_S: Final = 15.0
+"""Silence after which a node is suspect however late its timers ring."""
+
+ASK_S: Final = 2.0
+"""How long a suspect node has to answer its health check."""
+
+ASK_AGAIN_S: Final = 0.1
+"""Between two attempts to ask a node that cannot be connected to."""
+
+RETURN_S: Final = 0.5
+"""Between two checks of a node that answers, and has not opened a heartbeat stream again."""
+
+SETTLE_S: Final = 8.0
+"""How long whoever needs to know the condition of all nodes waits for it."""
+
+_REFUSED: Final = ("connection refused", "no such file or directory")
+"""What a connection attempt says when nobody listens, on a port or a Unix socket."""
+
+_ELSEWHERE: Final = "earlier registration"
+"""What a process says to a controller that it has not registered with, or not heard of since."""
+
+GONE: Final[frozenset[NodeCondition]] = frozenset({"unreachable", "dead"})
+"""Conditions of a node that nobody counts on."""
 
 
 @dataclass(slots=True)
@@ -57,7 +90,27 @@ class Node:
     """Number of registrations; what an earlier one left behind no longer counts."""
     named: str = ""
     """What the node has called its last registration; heartbeats of another are not counted."""
-    timer: asyncio.TimerHandle | None = None
+    process: str = ""
+    """Names the process that has registered."""
+    heard: float = 0.0
+    """When it was heard last, on the registry's pulse."""
+    recent_lag: Micros = 0
+    """Lag of its timers, the larger the less long ago."""
+    episode_lag: Micros = 0
+    """Worst lag of its timers in the present episode; the run begins it anew."""
+    acks: Acks = field(default_factory=Acks)
+
+    @property
+    def patience_s(self) -> float:
+        """Silence after which it is suspect."""
+        return min(LONGEST_TIMEOUT_S, BEAT_TIMEOUT_S + LAGS * self.recent_lag / SECOND)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether its condition is about to change."""
+        return self.condition == "suspect" or (
+            self.condition == "starting" and self.link is not None
+        )
 
 
 async def _as_itself(node: int, context: grpc.aio.ServicerContext[Any, Any]) -> None:
@@ -72,7 +125,8 @@ class Registry(pb_grpc.RegistryServicer):
     """The nodes of one testbed, and the gRPC service through which they come in.
 
     ``me`` are the controller's credentials. ``on_events`` gets the event batches of all nodes.
-    ``changed`` is called with a node whenever its condition has changed.
+    ``changed`` is called with a node whenever its condition has changed. Whoever makes it calls
+    ``look`` about every ``INTERVAL_S``, by starting ``pulse`` with it.
     """
 
     def __init__(
@@ -83,13 +137,16 @@ class Registry(pb_grpc.RegistryServicer):
         *,
         on_events: Handler,
         changed: Callable[[Node], None],
+        pulse: Pulse | None = None,
     ) -> None:
+        self.pulse = pulse or Pulse()
         self._testbed = testbed
         self._me = me
         self._on_events = on_events
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False
+        self._news = asyncio.Event()
         self.nodes = [Node(node) for node in range(size)]
 
     @property
@@ -114,24 +171,39 @@ class Registry(pb_grpc.RegistryServicer):
         except UsageError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         node = self.nodes[request.node]
-        if node.condition == "healthy" and node.pid != request.pid:
+        process = request.process or f"pid {request.pid}"
+        if (
+            node.process not in {"", process}
+            and node.condition not in GONE
+            # Who listens at its address now has taken its place.
+            and node.address != request.address
+            and await self._is_there(node)
+        ):
             await context.abort(
                 grpc.StatusCode.ALREADY_EXISTS,
                 f"node {request.node} is up already, as process {node.pid}",
             )
         # No await from here on: a node that hangs up in the middle is taken in all the same.
-        if node.link is not None and node.address != request.address:
+        if node.link is not None and (node.address, node.process) != (request.address, process):
             self._spawn(node.link.close())
             node.link = None
         node.address, node.pid, node.version = request.address, request.pid, request.version
+        node.process = process
         node.session += 1
         node.beats = 0
+        node.heard = self.pulse.awake()
         if node.link is None:
-            node.link = NodeLink(node.node, node.address, self._on_events, self._me)
+            node.link = NodeLink(
+                node.node,
+                node.address,
+                self._on_events,
+                self._me,
+                pulse=self.pulse,
+                acks=node.acks,
+            )
         node.link.registered(request.session)
         node.named = request.session
         self._set(node, "starting", "has registered, and is being checked")
-        self._expect_beat(node)
         self._spawn(self._check(node, node.link, node.session))
         return pb.RegisterReply(testbed=self._testbed, heartbeat_interval=BEAT_INTERVAL)
 
@@ -161,55 +233,139 @@ class Registry(pb_grpc.RegistryServicer):
                     break
                 node.resident_bytes, node.lag, node.cpu = beat.resident_bytes, beat.lag, beat.cpu
                 node.worst_lag = max(node.worst_lag, beat.lag)
-                if node.condition == "dead":
+                node.recent_lag = max(beat.lag, node.recent_lag // 2)
+                node.episode_lag = max(node.episode_lag, beat.lag)
+                if node.condition in GONE:
                     await context.abort(
-                        grpc.StatusCode.FAILED_PRECONDITION, "counted as dead; register again"
+                        grpc.StatusCode.FAILED_PRECONDITION,
+                        f"counted as {node.condition}; register again",
                     )
                 node.beats += 1
-                self._expect_beat(node)
+                node.heard = self.pulse.awake()
+                if node.condition == "suspect":
+                    self._set(node, "healthy", "")
         finally:
             if node is not None and node.session == session:
-                self._die(node, "its heartbeat stream broke: the process ended or was cut off")
+                node.beats = 0
+                self._suspect(node, "its heartbeat stream broke")
         return pb.Empty()
 
     async def close(self) -> None:
         """Close the connections to all nodes."""
+        self.pulse.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for node in self.nodes:
-            if node.timer is not None:
-                node.timer.cancel()
             if node.link is not None:
                 await node.link.close()
 
+    def look(self) -> None:
+        """See which nodes have been silent for too long."""
+        for node in self.nodes:
+            if node.link is None or node.condition in GONE or node.condition == "suspect":
+                continue
+            silent = self.pulse.awake() - node.heard
+            if silent > node.patience_s:
+                self._suspect(node, f"no heartbeat for {silent:.1f} s")
+
+    async def settled(self) -> None:
+        """Return when no node's condition is about to change, after ``SETTLE_S`` at the latest."""
+        until = self.pulse.awake() + SETTLE_S
+        while any(node.unsettled for node in self.nodes) and self.pulse.awake() < until:
+            await self.news(until - self.pulse.awake())
+
+    async def news(self, timeout_s: float) -> None:
+        """Return when a node's condition has changed, after ``timeout_s`` at the latest."""
+        self._news.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+
     async def _check(self, node: Node, link: NodeLink, session: int) -> None:
         problem = await link.check_health()
-        if node.session != session or node.condition == "dead":
+        if node.session != session or node.condition in GONE:
             return
         if problem:
-            self._die(node, f"its health check failed: {problem}")
+            self._give_up(node, "unreachable", f"its health check failed: {problem}")
             return
         link.start_events()
         self._set(node, "healthy", "")
 
-    def _expect_beat(self, node: Node) -> None:
-        if node.timer is not None:
-            node.timer.cancel()
-        silent = f"no heartbeat for {BEAT_TIMEOUT_S:g} s"
-        loop = asyncio.get_running_loop()
-        node.timer = loop.call_later(BEAT_TIMEOUT_S, self._die, node, silent)
+    def _suspect(self, node: Node, seen: str) -> None:
+        if node.condition in GONE or node.condition == "suspect" or self._ending:
+            return
+        self._set(node, "suspect", f"{seen}; asked for its health")
+        self._spawn(self._examine(node, node.session, seen))
+
+    async def _examine(self, node: Node, session: int, seen: str) -> None:
+        """Ask a suspect node until it is what it was, or is given up."""
+
+        def open_question() -> bool:
+            return node.session == session and node.condition == "suspect"
+
+        while open_question():
+            condition, answer = await self._ask(node)
+            if not open_question():
+                return
+            if condition != "healthy":
+                if node.beats:
+                    seen = f"no heartbeat for {self.pulse.awake() - node.heard:.1f} s"
+                self._give_up(node, condition, f"{seen}; {answer}")
+            elif node.beats:
+                # Late, not gone: its next heartbeats may have to wait as these did.
+                node.heard = self.pulse.awake()
+                self._set(node, "healthy", "")
+            else:
+                node.reason = f"{seen}; it answers, and has not registered again"
+                await asyncio.sleep(RETURN_S)
+
+    async def _is_there(self, node: Node) -> bool:
+        """Whether the process that has registered answers; if not, it is given up."""
+        session = node.session
+        condition, answer = await self._ask(node)
+        if condition == "healthy":
+            return True
+        if node.session == session and node.condition not in GONE:
+            self._give_up(node, condition, f"another process has registered; {answer}")
+        return False
+
+    async def _ask(self, node: Node) -> tuple[NodeCondition, str]:
+        """Ask a node for its health; what it is by its answer, and what was seen."""
+        until = self.pulse.awake() + ASK_S
+        refusals = 0
+        while True:
+            link, process = node.link, node.process
+            if link is None:
+                return "unreachable", "its connection was closed"
+            try:
+                said = await link.describe(max(ASK_AGAIN_S, until - self.pulse.awake()))
+            except TemporaryError as error:
+                problem = str(error)
+            except TestbedError as error:
+                return "unreachable", f"health check failed: {error}"
+            else:
+                if said.process in {"", process} and said.node == node.node:
+                    return "healthy", ""
+                return "dead", f"process {said.pid} answers in its place"
+            refused = any(words in problem.lower() for words in _REFUSED)
+            refusals += refused
+            if refusals > 1:
+                return "dead", "connection refused, so its process has ended"
+            if self.pulse.awake() + ASK_AGAIN_S >= until:
+                if _ELSEWHERE in problem:
+                    return "unreachable", f"takes no commands ({problem})"
+                why = "" if "deadline" in problem.lower() else f" ({problem})"
+                return "unreachable", f"health check not answered within {ASK_S:g} s{why}"
+            await asyncio.sleep(ASK_AGAIN_S)
 
     def end(self) -> None:
         """From now on nodes are expected to go."""
         self._ending = True
 
-    def _die(self, node: Node, reason: str) -> None:
-        if node.timer is not None:
-            node.timer.cancel()
-            node.timer = None
-        if node.condition != "dead" and not self._ending:
-            self._set(node, "dead", reason)
+    def _give_up(self, node: Node, condition: NodeCondition, reason: str) -> None:
+        if node.condition not in GONE and not self._ending:
+            self._set(node, condition, reason)
             if node.link is not None:
                 self._spawn(node.link.close())
                 node.link = None
@@ -217,6 +373,7 @@ class Registry(pb_grpc.RegistryServicer):
     def _set(self, node: Node, condition: NodeCondition, reason: str) -> None:
         node.condition, node.reason = condition, reason
         _log.info("node", node=node.node, condition=condition, reason=reason, pid=node.pid)
+        self._news.set()
         self._changed(node)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -1,27 +1,31 @@
 """One run: nodes configured, episodes one after another, everything that happened in the task log.
 
-A run always ends, in one of the states of the task log. A node that dies takes its tasks with it
-(``lost``), the run goes on without it and ends as ``degraded``. When the log cannot be written the
-run ends as ``failed``: what is not stored is not acknowledged and stays in the nodes' spools.
+A run always ends, in one of the states of the task log. A node that is gone takes its tasks with it
+(``lost``), and the run goes on without it and ends as ``degraded``; if the same process is back, it
+takes part again from the next episode on. When the log cannot be written the run ends as
+``failed``: what is not stored is not acknowledged and stays in the nodes' spools.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 
+from controller.attendance import Attendance, by_reason, named
 from controller.changes import SchedulerChanges
 from controller.episode import GRACE_S, Episode, Overdue
 from controller.link import NodeLink, Submission
 from controller.machine import MachineWatch
 from controller.marker import RunMarker
 from controller.recording import Recording, decode
-from controller.registry import Node, Registry
+from controller.registry import GONE, Node, Registry
 from controller.writer import LogWriter
 from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
 from testbed.model.events import Record
@@ -39,6 +43,15 @@ _log = structlog.get_logger("controller.run")
 
 FLUSH_TIMEOUT_S: Final = 5.0
 """How long the last batches of an episode may take after their node has announced them."""
+
+RETURN_S: Final = 10.0
+"""How long a run without nodes waits for one that may live."""
+
+LAG_TOLD: Final[Micros] = SECOND
+"""Lag of a node's timers from which on it is named as what an episode waited for."""
+
+TOGETHER_S: Final = 0.5
+"""Nodes whose clocks for an episode started within this time have started together."""
 
 STORE_TIMEOUT_S: Final = 90.0
 """How long the end of a run waits for the task log; longer than the log waits for its server."""
@@ -91,7 +104,9 @@ class Run:
         self._machine = MachineWatch(registry)
         self._episode: Episode | None = None
         self._submissions: list[Submission | None] = [None] * size
-        self._dead: dict[int, str] = {}
+        self._links: list[NodeLink | None] = [None] * size
+        self._processes = [""] * size
+        self._attendance = Attendance()
         self._lost: set[int] = set()
         self._overdue: list[str] = []
         self._lost_late = 0
@@ -149,11 +164,6 @@ class Run:
             # It may be entered although the answer was lost.
             marker.failed(run.id, f"the run could not begin: {error!r}")
             raise
-        for node in registry.nodes:
-            if node.link is not None and node.condition == "healthy":
-                run._submissions[node.node] = node.link.submission()
-            else:
-                run.node_died(node)
         run._main = asyncio.get_running_loop().create_task(run._run())
         _log.info("run", run=run.id, scheduler=order.scheduler.name, episodes=order.episodes)
         return run
@@ -196,12 +206,13 @@ class Run:
             outcomes=outcomes,
             completed_outcomes=dict(self._outcomes),
             queue_lengths=tuple(self._queue_lengths),
-            dead_nodes=tuple(sorted(self._dead)),
+            dead_nodes=tuple(sorted(self._attendance.out)),
             degraded=self._degraded,
-            reason=self._reason or "; ".join(_first(self._overdue)),
+            reason=self._reason or "; ".join(_first(self._overdue) or self._attendance.told()),
             valid=None if certificate is None else certificate.valid,
             invalid_because=() if certificate is None else certificate.reasons,
             code_failures=self._failures.lines,
+            absences=self._attendance.told(),
         )
 
     @property
@@ -232,9 +243,12 @@ class Run:
 
     # --- what comes in ----------------------------------------------------------------------
 
-    def node_died(self, node: Node) -> None:
-        """A node is gone: for this run for good, even if it comes back."""
-        self._drop(node.node, node.reason)
+    def node_changed(self, node: Node) -> None:
+        """The condition of a node has changed; if it is gone, that is for this episode at least."""
+        if node.condition in GONE:
+            self._drop(node.node, node.reason)
+        elif node.condition == "suspect" and node.node not in self._attendance.out:
+            self._attendance.silent(node.node, self._position()[0], node.reason)
 
     def take(self, link: NodeLink, batch: pb.EventBatch) -> None:
         """Take a node's batch: count what it says, and have it stored."""
@@ -270,10 +284,9 @@ class Run:
         return True
 
     def _drop(self, node: int, reason: str) -> None:
-        if node in self._dead or not self.active:
+        if not self.active or not self._attendance.leave(node, self._position()[0], reason):
             return
         _log.warning("node left the run", run=self.id, node=node, reason=reason)
-        self._dead[node] = reason
         submission = self._submissions[node]
         self._submissions[node] = None
         if submission is not None:
@@ -293,6 +306,7 @@ class Run:
     # --- its course -------------------------------------------------------------------------
 
     async def _configure(self) -> None:
+        await self._registry.settled()
         nodes = [node for node in self._registry.nodes if node.condition == "healthy"]
         if len(nodes) < len(self._registry.nodes):
             raise UsageError(
@@ -316,6 +330,7 @@ class Run:
             scheduler=spec.name,
             options_json=options,
         )
+        self._processes = [node.process for node in self._registry.nodes]
         links = [node.link for node in nodes if node.link is not None]
         replies = await asyncio.gather(
             *(link.configure(request) for link in links), return_exceptions=True
@@ -333,7 +348,7 @@ class Run:
         if refusals:
             raise UsageError(
                 "the run cannot begin",
-                [Problem(_named(nodes), what, "") for what, nodes in refusals.items()],
+                [Problem(named(nodes), what, "") for what, nodes in refusals.items()],
             )
 
     async def _run(self) -> None:
@@ -341,11 +356,14 @@ class Run:
             for number in range(
                 self.order.first_episode, self.order.first_episode + self.order.episodes
             ):
-                if self._stopping or len(self._dead) == len(self._submissions):
+                await self._take_back(number)
+                if self._stopping or self._alone:
                     break
                 await self._run_episode(number)
-            if not self._stopping and len(self._dead) == len(self._submissions):
-                self._fail("all nodes died")
+            if not self._stopping and self._alone:
+                self._fail(
+                    f"no node is left in the run: {'; '.join(by_reason(self._attendance.out))}"
+                )
         except Exception as error:  # noqa: BLE001 - a run has to end in the log whatever went wrong
             _log.exception("run", run=self.id)
             self._fail(f"defect of the controller: {error!r}")
@@ -353,7 +371,7 @@ class Run:
 
     async def _run_episode(self, number: int) -> None:
         await self.changes.reassert(self._living())
-        await self._of_all_living(lambda link: link.start_episode(self.id, number))
+        await self._start_episode(number)
         if self._stopping:
             return
         self._recording.begin_episode()
@@ -364,7 +382,10 @@ class Run:
             lost=self._lost,
             late=self._arrival_late,
             changed=self._changed,
+            awake=self._registry.pulse.awake,
         )
+        for node in self._registry.nodes:
+            node.episode_lag = 0
         self._episode = episode
         self._changed()
         await episode.wait()
@@ -391,9 +412,9 @@ class Run:
 
     def _not_in_time(self, number: int, overdue: Overdue, lost: int) -> None:
         """An episode was ended by its hard bound, with ``lost`` tasks open."""
-        if self._dead:
-            # What they held was not waited for; others had to wait for them.
-            cause = f"{_named(sorted(self._dead))} had left the run"
+        blamed = self._silent_in(number, overdue)
+        if blamed:
+            cause = "; ".join(blamed)
         else:
             cause = "the machine could not keep up"
             self._lost_late += lost
@@ -401,46 +422,129 @@ class Run:
         _log.error("hard bound", run=self.id, reason=reason)
         self._overdue.append(reason)
 
+    def _silent_in(self, number: int, overdue: Overdue) -> list[str]:
+        """What was seen of single nodes that others had to wait for in an episode."""
+        seen = {**self._attendance.silences.get(number, {}), **self._attendance.out}
+        nodes = self._registry.nodes
+        behind = [node for node in nodes if node.episode_lag > LAG_TOLD]
+        if 2 * len(behind) < len(nodes) and overdue.lateness < LAG_TOLD:
+            for node in behind:
+                seen.setdefault(node.node, f"did not run for {node.episode_lag / SECOND:.1f} s")
+        return [f"node {node}: {reason}" for node, reason in sorted(seen.items())]
+
+    async def _take_back(self, number: int) -> None:
+        """See who takes part in an episode: all that live, and are the process that was configured.
+
+        Who was out and is back takes part again. With nobody left it waits for a while for a node
+        that may live.
+        """
+        until = self._registry.pulse.awake() + RETURN_S
+        while True:
+            await self._registry.settled()
+            for node in self._registry.nodes:
+                self._look_at(node, number)
+            left = until - self._registry.pulse.awake()
+            hopeless = all(node.condition == "dead" for node in self._registry.nodes)
+            if not self._alone or self._stopping or hopeless or left <= 0:
+                return
+            await self._registry.news(min(left, 1.0))
+
+    def _look_at(self, node: Node, number: int) -> None:
+        """Let a node take part in an episode, or not."""
+        index, link = node.node, node.link
+        if node.process != self._processes[index]:
+            self._drop(index, "another process has registered, which does not know of this run")
+        elif link is None or node.condition in GONE:
+            self._drop(index, node.reason)
+        elif node.condition == "healthy" or index not in self._attendance.out:
+            if self._attendance.come_back(index, number):
+                _log.info("node is back in the run", run=self.id, node=index, episode=number)
+            if self._links[index] is not link or self._submissions[index] is None:
+                self._links[index] = link
+                self._submissions[index] = link.submission()
+
+    async def _start_episode(self, number: int) -> None:
+        """Start an episode at all nodes that take part, within a short time of each other."""
+        while not self._alone:
+            began = self._registry.pulse.awake()
+            out = len(self._attendance.out)
+            for link, error in await self._ask_all(
+                lambda link: link.start_episode(self.id, number), {}
+            ):
+                self._drop(link.node, f"did not start episode {number}: {error}")
+            if len(self._attendance.out) == out or self._stopping:
+                return
+            if self._registry.pulse.awake() - began < TOGETHER_S:
+                return
+            # The others have waited for one that did not answer, and their clocks run.
+
     async def _flush(self, number: int) -> None:
-        """Have all that happened in the episode here, as far as its nodes live."""
-        replies = await self._of_all_living(lambda link: link.end_episode(self.id, number))
-        try:
-            async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                while not self._reason and (
-                    missing := [
-                        node
-                        for node, reply in replies.items()
-                        if node not in self._dead
-                        and not self._recording.has(node, reply.last_batch)
-                    ]
-                ):
-                    self._came.clear()
+        """Have all that happened in the episode here, as far as its nodes live.
+
+        What does not come in time costs its node no more than this episode.
+        """
+        replies: dict[int, Any] = {}
+        for link, error in await self._ask_all(
+            lambda link: link.end_episode(self.id, number), replies
+        ):
+            self._late(link.node, number, f"did not say that it has all of its log sent: {error}")
+        awake, writer = self._registry.pulse.awake, self._writer
+        until = awake() + FLUSH_TIMEOUT_S
+        while not self._reason and (
+            missing := [
+                node
+                for node, reply in replies.items()
+                if node not in self._attendance.out
+                and not self._recording.has(node, reply.last_batch)
+            ]
+        ):
+            if not writer.has_room:
+                # It is this controller that takes nothing from the nodes.
+                until = awake() + FLUSH_TIMEOUT_S
+            if (left := until - awake()) <= 0:
+                break
+            self._came.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, 1.0)):
                     await self._came.wait()
-        except TimeoutError:
-            for node in missing:
-                self._drop(node, "did not send the end of its log")
+        for node in missing:
+            self._late(
+                node, number, f"did not send the end of its log within {FLUSH_TIMEOUT_S:g} s"
+            )
+
+    def _late(self, node: int, number: int, reason: str) -> None:
+        if node not in self._attendance.out:
+            _log.warning("late", run=self.id, node=node, episode=number, reason=reason)
+            self._attendance.was_late(node, number, reason)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether no node is left in the run."""
+        return len(self._attendance.out) == len(self._submissions)
 
     def _living(self) -> list[NodeLink]:
         """Connections to the nodes still in the run."""
         return [
             node.link
             for node in self._registry.nodes
-            if node.node not in self._dead and node.link is not None
+            if node.node not in self._attendance.out and node.link is not None
         ]
 
-    async def _of_all_living(self, call: Any) -> dict[int, Any]:
-        """Answers of the nodes still in the run; one that does not answer is in it no longer."""
+    async def _ask_all(
+        self, call: Callable[[NodeLink], Awaitable[Any]], replies: dict[int, Any]
+    ) -> list[tuple[NodeLink, TestbedError]]:
+        """Ask the nodes that take part, and enter their ``replies``; those that did not answer."""
         links = self._living()
         answers = await asyncio.gather(*(call(link) for link in links), return_exceptions=True)
-        result = {}
+        failed = []
         for link, answer in zip(links, answers, strict=True):
             if isinstance(answer, TestbedError):
-                self._drop(link.node, str(answer))
+                failed.append((link, answer))
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                result[link.node] = answer
-        return result
+                replies[link.node] = answer
+        return failed
 
     async def _end(self) -> None:
         if self._episode is not None:
@@ -461,7 +565,13 @@ class Run:
         document = {
             **self._certificate.to_document(),
             "degraded": self._degraded,
-            "dead_nodes": {str(node): reason for node, reason in self._dead.items()},
+            "dead_nodes": {str(node): reason for node, reason in self._attendance.reasons.items()},
+            "absences": list(self._attendance.told()),
+            "silences": [
+                f"node {node}: {seen}, in episode {episode}"
+                for episode, nodes in self._attendance.silences.items()
+                for node, seen in nodes.items()
+            ],
             "illegal_stories": self._recording.illegal,
             "code_failures": list(self._failures.lines),
             "episodes_completed": self._completed,
@@ -495,8 +605,12 @@ class Run:
     def _degraded(self) -> bool:
         # Tasks that a machine lost which could not keep up make the run invalid, and it says so.
         lost = self._outcomes[Outcome.LOST] - self._lost_late
-        lost_too_many = lost > self.plan.limits.lost_tasks
-        return bool(self._dead or self._recording.illegal or self._failures or lost_too_many)
+        return bool(
+            not self._attendance.complete
+            or self._recording.illegal
+            or self._failures
+            or lost > self.plan.limits.lost_tasks
+        )
 
     def _final_state(self) -> RunState:
         if self._reason:
@@ -539,9 +653,3 @@ def _told(overdue: Overdue) -> str:
         f"{overdue.open} of {overdue.arrivals} tasks had not ended {GRACE_S:g} s after the last "
         f"deadline, slots came up to {overdue.lateness / SECOND:.1f} s late"
     )
-
-
-def _named(nodes: list[int]) -> str:
-    """``node 3``, ``nodes 0, 2, 5``; what went wrong at all nodes is told once."""
-    numbers = ", ".join(str(node) for node in nodes)
-    return f"node {numbers}" if len(nodes) == 1 else f"nodes {numbers}"

@@ -78,6 +78,11 @@ class LogWriter:
         self._thread = threading.Thread(target=self._work, name="task-log", daemon=True)
         self._thread.start()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room for more now."""
+        return self._room.is_set()
+
     async def room(self) -> None:
         """Return when there is room for more; the back-pressure on the nodes."""
         await self._room.wait()

@@ -125,6 +125,7 @@ class ControlServicer(pb_grpc.ControlServicer):
             scheduler=node.scheduler_name,
             resident_bytes=resident_bytes(),
             unacknowledged=node.spool.unacknowledged,
+            process=node.process,
         )
         if driver is not None:
             state = driver.state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -60,6 +61,8 @@ class EdgeNode:
         self.commands = CommandCheck()
         self.spool = Spool(spool)
         self.address = ""
+        self.process = secrets.token_hex(8)
+        """Names this process: a process number may be that of another one elsewhere."""
         self.run_id = ""
         self.driver: EpisodeDriver | None = None
         self.stopped = asyncio.Event()

@@ -21,11 +21,15 @@ from testbed.rpc.channels import connect
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import CONTROLLER
+from testbed.rpc.pulse import Pulse
 
 _logger: Final = logging.getLogger(__name__)
 
 CALL_TIMEOUT: Final = 5.0
 """Seconds a registration may take."""
+
+PULSE: Final = 0.5
+"""Seconds between two looks at whether this process was paused."""
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
@@ -38,24 +42,44 @@ _REFUSALS: Final = {
 }
 
 
-async def stay_registered(node: EdgeNode, controller: str, orphan_timeout: float | None) -> None:
+async def stay_registered(
+    node: EdgeNode,
+    controller: str,
+    orphan_timeout: float | None,
+    pulse: Pulse | None = None,
+) -> None:
     """Register and send heartbeats until cancelled; register again whenever the stream breaks.
+
+    Time counts on ``pulse``, that is while this process ran: one that was stopped for a while has
+    a controller all the same.
 
     Raises:
         TemporaryError: the controller was gone for ``orphan_timeout`` seconds (None: never).
         PermanentError: the controller refuses this node.
     """
+    pulse = pulse or Pulse(PULSE)
+    pulse.start(lambda: None)
+    try:
+        await _stay(node, controller, orphan_timeout, pulse)
+    finally:
+        pulse.stop()
+
+
+async def _stay(
+    node: EdgeNode, controller: str, orphan_timeout: float | None, pulse: Pulse
+) -> None:
     async with connect(controller, node.me, CONTROLLER) as channel:
         stub: Any = pb_grpc.RegistryStub(channel)
-        last_contact = time.monotonic()
+        last_contact = pulse.awake()
         pause = _FIRST_PAUSE
         while True:
             try:
                 # Before, not after: the controller checks the health of who registers.
                 await node.set_serving(True)
                 interval = await _register(stub, node)
-                last_contact, pause = time.monotonic(), _FIRST_PAUSE
-                last_contact = await _beat(stub, node, interval)
+                last_contact, pause = pulse.awake(), _FIRST_PAUSE
+                await _beat(stub, node, interval)
+                last_contact = pulse.awake()
                 reason = "the controller closed the connection"
             except grpc.aio.AioRpcError as error:
                 if error.code() in _REFUSALS:
@@ -65,7 +89,7 @@ async def stay_registered(node: EdgeNode, controller: str, orphan_timeout: float
                     ) from error
                 reason = f"{error.code().name}: {error.details()}"
             await node.set_serving(False)
-            gone = time.monotonic() - last_contact
+            gone = pulse.awake() - last_contact
             if orphan_timeout is not None and gone >= orphan_timeout:
                 raise TemporaryError(
                     f"the controller at {controller} does not answer for {gone:.0f} s ({reason}); "
@@ -87,6 +111,7 @@ async def _register(stub: Any, node: EdgeNode) -> float:
             version=__version__,
             # From now on only commands of the controller that gets this are taken.
             session=node.commands.renew(),
+            process=node.process,
         ),
         timeout=CALL_TIMEOUT,
     )
@@ -94,22 +119,25 @@ async def _register(stub: Any, node: EdgeNode) -> float:
     return float(max(reply.heartbeat_interval / SECOND, 0.01))
 
 
-async def _beat(stub: Any, node: EdgeNode, interval: float) -> float:
-    """Send heartbeats until the stream breaks; when that was, on the monotonic clock."""
+async def _beat(stub: Any, node: EdgeNode, interval: float) -> None:
+    """Send heartbeats until the stream breaks. Each says how late it is, if no timer was later."""
     call = stub.Beat()
     ended = asyncio.Event()
     call.add_done_callback(lambda _: ended.set())
     try:
+        due = time.monotonic()
         while not ended.is_set():
+            late = max(0, int((time.monotonic() - due) * SECOND))
             await call.write(
                 pb.Heartbeat(
                     node=node.index,
                     resident_bytes=resident_bytes(),
-                    lag=node.take_lateness(),
+                    lag=max(late, node.take_lateness()),
                     cpu=cpu_time(),
                     session=node.commands.session,
                 )
             )
+            due = time.monotonic() + interval
             try:
                 async with asyncio.timeout(interval):
                     await ended.wait()
@@ -120,4 +148,3 @@ async def _beat(stub: Any, node: EdgeNode, interval: float) -> float:
         pass
     finally:
         call.cancel()
-    return time.monotonic()

@@ -38,6 +38,10 @@ ANSWER_TIMEOUT: Final[Micros] = 2 * SECOND
 """Real time after which a peer that did not answer a hand-over is taken for dead."""
 
 
+PAUSE: Final[Micros] = 250 * MILLISECOND
+"""Real lateness of a timer from which on this process was paused meanwhile."""
+
+
 class _Transmission:
     __slots__ = ("bytes_sent", "chunk_bytes", "offered", "task")
 
@@ -200,6 +204,16 @@ class Transmitting:
 
     def _no_answer(self, peer: int, transmission: _Transmission, at: Micros) -> None:
         if self._current.get(peer) is not transmission:
+            return
+        driver = self._driver
+        late = driver.clock.now() - at
+        if late > driver.clock.emulated(PAUSE):
+            # This node was paused, not its peer: the answer may lie in a socket here.
+            driver.timers.at(
+                driver.clock.now() + driver.clock.emulated(ANSWER_TIMEOUT),
+                Urgency.DEADLINE,
+                lambda at: self._no_answer(peer, transmission, at),
+            )
             return
         self._links[peer].transfer.close()
         _logger.error("node %d: no answer from node %d", self._driver.node, peer)

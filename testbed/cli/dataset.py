@@ -48,7 +48,7 @@ def build(
         bool,
         typer.Option(
             "--include-invalid",
-            help="Also take runs that are not faithful, in which nodes died, or that did not end.",
+            help="Also take runs that are not faithful, lacked a node, or did not end.",
         ),
     ] = False,
     force: Annotated[

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Testbed
 
 LIST_PATIENCE_S = 3.0
-CONDITION_STYLES = {"healthy": "green", "starting": "yellow", "dead": "bold red"}
+CONDITION_STYLES = {
+    "healthy": "green",
+    "starting": "yellow",
+    "suspect": "yellow",
+    "unreachable": "bold red",
+    "dead": "bold red",
+}
 
 
 def client_of(testbed: Testbed, *, timeout: float = 10.0) -> OperatorClient:

@@ -217,7 +217,7 @@ def _queue(node: int, length: int | None, dead: bool) -> RenderableType:
 
     cell = Text(f"{node} ", style="dim")
     if dead:
-        return cell.append("dead", style="bold red")
+        return cell.append("out", style="bold red")
     if length is None:
         return cell.append("?", style="dim")
     style = "green" if length <= 1 else "yellow" if length <= 4 else "red"

@@ -154,7 +154,7 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
     facts.add("state", console.mark(state, STATE_STYLES.get(state, "default")))
     certificate = run.certificate
     for node, reason in (certificate or {}).get("dead_nodes", {}).items():
-        facts.add(f"  node {node}", console.plain(f"died: {reason}"))
+        facts.add(f"  node {node}", console.plain(f"was out: {reason}"))
     if certificate is not None and certificate.get("failure"):
         facts.add("  failure", console.plain(certificate["failure"]))
     for failure in run.code_failures:

@@ -162,10 +162,9 @@ def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:
         console.emit({**found, "progress": json.loads(last.to_json())})
     elif summary is not None:
         print_runs([summary], None)
-    if last.dead_nodes:
-        dead = ", ".join(map(str, last.dead_nodes))
-        console.warn(f"nodes died during the run: {dead}; {last.lost} tasks were lost")
-    elif last.lost and last.state != "failed":
+    for line in last.absences:
+        console.warn(line)
+    if last.lost and last.state != "failed":
         console.warn(f"{last.lost} tasks were lost")
     for failure in last.code_failures:
         console.warn(failure)

@@ -90,12 +90,24 @@ class FailureCount:
 
 
 @dataclass(frozen=True, slots=True)
+class ControllerPause:
+    """A time in which the controller did not run, because it was stopped, suspended or starved.
+
+    ``at`` is since the run began, ``length`` how long, both in real microseconds.
+    """
+
+    at: Micros
+    length: Micros
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What the machine of the controller was like during the run.
 
     ``cpu_pressure`` is the share of the time in which something waited for a processor (Linux
     pressure stall information), None where the system does not say. Lags are the worst lateness of
-    a timer of the controller and of each node, in real microseconds.
+    a timer of the controller and of each node, in real microseconds. ``pauses`` are those of the
+    controller itself; nodes are not blamed for what they seemed to miss in them.
     """
 
     cpus: int
@@ -103,6 +115,12 @@ class Machine:
     cpu_pressure: float | None
     controller_lag: Micros
     node_lag: tuple[Micros, ...]
+    pauses: tuple[ControllerPause, ...] = ()
+
+    @property
+    def paused(self) -> Micros:
+        """Length of all pauses."""
+        return sum(pause.length for pause in self.pauses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +165,22 @@ class Certificate:
                 transmission_failures=FailureCount(**document["transmission_failures"]),
                 execution_failures=FailureCount(**document["execution_failures"]),
                 outcomes=dict(document["outcomes"]),
-                machine=machine and Machine(**{**machine, "node_lag": tuple(machine["node_lag"])}),
+                machine=machine and _machine(machine),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a complete certificate: {error!r}") from None
+
+
+def _machine(document: Mapping[str, Any]) -> Machine:
+    # Certificates of earlier releases have no pauses.
+    earlier = {"pauses": (), **document}
+    return Machine(
+        **{
+            **earlier,
+            "node_lag": tuple(document["node_lag"]),
+            "pauses": tuple(ControllerPause(**pause) for pause in earlier["pauses"]),
+        }
+    )
 
 
 def _timing(document: Mapping[str, Any]) -> TimingError:
@@ -329,9 +359,14 @@ class Fidelity:
                     f"{timing.p95_of_limit:.1f} times what the limits allow"
                 )
         if generator.p95 > self._limits.generator_lateness:
+            paused = (
+                ""
+                if machine is None or not machine.pauses
+                else (f"; the controller itself did not run for {seconds(machine.paused):.1f} s")
+            )
             reasons.append(
                 f"arrivals came {generator.p95 / 1000:.1f} ms late at p95; "
-                f"the limit is {self._limits.generator_lateness / 1000:.1f} ms"
+                f"the limit is {self._limits.generator_lateness / 1000:.1f} ms{paused}"
             )
         transmission_failures = self._transmission_failures.result()
         execution_failures = self._execution_failures.result()

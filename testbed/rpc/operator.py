@@ -30,7 +30,9 @@ NODES_SERVICE: Final = "edge_testbed.nodes"
 STOP_TIMEOUT_S: Final = 120.0
 """How long a run may take to end in order: its last tasks may run to their deadlines."""
 
-NodeCondition: TypeAlias = Literal["starting", "healthy", "dead"]
+NodeCondition: TypeAlias = Literal["starting", "healthy", "suspect", "unreachable", "dead"]
+"""``suspect``: not heard for a while and being asked; ``unreachable``: does not answer, although it
+may live; ``dead``: its process has ended."""
 
 RunState: TypeAlias = Literal["running", "completed", "degraded", "invalid", "stopped", "failed"]
 """As in the task log, where a run can also be ``interrupted``: its controller died."""
@@ -79,10 +81,12 @@ class Progress:
     ``episode`` is the number of the current one (from ``first_episode``), ``completed`` how many
     are over. ``outcomes`` counts ended tasks by outcome, ``completed_outcomes`` only those of the
     episodes that are over; ``success_rate`` is the share of the ended ones that succeeded.
-    ``queue_lengths`` has one entry per node as last logged, None if unknown. ``degraded`` says that
-    nodes died or tasks were lost. ``reason`` says why the run failed. ``valid`` is the verdict of
-    the fidelity certificate, None while running. ``code_failures`` says at how many tasks a user's
-    own scheduler or application failed, and why at the first.
+    ``queue_lengths`` has one entry per node as last logged, None if unknown. ``dead_nodes`` are out
+    of the run now, for whatever cause; ``absences`` says of each that was out at any time when and
+    what was seen, a line each. ``degraded`` says that nodes were out or tasks were lost. ``reason``
+    says why the run failed, or why an episode ran into its bound. ``valid`` is the verdict of the
+    fidelity certificate, None while running. ``code_failures`` says at how many tasks a
+    user's own scheduler or application failed, and why at the first.
     """
 
     run: str
@@ -104,6 +108,7 @@ class Progress:
     valid: bool | None = None
     invalid_because: tuple[str, ...] = ()
     code_failures: tuple[str, ...] = ()
+    absences: tuple[str, ...] = ()
 
     @property
     def ended(self) -> int:
@@ -134,7 +139,13 @@ class Progress:
     def from_document(cls, document: Mapping[str, Any]) -> Progress:
         """The progress of a parsed JSON object; keys this version does not know are left out."""
         values = _known(cls, document)
-        for name in ("queue_lengths", "dead_nodes", "invalid_because", "code_failures"):
+        for name in (
+            "queue_lengths",
+            "dead_nodes",
+            "invalid_because",
+            "code_failures",
+            "absences",
+        ):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)
 

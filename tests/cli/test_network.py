@@ -235,7 +235,7 @@ def test_side_by_side_killed_and_taken_down(shell: Shell) -> None:
     assert run.returncode == 0, told
     assert json.loads(out)["state"] == "degraded"
     assert json.loads(out)["progress"]["dead_nodes"] == [1]
-    assert "nodes died during the run: 1" in told
+    assert "node 1: out of the run from episode" in told
     assert "is degraded" in told
     assert "node 1" in status.out
     assert "dead" in status.out

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import psutil
@@ -27,6 +28,9 @@ from tests.controller.conftest import Bench, each_ends_once
 BringUp = Callable[[Plan], Bench]
 
 PATIENCE_S = 20.0
+
+PAUSE_S = 5.0
+"""Longer than a silence that makes a node suspect."""
 
 COULD_NOT = "the machine could not keep up ("
 
@@ -254,7 +258,11 @@ def test_a_run_whose_nodes_all_die_fails(bring_up: BringUp) -> None:
     bench.runtime.kill("bench", 0)
     bench.runtime.kill("bench", 1)
     last = bench.end(run)
-    assert (last.state, last.reason) == ("failed", "all nodes died")
+    assert last.state == "failed"
+    assert last.reason == (
+        "no node is left in the run: nodes 0, 1: its heartbeat stream broke; connection refused, "
+        "so its process has ended"
+    )
     assert bench.log.run(run).state is RunState.FAILED
 
 
@@ -338,7 +346,58 @@ def test_a_node_that_hangs_is_left_behind(bring_up: BringUp) -> None:
     last = bench.end(run)
     assert (last.state, last.dead_nodes) == ("degraded", (1,))
     assert last.ended == last.generated == 40
-    assert "no heartbeat" in bench.operator.status().nodes[1].reason
+    status = bench.operator.status().nodes[1]
+    assert status.condition == "unreachable"
+    assert re.search(r"no heartbeat for [\d.]+ s; health check not answered", status.reason)
+    assert any("no heartbeat" in line for line in last.absences)
+    assert "died" not in f"{last.reason} {last.absences} {status.reason}"
+
+
+def test_a_pause_of_the_controller_costs_no_node_and_no_task(bring_up: BringUp) -> None:
+    bench = bring_up(small_plan(3, slots=30))
+    run = bench.operator.start_run(scheduler="random")
+    bench.until(run, lambda progress: progress.slot >= 3)
+    with paused(bench, "controller"):
+        time.sleep(PAUSE_S)
+    last = bench.end(run)
+    assert (last.dead_nodes, last.absences, last.lost) == ((), (), 0)
+    assert last.ended == last.generated == 30 * 3
+    assert {node.condition for node in bench.operator.status().nodes} == {"healthy"}
+    certificate = bench.log.run(run).certificate
+    assert certificate is not None
+    assert any(pause["length"] > 3_000_000 for pause in certificate["machine"]["pauses"])
+    assert any("the controller itself did not run for" in each for each in last.invalid_because)
+
+
+def test_a_node_that_goes_on_after_a_pause_takes_part_again(bring_up: BringUp) -> None:
+    bench = bring_up(small_plan(2, slots=20, episodes=6))
+    run = bench.operator.start_run(scheduler="local")
+    bench.until(run, lambda progress: progress.slot >= 3)
+    with paused(bench, "node-1"):
+        bench.until(run, lambda progress: progress.dead_nodes == (1,))
+    last = bench.end(run)
+    assert (last.state, last.dead_nodes, last.completed) == ("degraded", (), 6)
+    (line,) = last.absences
+    assert re.match(r"node 1: out of the run from episode \d, back in \d: no heartbeat for", line)
+    assert last.ended == last.generated == 6 * 20 * 2
+    rows = list(bench.log.tasks(run))
+    assert len(rows) == 6 * 20 * 2
+    # In the last episode it did its share.
+    assert all(row.outcome is not Outcome.LOST for row in rows if row.episode == 5)
+    ended = [r.task.id for r in bench.log.records(run) if r.kind is RecordKind.ENDED]
+    assert len(ended) == len(set(ended)) == len(rows)
+
+
+@contextmanager
+def paused(bench: Bench, name: str) -> Iterator[None]:
+    """A process of the testbed stopped, and going on afterwards."""
+    place = RunDirectory(bench.runtime.home, "bench")
+    process = psutil.Process(place.processes()[name][0])
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
 
 
 def test_what_a_node_hands_in_after_the_run_changes_no_end_that_was_told(

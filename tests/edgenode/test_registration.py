@@ -22,6 +22,7 @@ from testbed.rpc.credentials import shared
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import node_identity
+from testbed.rpc.pulse import Pulse
 from tests.edgenode.network import SECRET
 
 PATIENCE = 15.0
@@ -127,6 +128,25 @@ async def test_a_controller_that_is_gone_ends_the_node_after_the_timeout(tmp_pat
             async with asyncio.timeout(PATIENCE):
                 await registration
         assert 0.3 < loop.time() - gone < 5.0
+
+
+async def test_a_node_that_was_stopped_itself_does_not_take_its_controller_for_gone(
+    tmp_path: Path,
+) -> None:
+    first, second = Registry(), Registry()
+    now = 0.0
+    async with started_node(tmp_path) as node:
+        async with serving(first) as address:
+            registration = asyncio.create_task(
+                stay_registered(node, address, 30.0, Pulse(clock=lambda: now))
+            )
+            await first.until(lambda: len(first.beats) >= 1)
+        now = 3600.0
+        async with serving(second, address):
+            await second.until(lambda: len(second.beats) >= 1)
+            registration.cancel()
+    assert [r.node for r in second.registered] == [0]
+    assert second.registered[0].process == first.registered[0].process == node.process
 
 
 async def test_a_node_that_is_refused_gives_up_at_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from testbed.model.events import Record, RecordKind
 from testbed.model.fidelity import (
     FALSE_ALARM,
     Certificate,
+    ControllerPause,
     Fidelity,
     Machine,
     failure_interval,
@@ -240,7 +241,8 @@ def test_certain_counts(trials: int, mean: float, expected: tuple[int, int]) -> 
 def test_a_certificate_survives_json() -> None:
     measured = fidelity()
     executed(measured, 0, error=9_000)
-    machine = Machine(2, 1.5, None, 300, (1, 2))
+    machine = Machine(2, 1.5, None, 300, (1, 2), (ControllerPause(5, 7), ControllerPause(90, 8)))
+    assert machine.paused == 15
     certificate = measured.certify(machine)
     document = json.loads(json.dumps(certificate.to_document()))
     assert Certificate.from_document({**document, "unknown": 1}) == certificate
@@ -261,3 +263,20 @@ def test_what_no_record_shows_can_be_entered() -> None:
     certificate = measured.certify()
     assert not certificate.valid
     assert certificate.reasons == ("episode 3 did not finish within its bound",)
+
+
+def test_a_certificate_of_an_earlier_release_can_be_read() -> None:
+    document = fidelity().certify(Machine(2, 1.5, None, 300, (1, 2))).to_document()
+    del document["machine"]["pauses"]
+    read = Certificate.from_document(document)
+    assert read.machine == Machine(2, 1.5, None, 300, (1, 2))
+
+
+def test_arrivals_that_were_late_because_the_controller_did_not_run_say_so() -> None:
+    measured = fidelity()
+    for _ in range(10):
+        measured.late(4_000_000)
+    paused = Machine(2, 1.5, None, 300, (1, 2), (ControllerPause(0, 4_000_000),))
+    (reason,) = measured.certify(paused).reasons
+    assert reason.endswith("the controller itself did not run for 4.0 s")
+    assert "did not run" not in measured.certify().reasons[0]
