@@ -50,8 +50,11 @@ class Attendance:
 
     @property
     def complete(self) -> bool:
-        """Whether every node has taken part in all of the run so far."""
-        return not self.absences and not self.late
+        """Whether every node has taken part in all of the run so far.
+
+        One whose log came late has; if that cost tasks, they are lost and counted.
+        """
+        return not self.absences
 
     def told(self) -> tuple[str, ...]:
         """What was seen of nodes that were out of the run or late, a line each."""

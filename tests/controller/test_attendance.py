@@ -25,11 +25,12 @@ def test_who_was_out_and_why() -> None:
     assert not attendance.complete
 
 
-def test_a_node_that_is_late_costs_the_run_its_state_and_not_the_node() -> None:
+def test_a_node_that_is_late_is_told_and_stays() -> None:
     attendance = Attendance()
     attendance.was_late(2, 3, "did not send the end of its log")
     assert attendance.out == {}
-    assert not attendance.complete
+    assert attendance.complete
+    assert attendance.told() == ("node 2: did not send the end of its log of episode 3",)
 
 
 def test_a_silence_that_was_answered_costs_nothing() -> None:

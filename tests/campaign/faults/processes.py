@@ -79,7 +79,7 @@ def kill_all_nodes(scene: Scene) -> Expected:
         states=frozenset({"failed", "degraded"}),
         exits=frozenset({0, 5}),
         dead=frozenset(scene.nodes),
-        reason="all nodes",
+        reason="no node is left",
     )
 
 
