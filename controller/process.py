@@ -46,8 +46,13 @@ CALLS: Final = 128
 CALLS_PER_NODE: Final = 4
 """Calls that a controller serves at a time: operators and probes, and what a node asks."""
 
-ENDING_S: Final = 1.0
-"""How long a run may take to end when the controller is told to."""
+ENDING_S: Final = 20.0
+"""How long a change and a run that are under way may take, together, to end when the controller is
+told to. On a quiet machine it is a fraction of a second. What is not over by then is entered as
+stopped by whoever comes next."""
+
+WRITER_S: Final = 3.0
+"""How long what is left to be stored may take after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +169,21 @@ class Controller:
 
     async def _end(self, server: grpc.aio.Server) -> None:
         _log.info("ending")
-        run = self._operator.current
-        if run is not None and run.active:
-            run.stop(wait=False)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ENDING_S
+        self._stop_run()
+        await self._operator.close(ENDING_S / 2)
+        # A run may have begun meanwhile, because its start was under way.
+        run = self._stop_run()
+        if run is not None:
             try:
-                await asyncio.wait_for(run.wait(), ENDING_S)
+                await asyncio.wait_for(run.wait(), until - loop.time())
             except TimeoutError:
                 _log.warning("run still ending", run=run.id)
+        if (run is None or not run.active) and self._marker.exists:
+            # The log may take now what it could not take before.
+            with contextlib.suppress(TestbedError, TimeoutError):
+                await asyncio.wait_for(self._writer.call(self._marker.settle), WRITER_S)
         self._registry.end()
         if not self._settings.keep_nodes:
             links = [node.link for node in self._registry.nodes if node.link is not None]
@@ -178,7 +191,16 @@ class Controller:
         await self._registry.close()
         await self._health.enter_graceful_shutdown()
         await server.stop(0.1)
-        await self._writer.close(ENDING_S)
+        await self._writer.close(WRITER_S)
+
+    def _stop_run(self) -> Run | None:
+        """Have the run under way end as stopped, even if it does not get the time; None if none."""
+        run = self._operator.current
+        if run is None or not run.active:
+            return None
+        self._marker.ending(run.id)
+        run.stop(wait=False)
+        return run
 
     async def _begin(self, order: Order) -> Run:
         settings = self._settings

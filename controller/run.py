@@ -160,9 +160,12 @@ class Run:
         marker.begin(run.id)
         try:
             await writer.call(lambda log: log.begin_run(info))
-        except BaseException as error:
+        except asyncio.CancelledError:
+            marker.ending(run.id)
+            raise
+        except Exception as error:
             # It may be entered although the answer was lost.
-            marker.failed(run.id, f"the run could not begin: {error!r}")
+            marker.failed(run.id, f"the run could not begin: {error}")
             raise
         run._main = asyncio.get_running_loop().create_task(run._run())
         _log.info("run", run=run.id, scheduler=order.scheduler.name, episodes=order.episodes)

@@ -4,12 +4,16 @@ One append-only file per run. Every record goes to its file at once, so that a n
 moment has lost nothing it had seen happen; batches are cut from the file shortly after and sent
 again until they are acknowledged. A new process on the same folder goes on where the last one
 stopped.
+
+A file that is removed, cut short or written over while the node runs is made anew from what is in
+memory; what a new process cannot read of a file is left out, said, and kept beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from collections import deque
@@ -20,7 +24,7 @@ from urllib.parse import quote, unquote
 
 from testbed.errors import PermanentError
 from testbed.model.events import DecisionRecord, Record
-from testbed.rpc.codec import encode_decision, encode_record
+from testbed.rpc.codec import decode_decision, decode_record, encode_decision, encode_record
 from testbed.rpc.generated import edge_pb2 as pb
 
 _logger: Final = logging.getLogger(__name__)
@@ -30,6 +34,9 @@ CUT_AFTER: Final = 0.02
 
 BATCH_BYTES: Final = 1 << 20
 """Size at which a batch is cut at once."""
+
+RETRY: Final = 5.0
+"""Seconds between two attempts to write a file that could not be written."""
 
 _KEEP_BYTES: Final = 1 << 20
 """A file whose content is all acknowledged is emptied when it has grown beyond this."""
@@ -60,6 +67,7 @@ class RunSpool:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._size = 0
         self._writable = True
+        self._again_at = 0.0
         self._recover()
 
     @property
@@ -88,6 +96,7 @@ class RunSpool:
             self._write(_END + b"%d\n" % self.last_batch)
             self._batches.append((self.last_batch, self._uncut))
             self._uncut, self._uncut_bytes = [], 0
+            self._look()
             self._on_batch()
         return self.last_batch
 
@@ -95,8 +104,11 @@ class RunSpool:
         """The first unacknowledged batch after ``number`` as it is sent, None if there is none."""
         if not self._batches or self._batches[-1][0] <= number:
             return None
-        # Numbers have no gaps, so the position follows from the number.
-        found, lines = self._batches[max(0, number + 1 - self._batches[0][0])]
+        # Numbers have no gaps, so the position follows from the number; but a file may be damaged.
+        position = min(max(0, number + 1 - self._batches[0][0]), len(self._batches) - 1)
+        while position and self._batches[position - 1][0] > number:
+            position -= 1
+        found, lines = self._batches[position]
         return pb.EventBatch(
             run=self.run,
             number=found,
@@ -144,6 +156,59 @@ class RunSpool:
         self._writable = True
         self._write(_END + b"%d\n" % self.last_batch)
 
+    def _look(self) -> None:
+        """See whether the file is still the one that is written, and make it anew if it is not."""
+        loop = asyncio.get_running_loop()
+        if self._writable:
+            try:
+                open_one, found = os.fstat(self._file), self.path.stat()
+                if os.path.samestat(open_one, found) and found.st_size == self._size:
+                    return
+                problem = "it was removed, replaced or written to by another program"
+            except OSError as error:
+                problem = error.strerror or str(error)
+            _logger.error("%s: %s; it is made anew", self.path, problem)
+        elif loop.time() < self._again_at:
+            return
+        self._again_at = loop.time() + RETRY
+        try:
+            self._make_anew()
+        except OSError as error:
+            if self._writable:
+                _logger.error(
+                    "%s cannot be made anew: %s; if this process is killed, what the controller "
+                    "does not have yet is gone",
+                    self.path,
+                    error.strerror or error,
+                )
+            self._writable = False
+
+    def _make_anew(self) -> None:
+        """Write all that is not acknowledged into a new file, in place of the old one."""
+        # Folders of this node alone: one further up that is gone is nothing to make anew.
+        self.path.parent.parent.mkdir(exist_ok=True)
+        self.path.parent.mkdir(exist_ok=True)
+        first = self._batches[0][0] if self._batches else self.last_batch + 1
+        parts = [_END + b"%d\n" % (first - 1)] if first > 1 else []
+        for number, lines in self._batches:
+            parts += [line + b"\n" for line in lines]
+            parts.append(_END + b"%d\n" % number)
+        parts += [line + b"\n" for line in self._uncut]
+        content = b"".join(parts)
+        temporary = self.path.with_suffix(".new")
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        file = os.open(temporary, flags, 0o644)
+        try:
+            if os.write(file, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            temporary.replace(self.path)
+        except BaseException:
+            os.close(file)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file, self._size, self._writable = file, len(content), True
+
     def _recover(self) -> None:
         """Find the batches of an earlier process; what it had not cut becomes one more."""
         content = self.path.read_bytes()
@@ -151,18 +216,58 @@ class RunSpool:
         if complete < len(content):
             # The process died while it wrote this line.
             os.ftruncate(self._file, complete)
-        for line in content[:complete].splitlines():
-            if line[:1] == _END:
-                self.last_batch = int(line[1:])
+        damaged = 0
+        for line in content[:complete].split(b"\n")[:-1]:
+            number = _number(line)
+            if number is not None and number >= self.last_batch:
+                self.last_batch = number
                 if self._uncut:
                     self._batches.append((self.last_batch, self._uncut))
                     self._uncut = []
-            else:
+            elif _is_event(line):
                 self._uncut.append(line)
+            else:
+                damaged += 1
         self._size = complete
+        if damaged:
+            self._keep_damaged(content, damaged)
         self.cut()
         if self._batches:
             _logger.info("run %s: %d batches to send again", self.run, len(self._batches))
+
+    def _keep_damaged(self, content: bytes, lines: int) -> None:
+        kept = self.path.with_suffix(".damaged")
+        _logger.error(
+            "%s is damaged: %d lines cannot be read and are left out; the file is kept as %s",
+            self.path,
+            lines,
+            kept.name,
+        )
+        try:
+            kept.write_bytes(content)
+            self._make_anew()
+        except OSError as error:
+            _logger.error("%s: %s", kept, error.strerror or error)
+
+
+def _number(line: bytes) -> int | None:
+    """The number of the batch that ends with this line; None if none does."""
+    digits = line[1:]
+    return int(digits) if line[:1] == _END and digits.isdigit() and len(digits) < 16 else None
+
+
+def _is_event(line: bytes) -> bool:
+    """Whether the line is a whole record or decision."""
+    try:
+        if line[:1] == _RECORD:
+            decode_record(line[1:])
+        elif line[:1] == _DECISION:
+            decode_decision(line[1:])
+        else:
+            return False
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return False
+    return True
 
 
 class Spool:
@@ -176,7 +281,10 @@ class Spool:
         self._acknowledged = asyncio.Event()
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.spool")):
-            self._add(unquote(path.stem))
+            try:
+                self._add(unquote(path.stem))
+            except OSError as error:
+                _logger.error("%s cannot be read and is left as it is: %s", path, error)
 
     @property
     def unacknowledged(self) -> int:

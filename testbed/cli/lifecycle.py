@@ -390,7 +390,7 @@ def teardown(
     for testbed, place in _to_take_down(name, everything, settings):
         if not discard:
             _save_runs(place, testbed)
-        done.append(place.down(testbed))
+        done.append(place.down(testbed, report=console.note))
         places.forget(testbed)
         if verify:
             _verify(place, testbed)

@@ -131,10 +131,11 @@ class Runtime(Protocol):
         """
         ...
 
-    def down(self, name: str) -> Teardown:
+    def down(self, name: str, *, report: Report = ...) -> Teardown:
         """Stop everything of this testbed, also what an interrupted ``up`` left behind.
 
-        Idempotent: nothing there is fine. When it returns, nothing of it is running any more.
+        ``report`` is told what is waited for where it takes long. Idempotent: nothing there is
+        fine. When it returns, nothing of it is running any more.
         A task log that is not part of the testbed is not touched.
 
         Raises: PermanentError: something could not be ended; names it.

@@ -16,7 +16,7 @@ import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,11 +58,13 @@ CONTROLLER_TIMEOUT_S: Final = 30.0
 NODE_TIMEOUT_S: Final = 3.0
 """How long ``up`` waits for the controller, and for each node on top of that."""
 
-STOP_CONTROLLER_S: Final = 1.5
-STOP_REST_S: Final = 0.8
-KILL_S: Final = 2.0
-"""How long each step of ``down`` waits before the next. The first lets a run end in order and the
-controller send its nodes home; the last only waits for the system."""
+STOP_CONTROLLER_S: Final = 30.0
+STOP_REST_S: Final = 10.0
+KILL_S: Final = 10.0
+"""How long each step of ``down`` waits at most before the next. The first lets a run end in order
+and the controller send its nodes home (it gives itself less, see ``controller.process``); the last
+only waits for the system. On a quiet machine all together take a fraction of a second; a busy one
+gets the time it needs, because a process that is killed leaves half a log."""
 
 ORPHAN_TIMEOUT_S: Final = 5.0
 """How long nodes live on without their controller."""
@@ -191,13 +193,13 @@ class LocalRuntime:
             raise PermanentError(f"{process_name} (process {process.pid}) cannot be killed")
         return Stopped(process_name, process.pid, forced=True)
 
-    def down(self, name: str) -> Teardown:
+    def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """See ``Runtime``."""
         place = RunDirectory(self.home, valid_name(name))
         if place.untouched and not processes.of_testbed(place.path, {}):
             return Teardown(name, (), 0.0, None)
         with place.lock():
-            return self._down(place)
+            return self._down(place, report)
 
     def logs(
         self, name: str, process: str, *, lines: int | None = None, follow: bool = False
@@ -255,7 +257,7 @@ class LocalRuntime:
                 f"down: testbed teardown --name {place.name}"
             )
 
-    def _down(self, place: RunDirectory) -> Teardown:
+    def _down(self, place: RunDirectory, report: Report = lambda line: None) -> Teardown:
         began = time.monotonic()
         stopped: dict[int, Stopped] = {}
         store = (place.description() or {}).get("store")
@@ -266,9 +268,20 @@ class LocalRuntime:
         found = there()
         arguments = processes.arguments([process for _, process in found.values()])
         controllers = [process for name, process in found.values() if name == CONTROLLER]
-        left = processes.terminate(controllers, STOP_CONTROLLER_S)
+
+        def tell(still: Sequence[psutil.Process], seconds: float) -> None:
+            names = ", ".join(f"{found[each.pid][0]} (process {each.pid})" for each in still)
+            report(f"waiting for {names} to end in order, for {seconds:.0f} s so far")
+
+        # A controller that was stopped has a run to end; a node has said all it knows.
+        processes.wake(controllers)
+        left = processes.terminate(controllers, STOP_CONTROLLER_S, tell)
         others = [process for name, process in found.values() if name != CONTROLLER]
-        left += processes.terminate(others, STOP_REST_S)
+        deaf = [process for process in others if processes.stopped(process)]
+        left += [
+            *deaf,
+            *processes.terminate([one for one in others if one not in deaf], STOP_REST_S, tell),
+        ]
         forced = {process.pid for process in left}
         processes.kill(left, KILL_S)
         for pid, (name, _) in found.items():

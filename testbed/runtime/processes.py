@@ -13,7 +13,7 @@ import selectors
 import site
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -59,6 +59,9 @@ class Started:
 
 
 REPORT_DESCRIPTOR: Final = 3
+
+TELL_EVERY_S: Final = 2.0
+"""Between two words about processes that are waited for."""
 
 
 def start(
@@ -204,9 +207,31 @@ def running(process: psutil.Process) -> bool:
         return False
 
 
-def terminate(processes: Iterable[psutil.Process], timeout: float) -> list[psutil.Process]:
-    """Ask to end, wait at most ``timeout`` seconds; those that still run."""
-    return _end(processes, timeout, kill=False)
+def terminate(
+    processes: Iterable[psutil.Process],
+    timeout: float,
+    waiting: Callable[[Sequence[psutil.Process], float], None] = lambda left, seconds: None,
+) -> list[psutil.Process]:
+    """Ask to end, wait at most ``timeout`` seconds; those that still run.
+
+    ``waiting`` is told every ``TELL_EVERY_S`` who is still waited for, and since when.
+    """
+    return _end(processes, timeout, kill=False, waiting=waiting)
+
+
+def wake(processes: Iterable[psutil.Process]) -> None:
+    """Let stopped processes go on, so that they hear what they are asked."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.resume()
+
+
+def stopped(process: psutil.Process) -> bool:
+    """Whether a process was stopped (SIGSTOP): it hears nothing until somebody wakes it."""
+    try:
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
 
 
 def kill(processes: Iterable[psutil.Process], timeout: float) -> list[psutil.Process]:
@@ -215,7 +240,11 @@ def kill(processes: Iterable[psutil.Process], timeout: float) -> list[psutil.Pro
 
 
 def _end(
-    processes: Iterable[psutil.Process], timeout: float, *, kill: bool
+    processes: Iterable[psutil.Process],
+    timeout: float,
+    *,
+    kill: bool,
+    waiting: Callable[[Sequence[psutil.Process], float], None] = lambda left, seconds: None,
 ) -> list[psutil.Process]:
     asked = []
     for process in processes:
@@ -227,19 +256,24 @@ def _end(
         except psutil.Error:
             continue
         asked.append(process)
-    _ended(asked, timeout)
+    _ended(asked, timeout, waiting)
     # No wait: it reads the exit codes of our own children, so that they are zombies no more.
     _, left = psutil.wait_procs(asked, timeout=0)
     return [process for process in left if running(process)]
 
 
-def _ended(processes: Sequence[psutil.Process], timeout: float) -> None:
+def _ended(
+    processes: Sequence[psutil.Process],
+    timeout: float,
+    tell: Callable[[Sequence[psutil.Process], float], None],
+) -> None:
     """Return when all have ended, after ``timeout`` seconds at the latest.
 
     Having ended is enough: a zombie is gone when its parent likes, and the first process of a
     container may take a second to.
     """
-    until = time.monotonic() + timeout
+    began = time.monotonic()
+    until, due = began + timeout, began + TELL_EVERY_S
     with contextlib.ExitStack() as stack:
         waiting = stack.enter_context(selectors.DefaultSelector())
         for process in processes:
@@ -252,7 +286,10 @@ def _ended(processes: Sequence[psutil.Process], timeout: float) -> None:
                 psutil.wait_procs(processes, timeout=timeout)
                 return
             stack.callback(os.close, descriptor)
-            waiting.register(descriptor, selectors.EVENT_READ)
+            waiting.register(descriptor, selectors.EVENT_READ, process)
         while waiting.get_map() and (left := until - time.monotonic()) > 0:
-            for key, _ in waiting.select(left):
+            for key, _ in waiting.select(min(left, max(0.0, due - time.monotonic()))):
                 waiting.unregister(key.fd)
+            if time.monotonic() >= due and waiting.get_map():
+                tell([key.data for key in waiting.get_map().values()], due - began)
+                due += TELL_EVERY_S

@@ -74,7 +74,7 @@ class RemoteRuntime:
         """Raises: UsageError, always."""
         self._refuse("ended")
 
-    def down(self, name: str) -> Teardown:
+    def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """Raises: UsageError, always."""
         self._refuse("stopped")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,70 @@ async def test_a_new_process_goes_on_where_the_last_one_died(tmp_path: Path) -> 
     again.begin("a/run")
     again.record(record(4))
     assert again.flush("a/run") == 4
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path.parent.parent)
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, 7)
+
+
+def write_into(path: Path) -> None:
+    append(path, b"\xff" * 40)
+
+
+@pytest.mark.parametrize("damage", [remove, remove_folder, cut_short, write_into])
+async def test_a_file_that_is_taken_away_or_damaged_is_made_anew(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "spool" / "node-0"
+    spool = Spool(folder)
+    spool.begin("run")
+    for number in range(3):
+        spool.record(record(number))
+        spool.flush("run")
+    spool.acknowledge("run", 1)
+    (path,) = files(folder)
+    damage(path)
+    spool.record(record(3))
+    spool.flush("run")
+    spool.record(record(4))
+    again = Spool(folder)
+    assert ids(sent(again)) == [1, 2, 3, 4]
+    assert [batch.number for batch in sent(again)] == [2, 3, 4, 5]
+
+
+async def test_what_cannot_be_read_is_left_out_and_kept_beside(tmp_path: Path) -> None:
+    dead = Spool(tmp_path)
+    dead.begin("run")
+    for number in range(4):
+        dead.record(record(number))
+        dead.flush("run")
+    (path,) = files(tmp_path)
+    content = path.read_bytes()
+    lines = content.split(b"\n")
+    lines[2] = os.urandom(20).replace(b"\n", b"x")
+    lines[5] = b"=12x"
+    path.write_bytes(b"\n".join(lines))
+    (tmp_path / "folder.spool").mkdir()
+
+    again = Spool(tmp_path)
+    batches = sent(again)
+    assert ids(batches) == [0, 2, 3]
+    assert [batch.number for batch in batches] == [1, 4]
+    assert [batch.number for batch in sent(again, {"run": 1})] == [4]
+    assert [batch.number for batch in sent(again, {"run": 2})] == [4]
+    assert (tmp_path / "run.damaged").read_bytes() == b"\n".join(lines)
+    assert ids(sent(Spool(tmp_path))) == [0, 2, 3], "what is left can be read"
+    again.begin("run")
+    again.record(record(5))
+    assert again.flush("run") == 5
 
 
 async def test_a_file_that_is_all_acknowledged_is_emptied_and_numbers_go_on(

@@ -21,6 +21,7 @@ from testbed.runtime import processes
 from testbed.runtime.base import CONTROLLER
 from testbed.runtime.directory import RunDirectory
 from testbed.runtime.local import LocalRuntime
+from testbed.storage.tasklog import RunState, open_task_log
 from testbed.testing.runtime import RuntimeContract, small_plan
 
 PATIENCE_S = 20.0
@@ -292,3 +293,37 @@ def test_a_testbed_that_died_leaves_no_sockets_once_its_name_is_used_again(
     again = runtime.up(small_plan(), "died")
     assert Path(again.address.removeprefix("unix:")).parent != before
     assert not before.exists()
+
+
+def test_a_controller_that_is_slow_to_end_is_waited_for_and_a_word_said(
+    runtime: LocalRuntime,
+) -> None:
+    # The end of a run takes longer than once was allowed: a node hangs, and is asked for its log.
+    up = runtime.up(small_plan(slots=4000), "slow")
+    with OperatorClient(up.address, up.token) as operator:
+        run = operator.start_run()
+        for progress in operator.watch_run(run):
+            if progress.ended >= 2:
+                break
+    found = dict(running(runtime, "slow").values())
+    found["node-1"].suspend()
+    said: list[str] = []
+    done = runtime.down("slow", report=said.append)
+    assert {each.name for each in done.stopped if each.forced} == {"node-1"}
+    with open_task_log(up.store, create=False) as log:
+        assert log.run(run).state is RunState.STOPPED
+    assert any(f"controller (process {found['controller'].pid})" in line for line in said)
+
+
+def test_a_controller_that_was_stopped_ends_its_run_in_order(runtime: LocalRuntime) -> None:
+    up = runtime.up(small_plan(slots=4000), "asleep")
+    with OperatorClient(up.address, up.token) as operator:
+        run = operator.start_run()
+        for progress in operator.watch_run(run):
+            if progress.ended >= 2:
+                break
+    [controller] = [p for name, p in running(runtime, "asleep").values() if name == CONTROLLER]
+    controller.suspend()
+    runtime.down("asleep")
+    with open_task_log(up.store, create=False) as log:
+        assert log.run(run).state is RunState.STOPPED
