@@ -7,11 +7,14 @@ that runs can be compared after the testbeds they were made on are gone.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from pathlib import Path
 from typing import Final
 
 from testbed.cli import console
+from testbed.errors import Problem, UsageError
 from testbed.scenario.secrets import split_password
 
 TASK_LOG: Final = "tasklog.sqlite"
@@ -27,7 +30,34 @@ _controllers: list[str] = []
 
 def choose(path: Path | None) -> None:
     """Make ``path`` (of ``--home``) the home of this command; None: what the environment says."""
+    # A Path has lost the second slash of a URL.
+    if path is not None and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(path)):
+        raise UsageError(
+            "this is no home",
+            [Problem("--home", f"{path} is a URL", "a folder; task logs at URLs: --storage URL")],
+        )
     _chosen[:] = [] if path is None else [path.expanduser().absolute()]
+    _protect(home())
+
+
+def _protect(folder: Path) -> None:
+    """Keep other users out of a home that is there; others than its owner cannot.
+
+    Raises: UsageError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(
+            "this is no home",
+            [Problem("--home", f"{folder} is a file", "a folder, which need not exist yet")],
+        )
+    # Of one that somebody else owns, or that holds nothing of ours, the mode is theirs to choose.
+    marks = (TASK_LOG, ARTIFACTS, DATA_SETS, ".places")
+    ours = [folder / name for name in marks if (folder / name).exists()]
+    with contextlib.suppress(OSError):
+        for path in (folder, *ours) if ours else ():
+            status = path.stat()
+            if status.st_uid == os.getuid() and status.st_mode & 0o077:
+                path.chmod(status.st_mode & 0o700)
 
 
 def home() -> Path:

@@ -125,9 +125,9 @@ class ProgressDisplay:
 
     def _over_episodes(self) -> str:
         """Mean of the episodes that are over, as the run's table will say it."""
-        from testbed.experiment.statistics import mean_interval
+        from testbed.experiment.statistics import rate_interval
 
-        interval = mean_interval(self._rates)
+        interval = rate_interval(self._rates)
         rate = percent(interval.mean)
         if len(self._rates) < FEWEST:
             return rate
@@ -135,14 +135,14 @@ class ProgressDisplay:
 
     def _so_far(self, snapshot: Snapshot) -> str:
         """Success rate over all ended tasks, with its interval once there are episodes for one."""
-        from testbed.experiment.statistics import mean_interval
+        from testbed.experiment.statistics import rate_interval
 
         if not snapshot.ended:
             return "-"
         rate = percent(snapshot.outcomes.get(SUCCEEDED, 0) / snapshot.ended)
         if len(self._rates) < FEWEST:
             return rate
-        interval = mean_interval(self._rates)
+        interval = rate_interval(self._rates)
         return f"{rate} ± {50 * (interval.high - interval.low):.1f}"
 
     def _panel(self, snapshot: Snapshot) -> RenderableType:

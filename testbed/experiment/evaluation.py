@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from testbed.errors import UsageError
-from testbed.experiment.statistics import Comparison, Interval, compare, mean_interval
+from testbed.experiment.statistics import Comparison, Interval, compare, rate_interval
 from testbed.experiment.summary import none_if_nan
 from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.model.failures import Failures
@@ -40,7 +40,7 @@ class Evaluation:
     @property
     def success_rates(self) -> dict[str, Interval]:
         """Mean and interval over the episodes, by method, best first."""
-        found = {name: mean_interval([*rates.values()]) for name, rates in self.by_episode.items()}
+        found = {name: rate_interval([*rates.values()]) for name, rates in self.by_episode.items()}
         return dict(sorted(found.items(), key=lambda each: -each[1].mean))
 
     def against(self, method: str) -> Comparison:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from testbed import __version__
 from testbed.errors import PermanentError
 from testbed.experiment import figures
-from testbed.experiment.statistics import Comparison, Interval, compare, mean_interval
+from testbed.experiment.statistics import Comparison, Interval, compare, rate_interval
 from testbed.scenario.plan import Plan
 
 LEARNED: Final = ("untrained", "offline", "online-only", "o2o", "per-destination", "drl")
@@ -85,7 +85,7 @@ class Story:
     def interval(self, method: str) -> Interval:
         """Mean success rate of a method over episodes, with its 95 % interval."""
         rates = self.rates[method]
-        return mean_interval(rates[np.isfinite(rates)].tolist())
+        return rate_interval(rates[np.isfinite(rates)].tolist())
 
     def against(self, method: str, other: str) -> Comparison:
         """Paired difference of two methods, episode by episode."""
@@ -126,7 +126,7 @@ def document(story: Story) -> dict[str, Any]:
     }
     if story.bound is not None:
         told = story.bound[np.isfinite(story.bound)]
-        found["bound"] = _interval(mean_interval(told.tolist()))
+        found["bound"] = _interval(rate_interval(told.tolist()))
     return found
 
 

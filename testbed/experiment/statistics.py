@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -42,7 +42,7 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Mean of ``values`` with its t interval, cut to nothing outside the observed support.
+    """Mean of ``values`` with its t interval; for rates see ``rate_interval``.
 
     Raises: ValueError for no values.
     """
@@ -57,6 +57,19 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
         float(stats.t.ppf((1 + confidence) / 2, len(sample) - 1)) * deviation / len(sample) ** 0.5
     )
     return Interval(len(sample), mean, mean - half, mean + half, deviation)
+
+
+def rate_interval(rates: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Return the mean of success rates with its t interval, whose ends are cut to 0 and 1.
+
+    Few episodes that differ much give an interval that is wider than what a rate can be.
+
+    Raises: ValueError for no rates.
+    """
+    found = mean_interval(rates, confidence)
+    if math.isnan(found.low):
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from testbed.errors import UsageError
-from testbed.experiment.statistics import Interval, mean_interval
+from testbed.experiment.statistics import Interval, rate_interval
 from testbed.model.task import Outcome
 from testbed.storage.tasklog import LogTable, Run, TaskLog
 
@@ -55,7 +55,7 @@ class RunSummary:
     @cached_property
     def success_rate(self) -> Interval:
         """Mean success rate over episodes (paper eq. 9 per episode)."""
-        return mean_interval(list(self.by_episode.values()))
+        return rate_interval(list(self.by_episode.values()))
 
     @cached_property
     def outcomes(self) -> dict[str, int]:

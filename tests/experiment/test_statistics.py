@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from testbed.experiment.statistics import compare, mean_interval
+from testbed.experiment.statistics import compare, mean_interval, rate_interval
 
 
 def test_interval_of_known_values() -> None:
@@ -60,3 +60,12 @@ def test_few_episodes_decide_nothing() -> None:
 def test_runs_without_a_shared_episode_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="share no episode"):
         compare({0: 0.1}, {1: 0.1})
+
+
+def test_an_interval_of_rates_ends_at_0_and_1() -> None:
+    high = rate_interval([1.0, 0.5])
+    assert mean_interval([1.0, 0.5]).high > 1
+    assert (high.mean, high.low, high.high) == (0.75, 0.0, 1.0)
+    narrow = [0.8, 0.81, 0.79]
+    assert rate_interval(narrow) == mean_interval(narrow)
+    assert math.isnan(rate_interval([0.7]).low)

@@ -133,7 +133,8 @@ def _open_file(path: Path, create: bool) -> Database:
                 "--storage",
             )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # A new folder, which a new home is, is its owner's alone.
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise PermanentError(
                 f"task log {where}: its folder cannot be made ({error.strerror}); name another "
