@@ -93,15 +93,20 @@ class SchedulerChanges:
                 if answer.accepted:
                     self._unsure.discard(link.node)
                     self._names[link.node] = answer.scheduler
+                self.note(self._asked[link.node][0], [link.node], answer.reason)
                 _log.info("scheduler", node=link.node, told_again=answer)
 
     async def change(
-        self, links: Sequence[NodeLink], scheduler: str, options_json: str
+        self,
+        links: Sequence[NodeLink],
+        scheduler: str,
+        options_json: str,
+        absent: Sequence[int] = (),
     ) -> list[Acknowledgement]:
         """Change the scheduler at these nodes, all or none; one answer per node, in order.
 
         When one refuses or does not answer, all others go back to what they had. Entered in the log
-        of changes however it ends.
+        of changes however it ends. Nodes that are ``absent`` are told when they are back.
 
         Raises: UsageError: the run is ending.
         """
@@ -114,6 +119,10 @@ class SchedulerChanges:
                 answers = await self._change(links, scheduler, options_json)
                 refused = [answer for answer in answers if not answer.accepted]
                 reason = _cause(refused) if refused else ""
+                if not refused:
+                    for node in absent:
+                        self._asked[node] = (scheduler, options_json)
+                        self._unsure.add(node)
             finally:
                 change = SchedulerChange(
                     episode=episode,

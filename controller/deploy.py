@@ -112,7 +112,9 @@ class Deployments:
         policy, warnings = await self._resolved(reference)
         await asyncio.to_thread(_accept, policy)
         before = _deciding(run)
-        result = await self._two_steps(links, {link.node: policy for link in links}, policy, run)
+        result = await self._two_steps(
+            links, {link.node: policy for link in links}, policy, run, everywhere=not nodes
+        )
         if result.accepted:
             entry = Deployed(
                 policy.reference,
@@ -150,7 +152,9 @@ class Deployments:
         found = {each: await self._resolved(each) for each in sorted(references)}
         policies = {node: found[str(reference)][0] for node, reference in wanted.items()}
         name = below if below in found else next(iter(found))
-        result = await self._two_steps(links, policies, found[str(name)][0], run)
+        result = await self._two_steps(
+            links, policies, found[str(name)][0], run, everywhere=last.nodes is None
+        )
         if result.accepted:
             self._kept(stack)
         return _with(result, [each for _, warnings in found.values() for each in warnings])
@@ -218,8 +222,13 @@ class Deployments:
         policies: Mapping[int, Policy],
         policy: Policy,
         run: ActiveRun | None,
+        *,
+        everywhere: bool,
     ) -> Deployment:
-        """Load everywhere, then use everywhere; ``policies`` by node, ``policy`` names it all."""
+        """Load everywhere, then use everywhere; ``policies`` by node, ``policy`` names it all.
+
+        With ``everywhere`` it is for nodes too that are out of the run for a while.
+        """
         deployment = secrets.token_hex(8)
         began = time.monotonic()
         async with AsyncExitStack() as held:
@@ -248,6 +257,8 @@ class Deployments:
             )
             if run is not None:
                 _tell(run.changes, result, policies)
+                if accepted and everywhere:
+                    _tell_absent(run, policy)
         told = [f"node {each.node}: {each.reason}" for each in result.failures]
         _log.info(
             "policy",
@@ -351,6 +362,15 @@ def _tell(changes: SchedulerChanges, result: Deployment, policies: Mapping[int, 
     if changed:
         reason = "; ".join(f"node {each.node}: {each.reason}" for each in result.failures)
         changes.note(f"{DRL}:{result.policy}", changed, reason)
+
+
+def _tell_absent(run: ActiveRun, policy: Policy) -> None:
+    """Have nodes that are out of the run decide by the policy when they are back."""
+    for node in run.dead:
+        scheduler, options = run.changes.asked(node)
+        if scheduler == DRL:
+            filled = {**_options(options), "policy": policy.reference}
+            run.changes.unsure(node, json.dumps(filled))
 
 
 def _deciding(run: ActiveRun | None) -> dict[int, str]:

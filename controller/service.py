@@ -155,7 +155,9 @@ class Operator(pb_grpc.OperatorServicer):
             spec = self._policies.filled(SchedulerSpec(request.scheduler, options))
             options_json = json.dumps(spec.options) if spec.options else ""
             await self._loaded(spec, links)
-            return await run.changes.change(links, request.scheduler, options_json)
+            # A change of all nodes is one of those too that are out of the run for a while.
+            absent = () if request.nodes else run.progress.dead_nodes
+            return await run.changes.change(links, request.scheduler, options_json, absent)
 
         answers = await self._carried_out("a change of scheduler", change, context)
         return pb.ChangeSchedulerReply(

@@ -240,7 +240,11 @@ async def _ignore(link: NodeLink, batch: pb.EventBatch) -> None: ...
 
 @asynccontextmanager
 async def deployments(
-    network: Cluster, plan: Plan, folder: Path, kinds: Sequence[type[NodeLink]]
+    network: Cluster,
+    plan: Plan,
+    folder: Path,
+    kinds: Sequence[type[NodeLink]],
+    run: Callable[[], ActiveRun | None] = _no_run,
 ) -> AsyncIterator[tuple[Deployments, list[NodeLink]]]:
     me = shared(SECRET, CONTROLLER)
     registry = Registry("test", len(kinds), me, on_events=_ignore, changed=lambda node: None)
@@ -253,7 +257,7 @@ async def deployments(
         if isinstance(link, DiesBeforeCommit):
             link.end = member.node.close
     try:
-        yield Deployments(plan, registry, folder, _no_run), links
+        yield Deployments(plan, registry, folder, run), links
     finally:
         for link in links:
             await link.close()
