@@ -18,7 +18,6 @@ from controller.ledger import Ledger
 from controller.link import Delivery, Submission
 from testbed.model.events import Record
 from testbed.model.units import SECOND, Micros
-from testbed.model.workload import tasks_of_episode
 from testbed.scenario.plan import Plan
 
 GRACE_S: Final = 3.0
@@ -72,9 +71,7 @@ class Episode:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._awake = awake or self._loop.time
-        self._slots = tasks_of_episode(
-            workload, plan.topology.arrival_probability, plan.seeds.workload, number
-        )
+        self._slots = plan.tasks(number)
         self._begun = 0
         self._worst: Micros = 0
         for node, submission in enumerate(submissions):

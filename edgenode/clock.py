@@ -50,8 +50,9 @@ class Urgency(IntEnum):
 
     EXECUTION = 0
     TRANSMISSION = 1
-    DEADLINE = 2
-    MESSAGE = 3
+    FAULT = 2
+    DEADLINE = 3
+    MESSAGE = 4
 
 
 class Timers:

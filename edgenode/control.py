@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -15,6 +15,7 @@ import grpc.aio
 from edgenode.resources import resident_bytes
 from testbed import __version__
 from testbed.errors import TestbedError, UsageError
+from testbed.model.faults import Fault
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.scenario.plan import Plan
@@ -61,8 +62,8 @@ class ControlServicer(pb_grpc.ControlServicer):
                 f"run '{request.run}' is not configured here, '{self._node.run_id}' is",
             )
         try:
-            self._node.start_episode(request.episode)
-        except UsageError as error:
+            self._node.start_episode(request.episode, _faults(request.faults))
+        except (UsageError, ValueError) as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         return pb.Empty()
 
@@ -76,6 +77,21 @@ class ControlServicer(pb_grpc.ControlServicer):
         return pb.EndEpisodeReply(
             last_batch=self._node.spool.flush(request.run), unfinished=unfinished
         )
+
+    async def SetFaults(self, request: pb.SetFaultsRequest, context: Context) -> pb.Empty:
+        """Take all faults injected by hand into an episode; no-op for one that is not running."""
+        try:
+            faults = _faults(request.faults)
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise  # abort has raised already
+        driver = self._node.driver
+        if driver is not None and (self._node.run_id, driver.episode) == (
+            request.run,
+            request.episode,
+        ):
+            driver.faulting.set_by_hand(faults)
+        return pb.Empty()
 
     async def SetScheduler(
         self, request: pb.SetSchedulerRequest, context: Context
@@ -180,3 +196,11 @@ def _options(text: str) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ValueError(f"scheduler options have to be a JSON object, not {text}")
     return options
+
+
+def _faults(documents: Iterable[bytes]) -> list[Fault]:
+    """Faults from JSON.
+
+    Raises: ValueError: one of them is not a fault.
+    """
+    return [Fault.from_document(json.loads(document)) for document in documents]

@@ -19,6 +19,7 @@ from edgenode.background import Background
 from edgenode.clock import EpisodeClock, Timers, Urgency
 from edgenode.complaints import Complaints
 from edgenode.executing import Executing
+from edgenode.faulting import DOWN, Faulting
 from edgenode.links import PeerLink
 from edgenode.payload import Inbox
 from edgenode.probing import Probing
@@ -27,8 +28,11 @@ from testbed.model.decision import Scheduler
 from testbed.model.events import (
     AnnounceTransfer,
     AskPeers,
+    ChangeExecution,
+    ChangeTransmission,
     DeadlinePassed,
     DecisionBroken,
+    DecisionDue,
     DecisionRecord,
     Effect,
     Event,
@@ -37,6 +41,7 @@ from testbed.model.events import (
     PeersSilent,
     Record,
     RecordKind,
+    ResumeDecision,
     SetDeadline,
     SlotIdle,
     StartExecution,
@@ -48,7 +53,7 @@ from testbed.model.events import (
     TransferWithdrawn,
     WithdrawTransfer,
 )
-from testbed.model.node import NodeState
+from testbed.model.faulted import FaultedNode
 from testbed.model.own_code import SchedulerFailed
 from testbed.model.task import Task
 from testbed.model.units import Micros
@@ -65,6 +70,8 @@ class EventLog(Protocol):
     def record(self, record: Record) -> None: ...
 
     def decision(self, decision: DecisionRecord) -> None: ...
+
+    def fault(self, document: bytes) -> None: ...
 
 
 class EpisodeDriver:
@@ -85,7 +92,7 @@ class EpisodeDriver:
         self.node = node
         self.plan = plan
         self.episode = episode
-        self.state = NodeState(
+        self.state = FaultedNode(
             node, plan.topology, plan.rules, plan.seeds.faults, episode, scheduler
         )
         self.clock = EpisodeClock(plan.time_scale)
@@ -111,7 +118,11 @@ class EpisodeDriver:
             HandOver: self._hand_over_unasked,
             StartExecution: self._executing.start,
             StopExecution: self._executing.stop,
+            ChangeExecution: self._executing.change,
+            ChangeTransmission: self._transmitting.change,
+            ResumeDecision: lambda effect: self.handle(DecisionDue(effect.task_id), self.state.now),
         }
+        self.faulting = Faulting(self, plan.timeline(episode))
 
     # --- driving the model ------------------------------------------------------------------
 
@@ -154,7 +165,7 @@ class EpisodeDriver:
     def _give_up_deciding(self, event: Event, at: Micros, reason: str) -> None:
         if isinstance(event, TaskArrived):
             self._events.appendleft((DecisionBroken(event.task.id, reason), at))
-        elif isinstance(event, PeersAnswered | PeersSilent):
+        elif isinstance(event, PeersAnswered | PeersSilent | DecisionDue):
             self._events.appendleft((DecisionBroken(event.task_id, reason), at))
 
     def _record(self, record: Record) -> None:
@@ -184,6 +195,8 @@ class EpisodeDriver:
 
     def announced(self, sender: int, task: Task) -> None:
         """A peer began to send a task to this node."""
+        # A task that is sent again comes whole.
+        self.inbox.discard(sender, task.id)
         self._after_control_delay(TransferAnnounced(task, sender))
 
     def withdrawn(self, sender: int, task_id: int) -> None:
@@ -194,9 +207,16 @@ class EpisodeDriver:
     def handed_over(
         self, sender: int, task: Task, elapsed: Micros, seq: int, payload_bytes: int
     ) -> str | None:
-        """A peer has sent all of a task; why it is refused, None if this node holds it now."""
+        """A peer has sent all of a task; why it is refused, None if this node holds it now.
+
+        ``DOWN`` if a fault has taken this node down.
+        """
         if self._closed:
             return "the episode is over"
+        self.timers.ring_due()
+        if self.faulting.down:
+            self.inbox.discard(sender, task.id)
+            return DOWN
         wrong = self.inbox.complete(sender, task, payload_bytes)
         if wrong is not None:
             return wrong
@@ -205,9 +225,11 @@ class EpisodeDriver:
         self.happened(TransferArrived(task, sender, elapsed, seq))
         return None
 
-    def answer(self, request: pb.ProbeRequest) -> pb.ProbeReply:
-        """What a peer's probe is answered, true at this moment."""
+    def answer(self, request: pb.ProbeRequest) -> pb.ProbeReply | None:
+        """What a peer's probe is answered, true at this moment; None if a fault keeps it away."""
         self.timers.ring_due()
+        if not self.faulting.answers(request.sender):
+            return None
         now = max(self.clock.now(), self.state.now)
         state = self.state.peer_state(now)
         return pb.ProbeReply(
@@ -217,9 +239,14 @@ class EpisodeDriver:
             state=None if request.bits_only else state_to_message(state),
         )
 
+    def note_fault(self, document: bytes) -> None:
+        """Log that a fault was applied or released."""
+        self._log.fault(document)
+
     def close(self) -> int:
         """End the episode: stop everything; how many tasks this node still held. Idempotent."""
         unfinished = 0 if self._closed else len(self.state.held)
+        self.faulting.close()
         self._closed = True
         self.timers.close()
         self._transmitting.close()

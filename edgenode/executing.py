@@ -11,10 +11,16 @@ from edgenode.background import Background
 from edgenode.clock import Urgency
 from edgenode.complaints import Complaints
 from edgenode.payload import payload_of
-from testbed.model.events import ExecutionBroken, ExecutionEnded, StartExecution, StopExecution
+from testbed.model.events import (
+    ChangeExecution,
+    ExecutionBroken,
+    ExecutionEnded,
+    StartExecution,
+    StopExecution,
+)
 from testbed.model.own_code import defined_at, described, interrupted, shortened, shown
 from testbed.model.task import Task
-from testbed.model.units import SECOND
+from testbed.model.units import NEVER, SECOND, Micros
 
 if TYPE_CHECKING:
     from edgenode.driver import EpisodeDriver
@@ -35,27 +41,34 @@ class Executing:
         self._application = application
         self._background = background
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._revision = 0
 
     def start(self, effect: StartExecution) -> None:
         """Begin an execution and see that it ends."""
         task, application = effect.task, self._application
-        ends_after, failed = effect.duration, effect.fails_after is not None
-        if effect.fails_after is not None:
-            ends_after = effect.fails_after
-        if failed or application.modelled:
-            event = ExecutionEnded(task.id, failed)
-            self._driver.timers.at(
-                effect.started + ends_after,
-                Urgency.EXECUTION,
-                lambda at: self._driver.handle(event, at),
-            )
+        self._revision = 0
+        self._end_at(effect.started, effect, 0)
         payload = self._payload(task) if application.needs_payload else None
         self._running[task.id] = self._background.start(
             self._execute(effect, payload), f"execution of task {task.id}"
         )
 
+    def change(self, effect: ChangeExecution) -> None:
+        """Move the end of an execution; an application that takes its own time goes on."""
+        self._revision = effect.revision
+        self._end_at(effect.at, effect, effect.revision)
+
+    def _end_at(self, at: Micros, effect: StartExecution | ChangeExecution, revision: int) -> None:
+        failed = effect.fails_after is not None
+        after = effect.duration if effect.fails_after is None else effect.fails_after
+        if after < NEVER and (failed or self._application.modelled):
+            event = ExecutionEnded(effect.task.id, failed, revision)
+            self._driver.timers.at(
+                at + after, Urgency.EXECUTION, lambda at: self._driver.handle(event, at)
+            )
+
     def stop(self, effect: StopExecution) -> None:
-        """Stop executing a task; its deadline passed."""
+        """Stop executing a task; its deadline passed, or the node was killed by a fault."""
         self.ended(effect.task_id)
 
     def ended(self, task_id: int) -> None:
@@ -96,4 +109,4 @@ class Executing:
             driver.happened(ExecutionBroken(task.id, reason))
             return
         if not self._application.modelled and effect.fails_after is None:
-            driver.happened(ExecutionEnded(task.id))
+            driver.happened(ExecutionEnded(task.id, revision=self._revision))

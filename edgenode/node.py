@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from edgenode.servicers import PeersServicer, TasksServicer
 from edgenode.spool import Spool
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
+from testbed.model.faults import Fault
 from testbed.model.own_code import described, interrupted
 from testbed.model.units import Micros
 from testbed.rpc.addresses import TcpAddress
@@ -194,8 +195,6 @@ class EdgeNode:
             raise UsageError(
                 f"this is node {self.index}, but the plan has nodes 0 to {plan.topology.size - 1}"
             )
-        if plan.faults:
-            raise UsageError("faults are simulated only; run the scenario with testbed sim")
         self._configuring += 1
         turn = self._configuring
         created = await self._create_scheduler(plan, scheduler, options)
@@ -223,8 +222,10 @@ class EdgeNode:
         }
         return created.name
 
-    def start_episode(self, episode: int) -> None:
+    def start_episode(self, episode: int, faults: Sequence[Fault] = ()) -> None:
         """Start an episode with empty queues and the clock at 0; ends the one before it.
+
+        ``faults`` are those injected by hand that are still active.
 
         Raises: UsageError: the node is leaving.
         """
@@ -245,6 +246,8 @@ class EdgeNode:
             self._background,
             self._complaints,
         )
+        if faults:
+            self.driver.faulting.set_by_hand(faults)
 
     def end_episode(self, episode: int) -> int:
         """End this episode if it is running; how many tasks this node still held."""

@@ -85,6 +85,11 @@ class Inbox:
         """Throw away what arrived of a task that will not come."""
         self._arriving.pop((sender, task_id), None)
 
+    def forget(self) -> None:
+        """Throw away everything: the node was killed by a fault."""
+        self._arriving.clear()
+        self._held.clear()
+
     def complete(self, sender: int, task: Task, payload_bytes: int) -> str | None:
         """Close a task's transmission; what is wrong with its bytes, None if nothing is.
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
 from edgenode.driver import EpisodeDriver
+from edgenode.faulting import DOWN
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.messages import task_from_message
@@ -102,7 +103,10 @@ class PeersServicer(pb_grpc.PeersServicer):
                     if refused is None:
                         announced.pop(offer.task.id, None)
                     yield pb.HandOverTaken(
-                        task_id=offer.task.id, accepted=refused is None, reason=refused or ""
+                        task_id=offer.task.id,
+                        accepted=refused is None,
+                        reason=refused or "",
+                        down=refused == DOWN,
                     )
         finally:
             for task_id, driver in announced.items():
@@ -115,4 +119,6 @@ class PeersServicer(pb_grpc.PeersServicer):
         async for request in requests:
             driver = self._node.driver
             if driver is not None and driver.episode == request.episode:
-                yield driver.answer(request)
+                reply = driver.answer(request)
+                if reply is not None:
+                    yield reply

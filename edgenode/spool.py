@@ -41,10 +41,12 @@ RETRY: Final = 5.0
 _KEEP_BYTES: Final = 1 << 20
 """A file whose content is all acknowledged is emptied when it has grown beyond this."""
 
-# One line each: a record, a decision, the end of batch n. A file starts with the end of the last
-# batch that is no longer in it, so that numbers go on after the file was emptied.
+# One line each: a record, a decision, a fault applied or released, the end of batch n. A file
+# starts with the end of the last batch that is no longer in it, so that numbers go on after the
+# file was emptied.
 _RECORD: Final = b"r"
 _DECISION: Final = b"d"
+_FAULT: Final = b"f"
 _END: Final = b"="
 
 
@@ -114,6 +116,7 @@ class RunSpool:
             number=found,
             records=[line[1:] for line in lines if line[:1] == _RECORD],
             decisions=[line[1:] for line in lines if line[:1] == _DECISION],
+            faults=[line[1:] for line in lines if line[:1] == _FAULT],
         )
 
     def acknowledge(self, number: int) -> None:
@@ -315,6 +318,10 @@ class Spool:
     def decision(self, decision: DecisionRecord) -> None:
         """Log a decision."""
         self._append(_DECISION, encode_decision(decision))
+
+    def fault(self, document: bytes) -> None:
+        """Log that a fault was applied or released here."""
+        self._append(_FAULT, document)
 
     def flush(self, run: str) -> int:
         """Cut a run's batch now; the number of its last batch, 0 if there is none to wait for."""

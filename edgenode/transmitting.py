@@ -16,13 +16,15 @@ from edgenode.links import PeerLink
 from edgenode.payload import BLOCK_BYTES, payload_slice
 from testbed.model.events import (
     AnnounceTransfer,
+    ChangeTransmission,
     StartTransmission,
     TransmissionBroken,
     TransmissionEnded,
+    TransmissionRefused,
     WithdrawTransfer,
 )
 from testbed.model.task import Task
-from testbed.model.units import MILLISECOND, SECOND, Micros
+from testbed.model.units import MILLISECOND, NEVER, SECOND, Micros
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.messages import task_to_message
 
@@ -43,14 +45,38 @@ PAUSE: Final[Micros] = 250 * MILLISECOND
 
 
 class _Transmission:
-    __slots__ = ("bytes_sent", "chunk_bytes", "offered", "task")
+    """A task on a link. By its present plan, byte ``done`` is due at ``since`` and the last one
+    ``left`` later; ``revision`` counts the plans."""
 
-    def __init__(self, task: Task, chunk_bytes: int) -> None:
+    __slots__ = (
+        "bytes_sent",
+        "chunk_bytes",
+        "done",
+        "left",
+        "offered",
+        "offers",
+        "revision",
+        "since",
+        "task",
+    )
+
+    def __init__(self, task: Task, chunk_bytes: int, since: Micros, left: Micros) -> None:
         self.task = task
         self.chunk_bytes = chunk_bytes
         self.bytes_sent = 0
         # Whether the hand-over was written: the peer may then hold the task.
         self.offered = False
+        self.offers = 0
+        self.revision = 0
+        self.done = 0
+        self.since = since
+        self.left = left
+
+    @property
+    def next_due(self) -> Micros:
+        """When the next byte is due."""
+        rest = self.task.size_bytes - self.done
+        return self.since + (self.bytes_sent - self.done) * self.left // max(1, rest)
 
 
 class Transmitting:
@@ -79,29 +105,54 @@ class Transmitting:
             return
         rate = driver.plan.topology.link_rate[driver.node][peer]
         chunk = max(driver.plan.chunk_bytes, int(rate * CHUNK_TIME / SECOND / driver.clock.scale))
-        transmission = _Transmission(task, min(chunk, BLOCK_BYTES))
+        transmission = _Transmission(task, min(chunk, BLOCK_BYTES), effect.started, effect.duration)
         self._current[peer] = transmission
-        if effect.fails_after is not None:
-            failed = TransmissionEnded(peer, task.id, failed=True)
-            driver.timers.at(
-                effect.started + effect.fails_after,
+        self._plan(peer, transmission, effect.fails_after)
+
+    def change(self, effect: ChangeTransmission) -> None:
+        """Go on with a transmission at another rate, or from its beginning."""
+        transmission = self._current.get(effect.peer)
+        if transmission is None or transmission.task.id != effect.task.id:
+            return
+        transmission.revision = effect.revision
+        transmission.since, transmission.left = effect.at, effect.duration
+        transmission.done = effect.sent_bytes
+        if effect.restart:
+            transmission.bytes_sent = 0
+        # What is ahead of the plan by part of a chunk stays so.
+        self._plan(effect.peer, transmission, effect.fails_after)
+
+    def _plan(self, peer: int, transmission: _Transmission, fails_after: Micros | None) -> None:
+        """Set the timers of a transmission's present plan."""
+        if transmission.left >= NEVER:
+            return
+        timers, revision = self._driver.timers, transmission.revision
+        if fails_after is not None:
+            failed = TransmissionEnded(peer, transmission.task.id, True, revision)
+            timers.at(
+                transmission.since + fails_after,
                 Urgency.TRANSMISSION,
-                lambda at: driver.handle(failed, at),
+                lambda at: self._driver.handle(failed, at),
             )
         else:
-            driver.timers.at(
-                effect.started + effect.duration,
+            timers.at(
+                transmission.since + transmission.left,
                 Urgency.TRANSMISSION,
-                lambda at: self._hand_over(peer, transmission, at),
+                lambda at: self._hand_over(peer, transmission, revision, at),
             )
-        if driver.plan.payload == "bytes":
-            self._next_chunk(peer, transmission, effect.started, rate)
+        if self._driver.plan.payload == "bytes":
+            if transmission.bytes_sent:
+                self._chunk_when_due(peer, transmission, revision)
+            else:
+                self._next_chunk(peer, transmission, revision)
 
     def withdraw(self, effect: WithdrawTransfer) -> None:
         """Stop sending a task and tell the peer that it will not come."""
         current = self._current.get(effect.peer)
         if current is not None and current.task.id == effect.task_id:
             del self._current[effect.peer]
+        if not effect.tell:
+            return
         # Over a broken stream there is nothing to say: the peer drops what it was announced there.
         if effect.peer in self._links and self._links[effect.peer].transfer.is_open:
             withdraw = pb.Withdraw(task_id=effect.task_id)
@@ -118,10 +169,8 @@ class Transmitting:
         frame.episode = self._driver.episode
         self._links[peer].transfer.send(lambda: frame)
 
-    def _next_chunk(
-        self, peer: int, transmission: _Transmission, started: Micros, rate: int
-    ) -> None:
-        if self._current.get(peer) is not transmission:
+    def _next_chunk(self, peer: int, transmission: _Transmission, revision: int) -> None:
+        if self._current.get(peer) is not transmission or transmission.revision != revision:
             return
         task, position = transmission.task, transmission.bytes_sent
         length = min(transmission.chunk_bytes, task.size_bytes - position)
@@ -138,22 +187,24 @@ class Transmitting:
             )
 
         self._links[peer].transfer.send(make)
-        if transmission.bytes_sent < task.size_bytes:
-            due = started + transmission.bytes_sent * SECOND // rate
+        self._chunk_when_due(peer, transmission, revision)
+
+    def _chunk_when_due(self, peer: int, transmission: _Transmission, revision: int) -> None:
+        if transmission.bytes_sent < transmission.task.size_bytes:
             self._driver.timers.at(
-                due,
+                transmission.next_due,
                 Urgency.MESSAGE,
-                lambda _: self._next_chunk(peer, transmission, started, rate),
+                lambda _: self._next_chunk(peer, transmission, revision),
             )
 
-    def _hand_over(self, peer: int, transmission: _Transmission, at: Micros) -> None:
-        if self._current.get(peer) is not transmission:
+    def _hand_over(self, peer: int, transmission: _Transmission, revision: int, at: Micros) -> None:
+        if self._current.get(peer) is not transmission or transmission.revision != revision:
             return
         driver, stream = self._driver, self._links[peer].transfer
         on_time = stream.idle
 
         def make() -> pb.TransferFrame | None:
-            if self._current.get(peer) is not transmission:
+            if self._current.get(peer) is not transmission or transmission.revision != revision:
                 return None
             # Bytes that the network could not take in time make the hand-over late.
             now = max(at if on_time else driver.clock.now(), driver.state.now)
@@ -179,10 +230,12 @@ class Transmitting:
                 stream.send(lambda: frame)
         else:
             stream.send(make)
+        transmission.offers += 1
+        offer = transmission.offers
         driver.timers.at(
             driver.clock.now() + driver.clock.emulated(ANSWER_TIMEOUT),
             Urgency.DEADLINE,
-            lambda at: self._no_answer(peer, transmission, at),
+            lambda _: self._no_answer(peer, transmission, offer),
         )
 
     def _on_taken(self, peer: int, reply: pb.HandOverTaken) -> None:
@@ -192,6 +245,11 @@ class Transmitting:
         if reply.accepted:
             del self._current[peer]
             self._driver.happened(TransmissionEnded(peer, reply.task_id))
+        elif reply.down:
+            # Its fault begins a moment before ours; so does its end.
+            transmission.offered = False
+            transmission.offers += 1
+            self._driver.happened(TransmissionRefused(peer, reply.task_id))
         else:
             _logger.error(
                 "node %d: node %d refused task %d: %s",
@@ -202,8 +260,8 @@ class Transmitting:
             )
             self._driver.happened(TransmissionBroken(peer, reply.task_id))
 
-    def _no_answer(self, peer: int, transmission: _Transmission, at: Micros) -> None:
-        if self._current.get(peer) is not transmission:
+    def _no_answer(self, peer: int, transmission: _Transmission, offer: int) -> None:
+        if self._current.get(peer) is not transmission or transmission.offers != offer:
             return
         driver = self._driver
         late = driver.clock.now() - at

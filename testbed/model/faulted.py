@@ -103,6 +103,12 @@ class FaultedNode(NodeState):
             # It has lost what it was told, and what it had received.
             self._told[peer] = False
             self._to_withdraw.pop(peer, None)
+        if link.rate:
+            for task_id in self._to_withdraw.pop(peer, ()):
+                self._effects.append(WithdrawTransfer(peer, task_id))
+            if held is not None and not self._told[peer]:
+                self._told[peer] = True
+                self._effects.append(AnnounceTransfer(peer, held.task))
         if held is not None and progress is not None and held.stage is Stage.TRANSMISSION:
             self._transmitting_until[peer] = now + progress.left(now)
             restart = link.restart and not before.restart
@@ -120,12 +126,6 @@ class FaultedNode(NodeState):
                         restart,
                     )
                 )
-        if link.rate:
-            for task_id in self._to_withdraw.pop(peer, ()):
-                self._effects.append(WithdrawTransfer(peer, task_id))
-            if held is not None and not self._told[peer]:
-                self._told[peer] = True
-                self._effects.append(AnnounceTransfer(peer, held.task))
 
     def _wake(self) -> None:
         self._effects.extend(ResumeDecision(task_id) for task_id in self._undecided)
@@ -236,14 +236,14 @@ class FaultedNode(NodeState):
             self._end(held, Outcome.DROPPED, now)
             return
         progress.restart(now)
+        self._told[peer] = self._link_rates(peer)[0] > 0
+        if self._told[peer]:
+            self._effects.append(AnnounceTransfer(peer, held.task))
         self._effects.append(
             ChangeTransmission(
                 peer, held.task, now, *progress.plan(), progress.revision, 0, restart=True
             )
         )
-        self._told[peer] = self._link_rates(peer)[0] > 0
-        if self._told[peer]:
-            self._effects.append(AnnounceTransfer(peer, held.task))
 
     def _end_killed(self, held: _Held, now: Micros) -> None:
         self._record_end(held, Outcome.LOST, now, {"fault": CAUSE})

@@ -147,6 +147,7 @@ class Member:
     records: list[Record] = field(default_factory=list)
     decisions: list[DecisionRecord] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
+    faults: list[dict[str, Any]] = field(default_factory=list)
     submit: Any = None
 
     def of(self, task_id: int) -> list[Record]:
@@ -238,6 +239,7 @@ class Cluster:
             member.records.extend(map(decode_record, batch.records))
             member.decisions.extend(map(decode_decision, batch.decisions))
             member.batches.append(batch.number)
+            member.faults.extend(map(json.loads, batch.faults))
             await call.write(pb.BatchAck(run=batch.run, number=batch.number))
             async with self._news:
                 self._news.notify_all()

@@ -17,7 +17,7 @@ from testbed.model.distributions import Uniform
 from testbed.model.events import Record, RecordKind
 from testbed.model.task import Task
 from testbed.model.units import SECOND
-from testbed.model.workload import Workload, tasks_of_episode
+from testbed.model.workload import Workload
 from testbed.scenario.plan import Payload, Plan
 from testbed.sim.simulator import simulate_episode
 from tests.edgenode.network import Cluster, cluster, plan
@@ -43,9 +43,7 @@ def busy_plan(payload: Payload, deadline: float) -> Plan:
 
 async def play(network: Cluster, plan: Plan) -> list[Task]:
     """One episode at its times; all its tasks, when they have ended."""
-    slots = tasks_of_episode(
-        plan.workload, plan.topology.arrival_probability, plan.seeds.workload, 0
-    )
+    slots = plan.tasks(0)
     loop = asyncio.get_running_loop()
     began = loop.time()
     for number, tasks in enumerate(slots):

@@ -135,14 +135,16 @@ class TransferFrame(_message.Message):
     def __init__(self, sender: _Optional[int] = ..., episode: _Optional[int] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ...) -> None: ...
 
 class HandOverTaken(_message.Message):
-    __slots__ = ("task_id", "accepted", "reason")
+    __slots__ = ("task_id", "accepted", "reason", "down")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    DOWN_FIELD_NUMBER: _ClassVar[int]
     task_id: int
     accepted: bool
     reason: str
-    def __init__(self, task_id: _Optional[int] = ..., accepted: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    down: bool
+    def __init__(self, task_id: _Optional[int] = ..., accepted: _Optional[bool] = ..., reason: _Optional[str] = ..., down: _Optional[bool] = ...) -> None: ...
 
 class PeerAddress(_message.Message):
     __slots__ = ("node", "address")
@@ -173,12 +175,24 @@ class ConfigureReply(_message.Message):
     def __init__(self, scheduler: _Optional[str] = ...) -> None: ...
 
 class StartEpisodeRequest(_message.Message):
-    __slots__ = ("run", "episode")
+    __slots__ = ("run", "episode", "faults")
     RUN_FIELD_NUMBER: _ClassVar[int]
     EPISODE_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     episode: int
-    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ...) -> None: ...
+    faults: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ..., faults: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class SetFaultsRequest(_message.Message):
+    __slots__ = ("run", "episode", "faults")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    episode: int
+    faults: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ..., faults: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class EndEpisodeRequest(_message.Message):
     __slots__ = ("run", "episode")
@@ -287,16 +301,18 @@ class NodeDescription(_message.Message):
     def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., scheduler: _Optional[str] = ..., queue_length: _Optional[int] = ..., backlog: _Optional[int] = ..., receiving: _Optional[_Iterable[int]] = ..., sending: _Optional[_Iterable[int]] = ..., resident_bytes: _Optional[int] = ..., unacknowledged: _Optional[int] = ..., held: _Optional[int] = ..., process: _Optional[str] = ...) -> None: ...
 
 class EventBatch(_message.Message):
-    __slots__ = ("run", "number", "records", "decisions")
+    __slots__ = ("run", "number", "records", "decisions", "faults")
     RUN_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     number: int
     records: _containers.RepeatedScalarFieldContainer[bytes]
     decisions: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., records: _Optional[_Iterable[bytes]] = ..., decisions: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    faults: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., records: _Optional[_Iterable[bytes]] = ..., decisions: _Optional[_Iterable[bytes]] = ..., faults: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class BatchAck(_message.Message):
     __slots__ = ("run", "number")
@@ -415,6 +431,18 @@ class DeployPolicyRequest(_message.Message):
     def __init__(self, policy: _Optional[str] = ..., nodes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DeployPolicyReply(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class InjectFaultRequest(_message.Message):
+    __slots__ = ("fault_json",)
+    FAULT_JSON_FIELD_NUMBER: _ClassVar[int]
+    fault_json: str
+    def __init__(self, fault_json: _Optional[str] = ...) -> None: ...
+
+class FaultsReply(_message.Message):
     __slots__ = ("json",)
     JSON_FIELD_NUMBER: _ClassVar[int]
     json: str

@@ -241,6 +241,11 @@ class ControlStub:
                 request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.EndEpisodeRequest.SerializeToString,
                 response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.EndEpisodeReply.FromString,
                 _registered_method=True)
+        self.SetFaults = channel.unary_unary(
+                '/edge_testbed.v1.Control/SetFaults',
+                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.SetFaultsRequest.SerializeToString,
+                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
+                _registered_method=True)
         self.SetScheduler = channel.unary_unary(
                 '/edge_testbed.v1.Control/SetScheduler',
                 request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.SetSchedulerRequest.SerializeToString,
@@ -299,6 +304,12 @@ class ControlServicer:
     def EndEpisode(self, request, context):
         """flushes its events
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetFaults(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -365,6 +376,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.EndEpisode,
                     request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.EndEpisodeRequest.FromString,
                     response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.EndEpisodeReply.SerializeToString,
+            ),
+            'SetFaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetFaults,
+                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.SetFaultsRequest.FromString,
+                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
             ),
             'SetScheduler': grpc.unary_unary_rpc_method_handler(
                     servicer.SetScheduler,
@@ -485,6 +501,33 @@ class Control:
             '/edge_testbed.v1.Control/EndEpisode',
             testbed_dot_rpc_dot_generated_dot_edge__pb2.EndEpisodeRequest.SerializeToString,
             testbed_dot_rpc_dot_generated_dot_edge__pb2.EndEpisodeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetFaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_testbed.v1.Control/SetFaults',
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.SetFaultsRequest.SerializeToString,
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,
@@ -844,6 +887,21 @@ class OperatorStub:
                 request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
                 response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.DeployPolicyReply.FromString,
                 _registered_method=True)
+        self.InjectFault = channel.unary_unary(
+                '/edge_testbed.v1.Operator/InjectFault',
+                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.InjectFaultRequest.SerializeToString,
+                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.FaultsReply.FromString,
+                _registered_method=True)
+        self.ClearFaults = channel.unary_unary(
+                '/edge_testbed.v1.Operator/ClearFaults',
+                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
+                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.FaultsReply.FromString,
+                _registered_method=True)
+        self.ListFaults = channel.unary_unary(
+                '/edge_testbed.v1.Operator/ListFaults',
+                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
+                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.FaultsReply.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/edge_testbed.v1.Operator/Shutdown',
                 request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
@@ -898,6 +956,26 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InjectFault(self, request, context):
+        """into the run under way
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearFaults(self, request, context):
+        """releases what was injected
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFaults(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -941,6 +1019,21 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.RollBackPolicy,
                     request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
                     response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.DeployPolicyReply.SerializeToString,
+            ),
+            'InjectFault': grpc.unary_unary_rpc_method_handler(
+                    servicer.InjectFault,
+                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.InjectFaultRequest.FromString,
+                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.FaultsReply.SerializeToString,
+            ),
+            'ClearFaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearFaults,
+                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
+                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.FaultsReply.SerializeToString,
+            ),
+            'ListFaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFaults,
+                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
+                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.FaultsReply.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -1137,6 +1230,87 @@ class Operator:
             '/edge_testbed.v1.Operator/RollBackPolicy',
             testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
             testbed_dot_rpc_dot_generated_dot_edge__pb2.DeployPolicyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InjectFault(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_testbed.v1.Operator/InjectFault',
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.InjectFaultRequest.SerializeToString,
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.FaultsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearFaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_testbed.v1.Operator/ClearFaults',
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.FaultsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_testbed.v1.Operator/ListFaults',
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.FaultsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,115 @@
+"""The faults of one episode at one node: applied and released at their instants, and logged.
+
+Every node draws the same timeline from the plan, so both ends of a link change at the same instant
+of their episode clocks. Faults injected by hand come from the controller with instants of the
+same clock. Nothing has to be undone at the end: a fault is a state of the episode's model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from edgenode.clock import Urgency
+from testbed.model.events import ConditionsChanged
+from testbed.model.faults import KINDS, Fault, State, Timeline
+from testbed.model.units import Micros
+
+if TYPE_CHECKING:
+    from edgenode.driver import EpisodeDriver
+
+DOWN: Final = "down"
+"""Why a node that is down does not take a task over."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultNote:
+    """A node applied or released a fault.
+
+    ``at`` is the instant it was due, ``clock`` what the node's clock said then. ``what`` is
+    ``applied``, ``released``, or ``ended`` for one that the end of the episode released.
+    """
+
+    node: int
+    episode: int
+    fault: str
+    what: str
+    at: Micros
+    clock: Micros
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> FaultNote:
+        """The note of plain values. Raises: TypeError: it is not one."""
+        return cls(**document)
+
+
+class Faulting:
+    """Changes the conditions of a driver's node as the faults of its episode say."""
+
+    def __init__(self, driver: EpisodeDriver, timeline: Timeline) -> None:
+        self._driver = driver
+        self._planned = timeline.faults
+        self._timeline = timeline
+        self._applied: dict[str, Fault] = {}
+        self._set_timers(timeline.faults, -1)
+
+    @property
+    def down(self) -> bool:
+        """Whether a fault has taken this node down."""
+        return self._driver.state.conditions.state is not State.UP
+
+    def answers(self, asking: int) -> bool:
+        """Whether a probe of a peer gets here and its answer gets back, now."""
+        if not self._timeline:
+            return True
+        driver = self._driver
+        now = max(driver.clock.now(), driver.state.now)
+        return self._timeline.scene(now).answers(asking, driver.node)
+
+    def set_by_hand(self, faults: Iterable[Fault]) -> None:
+        """Have these faults beside the planned ones, in place of those given before."""
+        now = self._driver.clock.now()
+        given = tuple(faults)
+        self._timeline = Timeline((*self._planned, *given), self._timeline.size)
+        self._set_timers(given, now)
+        self._change(now)
+
+    def close(self) -> None:
+        """Note that the end of the episode released what was active."""
+        now = self._driver.clock.now()
+        for fault in self._applied.values():
+            self._note(fault, "ended", now)
+        self._applied.clear()
+
+    def _set_timers(self, faults: Iterable[Fault], after: Micros) -> None:
+        instants = {i for fault in faults for i in (fault.begin, fault.end) if i > after}
+        for instant in sorted(instants):
+            self._driver.timers.at(instant, Urgency.FAULT, self._change)
+
+    def _change(self, at: Micros) -> None:
+        driver = self._driver
+        conditions = driver.state.conditions
+        found = self._timeline.scene(at).conditions()[driver.node]
+        if found != conditions:
+            if found.state is State.KILLED and conditions.state is not State.KILLED:
+                driver.inbox.forget()
+            driver.handle(ConditionsChanged(found), at)
+        active = {fault.id: fault for fault in self._timeline.active(at) if self._mine(fault)}
+        for fault in [f for name, f in self._applied.items() if name not in active]:
+            self._note(fault, "released", at)
+        for fault in [f for name, f in active.items() if name not in self._applied]:
+            self._note(fault, "applied", at)
+        self._applied = active
+
+    def _mine(self, fault: Fault) -> bool:
+        node = self._driver.node
+        if KINDS[fault.kind].target == "nodes":
+            return node in fault.nodes
+        return any(source == node for source, _ in fault.links)
+
+    def _note(self, fault: Fault, what: str, at: Micros) -> None:
+        driver = self._driver
+        note = FaultNote(driver.node, driver.episode, fault.id, what, at, driver.clock.now())
+        driver.note_fault(json.dumps(asdict(note), separators=(",", ":")).encode())

@@ -1,0 +1,168 @@
+"""Faults on real nodes: the same story of every task as in the simulator."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from testbed.model.distributions import Constant
+from testbed.model.events import RecordKind
+from testbed.model.faults import Fault, FaultSpec
+from testbed.model.units import MILLISECOND, SECOND
+from testbed.rpc.generated import edge_pb2 as pb
+from testbed.scenario.plan import Payload, Plan
+from testbed.sim.simulator import simulate_episode
+from tests.edgenode.network import AskFirst, SendTo, cluster, kinds, plan, task
+from tests.edgenode.test_differential import TOLERANCE, busy_plan, elapsed, play, steps, story
+from tests.faults.plans import fault, with_faults
+
+MS = MILLISECOND
+
+HARMLESS: dict[str, FaultSpec] = {
+    "slow-node": fault("slow-node", 150 * MS, 700 * MS, nodes=(0, 1), factor=0.3),
+    "link-rate": fault(
+        "link-rate", 100 * MS, 800 * MS, sources=(0, 1, 2), destinations=(0, 1, 2), factor=0.2
+    ),
+    "partition": fault(
+        "partition", 210 * MS, 600 * MS, sources=(2,), destinations=(0, 1), both_ways=True
+    ),
+    "hung": fault("node-down", 210 * MS, 600 * MS, nodes=(1,), mode="hung"),
+    "arrivals": fault("arrivals", 0, 500 * MS, nodes=(0,), factor=2.0),
+    "failures": fault("node-failures", 0, 9 * SECOND, nodes=(0,), failure_rate=20.0),
+}
+"""Faults under which no outcome hangs on a millisecond."""
+
+
+@pytest.mark.parametrize("payload", ["bytes", "metadata"])
+@pytest.mark.parametrize("name", HARMLESS)
+async def test_real_nodes_tell_the_story_of_the_simulator(
+    tmp_path: Path, name: str, payload: Payload
+) -> None:
+    given = with_faults(busy_plan(payload, deadline=30 * SECOND), HARMLESS[name])
+    if name in ("slow-node", "link-rate"):
+        # How much of it is slow, and so whether it fails, would hang on when it began.
+        topology = dataclasses.replace(
+            given.topology,
+            execution_failure_rate=(0.0,) * 3,
+            link_failure_rate=((0.0,) * 3,) * 3,
+        )
+        given = dataclasses.replace(given, topology=topology)
+    simulated = simulate_episode(given, 0, "random")
+    usual = simulate_episode(dataclasses.replace(given, faults=()), 0, "random")
+    async with cluster(tmp_path, nodes=3) as network:
+        await network.configure(given, "random")
+        await network.start()
+        tasks = await play(network, given)
+        assert len(simulated.outcomes) == len(tasks) > 40
+        off = []
+        for each in tasks:
+            real, virtual = network.story(each.id), story(simulated.records, each.id)
+            assert steps(real) == steps(virtual)
+            off.append(abs(elapsed(real) - elapsed(virtual)))
+        # One that passes just before a link is cut may come just after it, and waits then.
+        assert sum(each < TOLERANCE for each in off) > 0.7 * len(off)
+        assert max(off) < TOLERANCE + SECOND
+        notes = [note for member in network.members for note in member.faults]
+        if name != "failures":
+            assert {note["what"] for note in notes} == {"applied", "released"}
+        assert {note["fault"] for note in notes} == {"0.0"}
+    # The fault took, in the simulator and therefore on the nodes.
+    assert usual.records != simulated.records
+
+
+async def test_a_killed_node_loses_its_tasks_and_works_again(tmp_path: Path) -> None:
+    """One task executed there, one on its way there, one that arrives meanwhile, one after."""
+    down = fault("node-down", 300 * MS, 800 * MS, nodes=(1,), mode="killed")
+    given = with_faults(plan(), down)
+    async with cluster(tmp_path) as network:
+        await network.configure(given, SendTo, destination=1)
+        await network.start()
+        held = task(1, source=1, execution=5 * SECOND, deadline=60 * SECOND)
+        sent = task(2, source=0, size_bytes=20_000_000, deadline=60 * SECOND)
+        await network.give(held, sent)
+        await network.until(lambda: network.ending(1) is not None)
+        meanwhile = task(3, source=1, deadline=60 * SECOND)
+        await network.give(meanwhile)
+        for end, stage in zip(
+            await network.ended(held, meanwhile), ("execution", "deciding"), strict=True
+        ):
+            assert (end.data["outcome"], end.data["stage"]) == ("lost", stage)
+            assert end.data["fault"] == "node-down"
+        (end,) = await network.ended(sent)
+        assert end.data["outcome"] == "succeeded"
+        # All of it was sent again: a second from the end of the fault on.
+        (received,) = [r for r in network.story(2) if r.kind is RecordKind.RECEIVED]
+        assert received.at > 1700 * MS
+        after = task(4, source=1, deadline=60 * SECOND)
+        await network.give(after)
+        (end,) = await network.ended(after)
+        assert end.data["outcome"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "silence",
+    [
+        fault("node-down", 0, 600 * SECOND, nodes=(1,), mode="killed"),
+        fault("node-down", 0, 600 * SECOND, nodes=(1,), mode="hung"),
+        fault("partition", 0, 600 * SECOND, sources=(0,), destinations=(1,)),
+        fault("partition", 0, 600 * SECOND, sources=(1,), destinations=(0,)),
+    ],
+)
+async def test_probes_that_do_not_get_through_are_not_answered(
+    tmp_path: Path, silence: FaultSpec
+) -> None:
+    async with cluster(tmp_path) as network:
+        await network.configure(with_faults(plan(probe_timeout=100_000), silence), AskFirst)
+        await network.start()
+        await network.give(task(1))
+        await network.ended(task(1))
+        (decision,) = network.members[0].decisions
+        assert decision.observation.answers == ()
+        assert kinds(network.story(1))[-1] == "ended"
+
+
+async def test_faults_by_hand_begin_at_once_and_end_when_they_are_cleared(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), SendTo, destination=1)
+        await network.start()
+        cut = Fault("partition", 0, 3600 * SECOND, links=((0, 1),))
+        document = json.dumps(cut.to_document()).encode()
+        for member in network:
+            await member.control.SetFaults(
+                pb.SetFaultsRequest(run="run", episode=0, faults=[document])
+            )
+        held = task(1, deadline=600 * SECOND)
+        await network.give(held)
+        await network.until(lambda: bool(network.members[0].faults))
+        assert network.ending(1) is None
+        for member in network:
+            await member.control.SetFaults(pb.SetFaultsRequest(run="run", episode=0))
+        (end,) = await network.ended(held)
+        assert end.data["outcome"] == "succeeded"
+        assert [n["what"] for n in network.members[0].faults] == ["applied", "released"]
+
+
+async def test_the_end_of_the_episode_releases_every_fault(tmp_path: Path) -> None:
+    """A run that is aborted ends its episode, and the next one begins without the fault."""
+    first = with_faults(
+        plan(), FaultSpec("node-down", Constant(600 * SECOND), at=Constant(0), nodes=(0,))
+    )
+    async with cluster(tmp_path) as network:
+        await network.configure(first)
+        await network.start()
+        await network.until(lambda: bool(network.members[0].faults))
+        await network.end()
+        await network.until(lambda: len(network.members[0].faults) == 2)
+        assert [n["what"] for n in network.members[0].faults] == ["applied", "ended"]
+        await network.configure(plan(), "local", run="next")
+        await network.start(run="next", listen=False)
+        await network.give(task(5))
+        (end,) = await network.ended(task(5))
+        assert end.data["outcome"] == "succeeded"
+
+
+def test_the_plan_of_these_tests_has_no_faults_of_its_own() -> None:
+    assert not Plan.from_json(plan().to_json()).faults
