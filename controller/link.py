@@ -8,7 +8,7 @@ stops beating, and closing the link ends them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
@@ -127,10 +127,15 @@ class NodeLink:
         reply = await self._ask(self._control.Configure, request, CONFIGURE_TIMEOUT_S)
         return str(reply.scheduler)
 
-    async def start_episode(self, run: str, episode: int) -> None:
-        """Empty the node's queues and start its clock."""
-        request = pb.StartEpisodeRequest(run=run, episode=episode)
+    async def start_episode(self, run: str, episode: int, faults: Sequence[bytes] = ()) -> None:
+        """Empty the node's queues and start its clock, with these faults by hand."""
+        request = pb.StartEpisodeRequest(run=run, episode=episode, faults=faults)
         await self._ask(self._control.StartEpisode, request, CALL_TIMEOUT_S)
+
+    async def set_faults(self, run: str, episode: int, faults: Sequence[bytes]) -> None:
+        """Have these faults by hand in the episode, in place of those named before."""
+        request = pb.SetFaultsRequest(run=run, episode=episode, faults=faults)
+        await self._ask(self._control.SetFaults, request, CALL_TIMEOUT_S)
 
     async def end_episode(self, run: str, episode: int) -> pb.EndEpisodeReply:
         """Have the node send all it has logged of the episode."""

@@ -21,6 +21,7 @@ import structlog
 from controller.attendance import Attendance, by_reason, named
 from controller.changes import SchedulerChanges
 from controller.episode import GRACE_S, Episode, Overdue
+from controller.faults import RunFaults
 from controller.link import NodeLink, Submission
 from controller.machine import MachineWatch
 from controller.marker import RunMarker
@@ -94,11 +95,13 @@ class Run:
         self._registry = registry
         self._writer = writer
         self._marker = marker
+        self.faults = RunFaults(self.plan)
         self._fidelity = Fidelity(
             plan.topology,
             plan.limits,
             time_scale=plan.time_scale,
             execution_modelled=plan.application.name in MODELLED_APPLICATIONS,
+            timeline=self.faults.timeline,
         )
         self._recording = Recording(self.id, size, writer, self._fail)
         self._machine = MachineWatch(registry)
@@ -259,6 +262,7 @@ class Run:
             return
         try:
             records, decisions = decode(batch)
+            self.faults.note(batch.faults)
         except ValueError as error:
             self._fail(f"node {link.node} sent what cannot be read: {error}")
             return
@@ -284,6 +288,7 @@ class Run:
             return False
         self._fidelity.add(record)
         self._failures.add(record)
+        self.faults.add(record)
         return True
 
     def _drop(self, node: int, reason: str) -> None:
@@ -374,7 +379,8 @@ class Run:
 
     async def _run_episode(self, number: int) -> None:
         await self.changes.reassert(self._living())
-        await self._start_episode(number)
+        by_hand = self.faults.begin(number)
+        await self._start_episode(number, by_hand)
         if self._stopping:
             return
         self._recording.begin_episode()
@@ -397,6 +403,7 @@ class Run:
 
     def _close_episode(self, episode: Episode) -> None:
         """End what has not ended, and have the rows of all tasks entered."""
+        self.faults.end(episode.now, self._attendance.out)
         records = episode.ledger.close(episode.now)
         if episode.overdue is not None:
             self._not_in_time(episode.number, episode.overdue, len(records))
@@ -466,13 +473,13 @@ class Run:
                 self._links[index] = link
                 self._submissions[index] = link.submission()
 
-    async def _start_episode(self, number: int) -> None:
+    async def _start_episode(self, number: int, faults: list[bytes]) -> None:
         """Start an episode at all nodes that take part, within a short time of each other."""
         while not self._alone:
             began = self._registry.pulse.awake()
             out = len(self._attendance.out)
             for link, error in await self._ask_all(
-                lambda link: link.start_episode(self.id, number), {}
+                lambda link: link.start_episode(self.id, number, faults), {}
             ):
                 self._drop(link.node, f"did not start episode {number}: {error}")
             if len(self._attendance.out) == out or self._stopping:
@@ -563,6 +570,8 @@ class Run:
             self._fail(f"the task log is too slow: it is behind by more than {STORE_TIMEOUT_S:g} s")
         for reason in _first(self._overdue):
             self._fidelity.unfaithful(reason)
+        for reason in self.faults.reasons:
+            self._fidelity.unfaithful(reason)
         self._certificate = self._fidelity.certify(self._machine.result(self._worst_lateness))
         state = self._final_state()
         document = {
@@ -579,6 +588,8 @@ class Run:
             "code_failures": list(self._failures.lines),
             "episodes_completed": self._completed,
             "scheduler_changes": [dataclasses.asdict(change) for change in self.changes.log],
+            "faults": self.faults.log,
+            "faults_not_listed": self.faults.not_logged,
             "failure": self._reason,
             "episodes_over_bound": list(self._overdue),
             "tasks_closed": not self._recording.broken,
@@ -607,7 +618,8 @@ class Run:
     @property
     def _degraded(self) -> bool:
         # Tasks that a machine lost which could not keep up make the run invalid, and it says so.
-        lost = self._outcomes[Outcome.LOST] - self._lost_late
+        # Nor do those that a fault of the scenario took with their node say that anything is wrong.
+        lost = self._outcomes[Outcome.LOST] - self._lost_late - self.faults.lost
         return bool(
             not self._attendance.complete
             or self._recording.illegal

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
 
 from edgenode.clock import Urgency
 from testbed.model.events import ConditionsChanged
 from testbed.model.faults import KINDS, Fault, State, Timeline
+from testbed.model.faults.effects import FaultNote
 from testbed.model.units import Micros
 
 if TYPE_CHECKING:
@@ -22,27 +23,6 @@ if TYPE_CHECKING:
 
 DOWN: Final = "down"
 """Why a node that is down does not take a task over."""
-
-
-@dataclass(frozen=True, slots=True)
-class FaultNote:
-    """A node applied or released a fault.
-
-    ``at`` is the instant it was due, ``clock`` what the node's clock said then. ``what`` is
-    ``applied``, ``released``, or ``ended`` for one that the end of the episode released.
-    """
-
-    node: int
-    episode: int
-    fault: str
-    what: str
-    at: Micros
-    clock: Micros
-
-    @classmethod
-    def from_document(cls, document: dict[str, Any]) -> FaultNote:
-        """The note of plain values. Raises: TypeError: it is not one."""
-        return cls(**document)
 
 
 class Faulting:

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from testbed.model.events import Record, RecordKind
+from testbed.model.faults.effects import Expected, expect
+from testbed.model.faults.timeline import Timeline
 from testbed.model.task import Outcome
 from testbed.model.topology import Topology
-from testbed.model.units import Micros, seconds
+from testbed.model.units import NEVER, Micros, seconds
 
 _Number = TypeVar("_Number", int, float)
 
@@ -273,10 +275,10 @@ class _Failures:
         self.failed = 0
         self.expected = 0.0
 
-    def add(self, rate_per_second: float, exposed: Micros, failed: bool) -> None:
+    def add(self, hazard: float, failed: bool) -> None:
         self.trials += 1
         self.failed += failed
-        self.expected += -math.expm1(-rate_per_second * seconds(max(0, exposed)))
+        self.expected += -math.expm1(-hazard)
 
     def result(self) -> FailureCount:
         low, high = failure_interval(self.trials, self.expected)
@@ -287,7 +289,8 @@ class Fidelity:
     """Measures one run; give it the records of each node in the order they happened.
 
     ``execution_modelled`` False (an application that takes the time it takes) leaves execution
-    times out of the verdict.
+    times out of the verdict. ``timeline`` gives the faults of an episode: times and failures are
+    judged by what they should be under them, so a fault that did not take is seen.
     """
 
     def __init__(
@@ -297,7 +300,9 @@ class Fidelity:
         *,
         time_scale: float = 1.0,
         execution_modelled: bool = True,
+        timeline: Callable[[int], Timeline] | None = None,
     ) -> None:
+        self._timeline = timeline
         self._topology = topology
         self._limits = limits
         self._time_scale = time_scale
@@ -332,10 +337,13 @@ class Fidelity:
         elif kind is RecordKind.SENT:
             start = self._transmitting.pop((task_id, record.node), None)
             if start is not None:
-                nominal = int(start.data["nominal"])
-                self._transmission.add(
-                    record.clock - start.clock, nominal, self._limits.transmission_limit(nominal)
-                )
+                nominal = self._expected(start).duration
+                if nominal is not None:
+                    self._transmission.add(
+                        record.clock - start.clock,
+                        nominal,
+                        self._limits.transmission_limit(nominal),
+                    )
                 self._count_transmission(start, failed=False)
             self._generated.pop(task_id, None)
         elif kind is RecordKind.EXECUTION_STARTED:
@@ -412,20 +420,31 @@ class Fidelity:
         if generated is None:
             return
         left = start.task.deadline - (start.at - generated)
-        rate = self._topology.link_failure_rate[start.node][int(start.data["peer"])]
-        exposed = min(int(start.data["nominal"]), left)
-        self._transmission_failures.add(rate, exposed, failed)
+        expected = self._expected(start, left)
+        if expected.hazard is not None:
+            self._transmission_failures.add(expected.hazard, failed)
 
     def _count_execution(self, start: Record, end: Record, outcome: Outcome) -> None:
-        nominal = int(start.data["nominal"])
         elapsed = int(end.data["elapsed"]) - (end.at - start.at)
-        rate = self._topology.execution_failure_rate[start.node]
-        self._execution_failures.add(
-            rate,
-            min(nominal, start.task.deadline - elapsed),
-            outcome is Outcome.EXECUTION_FAILED,
-        )
-        if outcome is Outcome.SUCCEEDED:
+        expected = self._expected(start, start.task.deadline - elapsed)
+        if expected.hazard is not None:
+            failed = outcome is Outcome.EXECUTION_FAILED
+            self._execution_failures.add(expected.hazard, failed)
+        nominal = expected.duration
+        if outcome is Outcome.SUCCEEDED and nominal is not None:
             self._execution.add(
                 end.clock - start.clock, nominal, self._limits.execution_limit(nominal)
             )
+
+    def _expected(self, start: Record, left: Micros = NEVER) -> Expected:
+        """What should become of the work that ``start`` began, with ``left`` to its deadline."""
+        work, node = int(start.data["nominal"]), start.node
+        peer = int(start.data["peer"]) if start.kind is RecordKind.TRANSMISSION_STARTED else None
+        if peer is None:
+            rate = self._topology.execution_failure_rate[node]
+        else:
+            rate = self._topology.link_failure_rate[node][peer]
+        timeline = None if self._timeline is None else self._timeline(start.task.episode)
+        if not timeline:
+            return Expected(work, rate * seconds(max(0, min(work, left))))
+        return expect(timeline, (node, peer), start.at, work, rate, left)

@@ -110,6 +110,12 @@ class Scene:
         """Whether a node works."""
         return self._states.get(node, State.UP)
 
+    def execution(self, node: int) -> tuple[int, float]:
+        """Rate of the executions of a node in millionths, and what is added to their failures."""
+        up = self.state(node) is State.UP
+        rate = self._execution_rates.get(node, FULL) if up else 0
+        return rate, self._execution_failures.get(node, 0.0)
+
     def arrival_factor(self, node: int) -> float:
         """What the arrival probability of a node is multiplied with."""
         return self._arrivals.get(node, 1.0)

@@ -1,0 +1,137 @@
+"""The faults of a run: those of its plan, and those that were injected by hand.
+
+A fault by hand lasts its emulated time across episodes; between two of them no time passes. It is
+released when its time is over, when it is cleared, and with the end of the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from testbed.model.events import Record, RecordKind
+from testbed.model.faults import Fault, Timeline
+from testbed.model.faults.effects import Effects, FaultNote
+from testbed.model.units import Micros
+from testbed.scenario.plan import Plan
+
+MOST_LOGGED: Final = 5_000
+"""Faults of one run that its log has one by one; the rest is counted."""
+
+SHOWN: Final = 3
+
+
+class RunFaults:
+    """All faults of one run of ``plan``, episode by episode."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._by_hand: list[Fault] = []
+        self._injected = 0
+        self._effects: Effects | None = None
+        self.lost = 0
+        """Tasks that faults took with their nodes."""
+        self.log: list[dict[str, Any]] = []
+        """What became of each fault of the episodes that are over."""
+        self.not_logged = 0
+        self.failed: list[str] = []
+        """Faults that did not take, in words."""
+
+    # --- episodes ---------------------------------------------------------------------------
+
+    def begin(self, episode: int) -> list[bytes]:
+        """An episode begins; the faults by hand to tell its nodes."""
+        self._effects = Effects(episode, self._whole(episode))
+        return self.told
+
+    def end(self, now: Micros, silent: Iterable[int]) -> None:
+        """The episode is over at ``now`` on its clock; ``silent`` are nodes that had left it."""
+        effects, self._effects = self._effects, None
+        if effects is None:
+            return
+        for document in effects.documents(now, frozenset(silent)):
+            if document["took"] is False:
+                self.failed.append(
+                    f"fault {document['id']} ({document['what']}) of episode "
+                    f"{effects.episode} did not take"
+                )
+            if len(self.log) < MOST_LOGGED:
+                self.log.append(document)
+            else:
+                self.not_logged += 1
+        self._by_hand = [
+            dataclasses.replace(fault, begin=0, end=fault.end - now)
+            for fault in self._by_hand
+            if fault.end > now
+        ]
+
+    def timeline(self, episode: int) -> Timeline:
+        """The faults of an episode as they are known now."""
+        effects = self._effects
+        if effects is not None and effects.episode == episode:
+            return effects.timeline
+        return self._plan.timeline(episode)
+
+    # --- by hand ----------------------------------------------------------------------------
+
+    @property
+    def told(self) -> list[bytes]:
+        """The faults by hand of the present episode, as nodes take them."""
+        return [json.dumps(fault.to_document()).encode() for fault in self._by_hand]
+
+    def inject(self, fault: Fault, now: Micros) -> Fault:
+        """Have ``fault``, whose ``end`` is its duration, from ``now`` on; as it is numbered."""
+        self._injected += 1
+        begun = dataclasses.replace(fault, begin=now, end=now + fault.end, number=self._injected)
+        self._by_hand.append(begun)
+        self._renew()
+        return begun
+
+    def clear(self, now: Micros) -> list[Fault]:
+        """Release all faults by hand; those that were active."""
+        active = [fault for fault in self._by_hand if fault.holds(now)]
+        self._by_hand = [
+            dataclasses.replace(fault, end=max(fault.begin, min(fault.end, now)))
+            for fault in self._by_hand
+        ]
+        self._renew()
+        return active
+
+    def active(self, now: Micros) -> list[Fault]:
+        """All faults that hold, those of the plan included."""
+        return [] if self._effects is None else list(self._effects.timeline.active(now))
+
+    # --- what nodes say ---------------------------------------------------------------------
+
+    def note(self, documents: Iterable[bytes]) -> None:
+        """Take what nodes note. Raises: ValueError: it cannot be read."""
+        for document in documents:
+            try:
+                note = FaultNote(**json.loads(document))
+            except TypeError as error:
+                raise ValueError(repr(error)) from None
+            if self._effects is not None and note.episode == self._effects.episode:
+                self._effects.note(note.node, note.fault, note.what, max(0, note.clock - note.at))
+
+    def add(self, record: Record) -> None:
+        """Take a record of a node."""
+        if record.kind is RecordKind.ENDED and "fault" in record.data:
+            self.lost += 1
+        if self._effects is not None:
+            self._effects.add(record)
+
+    @property
+    def reasons(self) -> list[str]:
+        """The first faults that did not take, and how many more there are."""
+        more = len(self.failed) - SHOWN
+        return self.failed[:SHOWN] + ([f"{more} more faults did not take"] if more > 0 else [])
+
+    def _whole(self, episode: int) -> Timeline:
+        planned = self._plan.timeline(episode)
+        return Timeline((*planned.faults, *self._by_hand), planned.size)
+
+    def _renew(self) -> None:
+        if self._effects is not None:
+            self._effects.set_timeline(self._whole(self._effects.episode))
