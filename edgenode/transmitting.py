@@ -235,7 +235,7 @@ class Transmitting:
         driver.timers.at(
             driver.clock.now() + driver.clock.emulated(ANSWER_TIMEOUT),
             Urgency.DEADLINE,
-            lambda _: self._no_answer(peer, transmission, offer),
+            lambda at: self._no_answer(peer, transmission, offer, at),
         )
 
     def _on_taken(self, peer: int, reply: pb.HandOverTaken) -> None:
@@ -260,7 +260,7 @@ class Transmitting:
             )
             self._driver.happened(TransmissionBroken(peer, reply.task_id))
 
-    def _no_answer(self, peer: int, transmission: _Transmission, offer: int) -> None:
+    def _no_answer(self, peer: int, transmission: _Transmission, offer: int, at: Micros) -> None:
         if self._current.get(peer) is not transmission or transmission.offers != offer:
             return
         driver = self._driver
@@ -270,7 +270,7 @@ class Transmitting:
             driver.timers.at(
                 driver.clock.now() + driver.clock.emulated(ANSWER_TIMEOUT),
                 Urgency.DEADLINE,
-                lambda at: self._no_answer(peer, transmission, at),
+                lambda at: self._no_answer(peer, transmission, offer, at),
             )
             return
         self._links[peer].transfer.close()
