@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -37,6 +38,21 @@ def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def close(log: TaskLog, run: str, state: RunState, document: Mapping[str, Any]) -> int | None:
+    """End a run that could not be written to its end, with all its tasks where they can be read.
+
+    The number of tasks that had no end; None if the log is damaged and can take the state only.
+
+    Raises: TestbedError: not even that.
+    """
+    try:
+        return log.close_run(run, state, document)
+    except PermanentError as error:
+        log.end_run(run, state, document)
+        _log.error("its tasks stay as they are", run=run, problem=str(error))
+        return None
 
 
 class RunMarker:
@@ -115,7 +131,7 @@ class RunMarker:
             return None
         if still_open:
             document = {"failure": reason or CUT_SHORT, "tasks_closed": False}
-            lost = log.close_run(run, state, document)
+            lost = close(log, run, state, document)
             _log.warning("run left open", run=run, state=state.value, reason=reason, lost=lost)
         self.end()
         return (run, state) if still_open else None

@@ -24,7 +24,7 @@ from controller.episode import GRACE_S, Episode, Overdue
 from controller.faults import RunFaults
 from controller.link import NodeLink, Submission
 from controller.machine import MachineWatch
-from controller.marker import RunMarker
+from controller.marker import RunMarker, close
 from controller.recording import Recording, decode
 from controller.registry import GONE, Node, Registry
 from controller.writer import LogWriter
@@ -568,6 +568,9 @@ class Run:
                 await self._recording.complete()
         except TimeoutError:
             self._fail(f"the task log is too slow: it is behind by more than {STORE_TIMEOUT_S:g} s")
+        except Exception as error:  # noqa: BLE001 - a run has to end whatever went wrong
+            _log.exception("run", run=self.id)
+            self._fail(f"defect of the controller: {error!r}")
         for reason in _first(self._overdue):
             self._fidelity.unfaithful(reason)
         for reason in self.faults.reasons:
@@ -595,9 +598,14 @@ class Run:
             "tasks_closed": not self._recording.broken,
         }
 
+        waited = True
+
         def end(log: TaskLog) -> None:
+            if not waited:
+                # The operator was told that the run has failed.
+                return
             if self._recording.broken:
-                log.close_run(self.id, StoredState(state), document)
+                close(log, self.id, StoredState(state), document)
             else:
                 log.end_run(self.id, StoredState(state), document)
 
@@ -605,8 +613,10 @@ class Run:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 await self._writer.call(end)
             self._marker.end()
-        except (TestbedError, TimeoutError) as error:
-            self._fail(f"the task log cannot be written: {error}")
+        except Exception as error:  # noqa: BLE001 - a run has to end whatever the log says
+            waited = False
+            why = str(error) or f"it does not answer within {STORE_TIMEOUT_S:g} s"
+            self._fail(f"the task log cannot be written: {why}")
             state = "failed"
             self._marker.failed(self.id, self._reason)
         self._state = state

@@ -99,3 +99,15 @@ def test_a_run_that_was_never_entered_is_forgotten(tmp_path: Path, log: TaskLog)
     (tmp_path / "active-run.json").write_text("[1]")
     assert RunMarker(tmp_path).settle(log) is None
     assert not marker.exists
+
+
+def test_a_log_whose_rows_are_damaged_is_told_the_state_at_least(
+    tmp_path: Path, log: TaskLog
+) -> None:
+    marker = RunMarker(tmp_path)
+    marker.begin("run")
+    with closing(sqlite3.connect(tmp_path / "tasks.db")) as database:
+        database.execute("DROP TABLE events")
+    assert marker.settle(log) == ("run", RunState.INTERRUPTED)
+    assert log.run("run").state is RunState.INTERRUPTED
+    assert not marker.exists

@@ -277,6 +277,7 @@ def test_a_log_that_breaks_fails_the_run_and_nodes_keep_what_is_not_stored(
     last = bench.end(run)
     assert last.state == "failed"
     assert "the task log cannot be written" in last.reason
+    assert bench.log.run(run).state is RunState.FAILED
     assert all(node.unacknowledged for node in bench.operator.status().nodes)
 
 

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import event
 
 from testbed.errors import PermanentError, PrerequisiteMissing, TemporaryError, UsageError
-from testbed.storage.tasklog import TaskLog, opening
+from testbed.storage.tasklog import RunState, TaskLog, opening
 from testbed.storage.tasklog.opening import open_task_log
 from testbed.storage.tasklog.schema import SCHEMA_VERSION, metadata
 from testbed.storage.tasklog.sql import SqlTaskLog
@@ -285,3 +285,15 @@ def test_readers_that_come_and_go_take_nothing_from_who_writes(path: Path) -> No
             log.append(sample_run().id, *sample_episode(0)[1:])
     with open_task_log(path, create=False) as log:
         assert log.counts(sample_run().id)["events"] == len(sample_episode(0)[1])
+
+
+def test_a_row_that_was_written_over_is_said_when_a_run_is_closed(path: Path) -> None:
+    written(path)
+    with sqlite3.connect(path) as database:
+        database.execute("DELETE FROM tasks")
+        database.execute("UPDATE events SET kind = 'nonsense' WHERE seq = 1")
+    database.close()
+    with open_task_log(path) as log:
+        with pytest.raises(PermanentError, match="a row is not as this toolkit writes it"):
+            log.close_run(sample_run().id, RunState.INTERRUPTED)
+        assert log.run("latest").state is RunState.RUNNING

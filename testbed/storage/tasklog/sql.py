@@ -222,7 +222,7 @@ class SqlTaskLog:
         while True:
 
             def some(after: int | None = last) -> tuple[int, int | None]:
-                with self._transaction() as connection:
+                with self._transaction() as connection, self._readable():
                     return closing.close_some(connection, key, self._rows, after)
 
             ended, last = self._patiently(some)
@@ -246,7 +246,7 @@ class SqlTaskLog:
         touched = [each.task_id for each in decisions if each.task_id is not None]
 
         def store() -> int:
-            with self._transaction() as connection:
+            with self._transaction() as connection, self._readable():
                 stands = _is_final(connection, key) if final is None else final
                 if decided:
                     statement = insert_new(decisions_table, self._dialect)
@@ -447,6 +447,17 @@ class SqlTaskLog:
         with explained(self.where, self._login), self.engine.begin() as connection:
             yield connection
         self._look()
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what cannot be made of a row into an error of this toolkit."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
+            raise PermanentError(
+                f"task log {self.where}: a row is not as this toolkit writes it ({error!r}); "
+                "restore a copy, or move the log away to begin a new one"
+            ) from error
 
     def _look(self) -> None:
         if self._watch is not None:
