@@ -7,18 +7,18 @@ file says which one was this testbed's.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-
 from testbed.errors import PermanentError, UsageError
 from testbed.storage.tasklog import RunState, TaskLog
 
-_log = structlog.get_logger("controller.marker")
+# Not to standard output: commands settle runs too, and print documents there.
+_log: Final = logging.getLogger("controller.marker")
 
 CUT_SHORT: Final = "its controller ended without ending it"
 
@@ -51,7 +51,7 @@ def close(log: TaskLog, run: str, state: RunState, document: Mapping[str, Any]) 
         return log.close_run(run, state, document)
     except PermanentError as error:
         log.end_run(run, state, document)
-        _log.error("its tasks stay as they are", run=run, problem=str(error))
+        _log.error("the tasks of run %s stay as they are: %s", run, error)
         return None
 
 
@@ -101,7 +101,7 @@ class RunMarker:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                _log.warning("marker", path=str(path), problem=str(error))
+                _log.warning("marker %s: %s", path, error)
 
     @property
     def exists(self) -> bool:
@@ -126,13 +126,13 @@ class RunMarker:
             still_open = log.run(run).state is RunState.RUNNING
         except UsageError:
             # It was never entered, or this is another log.
-            _log.warning("run left open", run=run, problem="the task log does not know it")
+            _log.info("run %s was left open, and the task log does not know it", run)
             self.end()
             return None
         if still_open:
             document = {"failure": reason or CUT_SHORT, "tasks_closed": False}
             lost = close(log, run, state, document)
-            _log.warning("run left open", run=run, state=state.value, reason=reason, lost=lost)
+            _log.info("run %s was left open: %s, tasks lost: %s", run, state.value, lost)
         self.end()
         return (run, state) if still_open else None
 
@@ -152,7 +152,7 @@ class RunMarker:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            _log.warning("marker", path=str(path), unreadable=repr(error))
+            _log.warning("marker %s: %r", path, error)
             self.end()
             return None
 
@@ -165,7 +165,7 @@ class RunMarker:
             try:
                 self._path.rename(self._renamed[state])
             except OSError:
-                _log.warning("marker", path=str(self._path), problem=str(error))
+                _log.warning("marker %s: %s", self._path, error)
 
 
 def _text(run: str, state: RunState, reason: str) -> str:

@@ -120,7 +120,8 @@ class Controller:
             return
         try:
             try:
-                self._marker.settle(log)
+                if (settled := self._marker.settle(log)) is not None:
+                    _log.warning("run left open", run=settled[0], state=settled[1].value)
             except TestbedError as error:
                 _log.warning("the run left open is still open in the task log", problem=str(error))
             self._writer = LogWriter(log)

@@ -508,6 +508,13 @@ def _settle(done: Teardown) -> None:
     try:
         with open_task_log(done.store, create=False) as log:
             settled = marker.settle(log)
+    except PrerequisiteMissing:
+        # Without its log there is no run to end.
+        marker.end()
+        console.warn(
+            f"the task log {done.store} is gone, and the last run of '{done.name}' with it"
+        )
+        return
     except TestbedError as error:
         console.warn(f"the task log still calls a run of '{done.name}' running: {error}")
         return

@@ -285,6 +285,25 @@ def test_teardown_enters_the_end_of_a_run_whose_controller_was_killed(shell: She
     assert shell("runs", "show", "--json").document["state"] == "interrupted"
 
 
+def test_teardown_ends_what_is_known_of_a_run_whose_log_is_gone(shell: Shell) -> None:
+    assert shell("up", "quickstart", *SHORT, "--name", "logless").code == 0
+    with shell.start("run", "--name", "logless", "-s", "local", *LONG) as run:
+        begun(run)
+        status = shell("status", "--name", "logless", "--json").document
+        psutil.Process(status["pid"]).kill()
+        run.communicate(timeout=30)
+    log = Path(status["store"])
+    away = log.rename(log.with_name("away"))
+    try:
+        down = shell("teardown", "--name", "logless")
+    finally:
+        away.rename(log)
+
+    assert down.code == 0, down.err
+    assert "is gone, and the last run of 'logless' with it" in down.err
+    assert not list(log.parent.rglob("*active-run*"))
+
+
 def test_up_that_fails_leaves_nothing(testbed: Command, home: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no database")
 
