@@ -17,6 +17,8 @@ from typing import Final
 from controller.ledger import Ledger
 from controller.link import Delivery, Submission
 from testbed.model.events import Record
+from testbed.model.faults import Timeline
+from testbed.model.task import Task
 from testbed.model.units import SECOND, Micros
 from testbed.scenario.plan import Plan
 
@@ -45,7 +47,7 @@ class Episode:
     ``submissions`` has the stream of each node that takes part, None for the others. ``late`` is
     told how late each slot was handed over, in emulated microseconds. ``lost`` are the tasks that
     earlier episodes of the run closed as lost. ``awake`` counts the seconds in which this process
-    ran; without it all seconds count.
+    ran; without it all seconds count. ``timeline`` are its faults, None for those of the plan.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Episode:
         late: Callable[[Micros], None],
         changed: Callable[[], None],
         awake: Callable[[], float] | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self.number = number
         self.slot = 0
@@ -71,26 +74,21 @@ class Episode:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._awake = awake or self._loop.time
-        self._slots = plan.tasks(number)
+        self._slots = plan.tasks(number, timeline)
+        self._arriving: dict[int, dict[int, Task]] = {}
         self._begun = 0
         self._worst: Micros = 0
         for node, submission in enumerate(submissions):
             if submission is None:
                 self.ledger.node_died(node)
             else:
-                submission.begin(
-                    Delivery(
-                        number,
-                        {
-                            task.slot: task
-                            for tasks in self._slots
-                            for task in tasks
-                            if task.source == node
-                        },
-                        plan.log_idle_slots,
-                        self._late,
-                    )
-                )
+                arriving = self._arriving[node] = {
+                    task.slot: task
+                    for tasks in self._slots
+                    for task in tasks
+                    if task.source == node
+                }
+                submission.begin(Delivery(number, arriving, plan.log_idle_slots, self._late))
         self._start = self._loop.time()
         longest = workload.slots * workload.slot + workload.deadline.maximum
         self._bound = self._awake() + longest / SECOND * plan.time_scale + GRACE_S
@@ -106,6 +104,17 @@ class Episode:
     def now(self) -> Micros:
         """The present instant on the controller's clock of this episode, emulated."""
         return int((self._loop.time() - self._start) / self._plan.time_scale * SECOND)
+
+    def redraw(self, timeline: Timeline) -> None:
+        """Have what arrives in the slots to come follow other faults."""
+        drawn = self._plan.tasks(self.number, timeline)
+        for slot in range(self._begun, len(drawn)):
+            self._slots[slot] = drawn[slot]
+            for arriving in self._arriving.values():
+                arriving.pop(slot, None)
+            for task in drawn[slot]:
+                if task.source in self._arriving:
+                    self._arriving[task.source][slot] = task
 
     def take(self, record: Record) -> bool:
         """Take a record of this episode; False if it must not be stored."""

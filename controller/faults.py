@@ -12,15 +12,45 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from testbed.model.events import Record, RecordKind
-from testbed.model.faults import Fault, Timeline
+from testbed.model.faults import KINDS, Fault, Timeline
 from testbed.model.faults.effects import Effects, FaultNote
-from testbed.model.units import Micros
+from testbed.model.faults.seam import BY_HAND
+from testbed.model.units import SECOND, Micros
+from testbed.rpc.operator import FaultStatus
 from testbed.scenario.plan import Plan
 
 MOST_LOGGED: Final = 5_000
 """Faults of one run that its log has one by one; the rest is counted."""
 
 SHOWN: Final = 3
+
+LONGEST: Final[Micros] = 30 * 24 * 3600 * SECOND
+
+
+def refusal(fault: Fault, size: int) -> str:
+    """What is wrong with a fault that somebody asks for in a network of ``size`` nodes; or empty.
+
+    Its ``end`` is its duration.
+    """
+    kind = KINDS.get(fault.kind)
+    if kind is None:
+        return f"unknown kind of fault {fault.kind!r}; known: {', '.join(KINDS)}"
+    links = kind.target == "links"
+    named = [node for link in fault.links for node in link] if links else list(fault.nodes)
+    if not named or (fault.nodes if links else fault.links):
+        return f"{kind.name} acts on {kind.target}, and at least one of them"
+    wrong = [node for node in named if type(node) is not int or not 0 <= node < size]
+    if wrong or any(source == to for source, to in fault.links):
+        return f"no such {kind.target}; there are nodes 0 to {size - 1}"
+    if type(fault.end) is not int or not 0 < fault.end <= LONGEST:
+        return "a fault lasts from 1 us to 720 h"
+    if not (0 <= fault.factor <= 1000 and 0 <= fault.failure_rate <= 1e6):
+        return "a factor is from 0 to 1000, a failure rate from 0 to 1e6 per second"
+    if fault.factor == 0 and kind.name != "arrivals":
+        return "a factor of 0 is for arrivals only; a partition or a hung node stands still"
+    if kind.modes and fault.mode not in kind.modes:
+        return f"mode {fault.mode!r}; allowed: {' or '.join(kind.modes)}"
+    return ""
 
 
 class RunFaults:
@@ -99,9 +129,28 @@ class RunFaults:
         self._renew()
         return active
 
-    def active(self, now: Micros) -> list[Fault]:
-        """All faults that hold, those of the plan included."""
-        return [] if self._effects is None else list(self._effects.timeline.active(now))
+    def take_back(self, fault: Fault) -> None:
+        """Forget a fault that could not be brought to the nodes."""
+        self._by_hand = [each for each in self._by_hand if each.id != fault.id]
+        if self._effects is not None:
+            self._effects.forget(fault.id)
+        self._renew()
+
+    def described(self, now: Micros) -> tuple[FaultStatus, ...]:
+        """All faults of the present episode, those of the plan included, at ``now``."""
+        faults = self._by_hand if self._effects is None else self._effects.timeline.faults
+        return tuple(
+            FaultStatus(
+                id=fault.id,
+                kind=fault.kind,
+                what=KINDS[fault.kind].describe(fault),
+                begin=fault.begin,
+                end=fault.end,
+                state="active" if fault.holds(now) else "over" if fault.end <= now else "to come",
+                by_hand=fault.entry == BY_HAND,
+            )
+            for fault in faults
+        )
 
     # --- what nodes say ---------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import structlog
 from controller.attendance import Attendance, by_reason, named
 from controller.changes import SchedulerChanges
 from controller.episode import GRACE_S, Episode, Overdue
-from controller.faults import RunFaults
+from controller.faults import RunFaults, refusal
 from controller.link import NodeLink, Submission
 from controller.machine import MachineWatch
 from controller.marker import RunMarker, close
@@ -31,11 +31,12 @@ from controller.writer import LogWriter
 from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
 from testbed.model.events import Record
 from testbed.model.failures import Failures
+from testbed.model.faults import Fault
 from testbed.model.fidelity import Certificate, Fidelity
 from testbed.model.task import Outcome
 from testbed.model.units import SECOND, Micros
 from testbed.rpc.generated import edge_pb2 as pb
-from testbed.rpc.operator import Progress, RunState, RunStatus
+from testbed.rpc.operator import FaultList, Progress, RunState, RunStatus
 from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.storage.tasklog import RunInfo, TaskLog, new_run_id
 from testbed.storage.tasklog import RunState as StoredState
@@ -53,6 +54,9 @@ LAG_TOLD: Final[Micros] = SECOND
 
 TOGETHER_S: Final = 0.5
 """Nodes whose clocks for an episode started within this time have started together."""
+
+LEAD: Final[Micros] = 50_000
+"""How long before a fault by hand begins its nodes are told, in real microseconds."""
 
 STORE_TIMEOUT_S: Final = 90.0
 """How long the end of a run waits for the task log; longer than the log waits for its server."""
@@ -242,6 +246,54 @@ class Run:
         if self._episode is not None:
             self._episode.stop(wait=wait)
 
+    async def inject(self, fault: Fault) -> FaultList:
+        """Have a fault from now on, at all nodes or none; its ``end`` is how long it lasts.
+
+        Raises: UsageError: it cannot be. TemporaryError: a node did not answer.
+        """
+        wrong = refusal(fault, self.plan.topology.size)
+        if wrong:
+            raise UsageError(wrong)
+        episode = self._episode
+        # A moment from now, so that both ends of a link begin at the same instant.
+        lead = int(LEAD / self.plan.time_scale)
+        begun = self.faults.inject(fault, 0 if episode is None else episode.now + lead)
+        failed = await self._tell_faults(episode)
+        if failed:
+            self.faults.take_back(begun)
+            await self._tell_faults(episode)
+            raise TemporaryError(f"{failed}; nothing was injected")
+        _log.info("fault", run=self.id, injected=begun)
+        return self.fault_list((begun.id,))
+
+    async def clear_faults(self) -> FaultList:
+        """Release what was injected by hand."""
+        episode = self._episode
+        cleared = self.faults.clear(0 if episode is None else episode.now)
+        failed = await self._tell_faults(episode)
+        if failed:
+            # They end by themselves, and with the episode.
+            raise TemporaryError(f"{failed}; at the others the faults are released")
+        return self.fault_list(tuple(fault.id for fault in cleared))
+
+    def fault_list(self, changed: tuple[str, ...] = ()) -> FaultList:
+        """The faults of the present episode."""
+        episode = self._episode
+        now = 0 if episode is None else episode.now
+        number = self._position()[0]
+        return FaultList(self.id, number, now, self.faults.described(now), changed)
+
+    async def _tell_faults(self, episode: Episode | None) -> str:
+        """Bring the faults by hand to the nodes; what went wrong, or empty."""
+        if episode is None:
+            return ""
+        told = self.faults.told
+        episode.redraw(self.faults.timeline(episode.number))
+        failed = await self._ask_all(
+            lambda link: link.set_faults(self.id, episode.number, told), {}
+        )
+        return "; ".join(f"node {link.node}: {error}" for link, error in failed)
+
     async def wait(self) -> None:
         """Return when the run has ended and the log knows."""
         if self._main is not None:
@@ -392,6 +444,7 @@ class Run:
             late=self._arrival_late,
             changed=self._changed,
             awake=self._registry.pulse.awake,
+            timeline=self.faults.timeline(number),
         )
         for node in self._registry.nodes:
             node.episode_lag = 0

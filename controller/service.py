@@ -24,10 +24,11 @@ from controller.link import NodeLink
 from controller.registry import Node, Registry
 from controller.run import Order, Run
 from testbed.errors import PermanentError, TemporaryError, TestbedError, UsageError
+from testbed.model.faults import Fault
 from testbed.rpc.commands import Commands
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.operator import Acknowledgement, Deployment, NodeStatus, Status
+from testbed.rpc.operator import Acknowledgement, Deployment, FaultList, NodeStatus, Status
 from testbed.scenario.plan import Plan, SchedulerSpec
 
 _log = structlog.get_logger("controller.service")
@@ -185,6 +186,45 @@ class Operator(pb_grpc.OperatorServicer):
         """Bring back the policy that the last deploy has replaced."""
         result = await self._carried_out("a roll back", self._policies.roll_back, context)
         return pb.DeployPolicyReply(json=result.to_json())
+
+    async def InjectFault(
+        self, request: pb.InjectFaultRequest, context: _Context
+    ) -> pb.FaultsReply:
+        """Inject a fault into the run under way, at all nodes or none."""
+
+        async def inject() -> FaultList:
+            try:
+                fault = Fault.from_document(json.loads(request.fault_json))
+            except (ValueError, AttributeError, RecursionError) as error:
+                raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, f"not a fault: {error}") from None
+            return await self._under_way().inject(fault)
+
+        result = await self._carried_out("a fault", inject, context)
+        return pb.FaultsReply(json=result.to_json())
+
+    async def ClearFaults(self, request: pb.Empty, context: _Context) -> pb.FaultsReply:
+        """Release what was injected by hand."""
+
+        async def clear() -> FaultList:
+            return await self._under_way().clear_faults()
+
+        result = await self._carried_out("the end of faults", clear, context)
+        return pb.FaultsReply(json=result.to_json())
+
+    async def ListFaults(self, request: pb.Empty, context: _Context) -> pb.FaultsReply:
+        """The faults of the present episode; none if no run is under way."""
+        run = self.current
+        listed = run.fault_list() if run is not None and run.active else FaultList()
+        return pb.FaultsReply(json=listed.to_json())
+
+    def _under_way(self) -> Run:
+        run = self.current
+        if run is None or not run.active:
+            raise _Refused(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "no run is under way; faults that a run is to begin with stand in its scenario",
+            )
+        return run
 
     async def close(self, timeout: float) -> None:
         """Begin no more changes, and wait at most ``timeout`` seconds for the one under way."""

@@ -23,6 +23,7 @@ from testbed.cli import (
     dataset,
     db,
     doctor,
+    fault,
     home,
     lifecycle,
     network,
@@ -144,6 +145,7 @@ app.command(rich_help_panel=_EXPERIMENTS)(running.run)
 app.command(rich_help_panel=_EXPERIMENTS)(sim.sim)
 app.command(rich_help_panel=_EXPERIMENTS)(replay.replay)
 app.add_typer(scheduler.group, name="scheduler", rich_help_panel=_EXPERIMENTS)
+app.add_typer(fault.group, name="fault", rich_help_panel=_EXPERIMENTS)
 app.add_typer(policy.group, name="policy", rich_help_panel=_EXPERIMENTS)
 app.command(rich_help_panel=_EXPERIMENTS)(o2o.o2o)
 app.command(rich_help_panel=_EXPERIMENTS)(reproduce.reproduce)

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import grpc
 
 from testbed.errors import PermanentError, TemporaryError, UsageError
+from testbed.model.faults import Fault
 from testbed.model.units import Micros
 from testbed.rpc.channels import connect_blocking
 from testbed.rpc.credentials import of_operator
@@ -269,6 +270,47 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultStatus:
+    """A fault of the present episode; instants are emulated microseconds since its beginning."""
+
+    id: str
+    kind: str
+    what: str
+    begin: Micros
+    end: Micros
+    state: Literal["to come", "active", "over"]
+    by_hand: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FaultList:
+    """The faults of the run under way; ``run`` is empty if there is none.
+
+    ``changed`` are the ids of those that the call injected or released.
+    """
+
+    run: str = ""
+    episode: int = 0
+    now: Micros = 0
+    faults: tuple[FaultStatus, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> FaultList:
+        """Inverse of ``to_json``."""
+        values = _known(cls, json.loads(text))
+        values["faults"] = tuple(
+            FaultStatus(**_known(FaultStatus, each)) for each in values["faults"]
+        )
+        values["changed"] = tuple(values["changed"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledgement:
     """One node's answer to a change of scheduler; ``scheduler`` is what decides there now."""
 
@@ -406,6 +448,32 @@ class OperatorClient:
         with self._errors():
             reply = self._stub.RollBackPolicy(pb.Empty(), timeout=60.0)
         return Deployment.from_json(reply.json)
+
+    def inject_fault(self, fault: Fault) -> FaultList:
+        """Inject a fault into the run under way, at once; its ``end`` is how long it lasts.
+
+        Raises: UsageError: no run is under way, or there are no such nodes. TemporaryError: a node
+        did not answer; then the fault is nowhere.
+        """
+        request = pb.InjectFaultRequest(fault_json=json.dumps(fault.to_document()))
+        with self._errors():
+            reply = self._stub.InjectFault(request, timeout=30.0)
+        return FaultList.from_json(reply.json)
+
+    def clear_faults(self) -> FaultList:
+        """Release all faults that were injected by hand.
+
+        Raises: UsageError: no run is under way.
+        """
+        with self._errors():
+            reply = self._stub.ClearFaults(pb.Empty(), timeout=30.0)
+        return FaultList.from_json(reply.json)
+
+    def list_faults(self) -> FaultList:
+        """The faults of the present episode, those of the scenario included."""
+        with self._errors():
+            reply = self._stub.ListFaults(pb.Empty(), timeout=self._timeout)
+        return FaultList.from_json(reply.json)
 
     def shutdown(self) -> None:
         """End the current run, if any, and the controller; its nodes then end by themselves."""

@@ -12,9 +12,10 @@ from pydantic_core import ErrorDetails
 
 from testbed.errors import Problem
 from testbed.model.distributions import Distribution
+from testbed.model.faults import ANY
 from testbed.model.units import SECOND
 from testbed.scenario import check_faults
-from testbed.scenario.schema import API_VERSION, FORMS, Scenario
+from testbed.scenario.schema import API_VERSION, FORMS, FaultPart, Scenario
 from testbed.scenario.units import QuantityError, shown, whole
 
 MOST_CYCLES: Final = (2**63 - 1) // (2 * SECOND) - 10**9
@@ -40,6 +41,29 @@ def check(data: Any) -> Scenario | list[Problem]:
     return [*_structure(data), *_consistency(scenario)] or scenario
 
 
+def fault_problems(entry: dict[str, Any], count: int | None) -> list[Problem]:
+    """All that is wrong with one fault that begins at once, in a network of ``count`` nodes.
+
+    None: the number of nodes is not known. ``any`` stands for nothing here: nobody draws.
+    """
+    data = {"faults": [entry]}
+    found = [
+        Problem(f"faults[0].{key}", ANY, "allowed: nodes by number, or all")
+        for key in ("nodes", "from", "to")
+        if entry.get(key) == ANY
+    ]
+    try:
+        FaultPart.model_validate(entry)
+    except ValidationError as error:
+        found.extend(_from_pydantic(error, data, ("faults", 0)))
+    found.extend(check_faults.problems_of(entry, "faults[0]", count, None, timed=False))
+    prefix = "faults[0]."
+    return [
+        Problem(problem.path.removeprefix(prefix), problem.seen, problem.allowed)
+        for problem in dict.fromkeys(found)
+    ]
+
+
 _PLAINLY: Final = {
     "bool_type": "true or false",
     "list_type": "a list",
@@ -56,9 +80,11 @@ _ANY_INTEGER: Final = whole(0, 10**9, 1)
 # --- what pydantic found ------------------------------------------------------------------------
 
 
-def _from_pydantic(error: ValidationError, data: Any) -> Iterator[Problem]:
+def _from_pydantic(
+    error: ValidationError, data: Any, under: tuple[int | str, ...] = ()
+) -> Iterator[Problem]:
     for detail in error.errors(include_url=False):
-        *above, last = detail["loc"]
+        *above, last = (*under, *detail["loc"])
         keys = [key for key in above if key not in FORMS]
         if last not in FORMS or detail["type"] == "extra_forbidden":
             keys.append(last)

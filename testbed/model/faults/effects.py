@@ -114,6 +114,10 @@ class Effects:
             effect = self._effects.setdefault(fault.id, _Effect(fault))
             effect.fault = fault
 
+    def forget(self, fault: str) -> None:
+        """A fault was never brought to the nodes."""
+        self._effects.pop(fault, None)
+
     def note(self, node: int, fault: str, what: str, lateness: Micros) -> None:
         """A node applied or released a fault, ``lateness`` after it was due on its clock."""
         effect = self._effects.get(fault)

@@ -55,7 +55,7 @@ class Fault:
         Raises: ValueError: it is not one.
         """
         try:
-            return cls(
+            found = cls(
                 **{
                     **document,
                     "nodes": tuple(document["nodes"]),
@@ -64,6 +64,15 @@ class Fault:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a fault: {error!r}") from None
+        numbers = (found.begin, found.end, found.entry, found.number)
+        ends = (*found.nodes, *(node for link in found.links for node in link))
+        if (
+            not all(type(number) is int for number in (*numbers, *ends))
+            or not all(type(rate) in (int, float) for rate in (found.factor, found.failure_rate))
+            or not all(isinstance(text, str) for text in (found.kind, found.mode))
+        ):
+            raise ValueError("not a fault: a value of another type")
+        return found
 
 
 class FaultKind(Protocol):

@@ -1,0 +1,229 @@
+"""``fault``: kinds of faults, those of the run under way, and faults by hand."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from testbed.cli import console
+from testbed.cli.options import Json, Name
+from testbed.errors import Problem, UsageError
+
+if TYPE_CHECKING:
+    from testbed.model.faults import Fault
+    from testbed.rpc.operator import FaultList
+
+group = typer.Typer(
+    no_args_is_help=True,
+    help="Let something go wrong in the run under way, see what does, and end it. Faults that "
+    "belong to an experiment stand in its scenario (docs/faults.md).",
+)
+
+_KIND = typer.Argument(metavar="KIND", help="What goes wrong; `testbed fault kinds` lists them.")
+
+
+@group.command()
+def kinds(as_json: Json = False) -> None:
+    """List the kinds of faults with what each acts on and needs."""
+    from testbed.model.faults import KINDS
+
+    entries = [
+        {
+            "kind": kind.name,
+            "acts_on": kind.target,
+            "takes": list(kind.parameters),
+            "modes": list(kind.modes),
+            "description": kind.summary,
+        }
+        for kind in KINDS.values()
+    ]
+    if as_json:
+        console.emit(entries)
+        return
+    table = console.Rows(["KIND", "ACTS ON", "NEEDS", "~DESCRIPTION"])
+    options = {"factor": "--factor", "failureRate": "--failure-rate", "mode": "--mode"}
+    for kind in KINDS.values():
+        table.add(
+            console.mark(kind.name, "cyan"),
+            "--nodes" if kind.target == "nodes" else "--from, --to",
+            ", ".join(options[each] for each in kind.parameters) or None,
+            kind.summary,
+        )
+    console.show(table)
+    console.next_command("testbed fault inject slow-node --nodes 0 --factor 0.2 --for 5s")
+
+
+@group.command()
+def inject(
+    kind: Annotated[str, _KIND],
+    lasts: Annotated[
+        str,
+        typer.Option(
+            "--for", metavar="TIME", help="How long, in emulated time, such as 5s; then it ends."
+        ),
+    ],
+    nodes: Annotated[
+        str | None, typer.Option("--nodes", metavar="0,2,5-7", help="Nodes it acts on, or `all`.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="0,1", help="Links it acts on: from these nodes, or `all`."),
+    ] = None,
+    destination: Annotated[
+        str | None, typer.Option("--to", metavar="2,3", help="To these nodes, or `all`.")
+    ] = None,
+    both_ways: Annotated[bool, typer.Option("--both-ways", help="The links back as well.")] = False,
+    factor: Annotated[
+        str | None,
+        typer.Option("--factor", metavar="X", help="What rate or arrivals are multiplied with."),
+    ] = None,
+    failure_rate: Annotated[
+        str | None,
+        typer.Option("--failure-rate", metavar="X", help="Failures per second that are added."),
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option("--mode", metavar="MODE", help="`killed` or `hung`, of node-down.")
+    ] = None,
+    name: Name = "default",
+    as_json: Json = False,
+) -> None:
+    """Let something go wrong in the run under way, from now on and for a while.
+
+    It ends when its time is over, with `testbed fault clear`, and with the run in any case.
+    """
+    from testbed.cli.network import client_of, with_name
+    from testbed.cli.places import runtime
+
+    entry = {
+        "kind": kind,
+        "for": lasts,
+        "nodes": _places(nodes, "--nodes"),
+        "from": _places(source, "--from"),
+        "to": _places(destination, "--to"),
+        "bothWays": both_ways,
+        "factor": factor,
+        "failureRate": failure_rate,
+        "mode": mode,
+    }
+    given = {key: value for key, value in entry.items() if value is not None}
+    # Before anything is asked for, so that what is wrong is told even where nothing is up.
+    _refuse_wrong(given, None)
+    with client_of(runtime(name).find(name)) as client:
+        found = client.inject_fault(_fault(given, len(client.status().nodes)))
+    if as_json:
+        console.emit(asdict(found))
+        return
+    for each in found.faults:
+        if each.id in found.changed:
+            console.out(
+                f"{each.id}: {each.what}, for {(each.end - each.begin) / 1e6:g} s from "
+                f"{each.begin / 1e6:.2f} s of episode {found.episode} on"
+            )
+    console.next_command(
+        with_name("testbed fault list", name), with_name("testbed fault clear", name)
+    )
+
+
+@group.command()
+def clear(name: Name = "default", as_json: Json = False) -> None:
+    """Release all faults that were injected by hand; those of the scenario stay."""
+    from testbed.cli.network import client_of
+    from testbed.cli.places import runtime
+
+    with client_of(runtime(name).find(name)) as client:
+        found = client.clear_faults()
+    if as_json:
+        console.emit(asdict(found))
+        return
+    count = len(found.changed)
+    console.out(
+        f"released {count} fault{'' if count == 1 else 's'}" if count else "no fault was active"
+    )
+
+
+@group.command("list")
+def list_(name: Name = "default", as_json: Json = False) -> None:
+    """Show the faults of the present episode: of the scenario and by hand."""
+    from testbed.cli.network import client_of
+    from testbed.cli.places import runtime
+
+    with client_of(runtime(name).find(name)) as client:
+        found = client.list_faults()
+    if as_json:
+        console.emit(asdict(found))
+        return
+    _show(found)
+
+
+def _show(found: FaultList) -> None:
+    if not found.faults:
+        where = f"episode {found.episode} of run {found.run} has" if found.run else "no run, so"
+        console.out(f"{where} no faults")
+        console.next_command("testbed fault kinds")
+        return
+    console.note(f"run {found.run}, episode {found.episode}, at {found.now / 1e6:.2f} s")
+    table = console.Rows(["ID", "STATE", ">FROM", ">TO", "~WHAT"])
+    styles = {"active": "yellow", "over": "default", "to come": "default"}
+    for fault in found.faults:
+        table.add(
+            fault.id,
+            console.mark(fault.state, styles[fault.state]),
+            f"{fault.begin / 1e6:.2f} s",
+            f"{fault.end / 1e6:.2f} s",
+            console.plain(fault.what),
+        )
+    console.show(table)
+
+
+def _places(text: str | None, option: str) -> list[int] | str | None:
+    from testbed.cli.options import node_numbers
+
+    if text is None or text == "all":
+        return text
+    return list(node_numbers(text, option))
+
+
+def _refuse_wrong(entry: dict[str, Any], size: int | None) -> None:
+    """Raise UsageError with all problems of a fault; ``size`` None: the nodes are not known."""
+    from testbed.scenario.check import fault_problems
+
+    problems = fault_problems(entry, size)
+    if problems:
+        raise UsageError("this fault cannot be", [_as_option(problem) for problem in problems])
+
+
+def _fault(entry: dict[str, Any], size: int) -> Fault:
+    """The fault that these keys of a scenario describe, with its duration as ``end``."""
+    from testbed.model.faults import KINDS, Fault
+    from testbed.model.faults.spec import links_between
+    from testbed.scenario.resolve import fault_spec
+    from testbed.scenario.schema import FaultPart
+
+    _refuse_wrong(entry, size)
+    part = FaultPart.model_validate(entry)
+    spec = fault_spec(part, size, 0)
+    links = KINDS[spec.kind].target == "links"
+    assert isinstance(spec.nodes, tuple)
+    assert isinstance(spec.sources, tuple)
+    assert isinstance(spec.destinations, tuple)
+    return Fault(
+        kind=spec.kind,
+        begin=0,
+        end=max(1, round(spec.duration.at(0.5))),
+        nodes=() if links else spec.nodes,
+        links=links_between(spec.sources, spec.destinations, spec.both_ways) if links else (),
+        factor=spec.factor,
+        failure_rate=spec.failure_rate,
+        mode=spec.mode,
+    )
+
+
+def _as_option(problem: Problem) -> Problem:
+    option = {
+        "bothWays": "--both-ways",
+        "failureRate": "--failure-rate",
+        "kind": "KIND",
+    }.get(problem.path, f"--{problem.path}")
+    return Problem(option, problem.seen, problem.allowed)

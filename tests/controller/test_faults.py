@@ -1,0 +1,157 @@
+"""Faults in runs on real processes: planned ones, and those injected by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from testbed.errors import UsageError
+from testbed.model.events import RecordKind
+from testbed.model.faults import Fault, FaultSpec
+from testbed.model.task import Outcome
+from testbed.model.units import MILLISECOND, SECOND
+from testbed.scenario.plan import Plan
+from testbed.sim.simulator import simulate_episode
+from testbed.testing.runtime import small_plan
+from tests.controller.conftest import Bench, each_ends_once
+from tests.faults.plans import fault, with_faults
+
+BringUp = Callable[[Plan], Bench]
+
+HOUR = 3600 * SECOND
+
+
+def long_plan(slots: int = 400) -> Plan:
+    plan = small_plan(3)
+    return replace(plan, workload=replace(plan.workload, slots=slots))
+
+
+def test_planned_faults_are_applied_at_every_node_and_measured(bring_up: BringUp) -> None:
+    everybody = (0, 1, 2)
+    plan = with_faults(
+        small_plan(3, episodes=2),
+        fault("slow-node", 0, 200 * MILLISECOND, nodes=(1,), factor=0.5),
+        fault("arrivals", 0, 300 * MILLISECOND, nodes=everybody, factor=0.0),
+        fault("node-down", 320 * MILLISECOND, 400 * MILLISECOND, nodes=(2,), mode="killed"),
+        fault("partition", 0, HOUR, sources=(0,), destinations=(1,)),
+    )
+    bench = bring_up(plan)
+    last = bench.end(bench.operator.start_run(scheduler="local"))
+    # What a fault took does not mark a run degraded.
+    assert last.state in {"completed", "invalid"}
+    outcomes = each_ends_once(bench, last.run)
+    simulated = [simulate_episode(replace(plan, faults=plan.faults), n, "local") for n in (0, 1)]
+    assert last.generated == sum(len(result.outcomes) for result in simulated)
+    assert outcomes[Outcome.LOST] >= sum(r.counts[Outcome.LOST] for r in simulated) > 0
+    lost = [
+        record
+        for record in bench.log.records(last.run)
+        if record.kind is RecordKind.ENDED and record.data["outcome"] == Outcome.LOST
+    ]
+    assert {(record.node, record.data.get("fault")) for record in lost} == {(2, "node-down")}
+
+    certificate = bench.log.run(last.run).certificate
+    assert certificate is not None
+    noted = {(each["episode"], each["id"]): each for each in certificate["faults"]}
+    assert set(noted) == {(n, f"{entry}.0") for n in (0, 1) for entry in range(4)}
+    for (_, name), each in noted.items():
+        assert set(each["applied"]) == {"0.0": {"1"}, "1.0": {"0", "1", "2"}}.get(
+            name, {"2"} if name == "2.0" else {"0"}
+        )
+        assert set(each["released"]) == set(each["applied"])
+        assert each["took"] is not False
+    assert noted[0, "1.0"]["measured"]["arrivals"] == 0
+
+
+def test_a_fault_by_hand_is_everywhere_logged_and_released(bring_up: BringUp) -> None:
+    bench = bring_up(long_plan())
+    run = bench.operator.start_run(scheduler="local")
+    bench.until(run, lambda progress: progress.ended > 0)
+    down = Fault("node-down", 0, HOUR, nodes=(1,), mode="killed")
+    injected = bench.operator.inject_fault(down)
+    assert injected.changed == ("hand-1",)
+    bench.until(run, lambda progress: progress.lost > 2)
+    crowd = bench.operator.inject_fault(Fault("arrivals", 0, HOUR, nodes=(0,), factor=0.0))
+    assert [each.by_hand for each in crowd.faults] == [True, True]
+    listed = bench.operator.list_faults()
+    assert (listed.run, listed.episode) == (run, 0)
+    assert next(each.state for each in listed.faults if each.id == "hand-1") == "active"
+
+    assert bench.operator.clear_faults().changed[0] == "hand-1"
+    before = bench.until(run, lambda progress: True).lost
+    succeeded = bench.until(run, lambda progress: progress.lost >= before).outcomes["succeeded"]
+    bench.until(run, lambda progress: progress.outcomes["succeeded"] > succeeded + 3)
+    assert all(each.state != "active" for each in bench.operator.list_faults().faults)
+    bench.operator.stop_run(run)
+    each_ends_once(bench, run)
+    certificate = bench.log.run(run).certificate
+    assert certificate is not None
+    killed, calm = certificate["faults"]
+    assert (killed["what"], killed["took"], calm["kind"]) == ("node 1 killed", True, "arrivals")
+    assert killed["measured"]["lost"] > 2
+    assert bench.log.run(run).state != "degraded"
+    assert bench.operator.list_faults().run == ""
+
+
+def test_a_fault_by_hand_goes_on_in_the_next_episode_and_ends_with_the_run(
+    bring_up: BringUp,
+) -> None:
+    bench = bring_up(small_plan(2, episodes=3))
+    run = bench.operator.start_run(scheduler="local")
+    bench.until(run, lambda progress: progress.generated > 0)
+    bench.operator.inject_fault(Fault("node-down", 0, HOUR, nodes=(0,), mode="killed"))
+    assert bench.end(run).lost > 0
+    certificate = bench.log.run(run).certificate
+    assert certificate is not None
+    episodes = [each["episode"] for each in certificate["faults"]]
+    assert episodes == sorted(set(episodes))
+    assert episodes[-1] == 2
+    after = bench.end(bench.operator.start_run(scheduler="local", episodes=1))
+    assert after.lost == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Fault("earthquake", 0, SECOND, nodes=(0,)),
+        Fault("node-down", 0, SECOND, nodes=(9,), mode="killed"),
+        Fault("node-down", 0, SECOND, nodes=(), mode="killed"),
+        Fault("node-down", 0, SECOND, nodes=(0,), mode="tired"),
+        Fault("partition", 0, SECOND, nodes=(0,)),
+        Fault("partition", 0, SECOND, links=((0, 0),)),
+        Fault("slow-node", 0, 0, nodes=(0,), factor=0.5),
+        Fault("slow-node", 0, SECOND, nodes=(0,), factor=0.0),
+        Fault("slow-node", 0, SECOND, nodes=(0,), factor=float("nan")),
+        Fault("node-failures", 0, SECOND, nodes=(0,), failure_rate=-1.0),
+    ],
+)
+def test_what_cannot_be_is_refused(bring_up: BringUp, wrong: Fault) -> None:
+    bench = bring_up(long_plan())
+    with pytest.raises(UsageError, match="no run is under way"):
+        bench.operator.inject_fault(Fault("node-down", 0, SECOND, nodes=(0,), mode="killed"))
+    run = bench.operator.start_run(scheduler="local")
+    with pytest.raises(UsageError):
+        bench.operator.inject_fault(wrong)
+    assert bench.operator.list_faults().faults == ()
+    bench.operator.stop_run(run)
+
+
+def test_every_drawn_occurrence_is_logged(bring_up: BringUp) -> None:
+    plan = with_faults(
+        small_plan(2),
+        FaultSpec(
+            "slow-node",
+            fault("slow-node", 0, 1).duration,
+            per_slot=0.5,
+            nodes="any",
+            factor=0.5,
+        ),
+    )
+    bench = bring_up(plan)
+    last = bench.end(bench.operator.start_run(scheduler="local"))
+    assert last.lost == 0
+    certificate = bench.log.run(last.run).certificate
+    assert certificate is not None
+    assert len(certificate["faults"]) == len(plan.timeline(0).faults)
