@@ -8,8 +8,11 @@ from typing import Any
 
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan as plan_of
-from trainer.o2o.pipeline import O2OConfig, O2OResult, run_simulated
+from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import DEFAULT
+from trainer.o2o.result import O2OResult
+from trainer.o2o.settings import O2OConfig
+from trainer.o2o.simulated import SimulatedVenue
 
 Row = dict[str, Any]
 
@@ -21,8 +24,8 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         # The first story of a process also loads compiled code.
         warm = O2OConfig(log_episodes=2, evaluation_episodes=2, online=False)
-        run_simulated(small, warm, Path(folder) / "warm")
-        result = run_simulated(plan, O2OConfig(recipe=DEFAULT), Path(folder) / "story")
+        run(SimulatedVenue(small), warm, Path(folder) / "warm")
+        result = run(SimulatedVenue(plan), O2OConfig(recipe=DEFAULT), Path(folder) / "story")
     return rows_of(result)
 
 

@@ -19,8 +19,10 @@ import numpy as np
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan as plan_of
 from trainer.credit.weight import later_weight
-from trainer.o2o.pipeline import O2O, O2OConfig, run_simulated
+from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import DEFAULT, sized
+from trainer.o2o.settings import O2O, O2OConfig
+from trainer.o2o.simulated import SimulatedVenue
 
 METHODS = ("ratc", "per-destination", "central")
 
@@ -32,7 +34,7 @@ def rates(scenario: str, topology: int, weight: float) -> dict[str, float]:
         recipe=replace(sized(DEFAULT), later_weight=weight), methods=METHODS, with_bound=False
     )
     with tempfile.TemporaryDirectory(prefix="edge-testbed-") as folder:
-        result = run_simulated(plan, config, Path(folder))
+        result = run(SimulatedVenue(plan), config, Path(folder))
     return {name: 100 * float(np.nanmean(scores)) for name, scores in result.rates.items()}
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -17,11 +18,12 @@ from testbed.cli.places import runtime
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 
 if TYPE_CHECKING:
-    from testbed.experiment.o2o import Story
-    from testbed.experiment.o2o_network import NetworkConfig
+    from testbed.runtime.base import Testbed
     from testbed.scenario.plan import Plan
     from testbed.scenario.schema import Scenario
-    from trainer.o2o.pipeline import Progress
+    from trainer.o2o.result import O2OResult
+    from trainer.o2o.settings import O2OConfig, Progress
+    from trainer.o2o.sizes import Sizes
 
 _DEFAULT_SCENARIO: Final = "quickstart"
 
@@ -152,174 +154,136 @@ def o2o(
     if topology_seed is not None:
         overrides.append(f"seeds.topology={topology_seed}")
     loaded = load(chosen, overrides)
-    where = out or _new_folder(loaded)
-    store = home.artifacts_url(artifacts, loaded.artifacts)
-    sizes = {
-        "log_episodes": log_episodes,
-        "offline_steps": offline_steps,
-        "online_episodes": online_episodes,
-        "evaluation_episodes": evaluation_episodes,
-    }
+    asked = _Asked(
+        scenario=loaded,
+        out=out or _new_folder(loaded),
+        store=home.artifacts_url(artifacts, loaded.artifacts),
+        recipe=recipe,
+        source=source,
+        seed=seed,
+        sizes={
+            "log_episodes": log_episodes,
+            "offline_steps": offline_steps,
+            "online_episodes": online_episodes,
+            "evaluation_episodes": evaluation_episodes,
+        },
+        kl_stop=kl_stop,
+        online_only=online_only,
+        include_invalid=include_invalid,
+        resume=not anew,
+        ray_address=ray_address,
+        ray_workers=ray_workers,
+        threads=threads,
+    )
     try:
-        if simulate:
-            story = _simulated(
-                loaded,
-                where,
-                recipe=recipe,
-                source=source,
-                seed=seed,
-                sizes=sizes,
-                kl_stop=kl_stop,
-                online_only=online_only,
-                anew=anew,
-                store=store,
-                ray_address=ray_address,
-                ray_workers=ray_workers,
-                threads=threads,
-            )
-        else:
-            story = _on_network(
-                loaded,
-                where,
-                name=name,
-                storage=storage,
-                recipe=recipe,
-                source=source,
-                seed=seed,
-                sizes=sizes,
-                kl_stop=kl_stop,
-                include_invalid=include_invalid,
-                anew=anew,
-                store=store,
-                ray_address=ray_address,
-                ray_workers=ray_workers,
-            )
+        result = _simulated(asked) if simulate else _on_network(asked, name, storage)
     except KeyboardInterrupt:
-        console.next_command(f"testbed o2o ... --out {where}")
+        console.next_command(f"testbed o2o ... --out {asked.out}")
         raise
-    _tell(story, where, as_json)
+    _tell(result, asked.out, as_json)
 
 
-def _simulated(
-    loaded: Scenario,
-    out: Path,
-    *,
-    recipe: str,
-    source: str,
-    seed: int,
-    sizes: dict[str, int | None],
-    kl_stop: float | None,
-    online_only: bool,
-    anew: bool,
-    store: str,
-    ray_address: str | None,
-    ray_workers: int,
-    threads: int | None,
-) -> Story:
-    from testbed.experiment.o2o_simulated import story_of
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the command line asks for, wherever it is done."""
+
+    scenario: Scenario
+    out: Path
+    store: str
+    recipe: str
+    source: str
+    seed: int
+    sizes: Mapping[str, int | None]
+    kl_stop: float | None
+    online_only: bool
+    include_invalid: bool
+    resume: bool
+    ray_address: str | None
+    ray_workers: int
+    threads: int | None
+
+    def config(self, usual: Sizes, methods: tuple[str, ...], *, real_time: bool) -> O2OConfig:
+        """The settings; ``usual`` are the sizes where none are given.
+
+        In ``real_time`` updates are small, and each is evaluated.
+        """
+        from trainer.o2o.recipe import recipe, sized
+        from trainer.o2o.settings import O2OConfig
+
+        given = {key: value for key, value in self.sizes.items() if value is not None}
+        chosen = replace(usual, **given)
+        base = sized(
+            recipe(self.recipe),
+            seed=self.seed,
+            offline_steps=chosen.offline_steps,
+            online_episodes=chosen.online_episodes,
+            kl_stop=self.kl_stop,
+            episodes_per_update=10 if real_time else None,
+            evaluation_episodes=chosen.evaluation_episodes if real_time else None,
+            evaluate_every=1 if real_time else None,
+            num_learners=self.ray_workers if self.ray_address else 0,
+        )
+        return O2OConfig(
+            recipe=base,
+            source=self.source,
+            log_episodes=chosen.log_episodes,
+            evaluation_episodes=chosen.evaluation_episodes,
+            methods=methods,
+            online_only=self.online_only,
+            include_invalid=self.include_invalid,
+            seed=self.seed,
+        )
+
+    def announce(self, where: str, config: O2OConfig, duration: str = "") -> None:
+        """Say what is about to be done."""
+        recipe = config.recipe
+        console.note(
+            f"{where}: {config.log_episodes} episodes of {config.source}, "
+            f"{recipe.offline.steps} offline steps, {recipe.online.episodes} online episodes, "
+            f"recipe {self.recipe}; {duration}in {self.out}"
+        )
+
+
+def _simulated(asked: _Asked) -> O2OResult:
     from testbed.scenario.resolve import plan as plan_of
     from trainer.o2o.cluster import connected, rollout_on
-    from trainer.o2o.pipeline import O2OConfig, run_simulated
-    from trainer.o2o.recipe import recipe as recipe_of
-    from trainer.o2o.recipe import sized
+    from trainer.o2o.pipeline import run
+    from trainer.o2o.settings import BASELINES
+    from trainer.o2o.simulated import SimulatedVenue
     from trainer.o2o.sizes import of_simulation
 
-    plan = plan_of(loaded)
-    usual = of_simulation(plan)
-    given = {key: value for key, value in sizes.items() if value is not None}
-    chosen = replace(usual, **given)
-    base = sized(
-        recipe_of(recipe),
-        seed=seed,
-        offline_steps=chosen.offline_steps,
-        online_episodes=chosen.online_episodes,
-        kl_stop=kl_stop,
-        num_learners=ray_workers if ray_address else 0,
+    plan = plan_of(asked.scenario)
+    config = asked.config(of_simulation(plan), BASELINES, real_time=False)
+    asked.announce(
+        f"{plan.name}, {plan.topology.size} nodes, topology seed {plan.seeds.topology}", config
     )
-    config = O2OConfig(
-        recipe=base,
-        source=source,
-        log_episodes=chosen.log_episodes,
-        evaluation_episodes=chosen.evaluation_episodes,
-        online_only=online_only,
-        seed=seed,
-    )
-    console.note(
-        f"{plan.name}, {plan.topology.size} nodes, topology seed {plan.seeds.topology}: "
-        f"{config.log_episodes} episodes of {source}, {base.offline.steps} offline steps, "
-        f"{base.online.episodes} online episodes, recipe {recipe}; in {out}"
-    )
-    with connected(ray_address):
-        result = run_simulated(
+    with connected(asked.ray_address):
+        venue = SimulatedVenue(
             plan,
-            config,
-            out,
-            progress=_Teller(),
-            resume=not anew,
-            threads=threads,
-            rollout=rollout_on(plan, base) if ray_address else None,
+            threads=asked.threads,
+            rollout=rollout_on(plan, config.recipe) if asked.ray_address else None,
+            store=asked.store,
         )
-    return story_of(result, out, store)
+        return run(venue, config, asked.out, progress=_Teller(), resume=asked.resume)
 
 
-def _on_network(
-    loaded: Scenario,
-    out: Path,
-    *,
-    name: str,
-    storage: str | None,
-    recipe: str,
-    source: str,
-    seed: int,
-    sizes: dict[str, int | None],
-    kl_stop: float | None,
-    include_invalid: bool,
-    anew: bool,
-    store: str,
-    ray_address: str | None,
-    ray_workers: int,
-) -> Story:
-    from testbed.experiment.o2o_network import NetworkConfig, check_story, run_on_network
+def _on_network(asked: _Asked, name: str, storage: str | None) -> O2OResult:
     from testbed.runtime.local import LocalRuntime
     from testbed.scenario.load import dumps
     from testbed.scenario.resolve import plan as plan_of
-    from testbed.storage.tasklog import open_task_log
-    from trainer.o2o.cluster import connected
-    from trainer.o2o.recipe import recipe as recipe_of
-    from trainer.o2o.recipe import sized
+    from trainer.o2o.network import check_story
+    from trainer.o2o.settings import ON_NODES
     from trainer.o2o.sizes import of_network
 
     plan = plan_of(
-        loaded, storage_url=home.task_log_url(storage, loaded.storage), artifacts_url=store
+        asked.scenario,
+        storage_url=home.task_log_url(storage, asked.scenario.storage),
+        artifacts_url=asked.store,
     )
-    given = {key: value for key, value in sizes.items() if value is not None}
-    chosen = replace(of_network(plan), **given)
-    base = sized(
-        recipe_of(recipe),
-        seed=seed,
-        offline_steps=chosen.offline_steps,
-        online_episodes=chosen.online_episodes,
-        kl_stop=kl_stop,
-        episodes_per_update=10,
-        evaluation_episodes=chosen.evaluation_episodes,
-        evaluate_every=1,
-        num_learners=ray_workers if ray_address else 0,
-    )
-    config = NetworkConfig(
-        recipe=base,
-        source=source,
-        log_episodes=chosen.log_episodes,
-        evaluation_episodes=chosen.evaluation_episodes,
-        include_invalid=include_invalid,
-        seed=seed,
-    )
-    check_story(plan, config, out, resume=not anew)
+    config = asked.config(of_network(plan), ON_NODES, real_time=True)
+    check_story(plan, config, asked.out, resume=asked.resume)
     minutes = _minutes(plan, config)
-    console.note(
-        f"{plan.name} on the network '{name}': {config.log_episodes} episodes of {source}, "
-        f"{base.offline.steps} offline steps, {base.online.episodes} online episodes, recipe "
-        f"{recipe}; about {minutes:.0f} minutes; in {out}"
-    )
+    asked.announce(f"{plan.name} on the network '{name}'", config, f"about {minutes:.0f} minutes; ")
     place = runtime(name)
     own = name not in place.names()
     try:
@@ -336,39 +300,40 @@ def _on_network(
             )
         if own:
             console.note(f"bringing up {plan.name} as '{name}'")
-            testbed = place.up(plan, name, scenario=dumps(loaded), report=console.note)
+            testbed = place.up(plan, name, scenario=dumps(asked.scenario), report=console.note)
         else:
             testbed = place.find(name)
-        with client_of(testbed, timeout=30.0) as client, connected(ray_address):
-            status = client.status()
-            if status.scenario_hash != plan.scenario_hash:
-                raise UsageError(
-                    f"the testbed '{name}' is of another network",
-                    [
-                        Problem(
-                            "--name",
-                            f"{status.scenario} [{status.scenario_hash[:8]}] is up",
-                            f"{plan.name} [{plan.scenario_hash[:8]}], or another name",
-                        )
-                    ],
-                )
-            with open_task_log(testbed.store, create=False) as log:
-                return run_on_network(
-                    client,
-                    log,
-                    testbed.artifacts or status.artifacts,
-                    plan,
-                    config,
-                    out,
-                    progress=_Teller(),
-                    resume=not anew,
-                )
+        return _run_on(testbed, plan, config, asked)
     finally:
         if own and isinstance(place, LocalRuntime):
             place.down(name)
 
 
-def _minutes(plan: Plan, config: NetworkConfig) -> float:
+def _run_on(testbed: Testbed, plan: Plan, config: O2OConfig, asked: _Asked) -> O2OResult:
+    from testbed.storage.tasklog import open_task_log
+    from trainer.o2o.cluster import connected
+    from trainer.o2o.network import NetworkVenue
+    from trainer.o2o.pipeline import run
+
+    with client_of(testbed, timeout=30.0) as client, connected(asked.ray_address):
+        status = client.status()
+        if status.scenario_hash != plan.scenario_hash:
+            raise UsageError(
+                f"the testbed '{testbed.name}' is of another network",
+                [
+                    Problem(
+                        "--name",
+                        f"{status.scenario} [{status.scenario_hash[:8]}] is up",
+                        f"{plan.name} [{plan.scenario_hash[:8]}], or another name",
+                    )
+                ],
+            )
+        with open_task_log(testbed.store, create=False) as log:
+            venue = NetworkVenue(client, log, testbed.artifacts or status.artifacts, plan)
+            return run(venue, config, asked.out, progress=_Teller(), resume=asked.resume)
+
+
+def _minutes(plan: Plan, config: O2OConfig) -> float:
     """How long all runs will take at least: episodes, and the deadline of their last tasks."""
     online, methods = config.recipe.online, len(config.methods) + 2
     updates = online.episodes // online.episodes_per_update
@@ -396,7 +361,7 @@ class _Teller:
         console.note(f"{progress.stage} {progress.done}/{progress.total}: {progress.message}")
 
 
-def _tell(story: Story, out: Path, as_json: bool) -> None:
+def _tell(story: O2OResult, out: Path, as_json: bool) -> None:
     from testbed.experiment.o2o import document, table, write_story
 
     page = write_story(story, out / "report")

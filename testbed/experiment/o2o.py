@@ -10,11 +10,11 @@ import html
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,10 @@ from testbed import __version__
 from testbed.errors import PermanentError
 from testbed.experiment import figures
 from testbed.experiment.statistics import Comparison, Interval, compare, rate_interval
-from testbed.scenario.plan import Plan
+
+if TYPE_CHECKING:
+    from trainer.learning.online import CurvePoint
+    from trainer.o2o.result import O2OResult
 
 LEARNED: Final = ("untrained", "offline", "online-only", "o2o", "per-destination", "drl")
 """Methods that are policies, in the order in which they are shown after the heuristics."""
@@ -51,52 +54,26 @@ _INFORMATION: Final[Mapping[str, str]] = {
 """What a method knows of other nodes when it decides."""
 
 
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """One point of a learning curve; success rates as shares, None where not measured."""
-
-    episodes: int
-    evaluation: float | None
-    standard_error: float | None
-    collected: float | None
-    verdict: str = ""
+_OF_CURVE: Final = ("episodes", "evaluation", "standard_error", "collected", "verdict")
+"""What is shown of a point of a learning curve; success rates as shares, None if not measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Story:
-    """A finished story as the report tells it; of the simulator or of a network.
-
-    ``rates`` has the success rate of each evaluation episode by method, in the order of episodes,
-    the same episodes for all. ``reference_lines`` are mean rates in the episodes of the curve.
-    """
-
-    plan: Plan
-    driver: str
-    rates: Mapping[str, NDArray[np.float64]]
-    bound: NDArray[np.float64] | None
-    curves: Mapping[str, Sequence[CurvePoint]]
-    reference_lines: Mapping[str, float]
-    settings: Mapping[str, Any]
-    durations: Mapping[str, float]
-    policies: Mapping[str, str]
-    details: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
-
-    def interval(self, method: str) -> Interval:
-        """Mean success rate of a method over episodes, with its 95 % interval."""
-        rates = self.rates[method]
-        return rate_interval(rates[np.isfinite(rates)].tolist())
-
-    def against(self, method: str, other: str) -> Comparison:
-        """Paired difference of two methods, episode by episode."""
-        first, second = (
-            {n: float(r) for n, r in enumerate(self.rates[name]) if math.isfinite(r)}
-            for name in (method, other)
-        )
-        return compare(first, second)
+def interval(story: O2OResult, method: str) -> Interval:
+    """Mean success rate of a method over episodes, with its 95 % interval."""
+    rates = story.rates[method]
+    return rate_interval(rates[np.isfinite(rates)].tolist())
 
 
-def document(story: Story) -> dict[str, Any]:
+def against(story: O2OResult, method: str, other: str) -> Comparison:
+    """Paired difference of two methods, episode by episode."""
+    first, second = (
+        {n: float(r) for n, r in enumerate(story.rates[name]) if math.isfinite(r)}
+        for name in (method, other)
+    )
+    return compare(first, second)
+
+
+def document(story: O2OResult) -> dict[str, Any]:
     """The story as plain values for JSON; ``success_rate`` by method is the result."""
     plan = story.plan
     seeds = {name: getattr(plan.seeds, name) for name in type(plan.seeds).__slots__}
@@ -108,18 +85,24 @@ def document(story: Story) -> dict[str, Any]:
         "seeds": seeds,
         "driver": story.driver,
         "success_rate": {
-            method: {**_interval(story.interval(method)), "by_episode": _listed(rates)}
+            method: {**_interval(interval(story, method)), "by_episode": _listed(rates)}
             for method, rates in story.rates.items()
         },
         "bound": None,
         "differences": _differences(story),
         "learning_curve": {
-            name: [asdict(point) for point in points] for name, points in story.curves.items()
+            name: [_point(point) for point in points] for name, points in story.curves.items()
         },
-        "during_fine_tuning": dict(story.reference_lines),
+        "during_fine_tuning": dict(story.validation),
+        "log_success_rate": story.log_rate,
+        "gate": None if story.gate is None else asdict(story.gate),
+        "refused": story.refused,
+        "rollbacks": story.rollbacks,
+        "best_update": story.best_update,
+        "offline_metrics": dict(story.offline_metrics),
         **story.details,
         "policies": dict(story.policies),
-        "settings": dict(story.settings),
+        "settings": _settings(story),
         "seconds": {**story.durations, "total": round(sum(story.durations.values()), 3)},
         "versions": versions(),
         "notes": list(story.notes),
@@ -128,6 +111,16 @@ def document(story: Story) -> dict[str, Any]:
         told = story.bound[np.isfinite(story.bound)]
         found["bound"] = _interval(rate_interval(told.tolist()))
     return found
+
+
+def _point(point: CurvePoint) -> dict[str, Any]:
+    return {name: getattr(point, name) for name in _OF_CURVE}
+
+
+def _settings(story: O2OResult) -> dict[str, Any]:
+    """Everything that was chosen."""
+    config = asdict(story.config)
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in config.items()}
 
 
 def versions() -> dict[str, str]:
@@ -158,7 +151,7 @@ def _listed(rates: NDArray[np.float64]) -> list[float | None]:
     return [round(float(rate), 6) if math.isfinite(rate) else None for rate in rates]
 
 
-def _differences(story: Story) -> dict[str, Any]:
+def _differences(story: O2OResult) -> dict[str, Any]:
     """Paired differences that the story is about, in shares."""
     wanted = [
         (method, other)
@@ -169,7 +162,7 @@ def _differences(story: Story) -> dict[str, Any]:
     found = {}
     for method, other in wanted:
         if method in story.rates and other in story.rates:
-            comparison = story.against(method, other)
+            comparison = against(story, method, other)
             found[f"{method} - {other}"] = {
                 **_interval(comparison.difference),
                 "p_value": comparison.p_value,
@@ -178,7 +171,7 @@ def _differences(story: Story) -> dict[str, Any]:
     return found
 
 
-def learning_curve(story: Story) -> Figure:
+def learning_curve(story: O2OResult) -> Figure:
     """Success rate over online episodes: evaluations with their error, and what they start from."""
     figure, axes = figures.new_figure(6.8, 4.2)
     for index, (name, points) in enumerate(story.curves.items()):
@@ -195,7 +188,7 @@ def learning_curve(story: Story) -> Figure:
         taken_back = [xy for xy, p in zip(back, told, strict=True) if p.verdict == "rolled back"]
         if taken_back:
             axes.plot(*zip(*taken_back, strict=True), "x", color="#D55E00", markersize=8)
-    for index, (name, rate) in enumerate(story.reference_lines.items()):
+    for index, (name, rate) in enumerate(story.validation.items()):
         shade = figures.colour(len(story.curves) + index)
         axes.axhline(100 * rate, color=shade, linestyle="--", linewidth=1.2, label=name)
     axes.set_xlabel("online episodes learned from")
@@ -205,14 +198,14 @@ def learning_curve(story: Story) -> Figure:
     return figure
 
 
-def comparison(story: Story) -> Figure:
+def comparison(story: O2OResult) -> Figure:
     """All methods side by side, what they know of other nodes beside their names."""
     names = sorted(story.rates, key=lambda name: float(np.nanmean(story.rates[name])))
     figure, axes = figures.new_figure(7.2, 1.2 + 0.34 * len(names))
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     for y, name in enumerate(names):
-        rate = story.interval(name)
+        rate = interval(story, name)
         shade = figures.colour(1 if name in LEARNED else 0)
         half = 0.0 if math.isnan(rate.high) else 100 * (rate.high - rate.mean)
         axes.errorbar(100 * rate.mean, y, xerr=half, fmt="o", color=shade, capsize=4)
@@ -233,11 +226,11 @@ def comparison(story: Story) -> Figure:
     return figure
 
 
-def table(story: Story) -> pd.DataFrame:
+def table(story: O2OResult) -> pd.DataFrame:
     """A row per method, best last column by column: what it knows, rate, interval, vs. RATC."""
     rows = []
     for name in sorted(story.rates, key=lambda name: -float(np.nanmean(story.rates[name]))):
-        rate = story.interval(name)
+        rate = interval(story, name)
         row: dict[str, Any] = {
             "method": name,
             "knows of others": _INFORMATION.get(name, ""),
@@ -248,13 +241,13 @@ def table(story: Story) -> pd.DataFrame:
         for other in ("ratc", "offline"):
             if other in story.rates:
                 row[f"above {other}"] = (
-                    math.nan if name == other else story.against(name, other).difference.mean
+                    math.nan if name == other else against(story, name, other).difference.mean
                 )
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def write_story(story: Story, folder: Path) -> Path:
+def write_story(story: O2OResult, folder: Path) -> Path:
     """Write ``index.html``, figures, tables and ``o2o.json`` into ``folder``; returns the page.
 
     Raises:
@@ -266,7 +259,7 @@ def write_story(story: Story, folder: Path) -> Path:
     rows = table(story)
     curve = pd.DataFrame(
         [
-            {"curve": name, **asdict(point)}
+            {"curve": name, **_point(point)}
             for name, points in story.curves.items()
             for point in points
         ]
@@ -289,7 +282,7 @@ def write_story(story: Story, folder: Path) -> Path:
     return page
 
 
-def _page(story: Story, drawn: Mapping[str, Figure], rows: pd.DataFrame) -> str:
+def _page(story: O2OResult, drawn: Mapping[str, Figure], rows: pd.DataFrame) -> str:
     shown = rows.copy()
     for column in shown.columns[2:]:
         shown[column] = [
@@ -315,7 +308,7 @@ def _page(story: Story, drawn: Mapping[str, Figure], rows: pd.DataFrame) -> str:
         parts.append("<h2>Notes</h2><ul>")
         parts += [f"<li>{html.escape(note)}</li>" for note in story.notes]
         parts.append("</ul>")
-    settings = html.escape(json.dumps(_finite(story.settings), indent=2, default=str))
+    settings = html.escape(json.dumps(_finite(_settings(story)), indent=2, default=str))
     parts.append(f"<h2>Settings</h2><pre>{settings}</pre>")
     style = (
         "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"

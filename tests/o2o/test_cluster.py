@@ -15,9 +15,10 @@ from testbed.scenario.load import load
 from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.arrays import without_control_delay
 from trainer.o2o.cluster import ClusterRollout, connected, rollout_on
-from trainer.o2o.pipeline import O2OConfig, run_simulated
+from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import recipe, sized
-from trainer.o2o.simulated import SimulatedRollout
+from trainer.o2o.settings import O2OConfig
+from trainer.o2o.simulated import SimulatedRollout, SimulatedVenue
 
 SHIPPED = plan_of(load("quickstart"))
 PLAN = without_control_delay(SHIPPED)
@@ -45,7 +46,7 @@ def test_without_an_address_no_ray_is_started(tmp_path: Path) -> None:
         config = O2OConfig(
             recipe=small, log_episodes=2, evaluation_episodes=2, methods=(), with_bound=False
         )
-        run_simulated(PLAN, config, tmp_path / "out", threads=1)
+        run(SimulatedVenue(PLAN, threads=1), config, tmp_path / "out")
     assert not ray.is_initialized()
     with pytest.raises(PrerequisiteMissing, match="no Ray cluster is connected"):
         rollout_on(PLAN, small)
@@ -67,7 +68,7 @@ def test_two_workers_tell_the_story_of_one_process(address: str, tmp_path: Path)
             recipe=small, log_episodes=10, evaluation_episodes=4, methods=(), with_bound=False
         )
 
-    here = run_simulated(PLAN, config(0), tmp_path / "here", threads=1)
+    here = run(SimulatedVenue(PLAN, threads=1), config(0), tmp_path / "here")
     with connected(address):
         # With the control delay that scenarios have, as the command line hands it over.
         assert SHIPPED.rules.control_delay
@@ -80,7 +81,7 @@ def test_two_workers_tell_the_story_of_one_process(address: str, tmp_path: Path)
         for first, second in zip(mine.trajectories, theirs.trajectories, strict=True):
             np.testing.assert_array_equal(first.reward, second.reward)
             np.testing.assert_allclose(first.log_prob, second.log_prob, atol=1e-5)
-        there = run_simulated(PLAN, config(2), tmp_path / "there", rollout=rollout, threads=1)
+        there = run(SimulatedVenue(PLAN, rollout=rollout, threads=1), config(2), tmp_path / "there")
     assert there.curve[-1].episodes == 20
     # Gradients are averaged over two halves of every batch: equal up to rounding and its echoes.
     assert np.mean(there.rates["offline"]) == pytest.approx(

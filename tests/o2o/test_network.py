@@ -12,13 +12,6 @@ import pytest
 
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment.o2o import write_story
-from testbed.experiment.o2o_network import (
-    STATE,
-    NetworkConfig,
-    check_story,
-    episode_rates,
-    run_on_network,
-)
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime.base import Testbed
 from testbed.runtime.local import LocalRuntime
@@ -28,7 +21,11 @@ from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.play import evaluate
 from testbed.sim.record import record_run
 from testbed.storage.tasklog import open_task_log
+from trainer.o2o.folder import NETWORK
+from trainer.o2o.network import NetworkVenue, check_story, episode_rates
+from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import recipe, sized
+from trainer.o2o.settings import O2OConfig
 
 
 @pytest.fixture
@@ -48,7 +45,7 @@ def testbed(plan: Plan, tmp_path: Path) -> Iterator[Testbed]:
     place.down("story")
 
 
-def _config(online_episodes: int) -> NetworkConfig:
+def _config(online_episodes: int) -> O2OConfig:
     small = sized(
         recipe("default"),
         offline_steps=50,
@@ -57,7 +54,7 @@ def _config(online_episodes: int) -> NetworkConfig:
         evaluation_episodes=2,
         evaluate_every=1,
     )
-    return NetworkConfig(
+    return O2OConfig(
         recipe=small,
         log_episodes=3,
         evaluation_episodes=2,
@@ -75,30 +72,30 @@ def test_the_story_on_nodes_goes_on_where_it_stopped(
         OperatorClient(testbed.address, testbed.token, timeout=30.0) as client,
         open_task_log(testbed.store, create=False) as log,
     ):
-        store = client.status().artifacts
-        first = run_on_network(client, log, store, plan, _config(10), out)
-        runs = json.loads((out / STATE).read_text())["runs"]
+        venue = NetworkVenue(client, log, client.status().artifacts, plan)
+        first = run(venue, _config(10), out)
+        runs = json.loads((out / NETWORK).read_text())["runs"]
         assert set(first.rates) == {"ratc", "untrained", "per-destination", "offline", "o2o"}
         assert all(len(rates) == 2 and np.isfinite(rates).all() for rates in first.rates.values())
         assert first.bound is not None
         assert client.status().policy == f"policies/{first.policies['o2o']}"
         deciders = {
             row.scheduler
-            for key, run in runs.items()
+            for key, done in runs.items()
             if key.startswith("online")
-            for row in log.tasks(run)
+            for row in log.tasks(done)
         }
         assert len(deciders) == 1
         assert str(deciders.pop()).startswith("drl:o2o-")
         assert [point.episodes for point in first.curves["o2o"]] == [0, 10]
 
-        second = run_on_network(client, log, store, plan, _config(20), out)
-        again = json.loads((out / STATE).read_text())["runs"]
+        second = run(venue, _config(20), out)
+        again = json.loads((out / NETWORK).read_text())["runs"]
         # Nothing that was done is done again.
         assert runs.items() <= again.items()
         assert [point.episodes for point in second.curves["o2o"]] == [0, 10, 20]
         with pytest.raises(UsageError, match="another story"):
-            run_on_network(client, log, store, plan, replace(_config(20), source="rda"), out)
+            run(venue, replace(_config(20), source="rda"), out)
     assert write_story(second, out / "report").exists()
 
 
@@ -124,8 +121,8 @@ def test_a_source_that_nodes_cannot_run_is_refused_before_anything_is_run(
 def test_an_episode_without_a_task_keeps_its_place(tmp_path: Path) -> None:
     quiet = plan_of(load("quickstart", ["nodes.arrivalProbability=0.05", "slots.count=3"]))
     with open_task_log(tmp_path / "log.sqlite") as log:
-        run = record_run(quiet, log, scheduler="ratc", options={}, episodes=20, first_episode=7)
-        rates = episode_rates(log, run)
+        done = record_run(quiet, log, scheduler="ratc", options={}, episodes=20, first_episode=7)
+        rates = episode_rates(log, done)
     np.testing.assert_array_equal(rates, evaluate(quiet, ["ratc"], range(7, 27))["ratc"])
     assert np.isnan(rates).any()
 
@@ -139,6 +136,6 @@ def test_a_node_that_died_keeps_a_policy_from_being_deployed_silently(
         OperatorClient(testbed.address, testbed.token, timeout=30.0) as client,
         open_task_log(testbed.store, create=False) as log,
     ):
-        store = client.status().artifacts
+        venue = NetworkVenue(client, log, client.status().artifacts, plan)
         with pytest.raises((PermanentError, UsageError), match="node"):
-            run_on_network(client, log, store, plan, _config(10), tmp_path / "out")
+            run(venue, _config(10), tmp_path / "out")

@@ -11,18 +11,20 @@ import pytest
 
 from testbed.errors import UsageError
 from testbed.experiment.o2o import document, table, write_story
-from testbed.experiment.o2o_simulated import story_of
 from testbed.policies import list_policies, load, load_folder
 from testbed.scenario.load import load as load_scenario
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.play import evaluate
-from trainer.o2o.pipeline import O2OConfig, O2OResult, run_simulated
+from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import RECIPES, recipe, sized
+from trainer.o2o.result import O2OResult, keep_policies
+from trainer.o2o.settings import O2OConfig
 from trainer.o2o.simulated import (
     FIRST_LOG_EPISODE,
     FIRST_ONLINE_EPISODE,
     FIRST_VALIDATION_EPISODE,
+    SimulatedVenue,
     online_numbers,
 )
 
@@ -47,7 +49,7 @@ def _config(name: str = "default", online_episodes: int = 40) -> O2OConfig:
 @pytest.fixture(scope="module")
 def told(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[O2OResult, Path]:
     out = tmp_path_factory.mktemp("story") / "out"
-    return run_simulated(plan, _config(), out, threads=1), out
+    return run(SimulatedVenue(plan, threads=1), _config(), out), out
 
 
 def test_the_story_learns(told: tuple[O2OResult, Path]) -> None:
@@ -88,12 +90,12 @@ def test_an_interrupted_story_goes_on_and_ends_the_same(
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        run_simulated(plan, _config(), out, threads=1, progress=_stop_at("online", 20))
-    result = run_simulated(plan, _config(), out, threads=1)
+        run(SimulatedVenue(plan, threads=1), _config(), out, progress=_stop_at("online", 20))
+    result = run(SimulatedVenue(plan, threads=1), _config(), out)
     for name in ("offline", "o2o"):
         np.testing.assert_array_equal(result.rates[name], told[0].rates[name])
     assert [p.evaluation for p in result.curve] == [p.evaluation for p in told[0].curve]
-    more = run_simulated(plan, _config(online_episodes=60), out, threads=1)
+    more = run(SimulatedVenue(plan, threads=1), _config(online_episodes=60), out)
     assert more.curve[-1].episodes == 60
 
 
@@ -102,10 +104,10 @@ def test_a_folder_of_another_story_is_refused(
 ) -> None:
     _, out = told
     with pytest.raises(UsageError, match="source"):
-        run_simulated(plan, replace(_config(), source="rda"), out)
+        run(SimulatedVenue(plan, threads=1), replace(_config(), source="rda"), out)
     (tmp_path / "mine.txt").write_text("not a story")
     with pytest.raises(UsageError, match="holds something else"):
-        run_simulated(plan, _config(), tmp_path)
+        run(SimulatedVenue(plan, threads=1), _config(), tmp_path)
 
 
 def test_a_further_offline_training_is_fine_tuned_anew(plan: Plan, tmp_path: Path) -> None:
@@ -119,19 +121,19 @@ def test_a_further_offline_training_is_fine_tuned_anew(plan: Plan, tmp_path: Pat
         )
         return O2OConfig(small, log_episodes=4, evaluation_episodes=2, methods=(), with_bound=False)
 
-    run_simulated(plan, config(20), tmp_path / "out", threads=1)
-    more = run_simulated(plan, config(40), tmp_path / "out", threads=1)
-    whole = run_simulated(plan, config(40), tmp_path / "whole", threads=1)
+    run(SimulatedVenue(plan, threads=1), config(20), tmp_path / "out")
+    more = run(SimulatedVenue(plan, threads=1), config(40), tmp_path / "out")
+    whole = run(SimulatedVenue(plan, threads=1), config(40), tmp_path / "whole")
     assert [point.evaluation for point in more.curve] == [p.evaluation for p in whole.curve]
     with pytest.raises(UsageError, match="at least 40"):
-        run_simulated(plan, config(20), tmp_path / "out", threads=1)
+        run(SimulatedVenue(plan, threads=1), config(20), tmp_path / "out")
 
 
 def test_an_unknown_source_is_refused_before_anything_is_written(
     plan: Plan, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="'rtac'; did you mean 'ratc'"):
-        run_simulated(plan, replace(_config(), source="rtac"), tmp_path / "out")
+        run(SimulatedVenue(plan, threads=1), replace(_config(), source="rtac"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -140,8 +142,8 @@ def test_the_report_and_the_policies_say_the_same(
 ) -> None:
     result, _ = told
     store = str(tmp_path / "store")
-    story = story_of(result, tmp_path, store)
-    again = story_of(result, tmp_path, store)
+    story = replace(result, policies=keep_policies(result, tmp_path, store, {}))
+    again = replace(result, policies=keep_policies(result, tmp_path, store, {}))
     assert story.policies == again.policies
     page = write_story(story, tmp_path / "report")
     stored = json.loads((page.parent / "o2o.json").read_text())
@@ -185,7 +187,7 @@ def test_recipes_are_what_they_say() -> None:
 
 @pytest.mark.long
 def test_the_papers_recipe_tells_the_story_too(plan: Plan, tmp_path: Path) -> None:
-    result = run_simulated(plan, _config("paper"), tmp_path / "out", threads=1)
+    result = run(SimulatedVenue(plan, threads=1), _config("paper"), tmp_path / "out")
     assert float(np.mean(result.rates["o2o"])) > float(np.mean(result.rates["random"]))
 
 

@@ -1,4 +1,4 @@
-"""Episodes of the simulator for the learners: heuristic logs, and rollouts of a policy.
+"""The simulator as a venue: heuristic logs, rollouts of a policy, evaluations of methods.
 
 Numbers of episodes are apart by purpose, so that no policy is evaluated on what it learned from or
 was chosen by: the final evaluation uses 0, 1, ..., all others large numbers.
@@ -7,16 +7,19 @@ was chosen by: the final evaluation uses 0, 1, ..., all others large numbers.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from testbed.scenario.plan import Plan
-from testbed.sim.arrays import pack
+from testbed.schedulers.registry import SIMULATOR_ONLY
+from testbed.schedulers.registry import check as check_scheduler
+from testbed.sim.arrays import check, pack, without_control_delay
+from testbed.sim.bound import bound
 from testbed.sim.compiled import ABSENT, SUCCEEDED, Batch
 from testbed.sim.heuristics import METHODS
 from testbed.sim.play import Played, evaluate, record, record_baseline
@@ -29,10 +32,14 @@ from testbed.storage.tasklog import open_task_log
 from trainer.credit.gains import gains_of
 from trainer.credit.weight import BY_LOAD, LaterWeight
 from trainer.learning.actor import Actor
-from trainer.learning.online import Collected
+from trainer.learning.checkpoint import read_checkpoint, write_checkpoint
+from trainer.learning.online import Collected, Scores
 from trainer.learning.transitions import FloatArray
 from trainer.o2o.feedback import logged_of
+from trainer.o2o.folder import RESULT, Ledger, identity
 from trainer.o2o.logged import Logged, RewardKind, joined, of_engine
+from trainer.o2o.settings import Driver, O2OConfig, Progress
+from trainer.o2o.venue import BOUND, Setup
 
 FIRST_LOG_EPISODE: Final = 10_000_000
 FIRST_ONLINE_EPISODE: Final = 100_000_000
@@ -194,6 +201,112 @@ class SimulatedRollout:
     def evaluation_numbers(self, episodes: int) -> range:
         """The episodes that `evaluate` runs."""
         return range(FIRST_VALIDATION_EPISODE, FIRST_VALIDATION_EPISODE + episodes)
+
+
+class SimulatedVenue:
+    """A whole experiment in the simulator (``trainer.o2o.venue.Venue``).
+
+    Control messages take no time here; where the plan says otherwise, ``notes`` does too.
+    ``threads`` None takes one per CPU for episodes. ``rollout`` runs the online episodes somewhere
+    else than in this process (``trainer.o2o.cluster``). ``store`` is the URL of an artifact store
+    for policies.
+    """
+
+    driver: Final[Driver] = "simulator"
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        threads: int | None = None,
+        rollout: SimulatedRollout | None = None,
+        store: str | None = None,
+    ) -> None:
+        self.notes: tuple[str, ...] = ()
+        if plan.rules.control_delay:
+            self.notes = (
+                f"control messages take {plan.rules.control_delay / 1000:g} ms in this scenario "
+                "and no time in this simulation",
+            )
+            plan = without_control_delay(plan)
+        self.plan, self.store = plan, store
+        self._threads, self._elsewhere = threads, rollout
+        self._known: dict[str, Scores] = {}
+
+    def claim(self, config: O2OConfig, out: Path, *, resume: bool) -> Ledger:
+        """Make ``out`` the folder of this experiment.
+
+        Raises:
+            UsageError: a plan the compiled engine does not cover, an unknown source, or ``out`` is
+                of another story or holds something else.
+        """
+        check(self.plan)
+        if config.source not in SIMULATOR_ONLY:
+            check_scheduler(config.source)
+        mine = identity(self.plan, config, schedulers_seed=self.plan.seeds.schedulers)
+        return Ledger.claim(out, self.driver, mine, resume=resume)
+
+    def begin(self, setup: Setup) -> None:
+        """Run for this experiment from now on."""
+        self._setup, recipe = setup, setup.config.recipe
+        self._rollout = self._elsewhere or SimulatedRollout(
+            self.plan,
+            recipe.online_reward,
+            later_weight=recipe.later_weight,
+            threads=self._threads,
+        )
+        path = setup.out / RESULT
+        self._known = dict(read_checkpoint(path, "evaluation")[0]) if path.exists() else {}
+
+    def log(self, first: int, episodes: int) -> Logged:
+        """What the source of the experiment does in ``episodes`` episodes from ``first`` on."""
+        config = self._setup.config
+        return log_episodes(
+            self.plan,
+            config.source,
+            range(first, first + episodes),
+            later_weight=config.recipe.later_weight,
+            threads=self._threads,
+            progress=lambda done, total: self._setup.say(
+                Progress("logs", done, total, f"{done} of {total} episodes of {config.source}")
+            ),
+        )
+
+    def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
+        """Episodes whose numbers follow from ``seed``."""
+        return self._rollout.collect(actor, episodes, seed)
+
+    def evaluate(self, actor: Actor, episodes: int) -> Scores:
+        """Success rates of the episodes kept for this purpose."""
+        return self._rollout.evaluate(actor, episodes)
+
+    def source_rates(self, episodes: int) -> Scores:
+        """Success rates of the source in the episodes of ``evaluate``."""
+        source = self._setup.config.source
+        return evaluate(self.plan, [source], self._rollout.evaluation_numbers(episodes))[source]
+
+    def hand_over(self, actor: Actor, facts: Mapping[str, Any]) -> str | None:
+        """Nothing to do: the policy is kept once it has been evaluated."""
+        return None
+
+    def rates(self, method: str, episodes: int, actor: Actor | None = None) -> Scores:
+        """Success rates of ``method`` in episodes 0, 1, ...; that of ``actor``, where given."""
+        if actor is None and method in self._known:
+            # Baselines do not change when the learners are given more to learn from.
+            return self._known[method]
+        numbers = range(episodes)
+        if method == BOUND:
+            found = np.array([bound(self.plan, number) for number in numbers])
+        else:
+            learned = {} if actor is None else {method: actor}
+            found = evaluate(self.plan, [method], numbers, learned, threads=self._threads)[method]
+        self._known[method] = found
+        write_checkpoint(self._setup.out / RESULT, "evaluation", self._known, {})
+        return found
+
+    def finish(self, policies: Mapping[str, str], actors: Mapping[str, Actor]) -> dict[str, Any]:
+        """Nothing to do, and nothing else is known."""
+        return {}
 
 
 def online_numbers(episodes: int, seed: int) -> range:

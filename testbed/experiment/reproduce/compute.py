@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from testbed.experiment.reproduce.methods import BOUND, LEARNED, OFFLINE, ONLINE_ONLY, label
+from testbed.experiment.reproduce.methods import BOUND, OFFLINE, ONLINE_ONLY, label
 from testbed.experiment.reproduce.points import (
     SIMULATOR,
     CurvePoint,
@@ -20,8 +20,9 @@ from testbed.experiment.reproduce.points import (
 )
 
 if TYPE_CHECKING:
-    from trainer.o2o.pipeline import O2OConfig, O2OResult, Progress
     from trainer.o2o.recipe import Recipe
+    from trainer.o2o.result import O2OResult
+    from trainer.o2o.settings import O2OConfig, Progress
 
 Tell: TypeAlias = Callable[[str, float], None]
 """Hears what is being done, and which share of it is."""
@@ -111,18 +112,17 @@ def _play(work: Work, store: PointStore, tell: Tell) -> None:
 
 
 def _learn(work: Work, learning: Learning, store: PointStore, tell: Tell) -> None:
-    from trainer.o2o.pipeline import run_simulated
+    from trainer.o2o.pipeline import run
+    from trainer.o2o.simulated import SimulatedVenue
 
     episodes = work.points[0].episodes
     methods = {point.method for point in work.points}
     folder = store.folder / UNFINISHED / work.points[0].key
-    result = run_simulated(
-        work.network.plan(),
+    result = run(
+        SimulatedVenue(work.network.plan(), threads=1),
         config_of(learning, methods, episodes),
         folder,
-        progress=_progress(tell),
-        resume=True,
-        threads=1,
+        progress=progress_of(tell),
     )
     for point in work.points:
         store.put(point, measured_of(result, point.method))
@@ -131,7 +131,7 @@ def _learn(work: Work, learning: Learning, store: PointStore, tell: Tell) -> Non
 
 def config_of(learning: Learning, methods: Iterable[str], episodes: int) -> O2OConfig:
     """What the pipeline is asked for; importing it takes seconds."""
-    from trainer.o2o.pipeline import O2OConfig
+    from trainer.o2o.settings import O2OConfig
 
     wanted = set(methods)
     from_logs = learning.source is not None
@@ -164,22 +164,26 @@ def recipe_of(learning: Learning, evaluations: int | None = None) -> Recipe:
     )
 
 
-def measured_of(result: O2OResult, method: str) -> Measured:
-    """A learned method's part of what the pipeline returned."""
-    if method not in LEARNED:
-        raise ValueError(f"{method} is not learned")
-    history = {OFFLINE: (), ONLINE_ONLY: result.online_only_curve}.get(method, result.curve)
+def measured_of(result: O2OResult, method: str, notes: tuple[str, ...] = ()) -> Measured:
+    """A method's part of what the pipeline returned; ``notes`` are added to its own."""
+    rates = result.bound if method == BOUND else result.rates[method]
+    assert rates is not None
     return Measured(
-        rates=tuple(float(rate) for rate in result.rates[method]),
-        curve=tuple(CurvePoint(p.episodes, p.collected, p.evaluation) for p in history),
+        rates=tuple(float(rate) for rate in rates),
+        curve=tuple(
+            CurvePoint(p.episodes, p.collected, p.evaluation) for p in result.curves.get(method, ())
+        ),
         references=dict(result.validation),
         seconds=sum(result.durations.values()),
-        notes=result.notes,
+        notes=(*result.notes, *notes),
     )
 
 
-def _progress(tell: Tell) -> Callable[[Progress], None]:
+def progress_of(tell: Tell) -> Callable[[Progress], None]:
+    """Tell where an experiment is."""
+
     def told(now: Progress) -> None:
-        tell(f"{now.stage} {now.done}/{now.total}", now.done / max(1, now.total))
+        stage = now.message if now.stage == "network" else now.stage
+        tell(f"{stage} {now.done}/{now.total}", now.done / max(1, now.total))
 
     return told

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from testbed.experiment.reproduce.compute import UNFINISHED, Tell, Work, recipe_of
-from testbed.experiment.reproduce.methods import BOUND, LEARNED, OFFLINE
-from testbed.experiment.reproduce.points import CurvePoint, Measured, PointStore
-
-if TYPE_CHECKING:
-    from testbed.experiment.o2o import Story
-    from trainer.o2o.pipeline import Progress
+from testbed.experiment.reproduce.compute import (
+    UNFINISHED,
+    Tell,
+    Work,
+    measured_of,
+    progress_of,
+    recipe_of,
+)
+from testbed.experiment.reproduce.methods import BOUND, LEARNED
+from testbed.experiment.reproduce.points import PointStore
 
 NAME: Final = "reproduce"
 """What the testbeds are called."""
@@ -33,13 +35,15 @@ def compute_on_network(work: Work, store: PointStore, tell: Tell) -> None:
 
     What an interrupted one has run is not run again. Nothing is left running.
 
-    Raises: as ``testbed.experiment.o2o_network.run_on_network`` and ``LocalRuntime.up``.
+    Raises: as ``trainer.o2o.pipeline.run`` and ``LocalRuntime.up``.
     """
-    from testbed.experiment.o2o_network import NetworkConfig, run_on_network
     from testbed.rpc.operator import OperatorClient
     from testbed.runtime.local import LocalRuntime
     from testbed.scenario.load import dumps, load
     from testbed.storage.tasklog import open_task_log
+    from trainer.o2o.network import NetworkVenue
+    from trainer.o2o.pipeline import run
+    from trainer.o2o.settings import O2OConfig
 
     learning = next(point.learning for point in work.points if point.learning is not None)
     episodes = work.points[0].episodes
@@ -52,7 +56,7 @@ def compute_on_network(work: Work, store: PointStore, tell: Tell) -> None:
         network.plan(), storage_url=str(folder / "tasklog.sqlite"), artifacts_url=artifacts
     )
     methods = [point.method for point in work.points]
-    config = NetworkConfig(
+    config = O2OConfig(
         recipe=recipe_of(learning, evaluations=EVALUATIONS),
         source=learning.source or "ratc",
         log_episodes=learning.log_episodes,
@@ -67,35 +71,15 @@ def compute_on_network(work: Work, store: PointStore, tell: Tell) -> None:
         tell("bringing the network up", 0.0)
         up = runtime.up(plan, NAME, scenario=dumps(scenario))
         with OperatorClient(up.address, up.token) as client, open_task_log(up.store) as log:
-            story = run_on_network(
-                client, log, artifacts, plan, config, folder / "story", progress=_progress(tell)
+            result = run(
+                NetworkVenue(client, log, artifacts, plan),
+                config,
+                folder / "story",
+                progress=progress_of(tell),
             )
     finally:
         runtime.down(NAME)
     notes = (_UNFAITHFUL,) if network.include_invalid else ()
     for point in work.points:
-        store.put(point, _measured(story, point.method, notes))
+        store.put(point, measured_of(result, point.method, notes))
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _measured(story: Story, method: str, notes: tuple[str, ...]) -> Measured:
-    rates = story.bound if method == BOUND else story.rates[method]
-    assert rates is not None
-    learned = method in LEARNED and method != OFFLINE
-    return Measured(
-        rates=tuple(float(rate) for rate in rates),
-        curve=tuple(
-            CurvePoint(point.episodes, point.collected, point.evaluation)
-            for point in (story.curves.get(method, ()) if learned else ())
-        ),
-        references=dict(story.reference_lines),
-        seconds=sum(story.durations.values()),
-        notes=notes,
-    )
-
-
-def _progress(tell: Tell) -> Callable[[Progress], None]:
-    def told(now: Progress) -> None:
-        tell(f"{now.message} {now.done}/{now.total}", now.done / max(1, now.total))
-
-    return told

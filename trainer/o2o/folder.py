@@ -1,0 +1,186 @@
+"""The folder of an experiment: whose it is, which runs are done, and how long stages took.
+
+A simulated one is known by ``settings.json`` and ``durations.json``, one on a network by
+``network.json``; each kind continues only its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from testbed.errors import Problem, UsageError
+from testbed.scenario.plan import Plan
+from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, Driver, O2OConfig
+
+SETTINGS: Final = "settings.json"
+DURATIONS: Final = "durations.json"
+RESULT: Final = "evaluation.npz"
+NETWORK: Final = "network.json"
+
+ONLINE: Final = "online"
+DATA: Final = "data"
+ONLINE_DATA: Final = "online-data"
+FOLDERS: Final = {OFFLINE: OFFLINE, O2O: ONLINE, ONLINE_ONLY: ONLINE_ONLY}
+"""Where the checkpoints of a learned policy are."""
+
+_CONTENT: Final[Mapping[Driver, tuple[str, ...]]] = {
+    "simulator": tuple(FOLDERS.values()),
+    "network": (*FOLDERS.values(), DATA, ONLINE_DATA),
+}
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What is written down of an experiment, so that it can be continued."""
+
+    out: Path
+    driver: Driver
+    identity: dict[str, Any]
+    runs: dict[str, str] = field(default_factory=dict)
+    """Runs of a network that are done, by purpose."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage, added up over interruptions."""
+
+    @classmethod
+    def check(
+        cls, out: Path, driver: Driver, identity: dict[str, Any], *, resume: bool = True
+    ) -> Ledger:
+        """Read what ``out`` holds, or begin; nothing is written.
+
+        Raises:
+            UsageError: ``out`` is of another story, or holds something else.
+        """
+        ledger = cls(out, driver, json.loads(json.dumps(identity)))
+        path = ledger.path
+        if not path.exists():
+            if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+                raise UsageError(
+                    "nothing was done",
+                    [
+                        Problem(
+                            str(out),
+                            "holds something else",
+                            "an empty or new folder, or one of a story",
+                        )
+                    ],
+                )
+        elif resume:
+            ledger._read()
+        return ledger
+
+    @classmethod
+    def claim(
+        cls, out: Path, driver: Driver, identity: dict[str, Any], *, resume: bool = True
+    ) -> Ledger:
+        """Make ``out`` this story's; without ``resume`` what it holds of another is removed.
+
+        Raises:
+            UsageError: as ``check``.
+        """
+        ledger = cls.check(out, driver, identity, resume=resume)
+        if not (resume and ledger.path.exists()):
+            out.mkdir(parents=True, exist_ok=True)
+            for name in (RESULT, DURATIONS):
+                (out / name).unlink(missing_ok=True)
+            for name in _CONTENT[driver]:
+                shutil.rmtree(out / name, ignore_errors=True)
+            ledger.save()
+        return ledger
+
+    @property
+    def path(self) -> Path:
+        """The file by which the folder is known."""
+        return self.out / (SETTINGS if self.driver == "simulator" else NETWORK)
+
+    def save(self) -> None:
+        """Write everything down."""
+        if self.driver == "simulator":
+            _write(self.path, json.dumps(self.identity, indent=2))
+            _write(self.out / DURATIONS, json.dumps(self.seconds))
+        else:
+            document = {"identity": self.identity, "runs": self.runs, "seconds": self.seconds}
+            _write(self.path, json.dumps(document, indent=2))
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time that is spent within to ``stage``."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            taken = time.monotonic() - began
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + taken, 3)
+            self.save()
+
+    def _read(self) -> None:
+        stored = _object(self.path)
+        if self.driver == "simulator":
+            theirs, seconds = stored, _object(self.out / DURATIONS)
+        else:
+            theirs, seconds = stored.get("identity", {}), stored.get("seconds", {})
+            self.runs = dict(stored.get("runs", {}))
+        problems = [
+            Problem(
+                f"{self.path}: {name}",
+                _short(theirs.get(name)),
+                f"{_short(value)} as now asked for",
+            )
+            for name, value in self.identity.items()
+            if theirs.get(name) != value
+        ]
+        if problems:
+            raise UsageError(
+                "the folder belongs to another story; choose another one, or begin anew", problems
+            )
+        self.seconds = {
+            str(name): float(value)
+            for name, value in seconds.items()
+            if math.isfinite(float(value))
+        }
+
+
+def identity(plan: Plan, config: O2OConfig, **own: Any) -> dict[str, Any]:
+    """What must be equal for a folder to be continued; ``own`` is what only one venue knows.
+
+    How much is learned may be raised, and what is compared may change.
+    """
+    recipe = asdict(config.recipe)
+    recipe["offline"].pop("steps")
+    recipe["online"].pop("episodes")
+    return {
+        "scenario_hash": plan.scenario_hash,
+        **own,
+        "recipe": recipe,
+        "source": config.source,
+        "log_episodes": config.log_episodes,
+        "evaluation_episodes": config.evaluation_episodes,
+        "seed": config.seed,
+    }
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

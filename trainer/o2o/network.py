@@ -1,0 +1,284 @@
+"""A network that is up as a venue: real runs, logs and deploys.
+
+Knows the network by its controller, its task log and its artifact store, so it does not matter
+where the nodes run. What was done is in ``network.json`` of the output folder after every run, and
+a story that was interrupted goes on there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from testbed.errors import PermanentError, Problem, TestbedError, UsageError
+from testbed.policies import SHIPPED_DEFAULT, SHIPPED_PREFIX
+from testbed.rpc.operator import OperatorClient
+from testbed.scenario.plan import Plan
+from testbed.schedulers.registry import check as check_scheduler
+from testbed.sim.arrays import without_control_delay
+from testbed.sim.bound import bound
+from testbed.sim.play import PER_DESTINATION, UNTRAINED, evaluate
+from testbed.sim.vector import ENCODER
+from testbed.storage import dataset
+from testbed.storage.tasklog import TaskLog
+from trainer.learning.actor import Actor, NetworkSpec
+from trainer.learning.online import Collected, Scores
+from trainer.o2o.feedback import logged_of, rates_of
+from trainer.o2o.folder import DATA, ONLINE_DATA, Ledger, identity
+from trainer.o2o.hand_over import artifact_of, keep
+from trainer.o2o.logged import Logged
+from trainer.o2o.settings import O2O, OFFLINE, Driver, O2OConfig, Progress
+from trainer.o2o.simulated import FIRST_VALIDATION_EPISODE, first_online_episode
+from trainer.o2o.venue import BOUND, Setup, spec_of
+
+RUN_EPISODES: Final = 50
+"""Most episodes of one run, so that an interruption costs little."""
+
+
+class NetworkVenue:
+    """A whole experiment on the network behind ``client`` (``trainer.o2o.venue.Venue``).
+
+    ``log`` is the network's task log and ``store`` the URL of its artifact store. A policy goes to
+    the nodes by the controller's deploy, as it would in service: fetched from the artifact store,
+    verified, acknowledged by all.
+    """
+
+    driver: Final[Driver] = "network"
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, client: OperatorClient, log: TaskLog, store: str, plan: Plan) -> None:
+        self._client, self._log = client, log
+        self.store, self.plan = store, plan
+        self._deployed = ""
+        self._parents: tuple[str, ...] = ()
+
+    def claim(self, config: O2OConfig, out: Path, *, resume: bool) -> Ledger:
+        """Make ``out`` the folder of this experiment.
+
+        Raises:
+            UsageError: as ``check_story``.
+        """
+        check_story(self.plan, config, out, resume=resume)
+        return Ledger.claim(out, self.driver, _identity(self.plan, config), resume=resume)
+
+    def begin(self, setup: Setup) -> None:
+        """Run for this experiment from now on."""
+        self._setup, self._deployed, self._parents = setup, "", ()
+
+    def log(self, first: int, episodes: int) -> Logged:
+        """Run the source of the experiment, and read what was logged."""
+        source = self._setup.config.source
+        runs = []
+        for start in range(0, episodes, RUN_EPISODES):
+            count = min(RUN_EPISODES, episodes - start)
+            runs.append(self.run(source, count, first + start, "logs"))
+        return self.logged(runs, DATA)
+
+    def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
+        """Run ``episodes`` under ``drl``; trajectories from what the nodes logged."""
+        policy = self.deploy(actor)
+        run = self.run("drl", episodes, first_online_episode(seed), f"online {policy}")
+        logged = self.logged([run], ONLINE_DATA)
+        reward = self._setup.config.recipe.online_reward
+        return Collected(logged.trajectories(reward), self._rates(run))
+
+    def evaluate(self, actor: Actor, episodes: int) -> Scores:
+        """Success rates of the validation episodes under ``drl``."""
+        policy = self.deploy(actor)
+        return self._rates(
+            self.run("drl", episodes, FIRST_VALIDATION_EPISODE, f"validation {policy}")
+        )
+
+    def source_rates(self, episodes: int) -> Scores:
+        """Success rates of the source in the validation episodes."""
+        source = self._setup.config.source
+        return self._rates(
+            self.run(source, episodes, FIRST_VALIDATION_EPISODE, "validation source")
+        )
+
+    def hand_over(self, actor: Actor, facts: Mapping[str, Any]) -> str | None:
+        """Keep the offline policy: it is the parent of all that are deployed from now on."""
+        card, onnx = artifact_of(actor, self.plan, OFFLINE, **facts)
+        policy = keep(card, onnx, self._setup.out / "policies" / OFFLINE, self.store)
+        self._parents = (policy,)
+        return policy
+
+    def rates(self, method: str, episodes: int, actor: Actor | None = None) -> Scores:
+        """Success rates of ``method`` in episodes 0, 1, ...; that of ``actor``, where given."""
+        if method == BOUND:
+            return np.array([bound(self.plan, number) for number in range(episodes)])
+        scheduler, options = method, None
+        if actor is None and method == UNTRAINED:
+            actor = untrained(spec_of(self.plan, self._setup.config))
+        if actor is not None:
+            policy = self.deploy(actor, method)
+            scheduler, options = "drl", {"policy": f"policies/{policy}"}
+        elif method == PER_DESTINATION:
+            scheduler, options = "drl", {"policy": SHIPPED_PREFIX + SHIPPED_DEFAULT}
+        return self._rates(self.run(scheduler, episodes, 0, f"evaluation {method}", options))
+
+    def finish(self, policies: Mapping[str, str], actors: Mapping[str, Actor]) -> dict[str, Any]:
+        """Deploy the best policy; returns whether all have it, the runs, and the simulator's rates.
+
+        Those are mean rates of the same policies in the same episodes.
+        """
+        best = policies.get(O2O) or policies.get(OFFLINE)
+        complete = best is not None and self._client.deploy_policy(f"policies/{best}").complete
+        config = self._setup.config
+        found = evaluate(
+            without_control_delay(self.plan),
+            [config.source, *actors],
+            config.evaluation_episodes,
+            actors,
+        )
+        return {
+            "deployed": complete,
+            "simulated": {
+                name: round(float(np.nanmean(rates)), 6) for name, rates in found.items()
+            },
+            "runs": dict(self._setup.ledger.runs),
+        }
+
+    def deploy(self, actor: Actor, name: str = O2O) -> str:
+        """Bring ``actor`` to all nodes; returns its id.
+
+        Raises:
+            PermanentError: not every node has it; the others go on as before.
+        """
+        card, onnx = artifact_of(actor, self.plan, name, parents=self._parents)
+        keep(card, onnx, None, self.store)
+        if card.id != self._deployed:
+            done = self._client.deploy_policy(f"policies/{card.id}")
+            if not done.complete:
+                said = "; ".join(f"node {each.node}: {each.reason}" for each in done.failures)
+                raise PermanentError(f"policy {card.id} did not come to all nodes: {said}")
+            self._deployed = card.id
+        return card.id
+
+    def run(
+        self,
+        scheduler: str,
+        episodes: int,
+        first: int,
+        purpose: str,
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Run episodes and wait for their end; a run that this story has done is not done again.
+
+        Raises:
+            PermanentError: the run failed twice, or is not to be trusted and may not be used.
+        """
+        key = f"{purpose} {first}+{episodes} {scheduler}"
+        ledger = self._setup.ledger
+        known = ledger.runs.get(key)
+        if known is not None and self._usable(known):
+            return known
+        reason = ""
+        for _attempt in range(2):
+            run = self._client.start_run(
+                scheduler=scheduler,
+                options=options,
+                episodes=episodes,
+                first_episode=first,
+                label=f"o2o {purpose}",
+            )
+            reason = self._watch(run, episodes, purpose)
+            if self._usable(run):
+                ledger.runs[key] = run
+                ledger.save()
+                return run
+        state = self._log.run(run).state
+        raise PermanentError(
+            f"run {run} ({purpose}) is {state}: {reason or 'see `testbed status`'}; run on a "
+            "quieter machine, with a larger time scale, or take it all the same: --include-invalid"
+        )
+
+    def _watch(self, run: str, episodes: int, purpose: str) -> str:
+        """Wait for the end of a run; returns what was wrong with it. Ends it if interrupted."""
+        reason = ""
+        try:
+            for progress in self._client.watch_run(run):
+                rate = progress.success_rate
+                shown = "" if rate is None else f", {100 * rate:.1f} %"
+                self._setup.say(Progress("network", progress.completed, episodes, purpose + shown))
+                reason = "; ".join(
+                    filter(None, dict.fromkeys((progress.reason, *progress.invalid_because)))
+                )
+        except BaseException:
+            with suppress(TestbedError):
+                self._client.stop_run(run)
+            raise
+        return reason
+
+    def logged(self, runs: list[str], name: str) -> Logged:
+        """The data set of these runs, written to the output folder, with the worth of decisions."""
+        config, folder = self._setup.config, self._setup.out / name
+        dataset.build(
+            self._log,
+            runs,
+            ENCODER,
+            folder,
+            include_untrustworthy=config.include_invalid,
+            overwrite=True,
+        )
+        data, weight = dataset.load(folder), config.recipe.later_weight
+        return logged_of(self._log, data, self.plan, weight)
+
+    def _rates(self, run: str) -> Scores:
+        """Success rate of every episode of a run, in order; NaN without a task."""
+        return np.array(episode_rates(self._log, run))
+
+    def _usable(self, run: str) -> bool:
+        try:
+            found = self._log.run(run)
+        except UsageError:
+            return False
+        if found.trustworthy:
+            return True
+        complete = str(found.state) in {"invalid", "degraded"}
+        return complete and self._setup.config.include_invalid
+
+
+def episode_rates(log: TaskLog, run: str) -> list[float]:
+    """Success rate of every episode of a run, in order; NaN of one without a task."""
+    info, found = log.run(run).info, rates_of(log.tasks(run))
+    numbers = range(info.first_episode, info.first_episode + info.episodes)
+    return [found.get(number, math.nan) for number in numbers]
+
+
+def check_story(plan: Plan, config: O2OConfig, out: Path, *, resume: bool = True) -> None:
+    """Refuse, before anything is run, what a ``NetworkVenue`` would refuse of its settings.
+
+    Raises:
+        UsageError: an unknown source, learning from nothing, ``out`` is of another story or holds
+            something else.
+    """
+    if config.online_only:
+        raise UsageError(
+            "learning online from nothing is not part of the story on a network",
+            [Problem("o2o.online_only", "true", "false on a network")],
+        )
+    if ":" not in config.source:
+        # Classes of other people need to be importable on the nodes only.
+        check_scheduler(config.source)
+    Ledger.check(out, "network", _identity(plan, config), resume=resume)
+
+
+def untrained(spec: NetworkSpec) -> Actor:
+    """The policy that takes every unmasked destination alike."""
+    widths = (spec.features, *spec.hidden, spec.actions)
+    layers = tuple(
+        (np.zeros((rows, columns), np.float32), np.zeros(rows, np.float32))
+        for columns, rows in pairwise(widths)
+    )
+    return Actor(spec, layers)
+
+
+def _identity(plan: Plan, config: O2OConfig) -> dict[str, Any]:
+    return identity(plan, config, time_scale=plan.time_scale)

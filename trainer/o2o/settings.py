@@ -1,0 +1,79 @@
+"""What is the same for an experiment wherever its episodes run: settings, names, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from testbed.sim.play import PER_DESTINATION, UNTRAINED
+from trainer.o2o.recipe import DEFAULT, Recipe
+from trainer.o2o.sizes import refuse_too_few
+
+ON_NODES: Final = (
+    "random",
+    "local",
+    "ratc",
+    "rda",
+    "ratc-masked",
+    "rda-masked",
+    "local-or-reliable",
+    UNTRAINED,
+    PER_DESTINATION,
+)
+"""The baselines that nodes can run; see docs/schedulers.md."""
+
+BASELINES: Final = (*ON_NODES, "central", "oracle")
+"""What the learned policies are compared with in the simulator."""
+
+OFFLINE: Final = "offline"
+O2O: Final = "o2o"
+ONLINE_ONLY: Final = "online-only"
+
+Driver: TypeAlias = Literal["simulator", "network"]
+Stage: TypeAlias = Literal["logs", "offline", "online", "online-only", "evaluation", "network"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the story is: ``done`` of ``total`` in a stage, and what it says there."""
+
+    stage: Stage
+    done: int
+    total: int
+    message: str
+
+
+Report: TypeAlias = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class O2OConfig:
+    """Settings of one story; the sizes of both phases are in the recipe.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    recipe: Recipe = DEFAULT
+    source: str = "ratc"
+    """The baseline whose logs the offline phase learns from."""
+    log_episodes: int = 500
+    evaluation_episodes: int = 40
+    """Paired episodes of the final evaluation, numbers 0, 1, ..."""
+    methods: tuple[str, ...] = BASELINES
+    """What the learned policies are compared with."""
+    offline: bool = True
+    """Whether there is an offline phase; without, nothing but ``online_only`` is learned."""
+    online: bool = True
+    """Whether the offline policy is fine-tuned."""
+    online_only: bool = False
+    """Whether the online learner also starts from nothing, for comparison; in the simulator."""
+    with_bound: bool = True
+    include_invalid: bool = False
+    """Learn from runs of a network outside their limits of fidelity too, instead of refusing."""
+    seed: int = 0
+    """Seed of what is learned from; that of the learners is in the recipe."""
+
+    def __post_init__(self) -> None:
+        refuse_too_few(self.log_episodes, self.evaluation_episodes, self.seed)

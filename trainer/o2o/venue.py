@@ -1,0 +1,90 @@
+"""Where the episodes of an experiment run: the seam between its steps and simulator or network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from testbed.scenario.plan import Plan
+from trainer.learning.actor import Actor, NetworkSpec
+from trainer.learning.online import Rollout, Scores
+from trainer.o2o.folder import Ledger
+from trainer.o2o.logged import Logged
+from trainer.o2o.settings import Driver, O2OConfig, Report
+
+BOUND = "bound"
+"""Among the methods: not a scheduler, the share of tasks that would succeed alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """An experiment as its venue sees it."""
+
+    config: O2OConfig
+    ledger: Ledger
+    say: Report
+
+    @property
+    def out(self) -> Path:
+        """The folder of the experiment."""
+        return self.ledger.out
+
+
+class Venue(Rollout, Protocol):
+    """Runs what an experiment asks for; ``begin`` comes before all but ``claim``.
+
+    An episode that could not be run is an error, never an episode with a bad score.
+    """
+
+    @property
+    def plan(self) -> Plan:
+        """The network as it is run here."""
+
+    @property
+    def driver(self) -> Driver:
+        """What runs it."""
+
+    @property
+    def store(self) -> str | None:
+        """URL of the artifact store for policies; None for none."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result has to know."""
+
+    def claim(self, config: O2OConfig, out: Path, *, resume: bool) -> Ledger:
+        """Make ``out`` the folder of this experiment.
+
+        Raises:
+            UsageError: settings that are not possible here; ``out`` is of another story, or holds
+                something else.
+        """
+
+    def begin(self, setup: Setup) -> None:
+        """Run for this experiment from now on."""
+
+    def log(self, first: int, episodes: int) -> Logged:
+        """What the source of the experiment does in ``episodes`` episodes from ``first`` on."""
+
+    def hand_over(self, actor: Actor, facts: Mapping[str, Any]) -> str | None:
+        """Take the offline policy, before it is fine-tuned; its id if it is kept already.
+
+        ``facts`` are for its card (``hand_over.artifact_of``).
+        """
+
+    def source_rates(self, episodes: int) -> Scores:
+        """Success rates of the source in the episodes of ``evaluate``."""
+
+    def rates(self, method: str, episodes: int, actor: Actor | None = None) -> Scores:
+        """Success rates of ``method`` in episodes 0, 1, ...; that of ``actor``, where given."""
+
+    def finish(self, policies: Mapping[str, str], actors: Mapping[str, Actor]) -> dict[str, Any]:
+        """Put the best of ``policies`` (ids by method) into use; returns what else is known."""
+
+
+def spec_of(plan: Plan, config: O2OConfig) -> NetworkSpec:
+    """The neural network that is trained for ``plan``."""
+    size = plan.topology.size
+    return NetworkSpec(3 * size + 7, size + 1, config.recipe.offline.hidden)
