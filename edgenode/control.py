@@ -192,7 +192,10 @@ def _options(text: str) -> dict[str, Any]:
 
     Raises: ValueError if it is not an object.
     """
-    options = json.loads(text) if text else {}
+    try:
+        options = json.loads(text) if text else {}
+    except RecursionError:
+        raise ValueError("scheduler options are nested too deeply") from None
     if not isinstance(options, dict):
         raise ValueError(f"scheduler options have to be a JSON object, not {text}")
     return options

@@ -38,7 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         stream=sys.stderr,
         format=f"%(asctime)s %(levelname)-7s node {arguments.node} %(name)s: %(message)s",
     )
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_cancellation)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             return runner.run(_run(arguments))
@@ -90,12 +89,6 @@ async def _run(arguments: argparse.Namespace) -> int:
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     _logger.error("%s", context.get("message"), exc_info=context.get("exception"))
-
-
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """Whether gRPC reports something else than a call that ended because the node stops."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, asyncio.CancelledError)
 
 
 def _index(text: str) -> int:

@@ -9,8 +9,11 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
+import grpc
+
 from edgenode.driver import EpisodeDriver
 from edgenode.faulting import DOWN
+from testbed.rpc.authorization import caller
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.messages import task_from_message
@@ -70,12 +73,12 @@ class PeersServicer(pb_grpc.PeersServicer):
     ) -> AsyncIterator[pb.HandOverTaken]:
         """One peer's tasks. When the peer goes away, what it had announced will not come."""
         announced: dict[int, EpisodeDriver] = {}
-        sender = -1
+        sender = _peer()
         try:
             async for frame in requests:
-                sender = frame.sender
                 kind = frame.WhichOneof("frame")
                 driver = self._node.driver
+                await _check_frame(frame, sender, driver, context)
                 if driver is None or driver.episode != frame.episode:
                     if kind == "hand_over":
                         yield pb.HandOverTaken(
@@ -86,11 +89,12 @@ class PeersServicer(pb_grpc.PeersServicer):
                     driver.inbox.add(sender, frame.chunk.task_id, frame.chunk.data)
                 elif kind == "announce":
                     task = task_from_message(frame.announce.task)
-                    announced[task.id] = driver
-                    driver.announced(sender, task)
+                    if task.id not in announced:
+                        announced[task.id] = driver
+                        driver.announced(sender, task)
                 elif kind == "withdraw":
-                    announced.pop(frame.withdraw.task_id, None)
-                    driver.withdrawn(sender, frame.withdraw.task_id)
+                    if announced.pop(frame.withdraw.task_id, None) is not None:
+                        driver.withdrawn(sender, frame.withdraw.task_id)
                 elif kind == "hand_over":
                     offer = frame.hand_over
                     refused = driver.handed_over(
@@ -122,3 +126,41 @@ class PeersServicer(pb_grpc.PeersServicer):
                 reply = driver.answer(request)
                 if reply is not None:
                     yield reply
+
+
+def _peer() -> int:
+    """The index of the node that calls: a node speaks for itself alone."""
+    node = caller().node
+    assert node is not None, "only nodes are let through"
+    return node
+
+
+async def _check_frame(
+    frame: pb.TransferFrame, sender: int, driver: EpisodeDriver | None, context: Context
+) -> None:
+    """End the call if this frame cannot be the caller's, or is about a task that cannot be."""
+    if frame.sender != sender:
+        await context.abort(
+            grpc.StatusCode.PERMISSION_DENIED, f"node {sender} may not speak for {frame.sender}"
+        )
+    if driver is None or driver.episode != frame.episode:
+        return
+    size = driver.plan.topology.size
+    if sender >= size or sender == driver.node:
+        await context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"node {sender} is no peer of node {driver.node} in a network of {size}",
+        )
+    kind = frame.WhichOneof("frame")
+    if kind not in ("announce", "hand_over"):
+        return
+    task = frame.announce.task if kind == "announce" else frame.hand_over.task
+    least = min(task.slot, task.size_bytes, task.cycles, task.deadline)
+    if task.source != sender or task.episode != frame.episode or least < 0:
+        await context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT, f"task {task.id} is none that node {sender} can send"
+        )
+    if kind == "hand_over" and frame.hand_over.elapsed < 0:
+        await context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT, f"task {task.id} was handed over before it arrived"
+        )

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from testbed.errors import PermanentError
-from testbed.rpc import addresses
+from testbed.rpc import addresses, tracebacks
 from testbed.rpc.addresses import TcpAddress, UnixAddress
 from testbed.rpc.authorization import CommandCheck, CommandStamps, Gatekeeper
 from testbed.rpc.credentials import Certificate, Credentials, server_name
@@ -78,6 +78,7 @@ def new_server(
 
     ``calls`` is how many calls it serves at a time; more are refused with RESOURCE_EXHAUSTED.
     """
+    tracebacks.bound()
     options: Options = (
         ("grpc.max_send_message_length", MESSAGE_LIMIT),
         ("grpc.max_receive_message_length", message_limit),

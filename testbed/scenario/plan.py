@@ -178,7 +178,7 @@ class Plan:
         """
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"not a plan: {error}") from None
         if not isinstance(data, dict) or "planVersion" not in data:
             raise ValueError("not a plan: no planVersion")
@@ -187,7 +187,7 @@ class Plan:
             raise ValueError(f"plan version {version}; this toolkit reads version {PLAN_VERSION}")
         try:
             return _decode_plan(data)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"not a complete plan: {error!r}") from None
 
 

@@ -168,7 +168,8 @@ def _defined_at(factory: object) -> str:
     try:
         found = inspect.unwrap(factory) if callable(factory) else factory
         file, (_, line) = inspect.getsourcefile(found), inspect.getsourcelines(found)  # type: ignore[arg-type]
-    except (OSError, TypeError, ValueError):
+    except (OSError, TypeError, ValueError, SyntaxError, RecursionError, SystemError):
+        # The last one: in a thread, Python 3.11 loses count when it parses the source.
         return ""
     return f" ({file}:{line})"
 

@@ -38,6 +38,8 @@ DELIVERED_S: Final = 10.0
 """How long the check after the next ``up`` waits for nodes to hand in what they still have."""
 
 
+MARKER: Final = "active-run.json"
+
 AT_ONCE_S: Final = 0.3
 """Within this time of its end a run need not notice a fault."""
 
@@ -340,6 +342,9 @@ class Lane:
 
         with contextlib.suppress(Hang):
             until("nodes have handed in what they had", delivered, DELIVERED_S)
+        if (self._network.home / NAME / MARKER).exists():
+            # Kept for the next controller, where the log could not be told of the end of a run.
+            result.wrong("left behind", f"{MARKER} after the next up")
         self._audit(result, final=True)
 
     # --- homes ----------------------------------------------------------------------------------

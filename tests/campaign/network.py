@@ -174,8 +174,8 @@ class Network:
         found += [
             f"temporary file {path.name}"
             for path in self.scratch.iterdir()
-            # The processors' turns of a user's processes: kept, of fixed number and size 0.
-            if not re.fullmatch(r"edge-testbed-\d+-\d+\.lock", path.name)
+            # What all testbeds of a user share: turns at processors, verdicts about policies.
+            if not re.fullmatch(r"edge-testbed-\d+-(\d+\.lock|policies)", path.name)
         ]
         for path in self.home.rglob("*"):
             with contextlib.suppress(OSError):
@@ -183,7 +183,7 @@ class Network:
                     found.append(f"socket {path.name}")
                 elif path.name.startswith(".") and path.is_file():
                     found.append(f"temporary file {path.relative_to(self.home)}")
-                elif path.name in ("active-run.json", "testbed.json", "controller.json"):
+                elif path.name in ("testbed.json", "controller.json"):
                     found.append(f"file {path.relative_to(self.home)}")
         return found
 

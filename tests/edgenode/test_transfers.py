@@ -214,3 +214,57 @@ async def test_a_hand_over_that_is_wrong_is_refused(
         assert why in reply.reason
         assert receiver.driver is not None
         assert receiver.driver.state.held == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("frame", "status"),
+    [
+        (pb.TransferFrame(sender=2, announce=pb.Announce(task=task_to_message(task(9)))), "DENIED"),
+        (pb.TransferFrame(sender=-1), "DENIED"),
+        (pb.TransferFrame(announce=pb.Announce(task=pb.Task(id=9, source=1))), "ARGUMENT"),
+        (pb.TransferFrame(announce=pb.Announce(task=pb.Task(id=9, slot=-1))), "ARGUMENT"),
+        (pb.TransferFrame(hand_over=pb.HandOver(task=pb.Task(size_bytes=-1))), "ARGUMENT"),
+        (pb.TransferFrame(hand_over=pb.HandOver(task=pb.Task(id=9), elapsed=-1)), "ARGUMENT"),
+    ],
+)
+async def test_a_peer_speaks_for_itself_and_of_its_own_tasks(
+    tmp_path: Path, frame: pb.TransferFrame, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), SendTo, destination=1)
+        await network.start()
+        receiver = network.members[1].node
+        me = shared(SECRET, node_identity(0))
+        async with connect(receiver.address, me, node_identity(1)) as channel:
+            call = pb_grpc.PeersStub(channel).Transfer()
+            await call.write(frame)
+            assert (await call.code()).name.endswith(status)
+        assert receiver.driver is not None
+        assert receiver.driver.state.receiving == (0, 0)
+        assert "Traceback" not in caplog.text
+
+
+async def test_announcements_that_are_repeated_count_once(tmp_path: Path) -> None:
+    coming = pb.TransferFrame(announce=pb.Announce(task=task_to_message(task(9))))
+    going = pb.TransferFrame(withdraw=pb.Withdraw(task_id=9))
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), SendTo, destination=1)
+        await network.start()
+        receiver = network.members[1].node
+        driver = receiver.driver
+        assert driver is not None
+        me = shared(SECRET, node_identity(0))
+        async with connect(receiver.address, me, node_identity(1)) as channel:
+            call = pb_grpc.PeersStub(channel).Transfer()
+
+            async def receiving_after(*frames: pb.TransferFrame) -> tuple[int, ...]:
+                offer = pb.HandOver(task=task_to_message(task(1)), payload_bytes=7)
+                for frame in (*frames, pb.TransferFrame(hand_over=offer)):
+                    await call.write(frame)
+                # Answered when what came before it has been handled.
+                assert not (await call.read()).accepted
+                return tuple(driver.state.receiving)
+
+            assert await receiving_after(going) == (0, 0)
+            assert await receiving_after(coming, coming, coming) == (1, 0)
+            assert await receiving_after(going, going) == (0, 0)

@@ -68,6 +68,7 @@ def kill_nodes(scene: Scene) -> Expected:
         states=frozenset({"degraded"}),
         dead=frozenset({first}),
         away=frozenset({second}),
+        died=frozenset({second}),
         note=f"nodes {first}, {second}",
     )
 
