@@ -89,11 +89,12 @@ class PeersServicer(pb_grpc.PeersServicer):
                     driver.inbox.add(sender, frame.chunk.task_id, frame.chunk.data)
                 elif kind == "announce":
                     task = task_from_message(frame.announce.task)
-                    if task.id not in announced:
+                    # Not of an earlier run, whose tasks had the same numbers.
+                    if announced.get(task.id) is not driver:
                         announced[task.id] = driver
                         driver.announced(sender, task)
                 elif kind == "withdraw":
-                    if announced.pop(frame.withdraw.task_id, None) is not None:
+                    if announced.pop(frame.withdraw.task_id, None) is driver:
                         driver.withdrawn(sender, frame.withdraw.task_id)
                 elif kind == "hand_over":
                     offer = frame.hand_over
