@@ -28,6 +28,14 @@ from typing import Any, Final
 from testbed.errors import PermanentError, PrerequisiteMissing, Problem, UsageError
 from testbed.runtime.base import NAME
 
+_DESCRIBED: Final[dict[str, type]] = {
+    "token": str,
+    "store": str,
+    "scenario": str,
+    "nodes": int,
+}
+"""What a description needs so that the testbed can be used."""
+
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -77,23 +85,24 @@ class RunDirectory:
                 *self._processes.glob("*.json"),
                 *self._credentials.glob("*.json"),
             ):
-                stale.unlink()
-            self._address.unlink(missing_ok=True)
-            self._policies.unlink(missing_ok=True)
-            self.scenario.unlink(missing_ok=True)
+                _discard(stale)
+            for old in (self._address, self._policies, self.scenario, self._testbed, self.plan):
+                _discard(old)
             _write(self._testbed, json.dumps(description))
             _write(self.plan, plan)
             if scenario is not None:
                 _write(self.scenario, scenario)
 
     def description(self) -> dict[str, Any] | None:
-        """What ``create`` was given; None if nothing is here or it cannot be read."""
-        return _read(self._testbed)
+        """What ``create`` was given; None if nothing is here, or it is damaged."""
+        found = _read(self._testbed) or {}
+        whole = all(isinstance(found.get(key), kind) for key, kind in _DESCRIBED.items())
+        return found if whole else None
 
     def address(self) -> str | None:
         """Where the controller listens; None if it has not said so."""
-        found = _read(self._address)
-        return None if found is None else str(found.get("address"))
+        address = (_read(self._address) or {}).get("address")
+        return address if isinstance(address, str) else None
 
     def remove(self) -> Path | None:
         """Forget the testbed; what is left (logs, unstored events), None if nothing is."""
@@ -109,7 +118,7 @@ class RunDirectory:
                 self._policies,
                 self._testbed,
             ):
-                file.unlink(missing_ok=True)
+                _discard(file)
             # Only empty folders go.
             for folder in (*self.spool.glob("*"), self.spool, self.logs, self.path):
                 try:
@@ -139,11 +148,13 @@ class RunDirectory:
             _write(self.credentials(process), text)
 
     def processes(self) -> dict[str, tuple[int, float]]:
-        """Id and time of creation of the processes noted, by name."""
+        """Id and time of creation of the processes noted, by name; damaged notes are left out."""
         found = {}
         for file in self._processes.glob("*.json"):
-            if (entry := _read(file)) is not None:
-                found[file.stem] = (int(entry["pid"]), float(entry["created"]))
+            entry = _read(file) or {}
+            pid, created = entry.get("pid"), entry.get("created")
+            if isinstance(pid, int) and pid > 0 and isinstance(created, int | float):
+                found[file.stem] = (pid, float(created))
         return found
 
     def log(self, process: str) -> Path:
@@ -277,9 +288,17 @@ def _write(path: Path, text: str) -> None:
         raise
 
 
+def _discard(path: Path) -> None:
+    """Remove a file, or the folder that stands in its place. No-op if neither is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

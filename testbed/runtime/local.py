@@ -158,11 +158,16 @@ class LocalRuntime:
         """See ``Runtime``."""
         place = RunDirectory(self.home, valid_name(name))
         description = place.description()
-        if description is None:
+        if description is None and not place.exists:
             raise directory.no_testbed(self.home, name)
         address = place.address()
         controller = place.processes().get(CONTROLLER)
-        if address is None or controller is None or processes.alive(*controller) is None:
+        if (
+            description is None
+            or address is None
+            or controller is None
+            or processes.alive(*controller) is None
+        ):
             raise UsageError(
                 f"testbed '{name}' has no controller: it was left half-made, or its controller "
                 f"ended (its log: {place.log(CONTROLLER)}); clear it away with "

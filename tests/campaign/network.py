@@ -74,7 +74,8 @@ class Network:
 
     def hook(self, **variables: str) -> None:
         """Have processes that are started from now on load the hook, with these variables."""
-        self.variables |= {"PYTHONPATH": str(HOOK), **variables}
+        paths = [str(HOOK), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.variables |= {"PYTHONPATH": os.pathsep.join(paths), **variables}
 
     @property
     def runtime(self) -> LocalRuntime:

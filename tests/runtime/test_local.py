@@ -327,3 +327,25 @@ def test_a_controller_that_was_stopped_ends_its_run_in_order(runtime: LocalRunti
     runtime.down("asleep")
     with open_task_log(up.store, create=False) as log:
         assert log.run(run).state is RunState.STOPPED
+
+
+@pytest.mark.parametrize("garbage", ["{}", '{"pid": null, "token": 3}', "[" * 100_000, "folder"])
+def test_damaged_notes_keep_no_testbed_from_being_taken_down(
+    runtime: LocalRuntime, garbage: str
+) -> None:
+    up = runtime.up(small_plan(), "damaged")
+    for path in (*up.directory.glob("*.json"), *(up.directory / "processes").glob("*.json")):
+        if garbage == "folder":
+            path.unlink()
+            path.mkdir()
+        else:
+            path.write_text(garbage)
+    with pytest.raises(UsageError, match="clear it away with `testbed teardown --name damaged`"):
+        runtime.find("damaged")
+    assert runtime.names() == ("damaged",)
+    assert {each.name for each in runtime.down("damaged").stopped} == {
+        CONTROLLER,
+        "node-0",
+        "node-1",
+    }
+    assert runtime.names() == ()
