@@ -78,8 +78,11 @@ class Inbox:
         if arriving.intact:
             arriving.intact = _is_slice(task_id, arriving.received, data)
         arriving.received += len(data)
-        if self._keep:
+        if self._keep and arriving.intact:
             arriving.chunks.append(data)
+        elif not arriving.intact:
+            # Nobody will read it, so it takes no memory.
+            arriving.chunks.clear()
 
     def discard(self, sender: int, task_id: int) -> None:
         """Throw away what arrived of a task that will not come."""

@@ -13,6 +13,7 @@ import grpc
 
 from edgenode.driver import EpisodeDriver
 from edgenode.faulting import DOWN
+from edgenode.payload import BLOCK_BYTES
 from testbed.rpc.authorization import caller
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
@@ -86,7 +87,14 @@ class PeersServicer(pb_grpc.PeersServicer):
                             reason=f"episode {frame.episode} is not running here",
                         )
                 elif kind == "chunk":
-                    driver.inbox.add(sender, frame.chunk.task_id, frame.chunk.data)
+                    # Read once: every reading copies it.
+                    data = frame.chunk.data
+                    if len(data) > BLOCK_BYTES:
+                        await context.abort(
+                            grpc.StatusCode.INVALID_ARGUMENT,
+                            f"a chunk of {len(data)} bytes; at most {BLOCK_BYTES} are taken",
+                        )
+                    driver.inbox.add(sender, frame.chunk.task_id, data)
                 elif kind == "announce":
                     task = task_from_message(frame.announce.task)
                     # Not of an earlier run, whose tasks had the same numbers.
@@ -121,7 +129,13 @@ class PeersServicer(pb_grpc.PeersServicer):
         self, requests: AsyncIterator[pb.ProbeRequest], context: Context
     ) -> AsyncIterator[pb.ProbeReply]:
         """Answer each question with what is true when it arrives; none of another episode."""
+        sender = _peer()
         async for request in requests:
+            if request.sender != sender:
+                await context.abort(
+                    grpc.StatusCode.PERMISSION_DENIED,
+                    f"node {sender} may not speak for {request.sender}",
+                )
             driver = self._node.driver
             if driver is not None and driver.episode == request.episode:
                 reply = driver.answer(request)

@@ -111,8 +111,14 @@ def _load(name: str, target: str) -> Any:
             f"application '{name}' cannot be loaded: importing {module_name} raises "
             f"{described(error)}"
         ) from error
-    if not callable(found):
-        raise UsageError(f"application '{name}': {target} is not a class or function")
+    # Whatever is named is looked at before it is called: calling `subprocess:Popen` is too late.
+    if not callable(found) or not (inspect.isclass(found) or inspect.isfunction(found)):
+        raise UsageError(f"application '{name}': {target} is not a class or function of Python")
+    if not inspect.isclass(found) and not _takes(found, "task", "payload"):
+        raise UsageError(
+            f"application '{name}': {target} is no application: the first parameters of such a "
+            "function are called task and payload"
+        )
     if inspect.isclass(found):
         lacking = [
             each for each in ("execute", "close") if not callable(getattr(found, each, None))
@@ -123,7 +129,28 @@ def _load(name: str, target: str) -> Any:
                 f"{' and no '.join(lacking)}; it needs `modelled`, `needs_payload`, `execute` and "
                 "`close`, or has to be a function of (task, payload)"
             )
+        execute = getattr(found, "execute")  # noqa: B009
+        if not _takes(execute, "self", "task", "payload", "duration"):
+            raise UsageError(
+                f"application '{name}': {target} is no application: its `execute` has to be "
+                "`async def execute(self, task, payload, duration)`"
+            )
     return found
+
+
+def _takes(function: Any, *names: str) -> bool:
+    """Whether the first parameters of a function are called so, ``_task`` being ``task``."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[: len(names)]
+    except (TypeError, ValueError):
+        return False
+    found = tuple(each.name.strip("_") for each in parameters if each.kind in _POSITIONAL)
+    return found == names
+
+
+_POSITIONAL: Final = frozenset(
+    {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+)
 
 
 def _entry_points() -> dict[str, str]:

@@ -154,12 +154,17 @@ def _no_factory(found: Any) -> str:
     """Return why ``found`` makes no scheduler, without calling it; empty if it may."""
     if inspect.isclass(found):
         return "" if callable(getattr(found, "decide", None)) else "has no method `decide`"
-    if not callable(found) or inspect.isbuiltin(found):
+    if not inspect.isfunction(found):
         return "is not a class or function of Python"
     try:
-        inspect.signature(found).bind(None)
+        signature = inspect.signature(found)
+        signature.bind(None)
     except (TypeError, ValueError):
         return "cannot be called with a SchedulerContext alone"
+    # Looked at before it is called: `subprocess:run` can be called with anything.
+    first = next(iter(signature.parameters.values()))
+    if first.kind is first.VAR_POSITIONAL or first.name.strip("_") != "context":
+        return "is no function of a SchedulerContext: its parameter has to be called context"
     return ""
 
 

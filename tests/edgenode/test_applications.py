@@ -115,6 +115,29 @@ def test_what_cannot_be_an_application_is_refused(name: str, why: str) -> None:
         create(name)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("subprocess:Popen", "subprocess:run", "subprocess:call", "subprocess:getoutput"),
+        *("os:system", "os:popen", "os:execv", "builtins:exec", "builtins:open", "shutil:rmtree"),
+        *("sqlite3:Connection", "runpy:run_path", "threading:Thread", "os:environ.update"),
+        *("pathlib:Path", "multiprocessing:Process", "functools:partial"),
+    ],
+)
+def test_what_is_no_application_is_refused_before_it_is_called(name: str, tmp_path: Path) -> None:
+    marker = tmp_path / "called"
+    for options in (
+        {},
+        {"args": ["touch", str(marker)]},
+        {"database": str(marker)},
+        {"path_name": str(marker)},
+        {"file": str(marker), "mode": "w"},
+    ):
+        with pytest.raises(UsageError, match=r"is no application|not a class or function"):
+            create(name, options)
+    assert not marker.exists()
+
+
 def test_options_an_application_does_not_take_are_refused() -> None:
     with pytest.raises(UsageError, match="does not take these options"):
         create("emulated", {"speed": 2})

@@ -221,6 +221,7 @@ async def test_a_hand_over_that_is_wrong_is_refused(
     [
         (pb.TransferFrame(sender=2, announce=pb.Announce(task=task_to_message(task(9)))), "DENIED"),
         (pb.TransferFrame(sender=-1), "DENIED"),
+        (pb.TransferFrame(chunk=pb.Chunk(task_id=1, data=bytes(1 << 21))), "ARGUMENT"),
         (pb.TransferFrame(announce=pb.Announce(task=pb.Task(id=9, source=1))), "ARGUMENT"),
         (pb.TransferFrame(announce=pb.Announce(task=pb.Task(id=9, slot=-1))), "ARGUMENT"),
         (pb.TransferFrame(hand_over=pb.HandOver(task=pb.Task(size_bytes=-1))), "ARGUMENT"),

@@ -141,7 +141,11 @@ def test_what_is_no_scheduler_is_refused() -> None:
         registry.create(f"{__name__}:NoScheduler", CONTEXT)
     with pytest.raises(UsageError, match=r"made .*NoScheduler.*, which is no scheduler.*py:\d+"):
         registry.create(f"{__name__}:make_none", CONTEXT)
-    for name in ("subprocess:Popen", "os:getpid", "builtins:print", "os:system"):
+    # None of them is called to find out.
+    for name in (
+        *("subprocess:Popen", "os:getpid", "builtins:print", "os:system", "os.path:join"),
+        *("subprocess:run", "subprocess:getoutput", "os:popen", "os:environ.get", "shutil:rmtree"),
+    ):
         with pytest.raises(UsageError, match="is no scheduler"):
             registry.create(name, CONTEXT)
     with pytest.raises(UsageError, match="is not a class or function"):
@@ -151,8 +155,6 @@ def test_what_is_no_scheduler_is_refused() -> None:
 def test_what_raises_when_it_is_made_or_imported_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match=r"'os.path:join' cannot be made: TypeError"):
-        registry.create("os.path:join", CONTEXT)
     (tmp_path / "broken_scheduler.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match="importing broken_scheduler raises ZeroDivisionError"):
