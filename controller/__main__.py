@@ -24,7 +24,7 @@ import structlog
 from testbed.errors import PrerequisiteMissing, TestbedError, UsageError
 from testbed.rpc.credentials import CREDENTIALS_VARIABLE
 from testbed.rpc.identity import CONTROLLER
-from testbed.rpc.token import find_credentials
+from testbed.rpc.token import PLAINTEXT, TOKEN_VARIABLE, find_credentials
 from testbed.scenario.plan import Plan
 
 STORE_VARIABLE: Final = "EDGE_TESTBED_STORE"
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _configure_log()
     report = _reporter(options.ready_fd)
     try:
-        me = find_credentials(CONTROLLER, options.credentials)
+        me = find_credentials(CONTROLLER, options.credentials, plaintext=options.insecure_plaintext)
+        if options.insecure_plaintext:
+            structlog.get_logger("controller").warning(PLAINTEXT)
         plan, scenario = _plan_and_scenario(options.plan, options.scenario)
         if artifacts := options.artifacts or os.environ.get(ARTIFACTS_VARIABLE):
             plan = dataclasses.replace(plan, artifacts_url=artifacts)
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             or plan.storage_url
             or str(options.run_dir / "tasks.db"),
             me=me,
+            probes=options.probes,
             scenario=scenario,
             store_patience_s=options.store_patience,
             keep_nodes=options.keep_nodes,
@@ -125,6 +128,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="what proves the controller to others, and others to it; else the file that "
         f"{CREDENTIALS_VARIABLE} names",
+    )
+    parser.add_argument(
+        "--probes", default="", help="host:port where the health service is open to anybody"
+    )
+    parser.add_argument(
+        "--insecure-plaintext",
+        action="store_true",
+        help=f"no encryption, and the token in {TOKEN_VARIABLE} (or the file that "
+        f"{TOKEN_VARIABLE}_FILE names) proves everybody: for networks that nobody else is on",
     )
     parser.add_argument(
         "--ready-fd", type=int, help="descriptor on which to say, in JSON, the address or the error"

@@ -25,7 +25,7 @@ from controller.service import Operator
 from controller.writer import Entry, LogWriter
 from testbed import __version__
 from testbed.errors import PermanentError, TemporaryError, TestbedError
-from testbed.rpc.channels import REQUEST_LIMIT, listen, new_server
+from testbed.rpc.channels import REQUEST_LIMIT, listen, listen_for_probes, new_server
 from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
@@ -60,7 +60,8 @@ class Settings:
     """What a controller is started with.
 
     ``bind`` is host:port, port 0 for one the system chooses, or unix:/path; ``me`` are the
-    controller's credentials. ``store`` is the URL of the task log, whose server may take
+    controller's credentials; ``probes`` is where the health service is open to anybody, nowhere if
+    empty. ``store`` is the URL of the task log, whose server may take
     ``store_patience_s`` seconds to answer. ``scenario`` is the text of the scenario file, if there
     was one. With ``keep_nodes``, nodes go on when this controller ends, and wait for the next one.
     """
@@ -71,6 +72,7 @@ class Settings:
     directory: Path
     store: str
     me: Credentials
+    probes: str = ""
     scenario: str | None = None
     store_patience_s: float = 0.0
     keep_nodes: bool = False
@@ -136,6 +138,7 @@ class Controller:
             self._address = _bind(server, self._settings)
             await self._health.set(NODES_SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
             await server.start()
+            probes = await self._serve_probes()
             await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
             address_file = self._settings.directory / ADDRESS_FILE
             write_atomically(
@@ -146,9 +149,20 @@ class Controller:
             _log.info("serving", address=self._address, testbed=self._settings.name)
             await self._ending.wait()
             await self._end(server)
+            if probes is not None:
+                await probes.stop(0.1)
             address_file.unlink(missing_ok=True)
         finally:
             log.close()
+
+    async def _serve_probes(self) -> grpc.aio.Server | None:
+        """Open the health service to those who prove nothing, if that was asked for."""
+        if not self._settings.probes:
+            return None
+        add = health_pb2_grpc.add_HealthServicer_to_server
+        probes = listen_for_probes(lambda server: add(self._health, server), self._settings.probes)
+        await probes.start()
+        return probes
 
     async def _open_log(self) -> TaskLog | None:
         """The task log, once its server answers; None if the controller is told to end first."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # not in the stubs
 
@@ -29,7 +30,7 @@ from testbed.model.own_code import described, interrupted
 from testbed.model.units import Micros
 from testbed.rpc.addresses import TcpAddress
 from testbed.rpc.authorization import CommandCheck
-from testbed.rpc.channels import listen, new_server
+from testbed.rpc.channels import listen, listen_for_probes, new_server
 from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import node_identity
@@ -80,7 +81,8 @@ class EdgeNode:
         self._configuring = 0
         self._server = new_server(me, calls=CALLS, commands=self.commands)
         self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._probes: grpc.aio.Server | None = None
+        self._add_health(self._server)
         pb_grpc.add_TasksServicer_to_server(TasksServicer(self), self._server)
         pb_grpc.add_PeersServicer_to_server(PeersServicer(self), self._server)
         pb_grpc.add_ControlServicer_to_server(ControlServicer(self), self._server)
@@ -92,9 +94,10 @@ class EdgeNode:
 
     # --- process ----------------------------------------------------------------------------
 
-    async def start(self, bind: str, advertise: str | None = None) -> str:
+    async def start(self, bind: str, advertise: str | None = None, probes: str = "") -> str:
         """Open the server; the address at which others reach it.
 
+        ``probes`` is where the health service is open to anybody, nowhere if empty.
         ``advertise`` is the host to name instead of that of ``bind``; an IPv6 address may come
         without brackets.
 
@@ -102,12 +105,16 @@ class EdgeNode:
         """
         try:
             address = listen(self._server, bind, self.me)
+            if probes:
+                self._probes = listen_for_probes(self._add_health, probes)
         except PermanentError as error:
             raise PrerequisiteMissing(
                 f"node {self.index} {error}",
                 "name an address of this host with a free port, or port 0 for any",
             ) from error
         await self._server.start()
+        if self._probes is not None:
+            await self._probes.start()
         await self._health.set(ALIVE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(False)
         if advertise and isinstance(address, TcpAddress):
@@ -116,6 +123,9 @@ class EdgeNode:
         self.address = str(address)
         _logger.info("node %d listens on %s", self.index, self.address)
         return self.address
+
+    def _add_health(self, server: grpc.aio.Server) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
 
     async def set_serving(self, serving: bool) -> None:
         """What the health service says of contact with the controller."""
@@ -158,6 +168,8 @@ class EdgeNode:
             self.end_episode(self.driver.episode)
         # Streams of peers and the controller are open for as long as both ends live.
         await self._server.stop(None)
+        if self._probes is not None:
+            await self._probes.stop(None)
         await self._close_run()
         await self._background.close()
         self.spool.close()

@@ -20,7 +20,7 @@ from edgenode.node import FAREWELL, EdgeNode
 from edgenode.registration import stay_registered
 from testbed.errors import TestbedError
 from testbed.rpc.identity import node_identity
-from testbed.rpc.token import find_credentials
+from testbed.rpc.token import PLAINTEXT, TOKEN_VARIABLE, find_credentials
 
 _logger: Final = logging.getLogger("edgenode")
 
@@ -58,11 +58,15 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 async def _run(arguments: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unhandled)
-    me = find_credentials(node_identity(arguments.node), arguments.credentials)
+    me = find_credentials(
+        node_identity(arguments.node), arguments.credentials, plaintext=arguments.insecure_plaintext
+    )
+    if arguments.insecure_plaintext:
+        _logger.warning("%s", PLAINTEXT)
     node = EdgeNode(arguments.node, Path(arguments.spool), me)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.stop, signal.Signals(number).name)
-    await node.start(arguments.bind, arguments.advertise)
+    await node.start(arguments.bind, arguments.advertise, arguments.probes)
     # What is loaded now stays: a collector that visits it again would hold up timers for
     # milliseconds.
     gc.freeze()
@@ -130,6 +134,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="what proves this node to others, and others to it; else the file that "
         "EDGE_TESTBED_CREDENTIALS names",
+    )
+    parser.add_argument(
+        "--probes", default="", help="host:port where the health service is open to anybody"
+    )
+    parser.add_argument(
+        "--insecure-plaintext",
+        action="store_true",
+        help=f"no encryption, and the token in {TOKEN_VARIABLE} (or the file that "
+        f"{TOKEN_VARIABLE}_FILE names) proves everybody: for networks that nobody else is on",
     )
     parser.add_argument(
         "--orphan-timeout",

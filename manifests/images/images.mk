@@ -75,13 +75,13 @@ base-image: ## make the base images here, from Debian packages, where none can b
 
 # Values that differ from one installation to the next; compose.yaml and the testbed command read it.
 .PHONY: compose-env
-compose-env: .env ## write .env for `docker compose up`: a token and passwords of your own
+compose-env: .env credentials/operator.pem ## write .env and certificates for `docker compose up`
 
 .env:
 	@umask 077; new() { head -c 18 /dev/urandom | base64 | tr '+/' '-_'; }; { \
-	  echo "TESTBED_TOKEN=$$(new)"; \
 	  echo "TESTBED_MYSQL_PASSWORD=$$(new)"; \
 	  echo "TESTBED_CONTROLLER=127.0.0.1:7440"; \
+	  echo "TESTBED_CREDENTIALS=$(CURDIR)/credentials/operator.pem"; \
 	  echo "TESTBED_STORAGE=mysql+pymysql://edge@127.0.0.1:13306/testbed"; \
 	  $(if $(BASE_IMAGE),echo "BASE_IMAGE=$(BASE_IMAGE)";) \
 	  $(if $(JRE_IMAGE),echo "JRE_IMAGE=$(JRE_IMAGE)";) \
@@ -89,3 +89,8 @@ compose-env: .env ## write .env for `docker compose up`: a token and passwords o
 	  echo "COMPOSE_PROJECT_NAME=edge-testbed"; echo "TAG=$(TAG)"; echo "IMAGE_PREFIX=$(IMAGE_PREFIX)"; \
 	} >$@
 	@echo "Wrote $@. Next: docker compose up --wait, then: set -a; . ./$@; set +a; testbed status"
+
+# Anew with `rm -r credentials` and another `make compose-env`; NODES as the scenario has.
+NODES ?= 10
+credentials/operator.pem: $(STAMP)
+	@$(BIN)/testbed credentials compose --nodes $(NODES) --out credentials

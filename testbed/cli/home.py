@@ -26,6 +26,7 @@ PASSWORD_VARIABLE: Final = "TESTBED_MYSQL_PASSWORD"
 
 _chosen: list[Path] = []
 _controllers: list[str] = []
+_plaintext: list[bool] = []
 
 
 def choose(path: Path | None) -> None:
@@ -104,9 +105,18 @@ def artifacts_url(given: str | None, of_scenario: str | None = None) -> str:
     return url if "://" in url else str(Path(url).expanduser().absolute())
 
 
-def choose_controller(address: str | None) -> None:
-    """Make ``address`` (of ``--controller``) what this command talks to; None: testbeds here."""
+def choose_controller(address: str | None, *, plaintext: bool = False) -> None:
+    """Make ``address`` (of ``--controller``) what this command talks to; None: testbeds here.
+
+    ``plaintext``: without encryption, and with a token that all parties of the testbed share.
+    """
     _controllers[:] = [address] if address else []
+    _plaintext[:] = [plaintext]
+
+
+def plaintext() -> bool:
+    """Whether this command may talk to a controller without encryption."""
+    return bool(_plaintext and _plaintext[0])
 
 
 def controller() -> str | None:

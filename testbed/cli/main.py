@@ -20,6 +20,7 @@ import typer
 from testbed import __version__, foreign
 from testbed.cli import (
     console,
+    credentials,
     dataset,
     db,
     doctor,
@@ -76,9 +77,18 @@ def root(
             "--controller",
             metavar="HOST:PORT",
             envvar="TESTBED_CONTROLLER",
-            help="Talk to this controller, started by other means; its token is in TESTBED_TOKEN.",
+            help="Talk to this controller, started by other means; TESTBED_CREDENTIALS names the "
+            "operator's file.",
         ),
     ] = None,
+    insecure_plaintext: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-plaintext",
+            envvar="TESTBED_INSECURE_PLAINTEXT",
+            help="Talk to --controller without encryption; its token is in TESTBED_TOKEN.",
+        ),
+    ] = False,
     runtime: Annotated[
         places.Kind | None,
         typer.Option(
@@ -122,7 +132,7 @@ def root(
     The options below may stand before or after the command.
     """
     home.choose(home_folder)
-    home.choose_controller(controller)
+    home.choose_controller(controller, plaintext=insecure_plaintext)
     places.choose(runtime, context, kubeconfig, namespace)
     console.voice.quiet = quiet
     console.voice.debug = debug
@@ -132,6 +142,7 @@ app.command(rich_help_panel=_SET_UP)(scenario.init)
 app.command(rich_help_panel=_SET_UP)(doctor.doctor)
 app.add_typer(scenario.group, name="scenario", rich_help_panel=_SET_UP)
 app.add_typer(db.group, name="db", rich_help_panel=_SET_UP)
+app.command(rich_help_panel=_SET_UP)(credentials.credentials)
 app.command(rich_help_panel=_NETWORK)(lifecycle.up)
 app.command(rich_help_panel=_NETWORK)(network.ps)
 app.command("list", hidden=True)(network.ps)
@@ -243,6 +254,7 @@ def _drop_output() -> None:
 _VALUED: Final = frozenset(
     {"--home", "--controller", "--runtime", "--context", "--kubeconfig", "--namespace"}
 )
+_FLAGS: Final = frozenset({"--quiet", "-q", "--debug", "--insecure-plaintext"})
 _JOINED: Final = tuple(f"{option}=" for option in sorted(_VALUED))
 
 
@@ -254,7 +266,7 @@ def _hoisted(arguments: Sequence[str]) -> list[str]:
     for argument in waiting:
         if argument == "--":
             rest += [argument, *waiting]
-        elif argument in {"--quiet", "-q", "--debug"} or argument.startswith(_JOINED):
+        elif argument in _FLAGS or argument.startswith(_JOINED):
             first.append(argument)
         elif argument in _VALUED:
             first += [argument, *([value] if (value := next(waiting, None)) is not None else [])]

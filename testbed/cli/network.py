@@ -31,7 +31,9 @@ def client_of(testbed: Testbed, *, timeout: float = 10.0) -> OperatorClient:
     """A client for the controller of ``testbed``; each call is given ``timeout`` seconds."""
     from testbed.rpc.operator import OperatorClient
 
-    return OperatorClient(testbed.address, testbed.token, timeout=timeout)
+    return OperatorClient(
+        testbed.address, testbed.token, timeout=timeout, plaintext=testbed.plaintext
+    )
 
 
 def with_name(command: str, name: str) -> str:

@@ -179,14 +179,28 @@ def _folder() -> Path:
 
 
 def _remote(address: str) -> Runtime:
-    from testbed.rpc.token import CLIENT_TOKEN_VARIABLE, find_token
+    from testbed.rpc.credentials import CLIENT_CREDENTIALS_VARIABLE, Certificate, read
+    from testbed.rpc.identity import OPERATOR
+    from testbed.rpc.token import CLIENT_TOKEN_VARIABLE, PLAINTEXT, find_token
     from testbed.runtime.remote import RemoteRuntime
 
+    store = os.environ.get("TESTBED_STORAGE", "")
+    plaintext = home.plaintext()
+    if plaintext:
+        console.warn(PLAINTEXT)
+    elif path := os.environ.get(CLIENT_CREDENTIALS_VARIABLE):
+        found = read(Path(path).expanduser())
+        if not isinstance(found, Certificate) or found.identity != OPERATOR:
+            raise UsageError(
+                "these are not the credentials of an operator",
+                [Problem(CLIENT_CREDENTIALS_VARIABLE, f"names {path}", "name operator.pem")],
+            )
+        return RemoteRuntime(address, found.to_pem(), store=store, home=home.home())
     token = find_token(variable=CLIENT_TOKEN_VARIABLE)
     if not token:
         raise UsageError(
-            f"the controller at {address} asks for a token: set {CLIENT_TOKEN_VARIABLE}, or "
-            f"{CLIENT_TOKEN_VARIABLE}_FILE"
+            f"the controller at {address} asks who you are: let {CLIENT_CREDENTIALS_VARIABLE} name "
+            f"the operator's file (`testbed credentials` makes it), or set {CLIENT_TOKEN_VARIABLE} "
+            f"or {CLIENT_TOKEN_VARIABLE}_FILE"
         )
-    store = os.environ.get("TESTBED_STORAGE", "")
-    return RemoteRuntime(address, token, store=store, home=home.home())
+    return RemoteRuntime(address, token, store=store, home=home.home(), plaintext=plaintext)

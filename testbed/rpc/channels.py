@@ -13,12 +13,12 @@ from typing import Any, Final, Self, TypeAlias, cast
 import grpc
 import grpc.aio
 
-from testbed.errors import PermanentError
+from testbed.errors import PermanentError, Problem, UsageError
 from testbed.rpc import addresses, tracebacks
 from testbed.rpc.addresses import TcpAddress, UnixAddress
 from testbed.rpc.authorization import CommandCheck, CommandStamps, Gatekeeper
-from testbed.rpc.credentials import Certificate, Credentials, server_name
-from testbed.rpc.identity import Identity
+from testbed.rpc.credentials import Certificate, Credentials, Secrets, server_name
+from testbed.rpc.identity import OPERATOR, Identity
 
 _MEBIBYTE: Final = 1024 * 1024
 
@@ -28,6 +28,10 @@ batch of events)."""
 
 REQUEST_LIMIT: Final = 4 * _MEBIBYTE
 """Bytes of the largest message that the controller takes: what nodes and operators ask is short."""
+
+PROBES: Final = 32
+PROBE_LIMIT: Final = 4096
+"""Probes answered at a time, and the bytes of one."""
 
 STREAMS_PER_CONNECTION: Final = 256
 """Calls that one connection may have open at a time."""
@@ -101,7 +105,8 @@ def new_server(
 def listen(server: grpc.aio.Server, bind: str, me: Credentials) -> addresses.Address:
     """Let ``server`` listen at ``bind``; where it does, with the port that the system chose.
 
-    Raises: UsageError: ``bind`` is no address. PrerequisiteMissing: the folder of the socket is
+    Raises: UsageError: ``bind`` is no address, or nothing would be encrypted there.
+    PrerequisiteMissing: the folder of the socket is
     open to others. PermanentError: the address cannot be used.
     """
     address = addresses.parse(bind)
@@ -118,6 +123,7 @@ def listen(server: grpc.aio.Server, bind: str, me: Credentials) -> addresses.Add
             require_client_auth=True,
         )
         return TcpAddress(address.host, _add(lambda at: server.add_secure_port(at, tls), address))
+    _check_plaintext(me, bind)
     return TcpAddress(address.host, _add(server.add_insecure_port, address))
 
 
@@ -142,9 +148,9 @@ def connect(
 
     Raises: UsageError: this is no address.
     """
-    target = addresses.parse(address)
-    if isinstance(me, Certificate) and isinstance(target, TcpAddress):
-        tls, named = _tls(me, server)
+    certificate = _certificate(address, me)
+    if certificate is not None:
+        tls, named = _tls(certificate, server)
         channel = grpc.aio.secure_channel(address, tls, options=(*options, named))
     else:
         channel = grpc.aio.insecure_channel(address, options=options)
@@ -155,19 +161,62 @@ def connect_blocking(
     address: str, me: Credentials, server: Identity, *, options: Options = OPERATOR_OPTIONS
 ) -> grpc.Channel:
     """As ``connect``, for programs without an event loop."""
-    target = addresses.parse(address)
-    if isinstance(me, Certificate) and isinstance(target, TcpAddress):
-        tls, named = _tls(me, server)
+    certificate = _certificate(address, me)
+    if certificate is not None:
+        tls, named = _tls(certificate, server)
         channel = grpc.secure_channel(address, tls, options=(*options, named))
     else:
         channel = grpc.insecure_channel(address, options=options)
     return cast(grpc.Channel, _Bearing(channel, me, server, None))
 
 
+def listen_for_probes(health: Callable[[grpc.aio.Server], None], bind: str) -> grpc.aio.Server:
+    """A server of its own for the health service, which ``health`` adds; open to anybody.
+
+    For probes that show no certificate, as Kubernetes' do. It has to be started and stopped.
+
+    Raises: UsageError, PermanentError: as ``listen``.
+    """
+    address = addresses.parse(bind)
+    server = new_server(Secrets(OPERATOR), calls=PROBES, message_limit=PROBE_LIMIT)
+    health(server)
+    _add(server.add_insecure_port, address)
+    return server
+
+
 def connect_unknown(address: str) -> grpc.Channel:
     """A channel that shows nothing, for what is open to anybody: the health service."""
     addresses.parse(address)
     return grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+
+
+def _certificate(address: str, me: Credentials) -> Certificate | None:
+    """What encrypts a connection to ``address``; None on one machine, and where nobody wants it."""
+    if isinstance(addresses.parse(address), UnixAddress):
+        return None
+    if isinstance(me, Certificate):
+        return me
+    _check_plaintext(me, address)
+    return None
+
+
+def _check_plaintext(me: Credentials, address: str) -> None:
+    """Return if ``me`` may go over a network as it is.
+
+    Raises: UsageError: others could read it on the way.
+    """
+    if not isinstance(me, Secrets) or not me.shared:
+        raise UsageError(
+            "nothing would be encrypted",
+            [
+                Problem(
+                    "address",
+                    address,
+                    "between machines: credentials with a certificate (`testbed credentials`), or "
+                    "--insecure-plaintext with a token; on one machine: unix:/path",
+                )
+            ],
+        )
 
 
 def _tls(me: Certificate, server: Identity) -> tuple[grpc.ChannelCredentials, tuple[str, str]]:

@@ -52,7 +52,8 @@ class Secrets:
     key: str = field(default="", repr=False)
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     shared: str = field(default="", repr=False)
-    """The secret that all is made from, where every party has it; who has it is the operator."""
+    """The secret that all is made from, where every party has it; who has it is the operator. For
+    connections without encryption, which is what somebody has asked for: see ``channels``."""
 
     def metadata(self, server: Identity) -> tuple[tuple[str, str], ...]:
         """What a call to ``server`` shows; nothing where it has nothing to show."""
@@ -140,14 +141,18 @@ def shared(secret: str, identity: Identity) -> Secrets:
     return Secrets(identity, shared=secret)
 
 
-def of_operator(text: str) -> Credentials:
+def of_operator(text: str, *, plaintext: bool = False) -> Credentials:
     """An operator's credentials from a token, or from the PEM of a certificate with its key.
+
+    ``plaintext``: it is the token that all parties share, and may be shown without encryption.
 
     Raises: PrerequisiteMissing: a PEM that is incomplete.
     """
     text = text.strip()
     if "-----BEGIN" in text:
         return _certificate(text, "the operator's credentials")
+    if plaintext:
+        return shared(text, OPERATOR)
     return Secrets(OPERATOR, tokens={str(CONTROLLER): text})
 
 

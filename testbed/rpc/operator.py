@@ -323,15 +323,20 @@ class Acknowledgement:
 class OperatorClient:
     """Talks to the controller of one testbed; use it as a context manager.
 
-    ``token`` proves the operator: a token, or the PEM of a certificate with its key.
+    ``token`` proves the operator: a token, or the PEM of a certificate with its key. A token goes
+    over a network only with ``plaintext``, for a controller that was started so.
     ``timeout`` is the deadline of each call in seconds, except of ``watch_run``, which lasts as
     long as the run.
     """
 
-    def __init__(self, address: str, token: str, *, timeout: float = 10.0) -> None:
+    def __init__(
+        self, address: str, token: str, *, timeout: float = 10.0, plaintext: bool = False
+    ) -> None:
         self._address = address
         self._timeout = timeout
-        self._channel = connect_blocking(address, of_operator(token), CONTROLLER)
+        self._channel = connect_blocking(
+            address, of_operator(token, plaintext=plaintext), CONTROLLER
+        )
         self._stub = pb_grpc.OperatorStub(self._channel)
 
     def __enter__(self) -> Self:

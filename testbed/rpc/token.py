@@ -14,18 +14,27 @@ TOKEN_VARIABLE: Final = "EDGE_TESTBED_TOKEN"
 """For processes of a testbed; with ``_FILE`` appended, the name of a file that holds it."""
 
 
+PLAINTEXT: Final = (
+    "--insecure-plaintext: whoever is on the network can read everything, and act as anybody"
+)
+"""What is said where somebody has asked for it."""
+
 CLIENT_TOKEN_VARIABLE: Final = "TESTBED_TOKEN"
 """For commands. Not that of processes: what a shell is given for commands is not what it starts
 nodes with."""
 
 
-def find_credentials(identity: Identity, given: Path | None = None) -> Credentials:
+def find_credentials(
+    identity: Identity, given: Path | None = None, *, plaintext: bool = False
+) -> Credentials:
     """The credentials of ``identity``: in the file ``given``, or that the environment names.
 
-    Where neither is, those made from the token that all processes of the testbed share.
+    ``plaintext``: those made from the token that all processes of the testbed share.
 
     Raises: PrerequisiteMissing: there are none, they cannot be used, or are somebody else's.
     """
+    if plaintext and (token := find_token()):
+        return shared(token, identity)
     path = given or Path(os.environ.get(CREDENTIALS_VARIABLE, ""))
     if str(path) != ".":
         found = read(path)
@@ -35,11 +44,10 @@ def find_credentials(identity: Identity, given: Path | None = None) -> Credentia
                 f"name the file of {identity}",
             )
         return found
-    if token := find_token():
-        return shared(token, identity)
     raise PrerequisiteMissing(
         f"{identity} has no credentials to prove itself with",
-        f"let --credentials or {CREDENTIALS_VARIABLE} name the file that holds them",
+        f"let --credentials or {CREDENTIALS_VARIABLE} name the file that holds them: "
+        "`testbed credentials` makes one",
     )
 
 

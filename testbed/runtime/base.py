@@ -32,6 +32,8 @@ class Testbed:
     ``directory`` holds its logs. ``store`` is the URL of its task log from here, which may hold a
     password; ``artifacts`` that of its store of policies from here, empty if the controller's own
     URL is good here too. ``own_store``: the task log is part of the testbed, and goes with it.
+    ``token`` may also be the PEM of the operator's certificate with its key; with ``plaintext`` it
+    is one that all parties share, and nothing is encrypted.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Testbed:
     nodes: int
     artifacts: str = ""
     own_store: bool = False
+    plaintext: bool = False
 
 
 @dataclass(frozen=True, slots=True)

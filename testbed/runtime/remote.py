@@ -1,6 +1,6 @@
 """A testbed that something else started: containers, a cluster, another machine.
 
-All that is known of it is where its controller listens and the token that opens it. It can be asked
+All that is known of it is where its controller listens and what opens it. It can be asked
 and used as any other; it is started and stopped by what started it.
 """
 
@@ -25,9 +25,12 @@ class RemoteRuntime:
     ``store`` is the URL of its task log from here; what the controller calls it if empty.
     """
 
-    def __init__(self, address: str, token: str, *, store: str = "", home: Path) -> None:
+    def __init__(
+        self, address: str, token: str, *, store: str = "", home: Path, plaintext: bool = False
+    ) -> None:
         self._address = address
         self._token = token
+        self._plaintext = plaintext
         self._store = store
         self._home = home
 
@@ -54,7 +57,7 @@ class RemoteRuntime:
                 "with --controller there is one testbed",
                 [Problem("name", repr(name), f"leave --name out, or name it '{NAME}'")],
             )
-        with OperatorClient(self._address, self._token) as client:
+        with OperatorClient(self._address, self._token, plaintext=self._plaintext) as client:
             status = client.status()
         return Testbed(
             name=NAME,
@@ -64,6 +67,7 @@ class RemoteRuntime:
             store=self._store or status.store,
             scenario=status.scenario,
             nodes=len(status.nodes),
+            plaintext=self._plaintext,
         )
 
     def names(self) -> tuple[str, ...]:

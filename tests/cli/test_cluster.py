@@ -12,7 +12,7 @@ from testbed.cli import network, places
 from testbed.runtime.kubernetes import ClusterRuntime
 from tests.api_server import CONTEXT, ApiServer
 from tests.cli.conftest import Command
-from tests.runtime.kubernetes.standin import Controller
+from tests.runtime.kubernetes.standin import Controller, controllers_secret
 
 NAMESPACE = "testbed-pods"
 
@@ -21,7 +21,10 @@ NAMESPACE = "testbed-pods"
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     for variable in ("TESTBED_RUNTIME", "TESTBED_CONTEXT", "TESTBED_NAMESPACE", "KUBECONFIG"):
         monkeypatch.delenv(variable, raising=False)
-    with ApiServer() as running, Controller("pods", 2).serving() as controller:
+    with (
+        ApiServer() as running,
+        Controller("pods", 2).serving(controllers_secret(running, "pods")) as controller,
+    ):
         running.route(NAMESPACE, "controller-0", 7440, "127.0.0.1", controller.port)
         yield running
 

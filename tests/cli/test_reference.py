@@ -43,6 +43,7 @@ def test_every_command_that_reads_can_print_json() -> None:
 
     assert without == {
         "testbed init",
+        "testbed credentials",
         "testbed up",
         "testbed kill",
         "testbed scale",

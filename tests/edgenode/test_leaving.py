@@ -80,6 +80,7 @@ async def start(spool: Path, controller: str, *more: str) -> asyncio.subprocess.
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "edgenode", "--node", "edge-node-0", "--controller", controller),
         *("--spool", str(spool / "spool"), "--bind", f"unix:{spool}/node.sock", *more),
+        "--insecure-plaintext",
         env={**os.environ, "EDGE_TESTBED_TOKEN": SECRET},
         stderr=asyncio.subprocess.PIPE,
     )

@@ -158,7 +158,16 @@ async def test_a_node_that_is_refused_gives_up_at_once(tmp_path: Path) -> None:
 
 async def _process(folder: Path, controller: str, *more: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "edgenode", "--node", "3", "--controller", controller),
+        *(
+            sys.executable,
+            "-m",
+            "edgenode",
+            "--node",
+            "3",
+            "--controller",
+            controller,
+            "--insecure-plaintext",
+        ),
         *("--spool", str(folder), "--bind", f"unix:{folder}/node.sock", *more),
         env={**os.environ, "EDGE_TESTBED_TOKEN": SECRET},
         stderr=asyncio.subprocess.PIPE,

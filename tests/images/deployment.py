@@ -10,6 +10,9 @@ from typing import Final
 import pymysql
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from testbed.rpc.certificates import Authority
+from testbed.rpc.identity import CONTROLLER as CONTROLLER_IDENTITY
+from testbed.rpc.identity import OPERATOR, Identity, node_identity
 from testbed.rpc.operator import OperatorClient
 from testbed.scenario.load import dumps, load
 from tests.images.engine import CONTAINED, TAG, PrivateNetwork
@@ -32,12 +35,13 @@ class Deployment:
 
     def __init__(self, folder: Path, mariadb_image: str) -> None:
         self.network = PrivateNetwork()
-        self.token = secrets.token_urlsafe(16)
+        self.authority = Authority.new("containers")
+        self.token = self.authority.issue(OPERATOR).to_pem()
         self.password = secrets.token_urlsafe(16)
         self._folder = folder
         self._mariadb_image = mariadb_image
         # Read by users of containers, whose numbers nobody here has.
-        self._token_file = self._file("token", self.token)
+        self.operator_file = self._file("operator.pem", self.token)
         self._password_file = self._file("password", self.password)
         self._scenario = self._file(
             "scenario.yaml",
@@ -92,8 +96,8 @@ class Deployment:
                 *("--publish", "127.0.0.1::7440"),
                 *("--env", f"EDGE_TESTBED_STORE={url}"),
                 *("--env", f"EDGE_TESTBED_ARTIFACTS={ARTIFACTS}"),
-                *("--env", "EDGE_TESTBED_TOKEN_FILE=/run/secrets/token"),
-                *_mounted(self._token_file, "/run/secrets/token"),
+                *("--env", "EDGE_TESTBED_CREDENTIALS=/run/secrets/own.pem"),
+                *_mounted(self._certificate(CONTROLLER_IDENTITY), "/run/secrets/own.pem"),
                 *_mounted(self._password_file, "/run/secrets/password"),
                 *_mounted(self._scenario, "/etc/edge-testbed/scenario.yaml"),
             ),
@@ -109,8 +113,8 @@ class Deployment:
             options=(
                 *CONTAINED,
                 *("--tmpfs", "/var/spool/edge-testbed:uid=10001,gid=10001,mode=0750"),
-                *("--env", "EDGE_TESTBED_TOKEN_FILE=/run/secrets/token"),
-                *_mounted(self._token_file, "/run/secrets/token"),
+                *("--env", "EDGE_TESTBED_CREDENTIALS=/run/secrets/own.pem"),
+                *_mounted(self._certificate(node_identity(node)), "/run/secrets/own.pem"),
             ),
         )
 
@@ -121,6 +125,9 @@ class Deployment:
     def remove(self) -> None:
         """Remove all of it; no-op for what is not there."""
         self.network.remove()
+
+    def _certificate(self, who: Identity) -> Path:
+        return self._file(f"{who}.pem", self.authority.issue(who).to_pem())
 
     def _file(self, name: str, text: str) -> Path:
         path = self._folder / name

@@ -52,7 +52,23 @@ def test_what_is_ours_is_contained(name: str) -> None:
 def test_no_secret_has_a_default() -> None:
     text = json.dumps(SERVICES)
 
-    assert "${TESTBED_TOKEN:?" in text
     assert "${TESTBED_MYSQL_PASSWORD:?" in text
     assert "TOKEN:-" not in text
     assert "PASSWORD:-" not in text
+
+
+@pytest.mark.parametrize("name", ["controller", *NODES])
+def test_a_process_sees_its_own_certificate_and_no_other(name: str) -> None:
+    service = SERVICES[name]
+    (own,) = (
+        each
+        for each in service["volumes"]
+        if not isinstance(each, str) and "credentials" in each["source"].lower()
+    )
+
+    assert own["source"] == f"${{CREDENTIALS:-./credentials}}/{name}.pem"
+    assert own["read_only"]
+    # A file that is missing is said to be, instead of being made as a folder.
+    assert own["bind"] == {"create_host_path": False}
+    assert service["environment"]["EDGE_TESTBED_CREDENTIALS"] == own["target"]
+    assert "TOKEN" not in json.dumps(service)

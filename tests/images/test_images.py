@@ -87,7 +87,7 @@ def test_the_command_line_drives_a_controller_by_its_address(
         "PYTHONPATH": str(ROOT),
         "TESTBED_HOME": str(tmp_path),
         "TESTBED_CONTROLLER": deployment.controller,
-        "TESTBED_TOKEN": deployment.token,
+        "TESTBED_CREDENTIALS": str(deployment.operator_file),
         "TESTBED_STORAGE": deployment.store,
         "TESTBED_MYSQL_PASSWORD": deployment.password,
     }
@@ -121,12 +121,12 @@ def test_processes_are_contained(deployment: Deployment, name: str) -> None:
     assert "Read-only file system" in network.execute(name, "touch", "/opt/here").stderr
     assert network.execute(name, "python", "-m", "pip").returncode != 0
     processes = network.execute(name, "cat", "/proc/1/cmdline").stdout
-    assert deployment.token not in processes
+    assert "PRIVATE KEY" not in processes
     assert deployment.password not in processes
 
 
 @pytest.mark.parametrize(
-    ("name", "port"), [("node-0", 7441), ("controller", 7440)], ids=["node", "controller"]
+    ("name", "port"), [("node-0", 7442), ("controller", 7442)], ids=["node", "controller"]
 )
 def test_health_checks_tell_who_serves(deployment: Deployment, name: str, port: int) -> None:
     ask = ("python", "-m", "testbed.rpc.healthcheck")

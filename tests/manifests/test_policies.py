@@ -136,12 +136,22 @@ def written_by(image: str) -> list[str]:
 @each_workload
 def test_a_process_sees_the_credentials_it_needs_and_no_others(workload: Object) -> None:
     needed = {
-        "edge-node": {"token"},
-        "controller": {"token", "mysql-password"},
-        "trainer": {"token", "mysql-password"},
+        "controller": {"controller.pem", "mysql-password"},
+        "trainer": {"operator.pem", "mysql-password"},
         "mysql": {"mysql-password"},
     }
     secrets = [each["secret"] for each in template(workload)["spec"]["volumes"] if "secret" in each]
+    if identity(workload)[1] == "edge-node":
+        # A key for each node, of which the container of a pod sees its own.
+        (secret,) = secrets
+        assert secret == {"secretName": "node-credentials", "defaultMode": 0o440}
+        ((mount,),) = (
+            [each for each in container["volumeMounts"] if each["name"] == "credentials"]
+            for container in containers(workload)
+        )
+        assert mount["subPathExpr"] == "$(POD_NAME)"
+        assert mount["readOnly"]
+        return
     seen = {item["key"] for secret in secrets for item in secret["items"]}
     assert seen == needed.get(identity(workload)[1], set())
     for secret in secrets:
@@ -157,7 +167,7 @@ def test_files_that_are_named_are_mounted(workload: Object) -> None:
         mounts = tuple(f"{mount['mountPath']}/" for mount in container["volumeMounts"])
         texts = [*container.get("args", []), *(each.get("value", "") for each in container["env"])]
         for path in re.findall(r"(?<![\w:/])/(?:run|etc|var)/[\w/.-]+", " ".join(texts)):
-            assert path.startswith(mounts), path
+            assert f"{path}/".startswith(mounts), path
 
 
 @pytest.mark.parametrize("name", ["edge-node", "controller", "mysql", "namenode", "datanode"])
@@ -171,8 +181,8 @@ def test_what_serves_says_whether_it_does(name: str) -> None:
 def test_a_node_is_not_restarted_because_its_controller_is_away() -> None:
     (container,) = containers(named(ALL, "StatefulSet", "edge-node"))
     for probe in ("startupProbe", "livenessProbe"):
-        assert container[probe]["grpc"] == {"port": 7441, "service": ALIVE_SERVICE}
-    assert container["readinessProbe"]["grpc"] == {"port": 7441}
+        assert container[probe]["grpc"] == {"port": 7442, "service": ALIVE_SERVICE}
+    assert container["readinessProbe"]["grpc"] == {"port": 7442}
     assert option(container, "--orphan-timeout") == "0"
 
 
@@ -456,7 +466,7 @@ def test_an_operator_may_do_nothing_else() -> None:
         for rule in documents(MANIFESTS / "rbac" / "operator.yaml")[0]["rules"]
         if "secrets" in rule["resources"] and set(rule["verbs"]) & {"get", "list", "watch"}
     ]
-    assert [rule["resourceNames"] for rule in reading] == [["credentials"]]
+    assert [rule["resourceNames"] for rule in reading] == [["credentials", "node-credentials"]]
 
 
 def test_files_are_yaml_as_any_parser_reads_it() -> None:

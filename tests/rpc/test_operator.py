@@ -89,7 +89,7 @@ def test_what_a_newer_version_adds_is_left_out() -> None:
 
 def test_nobody_home() -> None:
     with (
-        OperatorClient("127.0.0.1:1", "token", timeout=5.0) as operator,
+        OperatorClient("127.0.0.1:1", "token", timeout=5.0, plaintext=True) as operator,
         pytest.raises(TemporaryError, match="does not answer"),
     ):
         operator.status()
@@ -109,7 +109,7 @@ def refusing() -> Iterator[OperatorClient]:
     pb_grpc.add_OperatorServicer_to_server(Refusing(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    with OperatorClient(f"127.0.0.1:{port}", "token") as operator:
+    with OperatorClient(f"127.0.0.1:{port}", "token", plaintext=True) as operator:
         yield operator
     server.stop(None).wait()
 
@@ -155,7 +155,7 @@ def test_a_connection_that_takes_a_while_is_waited_for() -> None:
         carrier = threading.Thread(target=carry, daemon=True)
         carrier.start()
         with (
-            OperatorClient(f"127.0.0.1:{door.getsockname()[1]}", "token") as client,
+            OperatorClient(f"127.0.0.1:{door.getsockname()[1]}", "token", plaintext=True) as client,
             pytest.raises(PermanentError, match="UNIMPLEMENTED"),
         ):
             client.status()

@@ -34,6 +34,8 @@ OPTIONS_ANNOTATION: Final = "edge-testbed/options"
 SCENARIO_ANNOTATION: Final = "edge-testbed/scenario"
 STORE_ANNOTATION: Final = "edge-testbed/task-log"
 ARTIFACTS_ANNOTATION: Final = "edge-testbed/artifacts"
+AUTHORITY_ANNOTATION: Final = "edge-testbed/authority"
+"""On pods: which authority their certificate is of. Certificates are read at the start."""
 CONFIGURATION_ANNOTATION: Final = "edge-testbed/configuration"
 OWNED_ANNOTATION: Final = "edge-testbed/made-by"
 """On a namespace that the toolkit made, and so may remove."""
@@ -54,6 +56,8 @@ PASSWORD_FILE: Final = "/run/secrets/edge-testbed/mysql-password"
 
 LARGEST_SCENARIO_BYTES: Final = 900_000
 """An object of the API may have about a mebibyte."""
+
+LARGEST_SECRET_BYTES: Final = 1_000_000
 
 _MIB: Final = 1 << 20
 _TRAINER: Final = "trainer"
@@ -162,7 +166,8 @@ def render(
     *,
     namespace: str | None = None,
     scenario: str | None = None,
-    credentials: Mapping[str, str] | None = None,
+    credentials: Mapping[str, Mapping[str, str]] | None = None,
+    authority: str = "",
     services: Services | None = None,
     options: ClusterOptions | None = None,
     replicas: int | None = None,
@@ -170,7 +175,8 @@ def render(
     """All objects of the testbed ``name``, in an order in which they can be applied.
 
     ``scenario`` is the text of the scenario file; without it pods get the plan itself.
-    ``credentials`` (``token``, ``mysql-password``) become the Secret; without them there is none.
+    ``credentials`` become Secrets, by name (``certificates.py``); without them there is none.
+    ``authority`` tells whose certificates they hold: others are for other pods.
     ``replicas`` is the number of nodes to have now, the plan's if None.
 
     Raises: UsageError: the scenario is larger than an object of the API may be.
@@ -186,9 +192,7 @@ def render(
     documents = load(components)
     configuration = _configuration(plan, scenario)
     documents.append(_object("ConfigMap", "scenario", data=configuration))
-    if credentials is not None:
-        secret = {k: base64.b64encode(v.encode()).decode() for k, v in credentials.items()}
-        documents.append(_object("Secret", "credentials", type="Opaque", data=secret))
+    documents += render_secrets(credentials or {})
     digest = hashlib.sha256(
         json.dumps([configuration, asdict(services)], sort_keys=True).encode()
     ).hexdigest()[:16]
@@ -203,9 +207,33 @@ def render(
             }
         if document["kind"] == "StatefulSet":
             _set_workload(document, plan, options, services, name, digest, scenario, replicas)
+            if authority and document["metadata"]["name"] in (EDGE_NODE, CONTROLLER):
+                template = document["spec"]["template"]["metadata"]
+                template.setdefault("annotations", {})[AUTHORITY_ANNOTATION] = authority
         if document["kind"] == "NetworkPolicy":
             _let_out(document, services)
     return sorted(documents, key=_order)
+
+
+def render_secrets(credentials: Mapping[str, Mapping[str, str]]) -> list[Document]:
+    """The Secrets with these contents, by name, without a namespace."""
+    found = []
+    for name, content in credentials.items():
+        data = {k: base64.b64encode(v.encode()).decode() for k, v in content.items()}
+        size = sum(len(value) for value in content.values())
+        if size > LARGEST_SECRET_BYTES:
+            raise UsageError(
+                "the network is too large for a cluster",
+                [
+                    Problem(
+                        "nodes.count",
+                        f"certificates of {size / 1e3:.0f} KB",
+                        f"{LARGEST_SECRET_BYTES / 1e3:.0f} KB fit into a Secret: about 500 nodes",
+                    )
+                ],
+            )
+        found.append(_object("Secret", name, type="Opaque", data=data))
+    return found
 
 
 def render_trainer(

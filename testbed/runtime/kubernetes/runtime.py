@@ -47,6 +47,14 @@ from testbed.runtime.base import (
 from testbed.runtime.directory import RunDirectory
 from testbed.runtime.kubernetes import waiting
 from testbed.runtime.kubernetes.api import PATIENCE_S, Access, Cluster, Document, until
+from testbed.runtime.kubernetes.certificates import (
+    CREDENTIALS,
+    OPERATOR_KEY,
+    PASSWORD_KEY,
+    SECRETS,
+    Contents,
+    completed,
+)
 from testbed.runtime.kubernetes.forward import PortForward
 from testbed.runtime.kubernetes.rendering import (
     APPLICATION,
@@ -94,8 +102,6 @@ _TELL_EVERY_S: Final = 1.0
 _SELECTOR: Final = f"{NAME_LABEL}={APPLICATION}"
 TRAINER_JOB: Final = "trainer"
 WAS_UP: Final = "was-up"
-CREDENTIALS: Final = "credentials"
-"""The one Secret of a testbed."""
 
 NEEDED: Final = (
     *(Access(verb, "Namespace") for verb in ("get", "list", "watch", "create", "patch", "delete")),
@@ -107,7 +113,7 @@ NEEDED: Final = (
         for verb in ("get", "list", "create", "patch", "delete")
     ),
     Access("create", "Secret"),
-    *(Access(verb, "Secret", name=CREDENTIALS) for verb in ("get", "patch", "delete")),
+    *(Access(verb, "Secret", name=name) for name in SECRETS for verb in ("get", "patch", "delete")),
     *(Access(verb, "Pod") for verb in ("get", "list", "watch", "delete")),
     Access("get", "Pod", "log"),
     Access("get", "Pod", "portforward"),
@@ -217,11 +223,12 @@ class ClusterRuntime:
         try:
             if made or _is_made_by_us(before):
                 self._apply_namespace(plan, name, namespace)
-            credentials = self._credentials(namespace, asked, new=made)
+            credentials, authority = self._credentials(name, namespace, plan, asked, new=made)
             arguments: dict[str, Any] = {
                 "namespace": namespace,
                 "scenario": scenario,
                 "credentials": credentials,
+                "authority": authority,
                 "services": services,
                 "options": options,
             }
@@ -434,17 +441,29 @@ class ClusterRuntime:
         document["metadata"]["annotations"] = {OWNED_ANNOTATION: APPLICATION}
         self.cluster.apply(document, force=self._force)
 
-    def _credentials(self, namespace: str, store: str | None, *, new: bool) -> dict[str, str]:
-        """What the testbed has already; else new ones. A password that was given is taken."""
-        credentials = {} if new else self._kept_credentials(namespace)
+    def _credentials(
+        self, name: str, namespace: str, plan: Plan, store: str | None, *, new: bool
+    ) -> tuple[Contents, str]:
+        """The contents of its Secrets and whose certificates they hold: what is there, completed.
+
+        A password that was given is taken. Certificates that end soon are replaced, and pods with
+        them, unless a run is under way.
+        """
+        kept = {} if new else {each: self._secret(namespace, each) for each in SECRETS}
+        contents, authority = completed(
+            kept,
+            name,
+            plan.topology.size,
+            renew=lambda: self._current_run(name, namespace) is None,
+        )
         given = None if store is None else split_password(store)[1]
         if store is not None and given is None:
             given = os.environ.get(PASSWORD_VARIABLE)
+        own = contents[CREDENTIALS]
         if given is not None:
-            credentials["mysql-password"] = given
-        credentials.setdefault("token", secrets.token_urlsafe(24))
-        credentials.setdefault("mysql-password", secrets.token_urlsafe(24))
-        return credentials
+            own[PASSWORD_KEY] = given
+        own.setdefault(PASSWORD_KEY, secrets.token_urlsafe(24))
+        return contents, authority
 
     def _apply(
         self,
@@ -489,18 +508,23 @@ class ClusterRuntime:
         )
         if standing is None or _configuration(standing) == _configuration(wanted):
             return
+        run = self._current_run(name, namespace)
+        if run is not None:
+            raise UsageError(
+                f"run {run} is under way on '{name}', and another scenario would end "
+                "it; wait for it, or end it with Ctrl-C where it was started"
+            )
+
+    def _current_run(self, name: str, namespace: str) -> str | None:
+        """The run that is under way; None if there is none, or nobody who could tell."""
         try:
             up = self._found(name, namespace)
             with OperatorClient(up.address, up.token, timeout=5.0) as operator:
                 run = operator.status().run
         except TestbedError:
             # Half-made, or its controller does not run: there is nothing to cut short.
-            return
-        if run is not None and run.progress.state == "running":
-            raise UsageError(
-                f"run {run.progress.run} is under way on '{name}', and another scenario would end "
-                "it; wait for it, or end it with Ctrl-C where it was started"
-            )
+            return None
+        return run.progress.run if run is not None and run.progress.state == "running" else None
 
     def _apply_all(self, documents: Sequence[Document], fresh: bool) -> list[str]:
         """Apply all; what that changed, as in ``statefulset/edge-node``."""
@@ -609,7 +633,7 @@ class ClusterRuntime:
         """Return when the controller finds all nodes healthy."""
         report("all pods ready; waiting for the controller to find all nodes healthy")
         address = self._forward(namespace, f"{CONTROLLER}-0", CONTROLLER_PORT).address
-        token = self._kept_credentials(namespace).get("token", "")
+        token = self._secret(namespace, CREDENTIALS).get(OPERATOR_KEY, "")
         deadline = until(HEALTHY_S)
         last = "it does not answer"
         while (left := deadline - time.monotonic()) > 0:
@@ -628,7 +652,7 @@ class ClusterRuntime:
         raise TemporaryError(f"the controller: {last}" + self._unhealthy(namespace, address))
 
     def _unhealthy(self, namespace: str, address: str) -> str:
-        token = self._kept_credentials(namespace).get("token", "")
+        token = self._secret(namespace, CREDENTIALS).get(OPERATOR_KEY, "")
         try:
             with OperatorClient(address, token, timeout=3.0) as client:
                 nodes = client.status().nodes
@@ -654,20 +678,21 @@ class ClusterRuntime:
         controller = self.cluster.get("StatefulSet", CONTROLLER, namespace)
         nodes = self.cluster.get("StatefulSet", EDGE_NODE, namespace)
         described = self.cluster.get("ConfigMap", "scenario", namespace)
-        credentials = self._kept_credentials(namespace)
-        if controller is None or nodes is None or described is None or "token" not in credentials:
+        credentials = self._secret(namespace, CREDENTIALS)
+        token = credentials.get(OPERATOR_KEY, "")
+        if controller is None or nodes is None or described is None or not token:
             raise UsageError(
                 f"testbed '{name}' was left half-made; go on with `testbed up`, or clear it away "
                 f"with `testbed teardown --name {name}`"
             )
         annotations = described["metadata"].get("annotations") or {}
-        password = credentials.get("mysql-password", "")
+        password = credentials.get(PASSWORD_KEY, "")
         services = _services(annotations)
         return Testbed(
             name=name,
             directory=self.home / name,
             address=self._forward(namespace, f"{CONTROLLER}-0", CONTROLLER_PORT).address,
-            token=credentials["token"],
+            token=token,
             store=self._store(namespace, services, password),
             scenario=annotations.get(SCENARIO_ANNOTATION, ""),
             nodes=int(nodes["spec"].get("replicas", 1)),
@@ -716,20 +741,27 @@ class ClusterRuntime:
         return namespace
 
     def _of_testbed(self, kind: str, namespace: str, selector: str) -> list[Document]:
-        """Objects of a kind. Secrets are not listed: who operates a testbed may read one only."""
+        """Objects of a kind. Secrets are not listed: who operates a testbed may read these only."""
         if kind != "Secret":
             return self.cluster.find_all(kind, namespace, selector)
-        found = self.cluster.get("Secret", CREDENTIALS, namespace)
-        return [found] if found is not None and _labels(found).get(NAME_LABEL) else []
+        found = [self.cluster.get("Secret", each, namespace) for each in SECRETS]
+        return [each for each in found if each is not None and _labels(each).get(NAME_LABEL)]
 
     def _pods(self, namespace: str) -> list[Document]:
         return self.cluster.find_all("Pod", namespace, _SELECTOR)
 
-    def _kept_credentials(self, namespace: str) -> dict[str, str]:
-        """What the testbed's Secret holds; empty if there is none."""
-        secret = self.cluster.get("Secret", CREDENTIALS, namespace)
+    def _secret(self, namespace: str, name: str) -> dict[str, str]:
+        """What a Secret of the testbed holds; empty if there is none.
+
+        Without the end of a line: who makes one by hand makes files with it.
+        """
+        secret = self.cluster.get("Secret", name, namespace)
         data = (secret or {}).get("data") or {}
-        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+        found = {}
+        for key, value in data.items():
+            with contextlib.suppress(ValueError):
+                found[key] = base64.b64decode(value).decode().strip("\r\n")
+        return found
 
     def _annotations(self, namespace: str) -> Mapping[str, str]:
         """How the testbed in this namespace was brought up; empty if none has been."""

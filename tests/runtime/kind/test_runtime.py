@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from testbed.runtime.kubernetes import ClusterOptions
 from testbed.testing.runtime import NAME, small_plan
 from tests.api_server import ApiServer
 from tests.runtime.kind.engine import FakeEngine
-from tests.runtime.kubernetes.standin import Controller
+from tests.runtime.kubernetes.standin import Controller, controllers_secret
 
 OURS = ("controller", "edgenode", "hdfs")
 
@@ -25,10 +26,14 @@ def server(engine: FakeEngine) -> Iterator[ApiServer]:
     for image in OURS:
         engine.has(f"edge-testbed/{image}:0.1.0")
     engine.has("mariadb:10.11.13")
-    with ApiServer() as running, Controller(NAME, 2).serving() as controller:
+    with ApiServer() as running, ExitStack() as controllers:
         running.kubeconfig(engine.folder / "kubeconfig", context="kind-edge-testbed")
         for name in (NAME, "second"):
-            running.route(f"testbed-{name}", "controller-0", 7440, "127.0.0.1", controller.port)
+            namespace = f"testbed-{name}"
+            controller = controllers.enter_context(
+                Controller(name, 2).serving(controllers_secret(running, name))
+            )
+            running.route(namespace, "controller-0", 7440, "127.0.0.1", controller.port)
         yield running
 
 

@@ -10,7 +10,7 @@ import pytest
 from testbed.runtime.kubernetes import ClusterRuntime
 from testbed.testing.runtime import NAME
 from tests.api_server import CONTEXT, ApiServer
-from tests.runtime.kubernetes.standin import Controller
+from tests.runtime.kubernetes.standin import Controller, controllers_secret
 
 NAMESPACE = f"testbed-{NAME}"
 
@@ -29,7 +29,7 @@ def kubeconfig(server: ApiServer, tmp_path: Path) -> Path:
 @pytest.fixture
 def controller(server: ApiServer) -> Iterator[Controller]:
     """What answers when somebody is connected to the controller's pod."""
-    with Controller(NAME, 2).serving() as controller:
+    with Controller(NAME, 2).serving(controllers_secret(server, NAME)) as controller:
         server.route(NAMESPACE, "controller-0", 7440, "127.0.0.1", controller.port)
         yield controller
 

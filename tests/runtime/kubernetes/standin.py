@@ -1,9 +1,10 @@
-"""Answers in place of a controller's pod: health and status, behind the testbed's own token."""
+"""Answers in place of a controller's pod: health and status, to who shows a certificate."""
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +12,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from testbed.rpc.certificates import Authority
+from testbed.rpc.credentials import Certificate, of_operator
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+from testbed.rpc.identity import CONTROLLER
 from testbed.rpc.operator import NODES_SERVICE, Progress
+from tests.api_server import ApiServer
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -26,13 +31,14 @@ class Controller(pb_grpc.OperatorServicer):
         self.testbed = testbed
         self.nodes = nodes
         self.dead: set[int] = set()
-        self.tokens: list[str] = []
+        self.callers: list[str] = []
         self.run: dict[str, Any] | None = None
         self.port = 0
         self._health = health.HealthServicer()
 
     def Status(self, request: pb.Empty, context: grpc.ServicerContext) -> pb.StatusReply:
-        self.tokens.append(str(dict(context.invocation_metadata())["authorization"]))
+        seen: Any = context.auth_context()
+        self.callers.append(next(iter(seen["x509_subject_alternative_name"])).decode())
         nodes: list[dict[str, Any]] = [
             {"node": n, "condition": "dead" if n in self.dead else "healthy", "reason": "it ended"}
             for n in range(self.nodes)
@@ -81,15 +87,47 @@ class Controller(pb_grpc.OperatorServicer):
         self._health.set(NODES_SERVICE, _SERVING if healthy else _NOT_SERVING)
 
     @contextmanager
-    def serving(self) -> Iterator[Controller]:
-        """Serve on a port of this machine, ``port``."""
+    def serving(self, credentials: Callable[[], str]) -> Iterator[Controller]:
+        """Serve on a port of this machine, ``port``.
+
+        ``credentials`` is asked for the PEM of the controller whenever somebody connects.
+        """
+
+        def configuration() -> Any:
+            me = of_operator(credentials())
+            assert isinstance(me, Certificate)
+            return grpc.ssl_server_certificate_configuration(
+                [(me.key.encode(), me.certificate.encode())], me.authority.encode()
+            )
+
+        nobody = Authority.new("nobody").issue(CONTROLLER)
+        tls = grpc.dynamic_ssl_server_credentials(
+            grpc.ssl_server_certificate_configuration(
+                [(nobody.key.encode(), nobody.certificate.encode())], nobody.authority.encode()
+            ),
+            configuration,
+            require_client_authentication=True,
+        )
         server = grpc.server(ThreadPoolExecutor(8))
         pb_grpc.add_OperatorServicer_to_server(self, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        self.port = server.add_insecure_port("127.0.0.1:0")
+        self.port = server.add_secure_port("127.0.0.1:0", tls)
         self.set_healthy(True)
         server.start()
         try:
             yield self
         finally:
             server.stop(0).wait()
+
+
+def controllers_secret(server: ApiServer, testbed: str) -> Callable[[], str]:
+    """What the controller's pod of a testbed finds in its Secret."""
+
+    def read() -> str:
+        for each in server.objects("secrets"):
+            labels = each["metadata"].get("labels") or {}
+            if each["metadata"]["name"] == "credentials" and testbed in labels.values():
+                return base64.b64decode(each["data"]["controller.pem"]).decode()
+        return Authority.new("nobody").issue(CONTROLLER).to_pem()
+
+    return read

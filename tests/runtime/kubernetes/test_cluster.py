@@ -6,12 +6,18 @@ import base64
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testbed.errors import PermanentError, TemporaryError, TestbedError, UsageError
+from testbed.rpc import certificates as made
+from testbed.rpc.certificates import Authority
+from testbed.rpc.credentials import Certificate, of_operator
+from testbed.rpc.identity import OPERATOR
+from testbed.rpc.operator import OperatorClient
 from testbed.runtime.base import Testbed
 from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
 from testbed.runtime.kubernetes import runtime as module
@@ -193,12 +199,114 @@ def test_credentials_are_made_once_and_are_found_from_another_machine(
     found = another("elsewhere").find(NAME)
 
     assert found.token == up.token
-    assert len(up.token) >= 24
     secret = server.object("secrets", NAMESPACE, "credentials")["data"]
-    assert base64.b64decode(secret["token"]).decode() == up.token
+    assert base64.b64decode(secret["operator.pem"]).decode() == up.token
     password = base64.b64decode(secret["mysql-password"]).decode()
     assert password != up.token
     assert f":{password}@" in up.store
+
+
+def certificates(server: ApiServer) -> dict[str, str]:
+    """All that the Secrets of the testbed hold."""
+    return {
+        key: base64.b64decode(value).decode()
+        for name in ("credentials", "node-credentials")
+        for key, value in server.object("secrets", NAMESPACE, name)["data"].items()
+    }
+
+
+def test_everybody_has_a_certificate_of_the_testbeds_own_authority(
+    server: ApiServer, runtime: ClusterRuntime, controller: Controller
+) -> None:
+    up = runtime.up(small_plan(), NAME)
+    found = certificates(server)
+    assert sorted(found) == [
+        *("authority.pem", "controller.pem", "edge-node-0", "edge-node-1", "mysql-password"),
+        "operator.pem",
+    ]
+    named = {str(each.identity) for each in map(of_operator, (up.token, found["edge-node-1"]))}
+    assert named == {"operator", "node-1"}
+    authority = found["authority.pem"]
+    for key in ("controller.pem", "operator.pem", "edge-node-0", "edge-node-1"):
+        certificate = of_operator(found[key])
+        assert isinstance(certificate, Certificate)
+        assert certificate.testbed == NAME
+        assert certificate.authority.strip() in authority
+    with OperatorClient(up.address, up.token) as operator:
+        operator.status()
+    assert controller.callers[-1] == f"edge-testbed://{NAME}/operator"
+
+
+def test_who_has_another_certificate_is_not_let_in(
+    server: ApiServer, runtime: ClusterRuntime, controller: Controller
+) -> None:
+    up = runtime.up(small_plan(), NAME)
+    stranger = Authority.new(NAME).issue(OPERATOR).to_pem()
+    with (
+        OperatorClient(up.address, stranger, timeout=3.0) as operator,
+        pytest.raises(TemporaryError),
+    ):
+        operator.status()
+    with pytest.raises(UsageError, match="nothing would be encrypted"):
+        OperatorClient(up.address, "a token")
+
+
+def test_certificates_stay_while_they_are_good_and_are_replaced_with_all_pods_after(
+    server: ApiServer,
+    runtime: ClusterRuntime,
+    controller: Controller,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def annotation(name: str) -> str:
+        template = server.object("statefulsets", NAMESPACE, name)["spec"]["template"]
+        return str(template["metadata"]["annotations"]["edge-testbed/authority"])
+
+    runtime.up(small_plan(), NAME)
+    first, told = certificates(server), annotation("edge-node")
+    runtime.up(small_plan(3), NAME)
+    more = certificates(server)
+    # A node that was added has one too, and nobody else is started anew for it.
+    assert more.pop("edge-node-2")
+    assert more == first
+    assert annotation("edge-node") == annotation("controller") == told
+
+    monkeypatch.setattr(made, "RENEW_BEFORE", made.LIFETIME + timedelta(days=1))
+    controller.runs()
+    runtime.up(small_plan(3), NAME)
+    assert annotation("edge-node") == told, "a run was under way"
+    controller.run = None
+    runtime.up(small_plan(3), NAME)
+    after = certificates(server)
+    assert annotation("edge-node") == annotation("controller") != told
+    assert after["mysql-password"] == first["mysql-password"]
+    assert all(after[key] != value for key, value in first.items() if key != "mysql-password")
+
+
+def test_a_secret_that_was_made_by_hand_may_end_in_a_newline(
+    server: ApiServer, runtime: ClusterRuntime, controller: Controller
+) -> None:
+    runtime.up(small_plan(), NAME)
+    secret = server.object("secrets", NAMESPACE, "credentials")
+    for key in ("operator.pem", "mysql-password"):
+        value = base64.b64decode(secret["data"][key]) + b"\n"
+        secret["data"][key] = base64.b64encode(value).decode()
+    runtime.cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": "credentials",
+                "namespace": NAMESPACE,
+                "labels": secret["metadata"]["labels"],
+            },
+            "data": secret["data"],
+        },
+        force=True,
+    )
+    found = runtime.find(NAME)
+    assert "\n" not in found.store
+    with OperatorClient(found.address, found.token) as operator:
+        operator.status()
 
 
 def test_a_namespace_of_somebody_else_is_not_touched(
@@ -511,7 +619,6 @@ def test_the_scenario_it_was_made_from_is_found_again(
 def test_the_way_to_the_controller_is_found_again_when_its_pod_was_replaced(
     server: ApiServer, runtime: ClusterRuntime
 ) -> None:
-    from testbed.rpc.operator import OperatorClient
 
     up = runtime.up(small_plan(), NAME)
     with OperatorClient(up.address, up.token) as operator:

@@ -125,7 +125,9 @@ def test_services_elsewhere_are_used_and_let_through_without_their_password() ->
     services = Services.of(
         "mysql+pymysql://me:secret@db.example:3307/log", "webhdfs://me@nn:9871/x", ClusterOptions()
     )
-    found = objects(small_plan(), services=services, credentials={"mysql-password": "secret"})
+    found = objects(
+        small_plan(), services=services, credentials={"credentials": {"mysql-password": "secret"}}
+    )
     assert ("StatefulSet", "mysql") not in found
     assert ("StatefulSet", "namenode") not in found
     store = variables(container(found, "controller"))["EDGE_TESTBED_STORE"]
