@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -163,6 +163,8 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
         who = ", ".join(map(str, change["nodes"])) or "all"
         at = f"episode {change['episode']}, slot {change['slot']}"
         facts.add("  changed", f"{at}: {console.plain(change['scheduler'])} on nodes {who}")
+    for line in fault_lines(run.faults):
+        facts.add("  fault", console.plain(line))
     facts.add("started", info.started)
     facts.add("ended", run.ended)
     last = info.first_episode + info.episodes - 1
@@ -221,6 +223,8 @@ def compare(
         console.emit(comparison.document)
         return
     print_runs(comparison.runs, comparison)
+    for warning in comparison.warnings:
+        console.warn(warning)
     for summary in comparison.runs:
         warn_if_doubtful(summary.run)
     named = " ".join(["testbed report", *(ids if runs else [])])
@@ -312,6 +316,25 @@ def export(
         console.note(f"{table}: {described['rows']} rows")
     console.out(str(out))
     console.next_command(f"ls {out}")
+
+
+def fault_lines(faults: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What held in a run: each fault of the scenario once, with how often it came and took."""
+    by_entry: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for fault in faults:
+        named = fault["what"] if fault["entry"] < 0 else fault["kind"]
+        by_entry.setdefault((fault["entry"], named), []).append(fault)
+    lines = []
+    for (entry, what), found in by_entry.items():
+        times = "once" if len(found) == 1 else f"{len(found)} times"
+        episodes = len({fault["episode"] for fault in found})
+        missed = sum(fault.get("took") is False for fault in found)
+        lines.append(
+            f"{'by hand' if entry < 0 else f'faults[{entry}]'}: {what}, {times} in "
+            f"{episodes} episode{'' if episodes == 1 else 's'}"
+            + (f"; {missed} did not take" if missed else "")
+        )
+    return lines
 
 
 def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> None:

@@ -74,7 +74,7 @@ def _latest_comparable(log: TaskLog) -> list[Run]:
         replayed = None if latest is None else latest.info.replay_of
         key: tuple[str, ...] = (info.scheduler, _options(run), info.label)
         if latest is None:
-            alike = not run.changes
+            alike = not run.changes and not run.faults_by_hand
         elif replayed is not None:
             # What is asked is how they compare with the run they repeat, whoever drove it.
             alike = run.id == replayed or info.replay_of == replayed
@@ -86,8 +86,10 @@ def _latest_comparable(log: TaskLog) -> list[Run]:
                 and info.driver == latest.info.driver
                 and info.seeds == latest.info.seeds
                 and info.replay_of is None
-                # One whose scheduler was changed while it ran is a run of none of them.
+                # One whose scheduler was changed while it ran is a run of none of them, and no
+                # other met what was injected into it by hand.
                 and not run.changes
+                and not run.faults_by_hand
             )
         if not alike:
             continue

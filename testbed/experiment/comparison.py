@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from testbed.errors import Problem, UsageError
 from testbed.experiment.statistics import Comparison, compare
 from testbed.experiment.summary import RunSummary, none_if_nan, summarise
-from testbed.storage.tasklog import TaskLog
+from testbed.scenario.plan import Plan
+from testbed.storage.tasklog import Run, TaskLog
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,19 @@ class RunComparison:
             )
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps runs from having met the same: faults that were injected by hand."""
+        return tuple(
+            f"run {summary.run.id} had faults that the others had not, injected by hand: {told}"
+            for summary in self.runs
+            if (told := by_hand(summary.run))
+        )
+
+    @property
     def document(self) -> dict[str, Any]:
         """The comparison as plain values for JSON."""
         return {
+            "warnings": list(self.warnings),
             "runs": [summary.document for summary in self.runs],
             "pairs": [pair.document for pair in self.pairs],
         }
@@ -126,6 +138,9 @@ def check_comparable(runs: Sequence[RunSummary]) -> None:
     for summary in runs[1:]:
         info, expected = summary.run.info, reference.run.info
         if info.scenario_hash != expected.scenario_hash:
+            if told := _other_faults(summary.run, reference.run):
+                problems.append(Problem(info.id, *told))
+                continue
             problems.append(
                 Problem(
                     info.id,
@@ -148,3 +163,30 @@ def check_comparable(runs: Sequence[RunSummary]) -> None:
             )
     if problems:
         raise UsageError("these runs met different tasks and cannot be compared", problems)
+
+
+def by_hand(run: Run) -> str:
+    """The faults that were injected into a run by hand, each once; empty if there were none."""
+    return "; ".join(dict.fromkeys(str(fault["what"]) for fault in run.faults_by_hand))
+
+
+def _other_faults(run: Run, reference: Run) -> tuple[str, str] | None:
+    """Where two runs differ in the faults of their scenarios and in nothing else: which, and which.
+
+    None where they differ otherwise, or nobody can say.
+    """
+    with suppress(ValueError):
+        mine, expected = run.plan, reference.plan
+        if mine.faults != expected.faults and all(
+            getattr(mine, name) == getattr(expected, name)
+            for name in ("topology", "workload", "rules", "seeds")
+        ):
+            return (
+                f"another list of faults: {_kinds(mine)}",
+                f"run {reference.id} has {_kinds(expected)}",
+            )
+    return None
+
+
+def _kinds(plan: Plan) -> str:
+    return ", ".join(fault.kind for fault in plan.faults) or "none"

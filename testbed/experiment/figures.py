@@ -6,6 +6,7 @@ a display. Colours are the Okabe-Ito set, which people with impaired colour visi
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -48,6 +49,10 @@ TIME_COLOURS: Final[Mapping[str, str]] = {
 }
 _TITLE_WIDTH: Final = 16
 """Letters of a title on one line below its column."""
+
+
+FAULT: Final = "#c0392b"
+"""Colour of the slots in which a fault held."""
 
 
 def colour(index: int) -> str:
@@ -178,13 +183,42 @@ def queues_over_time(runs: Sequence[tuple[RunSummary, pd.DataFrame]]) -> Figure:
         axes.plot(mean.index, mean["mean"], color=colour(x), linewidth=2, label=run.title)
         axes.plot(mean.index, mean["max"], color=colour(x), linewidth=1, linestyle=":")
     axes.set_ylim(bottom=0)
+    shaded = mark_faults(axes, [run for run, _ in runs])
     axes.set_xlabel("slot")
     axes.set_ylabel("tasks in the execution queue")
     axes.set_title(
-        "Queue length: mean over nodes (solid), longest (dotted)", fontsize=10, loc="left"
+        "Queue length: mean over nodes (solid), longest (dotted)"
+        + ("; faults shaded" if shaded else ""),
+        fontsize=10,
+        loc="left",
     )
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def mark_faults(axes: Axes, runs: Sequence[RunSummary]) -> bool:
+    """Shade the slots in which faults held, the darker the more episodes; whether there are any.
+
+    ``axes`` have slots as x. Runs that can be compared met the same faults but for those by hand.
+    """
+    marked: dict[tuple[object, ...], tuple[float, float]] = {}
+    episodes: set[int] = set()
+    for summary in runs:
+        slot = summary.run.plan.workload.slot
+        episodes.update(summary.by_episode)
+        for fault in summary.run.faults:
+            if fault["episode"] in summary.by_episode:
+                place = (fault["episode"], fault["id"], fault["begin"])
+                marked[place] = (fault["begin"] / slot, fault["end"] / slot)
+    last = max((summary.run.plan.workload.slots for summary in runs), default=1)
+    shade = [0.0] * last
+    for begin, end in marked.values():
+        for at in range(int(begin), min(last, math.ceil(end))):
+            shade[at] += 1 / max(1, len(episodes))
+    for at, share in enumerate(shade):
+        if share:
+            axes.axvspan(at, at + 1, color=FAULT, alpha=min(0.35, 0.35 * share), linewidth=0)
+    return bool(marked)
 
 
 def topology(network: Topology, run: RunSummary | None = None) -> Figure:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pandas as pd
 
 from testbed.errors import Problem, UsageError
-from testbed.experiment.comparison import check_comparable
+from testbed.experiment.comparison import by_hand, check_comparable
 from testbed.experiment.history import plan_of
 from testbed.experiment.statistics import MIN_PAIRS, Comparison, compare
 from testbed.experiment.summary import RunSummary, none_if_nan
@@ -196,6 +196,8 @@ def _from_outside(run: Run) -> Iterator[str]:
             for change in run.changes
         )
         yield f"the scheduler was changed while it ran ({said})"
+    if told := by_hand(run):
+        yield f"faults were injected by hand while it ran ({told})"
     dead = (run.certificate or {}).get("dead_nodes", {})
     if dead:
         yield f"nodes left it while it ran ({', '.join(map(str, dead))})"

@@ -29,6 +29,9 @@ from testbed.storage.tasklog import TaskLog
 MARKER: Final = "report.json"
 """A folder that holds this file was written by ``write_report`` and may be replaced by it."""
 
+MOST_FAULTS: Final = 40
+"""Rows of faults on the page."""
+
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
        padding: 0 1rem; }
@@ -162,6 +165,17 @@ def _tables(
         "episodes": episodes.reset_index(),
         "times": times.reset_index(),
     }
+    faults = [
+        {
+            "run": run.run.id,
+            **{key: fault.get(key) for key in ("episode", "id", "kind", "what", "begin", "end")},
+            "took": fault.get("took"),
+        }
+        for run in runs
+        for fault in run.run.faults
+    ]
+    if faults:
+        tables["faults"] = pd.DataFrame(faults)
     if comparison is not None:
         tables["comparison"] = pd.DataFrame(
             [
@@ -237,6 +251,8 @@ def _page(
     ]
     if "queues" in drawn:
         parts += ["<h2>Queues</h2>", _image(drawn["queues"], "queue lengths")]
+    if "faults" in tables:
+        parts += ["<h2>Faults</h2>", *_faults(tables["faults"], comparison)]
     parts.append("<h2>Network</h2>")
     for number, run in enumerate(runs):
         name = "topology" if number == 0 else f"topology-{number + 1}"
@@ -250,6 +266,27 @@ def _page(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _faults(table: pd.DataFrame, comparison: RunComparison | None) -> list[str]:
+    """How often each fault came in each run; all of them one by one are in the table's file."""
+    found = table.assign(
+        took=table["took"].map(lambda took: took is True),
+        failed=table["took"].map(lambda took: took is False),
+    )
+    counted = found.groupby(["run", "what"], sort=False, as_index=False).agg(
+        times=("id", "size"),
+        episodes=("episode", "nunique"),
+        measured=("took", "sum"),
+        did_not_take=("failed", "sum"),
+    )
+    shown = counted.head(MOST_FAULTS)
+    parts = [_html_table(shown)]
+    if len(shown) < len(counted):
+        parts.append(f'<p class="note">The first {MOST_FAULTS} of {len(counted)}.</p>')
+    if comparison is not None:
+        parts += [f"<p>{html.escape(warning)}</p>" for warning in comparison.warnings]
+    return parts
 
 
 def _image(figure: Figure, says: str) -> str:

@@ -76,6 +76,7 @@ def export(
                     "outcomes": task_log.outcomes(run.id),
                     "plan": json.loads(run.info.plan),
                     "scenario": run.info.scenario,
+                    "faults": [dict(fault) for fault in run.faults],
                 }
                 for run in runs
             ],

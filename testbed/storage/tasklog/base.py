@@ -10,6 +10,7 @@ import platform
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +19,8 @@ from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
 from testbed import __version__
 from testbed.model.events import DecisionRecord, Record
+from testbed.model.faults import KINDS
+from testbed.model.faults.seam import BY_HAND
 from testbed.model.story import TaskRow
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
@@ -172,6 +175,36 @@ class Run:
     def code_failures(self) -> tuple[str, ...]:
         """At how many tasks a user's own scheduler or application failed, and why at the first."""
         return tuple((self.certificate or {}).get("code_failures", ()))
+
+    @property
+    def faults(self) -> tuple[Mapping[str, Any], ...]:
+        """The faults that held in it, by episode and beginning, as its certificate has them.
+
+        For a run of the simulator those of its plan: what was asked for is what happened there.
+        """
+        noted = (self.certificate or {}).get("faults")
+        if noted is not None:
+            return tuple(noted)
+        with suppress(ValueError):
+            plan, first = self.plan, self.info.first_episode
+            if plan.faults:
+                return tuple(
+                    {
+                        "episode": episode,
+                        "id": fault.id,
+                        "what": KINDS[fault.kind].describe(fault),
+                        **fault.to_document(),
+                    }
+                    for episode in range(first, first + self.info.episodes)
+                    for fault in plan.timeline(episode).faults
+                )
+        return ()
+
+    @property
+    def faults_by_hand(self) -> tuple[Mapping[str, Any], ...]:
+        """Those that somebody injected while it ran; no other run met them."""
+        noted = (self.certificate or {}).get("faults", ())
+        return tuple(fault for fault in noted if fault["entry"] == BY_HAND)
 
     @property
     def trustworthy(self) -> bool:
