@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.play import evaluate
 from testbed.sim.record import record_run
 from testbed.storage.tasklog import open_task_log
-from trainer.o2o.folder import NETWORK
+from trainer.o2o.folder import NETWORK, Ledger, working_in
 from trainer.o2o.network import NetworkVenue, check_story, episode_rates
 from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import recipe, sized
 from trainer.o2o.settings import O2OConfig
+from trainer.o2o.venue import Setup
 
 
 @pytest.fixture
@@ -125,6 +127,42 @@ def test_an_episode_without_a_task_keeps_its_place(tmp_path: Path) -> None:
         rates = episode_rates(log, done)
     np.testing.assert_array_equal(rates, evaluate(quiet, ["ratc"], range(7, 27))["ratc"])
     assert np.isnan(rates).any()
+
+
+def test_a_folder_that_is_worked_in_is_refused_before_anything_is_run(
+    plan: Plan, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with working_in(out), pytest.raises(UsageError, match=f"process {os.getpid()} on "):
+        check_story(plan, _config(10), out)
+    check_story(plan, _config(10), out)
+
+
+def test_episodes_with_incomplete_logs_are_counted(plan: Plan, tmp_path: Path) -> None:
+    other = replace(plan, seeds=replace(plan.seeds, workload=plan.seeds.workload + 1))
+    config, out = _config(10), tmp_path / "out"
+    with (
+        OperatorClient("localhost:1", "unused") as client,
+        open_task_log(tmp_path / "log.sqlite") as log,
+    ):
+
+        def venue(of: Plan) -> NetworkVenue:
+            found = NetworkVenue(client, log, "unused", of)
+            mine = found.identity(config)
+            found.begin(Setup(config, Ledger.claim(out, "network", mine), lambda _: None))
+            return found
+
+        good = record_run(plan, log, scheduler="ratc", episodes=2)
+        first = venue(plan)
+        first.logged([good], "data")
+        assert not first.notes
+
+        foreign = record_run(other, log, scheduler="ratc", episodes=3)
+        first.logged([good, foreign], "data")
+        said = "3 of 5 episodes have incomplete logs; their decisions are scored by task outcome"
+        assert said in "".join(first.notes)
+        # What was counted before an interruption still counts.
+        assert venue(plan).notes == first.notes
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from testbed.scenario.load import load as load_scenario
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.play import evaluate
+from trainer.o2o.folder import LOCK, working_in
 from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import RECIPES, recipe, sized
 from trainer.o2o.result import O2OResult, keep_policies
@@ -108,6 +110,20 @@ def test_a_folder_of_another_story_is_refused(
     (tmp_path / "mine.txt").write_text("not a story")
     with pytest.raises(UsageError, match="holds something else"):
         run(SimulatedVenue(plan, threads=1), _config(), tmp_path)
+
+
+def test_two_experiments_do_not_work_in_one_folder(plan: Plan, tmp_path: Path) -> None:
+    config = _config(online_episodes=10)
+    config = replace(config, online=False, methods=("ratc",), log_episodes=4, with_bound=False)
+    out = tmp_path / "out"
+    with (
+        working_in(out),
+        pytest.raises(UsageError, match=rf"working in {out}.*\n.*process {os.getpid()} on "),
+    ):
+        run(SimulatedVenue(plan, threads=1), config, out)
+    # What a killed process leaves of its lock keeps nobody out.
+    assert (out / LOCK).exists()
+    assert run(SimulatedVenue(plan, threads=1), config, out).rates.keys() == {"ratc", "offline"}
 
 
 def test_a_further_offline_training_is_fine_tuned_anew(plan: Plan, tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ A simulated one is known by ``settings.json`` and ``durations.json``, one on a n
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +34,9 @@ ONLINE_DATA: Final = "online-data"
 FOLDERS: Final = {OFFLINE: OFFLINE, O2O: ONLINE, ONLINE_ONLY: ONLINE_ONLY}
 """Where the checkpoints of a learned policy are."""
 
+LOCK: Final = ".lock"
+"""Held by the process that works in the folder, whose id and machine it names."""
+
 _CONTENT: Final[Mapping[Driver, tuple[str, ...]]] = {
     "simulator": tuple(FOLDERS.values()),
     "network": (*FOLDERS.values(), DATA, ONLINE_DATA),
@@ -48,6 +54,8 @@ class Ledger:
     """Runs of a network that are done, by purpose."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, added up over interruptions."""
+    incomplete: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By run that was learned from: episodes with an incomplete log, and all its episodes."""
 
     @classmethod
     def check(
@@ -61,7 +69,7 @@ class Ledger:
         ledger = cls(out, driver, json.loads(json.dumps(identity)))
         path = ledger.path
         if not path.exists():
-            if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            if out.exists() and not (out.is_dir() and _is_empty(out)):
                 raise UsageError(
                     "nothing was done",
                     [
@@ -106,7 +114,12 @@ class Ledger:
             _write(self.path, json.dumps(self.identity, indent=2))
             _write(self.out / DURATIONS, json.dumps(self.seconds))
         else:
-            document = {"identity": self.identity, "runs": self.runs, "seconds": self.seconds}
+            document = {
+                "identity": self.identity,
+                "runs": self.runs,
+                "seconds": self.seconds,
+                "incomplete": self.incomplete,
+            }
             _write(self.path, json.dumps(document, indent=2))
 
     @contextmanager
@@ -127,6 +140,9 @@ class Ledger:
         else:
             theirs, seconds = stored.get("identity", {}), stored.get("seconds", {})
             self.runs = dict(stored.get("runs", {}))
+            self.incomplete = {
+                run: (some, among) for run, (some, among) in stored.get("incomplete", {}).items()
+            }
         problems = [
             Problem(
                 f"{self.path}: {name}",
@@ -147,6 +163,58 @@ class Ledger:
         }
 
 
+@contextmanager
+def working_in(out: Path) -> Iterator[None]:
+    """Keep other experiments out of ``out``, which is made, until the end of this process at most.
+
+    Raises:
+        UsageError: an experiment works there already.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    file = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(file, out)
+        os.truncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(file)
+
+
+def refuse_if_busy(out: Path) -> None:
+    """Refuse a folder that another experiment works in.
+
+    Raises:
+        UsageError: it does.
+    """
+    try:
+        file = os.open(out / LOCK, os.O_RDWR)
+    except OSError:
+        return
+    try:
+        _lock(file, out)
+    finally:
+        os.close(file)
+
+
+def _lock(file: int, out: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(file, 200, 0).decode(errors="replace") or "another process"
+        raise UsageError(
+            f"another experiment is working in {out}",
+            [
+                Problem(
+                    "--out", f"{owner} works there", "another folder, or this one once it has ended"
+                )
+            ],
+        ) from None
+    except OSError:
+        # A file system without locks: there nothing keeps two experiments apart.
+        return
+
+
 def identity(plan: Plan, config: O2OConfig, **own: Any) -> dict[str, Any]:
     """What must be equal for a folder to be continued; ``own`` is what only one venue knows.
 
@@ -164,6 +232,10 @@ def identity(plan: Plan, config: O2OConfig, **own: Any) -> dict[str, Any]:
         "evaluation_episodes": config.evaluation_episodes,
         "seed": config.seed,
     }
+
+
+def _is_empty(out: Path) -> bool:
+    return all(each.name == LOCK for each in out.iterdir())
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ a story that was interrupted goes on there.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
@@ -30,12 +31,12 @@ from testbed.storage.tasklog import TaskLog
 from trainer.learning.actor import Actor, NetworkSpec
 from trainer.learning.online import Collected, Scores
 from trainer.o2o.feedback import logged_of, rates_of
-from trainer.o2o.folder import DATA, ONLINE_DATA, Ledger, identity
+from trainer.o2o.folder import DATA, ONLINE_DATA, Ledger, identity, refuse_if_busy
 from trainer.o2o.hand_over import artifact_of, keep
 from trainer.o2o.logged import Logged
 from trainer.o2o.settings import O2O, OFFLINE, Driver, O2OConfig, Progress
 from trainer.o2o.simulated import FIRST_VALIDATION_EPISODE, first_online_episode
-from trainer.o2o.venue import BOUND, Setup, spec_of
+from trainer.o2o.venue import BOUND, Setup, incomplete_note, spec_of
 
 RUN_EPISODES: Final = 50
 """Most episodes of one run, so that an interruption costs little."""
@@ -50,7 +51,6 @@ class NetworkVenue:
     """
 
     driver: Final[Driver] = "network"
-    notes: tuple[str, ...] = ()
 
     def __init__(self, client: OperatorClient, log: TaskLog, store: str, plan: Plan) -> None:
         self._client, self._log = client, log
@@ -58,14 +58,19 @@ class NetworkVenue:
         self._deployed = ""
         self._parents: tuple[str, ...] = ()
 
-    def claim(self, config: O2OConfig, out: Path, *, resume: bool) -> Ledger:
-        """Make ``out`` the folder of this experiment.
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many of the episodes that were learned from have incomplete logs, if any."""
+        counts = self._setup.ledger.incomplete.values()
+        return incomplete_note(sum(some for some, _ in counts), sum(all_ for _, all_ in counts))
+
+    def identity(self, config: O2OConfig) -> dict[str, Any]:
+        """What a folder of this experiment is known by.
 
         Raises:
-            UsageError: as ``check_story``.
+            UsageError: an unknown source, or learning from nothing.
         """
-        check_story(self.plan, config, out, resume=resume)
-        return Ledger.claim(out, self.driver, _identity(self.plan, config), resume=resume)
+        return _identity(self.plan, config)
 
     def begin(self, setup: Setup) -> None:
         """Run for this experiment from now on."""
@@ -228,7 +233,11 @@ class NetworkVenue:
             overwrite=True,
         )
         data, weight = dataset.load(folder), config.recipe.later_weight
-        return logged_of(self._log, data, self.plan, weight)
+        logged = logged_of(self._log, data, self.plan, weight)
+        ledger = self._setup.ledger
+        ledger.incomplete |= incomplete_episodes(logged)
+        ledger.save()
+        return logged
 
     def _rates(self, run: str) -> Scores:
         """Success rate of every episode of a run, in order; NaN without a task."""
@@ -245,6 +254,14 @@ class NetworkVenue:
         return complete and self._setup.config.include_invalid
 
 
+def incomplete_episodes(logged: Logged) -> dict[str, tuple[int, int]]:
+    """By run: how many episodes have an incomplete log, and how many there are."""
+    seen = set(zip(logged.run, logged.episode.tolist(), strict=True)) | logged.incomplete.keys()
+    among = Counter(run for run, _ in seen)
+    some = Counter(run for run, _ in logged.incomplete)
+    return {run: (some[run], among[run]) for run in among}
+
+
 def episode_rates(log: TaskLog, run: str) -> list[float]:
     """Success rate of every episode of a run, in order; NaN of one without a task."""
     info, found = log.run(run).info, rates_of(log.tasks(run))
@@ -253,21 +270,14 @@ def episode_rates(log: TaskLog, run: str) -> list[float]:
 
 
 def check_story(plan: Plan, config: O2OConfig, out: Path, *, resume: bool = True) -> None:
-    """Refuse, before anything is run, what a ``NetworkVenue`` would refuse of its settings.
+    """Refuse, before anything is run, what would be refused once the network is up.
 
     Raises:
-        UsageError: an unknown source, learning from nothing, ``out`` is of another story or holds
-            something else.
+        UsageError: an unknown source, learning from nothing, ``out`` is of another story, holds
+            something else, or an experiment is working there.
     """
-    if config.online_only:
-        raise UsageError(
-            "learning online from nothing is not part of the story on a network",
-            [Problem("o2o.online_only", "true", "false on a network")],
-        )
-    if ":" not in config.source:
-        # Classes of other people need to be importable on the nodes only.
-        check_scheduler(config.source)
     Ledger.check(out, "network", _identity(plan, config), resume=resume)
+    refuse_if_busy(out)
 
 
 def untrained(spec: NetworkSpec) -> Actor:
@@ -281,4 +291,12 @@ def untrained(spec: NetworkSpec) -> Actor:
 
 
 def _identity(plan: Plan, config: O2OConfig) -> dict[str, Any]:
+    if config.online_only:
+        raise UsageError(
+            "learning online from nothing is not part of the story on a network",
+            [Problem("o2o.online_only", "true", "false on a network")],
+        )
+    if ":" not in config.source:
+        # Classes of other people need to be importable on the nodes only.
+        check_scheduler(config.source)
     return identity(plan, config, time_scale=plan.time_scale)

@@ -18,7 +18,7 @@ import numpy as np
 from trainer.learning.actor import Actor
 from trainer.learning.offline import OfflineProgress, OfflineResult, train_offline
 from trainer.learning.online import CurvePoint, OnlineResult, Scores, begun_from, fine_tune
-from trainer.o2o.folder import FOLDERS
+from trainer.o2o.folder import FOLDERS, Ledger, working_in
 from trainer.o2o.logged import Logged
 from trainer.o2o.result import O2OResult, keep_policies, training_of
 from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, O2OConfig, Progress, Report, Stage
@@ -56,14 +56,23 @@ def run(
     network, runs that are done are not done again, and the best policy is deployed at the end.
 
     Raises:
-        UsageError: settings that are not possible there (``Venue.claim``), an unknown method, or
-            ``out`` is of another story, or of one that has learned more.
+        UsageError: settings that are not possible there (``Venue.identity``), an unknown method, or
+            ``out`` is of another story, of one that has learned more, or another one works there.
         PermanentError: a loss is no longer finite; runs of a network fail or are outside their
             limits of fidelity, or a policy did not come to all nodes.
     """
-    ledger = venue.claim(config, out, resume=resume)
-    setup = Setup(config, ledger, progress or (lambda _: None))
-    venue.begin(setup)
+    mine = venue.identity(config)
+    # Before the folder is made: what is refused leaves nothing behind.
+    Ledger.check(out, venue.driver, mine, resume=resume)
+    with working_in(out):
+        ledger = Ledger.claim(out, venue.driver, mine, resume=resume)
+        setup = Setup(config, ledger, progress or (lambda _: None))
+        venue.begin(setup)
+        return _run(venue, setup, resume)
+
+
+def _run(venue: Venue, setup: Setup, resume: bool) -> O2OResult:
+    config, ledger, out = setup.config, setup.ledger, setup.out
     learned = _Learned()
     if config.offline:
         _learn_offline(venue, setup, learned, resume)

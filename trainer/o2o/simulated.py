@@ -36,7 +36,7 @@ from trainer.learning.checkpoint import read_checkpoint, write_checkpoint
 from trainer.learning.online import Collected, Scores
 from trainer.learning.transitions import FloatArray
 from trainer.o2o.feedback import logged_of
-from trainer.o2o.folder import RESULT, Ledger, identity
+from trainer.o2o.folder import RESULT, identity
 from trainer.o2o.logged import Logged, RewardKind, joined, of_engine
 from trainer.o2o.settings import Driver, O2OConfig, Progress
 from trainer.o2o.venue import BOUND, Setup
@@ -233,18 +233,16 @@ class SimulatedVenue:
         self._threads, self._elsewhere = threads, rollout
         self._known: dict[str, Scores] = {}
 
-    def claim(self, config: O2OConfig, out: Path, *, resume: bool) -> Ledger:
-        """Make ``out`` the folder of this experiment.
+    def identity(self, config: O2OConfig) -> dict[str, Any]:
+        """What a folder of this experiment is known by.
 
         Raises:
-            UsageError: a plan the compiled engine does not cover, an unknown source, or ``out`` is
-                of another story or holds something else.
+            UsageError: a plan the compiled engine does not cover, or an unknown source.
         """
         check(self.plan)
         if config.source not in SIMULATOR_ONLY:
             check_scheduler(config.source)
-        mine = identity(self.plan, config, schedulers_seed=self.plan.seeds.schedulers)
-        return Ledger.claim(out, self.driver, mine, resume=resume)
+        return identity(self.plan, config, schedulers_seed=self.plan.seeds.schedulers)
 
     def begin(self, setup: Setup) -> None:
         """Run for this experiment from now on."""

@@ -33,7 +33,7 @@ class Setup:
 
 
 class Venue(Rollout, Protocol):
-    """Runs what an experiment asks for; ``begin`` comes before all but ``claim``.
+    """Runs what an experiment asks for; ``begin`` comes before all but ``identity``.
 
     An episode that could not be run is an error, never an episode with a bad score.
     """
@@ -54,12 +54,11 @@ class Venue(Rollout, Protocol):
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result has to know."""
 
-    def claim(self, config: O2OConfig, out: Path, *, resume: bool) -> Ledger:
-        """Make ``out`` the folder of this experiment.
+    def identity(self, config: O2OConfig) -> dict[str, Any]:
+        """What a folder of this experiment is known by (``trainer.o2o.folder.identity``).
 
         Raises:
-            UsageError: settings that are not possible here; ``out`` is of another story, or holds
-                something else.
+            UsageError: settings that are not possible here.
         """
 
     def begin(self, setup: Setup) -> None:
@@ -82,6 +81,16 @@ class Venue(Rollout, Protocol):
 
     def finish(self, policies: Mapping[str, str], actors: Mapping[str, Actor]) -> dict[str, Any]:
         """Put the best of ``policies`` (ids by method) into use; returns what else is known."""
+
+
+def incomplete_note(some: int, among: int) -> tuple[str, ...]:
+    """What is to be said of episodes whose log does not tell what decisions did to others."""
+    if not some:
+        return ()
+    return (
+        f"{some} of {among} episodes have incomplete logs; their decisions are scored by task "
+        "outcome only",
+    )
 
 
 def spec_of(plan: Plan, config: O2OConfig) -> NetworkSpec:
