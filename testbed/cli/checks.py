@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 from testbed import foreign
 from testbed.cli import clusters, services
+from testbed.cli.access import access
 from testbed.cli.findings import Finding, Surroundings, existing, size
 
 PYTHON: Final = (3, 11)
@@ -200,6 +201,7 @@ CHECKS: Final[Sequence[Check]] = (
     python,
     packages,
     home_folder,
+    access,
     disk,
     services.task_log,
     services.artifact_store,
