@@ -235,6 +235,8 @@ class FaultedNode(NodeState):
         if now >= held.deadline_at:
             self._end(held, Outcome.DROPPED, now)
             return
+        # Nothing was changed while the peer might have had it.
+        progress.change(now, *self._link_rates(peer))
         progress.restart(now)
         self._told[peer] = self._link_rates(peer)[0] > 0
         if self._told[peer]:
