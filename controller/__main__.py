@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             scenario=scenario,
             store_patience_s=options.store_patience,
             keep_nodes=options.keep_nodes,
+            claims=options.claims,
         )
 
         async def serve() -> None:
@@ -112,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
         "--keep-nodes",
         action="store_true",
         help="leave the nodes to the next controller when this one ends, instead of ending them",
+    )
+    parser.add_argument(
+        "--claims",
+        type=Path,
+        metavar="DIR",
+        help="folder outside --run-dir where others see which runs are still carried on",
     )
     parser.add_argument(
         "--artifacts",

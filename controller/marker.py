@@ -12,10 +12,13 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from testbed.errors import PermanentError, UsageError
 from testbed.storage.tasklog import RunState, TaskLog
+
+if TYPE_CHECKING:
+    from controller.claims import Claims
 
 # Not to standard output: commands settle runs too, and print documents there.
 _log: Final = logging.getLogger("controller.marker")
@@ -56,9 +59,15 @@ def close(log: TaskLog, run: str, state: RunState, document: Mapping[str, Any]) 
 
 
 class RunMarker:
-    """The marker in ``directory``; ``scenario`` is the scenario file's text, for the log."""
+    """The marker in ``directory``; ``scenario`` is the scenario file's text, for the log.
 
-    def __init__(self, directory: Path, scenario: str | None = None) -> None:
+    With ``claims``, the run is claimed too, for the case that the directory is removed.
+    """
+
+    def __init__(
+        self, directory: Path, scenario: str | None = None, claims: Claims | None = None
+    ) -> None:
+        self._claims = claims
         self._path = directory / "active-run.json"
         # On a full disk nothing can be written, but a file can be renamed.
         self._renamed = {
@@ -85,6 +94,8 @@ class RunMarker:
         for path in self._renamed.values():
             with suppress(OSError):
                 path.unlink()
+        if self._claims is not None:
+            self._claims.take(run, self._path.parent)
 
     def ending(self, run: str) -> None:
         """The controller was told to end while this run goes on; it may not get the time."""
@@ -102,6 +113,14 @@ class RunMarker:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 _log.warning("marker %s: %s", path, error)
+        if self._claims is not None:
+            self._claims.release()
+
+    @property
+    def run(self) -> str | None:
+        """The run that was left open, or is under way; None if there is none."""
+        left = self._read(end=False)
+        return None if left is None else left[0]
 
     @property
     def exists(self) -> bool:
@@ -136,7 +155,8 @@ class RunMarker:
         self.end()
         return (run, state) if still_open else None
 
-    def _read(self) -> tuple[str, RunState, str] | None:
+    def _read(self, *, end: bool = True) -> tuple[str, RunState, str] | None:
+        """What is written; ``end`` removes what is no marker."""
         if self._left is not None:
             return self._left
         path, renamed = next(
@@ -153,7 +173,8 @@ class RunMarker:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("marker %s: %r", path, error)
-            self.end()
+            if end:
+                self.end()
             return None
 
     def _change(self, run: str, state: RunState, reason: str) -> None:

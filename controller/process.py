@@ -16,6 +16,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from controller.claims import Claims
 from controller.link import NodeLink
 from controller.marker import RunMarker, write_atomically
 from controller.recording import decode
@@ -64,6 +65,7 @@ class Settings:
     empty. ``store`` is the URL of the task log, whose server may take
     ``store_patience_s`` seconds to answer. ``scenario`` is the text of the scenario file, if there
     was one. With ``keep_nodes``, nodes go on when this controller ends, and wait for the next one.
+    ``claims`` is the folder for claims of runs, None for none.
     """
 
     plan: Plan
@@ -76,6 +78,7 @@ class Settings:
     scenario: str | None = None
     store_patience_s: float = 0.0
     keep_nodes: bool = False
+    claims: Path | None = None
 
 
 class Controller:
@@ -105,7 +108,9 @@ class Controller:
             describe=self._describe,
             shutdown=self._ending.set,
         )
-        self._marker = RunMarker(settings.directory, settings.scenario)
+        folder = settings.claims
+        self._claims = None if folder is None else Claims(folder, settings.store)
+        self._marker = RunMarker(settings.directory, settings.scenario, self._claims)
         self._writer: LogWriter
 
     async def serve(self, ready: Callable[[str], None]) -> None:
@@ -124,6 +129,9 @@ class Controller:
             try:
                 if (settled := self._marker.settle(log)) is not None:
                     _log.warning("run left open", run=settled[0], state=settled[1].value)
+                if self._claims is not None:
+                    for run, state in self._claims.settle(log):
+                        _log.warning("run left open", run=run, state=state.value)
             except TestbedError as error:
                 _log.warning("the run left open is still open in the task log", problem=str(error))
             self._writer = LogWriter(log)

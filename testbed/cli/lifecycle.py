@@ -396,6 +396,7 @@ def teardown(
             _verify(place, testbed)
     for each in done:
         _settle(each)
+    _settle_abandoned()
     if purge:
         done = [_purged(each) for each in done]
     if as_json:
@@ -521,6 +522,23 @@ def _settle(done: Teardown) -> None:
     if settled is not None:
         run, state = settled
         console.warn(f"run {run} was cut short; the task log calls it {state.value}")
+
+
+def _settle_abandoned() -> None:
+    """Enter the end of runs whose marker went with the folder of their testbed."""
+    from controller.claims import CLAIMS, Claims
+    from testbed.storage.tasklog import open_task_log
+
+    folder = home.home() / CLAIMS
+    for store in sorted(set(Claims(folder).abandoned().values())):
+        try:
+            with open_task_log(store, create=False) as log:
+                settled = Claims(folder, store).settle(log)
+        except TestbedError as error:
+            console.warn(f"a run that was cut short stands as running: {error}")
+            continue
+        for run, state in settled:
+            console.warn(f"run {run} was cut short; the task log calls it {state.value}")
 
 
 def _purged(done: Teardown) -> Teardown:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from testbed.cli import home
+from testbed.cli import console, home
 from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,22 @@ def open_log(storage: str | None, name: str | None = None) -> TaskLog:
     from testbed.storage.tasklog import open_task_log
 
     url = home.task_log_url(storage, None if storage else _of_testbed(name))
-    return open_task_log(url, create=False)
+    log = open_task_log(url, create=False)
+    _settle(log, url)
+    return log
+
+
+def _settle(log: TaskLog, url: str) -> None:
+    """Enter the end of runs whose controller has ended without entering it."""
+    from controller.claims import CLAIMS, Claims
+
+    try:
+        settled = Claims(home.home() / CLAIMS, url).settle(log)
+    except TestbedError as error:
+        console.warn(f"a run that was cut short stands as running: {error}")
+        return
+    for run, state in settled:
+        console.warn(f"run {run} was cut short; the task log calls it {state.value}")
 
 
 def _of_testbed(name: str | None) -> str | None:

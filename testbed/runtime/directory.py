@@ -3,6 +3,7 @@
 ::
 
     HOME/.NAME.lock          held while a command changes the testbed
+    HOME/.running/           one file per run under way, held by its controller
     HOME/NAME/testbed.json   there from the beginning of `up` to the end of `down`
     HOME/NAME/plan.json      what the controller is given
     HOME/NAME/controller.json    the controller's address, written by itself
@@ -50,6 +51,7 @@ class RunDirectory:
         self.home = home
         self.name = name
         self.path = home / name
+        self.claims = home / ".running"
         self.logs = self.path / "logs"
         self.spool = self.path / "spool"
         self.plan = self.path / "plan.json"

@@ -336,6 +336,8 @@ class _Launch:
                 str(self._place.plan),
                 "--run-dir",
                 str(self._place.path),
+                "--claims",
+                str(self._place.claims),
                 "--name",
                 self._place.name,
                 "--bind",

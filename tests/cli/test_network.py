@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -276,13 +277,32 @@ def test_teardown_enters_the_end_of_a_run_whose_controller_was_killed(shell: She
         _, told = run.communicate(timeout=30)
     assert run.returncode == 4, told
     assert "Traceback" not in told
-    assert shell("runs", "show", "--json").document["state"] == "running"
 
     down = shell("teardown", "--name", "beheaded", "--purge")
 
     assert down.code == 0, down.err
     assert "was cut short" in down.err
     assert shell("runs", "show", "--json").document["state"] == "interrupted"
+
+
+@pytest.mark.parametrize("command", ["runs show --json", "teardown --name forgotten"])
+def test_a_run_ends_though_its_controller_and_its_folder_are_gone(
+    shell: Shell, command: str
+) -> None:
+    assert shell("up", "quickstart", *SHORT, "--name", "forgotten").code == 0
+    with shell.start("run", "--name", "forgotten", "-s", "local", *LONG) as run:
+        begun(run)
+        assert shell("runs", "show", "--json").document["state"] == "running"
+        pid = shell("status", "--name", "forgotten", "--json").document["pid"]
+        shutil.rmtree(shell.home / "forgotten")
+        psutil.Process(pid).kill()
+        run.communicate(timeout=30)
+
+    said = shell(*command.split())
+
+    assert "was cut short; the task log calls it interrupted" in said.err
+    assert shell("runs", "show", "--json").document["state"] == "interrupted"
+    shell("teardown", "--name", "forgotten")
 
 
 def test_teardown_ends_what_is_known_of_a_run_whose_log_is_gone(shell: Shell) -> None:
