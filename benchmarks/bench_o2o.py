@@ -1,4 +1,4 @@
-"""How long the whole simulated story takes: logs, offline, online, evaluation of all methods."""
+"""How long a whole simulated experiment takes: logs, offline, online, evaluation of methods."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Row = dict[str, Any]
 
 
 def rows() -> list[Row]:
-    """One story of `paper-simulation` with the usual sizes; one row per stage, then the whole."""
+    """Run `paper-simulation` with the usual sizes; one row per stage, then the whole."""
     plan = plan_of(load("paper-simulation"))
     small = plan_of(load("quickstart"))
     with tempfile.TemporaryDirectory() as folder:
-        # The first story of a process also loads compiled code.
+        # The first experiment of a process also loads compiled code.
         warm = O2OConfig(log_episodes=2, evaluation_episodes=2, online=False)
         run(SimulatedVenue(small), warm, Path(folder) / "warm")
         result = run(SimulatedVenue(plan), O2OConfig(recipe=DEFAULT), Path(folder) / "story")
@@ -30,7 +30,7 @@ def rows() -> list[Row]:
 
 
 def rows_of(result: O2OResult) -> list[Row]:
-    """The stages of a story as rows."""
+    """The stages of an experiment as rows."""
     config, recipe = result.config, result.config.recipe
     names = {
         "logs": f"{config.log_episodes} episodes of {config.source}, as transitions",

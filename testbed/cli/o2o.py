@@ -41,23 +41,33 @@ def o2o(
     ] = None,
     simulate: Annotated[
         bool,
-        typer.Option("--simulate", help="In the simulator: minutes, no processes, no network."),
+        typer.Option("--simulate", help="Run in the simulator: minutes, no processes."),
     ] = False,
     topology_seed: Annotated[
         int | None,
-        typer.Option("--topology-seed", metavar="N", min=0, help="Which network is drawn."),
+        typer.Option("--topology-seed", metavar="N", min=0, help="Seed of the drawn network."),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Of the learners and their episodes.")
+        int,
+        typer.Option(
+            "--seed", metavar="N", min=0, help="Random seed for training and its episodes."
+        ),
     ] = 0,
     recipe: Annotated[
         str,
         typer.Option(
-            "--recipe", metavar="NAME", help="How is learned: default, or paper to the letter."
+            "--recipe",
+            metavar="NAME",
+            help="Training recipe: default, or paper (the paper's exact settings).",
         ),
     ] = "default",
     source: Annotated[
-        str, typer.Option("--source", metavar="SCHEDULER", help="Whose logs are learned from.")
+        str,
+        typer.Option(
+            "--source",
+            metavar="SCHEDULER",
+            help="Scheduler whose logs the offline phase learns from.",
+        ),
     ] = "ratc",
     log_episodes: Annotated[
         int | None, typer.Option("--log-episodes", metavar="N", min=1, help="Episodes of logs.")
@@ -102,7 +112,7 @@ def o2o(
         ),
     ] = None,
     anew: Annotated[
-        bool, typer.Option("--anew", help="Begin anew in a folder that holds a story.")
+        bool, typer.Option("--anew", help="Start over, discarding the results in --out.")
     ] = False,
     artifacts: Annotated[
         str | None,
@@ -128,7 +138,7 @@ def o2o(
         bool,
         typer.Option(
             "--include-invalid",
-            help="Take runs of the network that are outside their limits of fidelity, too.",
+            help="Accept runs of the network that are outside their limits of fidelity.",
         ),
     ] = False,
     threads: Annotated[
@@ -146,8 +156,8 @@ def o2o(
 
     if online_only and not simulate:
         raise UsageError(
-            "learning online from nothing is not part of the story on a network",
-            [Problem("--online-only", "given without --simulate", "with --simulate only")],
+            "--online-only works only with --simulate",
+            [Problem("--online-only", "given without --simulate", "add --simulate")],
         )
     chosen = _scenario_of(scenario, scenario_option)
     overrides = list(settings or ())
@@ -185,7 +195,7 @@ def o2o(
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What the command line asks for, wherever it is done."""
+    """The options of the command, for both venues."""
 
     scenario: Scenario
     out: Path
@@ -235,7 +245,7 @@ class _Asked:
         )
 
     def announce(self, where: str, config: O2OConfig, duration: str = "") -> None:
-        """Say what is about to be done."""
+        """Print what is about to be done."""
         recipe = config.recipe
         console.note(
             f"{where}: {config.log_episodes} episodes of {config.source}, "
@@ -271,7 +281,7 @@ def _on_network(asked: _Asked, name: str, storage: str | None) -> O2OResult:
     from testbed.runtime.local import LocalRuntime
     from testbed.scenario.load import dumps
     from testbed.scenario.resolve import plan as plan_of
-    from trainer.o2o.network import check_story
+    from trainer.o2o.network import check_experiment
     from trainer.o2o.settings import ON_NODES
     from trainer.o2o.sizes import of_network
 
@@ -281,7 +291,7 @@ def _on_network(asked: _Asked, name: str, storage: str | None) -> O2OResult:
         artifacts_url=asked.store,
     )
     config = asked.config(of_network(plan), ON_NODES, real_time=True)
-    check_story(plan, config, asked.out, resume=asked.resume)
+    check_experiment(plan, config, asked.out, resume=asked.resume)
     minutes = _minutes(plan, config)
     asked.announce(f"{plan.name} on the network '{name}'", config, f"about {minutes:.0f} minutes; ")
     place = runtime(name)
@@ -289,7 +299,7 @@ def _on_network(asked: _Asked, name: str, storage: str | None) -> O2OResult:
     try:
         if own and not isinstance(place, LocalRuntime):
             raise UsageError(
-                "there is no testbed to learn on",
+                f"testbed '{name}' is not up",
                 [
                     Problem(
                         "name",
@@ -319,7 +329,7 @@ def _run_on(testbed: Testbed, plan: Plan, config: O2OConfig, asked: _Asked) -> O
         status = client.status()
         if status.scenario_hash != plan.scenario_hash:
             raise UsageError(
-                f"the testbed '{testbed.name}' is of another network",
+                f"testbed '{testbed.name}' runs a different network",
                 [
                     Problem(
                         "--name",
@@ -334,7 +344,7 @@ def _run_on(testbed: Testbed, plan: Plan, config: O2OConfig, asked: _Asked) -> O
 
 
 def _minutes(plan: Plan, config: O2OConfig) -> float:
-    """How long all runs will take at least: episodes, and the deadline of their last tasks."""
+    """Return how many minutes all runs take at least."""
     online, methods = config.recipe.online, len(config.methods) + 2
     updates = online.episodes // online.episodes_per_update
     episodes = (
@@ -347,7 +357,7 @@ def _minutes(plan: Plan, config: O2OConfig) -> float:
 
 
 class _Teller:
-    """Tells progress on stderr: each stage when it begins, and not more often than now and then."""
+    """Print progress on stderr: each stage when it begins, then at most every few seconds."""
 
     def __init__(self, every: float = 5.0) -> None:
         self._every, self._last, self._stage = every, 0.0, ""
@@ -361,15 +371,15 @@ class _Teller:
         console.note(f"{progress.stage} {progress.done}/{progress.total}: {progress.message}")
 
 
-def _tell(story: O2OResult, out: Path, as_json: bool) -> None:
-    from testbed.experiment.o2o import document, table, write_story
+def _tell(result: O2OResult, out: Path, as_json: bool) -> None:
+    from testbed.experiment.o2o import document, table, write_report
 
-    page = write_story(story, out / "report")
+    page = write_report(result, out / "report")
     if as_json:
-        console.emit({**document(story), "out": str(out)})
+        console.emit({**document(result), "out": str(out)})
     else:
         rows = console.Rows(["METHOD", "KNOWS OF OTHERS", ">SUCCESS", "INTERVAL", ">ABOVE RATC"])
-        for row in table(story).to_dict("records"):
+        for row in table(result).to_dict("records"):
             rows.add(
                 console.mark(row["method"], "cyan"),
                 row["knows of others"],
@@ -378,10 +388,10 @@ def _tell(story: O2OResult, out: Path, as_json: bool) -> None:
                 _points(row.get("above ratc")),
             )
         console.show(rows)
-    for note in story.notes:
+    for note in result.notes:
         console.warn(note)
     console.note(f"report: {page}")
-    best = story.policies.get("o2o") or story.policies.get("offline")
+    best = result.policies.get("o2o") or result.policies.get("offline")
     if best is not None:
         console.next_command(f"testbed policy show {best}", f"testbed policy deploy {best}")
 
@@ -393,7 +403,7 @@ def _points(value: Any) -> str | None:
 def _scenario_of(argument: str | None, option: str | None) -> str:
     if argument and option and argument != option:
         raise UsageError(
-            "which scenario?",
+            "two different scenarios are given",
             [Problem("--scenario", f"{option!r} and {argument!r} are given", "one of the two")],
         )
     return argument or option or _DEFAULT_SCENARIO

@@ -155,7 +155,7 @@ def reproduce(
     check_recipe(recipe)
     if network and any(each.name != ON_NETWORK for each in chosen):
         raise UsageError(
-            "the paper ran only one of its experiments on the testbed",
+            f"--network works only with {ON_NETWORK}",
             [Problem("--network", ", ".join(figures), f"{ON_NETWORK} alone")],
         )
     study = Study(
@@ -176,7 +176,7 @@ def reproduce(
     place = Workplace(out)
     if draw and not (out / MARKER).exists():
         raise UsageError(
-            "there is no reproduction to draw",
+            f"{out} holds no reproduction to draw",
             [Problem("--out", str(out), "the folder of an earlier call, or leave --draw out")],
         )
     place.claim()

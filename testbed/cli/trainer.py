@@ -29,7 +29,7 @@ def start(
     name: Name = "default",
     as_json: Json = False,
 ) -> None:
-    """Start the story of `testbed o2o` on a testbed that is up, next to its nodes.
+    """Run `testbed o2o` as a Job on the testbed's cluster.
 
     It goes on without this machine. Its policies are in the testbed's artifact store, its report in
     the Job's volume, and the result as JSON ends its log. Started again, it goes on where it was.

@@ -1,6 +1,6 @@
-"""What a story of offline-to-online learning says: document, learning curve, report.
+"""Report of a learning experiment: document, learning curve, figures, page.
 
-``trainer.o2o`` tells the story; nothing here learns.
+``trainer.o2o`` runs the experiment; nothing here learns.
 """
 
 from __future__ import annotations
@@ -58,24 +58,24 @@ _OF_CURVE: Final = ("episodes", "evaluation", "standard_error", "collected", "ve
 """What is shown of a point of a learning curve; success rates as shares, None if not measured."""
 
 
-def interval(story: O2OResult, method: str) -> Interval:
+def interval(result: O2OResult, method: str) -> Interval:
     """Mean success rate of a method over episodes, with its 95 % interval."""
-    rates = story.rates[method]
+    rates = result.rates[method]
     return rate_interval(rates[np.isfinite(rates)].tolist())
 
 
-def against(story: O2OResult, method: str, other: str) -> Comparison:
+def against(result: O2OResult, method: str, other: str) -> Comparison:
     """Paired difference of two methods, episode by episode."""
     first, second = (
-        {n: float(r) for n, r in enumerate(story.rates[name]) if math.isfinite(r)}
+        {n: float(r) for n, r in enumerate(result.rates[name]) if math.isfinite(r)}
         for name in (method, other)
     )
     return compare(first, second)
 
 
-def document(story: O2OResult) -> dict[str, Any]:
-    """The story as plain values for JSON; ``success_rate`` by method is the result."""
-    plan = story.plan
+def document(result: O2OResult) -> dict[str, Any]:
+    """Return the result as plain values for JSON; ``success_rate`` by method is the result."""
+    plan = result.plan
     seeds = {name: getattr(plan.seeds, name) for name in type(plan.seeds).__slots__}
     found: dict[str, Any] = {
         "scenario": plan.name,
@@ -83,32 +83,32 @@ def document(story: O2OResult) -> dict[str, Any]:
         "nodes": plan.topology.size,
         "slots": plan.workload.slots,
         "seeds": seeds,
-        "driver": story.driver,
+        "driver": result.driver,
         "success_rate": {
-            method: {**_interval(interval(story, method)), "by_episode": _listed(rates)}
-            for method, rates in story.rates.items()
+            method: {**_interval(interval(result, method)), "by_episode": _listed(rates)}
+            for method, rates in result.rates.items()
         },
         "bound": None,
-        "differences": _differences(story),
+        "differences": _differences(result),
         "learning_curve": {
-            name: [_point(point) for point in points] for name, points in story.curves.items()
+            name: [_point(point) for point in points] for name, points in result.curves.items()
         },
-        "during_fine_tuning": dict(story.validation),
-        "log_success_rate": story.log_rate,
-        "gate": None if story.gate is None else asdict(story.gate),
-        "refused": story.refused,
-        "rollbacks": story.rollbacks,
-        "best_update": story.best_update,
-        "offline_metrics": dict(story.offline_metrics),
-        **story.details,
-        "policies": dict(story.policies),
-        "settings": _settings(story),
-        "seconds": {**story.durations, "total": round(sum(story.durations.values()), 3)},
+        "during_fine_tuning": dict(result.validation),
+        "log_success_rate": result.log_rate,
+        "gate": None if result.gate is None else asdict(result.gate),
+        "refused": result.refused,
+        "rollbacks": result.rollbacks,
+        "best_update": result.best_update,
+        "offline_metrics": dict(result.offline_metrics),
+        **result.details,
+        "policies": dict(result.policies),
+        "settings": _settings(result),
+        "seconds": {**result.durations, "total": round(sum(result.durations.values()), 3)},
         "versions": versions(),
-        "notes": list(story.notes),
+        "notes": list(result.notes),
     }
-    if story.bound is not None:
-        told = story.bound[np.isfinite(story.bound)]
+    if result.bound is not None:
+        told = result.bound[np.isfinite(result.bound)]
         found["bound"] = _interval(rate_interval(told.tolist()))
     return found
 
@@ -117,14 +117,14 @@ def _point(point: CurvePoint) -> dict[str, Any]:
     return {name: getattr(point, name) for name in _OF_CURVE}
 
 
-def _settings(story: O2OResult) -> dict[str, Any]:
+def _settings(result: O2OResult) -> dict[str, Any]:
     """Everything that was chosen."""
-    config = asdict(story.config)
+    config = asdict(result.config)
     return {name: list(v) if isinstance(v, tuple) else v for name, v in config.items()}
 
 
 def versions() -> dict[str, str]:
-    """Of this toolkit and of what decides how its learners compute."""
+    """Return the versions of this toolkit and of the libraries that its learners use."""
     found = {"edge-testbed": __version__}
     for name in ("numpy", "numba", "torch", "ray", "onnx", "onnxruntime"):
         try:
@@ -151,8 +151,8 @@ def _listed(rates: NDArray[np.float64]) -> list[float | None]:
     return [round(float(rate), 6) if math.isfinite(rate) else None for rate in rates]
 
 
-def _differences(story: O2OResult) -> dict[str, Any]:
-    """Paired differences that the story is about, in shares."""
+def _differences(result: O2OResult) -> dict[str, Any]:
+    """Return the paired differences of learned policies and baselines, in shares."""
     wanted = [
         (method, other)
         for method in ("offline", "o2o", "online-only", "drl", "per-destination")
@@ -161,8 +161,8 @@ def _differences(story: O2OResult) -> dict[str, Any]:
     ]
     found = {}
     for method, other in wanted:
-        if method in story.rates and other in story.rates:
-            comparison = against(story, method, other)
+        if method in result.rates and other in result.rates:
+            comparison = against(result, method, other)
             found[f"{method} - {other}"] = {
                 **_interval(comparison.difference),
                 "p_value": comparison.p_value,
@@ -171,10 +171,10 @@ def _differences(story: O2OResult) -> dict[str, Any]:
     return found
 
 
-def learning_curve(story: O2OResult) -> Figure:
+def learning_curve(result: O2OResult) -> Figure:
     """Success rate over online episodes: evaluations with their error, and what they start from."""
     figure, axes = figures.new_figure(6.8, 4.2)
-    for index, (name, points) in enumerate(story.curves.items()):
+    for index, (name, points) in enumerate(result.curves.items()):
         told = [point for point in points if point.evaluation is not None]
         if not told:
             continue
@@ -188,8 +188,8 @@ def learning_curve(story: O2OResult) -> Figure:
         taken_back = [xy for xy, p in zip(back, told, strict=True) if p.verdict == "rolled back"]
         if taken_back:
             axes.plot(*zip(*taken_back, strict=True), "x", color="#D55E00", markersize=8)
-    for index, (name, rate) in enumerate(story.validation.items()):
-        shade = figures.colour(len(story.curves) + index)
+    for index, (name, rate) in enumerate(result.validation.items()):
+        shade = figures.colour(len(result.curves) + index)
         axes.axhline(100 * rate, color=shade, linestyle="--", linewidth=1.2, label=name)
     axes.set_xlabel("online episodes learned from")
     axes.set_ylabel("success rate, %")
@@ -198,14 +198,14 @@ def learning_curve(story: O2OResult) -> Figure:
     return figure
 
 
-def comparison(story: O2OResult) -> Figure:
+def comparison(result: O2OResult) -> Figure:
     """All methods side by side, what they know of other nodes beside their names."""
-    names = sorted(story.rates, key=lambda name: float(np.nanmean(story.rates[name])))
+    names = sorted(result.rates, key=lambda name: float(np.nanmean(result.rates[name])))
     figure, axes = figures.new_figure(7.2, 1.2 + 0.34 * len(names))
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     for y, name in enumerate(names):
-        rate = interval(story, name)
+        rate = interval(result, name)
         shade = figures.colour(1 if name in LEARNED else 0)
         half = 0.0 if math.isnan(rate.high) else 100 * (rate.high - rate.mean)
         axes.errorbar(100 * rate.mean, y, xerr=half, fmt="o", color=shade, capsize=4)
@@ -219,18 +219,18 @@ def comparison(story: O2OResult) -> Figure:
         )
     labels = [f"{name}  ({_INFORMATION.get(name, 'own')})" for name in names]
     axes.set_yticks(range(len(names)), labels, fontsize=8)
-    if story.bound is not None:
-        limit = 100 * float(np.nanmean(story.bound))
+    if result.bound is not None:
+        limit = 100 * float(np.nanmean(result.bound))
         axes.axvline(limit, color="#555555", linestyle=":", linewidth=1.2)
     axes.set_xlabel("success rate, %: mean, 95 % interval; dotted: the bound", fontsize=9)
     return figure
 
 
-def table(story: O2OResult) -> pd.DataFrame:
+def table(result: O2OResult) -> pd.DataFrame:
     """A row per method, best last column by column: what it knows, rate, interval, vs. RATC."""
     rows = []
-    for name in sorted(story.rates, key=lambda name: -float(np.nanmean(story.rates[name]))):
-        rate = interval(story, name)
+    for name in sorted(result.rates, key=lambda name: -float(np.nanmean(result.rates[name]))):
+        rate = interval(result, name)
         row: dict[str, Any] = {
             "method": name,
             "knows of others": _INFORMATION.get(name, ""),
@@ -239,28 +239,28 @@ def table(story: O2OResult) -> pd.DataFrame:
             "high": rate.high,
         }
         for other in ("ratc", "offline"):
-            if other in story.rates:
+            if other in result.rates:
                 row[f"above {other}"] = (
-                    math.nan if name == other else against(story, name, other).difference.mean
+                    math.nan if name == other else against(result, name, other).difference.mean
                 )
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def write_story(story: O2OResult, folder: Path) -> Path:
+def write_report(result: O2OResult, folder: Path) -> Path:
     """Write ``index.html``, figures, tables and ``o2o.json`` into ``folder``; returns the page.
 
     Raises:
         PermanentError: the folder cannot be written.
     """
-    drawn = {"methods": comparison(story)}
-    if story.curves:
-        drawn["learning-curve"] = learning_curve(story)
-    rows = table(story)
+    drawn = {"methods": comparison(result)}
+    if result.curves:
+        drawn["learning-curve"] = learning_curve(result)
+    rows = table(result)
     curve = pd.DataFrame(
         [
             {"curve": name, **_point(point)}
-            for name, points in story.curves.items()
+            for name, points in result.curves.items()
             for point in points
         ]
     )
@@ -271,10 +271,10 @@ def write_story(story: O2OResult, folder: Path) -> Path:
                 figure.savefig(folder / f"{name}.{suffix}")
         rows.to_csv(folder / "methods.csv", index=False)
         curve.to_csv(folder / "learning-curve.csv", index=False)
-        text = json.dumps(_finite(document(story)), indent=2, default=str, allow_nan=False)
+        text = json.dumps(_finite(document(result)), indent=2, default=str, allow_nan=False)
         (folder / "o2o.json").write_text(text + "\n", encoding="utf-8")
         page = folder / "index.html"
-        page.write_text(_page(story, drawn, rows), encoding="utf-8")
+        page.write_text(_page(result, drawn, rows), encoding="utf-8")
     except OSError as error:
         raise PermanentError(
             f"cannot write the report to {folder}: {error.strerror or error}; choose another folder"
@@ -282,16 +282,16 @@ def write_story(story: O2OResult, folder: Path) -> Path:
     return page
 
 
-def _page(story: O2OResult, drawn: Mapping[str, Figure], rows: pd.DataFrame) -> str:
+def _page(result: O2OResult, drawn: Mapping[str, Figure], rows: pd.DataFrame) -> str:
     shown = rows.copy()
     for column in shown.columns[2:]:
         shown[column] = [
             f"{100 * value:.1f}" if math.isfinite(value) else "" for value in rows[column]
         ]
     parts = [
-        f"<h1>Offline to online: {html.escape(story.plan.name)}</h1>",
-        f"<p>{story.plan.topology.size} nodes, topology seed {story.plan.seeds.topology}, "
-        f"{html.escape(story.driver)}. Success rates in %, 95 % intervals, paired episodes.</p>",
+        f"<h1>Offline to online: {html.escape(result.plan.name)}</h1>",
+        f"<p>{result.plan.topology.size} nodes, topology seed {result.plan.seeds.topology}, "
+        f"{html.escape(result.driver)}. Success rates in %, 95 % intervals, paired episodes.</p>",
         shown.to_html(index=False, border=0),
     ]
     for figure in drawn.values():
@@ -301,14 +301,14 @@ def _page(story: O2OResult, drawn: Mapping[str, Figure], rows: pd.DataFrame) -> 
         parts.append(f'<p><img alt="" src="data:image/png;base64,{data}"></p>')
     verdicts = [
         f"<li>{html.escape(name)}: {html.escape(each['verdict'])}</li>"
-        for name, each in _differences(story).items()
+        for name, each in _differences(result).items()
     ]
     parts.append(f"<h2>Differences, paired</h2><ul>{''.join(verdicts)}</ul>")
-    if story.notes:
+    if result.notes:
         parts.append("<h2>Notes</h2><ul>")
-        parts += [f"<li>{html.escape(note)}</li>" for note in story.notes]
+        parts += [f"<li>{html.escape(note)}</li>" for note in result.notes]
         parts.append("</ul>")
-    settings = html.escape(json.dumps(_finite(_settings(story)), indent=2, default=str))
+    settings = html.escape(json.dumps(_finite(_settings(result)), indent=2, default=str))
     parts.append(f"<h2>Settings</h2><pre>{settings}</pre>")
     style = (
         "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +52,17 @@ def test_without_an_address_no_ray_is_started(tmp_path: Path) -> None:
     assert not ray.is_initialized()
     with pytest.raises(PrerequisiteMissing, match="no Ray cluster is connected"):
         rollout_on(PLAN, small)
+
+
+def test_without_an_address_ray_does_not_delay_the_end() -> None:
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('ray.dag' in sys.modules))\n"
+        "from trainer.o2o.cluster import connected\n"
+        "with connected(None): pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
 
 
 @pytest.mark.long

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Command, home, testbed
+from trainer.o2o.folder import SETTINGS, working_in
 
 __all__ = ["home", "testbed"]
 
@@ -31,6 +35,31 @@ def test_what_is_impossible_is_refused_before_anything_is_done(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
+def test_sigterm_ends_an_experiment_like_ctrl_c_and_leaves_it_to_go_on(tmp_path: Path) -> None:
+    sizes = ("--log-episodes", "4", "--offline-steps", "4000", "--online-episodes", "10")
+    out = tmp_path / "out"
+    command = [
+        *(sys.executable, "-c", "from testbed.cli.main import main; main()"),
+        *("--home", str(tmp_path / "home")),
+        *("o2o", "quickstart", "--simulate", *sizes, "--evaluation-episodes", "2"),
+        *("--out", str(out)),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as begun:
+        assert begun.stderr is not None
+        for line in begun.stderr:
+            if line.startswith(b"offline"):
+                break
+        begun.send_signal(signal.SIGTERM)
+        rest = begun.stderr.read()
+        assert begun.wait(60) == 128 + signal.SIGTERM
+    assert f"--out {out}".encode() in rest
+    assert b"Traceback" not in rest
+    assert (out / SETTINGS).exists()
+    with working_in(out):
+        pass
+
+
 @pytest.mark.parametrize("where", [("--simulate",), ()])
 def test_a_folder_with_something_else_is_left_alone(
     testbed: Command, tmp_path: Path, where: tuple[str, ...]
@@ -39,6 +68,6 @@ def test_a_folder_with_something_else_is_left_alone(
     (tmp_path / "data" / "thesis.tex").write_text("precious")
     said = testbed("o2o", "quickstart", *where, "--anew", "--out", tmp_path)
     assert said.code == 2, said.err
-    assert "holds something else" in said.err
+    assert f"{tmp_path} is not empty" in said.err
     assert "bringing up" not in said.err
     assert (tmp_path / "data" / "thesis.tex").exists()

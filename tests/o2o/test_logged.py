@@ -125,7 +125,7 @@ def test_logs_are_joined_in_order(of_engine: Logged) -> None:
     np.testing.assert_array_equal(
         half.next_obs[: len(of_engine)], of_engine.transitions("team").next_obs
     )
-    with pytest.raises(UsageError, match="belong together"):
+    with pytest.raises(UsageError, match="different networks or encoders"):
         joined([])
 
 

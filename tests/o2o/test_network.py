@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from testbed.errors import PermanentError, UsageError
-from testbed.experiment.o2o import write_story
+from testbed.experiment.o2o import write_report
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime.base import Testbed
 from testbed.runtime.local import LocalRuntime
@@ -23,7 +23,7 @@ from testbed.sim.play import evaluate
 from testbed.sim.record import record_run
 from testbed.storage.tasklog import open_task_log
 from trainer.o2o.folder import NETWORK, Ledger, working_in
-from trainer.o2o.network import NetworkVenue, check_story, episode_rates
+from trainer.o2o.network import NetworkVenue, check_experiment, episode_rates
 from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import recipe, sized
 from trainer.o2o.settings import O2OConfig
@@ -96,9 +96,9 @@ def test_the_story_on_nodes_goes_on_where_it_stopped(
         # Nothing that was done is done again.
         assert runs.items() <= again.items()
         assert [point.episodes for point in second.curves["o2o"]] == [0, 10, 20]
-        with pytest.raises(UsageError, match="another story"):
+        with pytest.raises(UsageError, match="different experiment"):
             run(venue, replace(_config(20), source="rda"), out)
-    assert write_story(second, out / "report").exists()
+    assert write_report(second, out / "report").exists()
 
 
 @pytest.mark.parametrize("resume", [True, False])
@@ -108,7 +108,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="holds something else"):
-        check_story(plan, _config(10), tmp_path, resume=resume)
+        check_experiment(plan, _config(10), tmp_path, resume=resume)
     assert (tmp_path / "data" / "thesis.tex").exists()
 
 
@@ -117,7 +117,7 @@ def test_a_source_that_nodes_cannot_run_is_refused_before_anything_is_run(
 ) -> None:
     for wrong, said in (("rtac", "did you mean 'ratc'"), ("central", "in the simulator only")):
         with pytest.raises(UsageError, match=said):
-            check_story(plan, replace(_config(10), source=wrong), tmp_path / "out")
+            check_experiment(plan, replace(_config(10), source=wrong), tmp_path / "out")
 
 
 def test_an_episode_without_a_task_keeps_its_place(tmp_path: Path) -> None:
@@ -134,15 +134,15 @@ def test_a_folder_that_is_worked_in_is_refused_before_anything_is_run(
 ) -> None:
     out = tmp_path / "out"
     with working_in(out), pytest.raises(UsageError, match=f"process {os.getpid()} on "):
-        check_story(plan, _config(10), out)
-    check_story(plan, _config(10), out)
+        check_experiment(plan, _config(10), out)
+    check_experiment(plan, _config(10), out)
 
 
 def test_episodes_with_incomplete_logs_are_counted(plan: Plan, tmp_path: Path) -> None:
     other = replace(plan, seeds=replace(plan.seeds, workload=plan.seeds.workload + 1))
     config, out = _config(10), tmp_path / "out"
     with (
-        OperatorClient("localhost:1", "unused") as client,
+        OperatorClient("localhost:1", "unused", plaintext=True) as client,
         open_task_log(tmp_path / "log.sqlite") as log,
     ):
 

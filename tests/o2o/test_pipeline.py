@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from testbed.errors import UsageError
-from testbed.experiment.o2o import document, table, write_story
+from testbed.experiment.o2o import document, table, write_report
 from testbed.policies import list_policies, load, load_folder
 from testbed.scenario.load import load as load_scenario
 from testbed.scenario.plan import Plan
@@ -161,7 +161,7 @@ def test_the_report_and_the_policies_say_the_same(
     story = replace(result, policies=keep_policies(result, tmp_path, store, {}))
     again = replace(result, policies=keep_policies(result, tmp_path, store, {}))
     assert story.policies == again.policies
-    page = write_story(story, tmp_path / "report")
+    page = write_report(story, tmp_path / "report")
     stored = json.loads((page.parent / "o2o.json").read_text())
     assert stored["success_rate"]["o2o"]["mean"] == pytest.approx(
         float(np.mean(result.rates["o2o"])), abs=1e-6

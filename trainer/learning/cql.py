@@ -71,7 +71,7 @@ class CqlConfig:
             if not fine
         ]
         if problems:
-            raise UsageError("these settings of the offline training are not possible", problems)
+            raise UsageError("invalid settings of the offline training", problems)
 
 
 def soft_value(logits: Tensor, q: Tensor, alpha: float) -> Tensor:

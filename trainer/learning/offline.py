@@ -105,7 +105,7 @@ class OfflineConfig:
                 )
             )
         if problems:
-            raise UsageError("these settings of the offline training are not possible", problems)
+            raise UsageError("invalid settings of the offline training", problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,15 +323,15 @@ class _Training:
     def _restore(self, group: LearnerGroup, arrays: Arrays, note: dict[str, Any]) -> None:
         mine, theirs = json.loads(json.dumps(self._identity())), note["identity"]
         problems = [
-            Problem(f"checkpoint.{name}", str(theirs.get(name)), f"{value} as now asked for")
+            Problem(f"checkpoint.{name}", str(theirs.get(name)), f"{value}, as requested now")
             for name, value in mine.items()
             if theirs.get(name) != value
         ]
         if problems:
-            raise UsageError("the checkpoint belongs to another training", problems)
+            raise UsageError("the checkpoint is of a training with other settings", problems)
         if int(note["step"]) > self.config.steps:
             raise UsageError(
-                "more has been trained already than is asked for; ask for more, or begin anew",
+                "more steps are done than requested; request at least as many, or start over",
                 [
                     Problem(
                         "offline.steps", str(self.config.steps), f"at least {note['step']}, as done"

@@ -124,7 +124,7 @@ class OnlineConfig:
             if not fine
         ]
         if problems:
-            raise UsageError("these settings of the fine-tuning are not possible", problems)
+            raise UsageError("invalid settings of the fine-tuning", problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,15 +440,15 @@ class _Tuning:
         """
         mine, theirs = self._identity(), note["identity"]
         problems = [
-            Problem(f"state.{name}", str(theirs.get(name)), f"{value} as now asked for")
+            Problem(f"state.{name}", str(theirs.get(name)), f"{value}, as requested now")
             for name, value in mine.items()
             if theirs.get(name) != value
         ]
         if problems:
-            raise UsageError("the state belongs to another fine-tuning", problems)
+            raise UsageError("the state is of a fine-tuning with other settings", problems)
         if int(note["episodes"]) > self._config.episodes:
             raise UsageError(
-                "more has been learned already than is asked for; ask for more, or begin anew",
+                "more episodes are done than requested; request at least as many, or start over",
                 [
                     Problem(
                         "online.episodes",

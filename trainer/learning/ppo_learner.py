@@ -99,7 +99,7 @@ class PpoConfig:
             if not fine
         ]
         if problems:
-            raise UsageError("these settings of the online training are not possible", problems)
+            raise UsageError("invalid settings of the online training", problems)
 
 
 class EpisodesToTrainBatch(ConnectorV2):  # type: ignore[misc]

@@ -1,6 +1,6 @@
-"""The whole story: heuristic logs, offline training, online fine-tuning, fair evaluation.
+"""A whole experiment: heuristic logs, offline training, online fine-tuning, fair evaluation.
 
-``pipeline.run`` tells it on a venue: ``simulated.SimulatedVenue``, or ``network.NetworkVenue`` on a
+``pipeline.run`` runs it on a venue: ``simulated.SimulatedVenue``, or ``network.NetworkVenue`` on a
 network that is up. See docs/o2o.md.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import warnings
@@ -35,7 +36,7 @@ PER_TASK: Final = 10
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A connection to the cluster at ``address``; with None nothing happens.
+    """Connect to the cluster at ``address``; with None do nothing.
 
     Its workers find this package in the folder it is imported from here, if they see that folder,
     or else where they have it installed.
@@ -44,6 +45,9 @@ def connected(address: str | None) -> Iterator[None]:
         PrerequisiteMissing: no cluster answers there.
     """
     if address is None:
+        # At the end Ray would load much of itself to see that it has nothing to end: seconds, in
+        # which a process that was interrupted seems to hang.
+        atexit.unregister(ray.shutdown)
         yield
         return
     root = str(Path(__file__).resolve().parents[2])
@@ -117,9 +121,9 @@ class ClusterRollout(SimulatedRollout):
 
 
 def rollout_on(plan: Plan, recipe: Recipe) -> ClusterRollout:
-    """The rollout of the online phase of ``recipe`` on the connected cluster.
+    """Return the rollout of the online phase of ``recipe`` on the connected cluster.
 
-    Control messages take no time in it, as in the story it is for.
+    Control messages take no time in it, as in the experiment it is for.
     """
     plan = without_control_delay(plan)
     return ClusterRollout(plan, recipe.online_reward, later_weight=recipe.later_weight)

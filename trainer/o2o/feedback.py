@@ -1,4 +1,4 @@
-"""What single decisions of a *log* were worth: feedback of every task, and credit from its queues.
+"""Feedback of every task of a *log*, and the credit of its decisions from its queues.
 
 The simulator gets the same from its own arrays (``trainer.o2o.simulated``); both use
 ``trainer.credit``, and tests hold them equal.

@@ -45,7 +45,7 @@ _CONTENT: Final[Mapping[Driver, tuple[str, ...]]] = {
 
 @dataclass(slots=True)
 class Ledger:
-    """What is written down of an experiment, so that it can be continued."""
+    """The record of an experiment from which it is continued."""
 
     out: Path
     driver: Driver
@@ -61,22 +61,22 @@ class Ledger:
     def check(
         cls, out: Path, driver: Driver, identity: dict[str, Any], *, resume: bool = True
     ) -> Ledger:
-        """Read what ``out`` holds, or begin; nothing is written.
+        """Return the record of ``out``, or a new one; write nothing.
 
         Raises:
-            UsageError: ``out`` is of another story, or holds something else.
+            UsageError: ``out`` has results of a different experiment, or holds something else.
         """
         ledger = cls(out, driver, json.loads(json.dumps(identity)))
         path = ledger.path
         if not path.exists():
             if out.exists() and not (out.is_dir() and _is_empty(out)):
                 raise UsageError(
-                    "nothing was done",
+                    f"{out} is not empty",
                     [
                         Problem(
-                            str(out),
+                            "--out",
                             "holds something else",
-                            "an empty or new folder, or one of a story",
+                            "an empty or new folder, or one of an experiment of this kind",
                         )
                     ],
                 )
@@ -88,7 +88,7 @@ class Ledger:
     def claim(
         cls, out: Path, driver: Driver, identity: dict[str, Any], *, resume: bool = True
     ) -> Ledger:
-        """Make ``out`` this story's; without ``resume`` what it holds of another is removed.
+        """Make ``out`` the folder of this experiment; without ``resume`` old results are removed.
 
         Raises:
             UsageError: as ``check``.
@@ -109,7 +109,7 @@ class Ledger:
         return self.out / (SETTINGS if self.driver == "simulator" else NETWORK)
 
     def save(self) -> None:
-        """Write everything down."""
+        """Write the record to the folder."""
         if self.driver == "simulator":
             _write(self.path, json.dumps(self.identity, indent=2))
             _write(self.out / DURATIONS, json.dumps(self.seconds))
@@ -147,14 +147,16 @@ class Ledger:
             Problem(
                 f"{self.path}: {name}",
                 _short(theirs.get(name)),
-                f"{_short(value)} as now asked for",
+                f"{_short(value)}, as requested now",
             )
             for name, value in self.identity.items()
             if theirs.get(name) != value
         ]
         if problems:
             raise UsageError(
-                "the folder belongs to another story; choose another one, or begin anew", problems
+                f"{self.out} holds results of a different experiment; choose another --out, or "
+                "start over with --anew",
+                problems,
             )
         self.seconds = {
             str(name): float(value)
@@ -216,9 +218,9 @@ def _lock(file: int, out: Path) -> None:
 
 
 def identity(plan: Plan, config: O2OConfig, **own: Any) -> dict[str, Any]:
-    """What must be equal for a folder to be continued; ``own`` is what only one venue knows.
+    """Return what must be equal for a folder to be continued; ``own`` is added by the venue.
 
-    How much is learned may be raised, and what is compared may change.
+    Steps and episodes of learning may be raised, and the methods to compare may change.
     """
     recipe = asdict(config.recipe)
     recipe["offline"].pop("steps")
@@ -239,7 +241,7 @@ def _is_empty(out: Path) -> bool:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none that can be read."""
+    """Return a JSON object; an empty one if the file is absent or damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

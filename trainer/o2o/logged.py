@@ -25,7 +25,7 @@ from trainer.learning.transitions import (
 )
 
 RewardKind: TypeAlias = Literal["team", "own", "credit"]
-"""What a decision is rewarded with.
+"""Kind of reward of a decision.
 
 ``team``: the sum of the feedback of all tasks that ended in the slot (paper section IV-B3).
 ``own``: the feedback of the task that was decided, +1 or -1 (the paper's r_i before it is summed),
@@ -86,7 +86,7 @@ class Logged:
         found = {"team": self.team, "own": self.own, "credit": self.credit}[kind]
         if not np.isfinite(found).any():
             raise UsageError(
-                "these logs cannot be learned from in this way",
+                "these logs have no reward of the requested kind",
                 [Problem("reward", f"no decision has a reward of kind {kind}", "kind team")],
             )
         return found
@@ -255,7 +255,7 @@ def joined(parts: Sequence[Logged]) -> Logged:
     if len(widths) != 1:
         seen = ", ".join(f"{d} features x {a} actions" for d, a in sorted(widths)) or "none"
         raise UsageError(
-            "these logs do not belong together",
+            "these logs belong to different networks or encoders",
             [Problem("logs", f"found {seen}", "one or more, all of one encoder and N")],
         )
     if len(parts) == 1:

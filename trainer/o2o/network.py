@@ -2,7 +2,7 @@
 
 Knows the network by its controller, its task log and its artifact store, so it does not matter
 where the nodes run. What was done is in ``network.json`` of the output folder after every run, and
-a story that was interrupted goes on there.
+an interrupted experiment is continued there.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class NetworkVenue:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How many of the episodes that were learned from have incomplete logs, if any."""
+        """The number of episodes with incomplete logs that were learned from, if any."""
         counts = self._setup.ledger.incomplete.values()
         return incomplete_note(sum(some for some, _ in counts), sum(all_ for _, all_ in counts))
 
     def identity(self, config: O2OConfig) -> dict[str, Any]:
-        """What a folder of this experiment is known by.
+        """Return the identity of this experiment's folder.
 
         Raises:
             UsageError: an unknown source, or learning from nothing.
@@ -162,7 +162,7 @@ class NetworkVenue:
             done = self._client.deploy_policy(f"policies/{card.id}")
             if not done.complete:
                 said = "; ".join(f"node {each.node}: {each.reason}" for each in done.failures)
-                raise PermanentError(f"policy {card.id} did not come to all nodes: {said}")
+                raise PermanentError(f"policy {card.id} did not reach all nodes: {said}")
             self._deployed = card.id
         return card.id
 
@@ -174,7 +174,7 @@ class NetworkVenue:
         purpose: str,
         options: Mapping[str, Any] | None = None,
     ) -> str:
-        """Run episodes and wait for their end; a run that this story has done is not done again.
+        """Run episodes and wait for their end; a run that this experiment has done is not repeated.
 
         Raises:
             PermanentError: the run failed twice, or is not to be trusted and may not be used.
@@ -201,7 +201,7 @@ class NetworkVenue:
         state = self._log.run(run).state
         raise PermanentError(
             f"run {run} ({purpose}) is {state}: {reason or 'see `testbed status`'}; run on a "
-            "quieter machine, with a larger time scale, or take it all the same: --include-invalid"
+            "quieter machine, with a larger time scale, or accept it with --include-invalid"
         )
 
     def _watch(self, run: str, episodes: int, purpose: str) -> str:
@@ -255,7 +255,7 @@ class NetworkVenue:
 
 
 def incomplete_episodes(logged: Logged) -> dict[str, tuple[int, int]]:
-    """By run: how many episodes have an incomplete log, and how many there are."""
+    """Return by run how many episodes have an incomplete log, and how many there are."""
     seen = set(zip(logged.run, logged.episode.tolist(), strict=True)) | logged.incomplete.keys()
     among = Counter(run for run, _ in seen)
     some = Counter(run for run, _ in logged.incomplete)
@@ -269,12 +269,12 @@ def episode_rates(log: TaskLog, run: str) -> list[float]:
     return [found.get(number, math.nan) for number in numbers]
 
 
-def check_story(plan: Plan, config: O2OConfig, out: Path, *, resume: bool = True) -> None:
+def check_experiment(plan: Plan, config: O2OConfig, out: Path, *, resume: bool = True) -> None:
     """Refuse, before anything is run, what would be refused once the network is up.
 
     Raises:
-        UsageError: an unknown source, learning from nothing, ``out`` is of another story, holds
-            something else, or an experiment is working there.
+        UsageError: an unknown source, learning from nothing, ``out`` has results of a different
+            experiment, holds something else, or an experiment is working there.
     """
     Ledger.check(out, "network", _identity(plan, config), resume=resume)
     refuse_if_busy(out)
@@ -293,7 +293,7 @@ def untrained(spec: NetworkSpec) -> Actor:
 def _identity(plan: Plan, config: O2OConfig) -> dict[str, Any]:
     if config.online_only:
         raise UsageError(
-            "learning online from nothing is not part of the story on a network",
+            "--online-only works only with --simulate",
             [Problem("o2o.online_only", "true", "false on a network")],
         )
     if ":" not in config.source:

@@ -1,4 +1,4 @@
-"""The whole story: logs, offline, online, evaluation; resumable, seeded, on any venue.
+"""A whole experiment: logs, offline, online, evaluation; resumable, seeded, on any venue.
 
 Guarantees: what is learned from, what policies are kept or rolled back by, and what the final
 figures come from are three disjoint sets of episodes; all methods meet the same episodes in the
@@ -50,14 +50,15 @@ def run(
     progress: Report | None = None,
     resume: bool = True,
 ) -> O2OResult:
-    """Tell the whole story on ``venue``; checkpoints and policies go to ``out``.
+    """Run the whole experiment on ``venue``; checkpoints and policies go to ``out``.
 
     With ``resume`` what is in ``out`` is continued; it must be of the same plan and settings. On a
     network, runs that are done are not done again, and the best policy is deployed at the end.
 
     Raises:
         UsageError: settings that are not possible there (``Venue.identity``), an unknown method, or
-            ``out`` is of another story, of one that has learned more, or another one works there.
+            ``out`` has results of a different experiment, of one that has learned more, or
+            another one works there.
         PermanentError: a loss is no longer finite; runs of a network fail or are outside their
             limits of fidelity, or a policy did not come to all nodes.
     """

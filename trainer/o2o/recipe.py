@@ -22,7 +22,7 @@ from trainer.o2o.logged import REWARD_KINDS, RewardKind
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How both phases learn; sizes and seeds are given when a story is told.
+    """Rewards, losses and steps of both phases; sizes and seeds come with the experiment.
 
     Raises:
         UsageError: an unknown kind of reward, or one of single decisions with a discount.
@@ -58,7 +58,7 @@ class Recipe:
                     )
                 )
         if problems:
-            raise UsageError("this recipe makes no sense", problems)
+            raise UsageError("invalid recipe", problems)
 
 
 PAPER: Final = Recipe(
@@ -101,7 +101,7 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises:
         UsageError: there is none.
@@ -109,7 +109,7 @@ def recipe(name: str) -> Recipe:
     if name not in RECIPES:
         known = ", ".join(RECIPES)
         raise UsageError(
-            "there is no such recipe", [Problem("recipe", repr(name), f"one of {known}")]
+            f"unknown recipe {name!r}", [Problem("recipe", repr(name), f"one of {known}")]
         )
     return RECIPES[name]
 
@@ -127,7 +127,7 @@ def sized(
     num_learners: int = 0,
     threads: int = 1,
 ) -> Recipe:
-    """The same recipe with other sizes; None keeps the recipe's own.
+    """Return the recipe with other sizes; None keeps the recipe's own.
 
     Raises:
         UsageError: a value outside its range.

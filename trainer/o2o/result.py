@@ -1,4 +1,4 @@
-"""What comes of an experiment, and its policies as artifacts."""
+"""The result of an experiment, and its policies as artifacts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, Driver, O2OConfig
 
 @dataclass(frozen=True, slots=True, eq=False)
 class O2OResult:
-    """What came of an experiment, in the simulator or on a network.
+    """Result of an experiment, in the simulator or on a network.
 
     ``rates`` has the success rate of each evaluation episode by method, the same episodes for all;
     ``bound`` that of tasks that have the network to themselves. ``validation`` has the mean rate of
@@ -59,7 +59,7 @@ class O2OResult:
 
 
 def training_of(config: O2OConfig, name: str) -> dict[str, Any]:
-    """How a policy was trained, for its card."""
+    """Return how a policy was trained, for its card."""
     recipe = config.recipe
     return {
         "recipe": recipe.name,

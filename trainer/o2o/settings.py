@@ -1,4 +1,4 @@
-"""What is the same for an experiment wherever its episodes run: settings, names, progress."""
+"""Settings, names and progress of an experiment, the same for all venues."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ON_NODES: Final = (
 """The baselines that nodes can run; see docs/schedulers.md."""
 
 BASELINES: Final = (*ON_NODES, "central", "oracle")
-"""What the learned policies are compared with in the simulator."""
+"""Baselines for the learned policies in the simulator."""
 
 OFFLINE: Final = "offline"
 O2O: Final = "o2o"
@@ -36,7 +36,7 @@ Stage: TypeAlias = Literal["logs", "offline", "online", "online-only", "evaluati
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the story is: ``done`` of ``total`` in a stage, and what it says there."""
+    """Progress of an experiment: ``done`` of ``total`` in a stage, with a message."""
 
     stage: Stage
     done: int
@@ -49,7 +49,7 @@ Report: TypeAlias = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class O2OConfig:
-    """Settings of one story; the sizes of both phases are in the recipe.
+    """Settings of one experiment; the sizes of both phases are in the recipe.
 
     Raises:
         UsageError: a value outside its range.
@@ -62,7 +62,7 @@ class O2OConfig:
     evaluation_episodes: int = 40
     """Paired episodes of the final evaluation, numbers 0, 1, ..."""
     methods: tuple[str, ...] = BASELINES
-    """What the learned policies are compared with."""
+    """Baselines for the learned policies."""
     offline: bool = True
     """Whether there is an offline phase; without, nothing but ``online_only`` is learned."""
     online: bool = True

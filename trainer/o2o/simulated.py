@@ -51,19 +51,19 @@ _PER_START: Final = 1_000
 """The largest number must fit 32 bits, as the controller takes it."""
 
 _PER_SEED: Final = 1_000_000
-"""Log episodes set aside for one seed of the story."""
+"""Log episodes set aside for one seed of the experiment."""
 
 AT_ONCE: Final = 100
 """Episodes side by side in one batch."""
 
 
 def first_log_episode(seed: int) -> int:
-    """Number of the first episode of logs of a story with this seed, wherever it is told."""
+    """Return the number of the first episode of logs of an experiment with this seed."""
     return FIRST_LOG_EPISODE + seed * _PER_SEED
 
 
 def first_online_episode(seed: int) -> int:
-    """Number of the first episode of an update whose episodes are drawn by this seed."""
+    """Return the number of the first episode of an update whose episodes are drawn by this seed."""
     return FIRST_ONLINE_EPISODE + seed % _STARTS * _PER_START
 
 
@@ -76,7 +76,7 @@ def log_episodes(
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Logged:
-    """What the scheduler ``method`` did in episodes ``numbers``, as its log would tell it.
+    """Return what the scheduler ``method`` decided in episodes ``numbers``, as its log has it.
 
     Baselines play in the compiled engine, at thousands of episodes a second; any other scheduler
     (``drl``, by default the policy that ships, or ``module:Class``) in the heap simulator.
@@ -155,7 +155,7 @@ def rollout_episodes(
     threads: int | None = None,
     env: VectorEnv | None = None,
 ) -> Logged:
-    """What ``actor`` did in episodes ``numbers``, actions sampled."""
+    """Return what ``actor`` decided in episodes ``numbers``, actions sampled."""
     env = env or VectorEnv([plan] * len(numbers), threads)
     played = record(env, actor, numbers)
     return _logged(plan, played, env.batch, numbers, "drl", later_weight, threads)
@@ -234,7 +234,7 @@ class SimulatedVenue:
         self._known: dict[str, Scores] = {}
 
     def identity(self, config: O2OConfig) -> dict[str, Any]:
-        """What a folder of this experiment is known by.
+        """Return the identity of this experiment's folder.
 
         Raises:
             UsageError: a plan the compiled engine does not cover, or an unknown source.
@@ -257,7 +257,7 @@ class SimulatedVenue:
         self._known = dict(read_checkpoint(path, "evaluation")[0]) if path.exists() else {}
 
     def log(self, first: int, episodes: int) -> Logged:
-        """What the source of the experiment does in ``episodes`` episodes from ``first`` on."""
+        """Return what the source decides in ``episodes`` episodes from ``first`` on."""
         config = self._setup.config
         return log_episodes(
             self.plan,

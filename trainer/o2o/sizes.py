@@ -1,4 +1,4 @@
-"""How much is usual: enough for a scenario to show what there is to see, in reasonable time."""
+"""Default numbers of episodes and steps, by scenario."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SMALL: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Episodes and steps of one story."""
+    """Episodes and steps of one experiment."""
 
     log_episodes: int
     offline_steps: int
@@ -24,7 +24,7 @@ class Sizes:
 
 
 def refuse_too_few(log_episodes: int, evaluation_episodes: int, seed: int) -> None:
-    """Let through only what a story can be told with.
+    """Check the sizes of an experiment.
 
     Raises:
         UsageError: no log episodes, fewer than two to evaluate with, or a seed below 0.
@@ -40,18 +40,18 @@ def refuse_too_few(log_episodes: int, evaluation_episodes: int, seed: int) -> No
         if value < low
     ]
     if problems:
-        raise UsageError("this story cannot be told", problems)
+        raise UsageError("invalid experiment settings", problems)
 
 
 def of_simulation(plan: Plan) -> Sizes:
-    """For the simulator: under a minute for a small network, under three for the paper's."""
+    """Return the sizes for the simulator: a minute for a small network, three for the paper's."""
     if plan.topology.size * plan.workload.slots < _SMALL:
         return Sizes(500, 1_500, 500, 40)
     return Sizes(500, 4_000, 1_000, 40)
 
 
 def of_network(plan: Plan) -> Sizes:
-    """For a network that runs in real time: the paper's sizes (section VI-C) where they fit.
+    """Return the sizes for a network in real time: the paper's sizes (section VI-C) where they fit.
 
     A network with episodes of several seconds needs the paper's 200 and 50 episodes; where an
     episode takes longer than 10 s, fewer are usual, because they would take hours.

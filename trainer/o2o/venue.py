@@ -44,7 +44,7 @@ class Venue(Rollout, Protocol):
 
     @property
     def driver(self) -> Driver:
-        """What runs it."""
+        """Simulator or network."""
 
     @property
     def store(self) -> str | None:
@@ -52,10 +52,10 @@ class Venue(Rollout, Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the result has to know."""
+        """Remarks that belong to the result."""
 
     def identity(self, config: O2OConfig) -> dict[str, Any]:
-        """What a folder of this experiment is known by (``trainer.o2o.folder.identity``).
+        """Return the identity of this experiment's folder (``trainer.o2o.folder.identity``).
 
         Raises:
             UsageError: settings that are not possible here.
@@ -65,26 +65,26 @@ class Venue(Rollout, Protocol):
         """Run for this experiment from now on."""
 
     def log(self, first: int, episodes: int) -> Logged:
-        """What the source of the experiment does in ``episodes`` episodes from ``first`` on."""
+        """Return what the source decides in ``episodes`` episodes from ``first`` on."""
 
     def hand_over(self, actor: Actor, facts: Mapping[str, Any]) -> str | None:
-        """Take the offline policy, before it is fine-tuned; its id if it is kept already.
+        """Take the offline policy, before it is fine-tuned; return its id if it is kept already.
 
         ``facts`` are for its card (``hand_over.artifact_of``).
         """
 
     def source_rates(self, episodes: int) -> Scores:
-        """Success rates of the source in the episodes of ``evaluate``."""
+        """Return the success rates of the source in the episodes of ``evaluate``."""
 
     def rates(self, method: str, episodes: int, actor: Actor | None = None) -> Scores:
-        """Success rates of ``method`` in episodes 0, 1, ...; that of ``actor``, where given."""
+        """Return the success rates of ``method``, or ``actor``, in episodes 0, 1, ..."""
 
     def finish(self, policies: Mapping[str, str], actors: Mapping[str, Actor]) -> dict[str, Any]:
-        """Put the best of ``policies`` (ids by method) into use; returns what else is known."""
+        """Put the best of ``policies`` (ids by method) into use; return further details."""
 
 
 def incomplete_note(some: int, among: int) -> tuple[str, ...]:
-    """What is to be said of episodes whose log does not tell what decisions did to others."""
+    """Return the remark on episodes with incomplete logs; empty if there are none."""
     if not some:
         return ()
     return (
@@ -94,6 +94,6 @@ def incomplete_note(some: int, among: int) -> tuple[str, ...]:
 
 
 def spec_of(plan: Plan, config: O2OConfig) -> NetworkSpec:
-    """The neural network that is trained for ``plan``."""
+    """Return the size of the neural network that is trained for ``plan``."""
     size = plan.topology.size
     return NetworkSpec(3 * size + 7, size + 1, config.recipe.offline.hidden)

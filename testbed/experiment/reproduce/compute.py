@@ -130,7 +130,7 @@ def _learn(work: Work, learning: Learning, store: PointStore, tell: Tell) -> Non
 
 
 def config_of(learning: Learning, methods: Iterable[str], episodes: int) -> O2OConfig:
-    """What the pipeline is asked for; importing it takes seconds."""
+    """Return the settings for the pipeline; importing it takes seconds."""
     from trainer.o2o.settings import O2OConfig
 
     wanted = set(methods)
@@ -150,7 +150,7 @@ def config_of(learning: Learning, methods: Iterable[str], episodes: int) -> O2OC
 
 
 def recipe_of(learning: Learning, evaluations: int | None = None) -> Recipe:
-    """How is learned; ``evaluations`` are the episodes by which policies are kept."""
+    """Return the training recipe; ``evaluations`` are the episodes by which policies are kept."""
     from trainer.o2o.recipe import recipe, sized
 
     return sized(

@@ -283,6 +283,6 @@ def figures(names: tuple[str, ...]) -> tuple[Figure, ...]:
     if unknown:
         known = ", ".join((*FIGURES, ALL))
         raise UsageError(
-            "which figure?", [Problem("FIGURE", repr(name), f"one of {known}") for name in unknown]
+            "unknown figure", [Problem("FIGURE", repr(name), f"one of {known}") for name in unknown]
         )
     return tuple(each for name, each in FIGURES.items() if name in names or ALL in names)

@@ -71,5 +71,5 @@ def label(name: str) -> str:
 
 
 NOT_ON_NODES: Final = (ONLINE_ONLY, "oracle")
-"""What the story on a real network does not tell: ``oracle`` needs a simulator, and learning from
-nothing is not part of it."""
+"""Methods that a real network lacks: ``oracle`` needs a simulator, and learning from nothing would
+take too many episodes."""

@@ -31,7 +31,7 @@ _UNFAITHFUL: Final = "Runs outside their limits of fidelity were not refused."
 
 
 def compute_on_network(work: Work, store: PointStore, tell: Tell) -> None:
-    """Compute and store the points of ``work``, all by one story on one network.
+    """Compute and store the points of ``work``, all by one experiment on one network.
 
     What an interrupted one has run is not run again. Nothing is left running.
 

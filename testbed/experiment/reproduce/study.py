@@ -137,7 +137,7 @@ class Study:
                         yield setting, Point(network, method, self.episodes, learning)
 
     def _learning(self, method: str, setting: Setting, effort: Effort) -> Learning | None:
-        # On a real network one story runs everything, baselines too.
+        # On a real network one experiment runs everything, baselines too.
         if method not in LEARNED and self.driver == SIMULATOR:
             return None
         from_logs = method != ONLINE_ONLY
