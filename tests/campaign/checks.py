@@ -22,6 +22,9 @@ ALMOST: Final = FINE | {"degraded"}
 COMPLETE: Final = frozenset({"completed", "invalid", "degraded", "stopped"})
 """States in which every task generated has ended and has its row."""
 
+CLOSED: Final = COMPLETE | {"interrupted", "failed"}
+"""The same once the next controller has closed what was cut short."""
+
 _DIED: Final = re.compile(r"\bdied\b|process ended", re.IGNORECASE)
 
 
@@ -81,8 +84,11 @@ class Account:
     problems: list[Violation] = field(default_factory=list)
 
 
-def account(log: TaskLog, run: Run) -> Account:
-    """Count the tasks of a run in ``events`` and ``tasks``, and compare the two."""
+def account(log: TaskLog, run: Run, *, final: bool = False) -> Account:
+    """Count the tasks of a run in ``events`` and ``tasks``, and compare the two.
+
+    ``final``: another controller has come since, so that runs that were cut short are closed.
+    """
     generated: set[int] = set()
     ends: dict[int, list[str]] = {}
     for record in log.records(run.id):
@@ -106,7 +112,7 @@ def account(log: TaskLog, run: Run) -> Account:
     }
     if differing:
         wrong("contradiction", f"rows and events differ: {_some(differing.items())}")
-    if run.state.value in COMPLETE:
+    if run.state.value in (CLOSED if final else COMPLETE):
         if found.open:
             wrong("unaccounted", f"{found.open} tasks have no end: {_some(generated - set(ends))}")
         if without := set(ends) - set(rows):

@@ -311,7 +311,7 @@ class Lane:
                 for run in log.runs():
                     if run.id in self._known and run.id not in result.accounts:
                         continue
-                    found = account(log, run)
+                    found = account(log, run, final=final and not expected.damaged)
                     result.accounts[run.id] = found
                     result.violations += [v for v in found.problems if v not in result.violations]
                     if run.state.value == "running":
