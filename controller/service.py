@@ -45,6 +45,9 @@ class _Refused(Exception):
         super().__init__(message)
 
 
+LAST_EPISODE: Final = 2**31 - 1
+"""The highest number of an episode that messages between controller and nodes can hold."""
+
 PROGRESS_INTERVAL_S: Final = 0.2
 """Shortest time between two messages of a watched run."""
 
@@ -266,6 +269,11 @@ class Operator(pb_grpc.OperatorServicer):
         if request.episodes < 0 or request.first_episode < 0:
             raise UsageError(
                 f"{request.episodes} episodes from {request.first_episode}: both are at least 0"
+            )
+        last = request.first_episode + (request.episodes or self._plan.episodes) - 1
+        if last > LAST_EPISODE:
+            raise UsageError(
+                f"the last episode would be number {last}; there is none above {LAST_EPISODE}"
             )
         options = _options(request.options_json)
         scheduler = self._plan.scheduler

@@ -136,6 +136,10 @@ def test_what_nodes_refuse_begins_no_run(bring_up: BringUp) -> None:
         bench.operator.start_run(scheduler="nonsense")
     with pytest.raises(UsageError, match="at least 0"):
         bench.operator.start_run(episodes=-1)
+    with pytest.raises(UsageError, match="there is none above 2147483647"):
+        bench.operator.start_run(first_episode=2**31 - 2, episodes=3)
+    with pytest.raises(UsageError, match="there is none above 2147483647"):
+        bench.operator.start_run(first_episode=2**31 - 1, episodes=2**31 - 1)
     with pytest.raises(UsageError, match="no run is under way"):
         bench.operator.change_scheduler("random")
     with pytest.raises(UsageError, match="no run never-was"):

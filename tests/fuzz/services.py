@@ -99,15 +99,17 @@ class Fuzzer:
         """Send so many inputs, spread over the methods."""
         turn = asyncio.Semaphore(AT_ONCE)
         share = inputs // len(methods) + 1
-        calls = []
+        order = []
         for method in methods:
             batch = PER_STREAM if method.sends_many else 1
-            calls += [(method, batch)] * (share // batch + 1)
-        self._messages.draws.shuffle(calls)
+            order += [(method, batch)] * (share // batch + 1)
+        self._messages.draws.shuffle(order)
+        # All drawn before the first is sent: how long a call takes changes no input.
+        calls = [(method, *self._drawn(method, batch)) for method, batch in order]
 
-        async def one(method: Method, batch: int) -> None:
+        async def one(method: Method, who: int, given: list[bytes]) -> None:
             async with turn:
-                await self._call(method, batch)
+                await self._call(method, who, given)
 
         await asyncio.gather(*(one(*each) for each in calls))
         return self.found
@@ -117,12 +119,19 @@ class Fuzzer:
         for channel in (self._right, *self._wrong):
             await channel.close(None)
 
-    async def _call(self, method: Method, batch: int) -> None:
-        wrong = bool(self._wrong) and self._messages.draws.random() < WRONG
-        channel = self._messages.draws.choice(self._wrong) if wrong else self._right
+    def _drawn(self, method: Method, batch: int) -> tuple[int, list[bytes]]:
+        """Who calls (an index into those who may not, -1 for who may) with which inputs."""
+        draws = self._messages.draws
+        wrong = bool(self._wrong) and draws.random() < WRONG
         # A message that cannot be read ends its stream; what comes behind it is not tried.
-        readable = method.sends_many and self._messages.draws.random() < READABLE
-        inputs = [self._messages.bytes_of(method.kind, readable=readable) for _ in range(batch)]
+        readable = method.sends_many and draws.random() < READABLE
+        return draws.randrange(len(self._wrong)) if wrong else -1, [
+            self._messages.bytes_of(method.kind, readable=readable) for _ in range(batch)
+        ]
+
+    async def _call(self, method: Method, who: int, inputs: list[bytes]) -> None:
+        wrong = who >= 0
+        channel = self._wrong[who] if wrong else self._right
         self.found.inputs += len(inputs)
         status = await self._status(channel, method, inputs)
         self.found.statuses[f"{method.path.rpartition('/')[2]} {status.name}"] += 1

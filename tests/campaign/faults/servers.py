@@ -6,12 +6,17 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import requests
+
 from testbed.errors import TestbedError
 from testbed.policies import save
 from tests.campaign.checks import Expected
-from tests.campaign.processes import rest
+from tests.campaign.processes import rest, until
 from tests.campaign.scene import Scene, fault
 from tests.policies import tiny
+from tests.services.hdfs import Hdfs
+
+SERVER_S = 180.0
 
 
 @fault("kill-mariadb", "mysql")
@@ -39,6 +44,14 @@ def pause_mariadb(scene: Scene) -> Expected:
     return Expected(note=f"{seconds:.1f} s")
 
 
+def _writable(server: Hdfs) -> bool | None:
+    try:
+        written = server.request("PUT", "/ready", data=b"yes", op="CREATE", overwrite="true")
+    except requests.RequestException:
+        return None
+    return True if written.status_code == 201 else None
+
+
 def _deploying(scene: Scene, *, kill: bool) -> Expected:
     """Deploy while the NameNode is away: all nodes or none, and the run goes on."""
     with scene.services.hdfs() as server:
@@ -55,10 +68,13 @@ def _deploying(scene: Scene, *, kill: bool) -> Expected:
                 rest(seconds)
             finally:
                 if kill:
-                    server.start_namenode()
+                    server.start_namenode(wait=False)
                 else:
                     os.kill(server.namenode_pid, signal.SIGCONT)
             done = deploy.result()
+        if kill:
+            # The next trial needs it; a busy machine takes its time.
+            until("HDFS is back", lambda: _writable(server), SERVER_S)
         problems = []
         if done.code not in (0, 2, 3, 4, 5):
             problems.append(f"`{done.line}` ended with {done.code}: {done.err}")

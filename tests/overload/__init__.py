@@ -1,0 +1,1 @@
+"""More than a machine can do: it is said, everything is accounted for, and memory stays bounded."""
