@@ -10,17 +10,19 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import io
 import json
+import logging
 import os
 import selectors
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
-from typing import Final, TextIO, cast
+from typing import Any, Final
 
 import structlog
 
+from testbed import logs
 from testbed.errors import PrerequisiteMissing, TestbedError, UsageError
 from testbed.rpc.credentials import CREDENTIALS_VARIABLE
 from testbed.rpc.identity import CONTROLLER
@@ -194,31 +196,42 @@ def _reporter(descriptor: int | None) -> Callable[[dict[str, str | int]], None]:
     return report
 
 
-class _Forgiving(io.TextIOBase):
-    """A stream whose writer goes on where it cannot be written, for instance on a full disk."""
+class _Format(logging.Formatter):
+    """An entry as keys and values, also where another library has made it."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
+        super().__init__("timestamp='%(asctime)s.%(msecs)03dZ' %(message)s", "%Y-%m-%dT%H:%M:%S")
 
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
-        return len(text)
+    converter = staticmethod(time.gmtime)
 
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if not getattr(record, _RENDERED, False):
+            level = record.levelname.lower()
+            record.message = f"level={level!r} event={record.message!r} logger={record.name!r}"
+        return super().formatMessage(record)
+
+
+_RENDERED: Final = "rendered"
+
+
+def _to_logging(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[str], dict[str, Any]]:
+    """Hand an entry to ``logging``, which knows what to do with a traceback."""
+    error = event.pop("exc_info", None)
+    return (_render(None, "", event),), {"exc_info": error, "extra": {_RENDERED: True}}
+
+
+_render = structlog.processors.KeyValueRenderer(key_order=["level", "event"])
 
 
 def _configure_log() -> None:
+    logs.configure(_Format())
+    for ours in ("controller", "testbed"):
+        logging.getLogger(ours).setLevel(logging.DEBUG)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Forgiving(sys.stderr))),
+        processors=[structlog.processors.add_log_level, _to_logging],
+        logger_factory=structlog.stdlib.LoggerFactory(),
     )
 
 

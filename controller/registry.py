@@ -140,7 +140,7 @@ class Registry(pb_grpc.RegistryServicer):
         pulse: Pulse | None = None,
     ) -> None:
         self.pulse = pulse or Pulse()
-        self._testbed = testbed
+        self.testbed = testbed
         self._me = me
         self._on_events = on_events
         self._changed = changed
@@ -164,7 +164,7 @@ class Registry(pb_grpc.RegistryServicer):
         if not 0 <= request.node < len(self.nodes):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"node {request.node}: {self._testbed} has nodes 0 to {len(self.nodes) - 1}",
+                f"node {request.node}: {self.testbed} has nodes 0 to {len(self.nodes) - 1}",
             )
         try:
             parse(request.address)
@@ -205,7 +205,7 @@ class Registry(pb_grpc.RegistryServicer):
         node.named = request.session
         self._set(node, "starting", "has registered, and is being checked")
         self._spawn(self._check(node, node.link, node.session))
-        return pb.RegisterReply(testbed=self._testbed, heartbeat_interval=BEAT_INTERVAL)
+        return pb.RegisterReply(testbed=self.testbed, heartbeat_interval=BEAT_INTERVAL)
 
     async def Beat(
         self,

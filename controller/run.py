@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -38,7 +38,7 @@ from testbed.model.units import SECOND, Micros
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.operator import FaultList, Progress, RunState, RunStatus
 from testbed.scenario.plan import Plan, SchedulerSpec
-from testbed.storage.tasklog import RunInfo, TaskLog, new_run_id
+from testbed.storage.tasklog import TESTBED, RunInfo, TaskLog, new_run_id
 from testbed.storage.tasklog import RunState as StoredState
 
 _log = structlog.get_logger("controller.run")
@@ -160,6 +160,7 @@ class Run:
             label=order.label,
             scenario=marker.scenario,
         )
+        info = replace(info, versions={**info.versions, TESTBED: registry.testbed})
         # A run before this one that the log could not be told about.
         await writer.call(marker.settle)
         await run._configure()

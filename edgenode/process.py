@@ -11,13 +11,13 @@ import os
 import re
 import selectors
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from edgenode.node import FAREWELL, EdgeNode
 from edgenode.registration import stay_registered
+from testbed import logs
 from testbed.errors import TestbedError
 from testbed.rpc.identity import node_identity
 from testbed.rpc.token import PLAINTEXT, TOKEN_VARIABLE, find_credentials
@@ -33,10 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     # Whatever it writes is for its user alone.
     os.umask(0o077)
-    logging.basicConfig(
-        level=arguments.log_level.upper(),
-        stream=sys.stderr,
-        format=f"%(asctime)s %(levelname)-7s node {arguments.node} %(name)s: %(message)s",
+    logs.configure(
+        logging.Formatter(
+            f"%(asctime)s %(levelname)-7s node {arguments.node} %(name)s: %(message)s"
+        ),
+        arguments.log_level.upper(),
     )
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:

@@ -66,7 +66,7 @@ class RunSpool:
         self._uncut: list[bytes] = []
         self._uncut_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = 0
         self._writable = True
         self._again_at = 0.0
@@ -200,7 +200,7 @@ class RunSpool:
         content = b"".join(parts)
         temporary = self.path.with_suffix(".new")
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        file = os.open(temporary, flags, 0o644)
+        file = os.open(temporary, flags, 0o600)
         try:
             if os.write(file, content) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

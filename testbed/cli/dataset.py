@@ -59,11 +59,11 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Make a data set of runs (the latest, if none is named): one sequence per episode and node."""
-    from testbed.cli.selection import open_log
+    from testbed.cli.selection import find_runs, open_log
     from testbed.storage.dataset import build as build_data_set
 
     with open_log(storage, name) as log:
-        ids = list(dict.fromkeys(log.run(each).id for each in runs or ["latest"]))
+        ids = find_runs(log, runs, name)
         folder = _new_folder(out or f"{ids[0]}-{encoder}")
         metadata = build_data_set(
             log,

@@ -37,20 +37,53 @@ def choose(path: Path | None) -> None:
             "this is no home",
             [Problem("--home", f"{path} is a URL", "a folder; task logs at URLs: --storage URL")],
         )
-    _chosen[:] = [] if path is None else [path.expanduser().absolute()]
+    # From the root: whoever reads it later may stand in another folder.
+    _chosen[:] = [] if path is None else [_expanded(path, "--home").absolute()]
+    _check(home())
     _protect(home())
 
 
-def _protect(folder: Path) -> None:
-    """Keep other users out of a home that is there; others than its owner cannot.
+def _expanded(path: Path, where: str) -> Path:
+    """``path`` with the home of a user in place of ``~``.
 
-    Raises: UsageError: it is a file.
+    Raises: UsageError: there is no such user.
     """
-    if folder.exists() and not folder.is_dir():
+    try:
+        return path.expanduser()
+    except RuntimeError:
         raise UsageError(
             "this is no home",
-            [Problem("--home", f"{folder} is a file", "a folder, which need not exist yet")],
-        )
+            [Problem(where, f"{path} begins with a user that this machine does not know", _A_HOME)],
+        ) from None
+
+
+_A_HOME: Final = "a folder, which need not exist yet"
+
+
+def _check(folder: Path) -> None:
+    """Return if ``folder`` is one, or could be made.
+
+    Raises: UsageError: it, or what it lies in, is something else.
+    """
+    for part in (folder, *folder.parents):
+        seen = ""
+        try:
+            if part.is_symlink() and not part.exists():
+                seen = f"{part} is a symbolic link that leads nowhere"
+            elif part.exists():
+                if part.is_dir():
+                    return
+                seen = f"{part} is a file"
+        except OSError as error:
+            seen = f"{(error.strerror or str(error)).lower()}: {part}"
+        except ValueError:
+            seen = "it has a zero byte"
+        if seen:
+            raise UsageError("this is no home", [Problem("--home", seen[:300], _A_HOME)])
+
+
+def _protect(folder: Path) -> None:
+    """Keep other users out of a home that is there; others than its owner cannot."""
     # Of one that somebody else owns, or that holds nothing of ours, the mode is theirs to choose.
     marks = (TASK_LOG, ARTIFACTS, DATA_SETS, ".places")
     ours = [folder / name for name in marks if (folder / name).exists()]
@@ -69,9 +102,11 @@ def home() -> Path:
     if _chosen:
         return _chosen[0]
     if given := os.environ.get("TESTBED_HOME"):
-        return Path(given).expanduser().absolute()
+        return _expanded(Path(given), "TESTBED_HOME").absolute()
     state = os.environ.get("XDG_STATE_HOME")
-    base = Path(state) if state and Path(state).is_absolute() else Path.home() / ".local" / "state"
+    if state and Path(state).is_absolute():
+        return Path(state) / "edge-testbed"
+    base = _expanded(Path("~/.local/state"), "HOME").absolute()
     return base / "edge-testbed"
 
 

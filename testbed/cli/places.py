@@ -109,15 +109,17 @@ def noted() -> Mapping[str, Place]:
 
 def note(name: str, place: Place) -> None:
     """Let later commands find ``name`` where it is."""
-    from testbed.runtime.directory import writing
+    from testbed.runtime.directory import private_folder, writing
 
     file = _folder() / f"{name}.json"
     with writing(file):
         if place.runtime is Kind.LOCAL:
             file.unlink(missing_ok=True)
             return
-        file.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(file.parent.parent)
+        private_folder(file.parent)
         aside = file.with_name(f".{name}.{os.getpid()}")
+        aside.touch(mode=0o600)
         aside.write_text(json.dumps(asdict(place)), encoding="utf-8")
         aside.replace(file)
 

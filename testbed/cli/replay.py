@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from testbed.experiment.replay import Original, Replay
     from testbed.runtime.base import Testbed
     from testbed.scenario.plan import Plan, SchedulerSpec
-    from testbed.storage.tasklog import Run, TaskLog
+    from testbed.storage.tasklog import TaskLog
 
 
 def replay(
@@ -86,10 +86,11 @@ def replay(
     episodes whose tasks are complete in the log are replayed.
     """
     from testbed.cli.progress import Pace
-    from testbed.cli.selection import open_log
+    from testbed.cli.selection import find_run, open_log
     from testbed.experiment.history import task_history
     from testbed.experiment.replay import compared, original
     from testbed.experiment.summary import summarise
+    from testbed.storage.tasklog import LATEST
 
     if name is not None and no_log:
         raise UsageError(
@@ -98,7 +99,7 @@ def replay(
         )
     with ExitStack() as stack:
         found = stack.enter_context(open_log(storage, name or _default_name()))
-        meant = found.run(run) if run else _latest(found)
+        meant = find_run(found, run or LATEST, name, over=True, original=not run)
         histories: list[TaskHistory] = []
         if task is not None:
             histories.append(task_history(found, meant.id, task))
@@ -128,14 +129,6 @@ def replay(
 def _default_name() -> str:
     """The testbed whose log is read where none is named, as for commands that only read."""
     return os.environ.get("TESTBED_NAME") or "default"
-
-
-def _latest(log: TaskLog) -> Run:
-    """The latest run that is no replay, so that several can be made one after another."""
-    from testbed.storage.tasklog import LATEST
-
-    own = [run for run in log.runs() if run.info.replay_of is None]
-    return own[-1] if own else log.run(LATEST)
 
 
 def _episode_of(task: int, of_task: int, asked: int | None) -> int:

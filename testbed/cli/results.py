@@ -117,11 +117,11 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one run: what it was, how its tasks ended, and how faithful it was."""
-    from testbed.cli.selection import open_log
+    from testbed.cli.selection import find_run, open_log
     from testbed.experiment.summary import summarise
 
     with open_log(storage, name) as log:
-        found = log.run(run)
+        found = find_run(log, run, name)
         document = _in_list(log, found)
         summary: RunSummary | None = summarise(log, found.id) if document["tasks"] else None
     if scenario:
@@ -145,12 +145,16 @@ def show(
 
 
 def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -> None:
+    from testbed.storage.tasklog import TESTBED
+
     info = run.info
     state = run.state.value
     facts = console.Rows(["RUN", "~" + console.mark(info.id, "cyan")])
     facts.add("scenario", console.plain(f"{info.name} [{info.scenario_hash[:12]}]"))
     facts.add("scheduler", console.plain(info.scheduler))
     facts.add("driver", info.driver)
+    if info.testbed is not None:
+        facts.add("testbed", console.plain(info.testbed))
     facts.add("state", console.mark(state, STATE_STYLES.get(state, "default")))
     certificate = run.certificate
     for node, reason in (certificate or {}).get("dead_nodes", {}).items():
@@ -170,7 +174,8 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
     last = info.first_episode + info.episodes - 1
     facts.add("episodes", f"{info.episodes}, numbers {info.first_episode} to {last}")
     facts.add("seeds", ", ".join(f"{key} {value}" for key, value in info.seeds.items()))
-    facts.add("versions", ", ".join(f"{key} {value}" for key, value in info.versions.items()))
+    versions = {key: value for key, value in info.versions.items() if key != TESTBED}
+    facts.add("versions", ", ".join(f"{key} {value}" for key, value in versions.items()))
     if info.label:
         facts.add("label", console.plain(info.label))
     if certificate is not None and "valid" in certificate:
@@ -181,9 +186,7 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
         facts.add("fidelity", f"{text}: {console.plain(reasons)}" if reasons else text)
     if summary is not None:
         rate = summary.success_rate
-        facts.add(
-            "success rate", f"{100 * rate.mean:.1f}{_spread(rate)} % (95 % interval over episodes)"
-        )
+        facts.add("success rate", f"{_with_spread(rate)} % (95 % interval over episodes)")
         facts.add("tasks", len(summary.tasks))
         for outcome, count in summary.outcomes.items():
             if count:
@@ -217,7 +220,7 @@ def compare(
     from testbed.experiment.comparison import compare_runs
 
     with open_log(storage, name) as log:
-        ids = runs_to_look_at(log, runs, least=2)
+        ids = runs_to_look_at(log, runs, name, least=2)
         comparison = compare_runs(log, ids)
     if as_json:
         console.emit(comparison.document)
@@ -251,7 +254,7 @@ def report(
     from testbed.experiment.report import write_report
 
     with open_log(storage, name) as log:
-        ids = runs_to_look_at(log, runs, least=1)
+        ids = runs_to_look_at(log, runs, name, least=1)
         written = write_report(log, ids, out, console.note)
     if as_json:
         console.emit(written.document)
@@ -295,14 +298,14 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write tasks, events and decisions of runs (the latest, if none is named) as files."""
-    from testbed.cli.selection import open_log
+    from testbed.cli.selection import find_runs, open_log
     from testbed.storage.export import FORMATS, TABLES
     from testbed.storage.export import export as write
 
     with open_log(storage, name) as log:
         metadata = write(
             log,
-            runs or ["latest"],
+            find_runs(log, runs, name),
             out,
             formats=formats or FORMATS,
             # What is not one of them is refused there, with all else that is wrong.
@@ -363,7 +366,7 @@ def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> 
             *([run.run.info.driver] if len(drivers) > 1 else []),
             rate.count,
             total,
-            console.mark(f"{100 * rate.mean:.1f}{_spread(rate)} %", "bold"),
+            console.mark(f"{_with_spread(rate)} %", "bold"),
             *(
                 f"{100 * sum(run.outcomes[outcome] for outcome in alike) / total:.1f} %"
                 for alike in outcomes.values()
@@ -384,6 +387,6 @@ def comparison_or_none(runs: Sequence[RunSummary]) -> RunComparison | None:
     return compare_summaries(runs) if len(runs) > 1 else None
 
 
-def _spread(rate: Interval) -> str:
-    """Half the 95 % interval over episodes; nothing for so few that it would say nothing."""
-    return "" if rate.count < FEWEST else f" ± {50 * (rate.high - rate.low):.1f}"
+def _with_spread(rate: Interval) -> str:
+    """The rate with its 95 % interval over episodes; without for so few that it says nothing."""
+    return f"{100 * rate.mean:.1f}" if rate.count < FEWEST else rate.in_percent

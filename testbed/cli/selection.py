@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 from testbed.cli import console, home
 from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.storage.tasklog import Run, TaskLog
+
+DEFAULT_NAME: Final = "default"
+"""Name of the testbed where none is given."""
 
 
 def open_log(storage: str | None, name: str | None = None) -> TaskLog:
@@ -52,10 +56,91 @@ def _of_testbed(name: str | None) -> str | None:
         return None
 
 
-def runs_to_look_at(log: TaskLog, given: Sequence[str] | None, *, least: int) -> list[str]:
+def find_run(
+    log: TaskLog,
+    given: str,
+    name: str | None = None,
+    *,
+    over: bool = False,
+    original: bool = False,
+) -> Run:
+    """The run that ``given`` names: its id, a unique prefix, or ``latest``.
+
+    The latest is that of the testbed ``name``, if that has one in this log (the default name means
+    any testbed, and what was simulated); with
+    ``over`` one that has ended, with ``original`` one that is no replay, if there is any. Which one
+    it is, is said: in the same log another shell may have begun a run meanwhile.
+
+    Raises: UsageError: there is none.
+    """
+    from testbed.storage.tasklog import LATEST
+
+    if given != LATEST:
+        return log.run(given)
+    runs = log.runs()
+    if original:
+        runs = [run for run in runs if run.info.replay_of is None] or runs
+    found, why = _preferred(runs, name, over=over)
+    # Without any, the log says what is missing.
+    run = found[-1] if found else log.run(LATEST)
+    console.note(f"latest: {_in_words(run)}{why}")
+    return run
+
+
+def find_runs(log: TaskLog, given: Sequence[str] | None, name: str | None = None) -> list[str]:
+    """Ids of the runs named, each once; of the latest that has ended, if none is."""
+    from testbed.storage.tasklog import LATEST
+
+    found = (find_run(log, each, name, over=True).id for each in given or [LATEST])
+    return list(dict.fromkeys(found))
+
+
+def _preferred(runs: Sequence[Run], name: str | None, *, over: bool) -> tuple[Sequence[Run], str]:
+    """Those of ``runs`` that may be meant, and what was left out because of it."""
+    from testbed.storage.tasklog import RunState
+
+    why = ""
+    if name not in (None, DEFAULT_NAME):
+        own = [run for run in runs if run.info.testbed == name]
+        if not own and runs:
+            why = f"; no run of testbed '{name}' is in this log"
+        runs = own or runs
+    ended = [run for run in runs if run.state is not RunState.RUNNING]
+    if over and ended:
+        if runs[-1] is not ended[-1]:
+            why += f"; {runs[-1].id} is still running"
+        runs = ended
+    return runs, why
+
+
+def _in_words(run: Run) -> str:
+    info = run.info
+    where = "simulated" if info.driver == "simulator" else f"testbed '{info.testbed or 'unknown'}'"
+    return (
+        f"run {info.id} ({info.scheduler}, {info.name}, {where}, begun {_ago(info.started)}, "
+        f"{run.state.value})"
+    )
+
+
+def _ago(started: str) -> str:
+    """How long ago that was, roughly; the time itself where it is no time or lies ahead."""
+    try:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds()
+    except (TypeError, ValueError):
+        return started
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60), ("seconds", 1)):
+        if seconds >= 2 * length or (unit == "seconds" and seconds >= 0):
+            return f"{seconds / length:.0f} {unit} ago"
+    return started
+
+
+def runs_to_look_at(
+    log: TaskLog, given: Sequence[str] | None, name: str | None = None, *, least: int
+) -> list[str]:
     """Ids of the runs meant by ``given``; without any, the latest comparable ones.
 
-    Those are the runs of the same scenario and driver as the latest run, of each scheduler (with
+    Those are the runs that have ended, of the testbed ``name`` (as ``find_run`` takes it),
+    of the same scenario and driver as the latest run, of each scheduler (with
     its options and label) the latest, oldest first. If the latest run is a replay, they are the run
     it replays and the latest replays of that run that have all its episodes. Runs whose
     scheduler was changed have to be named.
@@ -63,8 +148,8 @@ def runs_to_look_at(log: TaskLog, given: Sequence[str] | None, *, least: int) ->
     Raises: UsageError: fewer than ``least``, or a given one is not known.
     """
     if given:
-        return [log.run(each).id for each in given]
-    found = _latest_comparable(log)
+        return [find_run(log, each, name).id for each in given]
+    found = _latest_comparable(log, name)
     if len(found) < least:
         latest = found[-1] if found else None
         seen = "none" if latest is None else f"only {latest.info.scheduler} ({latest.id})"
@@ -78,13 +163,16 @@ def runs_to_look_at(log: TaskLog, given: Sequence[str] | None, *, least: int) ->
                 )
             ],
         )
+    for run in found:
+        console.note(f"latest: {_in_words(run)}")
     return [run.id for run in found]
 
 
-def _latest_comparable(log: TaskLog) -> list[Run]:
+def _latest_comparable(log: TaskLog, name: str | None) -> list[Run]:
     latest: Run | None = None
     chosen: dict[tuple[str, ...], Run] = {}
-    for run in reversed(log.runs()):
+    runs, _ = _preferred(log.runs(), name, over=True)
+    for run in reversed(runs):
         info = run.info
         replayed = None if latest is None else latest.info.replay_of
         key: tuple[str, ...] = (info.scheduler, _options(run), info.label)

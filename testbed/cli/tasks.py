@@ -60,11 +60,11 @@ def tasks(
     as_json: Json = False,
 ) -> None:
     """List tasks of a run: where each went, how it ended and why."""
-    from testbed.cli.selection import open_log
+    from testbed.cli.selection import find_run, open_log
     from testbed.experiment.history import failure_of, ms, plan_of, reason
 
     with open_log(storage, name) as log:
-        found = log.run(run)
+        found = find_run(log, run, name)
         plan = plan_of(found)
         if node is not None and node >= plan.topology.size:
             last = plan.topology.size - 1
@@ -127,11 +127,11 @@ def task(
 ) -> None:
     """Show a task's history: what was decided on which inputs, its times, its end and why."""
     from testbed.cli.replay import print_histories
-    from testbed.cli.selection import open_log
+    from testbed.cli.selection import find_run, open_log
     from testbed.experiment.history import ms, task_history
 
     with open_log(storage, name) as log:
-        history = task_history(log, run, number)
+        history = task_history(log, find_run(log, run, name).id, number)
         others = list(_simulated(log, history)) if what_if else []
     if as_json:
         alternatives = {"alternatives": [each.document for each in others]} if what_if else {}

@@ -11,7 +11,7 @@ import typer
 
 from testbed.cli import console
 from testbed.cli.options import Json, Name, Storage
-from testbed.cli.selection import open_log
+from testbed.cli.selection import find_runs, open_log
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def tune(
         config = replace(config, check_episodes=check_episodes)
     store, _ = surroundings(name, artifacts)
     with open_log(storage, name) as log:
-        ids = list(dict.fromkeys(log.run(run).id for run in runs))
+        ids = find_runs(log, runs, name)
         parent = _parent(log, ids, policy, store)
 
         def progress(done: int, total: int) -> None:

@@ -88,7 +88,7 @@ def success_rates(runs: Sequence[RunSummary]) -> Figure:
             axes.errorbar(
                 x,
                 100 * rate.mean,
-                yerr=100 * (rate.high - rate.mean),
+                yerr=100 * np.transpose([rate.arms]),
                 color=colour(x),
                 capsize=6,
                 linewidth=2,

@@ -207,8 +207,8 @@ def comparison(result: O2OResult) -> Figure:
     for y, name in enumerate(names):
         rate = interval(result, name)
         shade = figures.colour(1 if name in LEARNED else 0)
-        half = 0.0 if math.isnan(rate.high) else 100 * (rate.high - rate.mean)
-        axes.errorbar(100 * rate.mean, y, xerr=half, fmt="o", color=shade, capsize=4)
+        arms = 100 * np.transpose([rate.arms])
+        axes.errorbar(100 * rate.mean, y, xerr=arms, fmt="o", color=shade, capsize=4)
         axes.annotate(
             f"{100 * rate.mean:.1f}",
             (100 * rate.mean, y),

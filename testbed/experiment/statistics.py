@@ -36,9 +36,37 @@ class Interval:
     deviation: float
 
     def __str__(self) -> str:
+        return with_spread(self.mean, self.low, self.high, digits=3)
+
+    @property
+    def arms(self) -> tuple[float, float]:
+        """How far it reaches below and above the mean; zeros where there is no interval."""
         if math.isnan(self.low):
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} ± {(self.high - self.low) / 2:.3f}"
+            return 0.0, 0.0
+        return self.mean - self.low, self.high - self.mean
+
+    @property
+    def in_percent(self) -> str:
+        """A rate for a table, in per cent without the sign: see ``with_spread``."""
+        return with_spread(self.mean, self.low, self.high)
+
+
+def with_spread(mean: float, low: float, high: float, *, digits: int = 1) -> str:
+    """Return a rate with its interval: ``93.7 ± 3.0``, or ``97.0 (92.2 .. 100.0)``.
+
+    The second form is for an interval that is cut at an end, and would reach beyond it if it was
+    written with half its width. Only the mean if ``low`` is NaN. With one digit rates are in per
+    cent, with three they are not.
+    """
+    scale = 100.0 if digits == 1 else 1.0
+    if math.isnan(low):
+        return f"{scale * mean:.{digits}f}"
+    low, high = max(0.0, low), min(1.0, high)
+    shown, half = round(scale * mean, digits), round(scale * (high - low) / 2, digits)
+    even = math.isclose(mean - low, high - mean, abs_tol=1e-9)
+    if even and round(shown - half, digits) >= 0.0 and round(shown + half, digits) <= scale:
+        return f"{shown:.{digits}f} ± {half:.{digits}f}"
+    return f"{shown:.{digits}f} ({scale * low:.{digits}f} .. {scale * high:.{digits}f})"
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:

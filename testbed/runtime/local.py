@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import grpc
 import psutil
@@ -227,7 +227,7 @@ class LocalRuntime:
             yield from (
                 line.rstrip("\n") for line in (file if count is None else deque(file, count))
             )
-            beginning = ""
+            beginning, last = "", ""
             while True:
                 # Asked before reading, so that nothing written in between is left out.
                 entry = place.processes().get(process)
@@ -235,8 +235,14 @@ class LocalRuntime:
                 for piece in file:
                     beginning += piece
                     if beginning.endswith("\n"):
+                        last = beginning
                         yield beginning.rstrip("\n")
                         beginning = ""
+                if os.fstat(file.fileno()).st_size < os.lseek(file.fileno(), 0, os.SEEK_CUR):
+                    # It had become too large, and only its end was left (``testbed.logs``).
+                    beginning = ""
+                    _go_behind(file, last)
+                    continue
                 if ended:
                     if beginning:
                         yield beginning
@@ -515,6 +521,16 @@ def _testbed(place: RunDirectory, description: dict[str, Any], address: str) -> 
         scenario=description["scenario"],
         nodes=description["nodes"],
     )
+
+
+def _go_behind(file: TextIO, line: str) -> None:
+    """Go to the end of the last ``line`` of a file; to the beginning if it is not there."""
+    file.seek(0)
+    behind = 0
+    while found := file.readline():
+        if found == line:
+            behind = file.tell()
+    file.seek(behind)
 
 
 def _lines(path: Path, count: int | None) -> Iterator[str]:

@@ -83,6 +83,8 @@ def start(
     """
     foreign.refuse(module.partition(".")[0])
     environment = {
+        # Its own lines speak of every connection that a stopping peer closes, without a bound.
+        "GRPC_VERBOSITY": "NONE",
         **{key: value for key, value in os.environ.items() if key not in NOT_INHERITED},
         NAME_VARIABLE: testbed_name,
         DIRECTORY_VARIABLE: str(directory),

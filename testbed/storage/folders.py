@@ -44,8 +44,10 @@ def new_folder(path: Path, kind: str, *, overwrite: bool = False) -> Iterator[Pa
     partial = path.with_name(f".{path.name}{PARTIAL}{mark}")
     old = path.with_name(f".{path.name}{PARTIAL}{mark}-old")
     try:
-        partial.mkdir(parents=True)
-        yield partial
+        # What holds logs is not more open than what it lies in, for instance a home.
+        with as_open_as(_existing(path.parent)):
+            partial.mkdir(parents=True)
+            yield partial
         # Checked again: somebody may have been faster.
         _check_free(path, kind, overwrite)
         if path.exists():
@@ -59,6 +61,30 @@ def new_folder(path: Path, kind: str, *, overwrite: bool = False) -> Iterator[Pa
                 old.rename(path)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _existing(folder: Path) -> Path:
+    """The innermost folder above ``folder``, or it, that exists."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
+
+
+@contextmanager
+def as_open_as(folder: Path) -> Iterator[None]:
+    """Let what is made in the block be closed to whom ``folder`` is closed, whatever the umask.
+
+    A folder that is not there yet is its owner's alone. The umask is one of the whole process.
+    """
+    try:
+        mode = folder.stat().st_mode
+    except OSError:
+        mode = 0
+    closed = (0 if mode & 0o070 else 0o070) | (0 if mode & 0o007 else 0o007)
+    before = os.umask(0o077)
+    os.umask(before | closed)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _check_free(path: Path, kind: str, overwrite: bool) -> None:

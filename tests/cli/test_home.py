@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,67 @@ def test_a_folder_that_is_no_home_keeps_its_mode(testbed: Command, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("given", "seen"),
-    [("file", "is a file"), ("http://example.org/home", "is a URL"), ("hdfs://a/b", "is a URL")],
+    [
+        ("file", "file is a file"),
+        ("file/below", "file is a file"),
+        ("dangling", "dangling is a symbolic link that leads nowhere"),
+        ("dangling/below", "dangling is a symbolic link that leads nowhere"),
+        ("loop", "loop is a symbolic link that leads nowhere"),
+        ("~nosuchuser/home", "begins with a user that this machine does not know"),
+        ("n" * 300, "file name too long"),
+        ("http://example.org/home", "is a URL"),
+        ("hdfs://a/b", "is a URL"),
+    ],
 )
-def test_what_is_no_home_is_refused(testbed: Command, home: Path, given: str, seen: str) -> None:
+@pytest.mark.parametrize("way", ["option", "environment"])
+def test_what_is_no_home_is_refused(
+    testbed: Command, monkeypatch: pytest.MonkeyPatch, given: str, seen: str, way: str
+) -> None:
     Path("file").write_text("")
-    said = testbed("--home", given, "runs", "list")
+    Path("dangling").symlink_to("nowhere/x")
+    Path("loop").symlink_to("loop")
+    if way == "option":
+        said = testbed("--home", given, "runs", "list")
+    else:
+        monkeypatch.setenv("TESTBED_HOME", given)
+        said = testbed("runs", "list")
     assert said.code == 2
     assert seen in said.err
+
+
+def test_a_home_that_may_not_be_written_says_what_to_do(testbed: Command, tmp_path: Path) -> None:
+    """Even root may make no folder in /proc."""
+    said = testbed("--home", "/proc/self/fdinfo/home", "sim", "quickstart", "-e", "1")
+    assert said.code in (3, 5)
+    assert "cannot be made" in said.err
+    assert "--storage" in said.err
+
+
+def test_a_relative_home_is_that_of_the_folder_the_command_began_in(
+    testbed: Command, tmp_path: Path
+) -> None:
+    assert testbed("--home", "here", "sim", "quickstart", "-s", "local", "-e", "1").code == 0
+    assert (tmp_path / "work" / "here" / "tasklog.sqlite").is_file()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_everything_in_a_home_is_its_owners_alone(
+    testbed: Command, home: Path, tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        assert testbed("policy", "export", "shipped/per-destination-v1", "policy").code == 0
+        assert testbed("policy", "import", "policy").code == 0
+        assert testbed("sim", "quickstart", "-s", "local", "-e", "1").code == 0
+        assert testbed("dataset", "build").code == 0
+        assert testbed("up", "quickstart", "--set", "nodes.count=2").code == 0
+        assert testbed("teardown").code == 0
+    finally:
+        os.umask(before)
+
+    files = [path for path in (home, *home.rglob("*")) if path.stat().st_mode & 0o077]
+    assert not files
+    assert {"artifacts", "datasets", "tasklog.sqlite", "default"} <= {
+        path.name for path in home.iterdir()
+    }
+    assert (tmp_path / "work" / "policy").stat().st_mode & 0o777 == 0o777 & ~umask

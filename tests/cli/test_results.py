@@ -249,3 +249,69 @@ def test_the_storage_asked_for_goes_before_the_home(
     assert said.code == 0
     assert f"--storage {simulated}" in said.err
     assert not home.exists()
+
+
+@pytest.fixture
+def shared(log: Path) -> list[str]:
+    """Ids of runs that several shells have made: on testbed mine, on yours, one still going on."""
+    with closing(sqlite3.connect(log)) as database:
+        ids = [row[0] for row in database.execute("SELECT id FROM runs ORDER BY key")]
+        for run, testbed, state in zip(
+            ids, ("mine", "yours", "yours"), ("completed", "completed", "running"), strict=True
+        ):
+            database.execute(
+                "UPDATE runs SET driver = 'network', state = ?, "
+                "versions = json_set(versions, '$.testbed', ?) WHERE id = ?",
+                (state, testbed, run),
+            )
+        database.commit()
+    return ids
+
+
+def test_latest_says_which_run_it_is(testbed: Command, shared: list[str]) -> None:
+    said = testbed("runs", "show", "latest")
+
+    assert said.code == 0
+    assert f"latest: run {shared[2]} (rda, quickstart, testbed 'yours', begun" in said.err
+    assert "seconds ago, running)" in said.err
+    assert "latest:" not in testbed("runs", "show", shared[2]).err
+    assert said.out.split("testbed")[1].split()[0] == "yours"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs", "show"),
+        ("tasks",),
+        ("export", "--out", "x", "--format", "csv"),
+        ("report", "--out", "y"),
+    ],
+)
+def test_latest_is_of_the_testbed_that_is_named(
+    testbed: Command, shared: list[str], command: tuple[str, ...]
+) -> None:
+    said = testbed(*command, "--name", "mine")
+
+    assert said.code == 0
+    assert f"latest: run {shared[0]} (local, quickstart, testbed 'mine'" in said.err
+
+
+def test_latest_is_no_run_in_progress_where_that_makes_no_sense(
+    testbed: Command, shared: list[str], tmp_path: Path
+) -> None:
+    said = testbed("export", "latest", "--out", tmp_path / "out", "--format", "csv", "--json")
+
+    assert said.code == 0
+    assert [run["id"] for run in said.document["runs"]] == [shared[1]]
+    assert f"latest: run {shared[1]} (ratc" in said.err
+    assert f"; {shared[2]} is still running" in said.err
+
+
+def test_latest_of_a_testbed_without_runs_is_that_of_the_log(
+    testbed: Command, shared: list[str]
+) -> None:
+    said = testbed("tasks", "-n", "nobody")
+
+    assert said.code == 0
+    assert f"latest: run {shared[2]}" in said.err
+    assert "no run of testbed 'nobody' is in this log" in said.err

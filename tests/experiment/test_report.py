@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -54,6 +56,25 @@ def test_a_summary_says_what_the_log_holds(log: TaskLog, ids: list[str]) -> None
     means = summary.times["mean_ms"]
     assert means["deciding"] == pytest.approx(2.0), "a probe and its answer, 1 ms each way"
     assert means.drop("total").sum() == pytest.approx(means["total"], rel=1e-6)
+
+
+def test_no_time_is_negative_however_long_stages_were_measured(
+    tmp_path: Path, log: TaskLog, ids: list[str]
+) -> None:
+    """On a network a stage takes longer than the model says, which ``elapsed`` is counted by."""
+    path = tmp_path / "log.sqlite"
+    with open_task_log(str(path)) as opened:
+        record_run(log.run(ids[0]).plan, opened, scheduler="ratc", episodes=EPISODES)
+        before = summarise(opened, opened.run("latest").id).times
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("UPDATE tasks SET execution = execution + 9000, transmission = 50000")
+            database.commit()
+        after = summarise(opened, opened.run("latest").id).times
+
+    assert (after >= 0).all(axis=None)
+    unchanged = ["deciding", "transmission_waiting", "execution_waiting", "total"]
+    assert after.loc[unchanged].equals(before.loc[unchanged])
+    assert after["mean_ms"]["execution"] == pytest.approx(before["mean_ms"]["execution"] + 9)
 
 
 def test_flows_are_shares_of_the_tasks_of_a_node(log: TaskLog, ids: list[str]) -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from testbed.experiment.statistics import compare, mean_interval, rate_interval
+from testbed.experiment.statistics import compare, mean_interval, rate_interval, with_spread
 
 
 def test_interval_of_known_values() -> None:
@@ -69,3 +69,25 @@ def test_an_interval_of_rates_ends_at_0_and_1() -> None:
     narrow = [0.8, 0.81, 0.79]
     assert rate_interval(narrow) == mean_interval(narrow)
     assert math.isnan(rate_interval([0.7]).low)
+
+
+@pytest.mark.parametrize(
+    ("interval", "shown"),
+    [
+        ((0.937, 0.907, 0.967), "93.7 ± 3.0"),
+        ((0.97, 0.922, 1.018), "97.0 (92.2 .. 100.0)"),
+        ((0.97, 0.922, 1.0), "97.0 (92.2 .. 100.0)"),
+        ((0.02, -0.01, 0.05), "2.0 (0.0 .. 5.0)"),
+        ((1.0, 1.0, 1.0), "100.0 ± 0.0"),
+        ((0.5, math.nan, math.nan), "50.0"),
+    ],
+)
+def test_what_is_shown_never_reaches_beyond_100_per_cent(
+    interval: tuple[float, float, float], shown: str
+) -> None:
+    assert with_spread(*interval) == shown
+
+
+def test_the_arms_of_a_cut_interval_differ() -> None:
+    low, high = rate_interval([1.0, 0.9, 1.0, 1.0]).arms
+    assert low > high == pytest.approx(0.025)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -96,11 +95,10 @@ def _series(
 
 def _line(axes: Axes, x: Sequence[float], values: Sequence[Interval], method: Method) -> None:
     mean = np.array([100 * each.mean for each in values])
-    half = np.array([_half(each) for each in values])
     axes.errorbar(
         x,
         mean,
-        yerr=half,
+        yerr=100 * np.transpose([each.arms for each in values]),
         color=method.colour,
         marker=method.marker,
         markersize=7 if method.marker == "*" else 5,
@@ -145,7 +143,7 @@ def _dot(axes: Axes, x: float, value: Interval, method: Method, name: str) -> No
     axes.errorbar(
         x,
         100 * value.mean,
-        yerr=_half(value),
+        yerr=100 * np.transpose([value.arms]),
         color=method.colour,
         marker=method.marker,
         markersize=8,
@@ -157,7 +155,7 @@ def _dot(axes: Axes, x: float, value: Interval, method: Method, name: str) -> No
     axes.annotate(
         f"{100 * value.mean:.1f}",
         # Above the interval, where nothing of the neighbours is.
-        (x, 100 * value.mean + _half(value)),
+        (x, 100 * (value.mean + value.arms[1])),
         textcoords="offset points",
         xytext=(0, 5),
         ha="center",
@@ -232,11 +230,6 @@ def _band(axes: Axes, relative: pd.DataFrame, method: Method) -> None:
             alpha=0.15,
             linewidth=0,
         )
-
-
-def _half(value: Interval) -> float:
-    """Half of the interval in points; 0 where there is none."""
-    return 0.0 if math.isnan(value.low) else 50 * (value.high - value.low)
 
 
 def _titles(axes: Axes, y_label: str, title: str) -> None:

@@ -21,6 +21,7 @@ from testbed.experiment.reproduce.methods import METHODS, label
 from testbed.experiment.reproduce.points import PointStore, none_or, write_text
 from testbed.experiment.reproduce.results import Results
 from testbed.experiment.reproduce.study import Study
+from testbed.experiment.statistics import with_spread
 
 MARKER: Final = "reproduce.json"
 """A folder that holds this file is of a reproduction."""
@@ -187,18 +188,18 @@ def rate_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _rate(cell: Mapping[str, Any]) -> str:
-    text = f"{100 * cell['success_rate']:.1f}"
-    if cell["low"] is not None:
-        text += f" ± {50 * (cell['high'] - cell['low']):.1f}"
+    low, high = (math.nan if cell[end] is None else cell[end] for end in ("low", "high"))
+    text = with_spread(cell["success_rate"], low, high)
     if cell["above_ratc"] is not None and cell["method"] not in {"ratc", "bound"}:
         text += f" ({100 * cell['above_ratc']:+.1f})"
     return text
 
 
 _RATES: Final = (
-    "Success rate in %, with the half width of its interval; in brackets the points above RATC, "
-    "paired. 'Masked' baselines, 'Untrained' and 'Local or reliable' know the same overload bits "
-    "as the learned policies; Oracle knows every task's fate."
+    "Success rate in %, with the half width of its interval, or from where to where it reaches if "
+    "it ends at 100 %; in brackets with a sign the points above RATC, paired. 'Masked' baselines, "
+    "'Untrained' and 'Local or reliable' know the same overload bits as the learned policies; "
+    "Oracle knows every task's fate."
 )
 
 

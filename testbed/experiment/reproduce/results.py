@@ -8,7 +8,7 @@ over the episodes of these networks, and says nothing of others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from testbed.experiment.reproduce.methods import METHODS, label
 from testbed.experiment.reproduce.points import Measured
-from testbed.experiment.statistics import Interval, mean_interval
+from testbed.experiment.statistics import Interval, mean_interval, rate_interval
 
 if TYPE_CHECKING:
     from testbed.experiment.reproduce.definitions import Figure, Setting
@@ -83,7 +83,7 @@ class Results:
     def rate(self, x: str, method: str) -> Interval | None:
         """Success rate of a method at a setting; None if there is no point of it."""
         found = self.measured.get((x, method), {})
-        return self._interval([_rates(each) for _, each in sorted(found.items())])
+        return self._interval([_rates(each) for _, each in sorted(found.items())], rate_interval)
 
     def difference(self, first: At, second: At) -> Interval | None:
         """``first`` less ``second`` on the networks that both have; None if there are none."""
@@ -103,14 +103,18 @@ class Results:
             ]
         )
 
-    def _interval(self, by_network: Sequence[NDArray[np.float64]]) -> Interval | None:
+    def _interval(
+        self,
+        by_network: Sequence[NDArray[np.float64]],
+        of: Callable[[Sequence[float]], Interval] = mean_interval,
+    ) -> Interval | None:
         told = [values[np.isfinite(values)] for values in by_network]
         told = [values for values in told if len(values)]
         if not told:
             return None
         if self.unit == "episodes":
-            return mean_interval(np.concatenate(told).tolist())
-        return mean_interval([float(values.mean()) for values in told])
+            return of(np.concatenate(told).tolist())
+        return of([float(values.mean()) for values in told])
 
     def table(self) -> pd.DataFrame:
         """A row per setting and method; rates and differences as shares, not in per cent."""

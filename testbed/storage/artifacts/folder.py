@@ -26,6 +26,7 @@ from testbed.storage.artifacts.base import (
     wrong_file,
 )
 from testbed.storage.documents import read_file
+from testbed.storage.folders import as_open_as
 
 _ASIDE: Final = ".partial"
 """Folder in the store for what is being written or removed; no key begins with a dot."""
@@ -42,7 +43,7 @@ class FolderArtifactStore:
         files = files_of(content)
         target = self._folder(key)
         manifest = manifest_of(files)
-        with self._explained(key):
+        with self._explained(key), as_open_as(self.root):
             if self._is_taken(key, target, manifest):
                 return
             aside = self._aside()

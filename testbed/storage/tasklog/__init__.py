@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from testbed.storage.tasklog.base import (
     LATEST,
+    TESTBED,
     Driver,
     LogTable,
     Run,
@@ -23,6 +24,7 @@ from testbed.storage.tasklog.versions import NothingLogged
 
 __all__ = [
     "LATEST",
+    "TESTBED",
     "Driver",
     "LogTable",
     "NothingLogged",

@@ -30,6 +30,9 @@ LogTable: TypeAlias = Literal["tasks", "events", "decisions"]
 
 _REPLAY: Final = re.compile(r"(?:^|; )replay of (\S+)$")
 
+TESTBED: Final = "testbed"
+"""Under this key of its versions a run has the name of the testbed it was made on."""
+
 LATEST = "latest"
 """Names the run that was begun last wherever a run's id is asked for."""
 
@@ -79,6 +82,7 @@ class RunInfo:
     ``plan`` is the JSON of the ``Plan`` as used, ``scenario`` the text of the scenario file it
     came from where there was one. Episodes ``first_episode`` to ``first_episode + episodes - 1``
     are run; ``episodes`` is what was asked for. ``label`` is free text to find the run again.
+    ``versions`` are those a result may depend on, and the ``testbed`` it was made on.
     """
 
     id: str
@@ -94,6 +98,11 @@ class RunInfo:
     scenario: str | None = None
     versions: Mapping[str, str] = field(default_factory=current_versions)
     started: str = field(default_factory=utc_now)
+
+    @property
+    def testbed(self) -> str | None:
+        """Name of the testbed it was made on; None of the simulator's and of earlier releases'."""
+        return self.versions.get(TESTBED)
 
     @property
     def replay_of(self) -> str | None:
@@ -318,9 +327,12 @@ class TaskLog(Protocol):
         ...
 
     def rows(
-        self, table: LogTable, run_id: str, *, chunk: int = 20_000
+        self, table: LogTable, run_id: str, *, chunk: int = 20_000, only: Sequence[str] = ()
     ) -> Iterator[Sequence[tuple[Any, ...]]]:
-        """A table as stored, in its order, at most ``chunk`` rows at a time."""
+        """A table as stored, in its order, at most ``chunk`` rows at a time.
+
+        With names of columns in ``only``, rows have the columns of the table's key and then these.
+        """
         ...
 
     def close(self) -> None:

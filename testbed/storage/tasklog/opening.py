@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import suppress
@@ -14,8 +15,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
-from testbed.errors import PermanentError, PrerequisiteMissing, Problem, UsageError
+from testbed.errors import PermanentError, PrerequisiteMissing, Problem, TestbedError, UsageError
 from testbed.scenario.secrets import without_password
+from testbed.storage.folders import as_open_as
 from testbed.storage.tasklog import versions
 from testbed.storage.tasklog.base import TaskLog
 from testbed.storage.tasklog.failures import CANNOT_BE_WRITTEN, explained
@@ -134,12 +136,10 @@ def _open_file(path: Path, create: bool) -> Database:
             )
         try:
             # A new folder, which a new home is, is its owner's alone.
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with as_open_as(path.parent):
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise PermanentError(
-                f"task log {where}: its folder cannot be made ({error.strerror}); name another "
-                "with --storage"
-            ) from error
+            raise _not_made(path, "its folder", error) from error
     writable = _may_write(path)
     if create and writable and not path.exists():
         _make(path)
@@ -157,12 +157,23 @@ def _make(path: Path) -> None:
             left = path.with_name(f"{path.name}-{ending}")
             if left.exists():
                 left.replace(path.with_name(f"{path.name}-{ending}.left"))
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        with as_open_as(path.parent):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
     except OSError as error:
-        raise PermanentError(
-            f"task log {path}: the file cannot be made ({error.strerror}); check that you may "
-            "write there and that there is space, or name another with --storage"
-        ) from error
+        raise _not_made(path, "the file", error) from error
+
+
+def _not_made(path: Path, what: str, error: OSError) -> TestbedError:
+    """The error about a log that could not be made."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PrerequisiteMissing(
+            f"task log {path}: {what} cannot be made ({error.strerror})",
+            "name a folder that you may write: --home DIR, or --storage FILE",
+        )
+    return PermanentError(
+        f"task log {path}: {what} cannot be made ({error.strerror}); check the name and the space "
+        "there, or name another with --storage"
+    )
 
 
 def _remove_if_empty(path: Path) -> None:

@@ -350,12 +350,14 @@ class SqlTaskLog:
         return tuple(column.name for column in _TABLES[table].columns)
 
     def rows(
-        self, table: LogTable, run_id: str, *, chunk: int = 20_000
+        self, table: LogTable, run_id: str, *, chunk: int = 20_000, only: Sequence[str] = ()
     ) -> Iterator[Sequence[tuple[Any, ...]]]:
         """See ``TaskLog``. The first column is the run's id."""
         source = _TABLES[table]
         name = literal(run_id).label("run")
-        query = select(name, *list(source.columns)[1:])
+        key = list(source.primary_key.columns)[1:]
+        columns = [*key, *(source.c[each] for each in only)] if only else list(source.columns)[1:]
+        query = select(name, *columns)
         return self._stream(source, run_id, {}, chunk, query)
 
     def _stream(
