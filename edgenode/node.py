@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,12 +50,19 @@ FAREWELL: Final = 0.3
 class EdgeNode:
     """The node ``index``: started, then registered, configured for a run, and given episodes.
 
-    ``me`` is what proves it to others, and others to it.
+    ``me`` is what proves it to others, and others to it. ``bounded`` gives what is asked in place
+    of a scheduler, and may end decisions that go on too long.
 
     Raises: UsageError: these are the credentials of somebody else.
     """
 
-    def __init__(self, index: int, spool: Path, me: Credentials) -> None:
+    def __init__(
+        self,
+        index: int,
+        spool: Path,
+        me: Credentials,
+        bounded: Callable[[Scheduler], Scheduler] = lambda scheduler: scheduler,
+    ) -> None:
         if me.identity != node_identity(index):
             raise UsageError(f"these are the credentials of {me.identity}, not of node {index}")
         self.index = index
@@ -75,6 +82,7 @@ class EdgeNode:
         self._plan: Plan | None = None
         self._scheduler: Scheduler | None = None
         self._asked: tuple[str, Mapping[str, Any]] = ("", {})
+        self._bounded = bounded
         self._application: Application | None = None
         self._links: dict[int, PeerLink] = {}
         self._worst_lateness: Micros = 0
@@ -225,7 +233,7 @@ class EdgeNode:
         self._background.start(_closed(self._application, self._links), "the end of a run")
         self._complaints.begin()
         self.run_id, self._plan = run, plan
-        self._scheduler, self._application = created, application
+        self._scheduler, self._application = self._bounded(created), application
         self._asked = scheduler, options
         self._links = {
             peer: PeerLink(peer, address, self._background, self.me)
@@ -295,9 +303,9 @@ class EdgeNode:
 
     def decide_by(self, scheduler: Scheduler, name: str, options: Mapping[str, Any]) -> None:
         """Let ``scheduler``, asked for in these words, decide from the next decision on."""
-        self._scheduler, self._asked = scheduler, (name, options)
+        self._scheduler, self._asked = self._bounded(scheduler), (name, options)
         if self.driver is not None:
-            self.driver.state.scheduler = scheduler
+            self.driver.state.scheduler = self._scheduler
 
     def scheduler_context(self, plan: Plan, options: Mapping[str, Any]) -> SchedulerContext:
         """What a scheduler of this node is made from."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from edgenode.deciding import Bounded, DecisionWatch
 from edgenode.node import FAREWELL, EdgeNode
 from edgenode.registration import stay_registered
 from testbed import logs
@@ -40,8 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.log_level.upper(),
     )
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_run(arguments))
+        with (
+            DecisionWatch() as watch,
+            asyncio.Runner(loop_factory=new_event_loop) as runner,
+        ):
+            return runner.run(_run(arguments, watch))
     except (TestbedError, OSError) as error:
         _logger.error("%s", error)
         return error.exit_code if isinstance(error, TestbedError) else 1
@@ -56,7 +60,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
-async def _run(arguments: argparse.Namespace) -> int:
+async def _run(arguments: argparse.Namespace, watch: DecisionWatch) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unhandled)
     me = find_credentials(
@@ -64,7 +68,9 @@ async def _run(arguments: argparse.Namespace) -> int:
     )
     if arguments.insecure_plaintext:
         _logger.warning("%s", PLAINTEXT)
-    node = EdgeNode(arguments.node, Path(arguments.spool), me)
+    node = EdgeNode(
+        arguments.node, Path(arguments.spool), me, lambda scheduler: Bounded(scheduler, watch)
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.stop, signal.Signals(number).name)
     await node.start(arguments.bind, arguments.advertise, arguments.probes)

@@ -45,6 +45,22 @@ def arrivals(plan: Plan, episode: int) -> set[int]:
     return {task.id for tasks in slots for task in tasks}
 
 
+def test_a_scheduler_that_never_answers_costs_its_tasks_and_no_node(bring_up: BringUp) -> None:
+    bench = bring_up(small_plan(2, slots=20))
+    run = bench.operator.start_run(scheduler="tests.controller.choosy:Silent")
+    *_, last = bench.operator.watch_run(run)
+
+    assert last.state == "degraded"
+    assert last.ended == last.generated
+    assert any(
+        "NotInTime: decide() had no answer" in line and "choosy.py" in line
+        for line in last.code_failures
+    )
+    status = bench.operator.status()
+    assert {node.condition for node in status.nodes} == {"healthy"}
+    each_ends_once(bench, run)
+
+
 def test_a_run_is_logged_completely(bring_up: BringUp) -> None:
     plan = small_plan(3, episodes=2)
     bench = bring_up(plan)
