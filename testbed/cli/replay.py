@@ -105,9 +105,11 @@ def replay(
             histories.append(task_history(found, meant.id, task))
             episode = _episode_of(task, histories[0].task.episode, episode)
         pace = Pace("episodes checked", 1 if episode is not None else meant.info.episodes)
-        source = original(found, meant.id, episode, pace.tell)
+        source = original(found, meant.id, episode, pace.tell, by_hand=name is None)
         for line in _not_repeated(source):
             console.warn(line)
+        if source.repeated:
+            console.note(f"with the faults that were injected by hand: {source.repeated}")
         specs = _specs(source, schedulers, key_values(options, "--option"), policy)
         venue = (
             _simulator(source, specs, label, stack, None if no_log else found)
@@ -342,6 +344,7 @@ def _document(
         "episodes": list(source.episodes),
         "left_out": [dataclasses.asdict(each) for each in source.left_out],
         "not_repeated": list(source.changed),
+        "repeated_by_hand": source.repeated,
         "replays": [each.document for each in replays],
         "histories": [each.document for each in histories],
     }

@@ -177,7 +177,8 @@ def _latest_comparable(log: TaskLog, name: str | None) -> list[Run]:
         replayed = None if latest is None else latest.info.replay_of
         key: tuple[str, ...] = (info.scheduler, _options(run), info.label)
         if latest is None:
-            alike = not run.changes and not run.faults_by_hand
+            # A replay met what was injected into the run that it repeats.
+            alike = not run.changes and (not run.faults_by_hand or info.replay_of is not None)
         elif replayed is not None:
             # What is asked is how they compare with the run they repeat, whoever drove it.
             alike = run.id == replayed or info.replay_of == replayed

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from testbed.errors import Problem, UsageError
+from testbed.experiment import by_hand
 from testbed.experiment.statistics import Comparison, compare
 from testbed.experiment.summary import RunSummary, none_if_nan, summarise
 from testbed.scenario.plan import Plan
@@ -88,12 +89,22 @@ class RunComparison:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What keeps runs from having met the same: faults that were injected by hand."""
-        return tuple(
-            f"run {summary.run.id} had faults that the others had not, injected by hand: {told}"
-            for summary in self.runs
-            if (told := by_hand(summary.run))
-        )
+        """What keeps runs from having met the same: faults by hand that not all of them met."""
+        return tuple(told for summary in self.runs if (told := self._alone(summary)))
+
+    def _alone(self, summary: RunSummary) -> str:
+        """What a run met by hand in episodes of another one that did not; empty for nothing."""
+        lacking = []
+        for other in self.runs:
+            shared = summary.by_episode.keys() & other.by_episode.keys()
+            if by_hand.met(summary.run, shared) - by_hand.met(other.run, shared):
+                lacking.append(other.run.id)
+        if not lacking:
+            return ""
+        rest = len(self.runs) - 1
+        who = "the others" if len(lacking) == rest > 1 else f"run {', '.join(lacking)}"
+        what = by_hand.described(summary.run, summary.by_episode)
+        return f"run {summary.run.id} had faults that {who} had not, injected by hand: {what}"
 
     @property
     def document(self) -> dict[str, Any]:
@@ -163,11 +174,6 @@ def check_comparable(runs: Sequence[RunSummary]) -> None:
             )
     if problems:
         raise UsageError("these runs met different tasks and cannot be compared", problems)
-
-
-def by_hand(run: Run) -> str:
-    """The faults that were injected into a run by hand, each once; empty if there were none."""
-    return "; ".join(dict.fromkeys(str(fault["what"]) for fault in run.faults_by_hand))
 
 
 def _other_faults(run: Run, reference: Run) -> tuple[str, str] | None:

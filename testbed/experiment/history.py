@@ -6,6 +6,7 @@ ended and why. Times are those of the log: durations measured by one host's cloc
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from testbed.errors import Problem, UsageError
+from testbed.experiment.by_hand import read
 from testbed.model.codec import dumps
 from testbed.model.events import DecisionRecord, Record, RecordKind
 from testbed.model.story import TaskRow, fold
@@ -175,15 +177,18 @@ def task_history(log: TaskLog, run_id: str, task_id: int) -> TaskHistory:
     )
 
 
-def plan_of(run: Run) -> Plan:
-    """The plan of a run.
+def plan_of(run: Run, *, by_hand: bool = True) -> Plan:
+    """The plan of a run, with the faults that were injected into it by hand if ``by_hand``.
 
     Raises: UsageError: another version of this toolkit wrote it, or it is damaged.
     """
     try:
-        return run.plan
+        plan = run.plan
     except ValueError as error:
         raise UsageError(f"the plan of run {run.id} cannot be read: {error}") from None
+    if not by_hand or not run.faults_by_hand:
+        return plan
+    return dataclasses.replace(plan, by_hand=read(run, plan.topology.size).faults)
 
 
 def place_of(plan: Plan, task_id: int) -> tuple[int, int, int]:

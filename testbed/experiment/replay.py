@@ -16,7 +16,8 @@ from typing import Any, Final
 import pandas as pd
 
 from testbed.errors import Problem, UsageError
-from testbed.experiment.comparison import by_hand, check_comparable
+from testbed.experiment.by_hand import described, read
+from testbed.experiment.comparison import check_comparable
 from testbed.experiment.history import plan_of
 from testbed.experiment.statistics import MIN_PAIRS, Comparison, compare
 from testbed.experiment.summary import RunSummary, none_if_nan
@@ -28,10 +29,10 @@ from testbed.storage.tasklog import Run, TaskLog
 _HOW: Final = frozenset(
     {
         *("name", "scenario_hash", "scheduler", "episodes", "time_scale", "payload", "chunk_bytes"),
-        *("application", "log_idle_slots", "storage_url", "artifacts_url", "limits"),
+        *("application", "log_idle_slots", "storage_url", "artifacts_url", "limits", "by_hand"),
     }
 )
-"""Fields of a plan that say how it is carried out or what it is called, not what is emulated."""
+"""Fields of a plan that do not say what its scenario emulates."""
 
 _SHOWN: Final = 8
 """Differences between two plans that are named; the rest is counted."""
@@ -49,7 +50,8 @@ class LeftOut:
 class Original:
     """A run to be replayed: its plan, and the episodes whose tasks are those that the plan draws.
 
-    ``changed`` names what happened in the run from outside and a replay does not repeat.
+    ``changed`` names what happened in the run from outside and a replay does not repeat, and
+    ``repeated`` the faults by hand that it does, which are in ``plan``.
     """
 
     run: Run
@@ -57,6 +59,7 @@ class Original:
     episodes: tuple[int, ...]
     left_out: tuple[LeftOut, ...]
     changed: tuple[str, ...]
+    repeated: str = ""
 
     @property
     def first_episode(self) -> int:
@@ -91,17 +94,20 @@ def original(
     run_id: str,
     episode: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    by_hand: bool = True,
 ) -> Original:
     """Read a run that is to be replayed, and compare its tasks with those its plan draws.
 
     ``episode`` is the only one to replay; None takes all that can be. ``progress`` is told how many
-    episodes have been compared.
+    episodes have been compared. ``by_hand`` says whether the replay repeats faults that were
+    injected by hand; without it an episode in which they changed the arrivals is left out.
 
     Raises: UsageError: no such run, its plan cannot be read, or no episode can be replayed; names
     the reason for each.
     """
     run = log.run(run_id)
-    plan = plan_of(run)
+    plan = plan_of(run, by_hand=by_hand)
     asked = range(run.info.first_episode, run.info.first_episode + run.info.episodes)
     if episode is not None and episode not in asked:
         raise UsageError(
@@ -117,7 +123,7 @@ def original(
         logged = list(log.tasks(run.id, episode=number))
         wrong = _difference(logged, arrivals(plan, number), number - asked[0] < completed)
         if wrong:
-            left_out.append(LeftOut(number, wrong))
+            left_out.append(LeftOut(number, wrong + _crowd(run, number, repeated=by_hand)))
         else:
             good.append(number)
     if not good:
@@ -126,7 +132,9 @@ def original(
             "complete in the log",
             [Problem("", line, "") for line in told(left_out)],
         )
-    return Original(run, plan, tuple(good), tuple(left_out), tuple(_from_outside(run)))
+    changed = tuple(_from_outside(run, plan, by_hand=by_hand))
+    repeated = described(run, good) if plan.by_hand else ""
+    return Original(run, plan, tuple(good), tuple(left_out), changed, repeated)
 
 
 def told(left_out: Sequence[LeftOut]) -> Iterator[str]:
@@ -185,8 +193,20 @@ def _difference(logged: Sequence[TaskRow], drawn: Sequence[Task], completed: boo
     return "; ".join(wrong)
 
 
-def _from_outside(run: Run) -> Iterator[str]:
-    """What was done to the run by hand while it went on.
+def _crowd(run: Run, episode: int, *, repeated: bool) -> str:
+    """What to add to the reason for an episode whose arrivals somebody changed by hand."""
+    if not any(
+        fault["episode"] == episode and fault.get("kind") == "arrivals"
+        for fault in run.faults_by_hand
+    ):
+        return ""
+    if repeated:
+        return " (its arrivals were changed by hand, at other slots than the log says)"
+    return " (its arrivals were changed by hand, which only the simulator repeats)"
+
+
+def _from_outside(run: Run, plan: Plan, *, by_hand: bool) -> Iterator[str]:
+    """What was done to the run by hand while it went on and is not repeated.
 
     Faults that stand in the plan are not among it: they are drawn anew like the arrivals.
     """
@@ -196,8 +216,14 @@ def _from_outside(run: Run) -> Iterator[str]:
             for change in run.changes
         )
         yield f"the scheduler was changed while it ran ({said})"
-    if told := by_hand(run):
-        yield f"faults were injected by hand while it ran ({told})"
+    missing = read(run, plan.topology.size).missing
+    if missing:
+        yield f"not all faults of it are known ({'; '.join(missing)})"
+    if not by_hand and (told := described(run)):
+        yield (
+            f"faults were injected by hand while it ran ({told}), which only the simulator "
+            "repeats (without --name)"
+        )
     dead = (run.certificate or {}).get("dead_nodes", {})
     if dead:
         yield f"nodes left it while it ran ({', '.join(map(str, dead))})"

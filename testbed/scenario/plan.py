@@ -12,10 +12,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, Literal, TypeAlias
 
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform
-from testbed.model.faults import Exponential, FaultSpec, Timeline, draw
+from testbed.model.faults import Exponential, Fault, FaultSpec, Timeline, draw
 from testbed.model.task import Task
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
 from testbed.model.units import MILLISECOND, SECOND, Micros
@@ -93,6 +94,10 @@ class Plan:
     ``time_scale`` is real seconds per emulated second: 2.0 runs twice as slow as real time, 0.5
     twice as fast. Every duration in the plan and in the logs is in emulated time.
     ``storage_url`` and ``artifacts_url`` None mean the embedded default in the run directory.
+
+    ``by_hand`` are faults that the run this one repeats met beside those of its scenario, by the
+    number of the episode. They are no part of what a plan is: neither of its JSON nor of its hash,
+    and plans that differ in them are equal. So a replay pairs with its original.
     """
 
     name: str
@@ -112,23 +117,32 @@ class Plan:
     artifacts_url: str | None = None
     limits: FidelityLimits = field(default_factory=FidelityLimits)
     faults: tuple[FaultSpec, ...] = ()
+    by_hand: Mapping[int, tuple[Fault, ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def timeline(self, episode: int) -> Timeline:
-        """The faults of an episode, drawn with the faults seed; the same under every scheduler."""
+        """The faults of an episode, drawn with the faults seed; the same under every scheduler.
+
+        Those of ``by_hand`` are among them.
+        """
         workload, size = self.workload, self.topology.size
         return Timeline(
-            (
-                fault
-                for entry, spec in enumerate(self.faults)
-                for fault in draw(
-                    spec,
-                    entry,
-                    seed=self.seeds.faults,
-                    episode=episode,
-                    size=size,
-                    slots=workload.slots,
-                    slot=workload.slot,
-                )
+            chain(
+                self.by_hand.get(episode, ()),
+                (
+                    fault
+                    for entry, spec in enumerate(self.faults)
+                    for fault in draw(
+                        spec,
+                        entry,
+                        seed=self.seeds.faults,
+                        episode=episode,
+                        size=size,
+                        slots=workload.slots,
+                        slot=workload.slot,
+                    )
+                ),
             ),
             size,
         )
@@ -162,6 +176,7 @@ class Plan:
         Plans are stored and handed on: passwords in their URLs are left out.
         """
         data = {"planVersion": PLAN_VERSION, **_encode(self)}
+        del data["by_hand"]
         if not self.faults:
             # As it was before there were faults.
             del data["faults"]
@@ -316,4 +331,6 @@ def _decode_plan(data: dict[str, Any]) -> Plan:
     fields: dict[str, Any] = {
         name: _DECODERS[name](value) if name in _DECODERS else value for name, value in data.items()
     }
+    if "by_hand" in fields:
+        raise ValueError("not a plan: faults by hand are no part of one")
     return Plan(**fields)

@@ -38,8 +38,9 @@ def problems_of(plan: Plan) -> list[Problem]:
     rules, workload = plan.rules, plan.workload
     if rules.control_delay != 0:
         problems.append(Problem("rules.control_delay", f"{rules.control_delay} us", "0"))
-    if plan.faults:
-        problems.append(Problem("faults", _faults(len(plan.faults)), "none"))
+    if plan.faults or plan.by_hand:
+        count = len(plan.faults) + sum(map(len, plan.by_hand.values()))
+        problems.append(Problem("faults", _faults(count), "none"))
     if rules.execution_queue_limit is not None:
         problems.append(
             Problem("rules.execution_queue_limit", str(rules.execution_queue_limit), "no limit")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from testbed.errors import PermanentError, TestbedError
 from testbed.model.failures import Failures
 from testbed.model.story import fold_all
 from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.sim.simulator import EpisodeResult, Simulation
-from testbed.storage.tasklog import RunInfo, RunState, TaskLog
+from testbed.storage.tasklog import RunInfo, RunState, TaskLog, fault_documents
 
 
 def record_run(
@@ -33,7 +34,8 @@ def record_run(
     episode is in the log, complete, before ``on_episode`` hears of it and the next one begins. A
     run that is interrupted ends as ``stopped``, one that breaks as ``failed``, with the episodes
     that were done. One whose scheduler failed at tasks, which are lost, ends as ``degraded``; why
-    stands in its certificate under ``code_failures``.
+    stands in its certificate under ``code_failures``. The faults of a plan that repeats such by
+    hand stand there under ``faults``, of the episodes that were done.
 
     Raises:
         UsageError: unknown scheduler or option; nothing has been logged then.
@@ -51,12 +53,14 @@ def record_run(
     task_log.begin_run(info)
     state = RunState.FAILED
     failures = Failures()
+    done = first_episode
     try:
         for episode in range(first_episode, first_episode + plan.episodes):
             result = simulation.episode(episode)
             _log(task_log, info.id, result)
             for record in result.failed:
                 failures.add(record)
+            done += 1
             if on_episode is not None:
                 on_episode(result)
         state = RunState.DEGRADED if failures else RunState.COMPLETED
@@ -64,7 +68,12 @@ def record_run(
         state = RunState.STOPPED
         raise
     finally:
-        document = {"code_failures": list(failures.lines)} if failures else None
+        noted: dict[str, Any] = {}
+        if failures:
+            noted["code_failures"] = list(failures.lines)
+        if plan.by_hand:
+            noted["faults"] = fault_documents(plan, range(first_episode, done))
+        document = noted or None
         if state in (RunState.COMPLETED, RunState.DEGRADED):
             task_log.end_run(info.id, state, document)
         else:

@@ -271,7 +271,7 @@ class _Episode:
         self._episode = episode
         self._keep = keep
         self._timeline = plan.timeline(episode)
-        node_of = FaultedNode if plan.faults else NodeState
+        node_of = FaultedNode if plan.faults or self._timeline else NodeState
         self._nodes = [
             node_of(node, plan.topology, plan.rules, plan.seeds.faults, episode, scheduler)
             for node, scheduler in enumerate(schedulers)

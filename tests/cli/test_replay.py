@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from testbed.cli import main
+from testbed.model.faults import Fault
 from tests.cli.conftest import Command, environment, program
 
 EPISODES = 5
@@ -238,6 +239,30 @@ def test_what_was_done_by_hand_is_said_to_be_missing(testbed: Command, log: Path
     assert len(said.document["not_repeated"]) == 2
     assert "rda from episode 3, slot 2" in said.err
     assert "nodes left it while it ran (4)" in said.err
+
+
+def test_faults_by_hand_are_repeated_and_both_runs_are_paired(testbed: Command, log: Path) -> None:
+    down = Fault("node-down", 200_000, 700_000, nodes=(1,), mode="killed", number=1)
+    noted = {"episode": 4, "id": down.id, "what": "node 1 killed", **down.to_document()}
+    change(log, "UPDATE runs SET certificate = ?", json.dumps({"faults": [noted]}))
+    first = runs(testbed)[0]["run"]
+
+    said = testbed("replay", "-s", "rda", "--json")
+    other = testbed("replay", "-s", "rda", "--episode", "5", "--no-log", "--json")
+    pair = testbed("compare", "--json")
+
+    assert said.code == 0, said.err
+    assert "with the faults that were injected by hand: node 1 killed" in said.err
+    assert said.document["repeated_by_hand"] == "node 1 killed"
+    assert said.document["not_repeated"] == []
+    assert other.document["repeated_by_hand"] == ""
+    again = said.document["replays"][0]["run"]
+    assert {run["run"] for run in pair.document["runs"]} == {first, again}
+    assert pair.document["warnings"] == []
+    shown = testbed("runs", "show", again)
+    assert "by hand: node 1 killed, once in 1 episode" in shown.out
+    # A replay of the replay meets them as well.
+    assert testbed("replay", again, "--json").document["repeated_by_hand"] == "node 1 killed"
 
 
 @pytest.mark.parametrize(

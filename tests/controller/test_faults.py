@@ -8,11 +8,14 @@ from dataclasses import replace
 import pytest
 
 from testbed.errors import UsageError
+from testbed.experiment.comparison import compare_runs
+from testbed.experiment.replay import original
 from testbed.model.events import RecordKind
 from testbed.model.faults import Fault, FaultSpec
 from testbed.model.task import Outcome
 from testbed.model.units import MILLISECOND, SECOND
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import Plan, SchedulerSpec
+from testbed.sim.record import record_run
 from testbed.sim.simulator import simulate_episode
 from testbed.testing.runtime import small_plan
 from tests.controller.conftest import Bench, each_ends_once
@@ -110,6 +113,32 @@ def test_a_fault_by_hand_goes_on_in_the_next_episode_and_ends_with_the_run(
     assert episodes[-1] == 2
     after = bench.end(bench.operator.start_run(scheduler="local", episodes=1))
     assert after.lost == 0
+
+
+def test_a_replay_has_the_arrivals_that_faults_by_hand_left(bring_up: BringUp) -> None:
+    plan = small_plan(3, slots=80, episodes=2)
+    plan = replace(plan, topology=replace(plan.topology, arrival_probability=(0.5,) * 3))
+    bench = bring_up(plan)
+    run = bench.operator.start_run(scheduler="local")
+    bench.until(run, lambda progress: progress.generated > 5)
+    # One ends by itself, one is cleared, one goes on in the next episode.
+    bench.operator.inject_fault(Fault("arrivals", 0, SECOND, nodes=(0, 1), factor=2.0))
+    bench.operator.inject_fault(Fault("arrivals", 0, HOUR, nodes=(2,), factor=0.0))
+    before = bench.until(run, lambda progress: True).generated
+    bench.until(run, lambda progress: progress.generated > before + 10)
+    bench.operator.clear_faults()
+    bench.operator.inject_fault(Fault("arrivals", 0, HOUR, nodes=(1,), factor=2.0))
+    bench.operator.inject_fault(Fault("node-down", 0, SECOND, nodes=(0,), mode="killed"))
+    bench.end(run)
+    found = original(bench.log, run)
+    assert found.left_out == ()
+    assert found.episodes == (0, 1)
+    assert "node 0 killed" in found.repeated
+    again = record_run(found.planned(SchedulerSpec("random"), None), bench.log)
+    assert compare_runs(bench.log, [run, again]).warnings == ()
+    with pytest.raises(UsageError, match="cannot be replayed"):
+        # On a testbed others would arrive.
+        original(bench.log, run, by_hand=False)
 
 
 @pytest.mark.parametrize(

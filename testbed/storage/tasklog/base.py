@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -197,21 +197,12 @@ class Run:
         with suppress(ValueError):
             plan, first = self.plan, self.info.first_episode
             if plan.faults:
-                return tuple(
-                    {
-                        "episode": episode,
-                        "id": fault.id,
-                        "what": KINDS[fault.kind].describe(fault),
-                        **fault.to_document(),
-                    }
-                    for episode in range(first, first + self.info.episodes)
-                    for fault in plan.timeline(episode).faults
-                )
+                return fault_documents(plan, range(first, first + self.info.episodes))
         return ()
 
     @property
     def faults_by_hand(self) -> tuple[Mapping[str, Any], ...]:
-        """Those that somebody injected while it ran; no other run met them."""
+        """Those that stand in no scenario: injected while it ran, or repeated from such a run."""
         noted = (self.certificate or {}).get("faults", ())
         return tuple(fault for fault in noted if fault["entry"] == BY_HAND)
 
@@ -219,6 +210,20 @@ class Run:
     def trustworthy(self) -> bool:
         """Whether it went to its end, complete and within its limits of fidelity."""
         return self.state is RunState.COMPLETED
+
+
+def fault_documents(plan: Plan, episodes: Iterable[int]) -> tuple[Mapping[str, Any], ...]:
+    """The faults of ``plan`` in these episodes, as certificates have them."""
+    return tuple(
+        {
+            "episode": episode,
+            "id": fault.id,
+            "what": KINDS[fault.kind].describe(fault),
+            **fault.to_document(),
+        }
+        for episode in episodes
+        for fault in plan.timeline(episode).faults
+    )
 
 
 class TaskLog(Protocol):
