@@ -32,6 +32,10 @@ NAME: Final = "c"
 LANE_VARIABLE: Final = "CAMPAIGN_LANE"
 """In the environment of everything a lane starts; inherited, so what is left is found by it."""
 
+_KEPT: Final = re.compile(r"edge-testbed-\d+-(\d+\.lock|policies)|torchinductor_\w+")
+"""What all testbeds of a user share (turns at processors, verdicts about policies), and PyTorch's
+cache."""
+
 HOME_BYTES: Final = 48 << 20
 HOOK: Final = Path(__file__).parent / "hook"
 
@@ -175,8 +179,7 @@ class Network:
         found += [
             f"temporary file {path.name}"
             for path in self.scratch.iterdir()
-            # What all testbeds of a user share: turns at processors, verdicts about policies.
-            if not re.fullmatch(r"edge-testbed-\d+-(\d+\.lock|policies)", path.name)
+            if not _KEPT.fullmatch(path.name)
         ]
         for path in self.home.rglob("*"):
             with contextlib.suppress(OSError):

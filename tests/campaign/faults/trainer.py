@@ -8,7 +8,7 @@ from tests.campaign.checks import Expected
 from tests.campaign.processes import rest
 from tests.campaign.scene import Scene, fault
 
-TRAINER_S = 300.0
+TRAINER_S = 900.0
 _SETTINGS = (
     *("--simulate", "--log-episodes", "4", "--offline-steps", "20"),
     *("--online-episodes", "10", "--evaluation-episodes", "4"),
