@@ -54,9 +54,10 @@ from testbed.runtime.processes import PASSWORD_VARIABLE, Started
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import split_password
 
-CONTROLLER_TIMEOUT_S: Final = 30.0
+CONTROLLER_TIMEOUT_S: Final = 90.0
 NODE_TIMEOUT_S: Final = 3.0
-"""How long ``up`` waits for the controller, and for each node on top of that."""
+"""How long ``up`` waits for the controller, and for each node on top of that. One that ends is
+noticed at once; this is for one that hangs, and must not hit one that waits for a processor."""
 
 STOP_CONTROLLER_S: Final = 30.0
 STOP_REST_S: Final = 10.0

@@ -124,7 +124,7 @@ class Network:
 
     def up(self, trial: Trial) -> Finished:
         """Bring the network of a trial up."""
-        return self.begin_up(trial).wait(2 * COMMAND_S)
+        return self.begin_up(trial).wait(4 * COMMAND_S)
 
     def begin_up(self, trial: Trial) -> Command:
         """Start to bring it up."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-COMMAND_S: Final = 60.0
+COMMAND_S: Final = 90.0
 """Most seconds that a command or a wait may take on a busy machine before it counts as a hang."""
 
 _Found = TypeVar("_Found")
