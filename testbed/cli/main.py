@@ -131,11 +131,12 @@ def root(
 
     The options below may stand before or after the command.
     """
+    # First, so that what is wrong with the others is told as it was asked for.
+    console.voice.quiet = quiet
+    console.voice.debug = debug
     home.choose(home_folder)
     home.choose_controller(controller, plaintext=insecure_plaintext)
     places.choose(runtime, context, kubeconfig, namespace)
-    console.voice.quiet = quiet
-    console.voice.debug = debug
 
 
 app.command(rich_help_panel=_SET_UP)(scenario.init)
