@@ -29,8 +29,11 @@ _controllers: list[str] = []
 _plaintext: list[bool] = []
 
 
-def choose(path: Path | None) -> None:
-    """Make ``path`` (of ``--home``) the home of this command; None: what the environment says."""
+def choose(path: Path | None, *, look: bool = True) -> None:
+    """Make ``path`` (of ``--home``) the home of this command; None: what the environment says.
+
+    Without ``look`` nothing is refused or changed: the command says itself what is wrong.
+    """
     # A Path has lost the second slash of a URL.
     if path is not None and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(path)):
         raise UsageError(
@@ -39,8 +42,9 @@ def choose(path: Path | None) -> None:
         )
     # From the root: whoever reads it later may stand in another folder.
     _chosen[:] = [] if path is None else [_expanded(path, "--home").absolute()]
-    _check(home())
-    _protect(home())
+    if look:
+        _check(home())
+        _protect(home())
 
 
 def _expanded(path: Path, where: str) -> Path:

@@ -62,6 +62,7 @@ app = typer.Typer(
 
 @app.callback()
 def root(
+    command: typer.Context,
     home_folder: Annotated[
         Path | None,
         typer.Option(
@@ -134,7 +135,7 @@ def root(
     # First, so that what is wrong with the others is told as it was asked for.
     console.voice.quiet = quiet
     console.voice.debug = debug
-    home.choose(home_folder)
+    home.choose(home_folder, look=command.invoked_subcommand != "doctor")
     home.choose_controller(controller, plaintext=insecure_plaintext)
     places.choose(runtime, context, kubeconfig, namespace)
 
