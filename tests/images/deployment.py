@@ -22,8 +22,8 @@ EDGENODE: Final = f"edge-testbed/edgenode:{TAG}"
 CONTROLLER: Final = f"edge-testbed/controller:{TAG}"
 HDFS: Final = f"edge-testbed/hdfs:{TAG}"
 ARTIFACTS: Final = "webhdfs://edge@namenode:9870/edge-testbed"
-SERVERS_S: Final = 120.0
-READY_S: Final = 60.0
+SERVERS_S: Final = 300.0
+READY_S: Final = 180.0
 
 
 class _NotYet(Exception):
