@@ -25,6 +25,9 @@ from trainer.o2o.simulated import SimulatedRollout, SimulatedVenue
 SHIPPED = plan_of(load("quickstart"))
 PLAN = without_control_delay(SHIPPED)
 
+# A cluster of two workers, which import PyTorch and Ray.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture
 def address() -> Iterator[str]:

@@ -17,6 +17,9 @@ from trainer.learning.groups import read_weights
 from trainer.learning.offline import OfflineConfig, train_offline
 from trainer.learning.ppo import Ppo, PpoConfig
 
+# Workers import PyTorch and Ray, each anew for each group, on as few cores as there are.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
