@@ -95,8 +95,8 @@ def test_as_json(testbed: Command, log: Path) -> None:
     document = testbed("replay", "latest", "-s", "local", "--episode", "4", "--json").document
 
     assert list(document) == [
-        *("original", "venue", "stored", "episodes", "left_out", "not_repeated", "replays"),
-        "histories",
+        *("original", "venue", "stored", "episodes", "left_out", "not_repeated"),
+        *("repeated_by_hand", "replays", "histories"),
     ]
     assert document["original"]["run"] == original["run"]
     assert document["venue"] == "simulator"
