@@ -166,7 +166,7 @@ def task_history(log: TaskLog, run_id: str, task_id: int) -> TaskHistory:
         (d for d in log.decisions(run.id, episode=episode, node=source) if d.task_id == task_id),
         None,
     )
-    task = records[0].task if records else _task(row)
+    task = records[0].task if row is None else row.task
     return TaskHistory(
         run=run,
         task=task,
@@ -247,7 +247,7 @@ def reason(row: TaskRow, topology: Topology, failure: str = "") -> str:
             return f"lost{where}: {failure}"
         return f"lost{where}: a failure of the testbed, none that the scenario describes"
     if stage == "waiting" and row.destination is not None and (elapsed or 0) < row.deadline:
-        needed = topology.execution_time(_task(row), row.destination)
+        needed = topology.execution_time(row.task, row.destination)
         return (
             f"at the head of the queue of node {to} it needed {ms(needed)} and had "
             f"{ms(row.deadline - (elapsed or 0))} left"
@@ -258,19 +258,6 @@ def reason(row: TaskRow, topology: Topology, failure: str = "") -> str:
 def ms(micros: Micros) -> str:
     """A duration for people."""
     return f"{micros / MILLISECOND:,.1f} ms"
-
-
-def _task(row: TaskRow | None) -> Task:
-    assert row is not None
-    return Task(
-        row.task_id,
-        row.episode,
-        row.slot,
-        row.source,
-        row.size_bytes,
-        row.cycles,
-        row.deadline,
-    )
 
 
 def _decision_document(decision: DecisionRecord) -> dict[str, Any]:

@@ -172,19 +172,7 @@ def _difference(logged: Sequence[TaskRow], drawn: Sequence[Task], completed: boo
     expected = {task.id: task for task in drawn}
     there = {row.task_id for row in logged}
     missing = len(expected.keys() - there)
-    foreign = sum(
-        expected.get(row.task_id)
-        != Task(
-            row.task_id,
-            row.episode,
-            row.slot,
-            row.source,
-            row.size_bytes,
-            row.cycles,
-            row.deadline,
-        )
-        for row in logged
-    )
+    foreign = sum(expected.get(row.task_id) != row.task for row in logged)
     wrong = []
     if missing:
         wrong.append(f"{missing} of the {len(drawn)} tasks that its plan draws are not in the log")

@@ -53,6 +53,19 @@ class TaskRow(NamedTuple):
     nominal_execution_waiting: Micros | None
     nominal_execution: Micros | None
 
+    @property
+    def task(self) -> Task:
+        """Return the task as it was generated."""
+        return Task(
+            self.task_id,
+            self.episode,
+            self.slot,
+            self.source,
+            self.size_bytes,
+            self.cycles,
+            self.deadline,
+        )
+
 
 class IllegalStory(ValueError):
     """Records of one task that cannot all be true: a defect of a driver. Tells the story."""
