@@ -112,13 +112,7 @@ def _verdict(key: str) -> Iterator[int | None]:
     try:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        found = folder.lstat()
-        # Nobody else may have made it, or may write there.
-        if (
-            stat.S_ISDIR(found.st_mode)
-            and found.st_uid == os.getuid()
-            and not found.st_mode & 0o077
-        ):
+        if _is_own(folder.lstat()):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(folder / key, flags, 0o600)
             fcntl.flock(file, fcntl.LOCK_EX)
