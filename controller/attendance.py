@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from testbed.model.faults.seam import named_nodes
+
 
 @dataclass(slots=True)
 class Absence:
@@ -91,8 +93,7 @@ class Attendance:
 
 def named(nodes: Sequence[int]) -> str:
     """``node 3``, ``nodes 0, 2, 5``."""
-    numbers = ", ".join(str(node) for node in sorted(nodes))
-    return f"node {numbers}" if len(nodes) == 1 else f"nodes {numbers}"
+    return named_nodes(tuple(sorted(nodes)))
 
 
 def by_reason(reasons: Mapping[int, str]) -> list[str]:
