@@ -24,9 +24,8 @@ import structlog
 
 from testbed import logs
 from testbed.errors import PrerequisiteMissing, TestbedError, UsageError
-from testbed.rpc.credentials import CREDENTIALS_VARIABLE
 from testbed.rpc.identity import CONTROLLER
-from testbed.rpc.token import PLAINTEXT, TOKEN_VARIABLE, find_credentials
+from testbed.rpc.token import PLAINTEXT, add_access_arguments, find_credentials
 from testbed.scenario.plan import Plan
 
 STORE_VARIABLE: Final = "EDGE_TESTBED_STORE"
@@ -131,22 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scenario",
         help="scenario file the plan was made from; without --plan, a file or a shipped name",
     )
-    parser.add_argument(
-        "--credentials",
-        type=Path,
-        metavar="FILE",
-        help="what proves the controller to others, and others to it; else the file that "
-        f"{CREDENTIALS_VARIABLE} names",
-    )
-    parser.add_argument(
-        "--probes", default="", help="host:port where the health service is open to anybody"
-    )
-    parser.add_argument(
-        "--insecure-plaintext",
-        action="store_true",
-        help=f"no encryption, and the token in {TOKEN_VARIABLE} (or the file that "
-        f"{TOKEN_VARIABLE}_FILE names) proves everybody: for networks that nobody else is on",
-    )
+    add_access_arguments(parser, "the controller")
     parser.add_argument(
         "--ready-fd", type=int, help="descriptor on which to say, in JSON, the address or the error"
     )

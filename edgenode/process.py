@@ -21,7 +21,7 @@ from edgenode.registration import stay_registered
 from testbed import logs
 from testbed.errors import TestbedError
 from testbed.rpc.identity import node_identity
-from testbed.rpc.token import PLAINTEXT, TOKEN_VARIABLE, find_credentials
+from testbed.rpc.token import PLAINTEXT, add_access_arguments, find_credentials
 
 _logger: Final = logging.getLogger("edgenode")
 
@@ -135,22 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         "--bind", default="127.0.0.1:0", help="where to listen: host:port, or unix:/path"
     )
     parser.add_argument("--advertise", help="host to name to others, if not that of --bind")
-    parser.add_argument(
-        "--credentials",
-        type=Path,
-        metavar="FILE",
-        help="what proves this node to others, and others to it; else the file that "
-        "EDGE_TESTBED_CREDENTIALS names",
-    )
-    parser.add_argument(
-        "--probes", default="", help="host:port where the health service is open to anybody"
-    )
-    parser.add_argument(
-        "--insecure-plaintext",
-        action="store_true",
-        help=f"no encryption, and the token in {TOKEN_VARIABLE} (or the file that "
-        f"{TOKEN_VARIABLE}_FILE names) proves everybody: for networks that nobody else is on",
-    )
+    add_access_arguments(parser, "this node")
     parser.add_argument(
         "--orphan-timeout",
         type=float,

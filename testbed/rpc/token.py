@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,26 @@ PLAINTEXT: Final = (
 CLIENT_TOKEN_VARIABLE: Final = "TESTBED_TOKEN"
 """For commands. Not that of processes: what a shell is given for commands is not what it starts
 nodes with."""
+
+
+def add_access_arguments(parser: ArgumentParser, whom: str) -> None:
+    """Let a process of a testbed be told what proves it; ``whom`` is that process in the help."""
+    parser.add_argument(
+        "--credentials",
+        type=Path,
+        metavar="FILE",
+        help=f"what proves {whom} to others, and others to it; else the file that "
+        f"{CREDENTIALS_VARIABLE} names",
+    )
+    parser.add_argument(
+        "--probes", default="", help="host:port where the health service is open to anybody"
+    )
+    parser.add_argument(
+        "--insecure-plaintext",
+        action="store_true",
+        help=f"no encryption, and the token in {TOKEN_VARIABLE} (or the file that "
+        f"{TOKEN_VARIABLE}_FILE names) proves everybody: for networks that nobody else is on",
+    )
 
 
 def find_credentials(
