@@ -1,4 +1,4 @@
-"""How long a whole simulated experiment takes: logs, offline, online, evaluation of methods."""
+"""Time of a whole simulated experiment: logs, offline, online, evaluation of methods."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Absence:
 
     @property
     def told(self) -> str:
-        """When and why, without who."""
+        """Return when and why, without the node."""
         if self.back is None:
             return f"out of the run from episode {self.first} on: {self.reason}"
         return f"out of the run from episode {self.first}, back in {self.back}: {self.reason}"
@@ -42,12 +42,12 @@ class Attendance:
 
     @property
     def out(self) -> dict[int, str]:
-        """Why nodes are out of the run now, by node."""
+        """Return why nodes are out of the run now, by node."""
         return {node: absence.reason for node, absence in self._out.items()}
 
     @property
     def reasons(self) -> dict[int, str]:
-        """Why nodes were out of the run at any time, by node; the last reason of each."""
+        """Return why nodes were out of the run at any time, by node; the last reason of each."""
         return {absence.node: absence.reason for absence in self.absences}
 
     @property
@@ -59,7 +59,7 @@ class Attendance:
         return not self.absences
 
     def told(self) -> tuple[str, ...]:
-        """What was seen of nodes that were out of the run or late, a line each."""
+        """Return a line for each thing seen of nodes that were out of the run or late."""
         lines: dict[str, list[int]] = {}
         for absence in self.absences:
             lines.setdefault(absence.told, []).append(absence.node)

@@ -84,7 +84,7 @@ class SchedulerChanges:
             pass
 
     async def reassert(self, links: Sequence[NodeLink]) -> None:
-        """Tell those of these nodes what decides there that did not answer when it was changed."""
+        """Repeat a change at those of these nodes that did not answer to it."""
         async with self._lock:
             for link in links:
                 if link.node not in self._unsure:
@@ -160,7 +160,7 @@ class SchedulerChanges:
     async def _back(
         self, link: NodeLink, answer: Acknowledgement, refused: Acknowledgement
     ) -> Acknowledgement:
-        """Have a node go back, unless it said itself that nothing has changed there."""
+        """Change a node back, unless it said itself that nothing has changed there."""
         if not answer.accepted and answer.scheduler:
             return answer
         again = await _set(link, *self._asked[link.node])
@@ -177,7 +177,7 @@ class SchedulerChanges:
 
 
 def _cause(refused: Sequence[Acknowledgement]) -> str:
-    """Why a change was refused: by the node that did, and what could not be undone."""
+    """Return why a change was refused: by the node that did, and what could not be undone."""
     first = next((each for each in refused if not each.reason.startswith(_WENT_BACK)), refused[0])
     left = [each for each in refused if each.reason.startswith(_STAYED)]
     told = [first, *(each for each in left if each is not first)]

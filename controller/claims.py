@@ -81,7 +81,7 @@ class Claims:
         return found
 
     def settle(self, log: TaskLog) -> list[tuple[str, RunState]]:
-        """Tell the log about its runs that nobody carries on; those it called running.
+        """End the log's runs that nobody carries on; return those it called running.
 
         Raises: TestbedError: the log cannot be told; the claims stay for the next attempt.
         """

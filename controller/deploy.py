@@ -273,7 +273,7 @@ class Deployments:
     async def _at_all(
         self, links: Sequence[NodeLink], policies: Mapping[int, Policy], deployment: str
     ) -> tuple[tuple[NodeDeployment, ...], bool]:
-        """What became of each node, and whether all had loaded their policy."""
+        """Return the end of each node's deployment, and whether all had loaded their policy."""
         answers = await self._prepare(links, policies, deployment)
         if any(answers.values()):
             await asyncio.gather(*(link.abort_policy(deployment) for link in links))
@@ -365,7 +365,7 @@ def _tell(changes: SchedulerChanges, result: Deployment, policies: Mapping[int, 
 
 
 def _tell_absent(run: ActiveRun, policy: Policy) -> None:
-    """Have nodes that are out of the run decide by the policy when they are back."""
+    """Note the policy for nodes that are out of the run, until they are back."""
     for node in run.dead:
         scheduler, options = run.changes.asked(node)
         if scheduler == DRL:

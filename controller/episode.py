@@ -28,7 +28,7 @@ GRACE_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """What an episode had not done at its hard bound.
+    """Work that an episode had not done at its hard bound.
 
     Of ``arrivals`` tasks ``not_sent`` were still to be sent to their nodes; ``open`` tasks, these
     included, had not ended. ``lateness`` is the worst one of a slot in emulated microseconds, sent
@@ -106,7 +106,7 @@ class Episode:
         return int((self._loop.time() - self._start) / self._plan.time_scale * SECOND)
 
     def redraw(self, timeline: Timeline) -> None:
-        """Have what arrives in the slots to come follow other faults."""
+        """Draw the arrivals of the slots to come under other faults."""
         drawn = self._plan.tasks(self.number, timeline)
         for slot in range(self._begun, len(drawn)):
             self._slots[slot] = drawn[slot]
@@ -204,7 +204,7 @@ class Episode:
             self.ledger.generate(task, slot * self._plan.workload.slot)
 
     def _due(self, slot: int) -> float:
-        """When a slot begins, on the event loop's clock."""
+        """Return the instant at which a slot begins, on the event loop's clock."""
         return self._start + slot * self._plan.workload.slot / SECOND * self._plan.time_scale
 
     def _late(self, slot: int) -> None:

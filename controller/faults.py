@@ -28,7 +28,7 @@ LONGEST: Final[Micros] = 30 * 24 * 3600 * SECOND
 
 
 def refusal(fault: Fault, size: int) -> str:
-    """What is wrong with a fault that somebody asks for in a network of ``size`` nodes; or empty.
+    """Return why a fault cannot be had in a network of ``size`` nodes; empty if it can.
 
     Its ``end`` is its duration.
     """
@@ -112,7 +112,7 @@ class RunFaults:
         return [json.dumps(fault.to_document()).encode() for fault in self._by_hand]
 
     def inject(self, fault: Fault, now: Micros) -> Fault:
-        """Have ``fault``, whose ``end`` is its duration, from ``now`` on; as it is numbered."""
+        """Begin ``fault``, whose ``end`` is its duration, at ``now``; return it numbered."""
         self._injected += 1
         begun = dataclasses.replace(fault, begin=now, end=now + fault.end, number=self._injected)
         self._by_hand.append(begun)

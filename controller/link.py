@@ -133,7 +133,7 @@ class NodeLink:
         await self._ask(self._control.StartEpisode, request, CALL_TIMEOUT_S)
 
     async def set_faults(self, run: str, episode: int, faults: Sequence[bytes]) -> None:
-        """Have these faults by hand in the episode, in place of those named before."""
+        """Set the faults by hand of the episode, in place of those set before."""
         request = pb.SetFaultsRequest(run=run, episode=episode, faults=faults)
         await self._ask(self._control.SetFaults, request, CALL_TIMEOUT_S)
 
@@ -165,7 +165,7 @@ class NodeLink:
             _log.debug("abort", node=self.node, answer=str(error))
 
     async def describe(self, timeout_s: float = 1.0) -> pb.NodeDescription:
-        """What the node says of itself, within ``timeout_s``."""
+        """Return what the node says of itself, within ``timeout_s``."""
         return await self._ask(self._control.Describe, pb.Empty(), timeout_s)
 
     async def shutdown(self) -> None:

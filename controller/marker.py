@@ -156,7 +156,7 @@ class RunMarker:
         return (run, state) if still_open else None
 
     def _read(self, *, end: bool = True) -> tuple[str, RunState, str] | None:
-        """What is written; ``end`` removes what is no marker."""
+        """Return what is written; ``end`` removes what is no marker."""
         if self._left is not None:
             return self._left
         path, renamed = next(

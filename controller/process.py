@@ -217,7 +217,7 @@ class Controller:
         await self._writer.close(WRITER_S)
 
     def _stop_run(self) -> Run | None:
-        """Have the run under way end as stopped, even if it does not get the time; None if none."""
+        """Mark the run under way as stopped, even if it does not get the time; None if none."""
         run = self._operator.current
         if run is None or not run.active:
             return None

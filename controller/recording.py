@@ -79,7 +79,7 @@ class Recording:
         decisions: Sequence[DecisionRecord],
         late: Sequence[Record] = (),
     ) -> None:
-        """Have a node's batch stored and acknowledge it then.
+        """Queue a node's batch for storage, and acknowledge it then.
 
         ``late`` are records of tasks whose episode is over: they change no end that was told.
         """

@@ -248,7 +248,7 @@ class Run:
             self._episode.stop(wait=wait)
 
     async def inject(self, fault: Fault) -> FaultList:
-        """Have a fault from now on, at all nodes or none; its ``end`` is how long it lasts.
+        """Inject a fault from now on, at all nodes or none; its ``end`` is its duration.
 
         Raises: UsageError: it cannot be. TemporaryError: a node did not answer.
         """
@@ -487,7 +487,7 @@ class Run:
         self._overdue.append(reason)
 
     def _silent_in(self, number: int, overdue: Overdue) -> list[str]:
-        """What was seen of single nodes that others had to wait for in an episode."""
+        """Return what was seen of single nodes that others had to wait for in an episode."""
         seen = {**self._attendance.silences.get(number, {}), **self._attendance.out}
         nodes = self._registry.nodes
         behind = [node for node in nodes if node.episode_lag > LAG_TOLD]
@@ -514,7 +514,7 @@ class Run:
             await self._registry.news(min(left, 1.0))
 
     def _look_at(self, node: Node, number: int) -> None:
-        """Let a node take part in an episode, or not."""
+        """Set whether a node takes part in an episode."""
         index, link = node.node, node.link
         if node.process != self._processes[index]:
             self._drop(index, "another process has registered, which does not know of this run")
@@ -543,7 +543,7 @@ class Run:
             # The others have waited for one that did not answer, and their clocks run.
 
     async def _flush(self, number: int) -> None:
-        """Have all that happened in the episode here, as far as its nodes live.
+        """Wait for all that happened in the episode, as far as its nodes live.
 
         What does not come in time costs its node no more than this episode.
         """
@@ -722,7 +722,7 @@ def _first(reasons: list[str]) -> list[str]:
 
 
 def _told(overdue: Overdue) -> str:
-    """What an episode that ran into its bound lacked."""
+    """Return what an episode that ran into its bound lacked."""
     if overdue.not_sent:
         return (
             f"{overdue.not_sent} of {overdue.arrivals} tasks were not sent to their nodes, "

@@ -236,7 +236,7 @@ class Operator(pb_grpc.OperatorServicer):
     async def _carried_out(
         self, what: str, work: Callable[[], Coroutine[Any, Any, _Result]], context: _Context
     ) -> _Result:
-        """What ``work`` returns; it goes on when this call is cancelled."""
+        """Return what ``work`` returns; it goes on when this call is cancelled."""
         try:
             return await self._commands.run(what, work)
         except _Refused as error:

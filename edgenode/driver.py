@@ -226,7 +226,7 @@ class EpisodeDriver:
         return None
 
     def answer(self, request: pb.ProbeRequest) -> pb.ProbeReply | None:
-        """What a peer's probe is answered, true at this moment; None if a fault keeps it away."""
+        """Return the present answer to a peer's probe; None if a fault keeps it away."""
         self.timers.ring_due()
         if not self.faulting.answers(request.sender):
             return None

@@ -49,7 +49,7 @@ class Faulting:
         return self._timeline.scene(now).answers(asking, driver.node)
 
     def set_by_hand(self, faults: Iterable[Fault]) -> None:
-        """Have these faults beside the planned ones, in place of those given before."""
+        """Set the faults beside the planned ones, in place of those set before."""
         now = self._driver.clock.now()
         given = tuple(faults)
         self._timeline = Timeline((*self._planned, *given), self._timeline.size)

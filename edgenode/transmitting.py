@@ -74,7 +74,7 @@ class _Transmission:
 
     @property
     def next_due(self) -> Micros:
-        """When the next byte is due."""
+        """Return when the next byte is due."""
         rest = self.task.size_bytes - self.done
         return self.since + (self.bytes_sent - self.done) * self.left // max(1, rest)
 

@@ -225,7 +225,7 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
         super().emit(record)
 
     def close(self) -> None:
-        """Tell the counts that are left."""
+        """Write the counts that are left."""
         self._tell(end=True)
         super().close()
 
@@ -248,7 +248,7 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
 
 
 def _keys(record: logging.LogRecord) -> tuple[Hashable, Hashable, str]:
-    """What an entry says, the place in the code it comes from, and its first line."""
+    """Return what an entry says, the place in the code it comes from, and its first line."""
     place = (record.name, record.levelno, record.pathname, record.lineno)
     try:
         text = record.getMessage()
@@ -267,7 +267,7 @@ def _keys(record: logging.LogRecord) -> tuple[Hashable, Hashable, str]:
 
 
 def configure(format: logging.Formatter, level: int | str = logging.INFO) -> None:
-    """Let this process log to its standard error, bounded; whatever else it prints is bounded too.
+    """Send this process's log to its standard error, bounded, with all else it prints.
 
     The last counts are told when the process ends in order.
     """

@@ -33,7 +33,7 @@ def access(around: Surroundings) -> Iterator[Finding]:
 
 
 def _private(home: Path) -> Iterator[Path]:
-    """What should be for its owner alone, as far as it is there."""
+    """Return what should be for its owner alone, as far as it is there."""
     from testbed.runtime import directory
     from testbed.runtime.directory import RunDirectory
 

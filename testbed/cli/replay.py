@@ -312,7 +312,7 @@ def _check_same(
 
 
 def _plan_of_testbed(testbed: Testbed, runs: Sequence[str], log: TaskLog) -> Plan | None:
-    """What the testbed emulates: from its folder, or else from a run of it; None if neither."""
+    """Return the testbed's plan, from its folder or else a run of it; None if neither."""
     from testbed.runtime.directory import RunDirectory
     from testbed.scenario.plan import Plan
 

@@ -322,7 +322,7 @@ def export(
 
 
 def fault_lines(faults: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What held in a run: each fault of the scenario once, with how often it came and took."""
+    """Return each fault of a run's scenario once, with how often it came and took."""
     by_entry: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     for fault in faults:
         named = fault["what"] if fault["entry"] < 0 else fault["kind"]

@@ -123,7 +123,7 @@ def _in_words(run: Run) -> str:
 
 
 def _ago(started: str) -> str:
-    """How long ago that was, roughly; the time itself where it is no time or lies ahead."""
+    """Return how long ago that was, roughly; the time itself where it is no time or lies ahead."""
     try:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds()
     except (TypeError, ValueError):

@@ -82,7 +82,7 @@ class Forgiving(io.TextIOWrapper):
 
 
 def _repair_size(variable: str) -> None:
-    """Let libraries read no size from the environment that nothing could be printed in."""
+    """Remove sizes from the environment that nothing could be printed in."""
     text = os.environ.get(variable)
     if text is None:
         return

@@ -72,7 +72,7 @@ class Logged:
 
 
 def alternatives(log: TaskLog, history: TaskHistory) -> Iterator[Alternative]:
-    """What each destination would have given for a task, in order of the nodes.
+    """Return what each destination would have given for a task, in order of the nodes.
 
     Raises: UsageError: the run's plan cannot be read.
     """

@@ -58,7 +58,7 @@ def described(run: Run, episodes: Iterable[int] | None = None) -> str:
 
 
 def met(run: Run, episodes: Iterable[int]) -> frozenset[tuple[Any, ...]]:
-    """What ``run`` met by hand in these episodes; equal where two runs met the same.
+    """Return what ``run`` met by hand in these episodes; equal where two runs met the same.
 
     A fault that ended at the instant at which it began, because it was cleared, is none.
     """

@@ -89,11 +89,11 @@ class RunComparison:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What keeps runs from having met the same: faults by hand that not all of them met."""
+        """Return the faults by hand that not all of these runs met."""
         return tuple(told for summary in self.runs if (told := self._alone(summary)))
 
     def _alone(self, summary: RunSummary) -> str:
-        """What a run met by hand in episodes of another one that did not; empty for nothing."""
+        """Return the faults by hand of a run in episodes of another that had none; or empty."""
         lacking = []
         for other in self.runs:
             shared = summary.by_episode.keys() & other.by_episode.keys()
@@ -177,7 +177,7 @@ def check_comparable(runs: Sequence[RunSummary]) -> None:
 
 
 def _other_faults(run: Run, reference: Run) -> tuple[str, str] | None:
-    """Where two runs differ in the faults of their scenarios and in nothing else: which, and which.
+    """Return the faults of two runs whose scenarios differ in nothing else.
 
     None where they differ otherwise, or nobody can say.
     """

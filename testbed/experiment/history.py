@@ -52,12 +52,12 @@ class TaskHistory:
 
     @property
     def why(self) -> str:
-        """Why it ended as it did, as a sentence without its full stop."""
+        """Return why it ended as it did, as a sentence without its full stop."""
         return reason(self.row, self.topology, failure_of(self.records))
 
     @property
     def facts(self) -> list[tuple[str, list[str]]]:
-        """What is told of it, for people: a label and one or more lines each; always the same."""
+        """Return its labels for people, in a fixed order, each with one or more lines."""
         return [*self._decided(), *self._carried_out()]
 
     @property
@@ -199,7 +199,7 @@ def place_of(plan: Plan, task_id: int) -> tuple[int, int, int]:
 
 
 def arrival(task: Task) -> str:
-    """When and where a task arrived and what it asks for, in one line."""
+    """Return when and where a task arrived and what it asks for, in one line."""
     return (
         f"arrived in episode {task.episode}, slot {task.slot}, at node {task.source}: "
         f"{task.size_bytes / 1000:,.0f} kB, {task.cycles / 1e6:,.0f} million cycles, "
@@ -219,7 +219,7 @@ def rows(histories: Sequence[TaskHistory]) -> list[tuple[str, ...]]:
 
 
 def failure_of(records: Iterable[Record]) -> str:
-    """What the log says failed at a task: a user's own code, or a fault; empty if nothing."""
+    """Return what failed at a task: a user's own code, or a fault; empty if nothing."""
     for record in records:
         if "reason" in record.data:
             return str(record.data["reason"])
@@ -229,7 +229,7 @@ def failure_of(records: Iterable[Record]) -> str:
 
 
 def reason(row: TaskRow, topology: Topology, failure: str = "") -> str:
-    """Why a task ended as it did, from its row in the log and what ``failure_of`` says."""
+    """Return why a task ended as it did, from its row in the log and what ``failure_of`` says."""
     outcome, stage, elapsed = row.outcome, row.stage, row.elapsed
     to = "?" if row.destination is None else str(row.destination)
     at = _STAGES.get(stage or "", "").format(to=to)

@@ -68,7 +68,7 @@ class Original:
 
     @property
     def count(self) -> int:
-        """How many episodes a replay runs: all from the first to the last of ``episodes``."""
+        """Return the number of episodes from the first to the last of ``episodes``."""
         return self.episodes[-1] - self.episodes[0] + 1
 
     @property
@@ -164,7 +164,7 @@ def arrivals(plan: Plan, episode: int) -> list[Task]:
 
 
 def _difference(logged: Sequence[TaskRow], drawn: Sequence[Task], completed: bool) -> str:
-    """What keeps the tasks of the log from being those that were drawn; empty if nothing does."""
+    """Return how the tasks of the log differ from those that were drawn; empty if not."""
     if not logged and drawn:
         return "no task is in the log"
     if not completed:
@@ -182,7 +182,7 @@ def _difference(logged: Sequence[TaskRow], drawn: Sequence[Task], completed: boo
 
 
 def _crowd(run: Run, episode: int, *, repeated: bool) -> str:
-    """What to add to the reason for an episode whose arrivals somebody changed by hand."""
+    """Return what to add to the reason for an episode whose arrivals somebody changed by hand."""
     if not any(
         fault["episode"] == episode and fault.get("kind") == "arrivals"
         for fault in run.faults_by_hand
@@ -194,7 +194,7 @@ def _crowd(run: Run, episode: int, *, repeated: bool) -> str:
 
 
 def _from_outside(run: Run, plan: Plan, *, by_hand: bool) -> Iterator[str]:
-    """What was done to the run by hand while it went on and is not repeated.
+    """Return what was done to the run by hand while it went on and is not repeated.
 
     Faults that stand in the plan are not among it: they are drawn anew like the arrivals.
     """
@@ -218,7 +218,7 @@ def _from_outside(run: Run, plan: Plan, *, by_hand: bool) -> Iterator[str]:
 
 
 def differences(plan: Plan, other: Plan) -> list[Problem]:
-    """Where two plans emulate different things: the path, the value here, the value there.
+    """Return where two plans emulate different things: the path, the value here, the value there.
 
     Names, schedulers, numbers of episodes and how a plan is carried out do not matter.
     """

@@ -269,7 +269,7 @@ def _page(
 
 
 def _faults(table: pd.DataFrame, comparison: RunComparison | None) -> list[str]:
-    """How often each fault came in each run; all of them one by one are in the table's file."""
+    """Return how often each fault came in each run; the table's file lists each one."""
     found = table.assign(
         took=table["took"].map(lambda took: took is True),
         failed=table["took"].map(lambda took: took is False),

@@ -40,7 +40,7 @@ class Interval:
 
     @property
     def arms(self) -> tuple[float, float]:
-        """How far it reaches below and above the mean; zeros where there is no interval."""
+        """Return how far it reaches below and above the mean; zeros where there is no interval."""
         if math.isnan(self.low):
             return 0.0, 0.0
         return self.mean - self.low, self.high - self.mean

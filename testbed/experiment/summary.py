@@ -39,7 +39,7 @@ class RunSummary:
 
     @property
     def title(self) -> str:
-        """What figures call the run: its schedulers one after another, and its label if any.
+        """Return what figures call the run: its schedulers one after another, and its label if any.
 
         Of a replay, only that it is one: which run it replays stands in its label.
         """

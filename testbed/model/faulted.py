@@ -71,7 +71,7 @@ class FaultedNode(NodeState):
 
     @property
     def conditions(self) -> Conditions:
-        """What faults make of this node at present."""
+        """Return what faults make of this node at present."""
         return self._conditions
 
     # --- conditions -------------------------------------------------------------------------
@@ -304,7 +304,7 @@ class FaultedNode(NodeState):
         return super().backlog(now)
 
     def peer_state(self, now: Micros) -> PeerState:
-        """What this node answers to a probe."""
+        """Return what this node answers to a probe."""
         self._reckon(now)
         return super().peer_state(now)
 

@@ -437,7 +437,7 @@ class Fidelity:
             )
 
     def _expected(self, start: Record, left: Micros = NEVER) -> Expected:
-        """What should become of the work that ``start`` began, with ``left`` to its deadline."""
+        """Return what the work that ``start`` began should take, with ``left`` to its deadline."""
         work, node = int(start.data["nominal"]), start.node
         peer = int(start.data["peer"]) if start.kind is RecordKind.TRANSMISSION_STARTED else None
         if peer is None:

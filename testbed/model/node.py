@@ -251,7 +251,7 @@ class NodeState:
         return measured >= self._overload_limit
 
     def peer_state(self, now: Micros) -> PeerState:
-        """What this node answers to a probe."""
+        """Return what this node answers to a probe."""
         # queue_length, backlog and overloaded, written out: every probe comes through here.
         length = len(self._execution)
         backlog = self._waiting_work

@@ -64,7 +64,7 @@ class Progress:
         return -(-max(0, self._left - worked) // FULL)
 
     def done(self, amount: int) -> int:
-        """How much of ``amount`` was done up to the last change, rounded down."""
+        """Return how much of ``amount`` was done up to the last change, rounded down."""
         whole = self.work * FULL
         return amount * (whole - self._left) // whole if whole else amount
 

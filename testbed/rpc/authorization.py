@@ -81,7 +81,7 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 def caller() -> Identity:
-    """Who calls the method that is being served.
+    """Return who calls the method that is being served.
 
     Raises: LookupError: nobody has found out; a service has to be behind a ``Gatekeeper``.
     """
@@ -89,7 +89,7 @@ def caller() -> Identity:
 
 
 def roles_for(method: str) -> frozenset[Role]:
-    """Who may call ``/package.Service/Method``; nobody if it stands in no table."""
+    """Return who may call ``/package.Service/Method``; nobody if it stands in no table."""
     service, _, name = method.removeprefix("/").partition("/")
     return ALLOWED.get(service, {}).get(name, frozenset())
 
@@ -118,7 +118,7 @@ class CommandCheck:
         return self.session
 
     def refusal(self, stamp: str) -> str:
-        """Why a command with this stamp is refused; empty if it is taken, and counts then."""
+        """Return why a command with this stamp is refused; empty if it is taken and counts."""
         session, _, text = stamp.partition(":")
         if session != self.session:
             return "this command is for an earlier registration of the node, or for none"
@@ -195,7 +195,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _judge(
         self, method: str, stamp: str, who: Identity | None
     ) -> tuple[grpc.StatusCode | None, str]:
-        """Why ``who`` may not make this call; no code if they may."""
+        """Return why ``who`` may not make this call; no code if they may."""
         if who is None:
             return grpc.StatusCode.UNAUTHENTICATED, "the token of this testbed is needed"
         if who.role not in roles_for(method):

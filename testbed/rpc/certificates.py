@@ -89,7 +89,7 @@ class Authority:
         return self.certificate.fingerprint(hashes.SHA256()).hex()
 
     def expires(self) -> datetime.datetime:
-        """When its certificates end at the latest."""
+        """Return when its certificates end at the latest."""
         return self.certificate.not_valid_after_utc
 
     def issue(self, identity: Identity) -> Certificate:
@@ -127,7 +127,7 @@ class Authority:
 
 
 def expiry(certificate: Certificate) -> datetime.datetime:
-    """When a certificate ends."""
+    """Return when a certificate ends."""
     from cryptography import x509
 
     return x509.load_pem_x509_certificate(certificate.certificate.encode()).not_valid_after_utc

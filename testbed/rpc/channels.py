@@ -103,7 +103,7 @@ def new_server(
 
 
 def listen(server: grpc.aio.Server, bind: str, me: Credentials) -> addresses.Address:
-    """Let ``server`` listen at ``bind``; where it does, with the port that the system chose.
+    """Make ``server`` listen at ``bind``; return where, with the port that the system chose.
 
     Raises: UsageError: ``bind`` is no address, or nothing would be encrypted there.
     PrerequisiteMissing: the folder of the socket is
@@ -191,7 +191,7 @@ def connect_unknown(address: str) -> grpc.Channel:
 
 
 def _certificate(address: str, me: Credentials) -> Certificate | None:
-    """What encrypts a connection to ``address``; None on one machine, and where nobody wants it."""
+    """Return the encryption of a connection to ``address``; None on one machine or if off."""
     if isinstance(addresses.parse(address), UnixAddress):
         return None
     if isinstance(me, Certificate):

@@ -56,7 +56,7 @@ class Secrets:
     connections without encryption, which is what somebody has asked for: see ``channels``."""
 
     def metadata(self, server: Identity) -> tuple[tuple[str, str], ...]:
-        """What a call to ``server`` shows; nothing where it has nothing to show."""
+        """Return what a call to ``server`` shows; nothing where it has nothing to show."""
         token = self.tokens.get(str(server), "")
         if self.shared:
             token = _shared_token(self.shared, self.identity, server)
@@ -65,7 +65,7 @@ class Secrets:
         return ((AUTHORIZATION_KEY, f"Bearer {token}"), (CALLER_KEY, str(self.identity)))
 
     def identify(self, who: str, authorization: str) -> Identity | None:
-        """Who shows this, None if it is not true. Takes as long whatever is wrong with a token."""
+        """Return who shows this, None if it is not true; in the same time for all tokens."""
         try:
             claimed = Identity.parse(who) if who else OPERATOR
         except ValueError:
@@ -97,7 +97,7 @@ class Certificate:
     authority: str = field(repr=False)
 
     def identify_peer(self, seen: Mapping[str, Iterable[bytes]]) -> Identity | None:
-        """Who has connected, from what gRPC says of a connection; None: nobody of this testbed."""
+        """Return who has connected, from gRPC's context; None: nobody of this testbed."""
         for name in seen.get("x509_subject_alternative_name", ()):
             found = _URI.fullmatch(name.decode(errors="replace"))
             if found is not None and found["testbed"] == self.testbed:
@@ -118,7 +118,7 @@ _URI: Final = re.compile(rf"{URI_SCHEME}://(?P<testbed>[a-z0-9-]+)/(?P<identity>
 
 
 def uri(testbed: str, identity: Identity) -> str:
-    """How a certificate names a party."""
+    """Return how a certificate names a party."""
     return f"{URI_SCHEME}://{testbed}/{identity}"
 
 

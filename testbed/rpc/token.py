@@ -26,7 +26,7 @@ nodes with."""
 
 
 def add_access_arguments(parser: ArgumentParser, whom: str) -> None:
-    """Let a process of a testbed be told what proves it; ``whom`` is that process in the help."""
+    """Add the options for what proves a process; ``whom`` names it in the help."""
     parser.add_argument(
         "--credentials",
         type=Path,

@@ -63,7 +63,7 @@ class OnceEach(logging.Filter):
 
 
 def _place(traceback: TracebackType | None) -> str:
-    """Where an exception was raised: the innermost place."""
+    """Return where an exception was raised: the innermost place."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     if traceback is None:

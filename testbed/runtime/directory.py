@@ -96,7 +96,7 @@ class RunDirectory:
                 _write(self.scenario, scenario)
 
     def description(self) -> dict[str, Any] | None:
-        """What ``create`` was given; None if nothing is here, or it is damaged."""
+        """Return what ``create`` was given; None if nothing is here, or it is damaged."""
         found = _read(self._testbed) or {}
         whole = all(isinstance(found.get(key), kind) for key, kind in _DESCRIBED.items())
         return found if whole else None

@@ -383,7 +383,7 @@ class _Launch:
                 os.close(started.alive)
 
     def _socket(self, process: str) -> str:
-        """Where a process listens."""
+        """Return where a process listens."""
         return f"unix:{self._description['sockets']}/{process}.sock"
 
     def _start(self, name: str, module: str, *arguments: str) -> Started:

@@ -154,7 +154,7 @@ def of_testbed(
 
 
 def created_at(process: psutil.Process) -> float:
-    """When a process was created, in seconds since the system has booted.
+    """Return when a process was created, in seconds since the system has booted.
 
     Tells it from a later one with the same id. The calendar, which moves when the clock of the
     machine is set or slewed, is used only where the system does not tell: seconds since 1970.
@@ -222,7 +222,7 @@ def terminate(
 
 
 def wake(processes: Iterable[psutil.Process]) -> None:
-    """Let stopped processes go on, so that they hear what they are asked."""
+    """Continue stopped processes, so that they hear what they are asked."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.resume()

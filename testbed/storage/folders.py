@@ -70,7 +70,7 @@ def _existing(folder: Path) -> Path:
 
 @contextmanager
 def as_open_as(folder: Path) -> Iterator[None]:
-    """Let what is made in the block be closed to whom ``folder`` is closed, whatever the umask.
+    """Make files in the block no more open than ``folder``, whatever the umask.
 
     A folder that is not there yet is its owner's alone. The umask is one of the whole process.
     """
@@ -135,7 +135,7 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def altered_files(folder: Path, described: Mapping[str, Any]) -> list[Problem]:
-    """How the files of ``folder`` differ from what ``describe_files`` said of them.
+    """Return how the files of ``folder`` differ from what ``describe_files`` said of them.
 
     ``described`` is what a file said, so anything that JSON can hold may be in it.
     """
@@ -147,7 +147,7 @@ def altered_files(folder: Path, described: Mapping[str, Any]) -> list[Problem]:
 
 
 def _wrong_with(folder: Path, name: str, expected: object) -> str:
-    """What is wrong with one file; empty if nothing is."""
+    """Return what is wrong with one file; empty if nothing is."""
     if not isinstance(expected, Mapping) or not expected.keys() >= {"bytes", "sha256"}:
         return f"is described as {expected!r:.60} instead of by its bytes and sha256"
     # A name is a path in the folder: what lies elsewhere is not opened.

@@ -37,7 +37,7 @@ class _Learned:
     kept: dict[str, str] = field(default_factory=dict)
 
     def all(self) -> dict[str, OfflineResult | OnlineResult]:
-        """What has been learned, by name."""
+        """Return what has been learned, by name."""
         found = {OFFLINE: self.offline, O2O: self.online, ONLINE_ONLY: self.online_only}
         return {name: each for name, each in found.items() if each is not None}
 

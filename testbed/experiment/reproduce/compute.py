@@ -180,7 +180,7 @@ def measured_of(result: O2OResult, method: str, notes: tuple[str, ...] = ()) -> 
 
 
 def progress_of(tell: Tell) -> Callable[[Progress], None]:
-    """Tell where an experiment is."""
+    """Report the progress of an experiment."""
 
     def told(now: Progress) -> None:
         stage = now.message if now.stage == "network" else now.stage

@@ -37,7 +37,7 @@ class Expected(NamedTuple):
 def expect(
     timeline: Timeline, unit: Unit, begin: Micros, work: Micros, rate: float, left: Micros
 ) -> Expected:
-    """What should become of work of nominal length ``work`` that a unit begins at ``begin``.
+    """Return what should become of work of nominal length ``work`` that a unit begins at ``begin``.
 
     ``rate`` is the configured failure rate, 1/s; the hazard ends with the work or after ``left``.
     """

@@ -97,7 +97,7 @@ class Scene:
         self._link_failures[link] = self._link_failures.get(link, 0.0) + failure_rate
 
     def cut(self, link: tuple[int, int]) -> None:
-        """Let nothing through on a directed link."""
+        """Cut a directed link."""
         self._cut.add(link)
 
     def multiply_arrivals(self, node: int, factor: float) -> None:
@@ -117,7 +117,7 @@ class Scene:
         return rate, self._execution_failures.get(node, 0.0)
 
     def arrival_factor(self, node: int) -> float:
-        """What the arrival probability of a node is multiplied with."""
+        """Return what the arrival probability of a node is multiplied with."""
         return self._arrivals.get(node, 1.0)
 
     def passes(self, source: int, destination: int) -> bool:

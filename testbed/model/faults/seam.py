@@ -37,7 +37,7 @@ class Fault:
 
     @property
     def id(self) -> str:
-        """What logs call it: the entry in the scenario and the occurrence, or ``hand-N``."""
+        """Return what logs call it: the entry in the scenario and the occurrence, or ``hand-N``."""
         return f"hand-{self.number}" if self.entry == BY_HAND else f"{self.entry}.{self.number}"
 
     def holds(self, at: Micros) -> bool:
@@ -94,7 +94,7 @@ class FaultKind(Protocol):
         ...
 
     def describe(self, fault: Fault) -> str:
-        """What it does to which nodes or links, in a few words."""
+        """Return what it does to which nodes or links, in a few words."""
         ...
 
 

@@ -35,7 +35,7 @@ class Timeline:
         return bool(self.faults)
 
     def scene(self, at: Micros) -> Scene:
-        """What holds at an instant; one at which a fault begins is the first it holds at."""
+        """Return what holds at an instant; one at which a fault begins is the first it holds at."""
         place = bisect_right(self._instants, at)
         scene = self._scenes.get(place)
         if scene is None:

@@ -751,7 +751,7 @@ class ClusterRuntime:
         return self.cluster.find_all("Pod", namespace, _SELECTOR)
 
     def _secret(self, namespace: str, name: str) -> dict[str, str]:
-        """What a Secret of the testbed holds; empty if there is none.
+        """Return what a Secret of the testbed holds; empty if there is none.
 
         Without the end of a line: who makes one by hand makes files with it.
         """

@@ -197,7 +197,7 @@ def _row(story: Sequence[Record], decision: DecisionRecord | None) -> TaskRow:
 def _decisions(
     connection: Connection, run: int, stories: Mapping[int, Sequence[Record]], rows: Rows
 ) -> dict[int | None, DecisionRecord]:
-    """What was decided about these tasks, found by where and when it was."""
+    """Return what was decided about these tasks, found by where and when it was."""
     columns = decisions_table.c
     episodes = sorted({story[0].task.episode for story in stories.values()})
     found = {}

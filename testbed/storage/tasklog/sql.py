@@ -470,7 +470,7 @@ class SqlTaskLog:
                 raise
 
     def _forget(self) -> None:
-        """What is known of the log may not be true of the one that is opened next."""
+        """Forget what was known of the log; another one may be opened next."""
         self._keys.clear()
         if self._watch is not None:
             self._watch.forget()
