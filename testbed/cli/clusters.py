@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Final
 
-from testbed.cli import places
+from testbed.api import places
 from testbed.cli.findings import Finding, Surroundings, size
 from testbed.errors import TestbedError
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from testbed.api import notices
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -47,6 +49,10 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """One line the user must see, with ``--quiet`` too."""
     terminal(sys.stderr).print(f"[yellow]warning:[/] {plain(text)}")
+
+
+# What a command shares with the Python API is told like everything else a command tells.
+notices.use(note=note, warn=warn)
 
 
 def error(text: str) -> None:

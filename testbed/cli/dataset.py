@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
-from testbed.cli import console, home
+from testbed.api import home
+from testbed.cli import console
 from testbed.cli.options import Json, Name, RunIds, Storage
 from testbed.errors import PrerequisiteMissing, Problem, TestbedError, UsageError
 

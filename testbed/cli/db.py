@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import typer
 
-from testbed.cli import console, home
+from testbed.api import home
+from testbed.cli import console
 from testbed.cli.options import Json, Storage, from_log
 from testbed.errors import PermanentError
 

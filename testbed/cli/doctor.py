@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from testbed.cli import console, home
+from testbed.api import home
+from testbed.cli import console
 from testbed.cli.options import Json, Storage
 from testbed.cli.policy import Artifacts
 from testbed.errors import PrerequisiteMissing

@@ -93,8 +93,8 @@ def inject(
 
     It ends when its time is over, with `testbed fault clear`, and with the run in any case.
     """
+    from testbed.api.places import runtime
     from testbed.cli.network import client_of, with_name
-    from testbed.cli.places import runtime
 
     entry = {
         "kind": kind,
@@ -129,8 +129,8 @@ def inject(
 @group.command()
 def clear(name: Name = "default", as_json: Json = False) -> None:
     """Release all faults that were injected by hand; those of the scenario stay."""
+    from testbed.api.places import runtime
     from testbed.cli.network import client_of
-    from testbed.cli.places import runtime
 
     with client_of(runtime(name).find(name)) as client:
         found = client.clear_faults()
@@ -146,8 +146,8 @@ def clear(name: Name = "default", as_json: Json = False) -> None:
 @group.command("list")
 def list_(name: Name = "default", as_json: Json = False) -> None:
     """Show the faults of the present episode: of the scenario and by hand."""
+    from testbed.api.places import runtime
     from testbed.cli.network import client_of
-    from testbed.cli.places import runtime
 
     with client_of(runtime(name).find(name)) as client:
         found = client.list_faults()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from testbed.cli import console, home, places
+from testbed.api import home, places
+from testbed.api.places import Kind
+from testbed.cli import console
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, Storage, key_values
-from testbed.cli.places import Kind
 from testbed.errors import PermanentError, PrerequisiteMissing, Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:

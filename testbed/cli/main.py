@@ -18,6 +18,7 @@ from typing import Annotated, Final
 import typer
 
 from testbed import __version__, foreign
+from testbed.api import home, places
 from testbed.cli import (
     console,
     credentials,
@@ -25,11 +26,9 @@ from testbed.cli import (
     db,
     doctor,
     fault,
-    home,
     lifecycle,
     network,
     o2o,
-    places,
     policy,
     replay,
     reproduce,

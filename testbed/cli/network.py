@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from testbed.cli import console, home, places
+from testbed.api import home, places
+from testbed.api.places import runtime
+from testbed.cli import console
 from testbed.cli.options import Json, Name
-from testbed.cli.places import runtime
 from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:

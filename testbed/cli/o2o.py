@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from testbed.cli import console, home
+from testbed.api import home
+from testbed.api.places import runtime
+from testbed.cli import console
 from testbed.cli.network import client_of, with_name
 from testbed.cli.options import Json, Name, Settings, Storage
-from testbed.cli.places import runtime
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 
 if TYPE_CHECKING:

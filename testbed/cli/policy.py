@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from testbed.cli import console, home, tuning
+from testbed.api import home
+from testbed.api.places import runtime
+from testbed.cli import console, tuning
 from testbed.cli.network import client_of, with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers
-from testbed.cli.places import runtime
 from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from testbed.cli import console, home
+from testbed.api import home
+from testbed.cli import console
 from testbed.cli.options import Json, Label, SchedulerOptions, Storage, from_log, key_values
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
 
@@ -232,8 +233,8 @@ def _testbed(
 
     Raises: UsageError: it does not; names what differs.
     """
+    from testbed.api.places import runtime
     from testbed.cli.network import client_of
-    from testbed.cli.places import runtime
     from testbed.cli.policy import imported
     from testbed.cli.run import watched_run
     from testbed.schedulers import registry

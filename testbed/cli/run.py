@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from testbed.api.places import runtime
 from testbed.cli import console
 from testbed.cli.network import client_of, with_name
 from testbed.cli.options import (
@@ -20,7 +21,6 @@ from testbed.cli.options import (
     SchedulerOptions,
     key_values,
 )
-from testbed.cli.places import runtime
 from testbed.errors import PermanentError, TemporaryError, TestbedError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from testbed.cli import console, home
+from testbed.api import home
+from testbed.cli import console
 from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _settle(log: TaskLog, url: str) -> None:
 
 def _of_testbed(name: str | None) -> str | None:
     """Where the testbed that is up under this name logs; None if there is none."""
-    from testbed.cli.places import runtime
+    from testbed.api.places import runtime
 
     if name is None:
         return None

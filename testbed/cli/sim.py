@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from testbed.cli import console, home
+from testbed.api import home
+from testbed.cli import console
 from testbed.cli.options import (
     Episodes,
     FirstEpisode,

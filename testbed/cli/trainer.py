@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from testbed.cli import console, places
+from testbed.api import places
+from testbed.cli import console
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name
 from testbed.errors import Problem, UsageError

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.cli import network, places
+from testbed.api import places
+from testbed.cli import network
 from testbed.runtime.kubernetes import ClusterRuntime
 from tests.api_server import CONTEXT, ApiServer
 from tests.cli.conftest import Command

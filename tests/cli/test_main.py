@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.cli import home as homes
+from testbed.api import home as homes
 from testbed.cli import main
 from testbed.storage.tasklog import RunState, open_task_log
 from tests.cli.conftest import Command, environment, program

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testbed.cli import home as homes
+from testbed.api import home as homes
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime.local import LocalRuntime
 from testbed.scenario.load import load

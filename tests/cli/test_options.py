@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.cli import home
+from testbed.api import home
 from testbed.cli.options import from_log, key_values, node_numbers
 from testbed.errors import UsageError
 

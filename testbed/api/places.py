@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from testbed.cli import console, home
+from testbed.api import home, notices
 from testbed.errors import Problem, UsageError
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def open_place(place: Place, **settings: Any) -> Runtime:
         namespace=place.namespace or None,
         **settings,
     )
-    made.cluster.tell = console.note
+    made.cluster.tell = notices.note
     return made
 
 
@@ -189,7 +189,7 @@ def _remote(address: str) -> Runtime:
     store = os.environ.get("TESTBED_STORAGE", "")
     plaintext = home.plaintext()
     if plaintext:
-        console.warn(PLAINTEXT)
+        notices.warn(PLAINTEXT)
     elif path := os.environ.get(CLIENT_CREDENTIALS_VARIABLE):
         found = read(Path(path).expanduser())
         if not isinstance(found, Certificate) or found.identity != OPERATOR:

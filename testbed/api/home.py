@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from testbed.cli import console
+from testbed.api import notices
 from testbed.errors import Problem, UsageError
 from testbed.scenario.secrets import split_password
 
@@ -125,7 +125,7 @@ def task_log_url(given: str | None, of_scenario: str | None = None) -> str:
     if password is not None:
         os.environ[PASSWORD_VARIABLE] = password
         if given != os.environ.get("TESTBED_STORAGE"):
-            console.warn(
+            notices.warn(
                 "others on this machine can see the password in the list of processes; better set "
                 f"{PASSWORD_VARIABLE}, or name a file: ?password_file=PATH"
             )
