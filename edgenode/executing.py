@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import TYPE_CHECKING
 
 from edgenode.applications.seam import Application
@@ -11,6 +10,7 @@ from edgenode.background import Background
 from edgenode.clock import Urgency
 from edgenode.complaints import Complaints
 from edgenode.payload import payload_of
+from edgenode.watch import NotInTime
 from testbed.model.events import (
     ChangeExecution,
     ExecutionBroken,
@@ -18,7 +18,7 @@ from testbed.model.events import (
     StartExecution,
     StopExecution,
 )
-from testbed.model.own_code import defined_at, described, interrupted, shortened, shown
+from testbed.model.own_code import described, interrupted, shortened
 from testbed.model.task import Task
 from testbed.model.units import NEVER, SECOND, Micros
 
@@ -92,11 +92,7 @@ class Executing:
         task, driver = effect.task, self._driver
         duration = effect.duration / SECOND * driver.clock.scale
         try:
-            work: object = self._application.execute(task, payload, duration)
-            if not inspect.isawaitable(work):
-                where = defined_at(self._application.execute)
-                raise TypeError(f"execute() returned {shown(work)}; it has to be async{where}")
-            await work
+            await self._application.execute(task, payload, duration)
         except BaseException as error:
             # Code of other people may raise anything, SystemExit included.
             current = asyncio.current_task()
@@ -106,7 +102,12 @@ class Executing:
             name = driver.plan.application.name
             reason = shortened(f"application '{name}' raised {described(error)}")
             self._complaints.add(f"node {driver.node}, task {task.id}: {reason}", reason, error)
-            driver.happened(ExecutionBroken(task.id, reason))
+            broken = ExecutionBroken(task.id, reason)
+            if isinstance(error, NotInTime):
+                # It comes before what was due meanwhile: the node saw none of that because of it.
+                driver.handle(broken, driver.state.now)
+            else:
+                driver.happened(broken)
             return
         if not self._application.modelled and effect.fails_after is None:
             driver.happened(ExecutionEnded(task.id, revision=self._revision))

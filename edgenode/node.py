@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # not in the stubs
 
+from edgenode.applications import check as check_application
 from edgenode.applications import create as create_application
 from edgenode.applications.seam import Application
 from edgenode.background import Background
@@ -23,6 +24,7 @@ from edgenode.links import PeerLink
 from edgenode.policies import Policies
 from edgenode.servicers import PeersServicer, TasksServicer
 from edgenode.spool import Spool
+from edgenode.watch import BoundedApplication, BoundedScheduler, CodeWatch, OwnCode
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.model.faults import Fault
@@ -50,8 +52,8 @@ FAREWELL: Final = 0.3
 class EdgeNode:
     """The node ``index``: started, then registered, configured for a run, and given episodes.
 
-    ``me`` is what proves it to others, and others to it. ``bounded`` gives what is asked in place
-    of a scheduler, and may end decisions that go on too long.
+    ``me`` is what proves it to others, and others to it. ``watch`` ends calls of a scheduler or an
+    application that go on too long; without one they go on.
 
     Raises: UsageError: these are the credentials of somebody else.
     """
@@ -61,7 +63,7 @@ class EdgeNode:
         index: int,
         spool: Path,
         me: Credentials,
-        bounded: Callable[[Scheduler], Scheduler] = lambda scheduler: scheduler,
+        watch: CodeWatch | None = None,
     ) -> None:
         if me.identity != node_identity(index):
             raise UsageError(f"these are the credentials of {me.identity}, not of node {index}")
@@ -82,7 +84,7 @@ class EdgeNode:
         self._plan: Plan | None = None
         self._scheduler: Scheduler | None = None
         self._asked: tuple[str, Mapping[str, Any]] = ("", {})
-        self._bounded = bounded
+        self._watch = watch or CodeWatch()
         self._application: Application | None = None
         self._links: dict[int, PeerLink] = {}
         self._worst_lateness: Micros = 0
@@ -218,11 +220,13 @@ class EdgeNode:
         self._configuring += 1
         turn = self._configuring
         created = await self._create_scheduler(plan, scheduler, options)
+        # What is imported for it takes its time in a thread as well.
+        await asyncio.to_thread(check_application, plan.application.name)
         # No await from here on.
         self._stay()  # it took a while
         if turn != self._configuring:
             raise UsageError(f"run {run}: the node was asked for another run meanwhile")
-        application = create_application(plan.application.name, plan.application.options)
+        application = self._create_application(plan)
         if self.driver is not None:
             self.end_episode(self.driver.episode)
         try:
@@ -233,7 +237,7 @@ class EdgeNode:
         self._background.start(_closed(self._application, self._links), "the end of a run")
         self._complaints.begin()
         self.run_id, self._plan = run, plan
-        self._scheduler, self._application = self._bounded(created), application
+        self._scheduler, self._application = BoundedScheduler(created, self._watch), application
         self._asked = scheduler, options
         self._links = {
             peer: PeerLink(peer, address, self._background, self.me)
@@ -303,7 +307,7 @@ class EdgeNode:
 
     def decide_by(self, scheduler: Scheduler, name: str, options: Mapping[str, Any]) -> None:
         """Let ``scheduler``, asked for in these words, decide from the next decision on."""
-        self._scheduler, self._asked = self._bounded(scheduler), (name, options)
+        self._scheduler, self._asked = BoundedScheduler(scheduler, self._watch), (name, options)
         if self.driver is not None:
             self.driver.state.scheduler = self._scheduler
 
@@ -329,6 +333,13 @@ class EdgeNode:
         context = self.scheduler_context(plan, options)
         # In a thread: what has to be imported or loaded for it must not hold up running tasks.
         return await asyncio.to_thread(registry.create, name, context)
+
+    def _create_application(self, plan: Plan) -> Application:
+        asked = plan.application
+        # Not in a thread: what it makes may belong to the event loop.
+        making = OwnCode(self._watch, f"making application '{asked.name}' had not ended after")
+        application = making.call(create_application, asked.name, asked.options)
+        return BoundedApplication(application, self._watch)
 
     async def _close_run(self) -> None:
         application, self._application = self._application, None

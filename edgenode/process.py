@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from edgenode.deciding import Bounded, DecisionWatch
 from edgenode.node import FAREWELL, EdgeNode
 from edgenode.registration import stay_registered
+from edgenode.watch import CodeWatch, watch_tasks
 from testbed import logs
 from testbed.errors import TestbedError
 from testbed.rpc.identity import node_identity
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         with (
-            DecisionWatch() as watch,
+            CodeWatch() as watch,
             asyncio.Runner(loop_factory=new_event_loop) as runner,
         ):
             return runner.run(_run(arguments, watch))
@@ -60,7 +60,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
-async def _run(arguments: argparse.Namespace, watch: DecisionWatch) -> int:
+async def _run(arguments: argparse.Namespace, watch: CodeWatch) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unhandled)
     me = find_credentials(
@@ -68,9 +68,8 @@ async def _run(arguments: argparse.Namespace, watch: DecisionWatch) -> int:
     )
     if arguments.insecure_plaintext:
         _logger.warning("%s", PLAINTEXT)
-    node = EdgeNode(
-        arguments.node, Path(arguments.spool), me, lambda scheduler: Bounded(scheduler, watch)
-    )
+    node = EdgeNode(arguments.node, Path(arguments.spool), me, watch)
+    watch_tasks(watch, loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.stop, signal.Signals(number).name)
     await node.start(arguments.bind, arguments.advertise, arguments.probes)

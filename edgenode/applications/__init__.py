@@ -8,7 +8,7 @@ callable is a class with an ``execute`` method (see ``Application``) or a plain 
 
 from __future__ import annotations
 
-from edgenode.applications.registry import GROUP, create, names
+from edgenode.applications.registry import GROUP, check, create, names
 from edgenode.applications.seam import Application
 
-__all__ = ["GROUP", "Application", "create", "names"]
+__all__ = ["GROUP", "Application", "check", "create", "names"]

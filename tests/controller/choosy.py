@@ -1,10 +1,12 @@
-"""Schedulers that do not work at all nodes."""
+"""Schedulers and applications that do not work, or not at all nodes."""
 
 from __future__ import annotations
 
 import threading
+import time
 
 from testbed.model.decision import Decision, Observation, SchedulerContext
+from testbed.model.task import Task
 
 
 class Choosy:
@@ -32,3 +34,16 @@ class Silent:
         if self._silent:
             threading.Event().wait()
         return Decision(observation.node)
+
+
+class Blocking:
+    """An application whose coroutine blocks the event loop at every task."""
+
+    modelled = False
+    needs_payload = False
+
+    async def execute(self, task: Task, payload: bytes | None, duration: float) -> None:
+        time.sleep(600)  # noqa: ASYNC251 - as careless code does
+
+    def close(self) -> None:
+        time.sleep(600)

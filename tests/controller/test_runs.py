@@ -20,7 +20,7 @@ from testbed.model.fidelity import Certificate
 from testbed.model.task import Outcome
 from testbed.model.workload import tasks_of_episode
 from testbed.runtime.directory import RunDirectory
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import ApplicationSpec, Plan
 from testbed.storage.tasklog import RunState
 from testbed.testing.runtime import small_plan
 from tests.controller.conftest import Bench, each_ends_once
@@ -58,6 +58,26 @@ def test_a_scheduler_that_never_answers_costs_its_tasks_and_no_node(bring_up: Br
     )
     status = bench.operator.status()
     assert {node.condition for node in status.nodes} == {"healthy"}
+    each_ends_once(bench, run)
+
+
+def test_an_application_that_blocks_costs_its_tasks_and_no_node(bring_up: BringUp) -> None:
+    plan = small_plan(2, slots=20)
+    own = ApplicationSpec("tests.controller.choosy:Blocking")
+    bench = bring_up(replace(plan, application=own))
+    run = bench.operator.start_run(scheduler="local")
+    last = bench.end(run)
+
+    assert last.state == "degraded"
+    assert last.ended == last.generated
+    assert any(
+        "application 'tests.controller.choosy:Blocking' raised NotInTime: execute() blocked its "
+        "node for 3 s, at "
+        in line
+        and "choosy.py" in line
+        for line in last.code_failures
+    ), last.code_failures
+    assert {node.condition for node in bench.operator.status().nodes} == {"healthy"}
     each_ends_once(bench, run)
 
 
