@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import resource
 import signal
@@ -20,6 +21,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,8 @@ from testbed.errors import PermanentError, Problem, TestbedError, UsageError
 from testbed.policies.artifact import SHIPPED_PREFIX, Policy
 from testbed.policies.card import PolicyCard
 
+_logger: Final = logging.getLogger(__name__)
+
 CPU_S: Final = 2
 """Processor time for loading and running a graph a few times; a policy needs a few hundredths."""
 
@@ -38,6 +42,11 @@ MEMORY_BYTES: Final = 512 * 1024 * 1024
 
 WALL_S: Final = 25.0
 """Everything together, Python and imports included; below the time a node has to answer."""
+
+WAIT_S: Final = 10.0
+"""Of that, the wait for another process that is trying the same policy."""
+
+_RETRY_S: Final = 0.05
 
 LARGEST_ANSWER: Final = 64 * 1024
 _SOURCE: Final = "actor.onnx"
@@ -58,11 +67,16 @@ def tried(policy: Policy) -> None:
     card = policy.card
     what = (card.sha256, card.kind, card.encoder, card.nodes, version, __version__, MEMORY_BYTES)
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    began = time.monotonic()
     with _verdict(key) as kept:
         verdict = _read(kept)
         if verdict is None:
-            verdict, lasting = _try(policy)
-            if kept is not None and lasting:
+            alone = kept is not None and _held_alone(kept, began + WAIT_S, policy)
+            # Another process may have come to its verdict meanwhile.
+            verdict = _read(kept)
+        if verdict is None:
+            verdict, lasting = _try(policy, began + WALL_S - time.monotonic())
+            if kept is not None and alone and lasting:
                 with contextlib.suppress(OSError):
                     os.ftruncate(kept, 0)
                     os.pwrite(kept, json.dumps(verdict).encode(), 0)
@@ -71,7 +85,7 @@ def tried(policy: Policy) -> None:
         raise UsageError(f"policy {card.id} cannot be used", problems)
 
 
-def _try(policy: Policy) -> tuple[list[list[str]], bool]:
+def _try(policy: Policy, within_s: float) -> tuple[list[list[str]], bool]:
     """Return the problems found, and whether they will be found again."""
     # Found where this process found it; last, so that what lies beside it hides nothing.
     root = str(Path(__file__).parents[2])
@@ -84,11 +98,11 @@ def _try(policy: Policy) -> tuple[list[list[str]], bool]:
             input=header + b"\n" + policy.actor,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=WALL_S,
+            timeout=within_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        seen = f"was not loaded and run within {WALL_S:.0f} s"
+        seen = f"was not loaded and run within {within_s:.0f} s"
         return [[_SOURCE, seen, "a smaller graph, or a machine that is less busy"]], False
     except OSError as error:
         raise PermanentError(f"no process can be started to try a policy: {error}") from error
@@ -106,7 +120,7 @@ def _try(policy: Policy) -> tuple[list[list[str]], bool]:
 
 @contextmanager
 def _verdict(key: str) -> Iterator[int | None]:
-    """Give the file that keeps a verdict, held alone; None where nothing can be kept."""
+    """Give the file that keeps a verdict; None where nothing can be kept."""
     folder = Path(tempfile.gettempdir()) / f"edge-testbed-{os.getuid()}-policies"
     file = None
     try:
@@ -115,7 +129,6 @@ def _verdict(key: str) -> Iterator[int | None]:
         if _is_own(folder.lstat()):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(folder / key, flags, 0o600)
-            fcntl.flock(file, fcntl.LOCK_EX)
     except OSError:
         pass
     try:
@@ -123,6 +136,31 @@ def _verdict(key: str) -> Iterator[int | None]:
     finally:
         if file is not None:
             os.close(file)
+
+
+def _held_alone(file: int, until: float, policy: Policy) -> bool:
+    """Return whether this process is now the only one that keeps a verdict in ``file``.
+
+    Waits for another one until ``until``, which may be stopped or hang: then it is not waited for.
+    """
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                _logger.warning(
+                    "policy %s is tried without keeping the verdict: another process has held %s "
+                    "for %.0f s",
+                    policy.card.id,
+                    os.readlink(f"/proc/self/fd/{file}"),
+                    WAIT_S,
+                )
+                return False
+            time.sleep(_RETRY_S)
+        except OSError:
+            return False
+        else:
+            return True
 
 
 def _is_own(found: os.stat_result) -> bool:

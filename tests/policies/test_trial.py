@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import tempfile
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from testbed.errors import UsageError
 from testbed.model.per_destination import COLUMNS, NAME
-from testbed.policies import Policy, PolicyCard
+from testbed.policies import Policy, PolicyCard, trial
 from testbed.policies.graph import problems_of
 from testbed.policies.inference import accept, open_actor
 from testbed.policies.trial import tried
@@ -274,3 +275,25 @@ def test_a_verdict_is_kept_for_this_user_only_and_a_wrong_place_is_not_used(
         tried(policy)
     os.chmod(folder, 0o777)
     tried(policy)
+
+
+def test_another_process_that_holds_the_verdict_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(trial, "WAIT_S", 0.2)
+    policy = policy_of(tiny.per_destination(own=0.25)[1])
+    tried(policy)
+    (verdict,) = tmp_path.glob("*/*")
+    # As by a process that was stopped while it tried the same policy.
+    with verdict.open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        tried(policy)
+        assert not caplog.records, "what is known already needs no lock"
+        held.truncate(0)
+        tried(policy)
+        (record,) = caplog.records
+        assert f"another process has held {verdict} for 0 s" in record.getMessage()
+        assert verdict.read_text() == "", "it belongs to whoever holds it"
+    tried(policy)
+    assert verdict.read_text() == "[]"
