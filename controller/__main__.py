@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:
             runner.run(serve())
     except TestbedError as error:
-        report({"error": str(error), "exit_code": error.exit_code})
+        report({"error": error.to_document()})
         structlog.get_logger("controller").error("cannot serve", problem=str(error))
         return error.exit_code
     return 0
@@ -170,8 +170,8 @@ def _read_plan(path: Path) -> Plan:
         raise UsageError(f"{path}: {error}") from None
 
 
-def _reporter(descriptor: int | None) -> Callable[[dict[str, str | int]], None]:
-    def report(message: dict[str, str | int]) -> None:
+def _reporter(descriptor: int | None) -> Callable[[dict[str, Any]], None]:
+    def report(message: dict[str, Any]) -> None:
         if descriptor is not None:
             # Whoever waited may have gone; the log says it all.
             with contextlib.suppress(OSError):

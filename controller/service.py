@@ -23,9 +23,10 @@ from controller.deploy import DRL, ActiveRun, Deployments
 from controller.link import NodeLink
 from controller.registry import Node, Registry
 from controller.run import Order, Run
-from testbed.errors import PermanentError, TemporaryError, TestbedError, UsageError
+from testbed.errors import TestbedError, UsageError
 from testbed.model.faults import Fault
 from testbed.rpc.commands import Commands
+from testbed.rpc.failures import abort
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.operator import Acknowledgement, Deployment, FaultList, NodeStatus, Status
@@ -242,7 +243,7 @@ class Operator(pb_grpc.OperatorServicer):
         except _Refused as error:
             await context.abort(error.code, str(error))
         except TestbedError as error:
-            await context.abort(_code(error), str(error))
+            await abort(context, error)
 
     async def _loaded(self, spec: SchedulerSpec, links: list[NodeLink]) -> None:
         """Have a policy loaded at all nodes before the first one decides by it."""
@@ -360,15 +361,3 @@ async def _describe(node: Node) -> NodeStatus:
         lag=node.lag,
         cpu=node.cpu,
     )
-
-
-def _code(error: TestbedError) -> grpc.StatusCode:
-    """The status that becomes the same kind of error again in ``OperatorClient``.
-
-    gRPC itself never answers ``ABORTED`` or ``DATA_LOSS``, so their details are ours.
-    """
-    if isinstance(error, TemporaryError):
-        return grpc.StatusCode.ABORTED
-    if isinstance(error, PermanentError):
-        return grpc.StatusCode.DATA_LOSS
-    return grpc.StatusCode.INVALID_ARGUMENT

@@ -7,15 +7,38 @@ retried, and only in adapters to the outside world.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Final, Self
 
 
 class TestbedError(Exception):
-    """Base of all errors of this toolkit; the message says what was seen and what to do."""
+    """Base of all errors of this toolkit; the message says what was seen and what to do.
+
+    Args:
+        seen: what was seen; the whole message where it cannot be told from what to do.
+        fix: what to do; empty if that stands in ``seen`` or nobody knows.
+    """
 
     exit_code: ClassVar[int] = 1
+    _separator: ClassVar[str] = "; "
+
+    def __init__(self, seen: str, *, fix: str = "") -> None:
+        self.seen = seen
+        self.fix = fix
+        super().__init__(f"{seen}{self._separator}{fix}" if fix else seen)
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], TestbedError], tuple[dict[str, Any]]]:
+        """Pickle as a document, so that an error leaves a process pool whole."""
+        return from_document, (self.to_document(),)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the error as JSON-able values, which `from_document` makes an error of again."""
+        return {"kind": _kind(type(self)), "seen": self.seen, "fix": self.fix}
+
+    @classmethod
+    def _from_document(cls, document: Mapping[str, Any]) -> Self:
+        return cls(str(document["seen"]), fix=str(document.get("fix", "")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +63,39 @@ class UsageError(TestbedError):
 
     exit_code = 2
 
-    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+    def __init__(self, message: str, problems: Sequence[Problem] = (), *, fix: str = "") -> None:
         self.problems = tuple(problems)
         lines = [message, *(f"  - {problem}" for problem in self.problems)]
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join(lines), fix=fix)
+        self.message = message
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the error with all its problems."""
+        problems = [asdict(problem) for problem in self.problems]
+        return {**super().to_document(), "seen": self.message, "problems": problems}
+
+    @classmethod
+    def _from_document(cls, document: Mapping[str, Any]) -> Self:
+        problems = [
+            Problem(str(each["path"]), str(each["seen"]), str(each["allowed"]))
+            for each in document.get("problems", ())
+        ]
+        return cls(str(document["seen"]), problems, fix=str(document.get("fix", "")))
 
 
 class PrerequisiteMissing(TestbedError):
     """Something this command needs is not there; names the tool or file and the fix."""
 
     exit_code = 3
+    _separator = "\n  fix: "
 
     def __init__(self, what: str, fix: str) -> None:
-        self.what = what
-        self.fix = fix
-        super().__init__(f"{what}\n  fix: {fix}")
+        super().__init__(what, fix=fix)
+
+    @property
+    def what(self) -> str:
+        """Return what is missing: ``seen`` of other errors."""
+        return self.seen
 
 
 class TemporaryError(TestbedError):
@@ -67,3 +108,29 @@ class PermanentError(TestbedError):
     """The outside world said no, or answered something this version cannot use."""
 
     exit_code = 5
+
+
+def from_document(document: Mapping[str, Any]) -> TestbedError:
+    """Return the error of a document that `TestbedError.to_document` made.
+
+    A subclass outside this module comes back as the class of this module that it extends. A kind
+    that a later version has added comes back as a ``PermanentError``.
+
+    Raises:
+        ValueError: it is not the document of an error.
+    """
+    try:
+        return _KINDS.get(document["kind"], PermanentError)._from_document(document)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the document of an error: {document!r:.200}") from error
+
+
+def _kind(cls: type[TestbedError]) -> str:
+    """Return the name of the class of this module that ``cls`` is or extends."""
+    return next(each.__name__ for each in cls.__mro__ if each.__name__ in _KINDS)
+
+
+_KINDS: Final[dict[str, type[TestbedError]]] = {
+    each.__name__: each
+    for each in (TestbedError, UsageError, PrerequisiteMissing, TemporaryError, PermanentError)
+}

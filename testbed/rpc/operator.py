@@ -21,6 +21,7 @@ from testbed.model.faults import Fault
 from testbed.model.units import Micros
 from testbed.rpc.channels import connect_blocking
 from testbed.rpc.credentials import of_operator
+from testbed.rpc.failures import received
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import CONTROLLER
@@ -490,6 +491,8 @@ class OperatorClient:
         try:
             yield
         except grpc.RpcError as error:
+            if (told := received(error)) is not None:
+                raise told from None
             code, details = error.code(), error.details() or ""
             if code in _REFUSALS:
                 raise UsageError(details) from None

@@ -32,6 +32,7 @@ from testbed.errors import (
     TemporaryError,
     TestbedError,
     UsageError,
+    from_document,
 )
 from testbed.rpc import addresses, identity
 from testbed.rpc.channels import connect_blocking
@@ -418,7 +419,7 @@ class _Launch:
             raise self._ended(controller)
         message = json.loads(said.splitlines()[0])
         if "error" in message:
-            raise _raised(str(message["error"]), int(message["exit_code"]))
+            raise from_document(message["error"])
         return str(message["address"])
 
     def _nodes_healthy(self, address: str) -> None:
@@ -499,17 +500,6 @@ def _remove_sockets(place: RunDirectory, arguments: Iterable[str] = ()) -> None:
     for folder in folders:
         if folder:
             addresses.remove_sockets(Path(folder))
-
-
-def _raised(message: str, exit_code: int) -> TestbedError:
-    """The error that a child process ended with."""
-    what, separator, fix = message.partition("\n  fix: ")
-    if separator:
-        return PrerequisiteMissing(what, fix)
-    for kind in (UsageError, TemporaryError):
-        if exit_code == kind.exit_code:
-            return kind(message)
-    return PermanentError(message)
 
 
 def _testbed(place: RunDirectory, description: dict[str, Any], address: str) -> Testbed:

@@ -63,7 +63,7 @@ def test_an_absent_log_is_not_made_by_a_reader(mysql_url: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "expected"),
-    [(SCHEMA_VERSION + 1, "Update edge-testbed"), (SCHEMA_VERSION - 1, "testbed db upgrade")],
+    [(SCHEMA_VERSION + 1, "update edge-testbed"), (SCHEMA_VERSION - 1, "testbed db upgrade")],
 )
 def test_another_schema_version_names_the_way_out(
     mysql_url: str, version: int, expected: str

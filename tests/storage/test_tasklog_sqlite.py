@@ -132,7 +132,7 @@ def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        (SCHEMA_VERSION + 1, "Update edge-testbed to 99.1 or later"),
+        (SCHEMA_VERSION + 1, "update edge-testbed to 99.1 or later"),
         (SCHEMA_VERSION - 1, "testbed db upgrade --storage"),
     ],
 )

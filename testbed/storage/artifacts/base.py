@@ -156,20 +156,21 @@ def read_manifest(key: str, manifest: bytes) -> dict[str, Any]:
     try:
         read = read_object(manifest, LARGEST_MANIFEST)
     except ValueError as error:
-        raise PermanentError(f"{where} {error}; {advice}") from None
+        raise PermanentError(f"{where} {error}", fix=advice) from None
     version, files = read.get("version"), read.get("files")
     if type(version) is not int or version != MANIFEST_VERSION:
         raise PermanentError(
             f"artifact {key}: its manifest is of another version: {MANIFEST}: version: "
-            f"{_shown(version)}; this toolkit reads version {MANIFEST_VERSION}; {advice}"
+            f"{_shown(version)}; this toolkit reads version {MANIFEST_VERSION}",
+            fix=advice,
         )
     if not isinstance(files, dict) or not files or len(files) > MOST_FILES:
         allowed = f"an object of 1 to {MOST_FILES} files by name"
-        raise PermanentError(f"{where}: files: {_shown(files)}; it has to be {allowed}; {advice}")
+        raise PermanentError(f"{where}: files: {_shown(files)}; it has to be {allowed}", fix=advice)
     for name, described in files.items():
         wrong = _wrong_entry(name, described)
         if wrong:
-            raise PermanentError(f"{where}: files: {_shown(name)}: {wrong}; {advice}")
+            raise PermanentError(f"{where}: files: {_shown(name)}: {wrong}", fix=advice)
     total = sum(described["bytes"] for described in files.values())
     if total > LARGEST_ARTIFACT:
         raise PermanentError(
@@ -219,7 +220,8 @@ def verify(key: str, name: str, data: bytes | None, expected: Mapping[str, Any])
 def wrong_file(key: str, name: str, wrong: str) -> PermanentError:
     """The error for a file that is not what the manifest says."""
     return PermanentError(
-        f"artifact {key}: {name} {wrong}; do not use it, store the artifact again under another key"
+        f"artifact {key}: {name} {wrong}",
+        fix="do not use it, store the artifact again under another key",
     )
 
 

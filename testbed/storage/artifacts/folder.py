@@ -168,9 +168,10 @@ class FolderArtifactStore:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                fix = "no space is left on its disk; free some and repeat the command"
+                seen, fix = "no space is left on its disk", "free some and repeat the command"
             elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                fix = "access is denied; make the folder readable and writable, or name another"
+                seen = "access is denied"
+                fix = "make the folder readable and writable, or name another"
             else:
-                fix = str(error)
-            raise PermanentError(f"artifact store {self.root}, {what}: {fix}") from error
+                seen, fix = str(error), ""
+            raise PermanentError(f"artifact store {self.root}, {what}: {seen}", fix=fix) from error

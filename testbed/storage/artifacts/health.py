@@ -23,8 +23,8 @@ class HdfsHealth:
 
     ``version`` and ``free_bytes`` are None where the server does not tell, as gateways do.
     ``clock_ahead_s`` is how far the NameNode's clock is ahead of this machine's, with an error of
-    at most ``clock_error_s``; None where nothing can be written. ``refused`` says why that is;
-    empty if it can.
+    at most ``clock_error_s``; None where nothing can be written. ``refused`` is the reason;
+    None if it can.
     """
 
     where: str
@@ -33,7 +33,7 @@ class HdfsHealth:
     free_bytes: int | None
     clock_ahead_s: float | None
     clock_error_s: float
-    refused: str
+    refused: PermanentError | None
 
 
 def examine(url: str) -> HdfsHealth:
@@ -47,12 +47,13 @@ def examine(url: str) -> HdfsHealth:
     with explained(what):
         client.status("/")
     info, state = _bean(client, "NameNodeInfo"), _bean(client, "FSNamesystemState")
-    ahead, error, refused = None, 0.0, ""
+    ahead, error = None, 0.0
+    refused: PermanentError | None = None
     try:
         with explained(what):
             ahead, error = _written(client, place.path)
     except PermanentError as problem:
-        refused = str(problem)
+        refused = problem
     return HdfsHealth(
         where=str(place),
         version=info.get("SoftwareVersion"),

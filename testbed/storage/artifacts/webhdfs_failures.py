@@ -47,29 +47,33 @@ def explained(what: str) -> Iterator[None]:
     except (requests.RequestException, HTTPError) as error:
         # A transfer that breaks off in the middle is the one that requests does not wrap.
         raise TemporaryError(
-            f"{what}: HDFS cannot be reached ({_reason(error)}); see that NameNode and DataNodes "
-            "run and that their hosts and ports are right, then repeat the command"
+            f"{what}: HDFS cannot be reached ({_reason(error)})",
+            fix="see that NameNode and DataNodes run and that their hosts and ports are right, "
+            "then repeat the command",
         ) from error
     except HdfsError as error:
         kind, said = str(error.exception), str(error).partition("\n")[0]
         if kind in _TEMPORARY or any(sign in said for sign in _NOT_UP):
             raise TemporaryError(
-                f"{what}: HDFS is not ready ({said}); see `hdfs dfsadmin -report` and repeat the "
-                "command"
+                f"{what}: HDFS is not ready ({said})",
+                fix="see `hdfs dfsadmin -report` and repeat the command",
             ) from error
         if _NO_NODE in said:
             # What a NameNode says before its DataNodes have come back, too.
             raise TemporaryError(
-                f"{what}: no DataNode takes the file: none is running, or all are full; see `hdfs "
-                "dfsadmin -report`, start one or free some space, then repeat the command"
+                f"{what}: no DataNode takes the file: none is running, or all are full",
+                fix="see `hdfs dfsadmin -report`, start one or free some space, then repeat the "
+                "command",
             ) from error
         if isinstance(error.message, bytes):
             # A page for people: of a NameNode that is starting, or of something else.
             raise TemporaryError(
-                f"{what}: what answers there is no WebHDFS, or not yet; see that the address is "
-                "that of a NameNode's web server, then repeat the command"
+                f"{what}: what answers there is no WebHDFS, or not yet",
+                fix="see that the address is that of a NameNode's web server, then repeat the "
+                "command",
             ) from error
-        raise PermanentError(f"{what}: {_advice(kind, said)}") from error
+        seen, fix = _advice(kind, said)
+        raise PermanentError(f"{what}: {seen}", fix=fix) from error
 
 
 def _reason(error: Exception) -> str:
@@ -80,20 +84,22 @@ def _reason(error: Exception) -> str:
     return str(reason) or type(reason).__name__
 
 
-def _advice(kind: str, said: str) -> str:
+def _advice(kind: str, said: str) -> tuple[str, str]:
+    """Return what is wrong and what to do; empty if that is unknown."""
     if "QuotaExceeded" in kind:
         return (
-            f"the quota of its folder is used up ({said}); remove artifacts, or as administrator "
-            "raise it: hdfs dfsadmin -setSpaceQuota SIZE PATH"
+            f"the quota of its folder is used up ({said})",
+            "remove artifacts, or as administrator raise it: hdfs dfsadmin -setSpaceQuota SIZE "
+            "PATH",
         )
     if any(sign in said for sign in _NO_SPACE):
         return (
-            "no space is left on the DataNodes; free some (`hdfs dfsadmin -report` shows it) and "
-            "repeat the command"
+            "no space is left on the DataNodes",
+            "free some (`hdfs dfsadmin -report` shows it) and repeat the command",
         )
     if kind in ("AccessControlException", "SecurityException", "AuthenticationException"):
         return (
-            f"access is denied ({said}); name another user in the URL, or as administrator: hdfs "
-            "dfs -chown USER PATH"
+            f"access is denied ({said})",
+            "name another user in the URL, or as administrator: hdfs dfs -chown USER PATH",
         )
-    return said
+    return said, ""

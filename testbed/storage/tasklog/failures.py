@@ -16,29 +16,40 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from testbed.errors import PermanentError, TemporaryError, TestbedError
 
 CANNOT_BE_WRITTEN: Final = (
-    "it cannot be written; make the file and its folder writable, or name another with --storage"
+    "it cannot be written",
+    "make the file and its folder writable, or name another with --storage",
 )
+"""What is seen and what to do about it; so in the tables below."""
 
 # https://www.sqlite.org/rescode.html, primary codes.
-_SQLITE: Final[dict[int, str]] = {
+_SQLITE: Final[dict[int, tuple[str, str]]] = {
     sqlite3.SQLITE_READONLY: CANNOT_BE_WRITTEN,
-    sqlite3.SQLITE_PERM: "access is denied; make the file and its folder readable and writable",
+    sqlite3.SQLITE_PERM: (
+        "access is denied",
+        "make the file and its folder readable and writable",
+    ),
     sqlite3.SQLITE_CANTOPEN: (
-        "the file cannot be opened; check that its folder exists and that you may write there"
+        "the file cannot be opened",
+        "check that its folder exists and that you may write there",
     ),
     sqlite3.SQLITE_FULL: (
-        "no space is left on its disk; free some and repeat the command: what is logged so far "
-        "is kept"
+        "no space is left on its disk",
+        "free some and repeat the command: what is logged so far is kept",
     ),
-    sqlite3.SQLITE_IOERR: "its disk fails to read or write; check the disk and the space on it",
+    sqlite3.SQLITE_IOERR: (
+        "its disk fails to read or write",
+        "check the disk and the space on it",
+    ),
     sqlite3.SQLITE_CORRUPT: (
-        "the file is damaged; restore a copy, or move it away to begin a new one "
-        "(`sqlite3 FILE .recover` saves what can be read)"
+        "the file is damaged",
+        "restore a copy, or move it away to begin a new one (`sqlite3 FILE .recover` saves what "
+        "can be read)",
     ),
     sqlite3.SQLITE_NOTADB: (
-        "the file is no SQLite database; name another file, or move it away to begin a new one"
+        "the file is no SQLite database",
+        "name another file, or move it away to begin a new one",
     ),
-    sqlite3.SQLITE_SCHEMA: "its tables were changed by another program",
+    sqlite3.SQLITE_SCHEMA: ("its tables were changed by another program", ""),
 }
 _SQLITE_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
@@ -54,24 +65,27 @@ _MYSQL_TEMPORARY: Final = frozenset(
 _CONNECTING: Final = frozenset({2002, 2003, 2005})
 _GRANT: Final = "GRANT ALL ON DATABASE.* TO 'USER'@'HOST'"
 _NO_SPACE: Final = (
-    "no space is left on the server's disk; free some and repeat the command: what is logged so "
-    "far is kept"
+    "no space is left on the server's disk",
+    "free some and repeat the command: what is logged so far is kept",
 )
-_MYSQL: Final[dict[int, str]] = {
+_READ_ONLY: Final = ("the server is read-only", "connect to the one that may be written")
+_MYSQL: Final[dict[int, tuple[str, str]]] = {
     1021: _NO_SPACE,
     1026: _NO_SPACE,
-    1044: f"this user may not use that database; as its administrator: {_GRANT}",
-    1049: "there is no such database; as its administrator: CREATE DATABASE NAME; or correct the "
-    "URL",
-    1054: "its tables are not as this version makes them; see `testbed db check`",
+    1044: ("this user may not use that database", f"as its administrator: {_GRANT}"),
+    1049: (
+        "there is no such database",
+        "as its administrator: CREATE DATABASE NAME; or correct the URL",
+    ),
+    1054: ("its tables are not as this version makes them", "see `testbed db check`"),
     1114: _NO_SPACE,
-    1130: f"the server takes no connection of this user from this machine; {_GRANT}",
-    1142: f"this user may not do that; as its administrator: {_GRANT}",
-    1146: "a table is missing; see `testbed db check`",
-    1153: "a row is larger than the server takes; raise max_allowed_packet there to 64M",
-    1290: "the server is read-only; connect to the one that may be written",
-    1792: "the server is read-only; connect to the one that may be written",
-    1836: "the server is read-only; connect to the one that may be written",
+    1130: ("the server takes no connection of this user from this machine", _GRANT),
+    1142: ("this user may not do that", f"as its administrator: {_GRANT}"),
+    1146: ("a table is missing", "see `testbed db check`"),
+    1153: ("a row is larger than the server takes", "raise max_allowed_packet there to 64M"),
+    1290: _READ_ONLY,
+    1792: _READ_ONLY,
+    1836: _READ_ONLY,
 }
 _MYSQL_LOGIN: Final = frozenset({1045, 1698, 1862, 2059})
 _DISK_FULL: Final = ("error 28", "errno: 28", "no space left")
@@ -83,17 +97,19 @@ def _of_server(name: str, login: str, cause: BaseException) -> TestbedError:
     if code in _MYSQL_TEMPORARY:
         what = "cannot be reached" if code in _CONNECTING else "did not answer"
         return TemporaryError(
-            f"{name}: the server {what} ({said or 'connection lost'}); see that it runs and that "
-            "host and port are right, then repeat the command"
+            f"{name}: the server {what} ({said or 'connection lost'})",
+            fix="see that it runs and that host and port are right, then repeat the command",
         )
     if code in _MYSQL_LOGIN:
         return PermanentError(
-            f"{name}: user or password are wrong ({login or said}); set TESTBED_MYSQL_PASSWORD, or "
-            "name a file with the password: ?password_file=PATH"
+            f"{name}: user or password are wrong ({login or said})",
+            fix="set TESTBED_MYSQL_PASSWORD, or name a file with the password: ?password_file=PATH",
         )
     if any(sign in said.lower() for sign in _DISK_FULL):
-        return PermanentError(f"{name}: {_NO_SPACE}")
-    return PermanentError(f"{name}: {_MYSQL.get(code, said) if code else said}")
+        seen, fix = _NO_SPACE
+    else:
+        seen, fix = _MYSQL.get(code, (said, "")) if code else (said, "")
+    return PermanentError(f"{name}: {seen}", fix=fix)
 
 
 def _explained(where: str, login: str, error: SQLAlchemyError) -> TestbedError:
@@ -106,16 +122,18 @@ def _explained(where: str, login: str, error: SQLAlchemyError) -> TestbedError:
         primary = None if code is None else code & 0xFF
         if primary in _SQLITE_BUSY:
             return TemporaryError(
-                f"{name}: another process has kept it locked; wait for it to end, or use a task "
-                "log of your own with --storage"
+                f"{name}: another process has kept it locked",
+                fix="wait for it to end, or use a task log of your own with --storage",
             )
         if "Could not decode to UTF-8" in str(cause):
             # The driver's own finding, with the whole column in its message.
             primary = sqlite3.SQLITE_CORRUPT
-        what = _SQLITE.get(primary, str(cause)) if primary is not None else str(cause)
-        if "no such table" in what or "no such column" in what:
-            what = f"{what}; it was not written by this toolkit: name another file"
-        return PermanentError(f"{name}: {what}")
+        seen, fix = str(cause), ""
+        if primary in _SQLITE:
+            seen, fix = _SQLITE[primary]
+        elif "no such table" in seen or "no such column" in seen:
+            fix = "it was not written by this toolkit: name another file"
+        return PermanentError(f"{name}: {seen}", fix=fix)
     if isinstance(cause, pymysql.Error):
         return _of_server(name, login, cause)
     return PermanentError(f"{name}: {cause}")

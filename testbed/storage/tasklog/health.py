@@ -28,7 +28,7 @@ class ServerHealth:
     ``runs`` is how many runs the log has, None where its tables are still to be made.
     ``free_bytes`` is known only of a server on this machine. ``clock_ahead_s`` is how far the
     server's clock is ahead of this machine's, with an error of at most ``clock_error_s``.
-    ``refused`` says what the server does not allow; empty if a run can be written.
+    ``refused`` is what the server does not allow; None if a run can be written.
     """
 
     where: str
@@ -39,7 +39,7 @@ class ServerHealth:
     clock_ahead_s: float
     clock_error_s: float
     packet_bytes: int
-    refused: str
+    refused: PermanentError | None
 
 
 def is_server(url: str) -> bool:
@@ -105,7 +105,7 @@ def _free(connection: Connection) -> int | None:
     return shutil.disk_usage(folder).free
 
 
-def _refused(found: Database, made: bool) -> str:
+def _refused(found: Database, made: bool) -> PermanentError | None:
     """What the server says to all that a run writes, without writing any of it."""
     if made:
         statements = [
@@ -121,5 +121,5 @@ def _refused(found: Database, made: bool) -> str:
             for statement in statements:
                 connection.execute(text(statement))
     except PermanentError as error:
-        return str(error)
-    return ""
+        return error
+    return None

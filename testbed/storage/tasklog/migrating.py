@@ -75,7 +75,8 @@ def upgrade(url: str, *, more: Sequence[Path] = ()) -> tuple[Condition, Conditio
         if before.version is not None and before.version > head:
             raise PermanentError(
                 f"task log {found.where}: schema version {before.version} is newer than this "
-                f"toolkit, which has {head}; update edge-testbed to {before.written_by} or later"
+                f"toolkit, which has {head}",
+                fix=f"update edge-testbed to {before.written_by} or later",
             )
         with versions.alone(found.engine, found.where) as connection:
             _adopt(connection)
@@ -92,8 +93,8 @@ def _migrate(connection: Connection, where: str, more: Sequence[Path]) -> None:
         command.upgrade(config, "head")
     except CommandError as error:
         raise PermanentError(
-            f"task log {where}: no way leads from its version to this one ({error}); export it "
-            "with the version that wrote it, and name another log"
+            f"task log {where}: no migration path from its schema version ({error})",
+            fix="export it with the version that wrote it, and name another log",
         ) from error
 
 

@@ -51,7 +51,8 @@ def open_task_log(url: str | os.PathLike[str], *, create: bool = True) -> TaskLo
     found = connect(os.fspath(url), create=create)
     if create and not found.writable:
         found.engine.dispose()
-        raise PermanentError(f"task log {found.where}: {CANNOT_BE_WRITTEN}")
+        seen, fix = CANNOT_BE_WRITTEN
+        raise PermanentError(f"task log {found.where}: {seen}", fix=fix)
     try:
         with explained(found.where, found.login):
             versions.prepare(found.engine, found.where, create=create)
@@ -171,8 +172,8 @@ def _not_made(path: Path, what: str, error: OSError) -> TestbedError:
             "name a folder that you may write: --home DIR, or --storage FILE",
         )
     return PermanentError(
-        f"task log {path}: {what} cannot be made ({error.strerror}); check the name and the space "
-        "there, or name another with --storage"
+        f"task log {path}: {what} cannot be made ({error.strerror})",
+        fix="check the name and the space there, or name another with --storage",
     )
 
 

@@ -457,8 +457,8 @@ class SqlTaskLog:
             yield
         except (ValueError, KeyError, TypeError) as error:
             raise PermanentError(
-                f"task log {self.where}: a row is not as this toolkit writes it ({error!r}); "
-                "restore a copy, or move the log away to begin a new one"
+                f"task log {self.where}: a row is not as this toolkit writes it ({error!r})",
+                fix="restore a copy, or move the log away to begin a new one",
             ) from error
 
     def _look(self) -> None:

@@ -48,27 +48,32 @@ def prepare(engine: Engine, where: str, *, create: bool) -> None:
         if names:
             raise PermanentError(
                 f"task log {where}: a database of something else, with the tables "
-                f"{', '.join(sorted(names)[:5])}; name another"
+                f"{', '.join(sorted(names)[:5])}",
+                fix="name another",
             )
         raise NothingLogged(
-            f"task log {where}: empty; run a scenario into it first, or name another with --storage"
+            f"task log {where}: empty",
+            fix="run a scenario into it first, or name another with --storage",
         )
     if "schema_info" not in names:
         raise PermanentError(
             f"task log {where}: has no schema version, so it is incomplete or was made by "
-            "something else; name another"
+            "something else",
+            fix="name another",
         )
     version, written_by = found_version(engine, where)
     here = f"this is {__version__}, which reads version {SCHEMA_VERSION}"
     if version > SCHEMA_VERSION:
         raise PermanentError(
             f"task log {where}: schema version {version}, written by edge-testbed {written_by}; "
-            f"{here}. Update edge-testbed to {written_by} or later, or name another log"
+            f"{here}",
+            fix=f"update edge-testbed to {written_by} or later, or name another log",
         )
     if version < SCHEMA_VERSION:
         raise PermanentError(
             f"task log {where}: schema version {version}, written by edge-testbed {written_by}; "
-            f"{here}. Bring it up to date, after a backup: testbed db upgrade --storage '{where}'"
+            f"{here}",
+            fix=f"bring it up to date, after a backup: testbed db upgrade --storage '{where}'",
         )
 
 
@@ -82,7 +87,7 @@ def found_version(engine: Engine, where: str) -> tuple[int, str]:
             select(schema_info.c.version, schema_info.c.written_by)
         ).one_or_none()
     if found is None:
-        raise PermanentError(f"task log {where}: its schema version is missing; name another")
+        raise PermanentError(f"task log {where}: its schema version is missing", fix="name another")
     return found[0], found[1]
 
 
@@ -94,7 +99,7 @@ def alone(engine: Engine, where: str) -> Iterator[Connection]:
         with engine.connect() as holder:
             if not holder.scalar(select(func.get_lock(_LOCK, LOCK_TIMEOUT_S))):
                 raise TemporaryError(
-                    f"task log {where}: another process is changing its tables; try again"
+                    f"task log {where}: another process is changing its tables", fix="try again"
                 )
             try:
                 with engine.begin() as connection:
