@@ -60,7 +60,8 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Make a data set of runs (the latest, if none is named): one sequence per episode and node."""
-    from testbed.cli.selection import find_runs, open_log
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import find_runs
     from testbed.storage.dataset import build as build_data_set
 
     with open_log(storage, name) as log:

@@ -94,7 +94,8 @@ def inject(
     It ends when its time is over, with `testbed fault clear`, and with the run in any case.
     """
     from testbed.api.places import runtime
-    from testbed.cli.network import client_of, with_name
+    from testbed.api.running import client_of
+    from testbed.cli.network import with_name
 
     entry = {
         "kind": kind,
@@ -130,7 +131,7 @@ def inject(
 def clear(name: Name = "default", as_json: Json = False) -> None:
     """Release all faults that were injected by hand; those of the scenario stay."""
     from testbed.api.places import runtime
-    from testbed.cli.network import client_of
+    from testbed.api.running import client_of
 
     with client_of(runtime(name).find(name)) as client:
         found = client.clear_faults()
@@ -147,7 +148,7 @@ def clear(name: Name = "default", as_json: Json = False) -> None:
 def list_(name: Name = "default", as_json: Json = False) -> None:
     """Show the faults of the present episode: of the scenario and by hand."""
     from testbed.api.places import runtime
-    from testbed.cli.network import client_of
+    from testbed.api.running import client_of
 
     with client_of(runtime(name).find(name)) as client:
         found = client.list_faults()

@@ -13,11 +13,12 @@ from testbed.api.places import Kind
 from testbed.cli import console
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, Storage, key_values
-from testbed.errors import PermanentError, PrerequisiteMissing, Problem, TestbedError, UsageError
+from testbed.errors import Problem, UsageError
 
 if TYPE_CHECKING:
-    from testbed.runtime.base import Runtime, Teardown, Testbed
+    from testbed.runtime.base import Runtime, Teardown
     from testbed.runtime.kubernetes import ClusterOptions
+    from testbed.scenario.plan import Plan
 
 _CLUSTER = "Kubernetes"
 
@@ -198,11 +199,9 @@ def up(
     With --runtime kind, as pods of a kind cluster that is made for it; with --runtime cluster,
     of a cluster that exists (--context NAME). There it may be repeated: what differs is changed.
     """
-    from edgenode.applications import registry as applications
     from testbed.runtime.base import valid_name
     from testbed.scenario.load import dumps, load
     from testbed.scenario.resolve import plan as plan_of
-    from testbed.schedulers import registry
 
     valid_name(name)
     where = places.place_of(name)
@@ -247,26 +246,14 @@ def up(
             artifacts_url=artifacts or loaded.artifacts,
         )
         place = places.runtime(name, options=_options(given), **cluster)
-    registry.check(plan.scheduler.name, plan.scheduler.options)
-    applications.check(plan.application.name)
     _bring_up(place, where, plan, name, dumps(loaded))
 
 
-def _bring_up(place: Runtime, where: places.Place, plan: Any, name: str, scenario: str) -> None:
-    if lacks := place.check():
-        raise PrerequisiteMissing(
-            "; ".join(lack.what for lack in lacks), "; ".join(lack.fix for lack in lacks)
-        )
+def _bring_up(place: Runtime, where: places.Place, plan: Plan, name: str, scenario: str) -> None:
+    from testbed.api.lifecycle import bring_up
+
     began = time.monotonic()
-    console.note(f"bringing up {plan.name} as '{name}'")
-    # Before: what is left when this is killed is found by teardown.
-    places.note(name, where)
-    try:
-        testbed = place.up(plan, name, scenario=scenario, report=console.note)
-    except BaseException:
-        if name not in _quietly(place):
-            places.forget(name)
-        raise
+    testbed = bring_up(place, where, plan, name, scenario)
     seconds = time.monotonic() - began
     console.show(
         f"{console.mark('up', 'green')}: testbed '{name}', {testbed.nodes} nodes healthy "
@@ -277,13 +264,6 @@ def _bring_up(place: Runtime, where: places.Place, plan: Any, name: str, scenari
         with_name("testbed status", name),
         with_name("testbed teardown", name),
     )
-
-
-def _quietly(place: Runtime) -> tuple[str, ...]:
-    try:
-        return place.names()
-    except TestbedError:
-        return ()
 
 
 def _options(given: dict[str, Any]) -> ClusterOptions | None:
@@ -386,18 +366,15 @@ def teardown(
     The task log stays, so that runs can be reported and compared later. One that is part of the
     testbed, as on a cluster, goes with it: its runs are copied into the one of the home first.
     """
+    from testbed.api.lifecycle import settle, settle_abandoned, take_down
+
     settings = {"keep_cluster": True} if keep_cluster else {}
     done = []
     for testbed, place in _to_take_down(name, everything, settings):
-        if not discard:
-            _save_runs(place, testbed)
-        done.append(place.down(testbed, report=console.note))
-        places.forget(testbed)
-        if verify:
-            _verify(place, testbed)
+        done.append(take_down(place, testbed, discard=discard, verify=verify))
     for each in done:
-        _settle(each)
-    _settle_abandoned()
+        settle(each)
+    settle_abandoned()
     if purge:
         done = [_purged(each) for each in done]
     if as_json:
@@ -432,61 +409,6 @@ def _to_take_down(
     return found
 
 
-def _save_runs(place: Runtime, name: str) -> None:
-    """Copy the runs of a task log that goes with its testbed into that of the home."""
-    from testbed.storage.tasklog import NothingLogged, open_task_log
-    from testbed.storage.tasklog.copying import copy_runs
-
-    testbed = _with_own_log(place, name)
-    if testbed is None:
-        return
-    target = home.task_log_url(None)
-    try:
-        with (
-            open_task_log(testbed.store, create=False) as source,
-            open_task_log(target) as log,
-        ):
-            saved = copy_runs(source, log, lambda run: console.note(f"keeping run {run}"))
-    except NothingLogged:
-        # It has no tables yet: no run either.
-        return
-    except TestbedError as error:
-        was_up = getattr(place, "was_up", None)
-        if was_up is not None and not was_up(name):
-            console.note(f"testbed '{name}' never came up, so there is no run to keep")
-            return
-        raise PermanentError(
-            f"the runs of '{name}' cannot be kept, so it stays up: {error}\n"
-            "give --discard to take it down without them"
-        ) from error
-    if saved:
-        console.note(f"{len(saved)} runs are now in {target}")
-
-
-def _with_own_log(place: Runtime, name: str) -> Testbed | None:
-    from testbed.runtime.local import LocalRuntime
-    from testbed.runtime.remote import RemoteRuntime
-
-    if isinstance(place, LocalRuntime | RemoteRuntime):
-        return None
-    try:
-        testbed = place.find(name)
-    except UsageError:
-        # None is up, or it is half-made.
-        return None
-    return testbed if testbed.own_store else None
-
-
-def _verify(place: Runtime, name: str) -> None:
-    leftovers = getattr(place, "leftovers", None)
-    if leftovers is None:
-        # Processes of this machine: that none is left is what `down` has proved.
-        return
-    if left := leftovers(name):
-        raise PermanentError(f"still there of testbed '{name}': {', '.join(left)}")
-    console.note(f"verified: nothing of '{name}' is left")
-
-
 def _in_words(done: Teardown) -> str:
     if not done.stopped:
         return f"testbed '{done.name}': nothing was running"
@@ -495,51 +417,6 @@ def _in_words(done: Teardown) -> str:
         f"testbed '{done.name}' is down: {len(done.stopped)} {'pods' if pods else 'processes'} "
         f"ended in {done.seconds:.1f} s, none left"
     )
-
-
-def _settle(done: Teardown) -> None:
-    """Enter the end of a run that its controller, killed, could not enter."""
-    from controller.marker import RunMarker
-    from testbed.storage.tasklog import open_task_log
-
-    if done.kept is None or done.store is None:
-        return
-    marker = RunMarker(done.kept)
-    if not marker.exists:
-        return
-    try:
-        with open_task_log(done.store, create=False) as log:
-            settled = marker.settle(log)
-    except PrerequisiteMissing:
-        # Without its log there is no run to end.
-        marker.end()
-        console.warn(
-            f"the task log {done.store} is gone, and the last run of '{done.name}' with it"
-        )
-        return
-    except TestbedError as error:
-        console.warn(f"the task log still calls a run of '{done.name}' running: {error}")
-        return
-    if settled is not None:
-        run, state = settled
-        console.warn(f"run {run} was cut short; the task log calls it {state.value}")
-
-
-def _settle_abandoned() -> None:
-    """Enter the end of runs whose marker went with the folder of their testbed."""
-    from controller.claims import CLAIMS, Claims
-    from testbed.storage.tasklog import open_task_log
-
-    folder = home.home() / CLAIMS
-    for store in sorted(set(Claims(folder).abandoned().values())):
-        try:
-            with open_task_log(store, create=False) as log:
-                settled = Claims(folder, store).settle(log)
-        except TestbedError as error:
-            console.warn(f"a run that was cut short stands as running: {error}")
-            continue
-        for run, state in settled:
-            console.warn(f"run {run} was cut short; the task log calls it {state.value}")
 
 
 def _purged(done: Teardown) -> Teardown:

@@ -10,13 +10,14 @@ import typer
 
 from testbed.api import home, places
 from testbed.api.places import runtime
+from testbed.api.running import client_of
 from testbed.cli import console
 from testbed.cli.options import Json, Name
 from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
-    from testbed.rpc.operator import NodeStatus, OperatorClient, Status
-    from testbed.runtime.base import Runtime, Testbed
+    from testbed.rpc.operator import NodeStatus, Status
+    from testbed.runtime.base import Runtime
 
 LIST_PATIENCE_S = 3.0
 CONDITION_STYLES = {
@@ -26,15 +27,6 @@ CONDITION_STYLES = {
     "unreachable": "bold red",
     "dead": "bold red",
 }
-
-
-def client_of(testbed: Testbed, *, timeout: float = 10.0) -> OperatorClient:
-    """A client for the controller of ``testbed``; each call is given ``timeout`` seconds."""
-    from testbed.rpc.operator import OperatorClient
-
-    return OperatorClient(
-        testbed.address, testbed.token, timeout=timeout, plaintext=testbed.plaintext
-    )
 
 
 def with_name(command: str, name: str) -> str:
@@ -214,10 +206,6 @@ def _node_row(node: NodeStatus) -> list[str | int | None]:
     ]
 
 
-def _numbered(nodes: list[int]) -> str:
-    return f"node{'' if len(nodes) == 1 else 's'} {', '.join(map(str, nodes))}"
-
-
 def _status(name: str) -> Status:
     with client_of(runtime(name).find(name)) as client:
         return client.status()
@@ -270,24 +258,3 @@ def kill(
     process = "" if stopped.pid is None else f", process {stopped.pid}"
     console.out(f"killed {stopped.name}{process}")
     console.next_command(with_name("testbed status", name))
-
-
-def set_scheduler(
-    name: str, scheduler: str, nodes: tuple[int, ...], options: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Change who decides on a running testbed, and say what every node answered.
-
-    Raises: UsageError: a node refused; then nothing has changed.
-    """
-    with client_of(runtime(name).find(name)) as client:
-        answers = client.change_scheduler(scheduler, nodes=nodes, options=options)
-    refusals: dict[str, list[int]] = {}
-    for answer in answers:
-        if not answer.accepted:
-            refusals.setdefault(answer.reason or "refused", []).append(answer.node)
-    if refusals:
-        raise UsageError(
-            "nothing was changed; every node keeps its scheduler",
-            [Problem(_numbered(nodes), reason, "") for reason, nodes in refusals.items()],
-        )
-    return [asdict(answer) for answer in answers]

@@ -13,8 +13,9 @@ import typer
 
 from testbed.api import home
 from testbed.api.places import runtime
+from testbed.api.running import client_of
 from testbed.cli import console
-from testbed.cli.network import client_of, with_name
+from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, Settings, Storage
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 

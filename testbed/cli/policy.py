@@ -10,8 +10,9 @@ import typer
 
 from testbed.api import home
 from testbed.api.places import runtime
+from testbed.api.running import client_of
 from testbed.cli import console, tuning
-from testbed.cli.network import client_of, with_name
+from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers
 from testbed.errors import Problem, TestbedError, UsageError
 

@@ -86,8 +86,9 @@ def replay(
     Says how each task's outcome changes, and whether the difference in success is real. Only
     episodes whose tasks are complete in the log are replayed.
     """
+    from testbed.api.logs import open_log
     from testbed.cli.progress import Pace
-    from testbed.cli.selection import find_run, open_log
+    from testbed.cli.selection import find_run
     from testbed.experiment.history import task_history
     from testbed.experiment.replay import compared, original
     from testbed.experiment.summary import summarise
@@ -234,7 +235,7 @@ def _testbed(
     Raises: UsageError: it does not; names what differs.
     """
     from testbed.api.places import runtime
-    from testbed.cli.network import client_of
+    from testbed.api.running import client_of
     from testbed.cli.policy import imported
     from testbed.cli.run import watched_run
     from testbed.schedulers import registry

@@ -42,7 +42,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the runs in the task log, the latest last; success is the share of all tasks."""
-    from testbed.cli.selection import open_log
+    from testbed.api.logs import open_log
 
     with open_log(storage, name) as log:
         runs = log.runs()
@@ -117,7 +117,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one run: what it was, how its tasks ended, and how faithful it was."""
-    from testbed.cli.selection import find_run, open_log
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import find_run
     from testbed.experiment.summary import summarise
 
     with open_log(storage, name) as log:
@@ -216,7 +217,8 @@ def compare(
     Without runs: of each scheduler the latest run on the scenario of the latest run; if that is a
     replay, the run it replays and its replays.
     """
-    from testbed.cli.selection import open_log, runs_to_look_at
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import runs_to_look_at
     from testbed.experiment.comparison import compare_runs
 
     with open_log(storage, name) as log:
@@ -250,7 +252,8 @@ def report(
 
     Without runs: of each scheduler the latest run on the scenario of the latest run.
     """
-    from testbed.cli.selection import open_log, runs_to_look_at
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import runs_to_look_at
     from testbed.experiment.report import write_report
 
     with open_log(storage, name) as log:
@@ -298,7 +301,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write tasks, events and decisions of runs (the latest, if none is named) as files."""
-    from testbed.cli.selection import find_runs, open_log
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import find_runs
     from testbed.storage.export import FORMATS, TABLES
     from testbed.storage.export import export as write
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from testbed.api.places import runtime
 from testbed.cli import console
-from testbed.cli.network import client_of, with_name
+from testbed.cli.network import with_name
 from testbed.cli.options import (
     Episodes,
     FirstEpisode,
@@ -21,14 +20,11 @@ from testbed.cli.options import (
     SchedulerOptions,
     key_values,
 )
-from testbed.errors import PermanentError, TemporaryError, TestbedError
+from testbed.errors import PermanentError, TestbedError
 
 if TYPE_CHECKING:
-    from testbed.rpc.operator import OperatorClient, Progress
-    from testbed.runtime.base import Runtime, Testbed
-
-RECONNECT_S: Final = 120.0
-RETRY_S: Final = 1.0
+    from testbed.rpc.operator import Progress
+    from testbed.runtime.base import Testbed
 
 
 def run(
@@ -71,51 +67,19 @@ def watched_run(name: str, testbed: Testbed, **order: Any) -> Progress:
 
     ``order`` is what ``OperatorClient.start_run`` takes. Ctrl-C ends the run in order.
     """
-    with client_of(testbed) as client:
-        before = set(client.status().runs)
-        try:
-            run_id = client.start_run(**order)
-            return _watch(client, run_id, testbed.scenario, _patience(runtime(name)))
-        except KeyboardInterrupt:
-            _stop(client, before)
-            raise
+    from testbed.api.running import client_of, follow, stopped_by_interrupt
+
+    with client_of(testbed) as client, stopped_by_interrupt(client):
+        run_id = client.start_run(**order)
+        return _watch(follow(client, run_id, runtime(name)), run_id, testbed.scenario)
 
 
-def _patience(place: Runtime) -> float:
-    """How long the way to a controller may be broken while its run goes on, in seconds."""
-    from testbed.runtime.local import LocalRuntime
-
-    # On this machine nothing is in between: a controller that does not answer is gone.
-    return 0.0 if isinstance(place, LocalRuntime) else RECONNECT_S
-
-
-def _progress(client: OperatorClient, run_id: str, patience: float) -> Iterator[Progress]:
-    """Progress of the run to its end, also when the way to the controller breaks for a while."""
-    broken: float | None = None
-    while True:
-        try:
-            for progress in client.watch_run(run_id):
-                broken = None
-                yield progress
-        except TemporaryError:
-            now = time.monotonic()
-            if broken is None:
-                broken = now
-                if patience:
-                    console.note("the connection is lost; the run goes on, trying again")
-            if now - broken >= patience:
-                raise
-            time.sleep(RETRY_S)
-        else:
-            return
-
-
-def _watch(client: OperatorClient, run_id: str, scenario: str, patience: float) -> Progress:
+def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress:
     from testbed.cli.progress import ProgressDisplay, Snapshot
 
     last = None
     with ProgressDisplay() as display:
-        for last in _progress(client, run_id, patience):
+        for last in progress:
             display.show(
                 Snapshot(
                     title=f"run {scenario} · {last.scheduler}",
@@ -131,20 +95,6 @@ def _watch(client: OperatorClient, run_id: str, scenario: str, patience: float) 
     if last is None:
         raise PermanentError(f"the controller says nothing about run {run_id}")
     return last
-
-
-def _stop(client: OperatorClient, before: set[str]) -> None:
-    """End the run that was begun since ``before``, if one was; waits a bounded time."""
-    console.note("stopping the run")
-    try:
-        current = client.status().run
-        if current is None or current.progress.run in before:
-            return
-        client.stop_run(current.progress.run)
-    except TestbedError as error:
-        console.warn(f"the run may still go on: {error}")
-    else:
-        console.note(f"run {current.progress.run} has stopped; what happened is in the task log")
 
 
 def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -67,12 +68,16 @@ def set_(
     as_json: Json = False,
 ) -> None:
     """Change the scheduler of the current run, on all nodes or some; all of them or none."""
-    from testbed.cli.network import set_scheduler, with_name
+    from testbed.api.places import runtime
+    from testbed.api.running import set_scheduler
+    from testbed.cli.network import with_name
 
-    answers = set_scheduler(name, scheduler, node_numbers(nodes), key_values(options, "--option"))
+    answers = set_scheduler(
+        runtime(name).find(name), scheduler, node_numbers(nodes), key_values(options, "--option")
+    )
     if as_json:
-        console.emit(answers)
+        console.emit([asdict(answer) for answer in answers])
         return
-    who = ", ".join(str(answer["node"]) for answer in answers)
+    who = ", ".join(str(answer.node) for answer in answers)
     console.out(f"{scheduler} now decides on nodes {who}")
     console.next_command(with_name("testbed status", name))

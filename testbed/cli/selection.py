@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from testbed.api import home
 from testbed.cli import console
 from testbed.errors import Problem, TestbedError, UsageError
 
@@ -16,45 +15,6 @@ if TYPE_CHECKING:
 
 DEFAULT_NAME: Final = "default"
 """Name of the testbed where none is given."""
-
-
-def open_log(storage: str | None, name: str | None = None) -> TaskLog:
-    """The task log to read: the one asked for, else that of the testbed ``name``, else the home's.
-
-    Raises: PrerequisiteMissing: there is none yet.
-    """
-    from testbed.storage.tasklog import open_task_log
-
-    url = home.task_log_url(storage, None if storage else _of_testbed(name))
-    log = open_task_log(url, create=False)
-    _settle(log, url)
-    return log
-
-
-def _settle(log: TaskLog, url: str) -> None:
-    """Enter the end of runs whose controller has ended without entering it."""
-    from controller.claims import CLAIMS, Claims
-
-    try:
-        settled = Claims(home.home() / CLAIMS, url).settle(log)
-    except TestbedError as error:
-        console.warn(f"a run that was cut short stands as running: {error}")
-        return
-    for run, state in settled:
-        console.warn(f"run {run} was cut short; the task log calls it {state.value}")
-
-
-def _of_testbed(name: str | None) -> str | None:
-    """Where the testbed that is up under this name logs; None if there is none."""
-    from testbed.api.places import runtime
-
-    if name is None:
-        return None
-    try:
-        return runtime(name).find(name).store
-    except UsageError:
-        # None is up; or left half-made: it has no run that is not in the log of its home.
-        return None
 
 
 def find_run(

@@ -60,7 +60,8 @@ def tasks(
     as_json: Json = False,
 ) -> None:
     """List tasks of a run: where each went, how it ended and why."""
-    from testbed.cli.selection import find_run, open_log
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import find_run
     from testbed.experiment.history import failure_of, ms, plan_of, reason
 
     with open_log(storage, name) as log:
@@ -126,8 +127,9 @@ def task(
     as_json: Json = False,
 ) -> None:
     """Show a task's history: what was decided on which inputs, its times, its end and why."""
+    from testbed.api.logs import open_log
     from testbed.cli.replay import print_histories
-    from testbed.cli.selection import find_run, open_log
+    from testbed.cli.selection import find_run
     from testbed.experiment.history import ms, task_history
 
     with open_log(storage, name) as log:

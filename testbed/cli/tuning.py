@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from testbed.api.logs import open_log
 from testbed.cli import console
 from testbed.cli.options import Json, Name, Storage
-from testbed.cli.selection import find_runs, open_log
+from testbed.cli.selection import find_runs
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import psutil
 import yaml
 from sqlalchemy.engine import make_url
 
-from testbed.cli.network import client_of
+from testbed.api.running import client_of
 from testbed.errors import TestbedError
 from testbed.rpc.operator import OperatorClient, Status
 from testbed.runtime.base import Testbed

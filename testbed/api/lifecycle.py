@@ -1,0 +1,171 @@
+"""Testbeds come and go: what `testbed up`, `testbed teardown` and the Python API do alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from testbed.api import home, notices, places
+from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError, UsageError
+
+if TYPE_CHECKING:
+    from testbed.runtime.base import Runtime, Teardown, Testbed
+    from testbed.scenario.plan import Plan
+
+
+def bring_up(
+    place: Runtime, where: places.Place, plan: Plan, name: str, scenario: str | None
+) -> Testbed:
+    """Start the testbed ``name`` and return it when all its nodes are healthy.
+
+    ``scenario`` is the text of the scenario file, for the task log. When this fails or is
+    interrupted, everything that was started is stopped again.
+
+    Raises:
+        PrerequisiteMissing: the runtime lacks something.
+        UsageError: unknown scheduler, application or option.
+        TestbedError: as ``Runtime.up``.
+    """
+    from edgenode.applications import registry as applications
+    from testbed.schedulers import registry
+
+    registry.check(plan.scheduler.name, plan.scheduler.options)
+    applications.check(plan.application.name)
+    if lacks := place.check():
+        raise PrerequisiteMissing(
+            "; ".join(lack.what for lack in lacks), "; ".join(lack.fix for lack in lacks)
+        )
+    notices.note(f"bringing up {plan.name} as '{name}'")
+    # Before: what is left when this is killed is found by teardown.
+    places.note(name, where)
+    try:
+        return place.up(plan, name, scenario=scenario, report=notices.note)
+    except BaseException:
+        if name not in _quietly(place):
+            places.forget(name)
+        raise
+
+
+def _quietly(place: Runtime) -> tuple[str, ...]:
+    try:
+        return place.names()
+    except TestbedError:
+        return ()
+
+
+def take_down(
+    place: Runtime, name: str, *, discard: bool = False, verify: bool = False
+) -> Teardown:
+    """Stop everything of the testbed ``name``; no-op if nothing of it runs.
+
+    The runs of a task log that is part of the testbed are copied into that of the home first,
+    unless ``discard``. ``verify`` looks for anything left on the cluster.
+
+    Raises: PermanentError: the runs cannot be kept, or something could not be ended or is left.
+    """
+    if not discard:
+        _save_runs(place, name)
+    done = place.down(name, report=notices.note)
+    places.forget(name)
+    if verify:
+        _verify(place, name)
+    return done
+
+
+def _save_runs(place: Runtime, name: str) -> None:
+    """Copy the runs of a task log that goes with its testbed into that of the home."""
+    from testbed.storage.tasklog import NothingLogged, open_task_log
+    from testbed.storage.tasklog.copying import copy_runs
+
+    testbed = _with_own_log(place, name)
+    if testbed is None:
+        return
+    target = home.task_log_url(None)
+    try:
+        with (
+            open_task_log(testbed.store, create=False) as source,
+            open_task_log(target) as log,
+        ):
+            saved = copy_runs(source, log, lambda run: notices.note(f"keeping run {run}"))
+    except NothingLogged:
+        # It has no tables yet: no run either.
+        return
+    except TestbedError as error:
+        was_up = getattr(place, "was_up", None)
+        if was_up is not None and not was_up(name):
+            notices.note(f"testbed '{name}' never came up, so there is no run to keep")
+            return
+        raise PermanentError(
+            f"the runs of '{name}' cannot be kept, so it stays up: {error}\n"
+            "give --discard to take it down without them"
+        ) from error
+    if saved:
+        notices.note(f"{len(saved)} runs are now in {target}")
+
+
+def _with_own_log(place: Runtime, name: str) -> Testbed | None:
+    from testbed.runtime.local import LocalRuntime
+    from testbed.runtime.remote import RemoteRuntime
+
+    if isinstance(place, LocalRuntime | RemoteRuntime):
+        return None
+    try:
+        testbed = place.find(name)
+    except UsageError:
+        # None is up, or it is half-made.
+        return None
+    return testbed if testbed.own_store else None
+
+
+def _verify(place: Runtime, name: str) -> None:
+    leftovers = getattr(place, "leftovers", None)
+    if leftovers is None:
+        # Processes of this machine: that none is left is what `down` has proved.
+        return
+    if left := leftovers(name):
+        raise PermanentError(f"still there of testbed '{name}': {', '.join(left)}")
+    notices.note(f"verified: nothing of '{name}' is left")
+
+
+def settle(done: Teardown) -> None:
+    """Enter the end of a run that its controller, killed, could not enter."""
+    from controller.marker import RunMarker
+    from testbed.storage.tasklog import open_task_log
+
+    if done.kept is None or done.store is None:
+        return
+    marker = RunMarker(done.kept)
+    if not marker.exists:
+        return
+    try:
+        with open_task_log(done.store, create=False) as log:
+            settled = marker.settle(log)
+    except PrerequisiteMissing:
+        # Without its log there is no run to end.
+        marker.end()
+        notices.warn(
+            f"the task log {done.store} is gone, and the last run of '{done.name}' with it"
+        )
+        return
+    except TestbedError as error:
+        notices.warn(f"the task log still calls a run of '{done.name}' running: {error}")
+        return
+    if settled is not None:
+        run, state = settled
+        notices.warn(f"run {run} was cut short; the task log calls it {state.value}")
+
+
+def settle_abandoned() -> None:
+    """Enter the end of runs whose marker went with the folder of their testbed."""
+    from controller.claims import CLAIMS, Claims
+    from testbed.storage.tasklog import open_task_log
+
+    folder = home.home() / CLAIMS
+    for store in sorted(set(Claims(folder).abandoned().values())):
+        try:
+            with open_task_log(store, create=False) as log:
+                settled = Claims(folder, store).settle(log)
+        except TestbedError as error:
+            notices.warn(f"a run that was cut short stands as running: {error}")
+            continue
+        for run, state in settled:
+            notices.warn(f"run {run} was cut short; the task log calls it {state.value}")
