@@ -237,9 +237,9 @@ def evaluate(
     found = resolved(policy, surroundings(name, artifacts)[0])
     plan = plan_of(load(scenario, settings or ()))
 
-    def progress(method: str, episode: int) -> None:
-        if method == POLICY:
-            console.note(f"episode {episode - first_episode + 1}/{episodes}")
+    def progress(method: str, done: int) -> None:
+        if method == POLICY or done == episodes:
+            console.note(f"{method}: episode {done}/{episodes}")
 
     result = evaluated(
         plan,
@@ -250,6 +250,8 @@ def evaluate(
         deterministic=deterministic,
         progress=progress,
     )
+    for note in result.notes:
+        console.note(note)
     for warning in result.warnings:
         console.warn(warning)
     if as_json:

@@ -6,6 +6,7 @@ The heuristics are the paper's and those with the information that the policy's 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,12 +14,9 @@ from typing import Any, Final
 from testbed.errors import UsageError
 from testbed.experiment.statistics import Comparison, Interval, compare, rate_interval
 from testbed.experiment.summary import none_if_nan
-from testbed.model.decision import Scheduler, SchedulerContext
-from testbed.model.failures import Failures
 from testbed.policies import Policy, check_fits
 from testbed.scenario.plan import Plan
-from testbed.schedulers.drl import Drl
-from testbed.sim.simulator import SchedulerChoice, Simulation
+from testbed.sim.play import Player, player
 
 AGAINST: Final = ("ratc", "rda", "ratc-masked", "rda-masked", "local-or-reliable")
 """The schedulers a policy is compared with unless others are named."""
@@ -36,6 +34,8 @@ class Evaluation:
     scenario_hash: str
     by_episode: Mapping[str, Mapping[int, float]]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Which methods the heap simulator played, and why the compiled engine could not."""
 
     @property
     def success_rates(self) -> dict[str, Interval]:
@@ -70,46 +70,50 @@ def evaluate(
     first_episode: int = 0,
     against: Sequence[str] = AGAINST,
     deterministic: bool = False,
-    progress: Callable[[str, int], None] = lambda method, episode: None,
+    progress: Callable[[str, int], None] = lambda method, done: None,
 ) -> Evaluation:
     """Play ``episodes`` episodes of ``plan`` under the policy and each of ``against``.
 
-    ``progress`` hears of every episode that is over.
+    ``progress`` is called with a method and how many of its episodes have been played.
 
     Raises: UsageError: the policy does not fit, or an unknown scheduler; nothing was played.
     """
     warnings = check_fits(policy.card, plan.topology.size, plan.scenario_hash)
     if POLICY in against:
         raise UsageError(f"'{POLICY}' is the policy itself; name other schedulers")
-
-    def decider(context: SchedulerContext) -> Scheduler:
-        return Drl.of(context, policy)
-
-    options = {"deterministic": True} if deterministic else {}
-    methods: dict[str, tuple[SchedulerChoice, Mapping[str, object]]] = {
-        POLICY: (decider, options),
-        **{name: (name, {}) for name in against},
+    players = {
+        POLICY: player(plan, policy, deterministic=deterministic),
+        **{name: player(plan, name) for name in against},
     }
-    simulations = {
-        name: Simulation(plan, choice, chosen, keep=False)
-        for name, (choice, chosen) in methods.items()
-    }
-    rates: dict[str, dict[int, float]] = {name: {} for name in simulations}
-    failures = {name: Failures() for name in simulations}
-    for episode in range(first_episode, first_episode + episodes):
-        for name, simulation in simulations.items():
-            result = simulation.episode(episode)
-            for record in result.failed:
-                failures[name].add(record)
-            # An episode without a task says nothing of anybody.
-            if result.outcomes:
-                rates[name][episode] = result.success_rate
-            progress(name, episode)
+    numbers = range(first_episode, first_episode + episodes)
+    rates: dict[str, dict[int, float]] = {}
+    for name, each in players.items():
+        rates[name] = {}
+        for start in range(0, episodes, each.at_once):
+            part = numbers[start : start + each.at_once]
+            for number, rate in zip(part, each.play(part).tolist(), strict=True):
+                # An episode without a task says nothing of anybody.
+                if not math.isnan(rate):
+                    rates[name][number] = rate
+            progress(name, start + len(part))
     if not rates[POLICY]:
         raise UsageError("these episodes have no tasks; evaluate more of them")
-    failed = (f"{name}: {line}" for name, each in failures.items() for line in each.lines)
+    failed = (f"{name}: {line}" for name, each in players.items() for line in each.failures.lines)
     told = (*warnings, *failed)
-    return Evaluation(policy.card.id, plan.name, plan.scenario_hash, rates, told)
+    return Evaluation(
+        policy.card.id, plan.name, plan.scenario_hash, rates, told, _why_simulated(players)
+    )
+
+
+def _why_simulated(players: Mapping[str, Player]) -> tuple[str, ...]:
+    by_reason: dict[str, list[str]] = {}
+    for name, each in players.items():
+        if each.simulated:
+            by_reason.setdefault(each.simulated, []).append(name)
+    return tuple(
+        f"the slower simulator plays {', '.join(names)}: {reason}"
+        for reason, names in by_reason.items()
+    )
 
 
 def _interval(interval: Interval) -> dict[str, float | None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from testbed import policies
 from testbed.errors import Problem, UsageError
-from testbed.model.decision import Scheduler, SchedulerContext, SchedulerFactory
+from testbed.model.failures import Failures
 from testbed.model.units import NEVER
+from testbed.policies.inference import Actor, open_actor
 from testbed.scenario.plan import Plan
-from testbed.schedulers.drl import Drl
-from testbed.sim.arrays import pack, problems_of
+from testbed.schedulers.drl import Drl, pick
+from testbed.sim.arrays import check, pack, problems_of
 from testbed.sim.compiled import DECIDING, Batch, Records, compiled
 from testbed.sim.engine import advance, open_episode
 from testbed.sim.features import observe
@@ -23,8 +25,8 @@ from testbed.sim.heuristics import METHODS, decide_slot, run_heuristic
 from testbed.sim.policies import weights_of
 from testbed.sim.rows import Rows, success_rates
 from testbed.sim.scoring import ScoringWeights, play_scoring
-from testbed.sim.simulator import SchedulerChoice, simulate
-from testbed.sim.vector import Policy, UniformPolicy, VectorEnv, choose
+from testbed.sim.simulator import SchedulerChoice, Simulation
+from testbed.sim.vector import ENCODER, Policy, UniformPolicy, VectorEnv, choose
 
 PER_DESTINATION: Final = "per-destination"
 """The name of the policy that ships with the package."""
@@ -107,6 +109,58 @@ def record_baseline(
     return played._replace(rewards=batch.rewards.copy(), success_rates=success_rates(batch))
 
 
+@dataclass(frozen=True, slots=True)
+class Player:
+    """Plays episodes of one plan by one method.
+
+    ``play`` returns the success rates [E] of numbered episodes, NaN without a task; give it
+    ``at_once`` of them where progress matters. ``simulated`` says why the heap simulator plays; it
+    is empty where the compiled engine does. ``failures`` counts the tasks at which a user's own
+    scheduler failed.
+    """
+
+    play: Callable[[Sequence[int]], NDArray[np.float64]]
+    at_once: int = _AT_ONCE
+    simulated: str = ""
+    failures: Failures = field(default_factory=Failures)
+
+
+def player(
+    plan: Plan,
+    method: AnyPolicy | SchedulerChoice,
+    *,
+    deterministic: bool = False,
+    threads: int | None = None,
+) -> Player:
+    """Return what plays ``plan`` by ``method``, in the compiled engine where that gives the same.
+
+    ``method`` is the name of a scheduler (``central`` and ``oracle`` included), what makes one, or
+    a policy. ``deterministic`` takes the most probable destination of policies that nodes can run.
+
+    Raises:
+        UsageError: an unknown scheduler, a policy that does not fit the plan, or weights without
+            an artifact for a plan that the engine does not cover.
+    """
+    problems = problems_of(plan)
+    if isinstance(method, policies.Policy):
+        policies.check_fits(method.card, plan.topology.size)
+        known = _weights_or_reason(method) if not problems else ""
+        if isinstance(known, ScoringWeights):
+            return Player(partial(_score_policy, plan, known, deterministic, threads))
+        if not problems and not known:
+            return Player(partial(_score_actor, plan, open_actor(method), deterministic, threads))
+        options = {"deterministic": True} if deterministic else {}
+        make = partial(Drl.of, policy=method)
+        return _simulated(Simulation(plan, make, options, keep=False), problems, known)
+    if isinstance(method, str) or callable(method):
+        if isinstance(method, str) and method in METHODS and not problems:
+            return Player(partial(_score_baseline, plan, method, threads))
+        missing = "the compiled engine does not have this scheduler"
+        return _simulated(Simulation(plan, method, keep=False), problems, missing)
+    check(plan)
+    return Player(partial(_score_policy, plan, method, deterministic, threads))
+
+
 def evaluate(
     plan: Plan,
     methods: Sequence[str],
@@ -116,34 +170,27 @@ def evaluate(
     deterministic: bool = False,
     threads: int | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Success rate of every episode under every method: the same tasks and fates for all.
+    """Return the success rate of every episode under every method, on the same tasks and fates.
 
     ``methods`` are names of schedulers (``central`` and ``oracle`` included), ``untrained``,
     ``per-destination`` (the policy that ships with the package), or keys of ``learned``.
-    ``episodes`` is how many, from 0, or their numbers. Baselines and policies run in the compiled
-    engine where it covers them, everything else in the heap simulator. ``deterministic`` takes the
-    most probable destination of per-destination policies.
+    ``episodes`` is how many, from 0, or their numbers. See ``player``.
 
     Raises:
         UsageError: an unknown method, or a policy that does not fit the plan.
     """
     numbers = list(range(episodes)) if isinstance(episodes, int) else list(episodes)
     known = dict(learned or {})
-    covered = not problems_of(plan)
-    results = {}
-    for method in methods:
-        chosen = known[method] if method in known else _by_name(method)
-        if isinstance(chosen, policies.Policy):
-            chosen = _runnable(plan, chosen, deterministic, covered)
-        if isinstance(chosen, str) and chosen in METHODS and covered:
-            results[method] = _score_baseline(plan, chosen, numbers, threads)
-        elif isinstance(chosen, str) or callable(chosen):
-            results[method] = np.array(
-                [next(simulate(plan, chosen, 1, n, keep=False)).success_rate for n in numbers]
-            )
-        else:
-            results[method] = _score_policy(plan, chosen, numbers, deterministic, threads)
-    return results
+    players = {
+        method: player(
+            plan,
+            known[method] if method in known else _by_name(method),
+            deterministic=deterministic,
+            threads=threads,
+        )
+        for method in methods
+    }
+    return {method: each.play(numbers) for method, each in players.items()}
 
 
 def _by_name(method: str) -> AnyPolicy | SchedulerChoice:
@@ -152,19 +199,34 @@ def _by_name(method: str) -> AnyPolicy | SchedulerChoice:
     return policies.shipped() if method == PER_DESTINATION else method
 
 
-def _runnable(
-    plan: Plan, policy: policies.Policy, deterministic: bool, covered: bool
-) -> ScoringWeights | SchedulerFactory:
-    """An artifact for the engine if it scores destinations, else as the nodes run it."""
-    policies.check_fits(policy.card, plan.topology.size)
-    if policy.card.kind == "per-destination" and covered:
+def _weights_or_reason(policy: policies.Policy) -> ScoringWeights | str:
+    """The weights of a policy that scores destinations, else why the engine cannot run it."""
+    if policy.card.kind == "flat":
+        known = policy.card.encoder == ENCODER
+        return "" if known else f"the compiled engine does not encode {policy.card.encoder}"
+    try:
         return weights_of(policy)
+    except UsageError as error:
+        open_actor(policy)
+        return " ".join(str(error).split())
 
-    def make(context: SchedulerContext) -> Scheduler:
-        options: dict[str, object] = {"deterministic": deterministic}
-        return Drl.of(dataclasses.replace(context, options=options), policy)
 
-    return make
+def _simulated(simulation: Simulation, problems: Sequence[Problem], otherwise: str) -> Player:
+    reason = "; ".join(
+        f"{each.path} is {each.seen}, the compiled engine needs {each.allowed}" for each in problems
+    )
+    failures = Failures()
+
+    def play(numbers: Sequence[int]) -> NDArray[np.float64]:
+        rates = np.empty(len(numbers))
+        for k, number in enumerate(numbers):
+            result = simulation.episode(number)
+            for record in result.failed:
+                failures.add(record)
+            rates[k] = result.success_rate
+        return rates
+
+    return Player(play, 1, reason or otherwise, failures)
 
 
 def _code(method: str) -> int:
@@ -177,22 +239,22 @@ def _code(method: str) -> int:
 
 
 def _score_baseline(
-    plan: Plan, method: str, numbers: list[int], threads: int | None
+    plan: Plan, method: str, threads: int | None, numbers: Sequence[int]
 ) -> NDArray[np.float64]:
-    batch = pack([plan] * min(_AT_ONCE, len(numbers)))
+    batch = pack([plan] * max(1, min(_AT_ONCE, len(numbers))))
     rates = []
     for part in _parts(numbers, len(batch.episodes)):
         Rows(len(part), threads).each(_score, batch, METHODS[method], np.asarray(part, np.int64))
         rates.append(success_rates(batch)[: len(part)])
-    return np.concatenate(rates)
+    return _joined(rates)
 
 
 def _score_policy(
     plan: Plan,
     policy: Policy | ScoringWeights,
-    numbers: list[int],
     deterministic: bool,
     threads: int | None,
+    numbers: Sequence[int],
 ) -> NDArray[np.float64]:
     rates = []
     for part in _parts(numbers, _AT_ONCE):
@@ -201,11 +263,37 @@ def _score_policy(
             rates.append(play_scoring(batch, rows, policy, part, deterministic=deterministic))
         else:
             rates.append(play(VectorEnv([plan] * len(part), threads), policy, part))
-    return np.concatenate(rates)
+    return _joined(rates)
 
 
-def _parts(numbers: list[int], size: int) -> list[list[int]]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+def _score_actor(
+    plan: Plan, actor: Actor, deterministic: bool, threads: int | None, numbers: Sequence[int]
+) -> NDArray[np.float64]:
+    """Ask the actor as a node does, one observation at a time: sums in its graph depend on more."""
+    size, rates = plan.topology.size, []
+    for part in _parts(numbers, _AT_ONCE):
+        env = VectorEnv([plan] * len(part), threads)
+        env.reset(part)
+        done = False
+        while not done:
+            seen = env.observe()
+            actions = np.full((env.episodes, size), size, np.int64)
+            for row, node in np.argwhere(~seen.mask[..., size]):
+                mask = seen.mask[row, node].tolist()
+                given = actor.probabilities(seen.features[row, node].tolist(), mask)[:size]
+                draw = float(seen.draws[row, node])
+                actions[row, node] = given.index(max(given)) if deterministic else pick(given, draw)
+            done = env.step(actions).done
+        rates.append(env.success_rates())
+    return _joined(rates)
+
+
+def _parts(numbers: Sequence[int], size: int) -> list[list[int]]:
+    return [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]
+
+
+def _joined(rates: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(rates) if rates else np.empty(0)
 
 
 def _room(episodes: int, size: int, slots: int) -> Played:

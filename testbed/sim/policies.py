@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from testbed.errors import Problem, UsageError
 from testbed.policies import Policy
-from testbed.policies.inference import accept, open_session
-from testbed.sim.scoring import ScoringWeights
+from testbed.policies.inference import FEEDS, MASK, OUTPUT, accept, open_session
+from testbed.sim.features import WIDTH
+from testbed.sim.scoring import ScoringWeights, probabilities_of
 
 METADATA: Final = "scoring-weights"
 """Where ``actor.onnx`` of a per-destination policy holds its weights a second time."""
@@ -50,7 +51,8 @@ def weights_of(policy: Policy) -> ScoringWeights:
     """The weights of a verified per-destination policy.
 
     Raises:
-        UsageError: it is of another kind, or its actor does not tell its weights.
+        UsageError: it is of another kind, or its actor does not tell its weights, or it tells
+            others than its graph has.
     """
     card = policy.card
     if card.kind != "per-destination":
@@ -66,4 +68,26 @@ def weights_of(policy: Policy) -> ScoringWeights:
             f"policy {card.id} cannot run in the compiled engine",
             [Problem("actor.onnx", f"no metadata '{METADATA}'", "a policy of this toolkit")],
         )
-    return decode_weights(metadata[METADATA])
+    weights = decode_weights(metadata[METADATA])
+    if not _agree(weights, session):
+        raise UsageError(
+            f"policy {card.id} cannot run in the compiled engine",
+            [Problem("actor.onnx", f"another network than '{METADATA}'", "the same network twice")],
+        )
+    return weights
+
+
+def _agree(weights: ScoringWeights, session: Any) -> bool:
+    """Whether graph and weights give the same distributions for rows drawn at random."""
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(-1.0, 2.0, (8, 6, WIDTH)).astype(np.float32)
+    mask = rng.random((8, 6)) < 0.7
+    mask[:, 0] = True
+    feed = {FEEDS["per-destination"]: rows, MASK: mask}
+    (expected,) = session.run([OUTPUT], feed)
+    room, found = np.empty((8, len(weights.b1)), np.float32), np.empty(6)
+    for k in range(len(rows)):
+        probabilities_of(weights, rows[k], mask[k], room, found)
+        if not np.allclose(found, expected[k], atol=1e-4):
+            return False
+    return True

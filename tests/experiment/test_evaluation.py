@@ -1,0 +1,108 @@
+"""``policy evaluate``: the compiled engine gives the rates of the simulator, or gives way to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import onnx
+import pytest
+
+from testbed.errors import UsageError
+from testbed.experiment.evaluation import AGAINST, POLICY, evaluate
+from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
+from testbed.policies import Policy, PolicyCard, shipped
+from testbed.scenario.plan import Plan
+from testbed.schedulers.drl import Drl
+from testbed.sim.play import player
+from testbed.sim.policies import weights_of
+from testbed.sim.simulator import Simulation
+from tests.policies import tiny
+from tests.sim.plans import OVERLOADS, random_plan
+
+PLANS = [random_plan(60 + k, size=7, slots=25, overload=rule) for k, rule in enumerate(OVERLOADS)]
+
+
+def artifact(name: str) -> Policy:
+    if name == "shipped":
+        return shipped()
+    card, actor = tiny.perceptron(7)
+    return Policy(card, actor, "here")
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("name", ["shipped", "perceptron"])
+@pytest.mark.parametrize("plan", PLANS, ids=[plan.rules.overload.measure for plan in PLANS])
+def test_the_engine_gives_the_rates_of_the_simulator(
+    plan: Plan, name: str, deterministic: bool
+) -> None:
+    policy = artifact(name)
+    result = evaluate(plan, policy, episodes=6, first_episode=2, deterministic=deterministic)
+    assert not result.notes
+    options = {"deterministic": deterministic}
+    simulations = {
+        POLICY: Simulation(plan, partial(Drl.of, policy=policy), options, keep=False),
+        **{method: Simulation(plan, method, keep=False) for method in AGAINST},
+    }
+    expected = {
+        method: {number: each.episode(number).success_rate for number in range(2, 8)}
+        for method, each in simulations.items()
+    }
+    assert result.by_episode == expected
+    assert len(set(expected[POLICY].values())) > 1
+
+
+def test_the_simulator_plays_what_the_engine_cannot_and_says_why() -> None:
+    delayed = replace(PLANS[0], rules=replace(PLANS[0].rules, control_delay=1000))
+    heard: list[tuple[str, int]] = []
+    result = evaluate(
+        delayed,
+        shipped(),
+        episodes=2,
+        against=["ratc"],
+        progress=lambda method, done: heard.append((method, done)),
+    )
+    simulation = Simulation(delayed, "ratc", keep=False)
+    assert result.by_episode["ratc"] == {n: simulation.episode(n).success_rate for n in range(2)}
+    (note,) = result.notes
+    assert "plays policy, ratc: rules.control_delay is 1000 us" in note
+    assert heard == [("policy", 1), ("policy", 2), ("ratc", 1), ("ratc", 2)]
+    (note,) = evaluate(PLANS[0], shipped(), episodes=1, against=["oracle", "ratc"]).notes
+    assert "plays oracle: the compiled engine does not have this scheduler" in note
+
+
+class Clumsy:
+    """Fails at every task after the first."""
+
+    def __init__(self, context: SchedulerContext) -> None:
+        self.name = "clumsy"
+        self._node = context.node
+        self._decided = False
+
+    def decide(self, observation: Observation) -> Decision | Ask:
+        if self._decided:
+            raise RuntimeError("again?")
+        self._decided = True
+        return Decision(self._node)
+
+
+def test_failures_of_a_users_scheduler_are_counted() -> None:
+    each = player(PLANS[0], Clumsy)
+    rates = each.play([0, 1])
+    assert rates[1] == 0.0
+    (line,) = each.failures.lines
+    assert "the scheduler failed at" in line
+
+
+def test_an_actor_that_states_other_weights_is_played_as_its_graph_says() -> None:
+    model = onnx.load_from_string(shipped().actor)
+    last = model.graph.initializer[-1]
+    last.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(last), last.name))
+    actor = model.SerializeToString()
+    card = PolicyCard.describe(
+        "other", actor, kind="per-destination", encoder=shipped().card.encoder, nodes=None
+    )
+    policy = Policy(card, actor, "here")
+    assert "another network" in player(PLANS[0], policy).simulated
+    with pytest.raises(UsageError, match="another network"):
+        weights_of(policy)
