@@ -51,7 +51,7 @@ from testbed.runtime.base import (
     valid_name,
 )
 from testbed.runtime.directory import RunDirectory
-from testbed.runtime.processes import PASSWORD_VARIABLE, Started
+from testbed.runtime.processes import PASSWORD_VARIABLE, Started, Zygote
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import split_password
 
@@ -336,49 +336,29 @@ class _Launch:
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> Testbed:
+        nodes: int = self._description["nodes"]
+        zygote = None
         try:
-            controller = self._start(
-                CONTROLLER,
-                "controller",
-                "--plan",
-                str(self._place.plan),
-                "--run-dir",
-                str(self._place.path),
-                "--claims",
-                str(self._place.claims),
-                "--name",
-                self._place.name,
-                "--bind",
-                self._socket(CONTROLLER),
-                "--ready-fd",
-                str(processes.REPORT_DESCRIPTOR),
-                *(
-                    ("--scenario", str(self._place.scenario))
-                    if self._place.scenario.exists()
-                    else ()
-                ),
-            )
+            # It loads what nodes need while the controller starts.
+            with directory.writing(self._place.path):
+                zygote = Zygote(
+                    self._node_arguments(nodes - 1, self._socket(CONTROLLER)),
+                    log=self._place.log(Zygote.NAME),
+                    directory=self._place.path,
+                    testbed_name=self._place.name,
+                )
+            controller = self._start_controller()
             address = self._controller_ready(controller)
             self._report(f"controller at {address}")
-            for node in range(self._description["nodes"]):
-                self._start(
-                    node_process(node),
-                    "edgenode",
-                    "--node",
-                    str(node),
-                    "--controller",
-                    address,
-                    "--bind",
-                    self._socket(node_process(node)),
-                    "--spool",
-                    str(self._place.spool / node_process(node)),
-                    "--orphan-timeout",
-                    str(self._orphan_timeout_s),
-                )
-            self._report(f"{self._description['nodes']} nodes started")
+            for node in range(nodes):
+                self._enter(self._make(zygote, node, address))
+            zygote.close()
+            self._report(f"{nodes} nodes started")
             self._nodes_healthy(address)
             return _testbed(self._place, self._description, address)
         finally:
+            if zygote is not None:
+                zygote.close()
             self._selector.close()
             for started in self._started:
                 os.close(started.alive)
@@ -387,24 +367,74 @@ class _Launch:
         """Return where a process listens."""
         return f"unix:{self._description['sockets']}/{process}.sock"
 
-    def _start(self, name: str, module: str, *arguments: str) -> Started:
-        secrets: dict[str, str] = {}
-        if name == CONTROLLER:
-            secrets[processes.STORE_VARIABLE] = self._description["store"]
-            if self._password is not None:
-                secrets[PASSWORD_VARIABLE] = self._password
+    def _start_controller(self) -> Started:
+        secrets = {processes.STORE_VARIABLE: self._description["store"]}
+        if self._password is not None:
+            secrets[PASSWORD_VARIABLE] = self._password
+        scenario = self._place.scenario
         with directory.writing(self._place.path):
             started = processes.start(
-                name,
-                module,
-                (*arguments, "--credentials", str(self._place.credentials(name))),
-                log=self._place.log(name),
+                CONTROLLER,
+                "controller",
+                [
+                    "--plan",
+                    str(self._place.plan),
+                    "--run-dir",
+                    str(self._place.path),
+                    "--claims",
+                    str(self._place.claims),
+                    "--name",
+                    self._place.name,
+                    "--bind",
+                    self._socket(CONTROLLER),
+                    "--ready-fd",
+                    str(processes.REPORT_DESCRIPTOR),
+                    *(("--scenario", str(scenario)) if scenario.exists() else ()),
+                    "--credentials",
+                    str(self._place.credentials(CONTROLLER)),
+                ],
+                log=self._place.log(CONTROLLER),
                 directory=self._place.path,
                 testbed_name=self._place.name,
                 secrets=secrets,
             )
+        return self._enter(started)
+
+    def _node_arguments(self, node: int, controller: str) -> list[str]:
+        name = node_process(node)
+        return [
+            "--node",
+            str(node),
+            "--controller",
+            controller,
+            "--bind",
+            self._socket(name),
+            "--spool",
+            str(self._place.spool / name),
+            "--orphan-timeout",
+            str(self._orphan_timeout_s),
+            "--credentials",
+            str(self._place.credentials(name)),
+        ]
+
+    def _make(self, zygote: Zygote, node: int, controller: str) -> Started:
+        name = node_process(node)
+        try:
+            return zygote.make(
+                name,
+                self._node_arguments(node, controller),
+                log=self._place.log(name),
+                timeout=CONTROLLER_TIMEOUT_S,
+            )
+        except OSError as error:
+            raise PermanentError(
+                f"{name} could not be started: {error}" + self._tail(Zygote.NAME)
+            ) from error
+
+    def _enter(self, started: Started) -> Started:
+        """Note a process, and notice its end."""
         self._started.append(started)
-        self._place.enter(name, started.pid, started.created)
+        self._place.enter(started.name, started.pid, started.created)
         self._selector.register(started.alive, selectors.EVENT_READ, started)
         return started
 

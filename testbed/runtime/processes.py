@@ -8,15 +8,18 @@ half-way has started is found as surely as what a finished one has.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
+import signal
 import site
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -81,8 +84,97 @@ def start(
 
     Raises: PrerequisiteMissing: another project's package would be started instead of ours.
     """
-    foreign.refuse(module.partition(".")[0])
-    environment = {
+    reading, writing = os.pipe()
+    try:
+        pid = _spawn(
+            module,
+            arguments,
+            _environment(name, directory, testbed_name, secrets),
+            [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                *_into(log),
+                (os.POSIX_SPAWN_DUP2, writing, REPORT_DESCRIPTOR),
+            ],
+        )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    return Started(name, pid, created_at(psutil.Process(pid)), reading)
+
+
+class Zygote:
+    """A process that loads what nodes need, and is forked for each of them.
+
+    See ``edgenode.zygote``. It ends when it is closed, which does not touch the nodes.
+
+    Raises: PrerequisiteMissing: another project's package would be started instead of ours.
+    """
+
+    NAME: Final = "zygote-of-nodes"
+    """Longer than the name of any node, which is written in its place."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        directory: Path,
+        testbed_name: str,
+    ) -> None:
+        """Start it. ``arguments`` are as long as the longest of a node, which replace them."""
+        self._orders, orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with orders:
+            try:
+                self.pid = _spawn(
+                    "edgenode.zygote",
+                    arguments,
+                    _environment(self.NAME, directory, testbed_name, {}),
+                    [(os.POSIX_SPAWN_DUP2, orders.fileno(), 0), *_into(log)],
+                )
+            except BaseException:
+                self._orders.close()
+                raise
+        self._log = log
+
+    def make(self, name: str, arguments: Sequence[str], *, log: Path, timeout: float) -> Started:
+        """Make a node; the first waits until all that nodes need is loaded.
+
+        Raises: OSError: the zygote has ended, or did not answer within ``timeout`` seconds.
+        """
+        order = {"name": name, "arguments": list(arguments), "log": str(log)}
+        reading, writing = os.pipe()
+        try:
+            self._orders.settimeout(timeout)
+            socket.send_fds(self._orders, [json.dumps(order).encode()], [writing])
+            answer = self._orders.recv(64)
+            if not answer:
+                raise ConnectionResetError("it has ended")
+            pid = int(answer)
+            return Started(name, pid, created_at(psutil.Process(pid)), reading)
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+
+    def close(self) -> None:
+        """End it and wait until it has ended; its log goes where it has written nothing."""
+        self._orders.close()
+        # It may be stopped, or still be loading; nobody needs it any more.
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size == 0:
+                self._log.unlink()
+
+
+def _environment(
+    name: str, directory: Path, testbed_name: str, secrets: Mapping[str, str]
+) -> dict[str, str]:
+    return {
         # Its own lines speak of every connection that a stopping peer closes, without a bound.
         "GRPC_VERBOSITY": "NONE",
         **{key: value for key, value in os.environ.items() if key not in NOT_INHERITED},
@@ -95,27 +187,31 @@ def start(
         "PYTHONSAFEPATH": "1",
         **_import_path(),
     }
-    reading, writing = os.pipe()
-    try:
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-m", module, *arguments],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-                (os.POSIX_SPAWN_DUP2, writing, REPORT_DESCRIPTOR),
-            ],
-            # Out of reach of Ctrl-C and of the terminal's end.
-            setsid=True,
-        )
-    except BaseException:
-        os.close(reading)
-        raise
-    finally:
-        os.close(writing)
-    return Started(name, pid, created_at(psutil.Process(pid)), reading)
+
+
+def _into(log: Path) -> list[tuple[Any, ...]]:
+    """What a spawned process does to write into ``log``."""
+    return [
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+
+
+def _spawn(
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    file_actions: Sequence[tuple[Any, ...]],
+) -> int:
+    foreign.refuse(module.partition(".")[0])
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", module, *arguments],
+        environment,
+        file_actions=file_actions,
+        # Out of reach of Ctrl-C and of the terminal's end.
+        setsid=True,
+    )
 
 
 def _import_path() -> Mapping[str, str]:

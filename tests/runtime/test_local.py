@@ -97,6 +97,8 @@ def test_an_up_that_was_killed_leaves_nothing_that_down_cannot_find(
     assert child.returncode == -signal.SIGKILL
     left = {name for name, _ in running(runtime, "half").values()}
     assert CONTROLLER in left
+    # It ends by itself when nobody can give it orders.
+    left -= {processes.Zygote.NAME}
     assert runtime.names() == ("half",)
     with pytest.raises(UsageError, match="teardown --name half"):
         runtime.up(small_plan(), "half")
@@ -349,3 +351,39 @@ def test_damaged_notes_keep_no_testbed_from_being_taken_down(
         "node-1",
     }
     assert runtime.names() == ()
+
+
+def test_each_node_is_shown_as_if_it_had_been_started_alone(runtime: LocalRuntime) -> None:
+    up = runtime.up(small_plan(), "shown")
+    found = running(runtime, "shown")
+    assert sorted(name for name, _ in found.values()) == [CONTROLLER, "node-0", "node-1"]
+    for pid, (name, process) in found.items():
+        assert process.environ()[processes.PROCESS_VARIABLE] == name
+        assert os.getsid(pid) == pid
+        if name != CONTROLLER:
+            command = [argument for argument in process.cmdline() if argument]
+            assert command[:5] == [sys.executable, "-m", "edgenode", "--node", name[-1]]
+            assert command[-1] == str(up.directory / "credentials" / f"{name}.json")
+            assert os.readlink(f"/proc/{pid}/fd/1") == str(up.directory / "logs" / f"{name}.log")
+            # The end of a node shows although others live on: none holds another's pipe.
+            pipe = os.readlink(f"/proc/{pid}/fd/3")
+            assert pipe.startswith("pipe:")
+            assert [other for other in found if pipe in open_files(other)] == [pid]
+
+
+def test_a_zygote_that_cannot_load_is_named_with_the_end_of_its_log(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'edgenode.zygote' in sys.orig_argv: sys.exit('no loading today')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(PermanentError, match=r"(?s)node-0 could not be started.*no loading today"):
+        runtime.up(small_plan(), "unloaded")
+    assert running(runtime, "unloaded") == {}
+    assert runtime.names() == ()
+
+
+def open_files(pid: int) -> list[str]:
+    """What the descriptors of a process mean."""
+    return [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]

@@ -13,20 +13,27 @@ import sys
 
 
 def _switch(path: str) -> None:
+    import functools
     import json
     import random
     import socket
 
     import grpc.aio
 
-    me = os.environ.get("EDGE_TESTBED_PROCESS", "cli")
     share = float(os.environ.get("CAMPAIGN_TWICE", "0"))
-    draws = random.Random(f"{me}/{os.environ.get('CAMPAIGN_SEED', '')}")
+
+    def me() -> str:
+        # Asked when it is needed: nodes get their names after the start of the interpreter.
+        return os.environ.get("EDGE_TESTBED_PROCESS", "cli")
+
+    @functools.cache
+    def draws(name: str) -> random.Random:
+        return random.Random(f"{name}/{os.environ.get('CAMPAIGN_SEED', '')}")
 
     class Twice(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
         async def intercept_unary_unary(self, continuation, details, request):  # type: ignore[no-untyped-def]
             first = await continuation(details, request)
-            if draws.random() >= share:
+            if draws(me()).random() >= share:
                 return first
             await first
             second = await continuation(details, request)
@@ -37,7 +44,7 @@ def _switch(path: str) -> None:
     def switched(target: str) -> str:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.connect(path)
-            asking.sendall(json.dumps({"caller": me, "target": target}).encode() + b"\n")
+            asking.sendall(json.dumps({"caller": me(), "target": target}).encode() + b"\n")
             with asking.makefile() as answer:
                 return "unix:" + answer.readline().strip()
 
