@@ -162,11 +162,12 @@ class ControlServicer(pb_grpc.ControlServicer):
         sent: dict[str, int] = {}
         try:
             while not (acknowledging.done() or leaving.done()):
+                another = self._node.spool.news
                 batch = self._node.spool.next_batch(sent)
                 if batch is not None:
                     await context.write(batch)
                     continue
-                news = asyncio.create_task(self._node.spool.wait())
+                news = asyncio.create_task(another.wait())
                 try:
                     await asyncio.wait(
                         (news, acknowledging, leaving), return_when=asyncio.FIRST_COMPLETED

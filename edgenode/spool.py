@@ -280,7 +280,9 @@ class Spool:
         self._folder = folder
         self._runs: dict[str, RunSpool] = {}
         self._current: RunSpool | None = None
-        self._news = asyncio.Event()
+        self.news = asyncio.Event()
+        """Set when there is another batch. Another event from then on, so that who takes it before
+        looking for a batch misses none."""
         self._acknowledged = asyncio.Event()
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.spool")):
@@ -346,10 +348,9 @@ class Spool:
                 return batch
         return None
 
-    async def wait(self) -> None:
-        """Return when there may be a batch that was not there before."""
-        self._news.clear()
-        await self._news.wait()
+    def _tell(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()
 
     async def drained(self, patience: float) -> bool:
         """Cut the last batch and wait until all is acknowledged; whether it is.
@@ -381,7 +382,7 @@ class Spool:
 
     def _add(self, run: str) -> RunSpool:
         path = self._folder / f"{quote(run, safe='')}.spool"
-        spool = RunSpool(run, path, self._news.set)
+        spool = RunSpool(run, path, self._tell)
         self._runs[run] = spool
         return spool
 

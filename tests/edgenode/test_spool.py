@@ -74,7 +74,19 @@ async def test_nothing_new_makes_no_batch(spool: Spool) -> None:
 async def test_a_batch_is_cut_by_itself(spool: Spool) -> None:
     spool.record(record(1))
     async with asyncio.timeout(5):
-        await spool.wait()
+        await spool.news.wait()
+    assert ids(sent(spool)) == [1]
+
+
+async def test_a_batch_that_comes_before_anybody_waits_for_it_is_not_missed(spool: Spool) -> None:
+    another = spool.news
+    assert sent(spool) == []
+    waiting = asyncio.create_task(another.wait())
+    # The task has not run yet.
+    spool.record(record(1))
+    spool.flush("run")
+    async with asyncio.timeout(5):
+        await waiting
     assert ids(sent(spool)) == [1]
 
 
