@@ -261,9 +261,19 @@ def _keys(record: logging.LogRecord) -> tuple[Hashable, Hashable, str]:
         return (*place, text), place, title
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     raised = (type(error), *((frame.filename, frame.lineno) for frame in frames))
-    if type(error).__name__ not in title:
-        title = f"{title}: {type(error).__name__}: {error}"[:_TITLE]
+    name, text = _told(error)
+    if name not in title:
+        title = f"{title}: {name}: {text}"[:_TITLE]
     return (place, raised), place, title
+
+
+def _told(error: BaseException) -> tuple[str, str]:
+    """Return the name of an error and the first line of its text, which may be somebody's code."""
+    try:
+        lines = str(error)[: 10 * _TITLE].splitlines()
+        return type(error).__name__[:_TITLE], lines[0] if lines else ""
+    except (Exception, SystemExit):  # noqa: BLE001 - whoever logs is to go on
+        return "an error", "(its text cannot be shown)"
 
 
 def configure(format: logging.Formatter, level: int | str = logging.INFO) -> None:

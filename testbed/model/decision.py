@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from math import isfinite
 from operator import index
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -182,9 +183,10 @@ def checked(answer: object, node: int, size: int) -> Decision | Ask:
     if probabilities is not None:
         probabilities = _checked_probabilities(probabilities, size)
     if mask is not None and (type(mask) is not tuple or set(map(type, mask)) != {bool}):
-        mask = _each(mask, bool, "mask")
+        mask = _each(mask, bool, "mask", size)
     if mask is not None and len(mask) != size:
-        raise ValueError(f"a mask of {len(mask)} entries; it has to have one for each of {size}")
+        count = _counted(mask, size)
+        raise ValueError(f"a mask of {count} entries; it has to have one for each of {size}")
     return Decision(destination, probabilities, mask)
 
 
@@ -192,7 +194,8 @@ def _checked_ask(ask: Ask, node: int, size: int) -> Ask:
     peers = ask.peers
     if type(peers) is not tuple or any(type(peer) is not int for peer in peers):
         try:
-            peers = tuple(_node_number(peer, "a peer") for peer in peers)
+            # One more than there can be: it need not end.
+            peers = tuple(_node_number(peer, "a peer") for peer in islice(peers, size + 1))
         except TypeError:
             raise ValueError(f"an Ask for {shown(peers)}; it has to be a tuple of nodes") from None
     if not peers:
@@ -213,23 +216,29 @@ def _checked_probabilities(given: object, size: int) -> tuple[float, ...]:
     if type(given) is tuple and set(map(type, given)) == {float}:
         probabilities: tuple[float, ...] = given
     else:
-        probabilities = _each(given, float, "probabilities")
+        probabilities = _each(given, float, "probabilities", size)
     if len(probabilities) != size:
         raise ValueError(
-            f"{len(probabilities)} probabilities; there has to be one for each of {size} nodes"
+            f"{_counted(probabilities, size)} probabilities; there has to be one for each of "
+            f"{size} nodes"
         )
     if not all(map(isfinite, probabilities)):
         raise ValueError(f"probabilities {shown(probabilities)}; they have to be finite numbers")
     return probabilities
 
 
-def _each(values: Any, kind: Callable[[Any], _Plain], name: str) -> tuple[_Plain, ...]:
+def _each(values: Any, kind: Callable[[Any], _Plain], name: str, size: int) -> tuple[_Plain, ...]:
     try:
-        return tuple(kind(value) for value in values)
+        # One more than there can be: it need not end.
+        return tuple(kind(value) for value in islice(values, size + 1))
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{name} {shown(values)}; it has to be a tuple with one entry per node, or None"
         ) from None
+
+
+def _counted(values: tuple[Any, ...], size: int) -> str:
+    return f"more than {size}" if len(values) > size else str(len(values))
 
 
 def _node_number(value: Any, what: str) -> int:

@@ -45,7 +45,7 @@ from testbed.model.events import (
     TransmissionEnded,
     WithdrawTransfer,
 )
-from testbed.model.own_code import SchedulerFailed, defined_at, described, interrupted
+from testbed.model.own_code import SchedulerFailed, defined_at, described, interrupted, name_of
 from testbed.model.task import Outcome, Task
 from testbed.model.topology import OverloadMeasure, Rules, Topology
 from testbed.model.units import Micros, duration
@@ -362,7 +362,7 @@ class NodeState:
                 event.episode,
                 event.slot,
                 now,
-                self._scheduler.name,
+                name_of(self._scheduler),
                 observation,
                 None,
                 None,
@@ -422,9 +422,13 @@ class NodeState:
             raise self._failed(held, f"raised {described(error)}") from error
         try:
             answer = checked(answer, self.node, self._size)
-        except ValueError as error:
+        except BaseException as error:
+            # Looking at what it answered may call code of other people too.
+            if interrupted(error):
+                raise
+            told = str(error) if type(error) is ValueError else f"what raised {described(error)}"
             where = defined_at(held.scheduler.decide)
-            raise self._failed(held, f"answered {error}{where}") from None
+            raise self._failed(held, f"answered {told}{where}") from None
         if isinstance(answer, Ask):
             self._ask(held, answer)
             return
@@ -436,7 +440,7 @@ class NodeState:
                 task.episode,
                 task.slot,
                 now,
-                held.scheduler.name,
+                name_of(held.scheduler),
                 observation,
                 destination,
                 answer.probabilities,
@@ -464,7 +468,7 @@ class NodeState:
         self._effects.append(AskPeers(held.task.id, held.round, ask.peers, ask.bits_only))
 
     def _failed(self, held: _Held, what: str) -> SchedulerFailed:
-        return SchedulerFailed(held.scheduler.name, what, held.task.id, self.node)
+        return SchedulerFailed(name_of(held.scheduler), what, held.task.id, self.node)
 
     # --- sending ----------------------------------------------------------------------------
 
@@ -670,7 +674,7 @@ class NodeState:
                     task.episode,
                     task.slot,
                     now,
-                    held.scheduler.name,
+                    name_of(held.scheduler),
                     self.observe(now, task.slot, task, tuple(held.answers), held.round),
                     None,
                     None,

@@ -3,18 +3,30 @@
 A scheduler or an application of somebody else may raise or answer nonsense. That is no defect of
 the toolkit, so messages name the code, file and line that a user can change. The task it happened
 to ends as ``lost``, in every driver, and the end's record carries the reason.
+
+What is asked for that may itself be somebody else's code: a text, a name, a repr. Whatever comes of
+that, each function here answers with printable text of bounded length, the place whole.
 """
 
 from __future__ import annotations
 
 import opcode
-from types import TracebackType
+import reprlib
+from collections.abc import Callable
+from types import CodeType, TracebackType
 from typing import Any, Final
 
 from testbed.errors import PermanentError
 
 LONGEST_REASON: Final = 400
 """Characters of a reason that are kept; a log holds one for every task it happened to."""
+
+LONGEST_NAME: Final = 60
+"""Characters of a name in it, and of the name of a function."""
+
+_LONGEST_FILE: Final = 160
+_READ: Final = 10_000
+"""Characters of a text that are looked at; it may have millions."""
 
 _ROOT: Final = __file__.rsplit("/", 3)[0]
 
@@ -24,35 +36,83 @@ _OURS: Final = tuple(
 _LIBRARY: Final = opcode.__file__.rpartition("/")[0] + "/"
 _PACKAGES: Final = ("/site-packages/", "/dist-packages/")
 _RAISE: Final = opcode.opmap["RAISE_VARARGS"]
+_TYPE_NAME: Final = type.__dict__["__name__"].__get__
+
+
+class _Repr(reprlib.Repr):
+    """Looks at the first entries of what is large, and at numbers as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxarray = 12
+        self.maxstring = self.maxother = self.maxlong = 80
+
+
+_REPR: Final = _Repr()
 
 
 class SchedulerFailed(PermanentError):
     """A scheduler raised, or answered what is no answer; ``reason`` says which, what and where."""
 
     def __init__(self, scheduler: str, what: str, task: int, node: int) -> None:
-        self.reason = shortened(f"scheduler '{scheduler}' {what}")
+        self.reason = shortened(f"scheduler '{shortened(scheduler, LONGEST_NAME)}' {what}")
         super().__init__(f"node {node}, task {task}: {self.reason}")
 
 
 def described(error: BaseException) -> str:
     """Return type and text of ``error`` on one line, with file and line of the user's frame."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a user's exception may have a broken __str__
-        text = "(its text cannot be shown)"
+    text = _asked(_text, error, "(its text cannot be shown)")
+    place = _asked(raised_at, error, "")
+    place = f", at {place}" if place else ""
+    line = next(iter(text.lstrip().splitlines()), "").rstrip()
+    told = shortened(type_name(error), LONGEST_NAME) + (f": {line}" if line else "")
+    # The name of what failed, and a verb, come before it in a reason.
+    return shortened(told, LONGEST_REASON - LONGEST_NAME - 40 - len(place)) + place
+
+
+def _text(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
-        text = error.msg
-    place = raised_at(error)
-    lines = text.splitlines()
-    told = type(error).__name__ + (f": {lines[0]}" if lines and lines[0] else "")
-    return shortened(told) + (f", at {place}" if place else "")
+        return str(error.msg)
+    return str(error)
+
+
+def name_of(scheduler: object) -> str:
+    """Return what a scheduler is called in logs and messages, as one short line."""
+    try:
+        name: Any = scheduler.name  # type: ignore[attr-defined]
+    except BaseException as error:
+        if interrupted(error):
+            raise
+        name = None
+    if type(name) is str and len(name) <= _LONGEST_FILE and name.isprintable():
+        return name
+    return shortened(name if isinstance(name, str) else type_name(scheduler), _LONGEST_FILE)
+
+
+def type_name(value: object) -> str:
+    """Return the name of the type of ``value``, whatever that says of itself."""
+    name: str = _TYPE_NAME(type(value))
+    return name
+
+
+def _asked(ask: Callable[[Any], str], value: object, otherwise: str) -> str:
+    """Return the beginning of the text that a user's object gives, or ``otherwise``."""
+    try:
+        # A subclass of str may have methods of its own.
+        return str.__getitem__(ask(value), slice(_READ))
+    except BaseException as error:
+        if interrupted(error):
+            raise
+        return otherwise
 
 
 def defined_at(code: object) -> str:
     """Return `` (FILE:LINE)`` of a function, or of a class's method; empty if it has none."""
     found: Any = getattr(code, "__func__", code)
     found = getattr(getattr(found, "__wrapped__", found), "__code__", None)
-    return "" if found is None else f" ({found.co_filename}:{found.co_firstlineno})"
+    if not isinstance(found, CodeType):
+        return ""
+    return f" ({_file(found)}:{found.co_firstlineno})"
 
 
 def interrupted(error: BaseException) -> bool:
@@ -69,18 +129,21 @@ def interrupted(error: BaseException) -> bool:
 
 def shown(value: object) -> str:
     """Return a short form of what a user's code answered, with its type."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - a user's object may have a broken __repr__
-        text = "an object"
-    text = text if len(text) <= 80 else f"{text[:77]}..."
-    return f"{text} ({type(value).__name__})"
+    text = shortened(_asked(_REPR.repr, value, "an object"), 80)
+    return f"{text} ({shortened(type_name(value), LONGEST_NAME)})"
 
 
-def shortened(text: str) -> str:
-    """Return ``text`` as one printable line of at most ``LONGEST_REASON`` characters."""
-    line = "".join(each if each.isprintable() else " " for each in text[: LONGEST_REASON + 1])
-    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."
+def shortened(text: str, longest: int = LONGEST_REASON) -> str:
+    """Return ``text`` as one printable line of at most ``longest`` characters."""
+    start = str.__getitem__(text, slice(longest + 1))
+    line = "".join(each if each.isprintable() else " " for each in start)
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
+def _ending(text: str, longest: int) -> str:
+    """Return the end of ``text`` as one printable line of at most ``longest`` characters."""
+    end = text if len(text) <= longest else f"...{text[3 - longest :]}"
+    return shortened(end, longest)
 
 
 def raised_at(error: BaseException) -> str:
@@ -89,7 +152,7 @@ def raised_at(error: BaseException) -> str:
     Of a SyntaxError the line that cannot be read.
     """
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
+        return f"{_ending(str(error.filename), _LONGEST_FILE)}:{shortened(str(error.lineno), 9)}"
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -104,7 +167,7 @@ def _place(last: TracebackType | None) -> str:
     own = installed = ""
     while last is not None:
         code = last.tb_frame.f_code
-        place = f"{code.co_filename}:{last.tb_lineno} in {code.co_name}"
+        place = f"{_file(code)}:{last.tb_lineno} in {shortened(code.co_name, LONGEST_NAME)}"
         if _is_ours(code.co_filename):
             pass
         elif any(each in code.co_filename for each in _PACKAGES):
@@ -114,6 +177,10 @@ def _place(last: TracebackType | None) -> str:
             own = place
         last = last.tb_next
     return own or installed
+
+
+def _file(code: CodeType) -> str:
+    return _ending(code.co_filename, _LONGEST_FILE)
 
 
 def _is_ours(filename: str) -> bool:

@@ -59,6 +59,19 @@ def interrupting(task: Task, payload: bytes | None) -> None:
     raise KeyboardInterrupt
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no words")
+
+
+def unspeakable(task: Task, payload: bytes | None) -> None:
+    raise Unspeakable
+
+
+def unencodable(task: Task, payload: bytes | None) -> None:
+    raise ValueError("\ud800" * 1_000_000)
+
+
 def exhausted(task: Task, payload: bytes | None) -> None:
     next(iter(()))
 
@@ -215,6 +228,8 @@ async def test_an_application_that_raises_loses_the_task(
     [
         ("leaving", "raised SystemExit: bye"),
         ("interrupting", "raised KeyboardInterrupt"),
+        ("unspeakable", r"raised Unspeakable: \(its text cannot be shown\), at"),
+        ("unencodable", "raised ValueError:? .*, at"),
         ("exhausted", "raised RuntimeError: it raised StopIteration, at"),
         ("Cancelling", "raised CancelledError, at"),
         ("Synchronous", r"execute\(\) returned 3 \(int\); it has to be async \(.*py:\d+\)"),

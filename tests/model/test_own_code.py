@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 
 from testbed.model.decision import Ask, Decision, Observation, checked
-from testbed.model.events import DecisionBroken, Record, TaskArrived
+from testbed.model.events import DecisionBroken, DecisionRecord, Record, TaskArrived
 from testbed.model.failures import Failures
 from testbed.model.node import NodeState
-from testbed.model.own_code import SchedulerFailed, described, interrupted
+from testbed.model.own_code import LONGEST_REASON, SchedulerFailed, described, interrupted
 from tests.model.network import Placed, rules, task, topology
 
 NODES = 3
@@ -38,6 +39,132 @@ def interrupt(_: Observation) -> Decision:
 
 def unspeakable(_: Observation) -> Decision:
     raise Unspeakable
+
+
+class Leaving(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+
+class Text(str):
+    """Says something else wherever it is asked."""
+
+    __slots__ = ()
+
+    def splitlines(self, keepends: bool = False) -> list[str]:
+        raise ValueError
+
+    def __getitem__(self, which: Any) -> str:
+        raise ValueError
+
+    def __format__(self, how: str) -> str:
+        raise ValueError
+
+
+class Subclassed(Exception):
+    def __str__(self) -> str:
+        return Text("of a subclass")
+
+
+class Meta(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise ValueError
+
+
+class Nameless(Exception, metaclass=Meta):
+    pass
+
+
+class Causeless(Exception):
+    @property
+    def __traceback__(self) -> Any:  # type: ignore[override]
+        raise ValueError
+
+
+HOSTILE_NAME = type("Class\n\x1b[2J" * 100_000, (Exception,), {})
+
+
+def megabytes(_: Observation) -> Decision:
+    raise ValueError("x" * 10_000_000 + "\n" + "y" * 10_000_000)
+
+
+def endless(_: Observation) -> Any:
+    return Ask(itertools.count(1))  # type: ignore[arg-type]
+
+
+def uncertain(_: Observation) -> Any:
+    return Decision(0, itertools.repeat(0.1))  # type: ignore[arg-type]
+
+
+class Odd:
+    def __index__(self) -> int:
+        raise Unspeakable
+
+    def __repr__(self) -> str:
+        raise SystemExit(2)
+
+
+def raises(error: BaseException) -> Callable[[Observation], Decision]:
+    def decide(_: Observation) -> Decision:
+        raise error
+
+    return decide
+
+
+EXECUTABLE = compile("def decide(_): raise ValueError('why')", "/x" * 5000 + "/end.py", "exec")
+
+
+def far_away(_: Observation) -> Any:
+    names: dict[str, Any] = {}
+    exec(EXECUTABLE, names)
+    return names["decide"](_)
+
+
+@pytest.mark.parametrize(
+    ("decide", "told"),
+    [
+        (megabytes, r"raised ValueError: x{100,}\.\.\., at .*\.py:\d+ in megabytes"),
+        (raises(ValueError("\ud800\udfff\0 and more")), r"ValueError:     and more, at .* decide"),
+        (raises(Leaving()), r"raised Leaving: \(its text cannot be shown\), at .* in decide"),
+        (raises(Subclassed()), r"raised Subclassed: of a subclass, at .* in decide"),
+        (raises(Nameless("why")), r"raised Nameless: why, at .* in decide"),
+        (raises(Causeless("why")), r"raised Causeless: why$"),
+        (raises(HOSTILE_NAME("why")), r"raised Class  \[2JClass .*\.\.\.: why, at .* in decide"),
+        (raises(SyntaxError("why", ("\ud800" * 10**6, 10**30, 1, ""))), r"SyntaxError: why, at "),
+        (raises(ValueError("\n\n  second line")), r"raised ValueError: second line, at "),
+        (far_away, r"raised ValueError: why, at \.\.\..*/end\.py:1 in decide"),
+        (lambda _: Odd(), r"answered an object \(Odd\)"),
+        (lambda _: Decision(Odd()), r"what raised Unspeakable: \(its text"),  # type: ignore[arg-type]
+        (lambda _: HOSTILE_NAME(), r"\(Class  \[2JClass .*\.\.\.\); it has to be"),
+        (lambda _: ["x" * 10**6] * 10**6, r"answered \['x+\.\.\..* \(list\)"),
+        (endless, r"an Ask for peers \(1, 2, 3, 4\)"),
+        (uncertain, r"more than 3 probabilities"),
+    ],
+)
+def test_whatever_is_raised_or_answered_is_told_in_one_bounded_line(
+    decide: Callable[[Observation], Any], told: str
+) -> None:
+    node = NodeState(0, topology([1000] * NODES), rules(), 0, 0, Placed(decide))
+    with pytest.raises(SchedulerFailed, match=told) as failed:
+        node.handle(TaskArrived(task(1)), 0)
+    reason = failed.value.reason
+    assert len(reason) <= LONGEST_REASON
+    assert reason.isprintable()
+    reason.encode()
+
+
+@pytest.mark.parametrize("name", ["x\ud800\n" * 10**6, None, 3, Text("placed")])
+def test_a_scheduler_that_changes_its_name_is_named(name: Any) -> None:
+    scheduler = Placed(raises(ValueError("why")))
+    node = NodeState(0, topology([1000]), rules(), 0, 0, scheduler)
+    scheduler.name = name
+    with pytest.raises(SchedulerFailed, match=r"scheduler '(x  x  .*|Placed|placed)' raised Val"):
+        node.handle(TaskArrived(task(1)), 0)
+    for effect in node.handle(DecisionBroken(1, "why"), 0):
+        if isinstance(effect, DecisionRecord):
+            effect.scheduler.encode()
+            assert type(effect.scheduler) is str
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,30 @@ def test_a_traceback_is_written_once_and_then_counted(
     ]
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no words")
+
+
+@pytest.mark.parametrize(
+    "error", [Unspeakable(), ValueError("\ud800" * 10**6), type("N\n" * 10**6, (Exception,), {})()]
+)
+def test_an_error_that_cannot_be_shown_stops_nobody_who_logs(
+    tmp_path: Path, logger: logging.Logger, error: Exception
+) -> None:
+    # As the standard error of a process is.
+    stream = (tmp_path / "log").open("a", errors="backslashreplace")
+    with stream, BoundedHandler(BoundedFile(stream), Repeats(Clock())) as handler:  # type: ignore[arg-type]
+        logger.addHandler(handler)
+        for _ in range(3):
+            logger.error("a scheduler failed", exc_info=error)
+    logger.removeHandler(handler)
+    text = (tmp_path / "log").read_text()
+    assert text.startswith("a scheduler failed\n")
+    assert "2 more times in 1 s: a scheduler failed: " in text
+    assert len(text) < 7 * LINE_LIMIT
+
+
 def test_counts_that_are_left_are_told_at_the_end(tmp_path: Path, logger: logging.Logger) -> None:
     clock = Clock()
     with a_log(tmp_path / "log", logger, clock):
