@@ -8,7 +8,6 @@ lock; once it has ended, however it ended, anybody may end its run in the log.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 from controller.marker import CUT_SHORT, RunMarker, close
 from testbed.errors import UsageError
+from testbed.files import try_lock
 from testbed.scenario.secrets import without_password
 from testbed.storage.tasklog import RunState, TaskLog
 
@@ -51,7 +51,7 @@ class Claims:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             # Locked before it has its name: nobody ever finds it without its owner.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(file)
             os.write(file, text.encode())
             new.rename(self._path(run))
         except OSError as error:
@@ -117,10 +117,9 @@ class Claims:
             return
         with contextlib.closing(os.fdopen(file, "rb")):
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                claim = json.loads(os.pread(file, _LARGEST, 0))
+                # None while its controller holds it.
+                claim = json.loads(os.pread(file, _LARGEST, 0)) if try_lock(file) else None
             except (OSError, ValueError, RecursionError):
-                # Held by its controller, or scribbled on.
                 claim = None
             yield claim if isinstance(claim, dict) else None
 

@@ -19,9 +19,9 @@ import structlog
 
 from controller.changes import SchedulerChanges
 from controller.link import NodeLink
-from controller.marker import write_atomically
 from controller.registry import GONE, Registry
 from testbed.errors import PrerequisiteMissing, Problem, TemporaryError, TestbedError, UsageError
+from testbed.files import write_atomically
 from testbed.policies import (
     SHIPPED_DEFAULT,
     SHIPPED_PREFIX,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from testbed.errors import PermanentError, UsageError
+from testbed.files import write_atomically
 from testbed.storage.tasklog import RunState, TaskLog
 
 if TYPE_CHECKING:
@@ -24,23 +24,6 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("controller.marker")
 
 CUT_SHORT: Final = "its controller ended without ending it"
-
-
-def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a small file so that readers see all of it or what was there before.
-
-    Raises: OSError: it cannot be written; nothing is left of the attempt.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def close(log: TaskLog, run: str, state: RunState, document: Mapping[str, Any]) -> int | None:

@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from controller.claims import Claims
 from controller.link import NodeLink
-from controller.marker import RunMarker, write_atomically
+from controller.marker import RunMarker
 from controller.recording import decode
 from controller.registry import Node, Registry
 from controller.run import Order, Run
@@ -26,6 +26,7 @@ from controller.service import Operator
 from controller.writer import Entry, LogWriter
 from testbed import __version__
 from testbed.errors import PermanentError, TemporaryError, TestbedError
+from testbed.files import write_atomically
 from testbed.rpc.channels import REQUEST_LIMIT, listen, listen_for_probes, new_server
 from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2 as pb

@@ -11,6 +11,7 @@ import typer
 
 from testbed.cli import console
 from testbed.errors import Problem, UsageError
+from testbed.files import replacing
 
 
 def credentials(
@@ -73,9 +74,8 @@ def _write(folder: Path, files: dict[str, str]) -> None:
         # container has another user.
         folder.chmod(0o700)
         for key, text in files.items():
-            aside = folder / f".{key}.{os.getpid()}"
-            aside.write_text(text + "\n", encoding="utf-8")
-            aside.chmod(0o600 if key == OPERATOR_KEY else 0o644)
-            aside.replace(folder / key)
+            with replacing(folder / key) as file:
+                os.fchmod(file.fileno(), 0o600 if key == OPERATOR_KEY else 0o644)
+                file.write(f"{text}\n".encode())
     except OSError as error:
         raise cannot_write(folder, error) from error

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
-import tempfile
 from pathlib import Path
 
 from testbed.errors import PermanentError, Problem, UsageError
+from testbed.files import ORDINARY, write_atomically
 
 
 def write_text(path: Path, text: str, *, overwrite: bool) -> None:
@@ -20,18 +19,10 @@ def write_text(path: Path, text: str, *, overwrite: bool) -> None:
             "nothing was written",
             [Problem(str(path), "exists already", "choose another path, or overwrite: --force")],
         )
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        write_atomically(path, text, ORDINARY)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
@@ -49,9 +40,3 @@ def cannot_write(path: Path, error: OSError) -> PermanentError:
     }.get(error.errno or 0, "choose another path")
     reason = (error.strerror or str(error)).lower()
     return PermanentError(f"{path} cannot be written: {reason}; {advice}")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,12 +7,12 @@ reads; ``testbed.policies.inference`` does.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from testbed.errors import PermanentError, PrerequisiteMissing, Problem, UsageError
+from testbed.files import ORDINARY, write_atomically
 from testbed.model import per_destination
 from testbed.model.encoders import ENCODERS
 from testbed.policies.card import LARGEST_CARD, NAME, PolicyCard
@@ -73,9 +73,7 @@ def write_folder(folder: Path, card: PolicyCard, actor: bytes) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in ((ACTOR, actor), (CARD, card.to_json().encode())):
-            temporary = folder / f".{name}.{os.getpid()}"
-            temporary.write_bytes(content)
-            temporary.replace(folder / name)
+            write_atomically(folder / name, content, ORDINARY)
     except OSError as error:
         raise PermanentError(f"{folder} cannot be written: {error.strerror or error}") from error
 

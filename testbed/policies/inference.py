@@ -8,7 +8,6 @@ process, because running one changes nothing in it.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import importlib.util
 import os
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
+from testbed.files import try_lock
 from testbed.model.encoders import ENCODERS
 from testbed.model.per_destination import COLUMNS
 from testbed.policies.artifact import Policy
@@ -130,10 +130,9 @@ def _turn() -> Iterator[None]:
 
 def _locked(file: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return try_lock(file)
     except OSError:
         return False
-    return True
 
 
 def _map_libraries() -> None:

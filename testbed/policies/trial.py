@@ -9,7 +9,6 @@ once together. Policies that ship with the package are not tried.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -29,6 +28,7 @@ from typing import Any, Final
 
 from testbed import __version__
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
+from testbed.files import try_lock
 from testbed.policies.artifact import SHIPPED_PREFIX, Policy
 from testbed.policies.card import PolicyCard
 
@@ -145,22 +145,20 @@ def _held_alone(file: int, until: float, policy: Policy) -> bool:
     """
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                _logger.warning(
-                    "policy %s is tried without keeping the verdict: another process has held %s "
-                    "for %.0f s",
-                    policy.card.id,
-                    os.readlink(f"/proc/self/fd/{file}"),
-                    WAIT_S,
-                )
-                return False
-            time.sleep(_RETRY_S)
+            if try_lock(file):
+                return True
         except OSError:
             return False
-        else:
-            return True
+        if time.monotonic() >= until:
+            _logger.warning(
+                "policy %s is tried without keeping the verdict: another process has held %s "
+                "for %.0f s",
+                policy.card.id,
+                os.readlink(f"/proc/self/fd/{file}"),
+                WAIT_S,
+            )
+            return False
+        time.sleep(_RETRY_S)
 
 
 def _is_own(found: os.stat_result) -> bool:

@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from testbed.errors import PermanentError, PrerequisiteMissing, Problem, UsageError
+from testbed.files import try_lock, write_atomically
 from testbed.runtime.base import NAME
 
 _DESCRIBED: Final[dict[str, type]] = {
@@ -90,10 +90,10 @@ class RunDirectory:
                 _discard(stale)
             for old in (self._address, self._policies, self.scenario, self._testbed, self.plan):
                 _discard(old)
-            _write(self._testbed, json.dumps(description))
-            _write(self.plan, plan)
+            write_atomically(self._testbed, json.dumps(description))
+            write_atomically(self.plan, plan)
             if scenario is not None:
-                _write(self.scenario, scenario)
+                write_atomically(self.scenario, scenario)
 
     def description(self) -> dict[str, Any] | None:
         """Return what ``create`` was given; None if nothing is here, or it is damaged."""
@@ -136,7 +136,7 @@ class RunDirectory:
         """Note a process. ``created`` (``processes.created_at``) tells it from a later one with the
         same id."""
         with writing(self.path):
-            _write(
+            write_atomically(
                 self._processes / f"{process}.json", json.dumps({"pid": pid, "created": created})
             )
 
@@ -147,7 +147,7 @@ class RunDirectory:
     def write_credentials(self, process: str, text: str) -> None:
         """Write what proves a process to others."""
         with writing(self.path):
-            _write(self.credentials(process), text)
+            write_atomically(self.credentials(process), text)
 
     def processes(self) -> dict[str, tuple[int, float]]:
         """Id and time of creation of the processes noted, by name; damaged notes are left out."""
@@ -206,14 +206,12 @@ def _locked(path: Path, what: str) -> Iterator[int]:
             private_folder(path.parent)
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(file):
                 pid = os.pread(file, 20, 0).decode(errors="replace").strip()
                 raise UsageError(
                     f"another command is busy with {what} "
                     f"(process {pid or 'unknown'}); wait for it, or stop it"
-                ) from None
+                )
             if _is_lock(file, path):
                 yield file
                 return
@@ -275,19 +273,6 @@ def no_testbed(home: Path, name: str) -> UsageError:
     return UsageError(
         "no such testbed", [Problem("name", f"no testbed '{name}' in {home}", known(home))]
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write so that readers see all of it or what was there before; for the owner only."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _discard(path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
+from testbed.files import ORDINARY, replacing
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -36,16 +36,10 @@ def write_checkpoint(
     header = {"schema": SCHEMA, "kind": kind, "note": dict(note)}
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, allow_pickle=False, **{_NOTE: text, **arrays})
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path, ORDINARY) as stream:
+        np.savez(stream, allow_pickle=False, **{_NOTE: text, **arrays})
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read_checkpoint(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:

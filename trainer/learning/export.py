@@ -7,8 +7,6 @@ external data, and stays under 100 KB (section IV-C3).
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from testbed.errors import Problem, UsageError
+from testbed.files import ORDINARY, write_atomically
 from trainer.learning.actor import Actor
 from trainer.learning.module import masked_logits, perceptron
 
@@ -103,12 +102,5 @@ def write_actor_onnx(actor: Actor, path: Path) -> int:
     """
     data = actor_onnx(actor)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, data, ORDINARY)
     return len(data)

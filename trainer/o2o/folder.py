@@ -6,7 +6,6 @@ A simulated one is known by ``settings.json`` and ``durations.json``, one on a n
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from testbed.errors import Problem, UsageError
+from testbed.files import ORDINARY, try_lock, write_atomically
 from testbed.scenario.plan import Plan
 from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, Driver, O2OConfig
 
@@ -111,8 +111,8 @@ class Ledger:
     def save(self) -> None:
         """Write the record to the folder."""
         if self.driver == "simulator":
-            _write(self.path, json.dumps(self.identity, indent=2))
-            _write(self.out / DURATIONS, json.dumps(self.seconds))
+            write_atomically(self.path, json.dumps(self.identity, indent=2) + "\n", ORDINARY)
+            write_atomically(self.out / DURATIONS, json.dumps(self.seconds) + "\n", ORDINARY)
         else:
             document = {
                 "identity": self.identity,
@@ -120,7 +120,7 @@ class Ledger:
                 "seconds": self.seconds,
                 "incomplete": self.incomplete,
             }
-            _write(self.path, json.dumps(document, indent=2))
+            write_atomically(self.path, json.dumps(document, indent=2) + "\n", ORDINARY)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -201,20 +201,16 @@ def refuse_if_busy(out: Path) -> None:
 
 def _lock(file: int, out: Path) -> None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(file, 200, 0).decode(errors="replace") or "another process"
-        raise UsageError(
-            f"another experiment is working in {out}",
-            [
-                Problem(
-                    "--out", f"{owner} works there", "another folder, or this one once it has ended"
-                )
-            ],
-        ) from None
+        if try_lock(file):
+            return
     except OSError:
         # A file system without locks: there nothing keeps two experiments apart.
         return
+    owner = os.pread(file, 200, 0).decode(errors="replace") or "another process"
+    raise UsageError(
+        f"another experiment is working in {out}",
+        [Problem("--out", f"{owner} works there", "another folder, or this one once it has ended")],
+    )
 
 
 def identity(plan: Plan, config: O2OConfig, **own: Any) -> dict[str, Any]:
@@ -247,12 +243,6 @@ def _object(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def _short(value: object) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -19,6 +17,7 @@ from typing import Any, Final
 
 from testbed import __version__
 from testbed.errors import PermanentError
+from testbed.files import ORDINARY, write_atomically
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
@@ -177,11 +176,7 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        write_atomically(path, text, ORDINARY)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise PermanentError(f"{path} cannot be written: {reason}; choose another --out") from error
