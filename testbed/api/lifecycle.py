@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.api import home, notices, places
-from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError, UsageError
+from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError
 
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Teardown, Testbed
@@ -76,22 +76,18 @@ def _save_runs(place: Runtime, name: str) -> None:
     from testbed.storage.tasklog import NothingLogged, open_task_log
     from testbed.storage.tasklog.copying import copy_runs
 
-    testbed = _with_own_log(place, name)
-    if testbed is None:
+    own = place.own_log(name)
+    if own is None:
         return
     target = home.task_log_url(None)
     try:
-        with (
-            open_task_log(testbed.store, create=False) as source,
-            open_task_log(target) as log,
-        ):
+        with open_task_log(own, create=False) as source, open_task_log(target) as log:
             saved = copy_runs(source, log, lambda run: notices.note(f"keeping run {run}"))
     except NothingLogged:
         # It has no tables yet: no run either.
         return
     except TestbedError as error:
-        was_up = getattr(place, "was_up", None)
-        if was_up is not None and not was_up(name):
+        if not place.was_up(name):
             notices.note(f"testbed '{name}' never came up, so there is no run to keep")
             return
         raise PermanentError(
@@ -102,26 +98,8 @@ def _save_runs(place: Runtime, name: str) -> None:
         notices.note(f"{len(saved)} runs are now in {target}")
 
 
-def _with_own_log(place: Runtime, name: str) -> Testbed | None:
-    from testbed.runtime.local import LocalRuntime
-    from testbed.runtime.remote import RemoteRuntime
-
-    if isinstance(place, LocalRuntime | RemoteRuntime):
-        return None
-    try:
-        testbed = place.find(name)
-    except UsageError:
-        # None is up, or it is half-made.
-        return None
-    return testbed if testbed.own_store else None
-
-
 def _verify(place: Runtime, name: str) -> None:
-    leftovers = getattr(place, "leftovers", None)
-    if leftovers is None:
-        # Processes of this machine: that none is left is what `down` has proved.
-        return
-    if left := leftovers(name):
+    if left := place.leftovers(name):
         raise PermanentError(f"still there of testbed '{name}': {', '.join(left)}")
     notices.note(f"verified: nothing of '{name}' is left")
 

@@ -155,15 +155,14 @@ def open_place(place: Place, **settings: Any) -> Runtime:
         return KindRuntime(home.home(), **settings)
     from testbed.runtime.kubernetes import ClusterRuntime
 
-    made = ClusterRuntime(
+    return ClusterRuntime(
         home.home(),
         kubeconfig=Path(place.kubeconfig) if place.kubeconfig else None,
         context=place.context or None,
         namespace=place.namespace or None,
+        tell=notices.note,
         **settings,
     )
-    made.cluster.tell = notices.note
-    return made
 
 
 def all_places() -> list[Place]:

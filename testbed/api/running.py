@@ -29,10 +29,8 @@ def client_of(testbed: Testbed, *, timeout: float = 10.0) -> OperatorClient:
 
 def _patience(place: Runtime) -> float:
     """How long the way to a controller may be broken while its run goes on, in seconds."""
-    from testbed.runtime.local import LocalRuntime
-
     # On this machine nothing is in between: a controller that does not answer is gone.
-    return 0.0 if isinstance(place, LocalRuntime) else RECONNECT_S
+    return 0.0 if place.on_this_machine else RECONNECT_S
 
 
 def follow(client: OperatorClient, run_id: str, place: Runtime) -> Iterator[Progress]:

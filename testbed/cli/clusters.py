@@ -75,14 +75,9 @@ def cluster(_: Surroundings) -> Iterator[Finding]:
     place = places.place_of(None)
     if place.runtime is not places.Kind.CLUSTER:
         return
-    from testbed.runtime.kubernetes import ClusterRuntime
-
-    runtime = places.open_place(place)
-    assert isinstance(runtime, ClusterRuntime)
-    runtime.cluster.patience_s = ENGINE_S
+    runtime = places.open_place(place, patience_s=ENGINE_S)
     lacks = runtime.check()
     for lack in lacks:
         yield Finding("cluster", "problem", lack.what, lack.fix)
-    if not lacks:
-        version = runtime.cluster.version()
-        yield Finding("cluster", "ok", f"Kubernetes {version} at {runtime.cluster.server}")
+    if not lacks and runtime.on_cluster is not None:
+        yield Finding("cluster", "ok", runtime.on_cluster.server())

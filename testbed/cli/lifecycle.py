@@ -300,14 +300,13 @@ def scale(
 
     Everything else is as it was brought up with. Runs of different sizes cannot be paired.
     """
-    from testbed.runtime.kubernetes import ClusterRuntime
     from testbed.scenario.load import dumps, loads
     from testbed.scenario.resolve import plan as plan_of
 
     where = places.place_of(name)
     place = places.runtime(name)
-    inner = getattr(place, "on_cluster", place)
-    if not isinstance(inner, ClusterRuntime):
+    cluster = place.on_cluster
+    if cluster is None:
         raise UsageError(
             f"testbed '{name}' runs as processes of this machine, and has the size of its scenario",
             [
@@ -318,8 +317,7 @@ def scale(
                 )
             ],
         )
-    text, _ = inner.scenario(name)
-    loaded = loads(text, [f"nodes.count={nodes}"])
+    loaded = loads(cluster.scenario(name), [f"nodes.count={nodes}"])
     plan = plan_of(loaded, storage_url=loaded.storage, artifacts_url=loaded.artifacts)
     _bring_up(place, where, plan, name, dumps(loaded))
 

@@ -280,7 +280,6 @@ def _simulated(asked: _Asked) -> O2OResult:
 
 
 def _on_network(asked: _Asked, name: str, storage: str | None) -> O2OResult:
-    from testbed.runtime.local import LocalRuntime
     from testbed.scenario.load import dumps
     from testbed.scenario.resolve import plan as plan_of
     from trainer.o2o.network import check_experiment
@@ -299,7 +298,7 @@ def _on_network(asked: _Asked, name: str, storage: str | None) -> O2OResult:
     place = runtime(name)
     own = name not in place.names()
     try:
-        if own and not isinstance(place, LocalRuntime):
+        if own and not place.on_this_machine:
             raise UsageError(
                 f"testbed '{name}' is not up",
                 [
@@ -317,7 +316,7 @@ def _on_network(asked: _Asked, name: str, storage: str | None) -> O2OResult:
             testbed = place.find(name)
         return _run_on(testbed, plan, config, asked)
     finally:
-        if own and isinstance(place, LocalRuntime):
+        if own and place.on_this_machine:
             place.down(name)
 
 

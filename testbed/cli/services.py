@@ -130,12 +130,9 @@ def _hdfs(url: str) -> Iterator[Finding]:
         yield _clock("artifacts: clock", found.clock_ahead_s, found.clock_error_s)
 
 
-def _problem(check: str, said: TestbedError | str, otherwise: str) -> Finding:
-    """A problem, with what is seen and what to do taken from the message of an error."""
-    if isinstance(said, PrerequisiteMissing):
-        return Finding(check, "problem", said.what, said.fix)
-    seen, _, fix = str(said).partition("; ")
-    return Finding(check, "problem", seen, fix or otherwise)
+def _problem(check: str, error: TestbedError, otherwise: str) -> Finding:
+    """Return an error as a finding; ``otherwise`` says what to do where the error does not."""
+    return Finding(check, "problem", error.seen, error.fix or otherwise)
 
 
 def _version(check: str, kind: str, version: str) -> Finding:

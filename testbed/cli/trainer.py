@@ -13,7 +13,7 @@ from testbed.cli.options import Json, Name
 from testbed.errors import Problem, UsageError
 
 if TYPE_CHECKING:
-    from testbed.runtime.kubernetes import ClusterRuntime
+    from testbed.runtime.base import OnCluster
 
 group = typer.Typer(no_args_is_help=True, help="Learn on the cluster of a testbed, as a Job.")
 
@@ -56,12 +56,9 @@ def stop(name: Name = "default", as_json: Json = False) -> None:
     console.next_command(with_name("testbed trainer start", name))
 
 
-def _on_cluster(name: str) -> ClusterRuntime:
-    from testbed.runtime.kubernetes import ClusterRuntime
-
-    place = places.runtime(name)
-    found = getattr(place, "on_cluster", place)
-    if not isinstance(found, ClusterRuntime):
+def _on_cluster(name: str) -> OnCluster:
+    found = places.runtime(name).on_cluster
+    if found is None:
         raise UsageError(
             f"testbed '{name}' runs as processes of this machine",
             [

@@ -7,7 +7,7 @@ what is up is found again from a run directory, or from labels, by a new shell a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
@@ -31,7 +31,7 @@ class Testbed:
 
     ``directory`` holds its logs. ``store`` is the URL of its task log from here, which may hold a
     password; ``artifacts`` that of its store of policies from here, empty if the controller's own
-    URL is good here too. ``own_store``: the task log is part of the testbed, and goes with it.
+    URL is good here too.
     ``token`` may also be the PEM of the operator's certificate with its key; with ``plaintext`` it
     is one that all parties share, and nothing is encrypted.
     """
@@ -44,7 +44,6 @@ class Testbed:
     scenario: str
     nodes: int
     artifacts: str = ""
-    own_store: bool = False
     plaintext: bool = False
 
 
@@ -83,11 +82,72 @@ class Lack:
     fix: str
 
 
+class OnCluster(Protocol):
+    """What can be done with testbeds on a cluster only; see ``Runtime.on_cluster``."""
+
+    def server(self) -> str:
+        """Return the version and the URL of the cluster's API server, for people.
+
+        Raises: PrerequisiteMissing, TemporaryError, PermanentError: it cannot be asked.
+        """
+        ...
+
+    def scenario(self, name: str) -> str:
+        """Return the text of the scenario file that a testbed was brought up with.
+
+        Raises: UsageError: there is no such testbed, or it was not made from a file.
+        """
+        ...
+
+    def start_trainer(self, name: str, arguments: Sequence[str], report: Report = ...) -> str:
+        """Start a Job that runs ``testbed o2o ARGUMENTS`` on this testbed; return its name.
+
+        Raises: UsageError: there is no such testbed, or its trainer is running.
+        """
+        ...
+
+    def stop_trainer(self, name: str) -> bool:
+        """End the trainer of this testbed and return whether there was one. Its folder stays.
+
+        Raises:
+            UsageError: there is no such testbed.
+            PermanentError: the trainer does not end.
+        """
+        ...
+
+
 class Runtime(Protocol):
     """Starts, finds and stops testbeds; several side by side, told apart by name.
 
     Raises (every call that takes a name): UsageError if the name is not a legal one.
     """
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether its processes run on this machine and share its files.
+
+        Then a file will do as task log, a controller that does not answer is gone, and a command
+        may bring up a testbed for its own use.
+        """
+        ...
+
+    @property
+    def on_cluster(self) -> OnCluster | None:
+        """What more can be done with its testbeds if they are on a cluster; None if they are not.
+
+        Raises: PrerequisiteMissing: the cluster cannot be reached with what is configured.
+        """
+        ...
+
+    @property
+    def place(self) -> Mapping[str, str]:
+        """The options of ``testbed`` that lead to its testbeds again, by name (``context``).
+
+        They name what was the default when the runtime was made. Empty: none is needed.
+
+        Raises: PrerequisiteMissing: there is no such default.
+        """
+        ...
 
     def check(self) -> tuple[Lack, ...]:
         """What is missing to bring a testbed up; empty if nothing. Changes nothing."""
@@ -143,6 +203,22 @@ class Runtime(Protocol):
 
         Raises: PermanentError: something could not be ended; names it.
         """
+        ...
+
+    def own_log(self, name: str) -> str | None:
+        """Return the URL from here of a task log that is part of this testbed and goes with it.
+
+        None if its task log stays when it is taken down, or if there is no such testbed. The URL
+        may hold a password.
+        """
+        ...
+
+    def was_up(self, name: str) -> bool:
+        """Return False if ``up`` of this testbed never came to its end, so that it had no run."""
+        ...
+
+    def leftovers(self, name: str) -> tuple[str, ...]:
+        """Return what there still is of a testbed that was taken down, each in words."""
         ...
 
     def logs(

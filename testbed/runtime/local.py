@@ -16,8 +16,9 @@ import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TextIO
 
 import grpc
@@ -92,6 +93,10 @@ class LocalRuntime:
     def __init__(self, home: Path, *, orphan_timeout_s: float = ORPHAN_TIMEOUT_S) -> None:
         self.home = home.absolute()
         self._orphan_timeout_s = orphan_timeout_s
+
+    on_this_machine = True
+    on_cluster = None
+    place: Mapping[str, str] = MappingProxyType({})
 
     def check(self) -> tuple[Lack, ...]:
         """See ``Runtime``."""
@@ -207,6 +212,21 @@ class LocalRuntime:
             return Teardown(name, (), 0.0, None)
         with place.lock():
             return self._down(place, report)
+
+    def own_log(self, name: str) -> str | None:
+        """See ``Runtime``. All testbeds of a home share its task log."""
+        valid_name(name)
+        return None
+
+    def was_up(self, name: str) -> bool:
+        """See ``Runtime``."""
+        return RunDirectory(self.home, valid_name(name)).address() is not None
+
+    def leftovers(self, name: str) -> tuple[str, ...]:
+        """See ``Runtime``."""
+        place = RunDirectory(self.home, valid_name(name))
+        found = processes.of_testbed(place.path, place.processes()).values()
+        return tuple(sorted(f"{each} (process {process.pid})" for each, process in found))
 
     def logs(
         self, name: str, process: str, *, lines: int | None = None, follow: bool = False

@@ -6,8 +6,9 @@ and used as any other; it is started and stopped by what started it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NoReturn
 
 from testbed.errors import Problem, UsageError
@@ -33,6 +34,10 @@ class RemoteRuntime:
         self._plaintext = plaintext
         self._store = store
         self._home = home
+
+    on_this_machine = False
+    on_cluster = None
+    place: Mapping[str, str] = MappingProxyType({})
 
     def check(self) -> tuple[Lack, ...]:
         """See ``Runtime``."""
@@ -81,6 +86,18 @@ class RemoteRuntime:
     def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """Raises: UsageError, always."""
         self._refuse("stopped")
+
+    def own_log(self, name: str) -> str | None:
+        """See ``Runtime``. What stops the testbed knows what becomes of its task log."""
+        return None
+
+    def was_up(self, name: str) -> bool:
+        """See ``Runtime``. Its controller answers, or nothing is known."""
+        return True
+
+    def leftovers(self, name: str) -> tuple[str, ...]:
+        """Raises: UsageError, always."""
+        self._refuse("looked for")
 
     def logs(
         self, name: str, process: str, *, lines: int | None = None, follow: bool = False

@@ -89,6 +89,18 @@ class RuntimeContract:
                 runtime.up(small_plan(), NAME)
         assert runtime.find(NAME) == up, "the one that was up is still up"
 
+    def test_what_is_up_can_be_told_from_what_never_was(
+        self, runtime: Runtime, up: Testbed
+    ) -> None:
+        assert runtime.was_up(NAME)
+        assert not runtime.was_up("never-was")
+        assert runtime.leftovers(NAME)
+        assert runtime.own_log(NAME) in (None, up.store)
+
+    def test_its_place_is_made_of_options_of_the_command(self, runtime: Runtime) -> None:
+        assert set(runtime.place) <= {"context", "kubeconfig", "namespace"}
+        assert not (runtime.on_this_machine and runtime.on_cluster)
+
     def test_every_process_has_a_log(self, runtime: Runtime, up: Testbed) -> None:
         for process in (CONTROLLER, node_process(0), node_process(1)):
             lines = list(runtime.logs(NAME, process))
@@ -103,6 +115,8 @@ class RuntimeContract:
         assert stopped >= {CONTROLLER, node_process(0), node_process(1)}
         assert runtime.down(NAME).stopped == ()
         assert NAME not in runtime.names()
+        assert runtime.leftovers(NAME) == ()
+        assert runtime.own_log(NAME) is None
         with pytest.raises(UsageError, match="no such testbed"):
             runtime.find(up.name)
 

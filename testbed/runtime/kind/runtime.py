@@ -7,8 +7,9 @@ images.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
@@ -57,6 +58,9 @@ class KindRuntime:
         self._options = options
         self._retain = retain
         self._settings = settings
+
+    on_this_machine = False
+    place: Mapping[str, str] = MappingProxyType({})
 
     @property
     def on_cluster(self) -> ClusterRuntime:
@@ -143,12 +147,16 @@ class KindRuntime:
         """See ``Runtime``."""
         return self.on_cluster.logs(name, process, lines=lines, follow=follow)
 
+    def own_log(self, name: str) -> str | None:
+        """See ``Runtime``."""
+        return self.on_cluster.own_log(name) if self._is_up else None
+
     def was_up(self, name: str) -> bool:
-        """Whether ``up`` has ever come to its end; before that there can be no run."""
+        """See ``Runtime``."""
         return self._is_up and self.on_cluster.was_up(name)
 
     def leftovers(self, name: str) -> tuple[str, ...]:
-        """What there still is of a testbed that was taken down."""
+        """See ``Runtime``; the containers of a cluster that was made for it, too."""
         if not self._is_up:
             return tuple(f"container {node.name}" for node in self.kind.nodes())
         return self.on_cluster.leftovers(name)

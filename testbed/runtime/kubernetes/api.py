@@ -118,7 +118,7 @@ class Cluster:
 
     Without a kubeconfig: what ``KUBECONFIG`` and the user's folder say, as for kubectl.
     Raises (every call): PermanentError: refused; says who may not do what. TemporaryError: the
-    server was away for ``patience_s`` seconds.
+    server was away for ``patience_s`` seconds; ``tell`` gets a line now and then until then.
     """
 
     def __init__(
@@ -127,12 +127,12 @@ class Cluster:
         context: str | None = None,
         *,
         patience_s: float = PATIENCE_S,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.kubeconfig = kubeconfig
         self.context = context
         self.patience_s = patience_s
-        self.tell: Callable[[str], None] = lambda line: None
-        """Gets a line while an API server that is away is waited for."""
+        self._tell = tell
         self._made: ApiClient | None = None
         self._making = threading.Lock()
         self._answered = False
@@ -448,7 +448,7 @@ class Cluster:
             if now - told[0] >= _TELL_EVERY_S:
                 told[0] = now
                 left = max(0.0, patience - (state.seconds_since_start or 0.0))
-                self.tell(f"{error}; trying for another {left:.0f} s")
+                self._tell(f"{error}; trying for another {left:.0f} s")
 
         return tell
 

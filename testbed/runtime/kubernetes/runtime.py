@@ -56,6 +56,7 @@ from testbed.runtime.kubernetes.certificates import (
     completed,
 )
 from testbed.runtime.kubernetes.forward import PortForward
+from testbed.runtime.kubernetes.kubeconfig import current_context
 from testbed.runtime.kubernetes.rendering import (
     APPLICATION,
     ARTIFACTS_ANNOTATION,
@@ -133,7 +134,7 @@ class ClusterRuntime:
     ``namespace`` is one that somebody made for this testbed; None: one is made, and removed with
     it. ``store`` and ``artifacts`` of ``up`` have to be reachable from pods. With ``retain`` what a
     failed ``up`` has started stays, to be looked at. ``force`` takes over fields that others set.
-    ``patience_s`` is how long every call waits for an API server that is away.
+    ``patience_s`` is how long every call waits for an API server that is away; ``tell`` is told so.
     Logs of what is taken down are kept below ``home``.
     """
 
@@ -151,9 +152,12 @@ class ClusterRuntime:
         ready_s: float = READY_S,
         hopeless_s: float = waiting.HOPELESS_S,
         patience_s: float = PATIENCE_S,
+        tell: Report = lambda line: None,
     ) -> None:
         self.home = home.absolute()
-        self.cluster = Cluster(kubeconfig, context, patience_s=patience_s)
+        self.cluster = Cluster(kubeconfig, context, patience_s=patience_s, tell=tell)
+        self._kubeconfig = kubeconfig
+        self._context = context
         self._namespace = namespace
         self._options = options
         self._artifacts = artifacts
@@ -165,6 +169,8 @@ class ClusterRuntime:
         self._forwarding = threading.Lock()
 
     # --- the seam ---------------------------------------------------------------------------
+
+    on_this_machine = False
 
     def check(self) -> tuple[Lack, ...]:
         """See ``Runtime``. Asks the API server what the user may do."""
@@ -325,35 +331,55 @@ class ClusterRuntime:
             [Problem("process", repr(process), ", ".join(sorted(known)) or "there is none")],
         )
 
-    # --- beyond the seam --------------------------------------------------------------------
+    # --- on a cluster only ------------------------------------------------------------------
 
-    def scenario(self, name: str) -> tuple[str, ClusterOptions]:
-        """The scenario file a testbed was brought up with, and how.
+    @property
+    def on_cluster(self) -> ClusterRuntime:
+        """See ``Runtime``."""
+        return self
 
-        Raises: UsageError: there is no such testbed, or it was not made from a file.
-        """
+    @property
+    def place(self) -> Mapping[str, str]:
+        """See ``Runtime``."""
+        found = {"context": self._context or current_context(self._kubeconfig)}
+        if self._kubeconfig is not None:
+            found["kubeconfig"] = str(self._kubeconfig)
+        if self._namespace:
+            found["namespace"] = self._namespace
+        return found
+
+    def server(self) -> str:
+        """See ``OnCluster``."""
+        return f"Kubernetes {self.cluster.version()} at {self.cluster.server}"
+
+    def scenario(self, name: str) -> str:
+        """See ``OnCluster``."""
         namespace = self._existing(name)
         described = self.cluster.get("ConfigMap", "scenario", namespace)
         text = (described or {}).get("data", {}).get("scenario.yaml")
-        if described is None or text is None:
+        if text is None:
             raise UsageError(f"testbed '{name}' was not made from a scenario file")
-        options = (described["metadata"].get("annotations") or {}).get(OPTIONS_ANNOTATION, "{}")
-        return text, ClusterOptions.from_json(options)
+        return str(text)
+
+    def own_log(self, name: str) -> str | None:
+        """See ``Runtime``."""
+        try:
+            found = self.find(name)
+        except UsageError:
+            # None is up, or it is half-made.
+            return None
+        services = _services(self._annotations(self._namespace_of(name)))
+        return found.store if services.own_mysql else None
 
     def was_up(self, name: str) -> bool:
-        """Whether ``up`` has ever come to its end; before that there can be no run."""
+        """See ``Runtime``."""
         namespace = self._namespace_of(valid_name(name))
         return self.cluster.get("ConfigMap", WAS_UP, namespace) is not None
 
     def start_trainer(
         self, name: str, arguments: Sequence[str], report: Report = lambda line: None
     ) -> str:
-        """Start a Job that learns on this testbed: ``testbed o2o ARGUMENTS``; the Job's name.
-
-        Its folder stays, so one that was stopped or that failed goes on where it was.
-
-        Raises: UsageError: no such testbed, or its trainer is at work.
-        """
+        """See ``OnCluster``. Its folder stays, so one that was stopped goes on where it was."""
         namespace = self._existing(name)
         kept = self._annotations(namespace)
         options = ClusterOptions.from_json(kept.get(OPTIONS_ANNOTATION, "{}"))
@@ -375,10 +401,7 @@ class ClusterRuntime:
         return TRAINER_JOB
 
     def stop_trainer(self, name: str) -> bool:
-        """End the trainer of this testbed; whether there was one. Its folder stays.
-
-        Raises: UsageError: no such testbed. PermanentError: it does not end.
-        """
+        """See ``OnCluster``."""
         namespace = self._existing(name)
         if not self.cluster.delete("Job", TRAINER_JOB, namespace):
             return False
@@ -392,7 +415,7 @@ class ClusterRuntime:
         raise PermanentError(f"the trainer's pods do not end: {', '.join(sorted(pods))}")
 
     def leftovers(self, name: str) -> tuple[str, ...]:
-        """What there still is of a testbed that was taken down: nothing, if all went well.
+        """See ``Runtime``.
 
         Looks at the namespace and at volumes that were claimed from it. Volumes that go with their
         claim get a minute to do so.
@@ -697,7 +720,6 @@ class ClusterRuntime:
             scenario=annotations.get(SCENARIO_ANNOTATION, ""),
             nodes=int(nodes["spec"].get("replicas", 1)),
             artifacts=self._artifact_store(namespace, services),
-            own_store=services.own_mysql,
         )
 
     def _store(self, namespace: str, services: Services, password: str) -> str:

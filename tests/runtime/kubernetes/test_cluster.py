@@ -173,7 +173,7 @@ def test_options_and_services_stay_as_they_were_brought_up(
 
     assert versions(server) == before
     assert found.store == store
-    assert not found.own_store
+    assert another("elsewhere").own_log(NAME) is None
     assert len(server.objects("pods", NAMESPACE)) == 3
 
 
@@ -605,15 +605,14 @@ def test_logs_are_kept_when_it_is_taken_down(server: ApiServer, runtime: Cluster
 
 
 def test_the_scenario_it_was_made_from_is_found_again(
-    runtime: ClusterRuntime, controller: Controller
+    runtime: ClusterRuntime, server: ApiServer, controller: Controller
 ) -> None:
     loaded = load("quickstart", ["nodes.count=2"])
     runtime.up(plan(loaded), NAME, scenario=dumps(loaded))
 
-    text, options = runtime.scenario(NAME)
-
-    assert text == dumps(loaded)
-    assert options == ClusterOptions()
+    assert runtime.scenario(NAME) == dumps(loaded)
+    kept = server.object("configmaps", NAMESPACE, "scenario")["metadata"]["annotations"]
+    assert ClusterOptions.from_json(kept["edge-testbed/options"]) == ClusterOptions()
 
 
 def test_the_way_to_the_controller_is_found_again_when_its_pod_was_replaced(
