@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from edgenode.applications.seam import Application
-from testbed import importing
-from testbed.errors import Problem, TestbedError, UsageError
-from testbed.model.own_code import described, interrupted, raised_at
+from testbed import plugins
+from testbed.errors import TestbedError, UsageError
+from testbed.model.own_code import described, interrupted
 
 GROUP: Final = "edge_testbed.applications"
 """The entry point group in which other packages name their applications."""
@@ -95,22 +95,9 @@ def _find(name: str) -> tuple[Any, str]:
 
 
 def _load(name: str, target: str) -> Any:
-    module_name = target.partition(":")[0]
-    try:
-        found: Any = importing.load(target)
-    except BaseException as error:
-        if interrupted(error):
-            raise
-        if isinstance(error, ImportError | AttributeError | ValueError) and not raised_at(error):
-            allowed = "module:callable, importable on the nodes"
-            raise UsageError(
-                f"application '{name}' cannot be loaded from {target}: {error}",
-                [Problem("", "no such module or callable", allowed)],
-            ) from error
-        raise UsageError(
-            f"application '{name}' cannot be loaded: importing {module_name} raises "
-            f"{described(error)}"
-        ) from error
+    found: Any = plugins.load(
+        "application", name, target, "module:callable, importable on the nodes"
+    )
     # Whatever is named is looked at before it is called: calling `subprocess:Popen` is too late.
     if not callable(found) or not (inspect.isclass(found) or inspect.isfunction(found)):
         raise UsageError(f"application '{name}': {target} is not a class or function of Python")

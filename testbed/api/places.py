@@ -8,39 +8,36 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from testbed.api import home, notices
-from testbed.errors import Problem, UsageError
+from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime
 
 
-class Kind(StrEnum):
-    """Where testbeds run."""
-
-    LOCAL = "local"
-    KIND = "kind"
-    CLUSTER = "cluster"
+LOCAL: Final = "local"
+CLUSTER: Final = "cluster"
+"""Runtimes that other options stand for; ``testbed.runtime.registry`` knows all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """A runtime and how it is reached; what is empty is the default."""
 
-    runtime: Kind = Kind.LOCAL
+    runtime: str = LOCAL
     context: str = ""
     kubeconfig: str = ""
     namespace: str = ""
 
     def options(self) -> str:
         """As one would type it; empty for the default."""
-        if self.runtime is Kind.LOCAL:
+        if self.runtime == LOCAL:
             return ""
         given = {key: value for key, value in asdict(self).items() if value and key != "runtime"}
         return f"--runtime {self.runtime}" + "".join(f" --{k} {v}" for k, v in given.items())
@@ -50,26 +47,54 @@ _asked: list[Place] = []
 
 
 def choose(
-    runtime: Kind | None, context: str | None, kubeconfig: Path | None, namespace: str | None
+    runtime: str | None, context: str | None, kubeconfig: Path | None, namespace: str | None
 ) -> None:
     """Note what the options of this command say; nothing given is no choice.
 
-    Raises: UsageError: options of a cluster for something else.
+    Raises: UsageError: unknown runtime, or options that it does not use.
     """
     _asked.clear()
-    given = {"context": context, "kubeconfig": kubeconfig, "namespace": namespace}
-    extra = [f"--{name}" for name, value in given.items() if value]
-    if runtime is None and extra:
+    path = "" if kubeconfig is None else str(kubeconfig.expanduser().absolute())
+    given = {"context": context or "", "kubeconfig": path, "namespace": namespace or ""}
+    if runtime is None and any(given.values()):
         # A context says as much.
-        runtime = Kind.CLUSTER
-    if runtime in (Kind.LOCAL, Kind.KIND) and extra:
-        raise UsageError(
-            f"--runtime {runtime} makes its own",
-            [Problem(option, "is given", "only with --runtime cluster") for option in extra],
-        )
+        runtime = CLUSTER
     if runtime is not None:
-        path = "" if kubeconfig is None else str(kubeconfig.expanduser().absolute())
-        _asked.append(Place(runtime, context or "", path, namespace or ""))
+        refuse_unused(runtime, [(name, f"--{name}") for name, value in given.items() if value])
+        _asked.append(Place(runtime, **given))
+
+
+def refuse_unused(runtime: str, given: Iterable[tuple[str, str]]) -> None:
+    """Return if the runtime uses all settings that are ``given``, each with the option for it.
+
+    Raises: UsageError: with the options that it does not use.
+    """
+    from testbed.runtime import registry
+
+    used = registry.takes(runtime)
+    problems = [
+        Problem(
+            option,
+            "is given",
+            f"only with --runtime {' or '.join(_users(setting)) or 'of another kind'}",
+        )
+        for setting, option in given
+        if setting not in used
+    ]
+    if problems:
+        raise UsageError(f"--runtime {runtime} does not use these options", problems)
+
+
+def _users(setting: str) -> list[str]:
+    """Return the runtimes that use a setting, as far as they can be loaded."""
+    from testbed.runtime import registry
+
+    found = []
+    for name in registry.names():
+        with suppress(TestbedError):
+            if setting in registry.takes(name):
+                found.append(name)
+    return found
 
 
 def place_of(name: str | None) -> Place:
@@ -79,17 +104,12 @@ def place_of(name: str | None) -> Place:
     return (noted().get(name) if name else None) or Place()
 
 
-def settled(place: Place) -> Place:
-    """``place`` with the context that is the current one now, if it names none.
+def settled(place: Place, found: Runtime) -> Place:
+    """Return ``place`` with what its runtime has taken as default, such as the current context.
 
-    Raises: PrerequisiteMissing: there is no kubeconfig, or nothing in it.
+    Raises: PrerequisiteMissing: there is no such default.
     """
-    if place.context or place.runtime is not Kind.CLUSTER:
-        return place
-    from testbed.runtime.kubernetes.kubeconfig import current_context
-
-    path = Path(place.kubeconfig) if place.kubeconfig else None
-    return replace(place, context=current_context(path))
+    return replace(place, **found.place)
 
 
 def noted() -> Mapping[str, Place]:
@@ -100,7 +120,9 @@ def noted() -> Mapping[str, Place]:
             document = json.loads(file.read_text(encoding="utf-8"))
             known = {each.name for each in fields(Place)}
             values = {key: value for key, value in document.items() if key in known}
-            found[file.stem] = Place(**{**values, "runtime": Kind(values["runtime"])})
+            if not all(isinstance(value, str) for value in (values["runtime"], *values.values())):
+                continue
+            found[file.stem] = Place(**values)
         except (OSError, ValueError, KeyError, AttributeError):
             # Not ours, or damaged: the options say where it is.
             continue
@@ -113,7 +135,7 @@ def note(name: str, place: Place) -> None:
 
     file = _folder() / f"{name}.json"
     with writing(file):
-        if place.runtime is Kind.LOCAL:
+        if place.runtime == LOCAL:
             file.unlink(missing_ok=True)
             return
         private_folder(file.parent.parent)
@@ -134,7 +156,7 @@ def forget(name: str) -> None:
 
 
 def runtime(name: str | None = None, **settings: Any) -> Runtime:
-    """The runtime for ``name``; ``settings`` go to runtimes of clusters.
+    """Return the runtime for ``name``; ``settings`` as for ``open_place``.
 
     Raises: UsageError: a controller is named and no token.
     """
@@ -144,25 +166,15 @@ def runtime(name: str | None = None, **settings: Any) -> Runtime:
 
 
 def open_place(place: Place, **settings: Any) -> Runtime:
-    """The runtime of a place."""
-    if place.runtime is Kind.LOCAL:
-        from testbed.runtime.local import LocalRuntime
+    """Return the runtime of a place; ``settings`` are further fields of its ``Settings``.
 
-        return LocalRuntime(home.home())
-    if place.runtime is Kind.KIND:
-        from testbed.runtime.kind.runtime import KindRuntime
+    Raises: UsageError: there is no such runtime any more, or it cannot be loaded.
+    """
+    from testbed.runtime import registry
 
-        return KindRuntime(home.home(), **settings)
-    from testbed.runtime.kubernetes import ClusterRuntime
-
-    return ClusterRuntime(
-        home.home(),
-        kubeconfig=Path(place.kubeconfig) if place.kubeconfig else None,
-        context=place.context or None,
-        namespace=place.namespace or None,
-        tell=notices.note,
-        **settings,
-    )
+    where = {key: value for key, value in asdict(place).items() if key != "runtime"}
+    made = registry.Settings(home=home.home(), tell=notices.note, **where, **settings)
+    return registry.open_runtime(place.runtime, made)
 
 
 def all_places() -> list[Place]:

@@ -73,7 +73,7 @@ def kubectl(_: Surroundings) -> Iterator[Finding]:
 def cluster(_: Surroundings) -> Iterator[Finding]:
     """The cluster that was named can be reached, and the user may do there what is needed."""
     place = places.place_of(None)
-    if place.runtime is not places.Kind.CLUSTER:
+    if place.runtime != places.CLUSTER:
         return
     runtime = places.open_place(place, patience_s=ENGINE_S)
     lacks = runtime.check()

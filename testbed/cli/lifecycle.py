@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from testbed.api import home, places
-from testbed.api.places import Kind
-from testbed.cli import console
+from testbed.cli import console, deployment_options
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, Storage, key_values
 from testbed.errors import Problem, UsageError
@@ -22,121 +21,6 @@ if TYPE_CHECKING:
 
 _CLUSTER = "Kubernetes"
 
-ImageRegistry: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        "--image-registry",
-        metavar="HOST/PATH",
-        help="Where the cluster gets the images from. Default: they are on its machines.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-ImageTag: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        "--image-tag",
-        metavar="TAG",
-        help="Tag of the images. Default: this version.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-MysqlImage: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        "--mysql-image",
-        metavar="IMAGE",
-        help="Image of the task log's server instead of the public MariaDB.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-NodeSelector: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--node-selector",
-        metavar="KEY=VALUE",
-        help="Edge nodes only on machines with this label. Repeatable.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-Spread: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--spread",
-        help="Spread edge nodes evenly over machines, or do not start them.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-WithoutHdfs: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--without-hdfs",
-        help="No HDFS on the cluster: policies cannot be deployed, but the shipped one runs.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-StorageClass: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        "--storage-class",
-        metavar="NAME",
-        help="Storage class of its volumes. Default: the cluster's default.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-CpuLimits: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--cpu-limits",
-        help="Give pods processor limits too, where a quota demands them; costs fidelity.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-PullSecret: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        "--image-pull-secret",
-        metavar="NAME",
-        help="Secret in the namespace with the registry's password.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-Workers: TypeAlias = Annotated[
-    int,
-    typer.Option(
-        "--workers",
-        metavar="N",
-        min=0,
-        help="Worker nodes of the kind cluster. 0: its control plane does all.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-NodeImage: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        "--node-image",
-        metavar="IMAGE",
-        help="Image of kind's nodes instead of the pinned one, as where none can be pulled.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-Ports: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map-port",
-        metavar="HOST:NODE",
-        help="Port of this machine that leads to one of the kind cluster's first node. Repeatable.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
-Mounts: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--mount",
-        metavar="HERE:THERE",
-        help="Folder that all nodes of the kind cluster see, read-only. Repeatable.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
 MergeKubeconfig: TypeAlias = Annotated[
     bool,
     typer.Option(
@@ -157,7 +41,7 @@ ForceConflicts: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--force-conflicts",
-        help="Set back what somebody else has changed in its objects.",
+        help="Overwrite fields of its objects that someone else has changed.",
         rich_help_panel=_CLUSTER,
     ),
 ]
@@ -177,22 +61,23 @@ def up(
             "home's, or an HDFS on the cluster.",
         ),
     ] = None,
-    image_registry: ImageRegistry = "",
-    image_tag: ImageTag = "",
-    mysql_image: MysqlImage = "",
-    pull_secret: PullSecret = "",
-    node_selector: NodeSelector = None,
-    spread: Spread = False,
-    without_hdfs: WithoutHdfs = False,
-    storage_class: StorageClass = "",
-    cpu_limits: CpuLimits = False,
-    workers: Workers = 0,
-    node_image: NodeImage = "",
-    map_port: Ports = None,
-    mount: Mounts = None,
+    deployment: deployment_options.DeploymentFile = None,
+    image_registry: deployment_options.ImageRegistry = "",
+    workers: deployment_options.Workers = 0,
     merge_kubeconfig: MergeKubeconfig = False,
     keep_on_failure: KeepOnFailure = False,
     force_conflicts: ForceConflicts = False,
+    image_tag: deployment_options.ImageTag = "",
+    mysql_image: deployment_options.MysqlImage = "",
+    pull_secret: deployment_options.PullSecret = "",
+    node_selector: deployment_options.NodeSelector = None,
+    spread: deployment_options.Spread = False,
+    without_hdfs: deployment_options.WithoutHdfs = False,
+    storage_class: deployment_options.StorageClass = "",
+    cpu_limits: deployment_options.CpuLimits = False,
+    node_image: deployment_options.NodeImage = "",
+    map_port: deployment_options.Ports = None,
+    mount: deployment_options.Mounts = None,
 ) -> None:
     """Bring a network up: a controller and one process per node, until all are healthy.
 
@@ -200,53 +85,57 @@ def up(
     of a cluster that exists (--context NAME). There it may be repeated: what differs is changed.
     """
     from testbed.runtime.base import valid_name
-    from testbed.scenario.load import dumps, load
+    from testbed.scenario.load import dumps, load, without_deployment
     from testbed.scenario.resolve import plan as plan_of
 
     valid_name(name)
+    changes = deployment_options.as_settings(
+        {
+            "--image-registry": image_registry,
+            "--image-tag": image_tag,
+            "--mysql-image": mysql_image,
+            "--image-pull-secret": pull_secret,
+            "--node-selector": key_values(node_selector, "--node-selector"),
+            "--spread": spread,
+            "--without-hdfs": without_hdfs,
+            "--storage-class": storage_class,
+            "--cpu-limits": cpu_limits,
+            "--workers": workers,
+            "--node-image": node_image,
+            "--map-port": map_port,
+            "--mount": mount,
+        }
+    )
     where = places.place_of(name)
-    local = bool(home.controller()) or where.runtime is Kind.LOCAL
-    loaded = load(scenario, settings or ())
-    given: dict[str, Any] = {
-        "image_registry": image_registry,
-        "image_tag": image_tag,
-        "mysql_image": mysql_image,
-        "pull_secret": pull_secret,
-        "node_selector": key_values(node_selector, "--node-selector"),
-        "spread": spread,
-        "without_hdfs": without_hdfs,
-        "storage_class": storage_class,
-        "cpu_limits": cpu_limits,
-    }
-    cluster: dict[str, Any] = {"retain": keep_on_failure, "force": force_conflicts}
-    kind: dict[str, Any] = {
-        "workers": workers,
-        "node_image": node_image,
-        "map_port": map_port,
-        "mount": mount,
-        "merge_kubeconfig": merge_kubeconfig,
-    }
-    if local:
-        _refuse_unused({**given, **cluster, **kind})
-        plan = plan_of(
-            loaded,
-            storage_url=home.task_log_url(storage, loaded.storage),
-            artifacts_url=home.artifacts_url(artifacts, loaded.artifacts),
-        )
-        place = places.runtime(name)
-    else:
-        if where.runtime is Kind.CLUSTER:
-            _refuse_unused(kind)
-            where = places.settled(where)
-        else:
-            cluster |= kind
-        plan = plan_of(
-            loaded,
-            storage_url=storage or loaded.storage,
-            artifacts_url=artifacts or loaded.artifacts,
-        )
-        place = places.runtime(name, options=_options(given), **cluster)
-    _bring_up(place, where, plan, name, dumps(loaded))
+    if not home.controller():
+        used = [
+            *([("deployment", "--deployment")] if deployment else []),
+            *deployment_options.used(settings or ()),
+            *changes.used,
+            *([("retain", "--keep-on-failure")] if keep_on_failure else []),
+            *([("force", "--force-conflicts")] if force_conflicts else []),
+            *([("merge_kubeconfig", "--merge-kubeconfig")] if merge_kubeconfig else []),
+        ]
+        places.refuse_unused(where.runtime, used)
+    loaded = load(scenario, [*(settings or ()), *changes.settings], deployment)
+    place = places.runtime(
+        name,
+        deployment=loaded.deployment,
+        retain=keep_on_failure,
+        force=force_conflicts,
+        merge_kubeconfig=merge_kubeconfig,
+    )
+    if home.controller() or place.on_this_machine:
+        storage = home.task_log_url(storage, loaded.storage)
+        artifacts = home.artifacts_url(artifacts, loaded.artifacts)
+    plan = plan_of(
+        loaded,
+        storage_url=storage or loaded.storage,
+        artifacts_url=artifacts or loaded.artifacts,
+    )
+    # What is kept with the testbed and its runs is the network alone.
+    text = dumps(without_deployment(loaded))
+    _bring_up(place, places.settled(where, place), plan, name, text)
 
 
 def _bring_up(place: Runtime, where: places.Place, plan: Plan, name: str, scenario: str) -> None:
@@ -366,9 +255,8 @@ def teardown(
     """
     from testbed.api.lifecycle import settle, settle_abandoned, take_down
 
-    settings = {"keep_cluster": True} if keep_cluster else {}
     done = []
-    for testbed, place in _to_take_down(name, everything, settings):
+    for testbed, place in _to_take_down(name, everything, keep_cluster):
         done.append(take_down(place, testbed, discard=discard, verify=verify))
     for each in done:
         settle(each)
@@ -390,19 +278,15 @@ def teardown(
     console.next_command("testbed runs list", "testbed compare")
 
 
-def _to_take_down(
-    name: str, everything: bool, settings: dict[str, Any]
-) -> list[tuple[str, Runtime]]:
+def _to_take_down(name: str, everything: bool, keep_cluster: bool) -> list[tuple[str, Runtime]]:
     if not everything:
-        where = places.place_of(name)
-        use = settings if where.runtime is Kind.KIND else {}
-        return [(name, places.runtime(name, **use))]
+        return [(name, places.runtime(name, keep_cluster=keep_cluster))]
     if home.controller():
         place = places.runtime()
         return [(each, place) for each in place.names()]
     found = []
     for where in places.all_places():
-        place = places.open_place(where, **(settings if where.runtime is Kind.KIND else {}))
+        place = places.open_place(where, keep_cluster=keep_cluster)
         found += [(each, place) for each in place.names()]
     return found
 

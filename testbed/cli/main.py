@@ -90,12 +90,14 @@ def root(
         ),
     ] = False,
     runtime: Annotated[
-        places.Kind | None,
+        str | None,
         typer.Option(
             "--runtime",
+            metavar="NAME",
             envvar="TESTBED_RUNTIME",
-            help="Where testbeds run: processes of this machine, pods of a kind cluster that is "
-            "made for them, or of a cluster that exists. Default: where it was brought up.",
+            help="Where testbeds run: local (processes of this machine), kind (pods of a kind "
+            "cluster that is made for them), cluster (pods of a cluster that exists), or the name "
+            "that an installed package gives its own. Default: where it was brought up.",
         ),
     ] = None,
     context: Annotated[

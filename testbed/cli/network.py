@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,15 +63,16 @@ def ps(as_json: Json = False) -> None:
     console.next_command(with_name("testbed status", documents[0]["name"]))
 
 
-def _all_runtimes() -> list[Runtime]:
+def _all_runtimes() -> Iterator[Runtime]:
+    """Yield the runtimes to ask; one that is away, or cannot be loaded, keeps no other waiting."""
     if home.controller():
-        return [runtime()]
-    return [places.open_place(each, **_hurried(each)) for each in places.all_places()]
-
-
-def _hurried(place: places.Place) -> dict[str, float]:
-    """A cluster that is away is not what the others are kept waiting for."""
-    return {} if place.runtime is places.Kind.LOCAL else {"patience_s": LIST_PATIENCE_S}
+        yield runtime()
+        return
+    for each in places.all_places():
+        try:
+            yield places.open_place(each, patience_s=LIST_PATIENCE_S)
+        except TestbedError as error:
+            console.warn(str(error))
 
 
 def _names_of(place: Runtime) -> tuple[str, ...]:

@@ -53,6 +53,7 @@ from testbed.runtime.base import (
 )
 from testbed.runtime.directory import RunDirectory
 from testbed.runtime.processes import PASSWORD_VARIABLE, Started, Zygote
+from testbed.runtime.registry import Settings
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import split_password
 
@@ -93,6 +94,13 @@ class LocalRuntime:
     def __init__(self, home: Path, *, orphan_timeout_s: float = ORPHAN_TIMEOUT_S) -> None:
         self.home = home.absolute()
         self._orphan_timeout_s = orphan_timeout_s
+
+    takes: frozenset[str] = frozenset()
+
+    @classmethod
+    def open(cls, settings: Settings) -> LocalRuntime:
+        """See ``RuntimeFactory``."""
+        return cls(settings.home)
 
     on_this_machine = True
     on_cluster = None

@@ -22,11 +22,16 @@ _SHIPPED: Final = resources.files("testbed.scenario") / "shipped"
 _ORDER: Final = ("quickstart", "paper-simulation", "paper-testbed")
 
 
-def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
+def load(
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    deployment: str | Path | None = None,
+) -> Scenario:
     """The scenario of a shipped name or a YAML file, with ``key.path=value`` overrides applied.
 
     A text without a slash and without ``.yaml`` or ``.yml`` at its end is a shipped name, unless
-    only a file has that name.
+    only a file has that name. ``deployment`` is a file with a section ``deployment:``, which takes
+    the place of the scenario's.
 
     Raises: UsageError with every problem found, each with its path in the file.
     """
@@ -36,7 +41,14 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
         data = document.parse(raw, where)
     except document.DocumentError as error:
         raise UsageError(f"cannot read scenario {name}", error.problems) from None
+    if deployment is not None and isinstance(data, dict):
+        data["deployment"] = _deployment(Path(deployment))
     return _checked(data, overrides, name)
+
+
+def without_deployment(scenario: Scenario) -> Scenario:
+    """Return ``scenario`` without the section that changes nothing about the network."""
+    return scenario.model_copy(update={"deployment": None})
 
 
 def loads(text: str, overrides: Sequence[str] = ()) -> Scenario:
@@ -91,19 +103,39 @@ def _read(name: str) -> tuple[bytes, str]:
             is_path = False
         if not is_path:
             raise UsageError(f"there is no scenario {name!r}", [_unknown(name)])
+    return _bytes(path, f"scenario {name}", "write one with: testbed init"), name
+
+
+def _deployment(path: Path) -> Any:
+    """Return the section ``deployment`` of a file that holds nothing else."""
+    what = f"deployment {path}"
+    try:
+        data = document.parse(_bytes(path, what, "docs/kubernetes.md shows one"), str(path))
+    except document.DocumentError as error:
+        raise UsageError(f"cannot read {what}", error.problems) from None
+    if not isinstance(data, dict) or list(data) != ["deployment"]:
+        seen = f"keys {', '.join(map(str, data))}" if isinstance(data, dict) and data else "no keys"
+        raise UsageError(
+            f"cannot read {what}",
+            [Problem(str(path), seen, "allowed: the key deployment alone, as in a scenario")],
+        )
+    return data["deployment"]
+
+
+def _bytes(path: Path, what: str, absent: str) -> bytes:
+    """Return what a file holds, up to a little more than the largest that is allowed."""
     try:
         with path.open("rb") as file:
-            return file.read(document.LARGEST_FILE + 1), name
+            return file.read(document.LARGEST_FILE + 1)
     except FileNotFoundError:
         raise UsageError(
-            f"cannot read scenario {name}",
-            [Problem(name, "there is no such file", "write one with: testbed init")],
+            f"cannot read {what}", [Problem(str(path), "there is no such file", absent)]
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"cannot read scenario {name}",
-            [Problem(name, reason.lower(), "allowed: a YAML file that you may read")],
+            f"cannot read {what}",
+            [Problem(str(path), reason.lower(), "allowed: a YAML file that you may read")],
         ) from None
 
 

@@ -111,6 +111,8 @@ def _allowed(field: FieldInfo) -> str:
     origin = typing.get_origin(annotation)
     if any(_parts(annotation)):
         return "a list of mappings" if origin is list else "a mapping"
+    if origin is list:
+        return "a list of texts"
     return "a mapping" if origin is dict else "a text"
 
 

@@ -603,6 +603,55 @@ class FaultPart(Part):
     """`killed` (loses its tasks) or `hung` (stands still), of a node that is down."""
 
 
+Text: TypeAlias = Annotated[str, Field(strict=True)]
+
+
+class Images(Part):
+    """Where a cluster gets the images of a testbed."""
+
+    registry: Text = ""
+    """Host and path before their names; empty if they are on the machines of the cluster."""
+    tag: Text = ""
+    """Their tag; empty for this version of the toolkit."""
+    mysql: Text = ""
+    """Image of the task log's server; empty for the public MariaDB."""
+    pull_secret: Text = ""
+    """Secret in the namespace that holds the password of the registry."""
+
+
+class KindDeployment(Part):
+    """The kind cluster that is made for testbeds. One that is there already is used as it is,
+    unless it differs from what is given here."""
+
+    workers: Annotated[int, In(units.whole(0, 32, 2))] = 0
+    """Worker nodes; 0 runs everything on the control-plane node."""
+    node_image: Text = ""
+    """Image of kind's nodes; empty for the pinned one."""
+    ports: list[Text] = Field(default_factory=list)
+    """`HOST:NODE`: ports of this machine that lead to ports of the cluster's first node."""
+    mounts: list[Text] = Field(default_factory=list)
+    """`HERE:THERE`: folders that all nodes see, read-only. A relative path begins in the folder
+    where the command is given."""
+
+
+class Deployment(Part):
+    """How a testbed is put on a cluster. Nothing here changes the network, its draws or the hash
+    of the scenario, and a testbed on this machine or a simulation does not need it."""
+
+    images: Images = Field({}, validate_default=True)
+    node_selector: dict[Text, Text] = Field(default_factory=dict)
+    """Labels of the machines that edge nodes may run on."""
+    spread: Annotated[bool, Field(strict=True)] = False
+    """Spread edge nodes evenly over the machines, or do not start them."""
+    hdfs: Annotated[bool, Field(strict=True)] = True
+    """Run an HDFS for policies. Without, none can be deployed, but the shipped one runs."""
+    storage_class: Text = ""
+    """Storage class of the volumes; empty for the default of the cluster."""
+    cpu_limits: Annotated[bool, Field(strict=True)] = False
+    """Give pods processor limits too, where a quota demands them. That costs fidelity."""
+    kind: KindDeployment = Field({}, validate_default=True)
+
+
 class Scenario(Part):
     """One edge network, its tasks and faults, and how it is run."""
 
@@ -633,6 +682,9 @@ class Scenario(Part):
     """URL of the store for policies and data sets; null is a folder of the testbed's own."""
     log: Log = Field({}, validate_default=True)
     fidelity: Fidelity = Field({}, validate_default=True)
+    deployment: Deployment | None = None
+    """How a testbed is put on a cluster. Nothing here changes the network, its draws or the hash
+    of the scenario, and a testbed on this machine or a simulation does not need it."""
 
     @field_validator("storage", "artifacts")
     @classmethod

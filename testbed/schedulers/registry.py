@@ -14,10 +14,10 @@ from functools import cache
 from importlib import metadata
 from typing import Any, Final
 
-from testbed import importing
+from testbed import plugins
 from testbed.errors import Problem, TestbedError, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
-from testbed.model.own_code import described, interrupted, raised_at, shown
+from testbed.model.own_code import described, interrupted, shown
 
 GROUP: Final = "edge_testbed.schedulers"
 """The entry point group in which other packages name their schedulers."""
@@ -122,12 +122,7 @@ def find(name: str) -> Callable[[SchedulerContext], Any]:
 
 
 def _load(name: str, target: str) -> Callable[[SchedulerContext], Any]:
-    try:
-        found: Any = importing.load(target)
-    except BaseException as error:
-        if interrupted(error):
-            raise
-        raise _not_loaded(name, target, error) from error
+    found: Any = plugins.load("scheduler", name, target, "module:Class, importable where it runs")
     if wrong := _no_factory(found):
         raise UsageError(
             f"scheduler '{name}': {target} {wrong}{_defined_at(found)}",
@@ -135,19 +130,6 @@ def _load(name: str, target: str) -> Callable[[SchedulerContext], Any]:
         )
     factory: Callable[[SchedulerContext], Any] = found
     return factory
-
-
-def _not_loaded(name: str, target: str, error: BaseException) -> UsageError:
-    """Return the error for a scheduler whose module cannot be imported or lacks it."""
-    if isinstance(error, ImportError | AttributeError | ValueError) and not raised_at(error):
-        return UsageError(
-            f"scheduler '{name}' cannot be loaded from {target}: {error}",
-            [Problem("", "no such module or class", "module:Class, importable where it runs")],
-        )
-    return UsageError(
-        f"scheduler '{name}' cannot be loaded: importing {target.partition(':')[0]} raises "
-        f"{described(error)}"
-    )
 
 
 def _no_factory(found: Any) -> str:

@@ -91,7 +91,7 @@ def test_another_machine_is_told_where(
 @pytest.mark.usefixtures("up")
 def test_the_context_of_that_day_is_kept(kubeconfig: Path) -> None:
     assert places.noted()["pods"] == places.Place(
-        places.Kind.CLUSTER, context=CONTEXT, kubeconfig=str(kubeconfig)
+        places.CLUSTER, context=CONTEXT, kubeconfig=str(kubeconfig)
     )
 
 
@@ -143,6 +143,46 @@ def test_scale_draws_the_network_anew_and_keeps_the_rest(
     assert server.object("statefulsets", NAMESPACE, "edge-node")["spec"]["replicas"] == 4
 
 
+@pytest.mark.usefixtures("up")
+def test_a_deployment_that_says_the_same_changes_nothing(
+    testbed: Command, server: ApiServer, kubeconfig: Path, tmp_path: Path
+) -> None:
+    cluster = ("--runtime", "cluster", "--kubeconfig", kubeconfig, "--name", "pods")
+    again = ("up", "quickstart", "--set", "nodes.count=2", *cluster)
+    file = tmp_path / "lab.yaml"
+    file.write_text("deployment:\n  nodeSelector: {zone: edge}\n  cpuLimits: true\n")
+
+    def versions() -> dict[str, int]:
+        return {
+            each["metadata"]["name"]: each["metadata"]["generation"]
+            for each in server.objects("statefulsets", NAMESPACE)
+        }
+
+    def edge_node() -> dict[str, object]:
+        found = server.object("statefulsets", NAMESPACE, "edge-node")["spec"]["template"]["spec"]
+        assert isinstance(found, dict)
+        return found
+
+    first = versions()
+    assert testbed(*again).code == 0
+    assert versions() == first
+
+    by_file = testbed(*again, "--deployment", file)
+    assert by_file.code == 0, by_file.err
+    assert edge_node()["nodeSelector"] == {"zone": "edge"}
+    changed = versions()
+    assert changed["edge-node"] > first["edge-node"]
+
+    by_flags = testbed(*again, "--node-selector", "zone=edge", "--cpu-limits")
+    assert by_flags.code == 0, by_flags.err
+    assert versions() == changed
+    # Without a section, what it has is kept.
+    assert testbed(*again).code == 0
+    assert versions() == changed
+    scenario = server.object("configmaps", NAMESPACE, "scenario")["data"]["scenario.yaml"]
+    assert "deployment" not in scenario
+
+
 def test_scale_is_not_for_processes(testbed: Command) -> None:
     said = testbed("scale", "4")
     assert said.code == 2
@@ -152,11 +192,13 @@ def test_scale_is_not_for_processes(testbed: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--spread"], "--spread: is about a cluster"),
-        (["--workers", "2", "--runtime", "local"], "--workers: is about a cluster"),
-        (["--runtime", "cluster", "--workers", "2"], "--workers"),
+        (["--spread"], "--spread: is given; only with --runtime kind or cluster"),
+        (["--set", "deployment.spread=true"], "--set deployment.spread: is given; only with"),
+        (["--deployment", "lab.yaml"], "--deployment: is given; only with --runtime kind or"),
+        (["--workers", "2", "--runtime", "local"], "--workers: is given; only with --runtime kind"),
+        (["--runtime", "cluster", "--workers", "2"], "--workers: is given; only with --runtime ki"),
         (["--runtime", "kind", "--context", "x"], "only with --runtime cluster"),
-        (["--runtime", "swarm"], "'local', 'kind', 'cluster'"),
+        (["--runtime", "swarm"], "unknown runtime 'swarm'; known: local, kind, cluster"),
     ],
 )
 def test_options_that_do_not_go_together(

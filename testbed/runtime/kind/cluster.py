@@ -235,7 +235,7 @@ class KindCluster:
         if digests != {settings.digest}:
             raise UsageError(
                 f"kind cluster '{self.name}' is there with other settings ({_described(nodes)}); "
-                "use the same --workers and --node-image as then, or delete it first: "
+                "use the same --workers and deployment.kind.nodeImage as then, or delete it first: "
                 "testbed teardown"
             )
         if len(nodes) != settings.nodes:

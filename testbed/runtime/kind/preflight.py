@@ -103,7 +103,7 @@ def kind_program(settings: KindSettings) -> Iterator[Lack]:
         yield Lack(
             f"kind {seen} is older than the default node image, {NODE_IMAGE_TAG}",
             f"{KIND_FIX}; or name a node image that the release notes of kind {seen} list: "
-            "--node-image IMAGE",
+            "--set deployment.kind.nodeImage=IMAGE",
         )
 
 
@@ -170,7 +170,7 @@ def _cgroup(settings: KindSettings, engine: Engine) -> Iterator[Lack]:
         yield Lack(
             "this system uses control groups of version 1, which Kubernetes 1.35 and newer refuse",
             "boot with systemd.unified_cgroup_hierarchy=1, or name an older node image: "
-            "--node-image kindest/node:v1.34.0",
+            "--set deployment.kind.nodeImage=kindest/node:v1.34.0",
         )
 
 
@@ -194,8 +194,8 @@ def node_image_fix() -> str:
     return (
         f"where there is a network: docker pull {NODE_IMAGE_TAG} && docker save --output "
         f"kind-node.tar {NODE_IMAGE_TAG}; then here: docker load --input kind-node.tar; or use "
-        f"another: --node-image IMAGE ({f'there is {here}' if here else 'there is none here'}); "
-        "docs/air-gapped.md says more"
+        "another: --set deployment.kind.nodeImage=IMAGE "
+        f"({f'there is {here}' if here else 'there is none here'}); docs/air-gapped.md says more"
     )
 
 

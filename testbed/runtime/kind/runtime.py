@@ -17,7 +17,9 @@ from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid
 from testbed.runtime.kind.cluster import NAME, KindCluster
 from testbed.runtime.kind.config import KindSettings, Mount, PortMapping
 from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
+from testbed.runtime.kubernetes.api import PATIENCE_S
 from testbed.runtime.kubernetes.rendering import Services, render
+from testbed.runtime.registry import Settings
 from testbed.scenario.plan import Plan
 
 
@@ -58,6 +60,32 @@ class KindRuntime:
         self._options = options
         self._retain = retain
         self._settings = settings
+
+    takes = frozenset(
+        {
+            *("deployment", "deployment.kind", "retain", "force"),
+            *("merge_kubeconfig", "keep_cluster"),
+        }
+    )
+
+    @classmethod
+    def open(cls, settings: Settings) -> KindRuntime:
+        """See ``RuntimeFactory``."""
+        own = settings.deployment.kind if settings.deployment else None
+        return cls(
+            settings.home,
+            workers=own.workers if own else 0,
+            node_image=own.node_image if own else "",
+            map_port=own.ports if own else (),
+            mount=own.mounts if own else (),
+            merge_kubeconfig=settings.merge_kubeconfig,
+            keep_cluster=settings.keep_cluster,
+            options=ClusterOptions.of(settings.deployment),
+            retain=settings.retain,
+            force=settings.force,
+            tell=settings.tell,
+            patience_s=PATIENCE_S if settings.patience_s is None else settings.patience_s,
+        )
 
     on_this_machine = False
     place: Mapping[str, str] = MappingProxyType({})
@@ -198,14 +226,18 @@ def _ports_and_mounts(ports: Sequence[str], mounts: Sequence[str]) -> dict[str, 
         if here.isdecimal() and there.isdecimal():
             mapped.append(PortMapping(int(here), int(there)))
         else:
-            problems.append(Problem("--map-port", repr(text), "HOST:NODE, as in 8080:30080"))
+            problems.append(
+                Problem("deployment.kind.ports", repr(text), "HOST:NODE, as in 8080:30080")
+            )
     mounted = []
     for text in mounts:
         folder, _, there = text.rpartition(":")
         if folder and there:
             mounted.append(Mount(Path(folder).expanduser().absolute(), there))
         else:
-            problems.append(Problem("--mount", repr(text), "HERE:THERE, as in ./data:/data"))
+            problems.append(
+                Problem("deployment.kind.mounts", repr(text), "HERE:THERE, as in ./data:/data")
+            )
     if problems:
         raise UsageError("the kind cluster cannot be made like this", problems)
     return {"ports": tuple(mapped), "mounts": tuple(mounted)}

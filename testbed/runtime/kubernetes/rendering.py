@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from testbed import __version__
 from testbed.errors import Problem, UsageError
@@ -21,6 +21,9 @@ from testbed.runtime.base import CONTROLLER
 from testbed.runtime.kubernetes.manifests import BASE, HDFS, MYSQL, TRAINER, load
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import split_password
+
+if TYPE_CHECKING:
+    from testbed.scenario.schema import Deployment
 
 Document: TypeAlias = dict[str, Any]
 
@@ -96,6 +99,23 @@ class ClusterOptions:
         """Inverse of ``to_json``; what this version does not know is left out."""
         known = {each.name for each in fields(cls)}
         return cls(**{key: value for key, value in json.loads(text).items() if key in known})
+
+    @classmethod
+    def of(cls, section: Deployment | None) -> ClusterOptions | None:
+        """Return what the section of a scenario says of a cluster; None if it says nothing."""
+        if section is None or section.model_fields_set <= {"kind"}:
+            return None
+        return cls(
+            image_registry=section.images.registry,
+            image_tag=section.images.tag,
+            mysql_image=section.images.mysql,
+            node_selector=dict(section.node_selector),
+            spread=section.spread,
+            without_hdfs=not section.hdfs,
+            cpu_limits=section.cpu_limits,
+            storage_class=section.storage_class,
+            pull_secret=section.images.pull_secret,
+        )
 
     def image(self, name: str) -> str:
         """The image of one of ours: ``edgenode``, ``controller``, ``trainer``, ``hdfs``."""

@@ -83,6 +83,7 @@ from testbed.runtime.kubernetes.rendering import (
     render_trainer,
 )
 from testbed.runtime.processes import PASSWORD_VARIABLE
+from testbed.runtime.registry import Settings
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import split_password
 
@@ -167,6 +168,23 @@ class ClusterRuntime:
         self._hopeless_s = hopeless_s
         self._forwards: dict[tuple[str, str, int], PortForward] = {}
         self._forwarding = threading.Lock()
+
+    takes = frozenset({"context", "kubeconfig", "namespace", "deployment", "retain", "force"})
+
+    @classmethod
+    def open(cls, settings: Settings) -> ClusterRuntime:
+        """See ``RuntimeFactory``."""
+        return cls(
+            settings.home,
+            kubeconfig=Path(settings.kubeconfig) if settings.kubeconfig else None,
+            context=settings.context or None,
+            namespace=settings.namespace or None,
+            options=ClusterOptions.of(settings.deployment),
+            retain=settings.retain,
+            force=settings.force,
+            patience_s=PATIENCE_S if settings.patience_s is None else settings.patience_s,
+            tell=settings.tell,
+        )
 
     # --- the seam ---------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def obstacle(pod: Document) -> Obstacle | None:
             name,
             "Unschedulable",
             f"no machine takes it: {scheduled.get('message', '')}",
-            "free processors or memory there, add machines, or change --node-selector",
+            "free processors or memory there, add machines, or change deployment.nodeSelector",
             hopeless=True,
         )
     for container in status.get("containerStatuses") or ():
@@ -84,7 +84,7 @@ def _of_container(pod: str, namespace: str, container: Document) -> Obstacle | N
             pod,
             "image",
             f"its image {image} cannot be had: {_short(message) or reason}",
-            "build it (`make images`) and have it loaded or pushed (--image-registry, --image-tag)",
+            "build it (`make images`) and have it loaded or pushed (deployment.images)",
             hopeless=True,
         )
     if reason == "CrashLoopBackOff" or (
@@ -123,7 +123,7 @@ def refusals(events: Iterable[Document], workloads: Mapping[str, str]) -> list[O
         if "exceeded quota" in message:
             fix = "have the quota of the namespace raised, or run fewer nodes"
             if "must specify limits.cpu" in message or "limits.cpu" in message:
-                fix += "; where it asks for limits, give --cpu-limits"
+                fix += "; where it asks for limits, give --set deployment.cpuLimits=true"
         elif "violates PodSecurity" in message:
             fix = "the namespace asks for more than `restricted`: see its labels"
         else:

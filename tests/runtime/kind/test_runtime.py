@@ -132,7 +132,7 @@ def test_ports_mounts_and_the_users_own_kubeconfig(
 
 
 def test_options_that_mean_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"(?s)--map-port: 'x'.*--mount: 'y'"):
+    with pytest.raises(UsageError, match=r"(?s)kind.ports: 'x'.*kind.mounts: 'y'"):
         make(tmp_path, map_port=["x"], mount=["y"])
 
 

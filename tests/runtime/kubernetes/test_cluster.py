@@ -365,7 +365,7 @@ def test_what_somebody_else_changed_is_not_changed_back_unasked(
             r"(?s)edge-node-0 and 1 more: its image edge-testbed/edgenode.*make",
         ),
         ("crash-loop", r"(?s)it keeps ending \(exit code.*logs edge-node-0 --previous"),
-        ("unschedulable", r"(?s)no machine takes it.*--node-selector"),
+        ("unschedulable", r"(?s)no machine takes it.*deployment.nodeSelector"),
     ],
 )
 def test_pods_that_do_not_become_ready_say_why_and_are_removed_again(
