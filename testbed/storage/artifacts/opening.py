@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from testbed.errors import Problem, UsageError
+from testbed.plugins import Plugins
 from testbed.storage.artifacts.base import ArtifactStore
 from testbed.storage.artifacts.folder import FolderArtifactStore
 
@@ -30,16 +31,21 @@ def _webhdfs(url: str) -> ArtifactStore:
     return WebHdfsArtifactStore(url)
 
 
-STORES: Final[dict[str, Callable[[str], ArtifactStore]]] = {
+GROUP: Final = "edge_testbed.artifact_stores"
+"""The entry point group in which other packages name what makes the store of a URL scheme."""
+
+_OWN: Final[dict[str, Callable[[str], ArtifactStore]]] = {
     "file": _folder,
     "webhdfs": _webhdfs,
     "swebhdfs": _webhdfs,
 }
-"""What makes the store of a URL, by its scheme."""
+_OTHERS: Final = Plugins(GROUP, "artifact store", {})
 
 
 def open_artifact_store(url: str | os.PathLike[str]) -> ArtifactStore:
-    """The artifact store at ``url``: a path, or a URL of a known scheme. Opens no connection yet.
+    """Return the store at ``url``: a path, or a URL of a known scheme. Opens no connection yet.
+
+    Another package names a function of the URL as an entry point of ``GROUP``, under the scheme.
 
     Raises:
         UsageError: the scheme is unknown, or the URL names nothing.
@@ -53,10 +59,13 @@ def open_artifact_store(url: str | os.PathLike[str]) -> ArtifactStore:
     if "://" not in text:
         return FolderArtifactStore(Path(text))
     scheme = urlsplit(text).scheme
-    if scheme not in STORES:
-        known = ", ".join(f"{name}://" for name in STORES)
-        raise UsageError(
-            "the artifact store cannot be opened",
-            [Problem("artifacts", f"unknown scheme {scheme}://", f"a path, or {known}")],
-        )
-    return STORES[scheme](text)
+    if scheme in _OWN:
+        return _OWN[scheme](text)
+    if scheme in _OTHERS.names():
+        made: ArtifactStore = _OTHERS.find(scheme)(text)
+        return made
+    known = ", ".join(f"{name}://" for name in (*_OWN, *_OTHERS.names()))
+    raise UsageError(
+        "the artifact store cannot be opened",
+        [Problem("artifacts", f"unknown scheme {scheme}://", f"a path, or {known}")],
+    )

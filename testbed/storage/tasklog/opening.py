@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from testbed.errors import PermanentError, PrerequisiteMissing, Problem, TestbedError, UsageError
+from testbed.plugins import Plugins
 from testbed.scenario.secrets import without_password
 from testbed.storage.folders import as_open_as
 from testbed.storage.tasklog import versions
@@ -24,6 +25,12 @@ from testbed.storage.tasklog.failures import CANNOT_BE_WRITTEN, explained
 from testbed.storage.tasklog.server import FORM, Server
 from testbed.storage.tasklog.sql import SqlTaskLog
 from testbed.storage.tasklog.watching import FileWatch
+
+GROUP: Final = "edge_testbed.task_logs"
+"""The entry point group in which other packages name what opens the task log of a URL scheme."""
+
+_OTHERS: Final = Plugins(GROUP, "task log", {})
+_OWN_SCHEMES: Final = ("sqlite", "mysql", "mariadb")
 
 BUSY_TIMEOUT_S: Final = 15.0
 """How long a writer waits for another one before it gives up; a batch takes milliseconds."""
@@ -35,7 +42,10 @@ _FORMS: Final = f"a path, sqlite:///PATH, or {FORM}"
 
 
 def open_task_log(url: str | os.PathLike[str], *, create: bool = True) -> TaskLog:
-    """Open the task log at ``url``: a path or any URL that SQLAlchemy knows.
+    """Open the task log at ``url``: a path, or a URL that SQLAlchemy or another package knows.
+
+    Another package names ``open(url, *, create) -> TaskLog`` as an entry point of ``GROUP``, under
+    the scheme of its URLs (``name`` for ``name://...``).
 
     With ``create``, for who writes, a log (and the folders above it) that is not there yet is made,
     and one that cannot be written is an error before anything else is begun. Without, for commands
@@ -48,6 +58,10 @@ def open_task_log(url: str | os.PathLike[str], *, create: bool = True) -> TaskLo
             is denied.
         TemporaryError: another process keeps it locked, or its server does not answer.
     """
+    scheme, separator, _ = os.fspath(url).partition("://")
+    if separator and not scheme.startswith(_OWN_SCHEMES) and scheme in _OTHERS.names():
+        opened: TaskLog = _OTHERS.find(scheme)(os.fspath(url), create=create)
+        return opened
     found = connect(os.fspath(url), create=create)
     if create and not found.writable:
         found.engine.dispose()
