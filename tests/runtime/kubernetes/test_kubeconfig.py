@@ -314,9 +314,9 @@ def test_what_is_no_api_server_is_named_by_its_url(
 def test_a_server_that_refuses_is_said_within_seconds_and_told_of_before(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    cluster = Cluster(write(tmp_path / "config", config(f"https://127.0.0.1:{port}")))
     told: list[str] = []
-    cluster.tell = told.append
+    file = write(tmp_path / "config", config(f"https://127.0.0.1:{port}"))
+    cluster = Cluster(file, tell=told.append)
     begun = time.monotonic()
     with pytest.raises(TemporaryError, match="does not answer"):
         cluster.version()
