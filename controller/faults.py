@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from testbed.errors import UsageError
 from testbed.model.events import Record, RecordKind
 from testbed.model.faults import KINDS, Fault, Timeline
 from testbed.model.faults.effects import Effects, FaultNote
 from testbed.model.faults.seam import BY_HAND
 from testbed.model.units import SECOND, Micros
+from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.operator import FaultStatus
 from testbed.scenario.plan import Plan
 
@@ -53,13 +55,44 @@ def refusal(fault: Fault, size: int) -> str:
     return ""
 
 
-class RunFaults:
-    """All faults of one run of ``plan``, episode by episode."""
+def repeated_faults(request: pb.StartRunRequest, size: int) -> dict[int, tuple[Fault, ...]]:
+    """Return the faults that a run is asked to meet as another one did, by episode.
 
-    def __init__(self, plan: Plan) -> None:
+    Raises: UsageError: one of them is none, or cannot be had in a network of ``size`` nodes.
+    """
+    found: dict[int, tuple[Fault, ...]] = {}
+    for given in request.faults:
+        faults = []
+        for document in given.faults:
+            try:
+                fault = Fault.from_document(json.loads(document))
+            except (ValueError, AttributeError, RecursionError) as error:
+                raise UsageError(f"not a fault: {error}") from None
+            wrong = refusal(dataclasses.replace(fault, end=fault.end - fault.begin), size)
+            if wrong or fault.begin < 0 or fault.entry != BY_HAND:
+                raise UsageError(f"fault {fault.id} of episode {given.episode}: {wrong or _NOT}")
+            faults.append(fault)
+        found[given.episode] = (*found.get(given.episode, ()), *faults)
+    return found
+
+
+_NOT: Final = "it has to be one that was injected by hand, after the start of its episode"
+
+
+class RunFaults:
+    """All faults of one run of ``plan``, episode by episode.
+
+    ``repeated`` are met like faults by hand, each in its episode.
+    """
+
+    def __init__(self, plan: Plan, repeated: Mapping[int, tuple[Fault, ...]]) -> None:
         self._plan = plan
+        self._repeated = repeated
         self._by_hand: list[Fault] = []
-        self._injected = 0
+        self._last_repeated = max(
+            (fault.number for faults in repeated.values() for fault in faults), default=0
+        )
+        self._injected = self._last_repeated
         self._effects: Effects | None = None
         self.lost = 0
         """Tasks that faults took with their nodes."""
@@ -73,6 +106,7 @@ class RunFaults:
 
     def begin(self, episode: int) -> list[bytes]:
         """An episode begins; the faults by hand to tell its nodes."""
+        self._by_hand += self._repeated.get(episode, ())
         self._effects = Effects(episode, self._whole(episode))
         return self.told
 
@@ -94,7 +128,8 @@ class RunFaults:
         self._by_hand = [
             dataclasses.replace(fault, begin=0, end=fault.end - now)
             for fault in self._by_hand
-            if fault.end > now
+            # Of a repeated one that goes on, the next episode has a fault of its own.
+            if fault.end > now and fault.number > self._last_repeated
         ]
 
     def timeline(self, episode: int) -> Timeline:

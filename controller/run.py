@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
@@ -76,6 +76,8 @@ class Order:
     episodes: int
     first_episode: int = 0
     label: str = ""
+    faults: Mapping[int, tuple[Fault, ...]] = field(default_factory=dict)
+    """Faults that another run met by hand, by episode, to be met once more."""
 
 
 class Run:
@@ -99,7 +101,7 @@ class Run:
         self._registry = registry
         self._writer = writer
         self._marker = marker
-        self.faults = RunFaults(self.plan)
+        self.faults = RunFaults(self.plan, order.faults)
         self._fidelity = Fidelity(
             plan.topology,
             plan.limits,

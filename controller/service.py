@@ -20,6 +20,7 @@ import grpc
 import structlog
 
 from controller.deploy import DRL, ActiveRun, Deployments
+from controller.faults import repeated_faults
 from controller.link import NodeLink
 from controller.registry import Node, Registry
 from controller.run import Order, Run
@@ -285,6 +286,7 @@ class Operator(pb_grpc.OperatorServicer):
             episodes=request.episodes or self._plan.episodes,
             first_episode=request.first_episode,
             label=request.label,
+            faults=repeated_faults(request, self._plan.topology.size),
         )
 
     async def _run(self, run_id: str, context: _Context) -> Run:

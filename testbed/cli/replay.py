@@ -107,7 +107,7 @@ def replay(
             histories.append(task_history(found, meant.id, task))
             episode = _episode_of(task, histories[0].task.episode, episode)
         pace = Pace("episodes checked", 1 if episode is not None else meant.info.episodes)
-        source = original(found, meant.id, episode, pace.tell, by_hand=name is None)
+        source = original(found, meant.id, episode, pace.tell)
         for line in _not_repeated(source):
             console.warn(line)
         if source.repeated:
@@ -277,6 +277,7 @@ def _testbed(
                 episodes=source.count,
                 first_episode=source.first_episode,
                 label=text,
+                faults=source.faults_by_hand,
             )
             if last.state == "failed":
                 raise PermanentError(f"run {last.run} failed: {last.reason or 'see its log'}")

@@ -177,8 +177,8 @@ def task_history(log: TaskLog, run_id: str, task_id: int) -> TaskHistory:
     )
 
 
-def plan_of(run: Run, *, by_hand: bool = True) -> Plan:
-    """The plan of a run, with the faults that were injected into it by hand if ``by_hand``.
+def plan_of(run: Run) -> Plan:
+    """The plan of a run, with the faults that were injected into it by hand.
 
     Raises: UsageError: another version of this toolkit wrote it, or it is damaged.
     """
@@ -186,7 +186,7 @@ def plan_of(run: Run, *, by_hand: bool = True) -> Plan:
         plan = run.plan
     except ValueError as error:
         raise UsageError(f"the plan of run {run.id} cannot be read: {error}") from None
-    if not by_hand or not run.faults_by_hand:
+    if not run.faults_by_hand:
         return plan
     return dataclasses.replace(plan, by_hand=read(run, plan.topology.size).faults)
 

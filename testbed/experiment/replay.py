@@ -21,6 +21,7 @@ from testbed.experiment.comparison import check_comparable
 from testbed.experiment.history import plan_of
 from testbed.experiment.statistics import MIN_PAIRS, Comparison, compare
 from testbed.experiment.summary import RunSummary, none_if_nan
+from testbed.model.faults import Fault
 from testbed.model.story import TaskRow
 from testbed.model.task import Outcome, Task
 from testbed.scenario.plan import Plan, SchedulerSpec
@@ -72,6 +73,15 @@ class Original:
         return self.episodes[-1] - self.episodes[0] + 1
 
     @property
+    def faults_by_hand(self) -> dict[int, tuple[Fault, ...]]:
+        """Return the faults by hand of the episodes to replay; those cleared at once were none."""
+        return {
+            episode: tuple(fault for fault in faults if fault.begin < fault.end)
+            for episode, faults in self.plan.by_hand.items()
+            if self.first_episode <= episode <= self.episodes[-1]
+        }
+
+    @property
     def scheduler(self) -> SchedulerSpec:
         """The scheduler the run began with, with its options."""
         planned, name = self.plan.scheduler, self.run.info.scheduler
@@ -94,20 +104,17 @@ def original(
     run_id: str,
     episode: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
-    *,
-    by_hand: bool = True,
 ) -> Original:
     """Read a run that is to be replayed, and compare its tasks with those its plan draws.
 
     ``episode`` is the only one to replay; None takes all that can be. ``progress`` is told how many
-    episodes have been compared. ``by_hand`` says whether the replay repeats faults that were
-    injected by hand; without it an episode in which they changed the arrivals is left out.
+    episodes have been compared.
 
     Raises: UsageError: no such run, its plan cannot be read, or no episode can be replayed; names
     the reason for each.
     """
     run = log.run(run_id)
-    plan = plan_of(run, by_hand=by_hand)
+    plan = plan_of(run)
     asked = range(run.info.first_episode, run.info.first_episode + run.info.episodes)
     if episode is not None and episode not in asked:
         raise UsageError(
@@ -123,7 +130,7 @@ def original(
         logged = list(log.tasks(run.id, episode=number))
         wrong = _difference(logged, arrivals(plan, number), number - asked[0] < completed)
         if wrong:
-            left_out.append(LeftOut(number, wrong + _crowd(run, number, repeated=by_hand)))
+            left_out.append(LeftOut(number, wrong + _crowd(run, number)))
         else:
             good.append(number)
     if not good:
@@ -132,7 +139,7 @@ def original(
             "complete in the log",
             [Problem("", line, "") for line in told(left_out)],
         )
-    changed = tuple(_from_outside(run, plan, by_hand=by_hand))
+    changed = tuple(_from_outside(run, plan))
     repeated = described(run, good) if plan.by_hand else ""
     return Original(run, plan, tuple(good), tuple(left_out), changed, repeated)
 
@@ -181,19 +188,17 @@ def _difference(logged: Sequence[TaskRow], drawn: Sequence[Task], completed: boo
     return "; ".join(wrong)
 
 
-def _crowd(run: Run, episode: int, *, repeated: bool) -> str:
+def _crowd(run: Run, episode: int) -> str:
     """Return what to add to the reason for an episode whose arrivals somebody changed by hand."""
     if not any(
         fault["episode"] == episode and fault.get("kind") == "arrivals"
         for fault in run.faults_by_hand
     ):
         return ""
-    if repeated:
-        return " (its arrivals were changed by hand, at other slots than the log says)"
-    return " (its arrivals were changed by hand, which only the simulator repeats)"
+    return " (its arrivals were changed by hand, at other slots than the log says)"
 
 
-def _from_outside(run: Run, plan: Plan, *, by_hand: bool) -> Iterator[str]:
+def _from_outside(run: Run, plan: Plan) -> Iterator[str]:
     """Return what was done to the run by hand while it went on and is not repeated.
 
     Faults that stand in the plan are not among it: they are drawn anew like the arrivals.
@@ -207,11 +212,6 @@ def _from_outside(run: Run, plan: Plan, *, by_hand: bool) -> Iterator[str]:
     missing = read(run, plan.topology.size).missing
     if missing:
         yield f"not all faults of it are known ({'; '.join(missing)})"
-    if not by_hand and (told := described(run)):
-        yield (
-            f"faults were injected by hand while it ran ({told}), which only the simulator "
-            "repeats (without --name)"
-        )
     dead = (run.certificate or {}).get("dead_nodes", {})
     if dead:
         yield f"nodes left it while it ran ({', '.join(map(str, dead))})"

@@ -369,11 +369,14 @@ class OperatorClient:
         episodes: int = 0,
         first_episode: int = 0,
         label: str = "",
+        faults: Mapping[int, Sequence[Fault]] | None = None,
     ) -> str:
         """Start a run and return its id; empty ``scheduler`` and 0 ``episodes``: the scenario's.
 
-        Runs that start at the same ``first_episode`` share arrivals and fates.
-        Raises: UsageError: unknown scheduler, another run is active, or a node is not healthy.
+        Runs that start at the same ``first_episode`` share arrivals and fates. ``faults``, by
+        episode, are met beside those of the scenario; their instants are those of the episode.
+        Raises: UsageError: unknown scheduler, another run is active, a node is not healthy, or a
+        fault cannot be had in this network.
         """
         request = pb.StartRunRequest(
             scheduler=scheduler,
@@ -381,6 +384,13 @@ class OperatorClient:
             first_episode=first_episode,
             options_json=json.dumps(options) if options else "",
             label=label,
+            faults=[
+                pb.EpisodeFaults(
+                    episode=episode,
+                    faults=[json.dumps(fault.to_document()).encode() for fault in given],
+                )
+                for episode, given in (faults or {}).items()
+            ],
         )
         with self._errors():
             # Longer than a call: every node loads its scheduler before the run has begun.

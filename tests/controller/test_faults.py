@@ -136,9 +136,52 @@ def test_a_replay_has_the_arrivals_that_faults_by_hand_left(bring_up: BringUp) -
     assert "node 0 killed" in found.repeated
     again = record_run(found.planned(SchedulerSpec("random"), None), bench.log)
     assert compare_runs(bench.log, [run, again]).warnings == ()
-    with pytest.raises(UsageError, match="cannot be replayed"):
-        # On a testbed others would arrive.
-        original(bench.log, run, by_hand=False)
+    # The same on the testbed.
+    there = bench.operator.start_run(scheduler="random", episodes=2, faults=found.faults_by_hand)
+    bench.until(there, lambda progress: progress.generated > 0)
+    assert any(each.by_hand for each in bench.operator.list_faults().faults)
+    last = bench.end(there)
+    tasks = {row.task for row in bench.log.tasks(run)}
+    assert {row.task for row in bench.log.tasks(there)} == tasks
+    assert all(fault["took"] is not False for fault in bench.log.run(there).faults_by_hand)
+    assert not last.dead_nodes
+    warnings = compare_runs(bench.log, [run, there]).warnings
+    assert not [line for line in warnings if "by hand" in line]
+
+
+def test_faults_by_hand_join_those_that_are_repeated(bring_up: BringUp) -> None:
+    bench = bring_up(long_plan())
+    repeated = Fault("arrivals", 0, HOUR, nodes=(0,), factor=0.0, number=3)
+    run = bench.operator.start_run(scheduler="local", faults={0: (repeated,), 5: (repeated,)})
+    bench.until(run, lambda progress: progress.generated > 5)
+    down = Fault("node-down", 0, HOUR, nodes=(1,), mode="killed")
+    listed = bench.operator.inject_fault(down)
+    assert listed.changed == ("hand-4",)
+    assert [each.id for each in listed.faults] == ["hand-3", "hand-4"]
+    bench.until(run, lambda progress: progress.lost > 2)
+    assert set(bench.operator.clear_faults().changed) == {"hand-3", "hand-4"}
+    before = bench.until(run, lambda progress: True).generated
+    bench.until(run, lambda progress: progress.generated > before + 10)
+    bench.operator.stop_run(run)
+    assert {row.source for row in bench.log.tasks(run)} == {0, 1, 2}
+    first, second = bench.log.run(run).faults_by_hand
+    assert (first["begin"], first["measured"]["arrivals"]) == (0, 0)
+    assert second["measured"]["lost"] > 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Fault("node-down", 0, SECOND, nodes=(9,), mode="killed"),
+        Fault("slow-node", SECOND, SECOND, nodes=(0,), factor=0.5),
+        Fault("arrivals", 0, SECOND, nodes=(0,), factor=0.5, entry=0),
+    ],
+)
+def test_a_run_that_cannot_repeat_a_fault_does_not_begin(bring_up: BringUp, wrong: Fault) -> None:
+    bench = bring_up(small_plan(2))
+    with pytest.raises(UsageError, match=r"of episode 0: |not a fault"):
+        bench.operator.start_run(scheduler="local", faults={0: (wrong,)})
+    assert bench.operator.status().runs == ()
 
 
 @pytest.mark.parametrize(

@@ -134,16 +134,18 @@ def test_other_faults_by_hand_are_a_difference(log: TaskLog, other: dict[str, An
     assert sorted(told.split()[1] for told in warnings) == sorted(runs)
 
 
-def test_a_testbed_does_not_repeat_them_and_its_arrivals_would_differ(log: TaskLog) -> None:
-    run = met(log, {0: (FAULTS["crowd"],), 1: (FAULTS["killed"],)})
-    found = original(log, run, by_hand=False)
-    assert found.episodes == (1, 2)
-    assert not found.plan.by_hand
-    assert not found.repeated
-    (left,) = found.left_out
-    assert "which only the simulator repeats" in left.reason
-    (change,) = found.changed
-    assert "node 1 killed" in change
+def test_a_testbed_is_told_of_those_that_lasted_in_the_episodes_it_replays(log: TaskLog) -> None:
+    at_once = dataclasses.replace(FAULTS["killed"], end=FAULTS["killed"].begin, number=7)
+    run = met(log, {0: (FAULTS["crowd"],), 1: (FAULTS["killed"], at_once), 2: (FAULTS["hung"],)})
+    found = original(log, run)
+    assert found.left_out == ()
+    assert found.changed == ()
+    assert found.faults_by_hand == {
+        0: (FAULTS["crowd"],),
+        1: (FAULTS["killed"],),
+        2: (FAULTS["hung"],),
+    }
+    assert set(original(log, run, 1).faults_by_hand) == {1}
 
 
 def test_arrivals_that_did_not_follow_the_log_are_left_out(log: TaskLog) -> None:

@@ -367,18 +367,28 @@ class StatusReply(_message.Message):
     def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class StartRunRequest(_message.Message):
-    __slots__ = ("scheduler", "episodes", "first_episode", "options_json", "label")
+    __slots__ = ("scheduler", "episodes", "first_episode", "options_json", "label", "faults")
     SCHEDULER_FIELD_NUMBER: _ClassVar[int]
     EPISODES_FIELD_NUMBER: _ClassVar[int]
     FIRST_EPISODE_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
     scheduler: str
     episodes: int
     first_episode: int
     options_json: str
     label: str
-    def __init__(self, scheduler: _Optional[str] = ..., episodes: _Optional[int] = ..., first_episode: _Optional[int] = ..., options_json: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
+    faults: _containers.RepeatedCompositeFieldContainer[EpisodeFaults]
+    def __init__(self, scheduler: _Optional[str] = ..., episodes: _Optional[int] = ..., first_episode: _Optional[int] = ..., options_json: _Optional[str] = ..., label: _Optional[str] = ..., faults: _Optional[_Iterable[_Union[EpisodeFaults, _Mapping]]] = ...) -> None: ...
+
+class EpisodeFaults(_message.Message):
+    __slots__ = ("episode", "faults")
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    episode: int
+    faults: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, episode: _Optional[int] = ..., faults: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class StartRunReply(_message.Message):
     __slots__ = ("run",)
