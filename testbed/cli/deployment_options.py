@@ -11,6 +11,11 @@ import typer
 
 _CLUSTER: Final = "Kubernetes"
 
+
+def _key(key: str) -> str:
+    return f"Earlier name of --set deployment.{key}=VALUE."
+
+
 DeploymentFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -42,17 +47,37 @@ Workers: TypeAlias = Annotated[
 ]
 
 # Names of earlier versions, for one release.
-ImageTag: TypeAlias = Annotated[str, typer.Option("--image-tag", hidden=True)]
-MysqlImage: TypeAlias = Annotated[str, typer.Option("--mysql-image", hidden=True)]
-PullSecret: TypeAlias = Annotated[str, typer.Option("--image-pull-secret", hidden=True)]
-NodeSelector: TypeAlias = Annotated[list[str] | None, typer.Option("--node-selector", hidden=True)]
-Spread: TypeAlias = Annotated[bool, typer.Option("--spread", hidden=True)]
-WithoutHdfs: TypeAlias = Annotated[bool, typer.Option("--without-hdfs", hidden=True)]
-StorageClass: TypeAlias = Annotated[str, typer.Option("--storage-class", hidden=True)]
-CpuLimits: TypeAlias = Annotated[bool, typer.Option("--cpu-limits", hidden=True)]
-NodeImage: TypeAlias = Annotated[str, typer.Option("--node-image", hidden=True)]
-Ports: TypeAlias = Annotated[list[str] | None, typer.Option("--map-port", hidden=True)]
-Mounts: TypeAlias = Annotated[list[str] | None, typer.Option("--mount", hidden=True)]
+ImageTag: TypeAlias = Annotated[
+    str, typer.Option("--image-tag", hidden=True, help=_key("images.tag"))
+]
+MysqlImage: TypeAlias = Annotated[
+    str, typer.Option("--mysql-image", hidden=True, help=_key("images.mysql"))
+]
+PullSecret: TypeAlias = Annotated[
+    str, typer.Option("--image-pull-secret", hidden=True, help=_key("images.pullSecret"))
+]
+NodeSelector: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--node-selector", hidden=True, help=_key("nodeSelector"))
+]
+Spread: TypeAlias = Annotated[bool, typer.Option("--spread", hidden=True, help=_key("spread"))]
+WithoutHdfs: TypeAlias = Annotated[
+    bool, typer.Option("--without-hdfs", hidden=True, help=_key("hdfs"))
+]
+StorageClass: TypeAlias = Annotated[
+    str, typer.Option("--storage-class", hidden=True, help=_key("storageClass"))
+]
+CpuLimits: TypeAlias = Annotated[
+    bool, typer.Option("--cpu-limits", hidden=True, help=_key("cpuLimits"))
+]
+NodeImage: TypeAlias = Annotated[
+    str, typer.Option("--node-image", hidden=True, help=_key("kind.nodeImage"))
+]
+Ports: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--map-port", hidden=True, help=_key("kind.ports"))
+]
+Mounts: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--mount", hidden=True, help=_key("kind.mounts"))
+]
 
 _KEYS: Final = {
     "--image-registry": "images.registry",
