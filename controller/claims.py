@@ -19,8 +19,9 @@ from typing import Any, Final
 from controller.marker import CUT_SHORT, RunMarker, close
 from testbed.errors import UsageError
 from testbed.files import try_lock
+from testbed.model.run_state import RunState
 from testbed.scenario.secrets import without_password
-from testbed.storage.tasklog import RunState, TaskLog
+from testbed.storage.tasklog import TaskLog
 
 _log: Final = logging.getLogger("controller.claims")
 

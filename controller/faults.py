@@ -15,6 +15,7 @@ from testbed.errors import UsageError
 from testbed.model.events import Record, RecordKind
 from testbed.model.faults import KINDS, Fault, Timeline
 from testbed.model.faults.effects import Effects, FaultNote
+from testbed.model.faults.limits import impossible
 from testbed.model.faults.seam import BY_HAND
 from testbed.model.units import SECOND, Micros
 from testbed.rpc.generated import edge_pb2 as pb
@@ -30,28 +31,14 @@ LONGEST: Final[Micros] = 30 * 24 * 3600 * SECOND
 
 
 def refusal(fault: Fault, size: int) -> str:
-    """Return why a fault cannot be had in a network of ``size`` nodes; empty if it can.
+    """Return why a fault cannot be injected in a network of ``size`` nodes; empty if it can.
 
     Its ``end`` is its duration.
     """
-    kind = KINDS.get(fault.kind)
-    if kind is None:
-        return f"unknown kind of fault {fault.kind!r}; known: {', '.join(KINDS)}"
-    links = kind.target == "links"
-    named = [node for link in fault.links for node in link] if links else list(fault.nodes)
-    if not named or (fault.nodes if links else fault.links):
-        return f"{kind.name} acts on {kind.target}, and at least one of them"
-    wrong = [node for node in named if type(node) is not int or not 0 <= node < size]
-    if wrong or any(source == to for source, to in fault.links):
-        return f"no such {kind.target}; there are nodes 0 to {size - 1}"
+    if wrong := impossible(fault, size):
+        return wrong
     if type(fault.end) is not int or not 0 < fault.end <= LONGEST:
         return "a fault lasts from 1 us to 720 h"
-    if not (0 <= fault.factor <= 1000 and 0 <= fault.failure_rate <= 1e6):
-        return "a factor is from 0 to 1000, a failure rate from 0 to 1e6 per second"
-    if fault.factor == 0 and kind.name != "arrivals":
-        return "a factor of 0 is for arrivals only; a partition or a hung node stands still"
-    if kind.modes and fault.mode not in kind.modes:
-        return f"mode {fault.mode!r}; allowed: {' or '.join(kind.modes)}"
     return ""
 
 

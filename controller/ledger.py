@@ -11,11 +11,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from testbed.model.events import Record, RecordKind
+from testbed.model.story import FIRST_OF_CONTROLLER
 from testbed.model.task import Outcome, Task
 from testbed.model.units import Micros
-
-CONTROLLER_SEQ: Final = 1_000_000
-"""Sequence number of the first record the controller makes of a task; nodes stay far below."""
 
 LOST_STAGE: Final = "lost"
 """The ``stage`` of an ending made by the controller: where the task was is not known."""
@@ -151,4 +149,4 @@ def _lose(story: _Story, at: Micros) -> Iterable[Record]:
     }
     # Clocks of nodes may be ahead of the controller's by milliseconds; a story does not run back.
     at = max(at, begun, story.latest)
-    yield Record(RecordKind.ENDED, task, CONTROLLER_SEQ, story.holder, at, at, data)
+    yield Record(RecordKind.ENDED, task, FIRST_OF_CONTROLLER, story.holder, at, at, data)

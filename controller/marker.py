@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from testbed.errors import PermanentError, UsageError
 from testbed.files import write_atomically
-from testbed.storage.tasklog import RunState, TaskLog
+from testbed.model.run_state import RunState
+from testbed.storage.tasklog import TaskLog
 
 if TYPE_CHECKING:
     from controller.claims import Claims

@@ -33,13 +33,13 @@ from testbed.model.events import Record
 from testbed.model.failures import Failures
 from testbed.model.faults import Fault
 from testbed.model.fidelity import Certificate, Fidelity
+from testbed.model.run_state import RunState
 from testbed.model.task import Outcome
 from testbed.model.units import SECOND, Micros
 from testbed.rpc.generated import edge_pb2 as pb
-from testbed.rpc.operator import FaultList, Progress, RunState, RunStatus
+from testbed.rpc.operator import FaultList, Progress, RunStatus
 from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.storage.tasklog import TESTBED, RunInfo, TaskLog, new_run_id
-from testbed.storage.tasklog import RunState as StoredState
 
 _log = structlog.get_logger("controller.run")
 
@@ -122,7 +122,7 @@ class Run:
         self._failures = Failures()
         self._came = asyncio.Event()
         self._stopping = False
-        self._state: RunState = "running"
+        self._state = RunState.RUNNING
         self._reason = ""
         self._certificate: Certificate | None = None
         self._completed = 0
@@ -184,7 +184,7 @@ class Run:
     @property
     def active(self) -> bool:
         """Whether it has not ended."""
-        return self._state == "running"
+        return self._state is RunState.RUNNING
 
     @property
     def takes_batches(self) -> bool:
@@ -661,9 +661,9 @@ class Run:
                 # The operator was told that the run has failed.
                 return
             if self._recording.broken:
-                close(log, self.id, StoredState(state), document)
+                close(log, self.id, state, document)
             else:
-                log.end_run(self.id, StoredState(state), document)
+                log.end_run(self.id, state, document)
 
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
@@ -673,10 +673,10 @@ class Run:
             waited = False
             why = str(error) or f"it does not answer within {STORE_TIMEOUT_S:g} s"
             self._fail(f"the task log cannot be written: {why}")
-            state = "failed"
+            state = RunState.FAILED
             self._marker.failed(self.id, self._reason)
         self._state = state
-        _log.info("run ended", run=self.id, state=state, reason=self._reason)
+        _log.info("run ended", run=self.id, state=state.value, reason=self._reason)
         self._changed()
 
     # --- small things -----------------------------------------------------------------------
@@ -695,12 +695,14 @@ class Run:
 
     def _final_state(self) -> RunState:
         if self._reason:
-            return "failed"
+            return RunState.FAILED
         if self._stopping:
-            return "stopped"
+            return RunState.STOPPED
         if self._degraded:
-            return "degraded"
-        return "completed" if self._certificate is None or self._certificate.valid else "invalid"
+            return RunState.DEGRADED
+        if self._certificate is None or self._certificate.valid:
+            return RunState.COMPLETED
+        return RunState.INVALID
 
     def _arrival_late(self, lateness: Micros) -> None:
         self._fidelity.late(lateness)

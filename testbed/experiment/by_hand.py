@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from testbed.model.faults import KINDS, Fault
+from testbed.model.faults import Fault
+from testbed.model.faults.limits import impossible
 from testbed.model.faults.seam import BY_HAND
 from testbed.model.units import Micros
 from testbed.storage.tasklog import Run
@@ -78,19 +79,7 @@ def _lasts(begin: Micros | None, end: Micros | None) -> bool:
 
 
 def _possible(fault: Fault, size: int) -> bool:
-    kind = KINDS.get(fault.kind)
-    if kind is None or fault.entry != BY_HAND:
-        return False
-    links = kind.target == "links"
-    named = [node for link in fault.links for node in link] if links else list(fault.nodes)
-    return (
-        bool(named)
-        and all(0 <= node < size for node in named)
-        and 0 <= fault.begin <= fault.end
-        and fault.factor >= 0
-        and fault.failure_rate >= 0
-        and (not kind.modes or fault.mode in kind.modes)
-    )
+    return fault.entry == BY_HAND and 0 <= fault.begin <= fault.end and not impossible(fault, size)
 
 
 def _frozen(value: Any) -> Any:

@@ -18,6 +18,7 @@ import grpc
 
 from testbed.errors import PermanentError, TemporaryError, UsageError
 from testbed.model.faults import Fault
+from testbed.model.run_state import RunState
 from testbed.model.units import Micros
 from testbed.rpc.channels import connect_blocking
 from testbed.rpc.credentials import of_operator
@@ -35,9 +36,6 @@ STOP_TIMEOUT_S: Final = 120.0
 NodeCondition: TypeAlias = Literal["starting", "healthy", "suspect", "unreachable", "dead"]
 """``suspect``: not heard for a while and being asked; ``unreachable``: does not answer, although it
 may live; ``dead``: its process has ended."""
-
-RunState: TypeAlias = Literal["running", "completed", "degraded", "invalid", "stopped", "failed"]
-"""As in the task log, where a run can also be ``interrupted``: its controller died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +147,7 @@ class Progress:
             "absences",
         ):
             values[name] = tuple(values.get(name, ()))
+        values["state"] = RunState(values["state"])
         return cls(**values)
 
 

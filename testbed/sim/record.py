@@ -9,10 +9,11 @@ from typing import Any
 
 from testbed.errors import PermanentError, TestbedError
 from testbed.model.failures import Failures
+from testbed.model.run_state import RunState
 from testbed.model.story import fold_all
 from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.sim.simulator import EpisodeResult, Simulation
-from testbed.storage.tasklog import RunInfo, RunState, TaskLog, fault_documents
+from testbed.storage.tasklog import RunInfo, TaskLog, fault_documents
 
 
 def record_run(

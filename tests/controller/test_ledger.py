@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.ledger import CONTROLLER_SEQ, Ledger
+from controller.ledger import Ledger
 from testbed.model.events import Record, RecordKind
-from testbed.model.story import fold
+from testbed.model.story import FIRST_OF_CONTROLLER, fold
 from testbed.model.task import Outcome, Task
 
 
@@ -81,7 +81,7 @@ def test_the_holder_takes_a_task_with_it() -> None:
     endings = ledger.close(5000)
     assert [each.task.id for each in endings] == [0, 1, 2]
     assert {each.kind for each in endings} == {RecordKind.ENDED}
-    assert {each.seq for each in endings} == {CONTROLLER_SEQ}
+    assert {each.seq for each in endings} == {FIRST_OF_CONTROLLER}
     assert ledger.outcomes["lost"] == 3
 
 

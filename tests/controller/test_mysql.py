@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from controller.ledger import CONTROLLER_SEQ
 from testbed.errors import PermanentError, TemporaryError
+from testbed.model.story import FIRST_OF_CONTROLLER
 from testbed.rpc.operator import Progress
 from testbed.runtime.directory import RunDirectory
 from testbed.runtime.local import LocalRuntime
@@ -97,7 +97,7 @@ def test_what_a_dead_server_did_not_take_is_handed_in_by_the_next_testbed(
     assert len(found) >= before + 5
     for numbers in found.values():
         # A task that no node has ended was given an end, lost, when the run was settled.
-        own = [number for number in numbers if number < CONTROLLER_SEQ]
+        own = [number for number in numbers if number < FIRST_OF_CONTROLLER]
         assert own == list(range(len(own)))
     each_ends_once(again, run)
 

@@ -13,10 +13,10 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from controller.ledger import CONTROLLER_SEQ
 from testbed.errors import PermanentError, UsageError
 from testbed.model.events import RecordKind
 from testbed.model.fidelity import Certificate
+from testbed.model.story import FIRST_OF_CONTROLLER
 from testbed.model.task import Outcome
 from testbed.model.workload import tasks_of_episode
 from testbed.runtime.directory import RunDirectory
@@ -258,7 +258,7 @@ def test_a_node_that_dies_takes_its_tasks_with_it_and_no_more(bring_up: BringUp)
     assert {i for i, row in rows.items() if row.episode == 1 and row.source == 1} <= lost
     assert any(row.episode == 1 and row.outcome is Outcome.SUCCEEDED for row in rows.values())
     by_controller = {
-        record.task.id for record in bench.log.records(run) if record.seq >= CONTROLLER_SEQ
+        record.task.id for record in bench.log.records(run) if record.seq >= FIRST_OF_CONTROLLER
     }
     assert by_controller <= lost
     status = bench.operator.status()
@@ -351,7 +351,7 @@ def test_a_run_that_was_cut_short_is_marked_by_the_next_controller(bring_up: Bri
     assert steps
     for seqs in steps.values():
         # A task that no node has ended was given an end, lost, when the run was settled.
-        own = [seq for seq in seqs if seq < CONTROLLER_SEQ]
+        own = [seq for seq in seqs if seq < FIRST_OF_CONTROLLER]
         assert own == list(range(len(own)))
     each_ends_once(again, run)
 

@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from testbed.errors import PermanentError, TemporaryError, TestbedError, UsageError
+from testbed.model.run_state import RunState
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.operator import (
@@ -27,7 +28,7 @@ from testbed.rpc.operator import (
 
 PROGRESS = Progress(
     run="20260131-142501-9f3a",
-    state="degraded",
+    state=RunState.DEGRADED,
     scheduler="ratc",
     first_episode=3,
     episodes=2,

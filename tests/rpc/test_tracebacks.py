@@ -3,71 +3,82 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
 from google.protobuf.message import DecodeError
 
+from testbed.logs import WINDOW_S, BoundedHandler, Repeats
 from testbed.rpc import tracebacks
-from testbed.rpc.tracebacks import OnceEach
+from testbed.rpc.tracebacks import OnlyDefects
 
 
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> Callable[[BaseException], None]:
-    logger = logging.getLogger("tests.tracebacks")
-    only = OnceEach()
-    logger.addFilter(only)
+class Log:
+    """A log as processes write it, with what gRPC says of calls that failed."""
 
-    def say(error: BaseException) -> None:
+    def __init__(self, logger: logging.Logger) -> None:
+        self.now = 100.0
+        self._logger = logger
+        self._stream = io.StringIO()
+        self.handler = BoundedHandler(self._stream, Repeats(lambda: self.now))
+
+    def say(self, error: BaseException) -> None:
         try:
             raise error
         except BaseException as raised:
-            logger.error("Unexpected [%s] in %s", type(raised).__name__, "/a/b", exc_info=raised)
+            self._logger.error(
+                "Unexpected [%s] in %s", type(raised).__name__, "/a/b", exc_info=raised
+            )
 
-    return say
+    @property
+    def text(self) -> str:
+        return self._stream.getvalue()
 
 
-def test_a_traceback_is_logged_once(
-    log: Callable[[BaseException], None],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 100.0
-    monkeypatch.setattr("testbed.rpc.tracebacks.time.monotonic", lambda: now)
+@pytest.fixture
+def log() -> Iterator[Log]:
+    logger = logging.getLogger("tests.tracebacks")
+    logger.propagate = False
+    only, log = OnlyDefects(), Log(logger)
+    logger.addFilter(only)
+    logger.addHandler(log.handler)
+    yield log
+    logger.removeHandler(log.handler)
+    logger.removeFilter(only)
+
+
+def test_a_traceback_is_logged_once(log: Log) -> None:
     for number in range(50):
-        log(ValueError(f"number {number}"))
-    assert caplog.text.count("Traceback") == 1
-    assert len(caplog.records) == 1
-    now += 1.5
-    log(ValueError("once more"))
-    assert len(caplog.records) == 2
-    assert "again: once more (49 more since the last such line)" in caplog.text
-    assert caplog.text.count("Traceback") == 1
+        log.say(ValueError(f"number {number}"))
+    assert log.text.count("Traceback") == 1
+    assert log.text.count("Unexpected") == 1
+    log.now += WINDOW_S + 1
+    log.say(ValueError("once more"))
+    assert "49 more times in 61 s: Unexpected [ValueError] in /a/b" in log.text
+    assert log.text.count("Traceback") == 1
     # Another kind at the same place is another thing.
-    log(KeyError("other"))
-    assert caplog.text.count("Traceback") == 2
+    log.say(KeyError("other"))
+    assert log.text.count("Traceback") == 2
 
 
-def test_a_message_that_cannot_be_read_has_none(
-    log: Callable[[BaseException], None], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_message_that_cannot_be_read_has_none(log: Log) -> None:
     for _ in range(20):
-        log(DecodeError("Wire format was corrupt"))
-    assert "Traceback" not in caplog.text
-    assert len(caplog.records) == 1
-    assert "in /a/b: a message cannot be read: Wire format was corrupt" in caplog.text
+        log.say(DecodeError("Wire format was corrupt"))
+    assert "Traceback" not in log.text
+    assert log.text == (
+        "Unexpected [DecodeError] in /a/b: a message cannot be read: Wire format was corrupt\n"
+    )
 
 
-def test_the_end_of_a_process_is_not_logged(
-    log: Callable[[BaseException], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    log(asyncio.CancelledError())
-    assert not caplog.records
+def test_the_end_of_a_process_is_not_logged(log: Log) -> None:
+    log.say(asyncio.CancelledError())
+    assert not log.text
 
 
 def test_one_filter_is_enough() -> None:
     logger = logging.getLogger("grpc._cython.cygrpc")
     tracebacks.bound()
     tracebacks.bound()
-    assert sum(isinstance(each, OnceEach) for each in logger.filters) == 1
+    assert sum(isinstance(each, OnlyDefects) for each in logger.filters) == 1

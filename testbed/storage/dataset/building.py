@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from testbed.errors import Problem, UsageError
 from testbed.model.encoders import Encode, action_mask, encoder, time_slot
 from testbed.model.events import DecisionRecord
+from testbed.model.run_state import RunState
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
 from testbed.storage.dataset.format import (
@@ -27,7 +28,7 @@ from testbed.storage.dataset.format import (
     write_data_set,
 )
 from testbed.storage.export import Progress, describe_run, no_progress
-from testbed.storage.tasklog.base import Run, RunState, TaskLog
+from testbed.storage.tasklog.base import Run, TaskLog
 
 
 def build(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from testbed.model.run_state import RunState
 from testbed.storage.tasklog.base import (
     LATEST,
     TESTBED,
@@ -12,7 +13,6 @@ from testbed.storage.tasklog.base import (
     LogTable,
     Run,
     RunInfo,
-    RunState,
     TaskLog,
     current_versions,
     fault_documents,

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
@@ -21,6 +20,7 @@ from testbed import __version__
 from testbed.model.events import DecisionRecord, Record
 from testbed.model.faults import KINDS
 from testbed.model.faults.seam import BY_HAND
+from testbed.model.run_state import RunState
 from testbed.model.story import TaskRow
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
@@ -35,23 +35,6 @@ TESTBED: Final = "testbed"
 
 LATEST = "latest"
 """Names the run that was begun last wherever a run's id is asked for."""
-
-
-class RunState(StrEnum):
-    """How far a run has come and whether it can be trusted."""
-
-    RUNNING = "running"
-    """Begun and not ended."""
-    COMPLETED = "completed"
-    DEGRADED = "degraded"
-    """Went to its end although a node died or tasks were lost."""
-    INVALID = "invalid"
-    """Went to its end outside the limits of fidelity; the certificate says why."""
-    STOPPED = "stopped"
-    """Ended early because it was told to."""
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-    """Its controller ended without ending it; marked by the next one."""
 
 
 def utc_now() -> str:

@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from testbed.errors import UsageError
-from testbed.storage.tasklog.base import RunState, TaskLog
+from testbed.model.run_state import RunState
+from testbed.storage.tasklog.base import TaskLog
 
 _BATCH: Final = 5_000
 

@@ -47,10 +47,11 @@ from testbed.model.codec import (
     encode_observation,
 )
 from testbed.model.events import DecisionRecord, Record, RecordKind
+from testbed.model.run_state import RunState
 from testbed.model.story import TaskRow
 from testbed.model.task import Outcome, Task
 from testbed.storage.tasklog import closing
-from testbed.storage.tasklog.base import LATEST, LogTable, Run, RunInfo, RunState, utc_now
+from testbed.storage.tasklog.base import LATEST, LogTable, Run, RunInfo, utc_now
 from testbed.storage.tasklog.failures import explained
 from testbed.storage.tasklog.schema import decisions as decisions_table
 from testbed.storage.tasklog.schema import events as events_table

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from testbed.model.run_state import RunState
 from testbed.rpc.certificates import Authority
 from testbed.rpc.credentials import Certificate, of_operator
 from testbed.rpc.generated import edge_pb2 as pb
@@ -63,7 +64,7 @@ class Controller(pb_grpc.OperatorServicer):
         """From now on a run is under way."""
         progress = Progress(
             run="20260131-142501-9f3a",
-            state="running",
+            state=RunState.RUNNING,
             scheduler="local",
             first_episode=0,
             episodes=2,
