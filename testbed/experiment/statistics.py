@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 from typing import Final
 
-import numpy as np
-from scipy import stats
+from testbed.experiment import student_t
 
 CONFIDENCE: Final = 0.95
 MIN_PAIRS: Final = 4
@@ -76,15 +76,13 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     """
     if not len(values):
         raise ValueError("an interval needs at least one value")
-    sample = np.asarray(values, dtype=float)
-    mean = float(sample.mean())
-    if len(sample) == 1:
+    count = len(values)
+    mean = fmean(values)
+    if count == 1:
         return Interval(1, mean, math.nan, math.nan, math.nan)
-    deviation = float(sample.std(ddof=1))
-    half = (
-        float(stats.t.ppf((1 + confidence) / 2, len(sample) - 1)) * deviation / len(sample) ** 0.5
-    )
-    return Interval(len(sample), mean, mean - half, mean + half, deviation)
+    deviation = stdev(values)
+    half = student_t.quantile((1 + confidence) / 2, count - 1) * deviation / math.sqrt(count)
+    return Interval(count, mean, mean - half, mean + half, deviation)
 
 
 def rate_interval(rates: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
@@ -147,5 +145,6 @@ def compare(
         # Identical differences: the t statistic is 0/0 or infinite.
         p_value = 1.0 if interval.mean == 0.0 else 0.0
     else:
-        p_value = float(stats.ttest_1samp(differences, 0.0).pvalue)
+        error = interval.deviation / math.sqrt(interval.count)
+        p_value = student_t.two_sided(interval.mean / error, interval.count - 1)
     return Comparison(shared, differences, interval, p_value, p_value < 1 - confidence)
