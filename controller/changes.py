@@ -15,6 +15,7 @@ import structlog
 from controller.link import NodeLink
 from testbed.errors import TestbedError, UsageError
 from testbed.rpc.operator import Acknowledgement, SchedulerChange
+from testbed.scenario.plan import SchedulerSpec
 
 _log = structlog.get_logger("controller.changes")
 
@@ -30,7 +31,7 @@ class SchedulerChanges:
 
     def __init__(self, size: int, position: Callable[[], tuple[int, int]]) -> None:
         self._position = position
-        self._asked: dict[int, tuple[str, str]] = {}
+        self._asked: dict[int, SchedulerSpec] = {}
         self._names = [""] * size
         self._lock = asyncio.Lock()
         self._unsure: set[int] = set()
@@ -42,9 +43,9 @@ class SchedulerChanges:
         """What decides now: one name, or all of them."""
         return ", ".join(sorted({name for name in self._names if name}))
 
-    def began(self, node: int, scheduler: str, options_json: str, name: str) -> None:
+    def began(self, node: int, scheduler: SchedulerSpec, name: str) -> None:
         """A node was configured with this scheduler and calls it ``name``."""
-        self._asked[node] = (scheduler, options_json)
+        self._asked[node] = scheduler
         self._names[node] = name
 
     @property
@@ -52,17 +53,17 @@ class SchedulerChanges:
         """The nodes that were configured."""
         return tuple(self._asked)
 
-    def asked(self, node: int) -> tuple[str, str]:
-        """The scheduler last asked for at a node, with its options as JSON; empty before."""
-        return self._asked.get(node, ("", ""))
+    def asked(self, node: int) -> SchedulerSpec:
+        """Return the scheduler last asked for at a node; one without a name before."""
+        return self._asked.get(node, SchedulerSpec(""))
 
     def exclusive(self) -> asyncio.Lock:
         """Held by who changes what decides: nobody else does meanwhile."""
         return self._lock
 
-    def replaced(self, node: int, options_json: str, name: str) -> None:
+    def replaced(self, node: int, scheduler: SchedulerSpec, name: str) -> None:
         """A node's scheduler goes on with other options and calls itself ``name`` now."""
-        self._asked[node] = (self._asked[node][0], options_json)
+        self._asked[node] = scheduler
         self._names[node] = name
         self._unsure.discard(node)
 
@@ -71,11 +72,11 @@ class SchedulerChanges:
         episode, slot = self._position()
         self.log.append(SchedulerChange(episode, slot, scheduler, tuple(nodes), not reason, reason))
 
-    def unsure(self, node: int, options_json: str | None = None) -> None:
-        """A node did not answer: it has to be told again, with other options if they are given."""
+    def unsure(self, node: int, scheduler: SchedulerSpec | None = None) -> None:
+        """A node did not answer: it has to be told again, another scheduler if one is given."""
         self._unsure.add(node)
-        if options_json is not None:
-            self._asked[node] = (self._asked[node][0], options_json)
+        if scheduler is not None:
+            self._asked[node] = scheduler
 
     async def close(self) -> None:
         """Take no more changes, and wait until the one under way is entered in the log."""
@@ -89,18 +90,17 @@ class SchedulerChanges:
             for link in links:
                 if link.node not in self._unsure:
                     continue
-                answer = await _set(link, *self._asked[link.node])
+                answer = await _set(link, self._asked[link.node])
                 if answer.accepted:
                     self._unsure.discard(link.node)
                     self._names[link.node] = answer.scheduler
-                self.note(self._asked[link.node][0], [link.node], answer.reason)
+                self.note(self._asked[link.node].name, [link.node], answer.reason)
                 _log.info("scheduler", node=link.node, told_again=answer)
 
     async def change(
         self,
         links: Sequence[NodeLink],
-        scheduler: str,
-        options_json: str,
+        scheduler: SchedulerSpec,
         absent: Sequence[int] = (),
     ) -> list[Acknowledgement]:
         """Change the scheduler at these nodes, all or none; one answer per node, in order.
@@ -116,18 +116,18 @@ class SchedulerChanges:
             episode, slot = self._position()
             reason = "was given up in the middle, because the controller is ending"
             try:
-                answers = await self._change(links, scheduler, options_json)
+                answers = await self._change(links, scheduler)
                 refused = [answer for answer in answers if not answer.accepted]
                 reason = _cause(refused) if refused else ""
                 if not refused:
                     for node in absent:
-                        self._asked[node] = (scheduler, options_json)
+                        self._asked[node] = scheduler
                         self._unsure.add(node)
             finally:
                 change = SchedulerChange(
                     episode=episode,
                     slot=slot,
-                    scheduler=scheduler,
+                    scheduler=scheduler.name,
                     nodes=tuple(link.node for link in links),
                     accepted=not reason,
                     reason=reason,
@@ -138,13 +138,13 @@ class SchedulerChanges:
             return answers
 
     async def _change(
-        self, links: Sequence[NodeLink], scheduler: str, options_json: str
+        self, links: Sequence[NodeLink], scheduler: SchedulerSpec
     ) -> list[Acknowledgement]:
-        answers = await asyncio.gather(*(_set(link, scheduler, options_json) for link in links))
+        answers = await asyncio.gather(*(_set(link, scheduler) for link in links))
         refused = next((answer for answer in answers if not answer.accepted), None)
         if refused is None:
             for answer in answers:
-                self._asked[answer.node] = (scheduler, options_json)
+                self._asked[answer.node] = scheduler
                 self._unsure.discard(answer.node)
         else:
             answers = await asyncio.gather(
@@ -163,7 +163,7 @@ class SchedulerChanges:
         """Change a node back, unless it said itself that nothing has changed there."""
         if not answer.accepted and answer.scheduler:
             return answer
-        again = await _set(link, *self._asked[link.node])
+        again = await _set(link, self._asked[link.node])
         if not again.accepted:
             self._unsure.add(link.node)
         if not answer.accepted:
@@ -184,9 +184,9 @@ def _cause(refused: Sequence[Acknowledgement]) -> str:
     return "; ".join(f"node {each.node}: {each.reason}" for each in told)
 
 
-async def _set(link: NodeLink, scheduler: str, options_json: str) -> Acknowledgement:
+async def _set(link: NodeLink, scheduler: SchedulerSpec) -> Acknowledgement:
     try:
-        reply = await link.set_scheduler(scheduler, options_json)
+        reply = await link.set_scheduler(scheduler)
     except TestbedError as error:
         return Acknowledgement(link.node, accepted=False, scheduler="", reason=str(error))
     return Acknowledgement(link.node, reply.accepted, reply.scheduler, reply.reason)

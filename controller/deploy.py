@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -95,7 +95,7 @@ class Deployments:
         if policy is None and SHIPPED_DEFAULT in shipped_names():
             policy = SHIPPED_PREFIX + SHIPPED_DEFAULT
         # Without any, the node says what is missing.
-        return spec if policy is None else SchedulerSpec(DRL, {**spec.options, "policy": policy})
+        return spec if policy is None else spec.with_policy(policy)
 
     async def deploy(self, reference: str, nodes: Sequence[int]) -> Deployment:
         """Bring a policy to ``nodes``, all living ones if empty; see ``OperatorClient``.
@@ -351,11 +351,11 @@ async def _commit(link: NodeLink, deployment: str, policy: Policy) -> NodeDeploy
 def _tell(changes: SchedulerChanges, result: Deployment, policies: Mapping[int, Policy]) -> None:
     """Enter what has changed into the run's own log of changes."""
     for each in result.nodes:
-        scheduler, options = changes.asked(each.node)
-        filled = json.dumps({**_options(options), "policy": policies[each.node].reference})
+        asked = changes.asked(each.node)
+        filled = asked.with_policy(policies[each.node].reference)
         if each.state == "deciding":
             changes.replaced(each.node, filled, each.scheduler)
-        elif each.state == "lost" and scheduler == DRL:
+        elif each.state == "lost" and asked.name == DRL:
             # It may decide by it or not; the others do, so it is told again while it lives.
             changes.unsure(each.node, filled)
     changed = [each.node for each in result.nodes if each.state != "ready"]
@@ -367,10 +367,9 @@ def _tell(changes: SchedulerChanges, result: Deployment, policies: Mapping[int, 
 def _tell_absent(run: ActiveRun, policy: Policy) -> None:
     """Note the policy for nodes that are out of the run, until they are back."""
     for node in run.dead:
-        scheduler, options = run.changes.asked(node)
-        if scheduler == DRL:
-            filled = {**_options(options), "policy": policy.reference}
-            run.changes.unsure(node, json.dumps(filled))
+        asked = run.changes.asked(node)
+        if asked.name == DRL:
+            run.changes.unsure(node, asked.with_policy(policy.reference))
 
 
 def _deciding(run: ActiveRun | None) -> dict[int, str]:
@@ -379,15 +378,11 @@ def _deciding(run: ActiveRun | None) -> dict[int, str]:
         return {}
     found = {}
     for node in run.changes.nodes:
-        scheduler, options = run.changes.asked(node)
-        policy = _options(options).get("policy")
-        if scheduler == DRL and isinstance(policy, str):
+        asked = run.changes.asked(node)
+        policy = asked.options.get("policy")
+        if asked.name == DRL and isinstance(policy, str):
             found[node] = policy
     return found
-
-
-def _options(text: str) -> dict[str, Any]:
-    return dict(json.loads(text)) if text else {}
 
 
 def _with(result: Deployment, warnings: Sequence[str]) -> Deployment:

@@ -26,6 +26,7 @@ from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import node_identity
 from testbed.rpc.messages import task_to_message
 from testbed.rpc.pulse import TOLERANCE_S, Pulse
+from testbed.scenario.plan import SchedulerSpec
 
 _log = structlog.get_logger("controller.link")
 
@@ -142,9 +143,11 @@ class NodeLink:
         request = pb.EndEpisodeRequest(run=run, episode=episode)
         return await self._ask(self._control.EndEpisode, request, CALL_TIMEOUT_S)
 
-    async def set_scheduler(self, scheduler: str, options_json: str) -> pb.SetSchedulerReply:
+    async def set_scheduler(self, scheduler: SchedulerSpec) -> pb.SetSchedulerReply:
         """Change what decides at the node from the next task on; the answer says if it did."""
-        request = pb.SetSchedulerRequest(scheduler=scheduler, options_json=options_json)
+        request = pb.SetSchedulerRequest(
+            scheduler=scheduler.name, options_json=scheduler.options_json
+        )
         return await self._ask(self._control.SetScheduler, request, CONFIGURE_TIMEOUT_S)
 
     async def prepare_policy(self, request: pb.PreparePolicyRequest) -> pb.PreparePolicyReply:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -385,13 +384,12 @@ class Run:
                 ],
             )
         spec = self.order.scheduler
-        options = json.dumps(spec.options) if spec.options else ""
         request = pb.ConfigureRequest(
             run=self.id,
             plan_json=self.plan.to_json(),
             peers=[pb.PeerAddress(node=node.node, address=node.address) for node in nodes],
             scheduler=spec.name,
-            options_json=options,
+            options_json=spec.options_json,
         )
         self._processes = [node.process for node in self._registry.nodes]
         links = [node.link for node in nodes if node.link is not None]
@@ -401,7 +399,7 @@ class Run:
         refusals: dict[str, list[int]] = {}
         for link, reply in zip(links, replies, strict=True):
             if isinstance(reply, str):
-                self.changes.began(link.node, spec.name, options, reply)
+                self.changes.began(link.node, spec, reply)
             elif isinstance(reply, UsageError):
                 refusals.setdefault(str(reply), []).append(link.node)
             elif isinstance(reply, TemporaryError):

@@ -156,14 +156,13 @@ class Operator(pb_grpc.OperatorServicer):
                     grpc.StatusCode.FAILED_PRECONDITION,
                     "no run is under way; a run is started with the scheduler named for it",
                 )
-            options = _options(request.options_json)
+            asked = _scheduler(request.scheduler, request.options_json)
             links = self._links(request.nodes, run)
-            spec = self._policies.filled(SchedulerSpec(request.scheduler, options))
-            options_json = json.dumps(spec.options) if spec.options else ""
+            spec = self._policies.filled(asked)
             await self._loaded(spec, links)
             # A change of all nodes is one of those too that are out of the run for a while.
             absent = () if request.nodes else run.progress.dead_nodes
-            return await run.changes.change(links, request.scheduler, options_json, absent)
+            return await run.changes.change(links, spec, absent)
 
         answers = await self._carried_out("a change of scheduler", change, context)
         return pb.ChangeSchedulerReply(
@@ -277,10 +276,8 @@ class Operator(pb_grpc.OperatorServicer):
             raise UsageError(
                 f"the last episode would be number {last}; there is none above {LAST_EPISODE}"
             )
-        options = _options(request.options_json)
-        scheduler = self._plan.scheduler
-        if request.scheduler or options:
-            scheduler = SchedulerSpec(request.scheduler or scheduler.name, options)
+        asked = _scheduler(request.scheduler or self._plan.scheduler.name, request.options_json)
+        scheduler = asked if request.scheduler or asked.options else self._plan.scheduler
         return Order(
             scheduler=self._policies.filled(scheduler),
             episodes=request.episodes or self._plan.episodes,
@@ -316,16 +313,11 @@ class Operator(pb_grpc.OperatorServicer):
         return links
 
 
-def _options(text: str) -> dict[str, Any]:
-    if not text:
-        return {}
+def _scheduler(name: str, options_json: str) -> SchedulerSpec:
     try:
-        options = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"options are no JSON: {error}") from None
-    if not isinstance(options, dict):
-        raise UsageError("options are no JSON object")
-    return options
+        return SchedulerSpec.of_message(name, options_json)
+    except ValueError as error:
+        raise UsageError(f"the scheduler's options cannot be read: {error}") from None
 
 
 async def _describe(node: Node) -> NodeStatus:

@@ -18,7 +18,7 @@ from testbed.errors import TestbedError, UsageError
 from testbed.model.faults import Fault
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import Plan, SchedulerSpec
 
 if TYPE_CHECKING:
     from edgenode.node import EdgeNode
@@ -39,15 +39,14 @@ class ControlServicer(pb_grpc.ControlServicer):
         """Take the plan, the peers and the scheduler of a run."""
         try:
             plan = Plan.from_json(request.plan_json)
-            scheduler, options = plan.scheduler.name, plan.scheduler.options
+            scheduler = plan.scheduler
             if request.scheduler:
-                scheduler, options = request.scheduler, _options(request.options_json)
+                scheduler = SchedulerSpec.of_message(request.scheduler, request.options_json)
             name = await self._node.configure(
                 request.run,
                 plan,
                 {peer.node: peer.address for peer in request.peers},
                 scheduler,
-                options,
             )
         except (TestbedError, ValueError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -98,7 +97,8 @@ class ControlServicer(pb_grpc.ControlServicer):
     ) -> pb.SetSchedulerReply:
         """Change what decides here, between two decisions."""
         try:
-            name = await self._node.set_scheduler(request.scheduler, _options(request.options_json))
+            asked = SchedulerSpec.of_message(request.scheduler, request.options_json)
+            name = await self._node.set_scheduler(asked)
         except (TestbedError, ValueError) as error:
             return pb.SetSchedulerReply(scheduler=self._node.scheduler_name, reason=str(error))
         return pb.SetSchedulerReply(accepted=True, scheduler=name)
@@ -186,20 +186,6 @@ class ControlServicer(pb_grpc.ControlServicer):
         """Stop the process, after this answer."""
         self._node.dismiss()
         return pb.Empty()
-
-
-def _options(text: str) -> dict[str, Any]:
-    """Scheduler options from JSON.
-
-    Raises: ValueError if it is not an object.
-    """
-    try:
-        options = json.loads(text) if text else {}
-    except RecursionError:
-        raise ValueError("scheduler options are nested too deeply") from None
-    if not isinstance(options, dict):
-        raise ValueError(f"scheduler options have to be a JSON object, not {text}")
-    return options
 
 
 def _faults(documents: Iterable[bytes]) -> list[Fault]:

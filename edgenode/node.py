@@ -37,7 +37,7 @@ from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import node_identity
 from testbed.rpc.messages import ALIVE_SERVICE
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.schedulers import registry
 
 _logger: Final = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class EdgeNode:
         self._complaints = Complaints()
         self._plan: Plan | None = None
         self._scheduler: Scheduler | None = None
-        self._asked: tuple[str, Mapping[str, Any]] = ("", {})
+        self._asked = SchedulerSpec("")
         self._watch = watch or CodeWatch()
         self._application: Application | None = None
         self._links: dict[int, PeerLink] = {}
@@ -199,8 +199,7 @@ class EdgeNode:
         run: str,
         plan: Plan,
         peers: Mapping[int, str],
-        scheduler: str,
-        options: Mapping[str, Any],
+        scheduler: SchedulerSpec,
     ) -> str:
         """Get ready for a run; the name of the scheduler that decides. Nothing changes on error.
 
@@ -219,7 +218,7 @@ class EdgeNode:
             )
         self._configuring += 1
         turn = self._configuring
-        created = await self._create_scheduler(plan, scheduler, options)
+        created = await self._create_scheduler(plan, scheduler)
         # What is imported for it takes its time in a thread as well.
         await asyncio.to_thread(check_application, plan.application.name)
         # No await from here on.
@@ -238,7 +237,7 @@ class EdgeNode:
         self._complaints.begin()
         self.run_id, self._plan = run, plan
         self._scheduler, self._application = BoundedScheduler(created, self._watch), application
-        self._asked = scheduler, options
+        self._asked = scheduler
         self._links = {
             peer: PeerLink(peer, address, self._background, self.me)
             for peer, address in peers.items()
@@ -281,7 +280,7 @@ class EdgeNode:
         self._worst_lateness = max(self._worst_lateness, driver.timers.worst_lateness)
         return driver.close()
 
-    async def set_scheduler(self, name: str, options: Mapping[str, Any]) -> str:
+    async def set_scheduler(self, scheduler: SchedulerSpec) -> str:
         """Let another scheduler decide from the next decision on; its name.
 
         Raises: UsageError: unknown scheduler, or no run is configured.
@@ -289,10 +288,10 @@ class EdgeNode:
         plan = self._plan
         if plan is None:
             raise UsageError("no run is configured here, so there is nothing to schedule")
-        created = await self._create_scheduler(plan, name, options)
+        created = await self._create_scheduler(plan, scheduler)
         if plan is not self._plan:
             raise UsageError("another run began while the scheduler was loaded")
-        self.decide_by(created, name, options)
+        self.decide_by(created, scheduler)
         return self.scheduler_name
 
     @property
@@ -301,13 +300,13 @@ class EdgeNode:
         return self._plan
 
     @property
-    def asked(self) -> tuple[str, Mapping[str, Any]]:
+    def asked(self) -> SchedulerSpec:
         """The scheduler that decides here as it was asked for, with its options."""
         return self._asked
 
-    def decide_by(self, scheduler: Scheduler, name: str, options: Mapping[str, Any]) -> None:
+    def decide_by(self, scheduler: Scheduler, asked: SchedulerSpec) -> None:
         """Let ``scheduler``, asked for in these words, decide from the next decision on."""
-        self._scheduler, self._asked = BoundedScheduler(scheduler, self._watch), (name, options)
+        self._scheduler, self._asked = BoundedScheduler(scheduler, self._watch), asked
         if self.driver is not None:
             self.driver.state.scheduler = self._scheduler
 
@@ -327,12 +326,10 @@ class EdgeNode:
         if self.stopped.is_set():
             raise UsageError(f"node {self.index} is leaving")
 
-    async def _create_scheduler(
-        self, plan: Plan, name: str, options: Mapping[str, Any]
-    ) -> Scheduler:
-        context = self.scheduler_context(plan, options)
+    async def _create_scheduler(self, plan: Plan, asked: SchedulerSpec) -> Scheduler:
+        context = self.scheduler_context(plan, asked.options)
         # In a thread: what has to be imported or loaded for it must not hold up running tasks.
-        return await asyncio.to_thread(registry.create, name, context)
+        return await asyncio.to_thread(registry.create, asked.name, context)
 
     def _create_application(self, plan: Plan) -> Application:
         asked = plan.application

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from testbed.errors import PermanentError, Problem, UsageError
 from testbed.model.decision import Scheduler
 from testbed.rpc.generated import edge_pb2 as pb
+from testbed.scenario.plan import SchedulerSpec
 
 if TYPE_CHECKING:
     from edgenode.node import EdgeNode
@@ -28,13 +29,16 @@ DRL: Final = "drl"
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A policy that is loaded; ``scheduler`` decides by it, None where another than drl does."""
+    """A policy that is loaded; ``scheduler`` decides by it, None where another than drl does.
+
+    ``asked`` is what decided when it was loaded, ``filled`` the same with this policy.
+    """
 
     deployment: str
     policy: str
-    options: Mapping[str, Any]
     scheduler: Scheduler | None
-    asked: tuple[str, Mapping[str, Any]]
+    asked: SchedulerSpec
+    filled: SchedulerSpec
 
 
 class Policies:
@@ -53,8 +57,8 @@ class Policies:
         """
         self._prepared = None
         plan, asked = self._node.plan, self._node.asked
-        deciding = plan is not None and asked[0] == DRL
-        options = {**asked[1], "policy": request.key}
+        deciding = plan is not None and asked.name == DRL
+        filled = asked.with_policy(request.key)
 
         def load() -> Scheduler | None:
             # Imported here: a node that never has a policy never pays for it.
@@ -65,12 +69,12 @@ class Policies:
             if plan is None or not deciding:
                 open_actor(policy)
                 return None
-            return Drl.of(self._node.scheduler_context(plan, options), policy)
+            return Drl.of(self._node.scheduler_context(plan, filled.options), policy)
 
         scheduler = await _in_thread(load)
         if plan is not self._node.plan or asked is not self._node.asked:
             raise UsageError("another run or scheduler began while the policy was loaded")
-        self._prepared = _Prepared(request.deployment, request.key, options, scheduler, asked)
+        self._prepared = _Prepared(request.deployment, request.key, scheduler, asked, filled)
         _logger.info("node %d has loaded %s", self._node.index, request.key)
 
     def commit(self, deployment: str) -> None:
@@ -86,7 +90,7 @@ class Policies:
         if prepared.asked is not self._node.asked:
             raise UsageError("another run or scheduler has begun since; deploy the policy again")
         if prepared.scheduler is not None:
-            self._node.decide_by(prepared.scheduler, DRL, prepared.options)
+            self._node.decide_by(prepared.scheduler, prepared.filled)
         self._prepared, self._committed = None, deployment
         _logger.info("node %d decides by %s", self._node.index, self._node.scheduler_name)
 

@@ -47,6 +47,30 @@ class SchedulerSpec:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def options_json(self) -> str:
+        """The options as a message carries them: a JSON object, empty if there are none."""
+        return json.dumps(self.options) if self.options else ""
+
+    @classmethod
+    def of_message(cls, name: str, options_json: str) -> SchedulerSpec:
+        """Return the scheduler that a message names, with its options as `options_json` has them.
+
+        Raises:
+            ValueError: the options are not a JSON object.
+        """
+        try:
+            options = json.loads(options_json) if options_json else {}
+        except RecursionError:
+            raise ValueError("scheduler options are nested too deeply") from None
+        if not isinstance(options, dict):
+            raise ValueError(f"scheduler options have to be a JSON object, not {options_json}")
+        return cls(name, options)
+
+    def with_policy(self, reference: str) -> SchedulerSpec:
+        """Return the same scheduler with another policy."""
+        return SchedulerSpec(self.name, {**self.options, "policy": reference})
+
 
 @dataclass(frozen=True, slots=True)
 class ApplicationSpec:

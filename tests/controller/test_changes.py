@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from controller.link import NodeLink
 from testbed.errors import TemporaryError, UsageError
 from testbed.policies import save
 from testbed.rpc.generated import edge_pb2 as pb
+from testbed.scenario.plan import SchedulerSpec
 from tests.controller.test_deploy import deployments
 from tests.edgenode.network import Cluster, cluster
 from tests.edgenode.network import plan as network_plan
@@ -27,8 +27,8 @@ class LosesAnswers(NodeLink):
 
     lost = False
 
-    async def set_scheduler(self, scheduler: str, options_json: str) -> pb.SetSchedulerReply:
-        reply = await super().set_scheduler(scheduler, options_json)
+    async def set_scheduler(self, scheduler: SchedulerSpec) -> pb.SetSchedulerReply:
+        reply = await super().set_scheduler(scheduler)
         if not self.lost:
             self.lost = True
             raise TemporaryError("deadline exceeded")
@@ -40,10 +40,10 @@ class LosesTwoAnswers(LosesAnswers):
 
     answers = 0
 
-    async def set_scheduler(self, scheduler: str, options_json: str) -> pb.SetSchedulerReply:
+    async def set_scheduler(self, scheduler: SchedulerSpec) -> pb.SetSchedulerReply:
         self.answers += 1
         self.lost = self.answers > 2
-        return await super().set_scheduler(scheduler, options_json)
+        return await super().set_scheduler(scheduler)
 
 
 @asynccontextmanager
@@ -56,7 +56,7 @@ async def changing(
         async with deployments(network, plan, folder, kinds) as (_, links):
             changes = SchedulerChanges(len(kinds), lambda: (0, 0))
             for link in links:
-                changes.began(link.node, "local", "", "local")
+                changes.began(link.node, SchedulerSpec("local"), "local")
             yield network, changes, links
 
 
@@ -69,20 +69,20 @@ async def test_a_node_whose_answer_was_lost_goes_back_too(
     tmp_path: Path, kind: type[NodeLink]
 ) -> None:
     async with changing(tmp_path, NodeLink, kind) as (network, changes, links):
-        answers = await changes.change(links, "random", "")
+        answers = await changes.change(links, SchedulerSpec("random"))
         assert [answer.accepted for answer in answers] == [False, False]
         await changes.reassert(links)
         assert deciding(network) == ["local", "local"]
         assert changes.summary == "local"
         assert not changes.log[0].accepted
         assert "node 1: deadline exceeded" in changes.log[0].reason
-        assert (await changes.change(links, "random", ""))[0].accepted
+        assert (await changes.change(links, SchedulerSpec("random")))[0].accepted
         assert deciding(network) == ["random", "random"]
 
 
 async def test_a_node_that_was_absent_is_told_when_it_is_back(tmp_path: Path) -> None:
     async with changing(tmp_path, NodeLink, NodeLink) as (network, changes, links):
-        await changes.change(links[:1], "random", "", absent=[1])
+        await changes.change(links[:1], SchedulerSpec("random"), absent=[1])
         assert deciding(network) == ["random", "local"]
         await changes.reassert(links[:1])
         assert len(changes.log) == 1
@@ -97,7 +97,7 @@ async def test_no_change_is_made_to_a_run_that_is_ending(tmp_path: Path) -> None
     async with changing(tmp_path, NodeLink) as (network, changes, links):
         await changes.close()
         with pytest.raises(UsageError, match="is ending"):
-            await changes.change(links, "random", "")
+            await changes.change(links, SchedulerSpec("random"))
         assert deciding(network) == ["local"]
 
 
@@ -113,7 +113,7 @@ async def test_a_deploy_to_all_is_for_absent_nodes_too(tmp_path: Path) -> None:
         kinds = (NodeLink, NodeLink)
         async with deployments(network, plan, tmp_path, kinds, lambda: run) as (policies, links):
             for link in links:
-                changes.began(link.node, "drl", json.dumps({"policy": old}), "drl:old")
+                changes.began(link.node, SchedulerSpec("drl", {"policy": old}), "drl:old")
             result = await policies.deploy(new, ())
             assert [each.node for each in result.nodes] == [0]
             await changes.reassert(links)

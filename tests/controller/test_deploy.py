@@ -288,9 +288,8 @@ async def test_a_node_that_dies_when_told_to_use_it_is_reported_and_the_others_h
             assert policies.current == new_key
             assert network.members[0].node.scheduler_name == f"drl:{new.id}"
             # Its other options stay as they were.
-            assert network.members[2].node.asked == (
-                "drl",
-                {"policy": new_key, "deterministic": True},
+            assert network.members[2].node.asked == SchedulerSpec(
+                "drl", {"policy": new_key, "deterministic": True}
             )
 
 

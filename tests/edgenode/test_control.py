@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from testbed.model.task import Task
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.messages import task_to_message
-from testbed.scenario.plan import ApplicationSpec
+from testbed.scenario.plan import ApplicationSpec, SchedulerSpec
 from tests.edgenode.network import Broken, SendTo, cluster, kinds, plan, task
 
 
@@ -82,7 +82,7 @@ async def test_a_scheduler_that_raises_loses_the_task_and_not_the_node(tmp_path:
         assert (ended.data["outcome"], ended.data["stage"]) == ("lost", "deciding")
         assert kinds(network.story(1)) == ["generated", "ended"]
 
-        await network.members[0].node.set_scheduler("local", {})
+        await network.members[0].node.set_scheduler(SchedulerSpec("local"))
         await network.give(other)
         (ended,) = await network.ended(other)
         assert ended.data["outcome"] == "succeeded"

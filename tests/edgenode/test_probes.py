@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from testbed.model.events import RecordKind
+from testbed.scenario.plan import SchedulerSpec
 from tests.edgenode.network import AskFirst, SendTo, cluster, plan, task
 
 
@@ -16,7 +17,7 @@ async def test_peers_answer_with_their_state_at_that_moment(tmp_path: Path) -> N
         await network.start()
         await network.give(*busy)
         await network.members[0].node.set_scheduler(
-            "tests.edgenode.network:AskFirst", {"bits_only": False}
+            SchedulerSpec("tests.edgenode.network:AskFirst", {"bits_only": False})
         )
         await network.give(asking)
         await network.ended(asking)
@@ -104,7 +105,9 @@ async def test_announcements_are_counted_by_the_receiver(tmp_path: Path) -> None
         await network.start()
         await network.give(coming)
         await network.until(lambda: len(network.members[0].of(1)) == 3)
-        await network.members[2].node.set_scheduler("tests.edgenode.network:AskFirst", {})
+        await network.members[2].node.set_scheduler(
+            SchedulerSpec("tests.edgenode.network:AskFirst")
+        )
         await network.give(asking)
         await network.ended(asking)
 
