@@ -10,6 +10,33 @@ from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Teardown, Testbed
     from testbed.scenario.plan import Plan
+    from testbed.scenario.schema import Scenario
+
+
+def planned(
+    scenario: Scenario,
+    place: Runtime,
+    *,
+    storage: str | None = None,
+    artifacts: str | None = None,
+    episodes: int | None = None,
+) -> Plan:
+    """Return the plan of a testbed in ``place``, with the stores it writes to.
+
+    On this machine they are those of the home where neither the caller nor the scenario names one;
+    a cluster has its own.
+    """
+    from testbed.scenario.resolve import plan
+
+    if home.controller() or place.on_this_machine:
+        storage = home.task_log_url(storage, scenario.storage)
+        artifacts = home.artifacts_url(artifacts, scenario.artifacts)
+    return plan(
+        scenario,
+        episodes=episodes,
+        storage_url=storage or scenario.storage,
+        artifacts_url=artifacts or scenario.artifacts,
+    )
 
 
 def bring_up(

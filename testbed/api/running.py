@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from testbed.api import notices
-from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
+from testbed.errors import PermanentError, Problem, TemporaryError, TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.rpc.operator import Acknowledgement, OperatorClient, Progress
@@ -78,6 +78,29 @@ def _stop(client: OperatorClient, before: set[str]) -> None:
         notices.warn(f"the run may still go on: {error}")
     else:
         notices.note(f"run {current.progress.run} has stopped; what happened is in the task log")
+
+
+def complaints(last: Progress) -> Iterator[str]:
+    """Yield what was wrong with a run that has ended, a line each."""
+    yield from last.absences
+    if last.lost and last.state != "failed":
+        yield f"{last.lost} tasks were lost"
+    yield from last.code_failures
+    if last.state == "failed":
+        # How faithful its beginning was does not matter any more.
+        return
+    for reason in last.invalid_because:
+        yield f"not faithful: {reason}"
+    if last.state in ("degraded", "invalid"):
+        yield f"run {last.run} is {last.state}: comparisons warn, and data sets leave it out"
+    if last.state == "stopped":
+        yield f"run {last.run} was stopped before its end"
+
+
+def refuse_failed(last: Progress) -> None:
+    """Raise PermanentError if the run failed."""
+    if last.state == "failed":
+        raise PermanentError(f"run {last.run} failed: {last.reason or 'see its log'}")
 
 
 def set_scheduler(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from testbed.api import home
+from testbed.api.data_sets import exported, folder_of, new_folder, root
 from testbed.cli import console
 from testbed.cli.options import Json, Name, RunIds, Storage
-from testbed.errors import PrerequisiteMissing, Problem, TestbedError, UsageError
+from testbed.errors import TestbedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,12 +21,6 @@ DataSetName: TypeAlias = Annotated[
     str,
     typer.Argument(metavar="DATASET", help="Name of a data set of this home, or its folder."),
 ]
-
-_LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
-    "minari": ("minari", "gymnasium"),
-    "rllib": ("ray", "gymnasium", "msgpack_numpy"),
-}
-"""Formats that need a library to be written, and which."""
 
 
 @group.command()
@@ -66,7 +59,7 @@ def build(
 
     with open_log(storage, name) as log:
         ids = find_runs(log, runs, name)
-        folder = _new_folder(out or f"{ids[0]}-{encoder}")
+        folder = new_folder(out or f"{ids[0]}-{encoder}")
         metadata = build_data_set(
             log,
             ids,
@@ -98,12 +91,12 @@ def list_(as_json: Json = False) -> None:
     """List the data sets of this home, oldest first."""
     from testbed.storage.dataset import list_data_sets
 
-    found = list_data_sets(_root())
+    found = list_data_sets(root())
     if as_json:
         console.emit([{**_brief(metadata), "folder": str(path)} for path, metadata in found])
         return
     if not found:
-        console.note(f"no data set is in {_root()}")
+        console.note(f"no data set is in {root()}")
         console.next_command("testbed dataset build")
         return
     table = console.Rows(["DATASET", "SCENARIO", "ENCODER", ">NODES", ">EPISODES", ">ROWS", "MADE"])
@@ -127,7 +120,7 @@ def show(data_set: DataSetName, as_json: Json = False) -> None:
     """Show what a data set is of: runs, behaviour policies, counts, fidelity."""
     from testbed.storage.dataset import show as show_data_set
 
-    folder = _folder(data_set)
+    folder = folder_of(data_set)
     metadata = show_data_set(folder)
     if as_json:
         console.emit({**metadata, "folder": str(folder)})
@@ -151,7 +144,7 @@ def validate(data_set: DataSetName, as_json: Json = False) -> None:
     """Check that a data set is unaltered and can be learned from; exit code 1 if it is not."""
     from testbed.storage.dataset import validate as validate_data_set
 
-    folder = _folder(data_set)
+    folder = folder_of(data_set)
     problems = validate_data_set(folder)
     if as_json:
         listed = [{"path": p.path, "seen": p.seen, "allowed": p.allowed} for p in problems]
@@ -185,27 +178,8 @@ def export(
 
     Each library's format gets a folder of its own; the plain files share one.
     """
-    from testbed.storage.dataset.exports import FORMATS
-
-    folder = _folder(data_set)
-    chosen = list(dict.fromkeys(formats or ["csv"]))
-    known = (*FORMATS, *_LIBRARIES)
-    if unknown := [each for each in chosen if each not in known]:
-        raise UsageError(
-            "the export cannot be written",
-            [Problem("--format", repr(each), f"one of {', '.join(known)}") for each in unknown],
-        )
-    _check_libraries(chosen)
-    plain = tuple(each for each in chosen if each in FORMATS)
-    targets = [("-".join(plain), plain)] if plain else []
-    targets += [(each, (each,)) for each in chosen if each in _LIBRARIES]
-    written: dict[str, str] = {}
-    for label, names in targets:
-        target = out or Path(f"{folder.name}-{label}")
-        if out is not None and len(targets) > 1:
-            target = out / label
-        _write(folder, target, names, force)
-        written.update(dict.fromkeys(names, str(target)))
+    folder = folder_of(data_set)
+    written = exported(folder, formats or ["csv"], out, overwrite=force, progress=_progress)
     if as_json:
         console.emit({"folder": str(folder), "written": written})
         return
@@ -213,59 +187,8 @@ def export(
         console.out(target_name)
 
 
-def _write(folder: Path, target: Path, names: tuple[str, ...], force: bool) -> None:
-    if names[0] in _LIBRARIES:
-        from trainer.data import export_minari, export_rllib
-
-        write = export_minari if names[0] == "minari" else export_rllib
-        write(folder, target, overwrite=force)
-        return
-    from testbed.storage.dataset import export_data_set
-
-    export_data_set(folder, target, formats=names, overwrite=force, progress=_progress)
-
-
-def _check_libraries(chosen: list[str]) -> None:
-    for name in chosen:
-        lacking = [
-            each for each in _LIBRARIES.get(name, ()) if importlib.util.find_spec(each) is None
-        ]
-        if lacking:
-            raise PrerequisiteMissing(
-                f"the format {name} needs {', '.join(lacking)}",
-                "pip install 'edge-testbed[train]'",
-            )
-
-
-def _root() -> Path:
-    return home.home() / home.DATA_SETS
-
-
-def _new_folder(name: str) -> Path:
-    """Where a new data set goes: names to the home, paths where they say."""
-    return Path(name).expanduser() if "/" in name else _root() / name
-
-
-def _folder(name: str) -> Path:
-    """The folder of a data set that a user means.
-
-    Raises: UsageError: there is none; says which there are.
-    """
-    from testbed.storage.dataset import list_data_sets
-
-    given = Path(name).expanduser()
-    for candidate in (_root() / name, given):
-        if candidate.is_dir():
-            return candidate
-    known = ", ".join(path.name for path, _ in list_data_sets(_root())) or "none yet"
-    raise UsageError(
-        "there is no such data set",
-        [Problem("dataset", repr(name), f"a folder, or of this home: {known}")],
-    )
-
-
 def _shown(folder: Path) -> str:
-    return folder.name if folder.parent == _root() else str(folder)
+    return folder.name if folder.parent == root() else str(folder)
 
 
 def _brief(metadata: Mapping[str, Any]) -> dict[str, Any]:

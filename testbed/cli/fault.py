@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from testbed.cli import console
 from testbed.cli.options import Json, Name
-from testbed.errors import Problem, UsageError
+from testbed.errors import Problem
 
 if TYPE_CHECKING:
-    from testbed.model.faults import Fault
     from testbed.rpc.operator import FaultList
 
 group = typer.Typer(
@@ -93,6 +92,7 @@ def inject(
 
     It ends when its time is over, with `testbed fault clear`, and with the run in any case.
     """
+    from testbed.api.faulting import fault_of, refuse_wrong
     from testbed.api.places import runtime
     from testbed.api.running import client_of
     from testbed.cli.network import with_name
@@ -110,9 +110,9 @@ def inject(
     }
     given = {key: value for key, value in entry.items() if value is not None}
     # Before anything is asked for, so that what is wrong is told even where nothing is up.
-    _refuse_wrong(given, None)
+    refuse_wrong(given, None, _as_option)
     with client_of(runtime(name).find(name)) as client:
-        found = client.inject_fault(_fault(given, len(client.status().nodes)))
+        found = client.inject_fault(fault_of(given, len(client.status().nodes), _as_option))
     if as_json:
         console.emit(asdict(found))
         return
@@ -184,41 +184,6 @@ def _places(text: str | None, option: str) -> list[int] | str | None:
     if text is None or text == "all":
         return text
     return list(node_numbers(text, option))
-
-
-def _refuse_wrong(entry: dict[str, Any], size: int | None) -> None:
-    """Raise UsageError with all problems of a fault; ``size`` None: the nodes are not known."""
-    from testbed.scenario.check import fault_problems
-
-    problems = fault_problems(entry, size)
-    if problems:
-        raise UsageError("this fault cannot be", [_as_option(problem) for problem in problems])
-
-
-def _fault(entry: dict[str, Any], size: int) -> Fault:
-    """The fault that these keys of a scenario describe, with its duration as ``end``."""
-    from testbed.model.faults import KINDS, Fault
-    from testbed.model.faults.spec import links_between
-    from testbed.scenario.resolve import fault_spec
-    from testbed.scenario.schema import FaultPart
-
-    _refuse_wrong(entry, size)
-    part = FaultPart.model_validate(entry)
-    spec = fault_spec(part, size, 0)
-    links = KINDS[spec.kind].target == "links"
-    assert isinstance(spec.nodes, tuple)
-    assert isinstance(spec.sources, tuple)
-    assert isinstance(spec.destinations, tuple)
-    return Fault(
-        kind=spec.kind,
-        begin=0,
-        end=max(1, round(spec.duration.at(0.5))),
-        nodes=() if links else spec.nodes,
-        links=links_between(spec.sources, spec.destinations, spec.both_ways) if links else (),
-        factor=spec.factor,
-        failure_rate=spec.failure_rate,
-        mode=spec.mode,
-    )
 
 
 def _as_option(problem: Problem) -> Problem:

@@ -84,9 +84,9 @@ def up(
     With --runtime kind, as pods of a kind cluster that is made for it; with --runtime cluster,
     of a cluster that exists (--context NAME). There it may be repeated: what differs is changed.
     """
+    from testbed.api.lifecycle import planned
     from testbed.runtime.base import valid_name
     from testbed.scenario.load import dumps, load, without_deployment
-    from testbed.scenario.resolve import plan as plan_of
 
     valid_name(name)
     changes = deployment_options.as_settings(
@@ -125,14 +125,7 @@ def up(
         force=force_conflicts,
         merge_kubeconfig=merge_kubeconfig,
     )
-    if home.controller() or place.on_this_machine:
-        storage = home.task_log_url(storage, loaded.storage)
-        artifacts = home.artifacts_url(artifacts, loaded.artifacts)
-    plan = plan_of(
-        loaded,
-        storage_url=storage or loaded.storage,
-        artifacts_url=artifacts or loaded.artifacts,
-    )
+    plan = planned(loaded, place, storage=storage, artifacts=artifacts)
     # What is kept with the testbed and its runs is the network alone.
     text = dumps(without_deployment(loaded))
     _bring_up(place, places.settled(where, place), plan, name, text)
@@ -189,8 +182,8 @@ def scale(
 
     Everything else is as it was brought up with. Runs of different sizes cannot be paired.
     """
+    from testbed.api.lifecycle import planned
     from testbed.scenario.load import dumps, loads
-    from testbed.scenario.resolve import plan as plan_of
 
     where = places.place_of(name)
     place = places.runtime(name)
@@ -207,7 +200,7 @@ def scale(
             ],
         )
     loaded = loads(cluster.scenario(name), [f"nodes.count={nodes}"])
-    plan = plan_of(loaded, storage_url=loaded.storage, artifacts_url=loaded.artifacts)
+    plan = planned(loaded, place)
     _bring_up(place, where, plan, name, dumps(loaded))
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from testbed.api import home
 from testbed.cli import console
 from testbed.cli.options import Json, Label, SchedulerOptions, Storage, from_log, key_values
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
@@ -87,6 +86,7 @@ def replay(
     episodes whose tasks are complete in the log are replayed.
     """
     from testbed.api.logs import open_log
+    from testbed.api.simulating import not_repeated
     from testbed.cli.progress import Pace
     from testbed.cli.selection import find_run
     from testbed.experiment.history import task_history
@@ -108,7 +108,7 @@ def replay(
             episode = _episode_of(task, histories[0].task.episode, episode)
         pace = Pace("episodes checked", 1 if episode is not None else meant.info.episodes)
         source = original(found, meant.id, episode, pace.tell)
-        for line in _not_repeated(source):
+        for line in not_repeated(source):
             console.warn(line)
         if source.repeated:
             console.note(f"with the faults that were injected by hand: {source.repeated}")
@@ -144,14 +144,6 @@ def _episode_of(task: int, of_task: int, asked: int | None) -> int:
     return of_task
 
 
-def _not_repeated(source: Original) -> Iterator[str]:
-    from testbed.experiment.replay import told
-
-    yield from told(source.left_out)
-    for change in source.changed:
-        yield f"run {source.run.id}: {change}; the replay does not repeat that"
-
-
 def _specs(
     source: Original, names: Sequence[str] | None, options: dict[str, Any], policy: str | None
 ) -> list[SchedulerSpec]:
@@ -182,44 +174,32 @@ def _simulator(
     source: Original, specs: list[SchedulerSpec], label: str, stack: ExitStack, log: TaskLog | None
 ) -> Venue:
     """Replays in the simulator, into ``log``; None: into a log that is removed with ``stack``."""
-    from testbed.cli.sim import simulated_run
-    from testbed.sim.simulator import Simulation
+    from testbed.api.simulating import Job, replay_plan
+    from testbed.cli.sim import shown_run
     from testbed.storage.tasklog import label_of_replay, open_task_log
 
-    artifacts = home.artifacts_url(None, source.plan.artifacts_url)
-    plans: list[Plan] = [source.planned(_absolute(spec), artifacts) for spec in specs]
-    for plan in plans:
+    jobs = [
+        Job(
+            replay_plan(source, spec),
+            label=label_of_replay(source.run.id, label),
+            first_episode=source.first_episode,
+            scenario=source.run.info.scenario,
+        )
+        for spec in specs
+    ]
+    for job in jobs:
         # All names, options and policies are checked before the first one is simulated.
-        Simulation(plan, keep=False)
+        job.check()
     if log is None:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="testbed-replay-"))
         log = stack.enter_context(open_task_log(Path(folder) / "tasklog.sqlite"))
     target = log
-    text = label_of_replay(source.run.id, label)
 
     def runs() -> Iterator[tuple[TaskLog, str]]:
-        for plan in plans:
-            yield (
-                target,
-                simulated_run(
-                    plan, target, source.first_episode, text, source.run.info.scenario, "replay"
-                ),
-            )
+        for job in jobs:
+            yield target, shown_run(job, target, "replay")
 
     return runs
-
-
-def _absolute(spec: SchedulerSpec) -> SchedulerSpec:
-    """The same with a policy's folder named from the root, so that the log can be read later."""
-    from testbed.policies import CARD
-
-    reference = spec.options.get("policy")
-    if spec.name == "drl" and isinstance(reference, str):
-        folder = Path(reference).expanduser()
-        if (folder / CARD).is_file():
-            options = {**spec.options, "policy": str(folder.absolute())}
-            return dataclasses.replace(spec, options=options)
-    return spec
 
 
 def _testbed(

@@ -98,6 +98,7 @@ def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress
 
 
 def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:
+    from testbed.api.running import complaints, refuse_failed
     from testbed.cli.results import print_runs
     from testbed.experiment.summary import summarise
     from testbed.storage.tasklog import open_task_log
@@ -112,23 +113,10 @@ def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:
         console.emit({**found, "progress": json.loads(last.to_json())})
     elif summary is not None:
         print_runs([summary], None)
-    for line in last.absences:
+    for line in complaints(last):
         console.warn(line)
-    if last.lost and last.state != "failed":
-        console.warn(f"{last.lost} tasks were lost")
-    for failure in last.code_failures:
-        console.warn(failure)
-    if last.state == "failed":
-        # How faithful its beginning was does not matter any more.
-        raise PermanentError(f"run {last.run} failed: {last.reason or 'see its log'}")
-    for reason in last.invalid_because:
-        console.warn(f"not faithful: {reason}")
-    if last.state in ("degraded", "invalid"):
-        console.warn(
-            f"run {last.run} is {last.state}: comparisons warn, and data sets leave it out"
-        )
+    refuse_failed(last)
     if last.state == "stopped":
-        console.warn(f"run {last.run} was stopped before its end")
         raise typer.Exit(TestbedError.exit_code)
     other = "rda" if last.scheduler != "rda" else "ratc"
     console.next_command(

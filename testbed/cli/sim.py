@@ -24,7 +24,7 @@ from testbed.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from testbed.scenario.plan import Plan
+    from testbed.api.simulating import Job
     from testbed.storage.tasklog import TaskLog
 
 
@@ -48,12 +48,11 @@ def sim(
     as_json: Json = False,
 ) -> None:
     """Run a scenario in virtual time: seconds instead of minutes, no processes, same results."""
+    from testbed.api.simulating import Job, simulated
     from testbed.cli.results import comparison_or_none, print_runs, warn_if_doubtful
-    from testbed.experiment.summary import summarise
     from testbed.scenario.load import dumps, load
     from testbed.scenario.plan import SchedulerSpec
     from testbed.scenario.resolve import plan as plan_of
-    from testbed.sim.simulator import Simulation
     from testbed.storage.tasklog import open_task_log
 
     loaded = load(scenario, settings or ())
@@ -65,14 +64,19 @@ def sim(
     if not specs:
         own = plan.scheduler
         specs = [SchedulerSpec(own.name, {**own.options, **chosen})]
-    plans = [dataclasses.replace(plan, scheduler=spec) for spec in specs]
-    for each in plans:
-        # All names and options are checked before the first one is simulated.
-        Simulation(each, keep=False)
+    text = dumps(loaded)
+    jobs = [
+        Job(
+            dataclasses.replace(plan, scheduler=spec),
+            label=label,
+            first_episode=first_episode,
+            scenario=text,
+        )
+        for spec in specs
+    ]
     with open_task_log(home.task_log_url(storage, loaded.storage)) as log:
-        text = dumps(loaded)
-        ids = [simulated_run(each, log, first_episode, label, text) for each in plans]
-        runs = [summarise(log, run_id) for run_id in ids]
+        runs = simulated(jobs, log, shown_run)
+    ids = [run.run.id for run in runs]
     comparison = comparison_or_none(runs)
     if as_json:
         console.emit(
@@ -91,20 +95,13 @@ def sim(
     )
 
 
-def simulated_run(
-    plan: Plan,
-    log: TaskLog,
-    first_episode: int,
-    label: str,
-    scenario: str | None,
-    what: str = "sim",
-) -> str:
-    """Simulate ``plan`` into ``log`` and show its progress; returns the id of the run."""
+def shown_run(job: Job, log: TaskLog, what: str = "sim") -> str:
+    """Simulate ``job`` into ``log`` and show its progress; returns the id of the run."""
     from testbed.cli.progress import ProgressDisplay, Snapshot
-    from testbed.sim.record import record_run
     from testbed.sim.simulator import EpisodeResult
     from testbed.storage.tasklog import new_run_id
 
+    plan = job.plan
     run_id = new_run_id()
     outcomes: Counter[str] = Counter()
     completed = 0
@@ -120,15 +117,7 @@ def simulated_run(
 
         show(None)
         try:
-            return record_run(
-                plan,
-                log,
-                first_episode=first_episode,
-                run_id=run_id,
-                label=label,
-                scenario=scenario,
-                on_episode=show,
-            )
+            return job.run(log, run_id, show)
         except KeyboardInterrupt:
             told = f"stopped after {completed} of {plan.episodes} episodes"
             console.note(f"{told}; they are in the task log as run {run_id}" if completed else told)

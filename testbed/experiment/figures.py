@@ -6,6 +6,7 @@ a display. Colours are the Okabe-Ito set, which people with impaired colour visi
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -60,9 +61,18 @@ def colour(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
+class Drawing(Figure):
+    """A figure that a notebook shows without a plotting backend."""
+
+    def _repr_png_(self) -> bytes:
+        target = io.BytesIO()
+        self.savefig(target, format="png")
+        return target.getvalue()
+
+
 def new_figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
     """An empty figure (inches) with one set of axes in the style of all figures."""
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    figure = Drawing(figsize=(width, height), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     plain(axes)
     return figure, axes
@@ -227,7 +237,7 @@ def topology(network: Topology, run: RunSummary | None = None) -> Figure:
     With a run, arrows show the five per cent or more of a node's tasks that went to a peer.
     """
     size = network.size
-    figure = Figure(figsize=(9.6, 4.6), layout="constrained", dpi=120)
+    figure = Drawing(figsize=(9.6, 4.6), layout="constrained", dpi=120)
     ring, rates = figure.subplots(1, 2, width_ratios=(1, 1))
     angles = np.pi / 2 - 2 * np.pi * np.arange(size) / size
     x, y = np.cos(angles), np.sin(angles)

@@ -53,9 +53,21 @@ def create(
         UsageError: unknown name or option, or something under that name that is no scheduler or
             raises when it is made.
     """
-    factory = find(name)
     if options is not None:
         context = dataclasses.replace(context, options=dict(options))
+    return made_by(find(name), name, context)
+
+
+def made_by(
+    factory: Callable[[SchedulerContext], Any], name: str, context: SchedulerContext
+) -> Scheduler:
+    """Return the scheduler that ``factory`` makes for the node of ``context``.
+
+    ``name`` is what messages call it.
+
+    Raises:
+        UsageError: an unknown option, or something that is no scheduler or raises when it is made.
+    """
     _check_options(name, factory, context.options)
     try:
         scheduler = factory(context)

@@ -12,7 +12,7 @@ from testbed.model.failures import Failures
 from testbed.model.run_state import RunState
 from testbed.model.story import fold_all
 from testbed.scenario.plan import Plan, SchedulerSpec
-from testbed.sim.simulator import EpisodeResult, Simulation
+from testbed.sim.simulator import EpisodeResult, SchedulerChoice, Simulation
 from testbed.storage.tasklog import RunInfo, TaskLog, fault_documents
 
 
@@ -20,7 +20,7 @@ def record_run(
     plan: Plan,
     task_log: TaskLog,
     *,
-    scheduler: str | None = None,
+    scheduler: SchedulerChoice | None = None,
     options: Mapping[str, object] | None = None,
     episodes: int | None = None,
     first_episode: int = 0,
@@ -42,12 +42,15 @@ def record_run(
         UsageError: unknown scheduler or option; nothing has been logged then.
         TestbedError: what the task log raises.
     """
-    if scheduler is not None or options is not None:
-        name = plan.scheduler.name if scheduler is None else scheduler
-        plan = dataclasses.replace(plan, scheduler=SchedulerSpec(name, dict(options or {})))
     if episodes is not None:
         plan = dataclasses.replace(plan, episodes=episodes)
-    simulation = Simulation(plan)
+    if scheduler is not None or options is not None:
+        chosen = plan.scheduler.name if scheduler is None else scheduler
+        simulation = Simulation(plan, chosen, options)
+        name = chosen if isinstance(chosen, str) else simulation.scheduler_name
+        plan = dataclasses.replace(plan, scheduler=SchedulerSpec(name, dict(options or {})))
+    else:
+        simulation = Simulation(plan)
     info = RunInfo.of(
         plan, "simulator", id=run_id, first_episode=first_episode, label=label, scenario=scenario
     )

@@ -1,0 +1,329 @@
+"""Results of runs: rates, tables and figures, with views for notebooks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+from testbed.api import html, notices
+from testbed.errors import Problem, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from testbed.api.store import Store
+    from testbed.experiment.comparison import RunComparison
+    from testbed.experiment.replay import Replay
+    from testbed.experiment.summary import RunSummary
+    from testbed.scenario.plan import Plan
+    from testbed.storage.tasklog import TaskLog
+
+FigureName: TypeAlias = Literal["success", "outcomes", "latency", "queues", "topology"]
+"""What ``figure`` draws: success rates with intervals, how tasks ended, where succeeded tasks spent
+their time, queue lengths over an episode, the network with where tasks went."""
+
+_FIGURES: Final = get_args(FigureName)
+
+
+class RunResult:
+    """One run, simulated or on a network, as rates and tables.
+
+    All times are emulated microseconds unless a name says otherwise. The tables are read from the
+    run's task log when they are first asked for.
+    """
+
+    def __init__(self, summary: RunSummary, store: Store) -> None:
+        self.summary = summary
+        self.store = store
+
+    @property
+    def id(self) -> str:
+        """The id of the run in its task log."""
+        return self.summary.run.id
+
+    @property
+    def scheduler(self) -> str:
+        """The scheduler's name."""
+        return self.summary.run.info.scheduler
+
+    @property
+    def state(self) -> str:
+        """``completed``, ``degraded``, ``invalid``, ``stopped``, ``failed`` or ``interrupted``."""
+        return self.summary.run.state.value
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as it was used."""
+        return self.summary.run.plan
+
+    @property
+    def success_rate(self) -> float:
+        """Mean over episodes of the share of tasks that succeeded, from 0 to 1 (paper eq. 9)."""
+        return self.summary.success_rate.mean
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of ``success_rate`` over episodes; NaN with one episode."""
+        rate = self.summary.success_rate
+        return rate.low, rate.high
+
+    @property
+    def by_episode(self) -> dict[int, float]:
+        """Success rate of each episode by its number."""
+        return self.summary.by_episode
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """Number of tasks by outcome; every outcome is in it."""
+        return self.summary.outcomes
+
+    @property
+    def tasks(self) -> pd.DataFrame:
+        """A row per task, columns as in the task log (docs/task-log.md); times in microseconds."""
+        return self.summary.tasks
+
+    @property
+    def times(self) -> pd.DataFrame:
+        """``mean_ms``, ``p50_ms``, ``p95_ms`` of succeeded tasks by stage."""
+        return self.summary.times
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """A row per event of a task, columns as in the task log."""
+        return self._table("events")
+
+    @property
+    def decisions(self) -> pd.DataFrame:
+        """A row per decision with its inputs, columns as in the task log."""
+        return self._table("decisions")
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The summary as plain values, as ``testbed runs show --json`` prints them."""
+        return self.summary.document
+
+    def figure(self, name: FigureName = "success") -> Figure:
+        """Draw one figure of the run; see ``FigureName``.
+
+        Raises: UsageError: there is no such figure.
+        """
+        return figure([self], name)
+
+    def _table(self, name: Literal["events", "decisions"]) -> pd.DataFrame:
+        from testbed.experiment.summary import read_table
+
+        return read_table(self.store.task_log, name, self.id)
+
+    def __repr__(self) -> str:
+        rate = self.summary.success_rate
+        return f"RunResult({self.id}, {self.summary.title}, success {rate.in_percent} %)"
+
+    def _repr_html_(self) -> str:
+        summary = self.summary
+        info = summary.run.info
+        total = len(summary.tasks)
+        ended = [
+            (f"tasks {name.replace('_', ' ')}", f"{count} ({100 * count / total:.1f} %)")
+            for name, count in self.outcomes.items()
+            if count
+        ]
+        return html.facts(
+            f"{summary.title} on {info.name}",
+            [
+                ("run", self.id),
+                ("driver", info.driver),
+                ("state", self.state),
+                ("episodes", summary.success_rate.count),
+                ("success rate", f"{summary.success_rate.in_percent} % (95 % over episodes)"),
+                *ended,
+                ("sent to peers", f"{100 * summary.offloaded:.1f} %"),
+            ],
+        )
+
+
+class Comparison:
+    """Runs that met the same tasks and failures, best first, and every pair of them."""
+
+    def __init__(self, compared: RunComparison, results: Mapping[str, RunResult]) -> None:
+        self.compared = compared
+        self._results = [results[summary.run.id] for summary in compared.runs]
+
+    @property
+    def results(self) -> list[RunResult]:
+        """The runs, best first."""
+        return list(self._results)
+
+    def __getitem__(self, scheduler: str) -> RunResult:
+        """The best run of a scheduler. Raises: KeyError: there is none."""
+        for result in self._results:
+            if scheduler in (result.scheduler, result.summary.title):
+                return result
+        raise KeyError(scheduler)
+
+    def __iter__(self) -> Iterator[RunResult]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per run, best first.
+
+        Columns: ``scheduler``, ``driver``, ``run``, ``episodes``, ``tasks``, ``success_rate``,
+        ``low``, ``high`` (from 0 to 1), ``verdict`` (against the best).
+        """
+        import pandas as pd
+
+        verdicts = {row[0]: row[-1] for row in self.compared.table()}
+        return pd.DataFrame(
+            [
+                {
+                    "scheduler": result.summary.title,
+                    "driver": result.summary.run.info.driver,
+                    "run": result.id,
+                    "episodes": result.summary.success_rate.count,
+                    "tasks": len(result.tasks),
+                    "success_rate": result.success_rate,
+                    "low": result.interval[0],
+                    "high": result.interval[1],
+                    "verdict": verdicts[result.id],
+                }
+                for result in self._results
+            ]
+        )
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """A row per pair of runs: the paired difference over the episodes that both have.
+
+        Columns: ``better``, ``worse``, ``difference``, ``low``, ``high`` (shares, 95 %),
+        ``p_value``, ``real`` (None where there are too few episodes to tell).
+        """
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "better": pair.better.title,
+                    "worse": pair.worse.title,
+                    "difference": pair.comparison.difference.mean,
+                    "low": pair.comparison.difference.low,
+                    "high": pair.comparison.difference.high,
+                    "p_value": pair.comparison.p_value,
+                    "real": pair.comparison.real,
+                }
+                for pair in self.compared.pairs
+            ]
+        )
+
+    @property
+    def verdicts(self) -> list[str]:
+        """A sentence per pair, as ``testbed compare`` prints them."""
+        return [pair.verdict for pair in self.compared.pairs]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The comparison as plain values, as ``testbed compare --json`` prints them."""
+        return self.compared.document
+
+    def figure(self, name: FigureName = "success") -> Figure:
+        """Draw one figure of all runs (``topology``: of the best); see ``FigureName``.
+
+        Raises: UsageError: there is no such figure.
+        """
+        return figure(self._results, name)
+
+    def __repr__(self) -> str:
+        told = ", ".join(
+            f"{each.summary.title} {each.summary.success_rate.in_percent} %"
+            for each in self._results
+        )
+        return f"Comparison({told})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (title, driver, episodes, rate, interval, verdict)
+            for _, title, driver, episodes, rate, interval, verdict in self.compared.table()
+        ]
+        columns = ("scheduler", "driver", "episodes", "success", "95 % interval", "verdict")
+        return html.table(columns, rows) + html.paragraphs(self.verdicts)
+
+
+class ReplayResult:
+    """A run and its replay, over the episodes that both have."""
+
+    def __init__(self, compared: Replay, original: RunResult, replay: RunResult) -> None:
+        self.compared = compared
+        self.original = original
+        self.replay = replay
+
+    @property
+    def verdict(self) -> str:
+        """Whether the replay succeeded more often, and whether the difference is real."""
+        return self.compared.verdict
+
+    @property
+    def changes(self) -> list[str]:
+        """How the outcomes of single tasks differ, a sentence each."""
+        return list(self.compared.changes.lines())
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The replay as plain values, as ``testbed replay --json`` prints it."""
+        return self.compared.document
+
+    def __repr__(self) -> str:
+        return f"ReplayResult({self.verdict})"
+
+    def _repr_html_(self) -> str:
+        return html.paragraphs([self.verdict, *self.changes])
+
+
+def figure(results: Sequence[RunResult], name: str) -> Figure:
+    """Draw the figure ``name`` of ``results``. Raises: UsageError: there is none such."""
+    from testbed.experiment import figures
+    from testbed.experiment.summary import queue_lengths
+
+    summaries = [result.summary for result in results]
+    if name == "success":
+        return figures.success_rates(summaries)
+    if name == "outcomes":
+        return figures.outcome_shares(summaries)
+    if name == "latency":
+        return figures.latency_breakdown(summaries)
+    if name == "queues":
+        return figures.queues_over_time(
+            [(each.summary, queue_lengths(each.store.task_log, each.id)) for each in results]
+        )
+    if name == "topology":
+        return figures.topology(results[0].plan.topology, summaries[0])
+    raise UsageError(
+        "unknown figure", [Problem("name", repr(name), f"one of {', '.join(_FIGURES)}")]
+    )
+
+
+def compared(results: Sequence[RunResult]) -> Comparison:
+    """Compare runs that share their seeds, episode by episode.
+
+    Raises: UsageError: fewer than two, or they did not meet the same tasks.
+    """
+    from testbed.experiment.comparison import compare_summaries
+
+    by_id = {result.id: result for result in results}
+    if len(by_id) < 2:
+        raise UsageError("a comparison needs two different runs or more")
+    found = compare_summaries([result.summary for result in by_id.values()])
+    for warning in found.warnings:
+        notices.warn(warning)
+    return Comparison(found, by_id)
+
+
+def written_report(log: TaskLog, ids: Sequence[str], out: str | os.PathLike[str]) -> Path:
+    """Write the report of runs into the folder ``out`` and return its page."""
+    from testbed.experiment.report import write_report
+
+    return write_report(log, ids, Path(out), notices.note).path
