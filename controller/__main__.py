@@ -1,7 +1,7 @@
 """``python -m controller``: read the plan, serve until SIGTERM, exit with the error's code.
 
 The task log, whose URL may hold a password, is better given in the environment, as
-``EDGE_TESTBED_STORE``: arguments are seen by all users of the machine.
+``TESTBED_PROCESS_STORAGE``: arguments are seen by all users of the machine.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ from typing import Any, Final
 
 import structlog
 
-from testbed import logs
+from testbed import environment, logs
 from testbed.errors import PrerequisiteMissing, TestbedError, UsageError
 from testbed.rpc.identity import CONTROLLER
 from testbed.rpc.token import PLAINTEXT, add_access_arguments, find_credentials
 from testbed.scenario.plan import Plan
-
-STORE_VARIABLE: Final = "EDGE_TESTBED_STORE"
-ARTIFACTS_VARIABLE: Final = "EDGE_TESTBED_ARTIFACTS"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.insecure_plaintext:
             structlog.get_logger("controller").warning(PLAINTEXT)
         plan, scenario = _plan_and_scenario(options.plan, options.scenario)
-        if artifacts := options.artifacts or os.environ.get(ARTIFACTS_VARIABLE):
+        if artifacts := options.artifacts or environment.read(environment.PROCESS_ARTIFACTS):
             plan = dataclasses.replace(plan, artifacts_url=artifacts)
         options.run_dir.mkdir(parents=True, exist_ok=True)
         # Imported late: what is wrong with the arguments is said at once.
@@ -56,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bind=options.bind,
             directory=options.run_dir,
             store=options.store
-            or os.environ.get(STORE_VARIABLE)
+            or environment.read(environment.PROCESS_STORAGE)
             or plan.storage_url
             or str(options.run_dir / "tasks.db"),
             me=me,
@@ -101,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--store",
         default="",
-        help=f"task log, or the variable {STORE_VARIABLE}; tasks.db in --run-dir if not given",
+        help=f"task log, or the variable {environment.PROCESS_STORAGE}; tasks.db in --run-dir if "
+        "not given",
     )
     parser.add_argument(
         "--store-patience",
@@ -124,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--artifacts",
         default="",
-        help=f"store of policies, or the variable {ARTIFACTS_VARIABLE}; the plan's if not given",
+        help=f"store of policies, or the variable {environment.PROCESS_ARTIFACTS}; the plan's if "
+        "not given",
     )
     parser.add_argument(
         "--scenario",

@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import edgenode.process
-
-NAME_VARIABLE: Final = "EDGE_TESTBED_PROCESS"
-"""As in ``testbed.runtime.processes``, which nodes do not load."""
+from testbed.environment import PROCESS_NAME
 
 ORDER_LIMIT: Final = 65536
 """Largest order, in bytes."""
@@ -69,7 +67,7 @@ def _become(node: dict[str, Any], alive: int) -> None:
         os.dup2(source, target)
     for descriptor in {nothing, log, alive} - {_ALIVE}:
         os.close(descriptor)
-    os.environ[NAME_VARIABLE] = node["name"]
+    os.environ[PROCESS_NAME] = node["name"]
     _show(node["name"], [sys.executable, "-m", "edgenode", *node["arguments"]])
 
 
@@ -90,7 +88,7 @@ def _show(name: str, arguments: list[str]) -> None:
     shown = b"\0".join(os.fsencode(argument) for argument in arguments)
     ctypes.memmove(begin, shown[: end - begin - 1].ljust(end - begin, b"\0"), end - begin)
     entries = ctypes.string_at(environment, environment_end - environment)
-    variable = f"{NAME_VARIABLE}=".encode()
+    variable = f"{PROCESS_NAME}=".encode()
     found = (b"\0" + entries).find(b"\0" + variable)
     room = entries.find(b"\0", found) - found - len(variable)
     value = name.encode() + b"\0"

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from testbed import environment
 from testbed.api import notices
 from testbed.errors import Problem, UsageError
 from testbed.scenario.secrets import split_password
@@ -21,8 +22,6 @@ TASK_LOG: Final = "tasklog.sqlite"
 ARTIFACTS: Final = "artifacts"
 DATA_SETS: Final = "datasets"
 
-PASSWORD_VARIABLE: Final = "TESTBED_MYSQL_PASSWORD"
-"""As in ``testbed.storage.tasklog.server``, which takes long to import."""
 
 _chosen: list[Path] = []
 _controllers: list[str] = []
@@ -105,8 +104,8 @@ def home() -> Path:
     """
     if _chosen:
         return _chosen[0]
-    if given := os.environ.get("TESTBED_HOME"):
-        return _expanded(Path(given), "TESTBED_HOME").absolute()
+    if given := os.environ.get(environment.HOME):
+        return _expanded(Path(given), environment.HOME).absolute()
     state = os.environ.get("XDG_STATE_HOME")
     if state and Path(state).is_absolute():
         return Path(state) / "edge-testbed"
@@ -123,11 +122,11 @@ def task_log_url(given: str | None, of_scenario: str | None = None) -> str:
     """
     url, password = split_password(given or of_scenario or str(home() / TASK_LOG))
     if password is not None:
-        os.environ[PASSWORD_VARIABLE] = password
-        if given != os.environ.get("TESTBED_STORAGE"):
+        os.environ[environment.MYSQL_PASSWORD] = password
+        if given != os.environ.get(environment.STORAGE):
             notices.warn(
                 "others on this machine can see the password in the list of processes; better set "
-                f"{PASSWORD_VARIABLE}, or name a file: ?password_file=PATH"
+                f"{environment.MYSQL_PASSWORD}, or name a file: ?password_file=PATH"
             )
     prefix = "sqlite:///" if url.startswith("sqlite:///") else ""
     path = url.removeprefix(prefix)
@@ -139,7 +138,7 @@ def artifacts_url(given: str | None, of_scenario: str | None = None) -> str:
 
     ``$TESTBED_ARTIFACTS`` asks for one too, in commands without the option.
     """
-    asked = given or os.environ.get("TESTBED_ARTIFACTS")
+    asked = given or os.environ.get(environment.ARTIFACTS)
     url = asked or of_scenario or str(home() / ARTIFACTS)
     return url if "://" in url else str(Path(url).expanduser().absolute())
 

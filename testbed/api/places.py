@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from testbed import environment
 from testbed.api import home, notices
 from testbed.errors import Problem, TestbedError, UsageError
 
@@ -192,28 +193,28 @@ def _folder() -> Path:
 
 
 def _remote(address: str) -> Runtime:
-    from testbed.rpc.credentials import CLIENT_CREDENTIALS_VARIABLE, Certificate, read
+    from testbed.rpc.credentials import Certificate, read
     from testbed.rpc.identity import OPERATOR
-    from testbed.rpc.token import CLIENT_TOKEN_VARIABLE, PLAINTEXT, find_token
+    from testbed.rpc.token import PLAINTEXT, find_token
     from testbed.runtime.remote import RemoteRuntime
 
-    store = os.environ.get("TESTBED_STORAGE", "")
+    store = os.environ.get(environment.STORAGE, "")
     plaintext = home.plaintext()
     if plaintext:
         notices.warn(PLAINTEXT)
-    elif path := os.environ.get(CLIENT_CREDENTIALS_VARIABLE):
+    elif path := os.environ.get(environment.CREDENTIALS):
         found = read(Path(path).expanduser())
         if not isinstance(found, Certificate) or found.identity != OPERATOR:
             raise UsageError(
                 "these are not the credentials of an operator",
-                [Problem(CLIENT_CREDENTIALS_VARIABLE, f"names {path}", "name operator.pem")],
+                [Problem(environment.CREDENTIALS, f"names {path}", "name operator.pem")],
             )
         return RemoteRuntime(address, found.to_pem(), store=store, home=home.home())
-    token = find_token(variable=CLIENT_TOKEN_VARIABLE)
+    token = find_token(variable=environment.TOKEN)
     if not token:
         raise UsageError(
-            f"the controller at {address} asks who you are: let {CLIENT_CREDENTIALS_VARIABLE} name "
-            f"the operator's file (`testbed credentials` makes it), or set {CLIENT_TOKEN_VARIABLE} "
-            f"or {CLIENT_TOKEN_VARIABLE}_FILE"
+            f"the controller at {address} asks who you are: let {environment.CREDENTIALS} name "
+            f"the operator's file (`testbed credentials` makes it), or set {environment.TOKEN} "
+            f"or {environment.TOKEN}_FILE"
         )
     return RemoteRuntime(address, token, store=store, home=home.home(), plaintext=plaintext)

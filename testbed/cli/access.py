@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from testbed import environment
 from testbed.cli.findings import Finding, Surroundings
 from testbed.errors import TestbedError
 
@@ -60,9 +61,9 @@ def _certificate() -> Iterator[Finding]:
     """The certificate that commands show to a controller elsewhere, if one is named."""
     import datetime
 
-    from testbed.rpc.credentials import CLIENT_CREDENTIALS_VARIABLE, Certificate, read
+    from testbed.rpc.credentials import Certificate, read
 
-    named = os.environ.get(CLIENT_CREDENTIALS_VARIABLE)
+    named = os.environ.get(environment.CREDENTIALS)
     if not named:
         return
     try:

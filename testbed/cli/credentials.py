@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from testbed import environment
 from testbed.cli import console
 from testbed.errors import Problem, UsageError
 from testbed.files import replacing
@@ -56,9 +57,8 @@ def _secrets(contents: dict[str, dict[str, str]]) -> str:
 
     from testbed.runtime.kubernetes.certificates import CREDENTIALS, PASSWORD_KEY
     from testbed.runtime.kubernetes.rendering import render_secrets
-    from testbed.runtime.processes import PASSWORD_VARIABLE
 
-    given = os.environ.get(PASSWORD_VARIABLE)
+    given = os.environ.get(environment.MYSQL_PASSWORD)
     contents[CREDENTIALS][PASSWORD_KEY] = given or secrets.token_urlsafe(24)
     documents: list[Any] = render_secrets(contents)
     return str(yaml.safe_dump_all(documents, sort_keys=False)).rstrip()

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 
 import typer
 
-from testbed import __version__, foreign
+from testbed import __version__, environment, foreign
 from testbed.api import home, places
 from testbed.cli import (
     console,
@@ -67,7 +67,7 @@ def root(
         typer.Option(
             "--home",
             metavar="DIR",
-            envvar="TESTBED_HOME",
+            envvar=environment.HOME,
             help="Folder for testbeds and their task log.",
         ),
     ] = None,
@@ -76,7 +76,7 @@ def root(
         typer.Option(
             "--controller",
             metavar="HOST:PORT",
-            envvar="TESTBED_CONTROLLER",
+            envvar=environment.CONTROLLER,
             help="Talk to this controller, started by other means; TESTBED_CREDENTIALS names the "
             "operator's file.",
         ),
@@ -85,7 +85,7 @@ def root(
         bool,
         typer.Option(
             "--insecure-plaintext",
-            envvar="TESTBED_INSECURE_PLAINTEXT",
+            envvar=environment.INSECURE_PLAINTEXT,
             help="Talk to --controller without encryption; its token is in TESTBED_TOKEN.",
         ),
     ] = False,
@@ -94,7 +94,7 @@ def root(
         typer.Option(
             "--runtime",
             metavar="NAME",
-            envvar="TESTBED_RUNTIME",
+            envvar=environment.RUNTIME,
             help="Where testbeds run: local (processes of this machine), kind (pods of a kind "
             "cluster that is made for them), cluster (pods of a cluster that exists), or the name "
             "that an installed package gives its own. Default: where it was brought up.",
@@ -105,7 +105,7 @@ def root(
         typer.Option(
             "--context",
             metavar="NAME",
-            envvar="TESTBED_CONTEXT",
+            envvar=environment.CONTEXT,
             help="Context of the cluster in the kubeconfig. Default: the current one.",
         ),
     ] = None,
@@ -120,7 +120,7 @@ def root(
         typer.Option(
             "--namespace",
             metavar="NAME",
-            envvar="TESTBED_NAMESPACE",
+            envvar=environment.NAMESPACE,
             help="A namespace that was made for the testbed. Default: one of its own, made by up.",
         ),
     ] = None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from testbed import environment
 from testbed.api import home
 from testbed.api.places import runtime
 from testbed.api.running import client_of
@@ -120,7 +121,7 @@ def o2o(
         str | None,
         typer.Option(
             "--artifacts",
-            envvar="TESTBED_ARTIFACTS",
+            envvar=environment.ARTIFACTS,
             metavar="URL",
             help="Artifact store for the policies. Default: the scenario's, else the home's.",
         ),

@@ -8,13 +8,14 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from testbed import environment
 from testbed.errors import Problem, UsageError
 from testbed.scenario.secrets import without_password
 
 Name: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--name", "-n", metavar="NAME", envvar="TESTBED_NAME", help="Name of the testbed."
+        "--name", "-n", metavar="NAME", envvar=environment.NAME, help="Name of the testbed."
     ),
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -22,7 +23,7 @@ Storage: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--storage",
-        envvar="TESTBED_STORAGE",
+        envvar=environment.STORAGE,
         metavar="URL",
         help="Task log: a file or a database URL. Default: the scenario's, else that of the home.",
     ),
@@ -85,7 +86,7 @@ def from_log(command: str, storage: str | None) -> str:
 
     Not what the environment says anyway, and no password.
     """
-    if not storage or storage == os.environ.get("TESTBED_STORAGE"):
+    if not storage or storage == os.environ.get(environment.STORAGE):
         return command
     return f"{command} --storage {shlex.quote(without_password(storage))}"
 

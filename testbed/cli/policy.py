@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from testbed import environment
 from testbed.api import home
 from testbed.api.places import runtime
 from testbed.api.running import client_of
@@ -33,7 +34,7 @@ Artifacts: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--artifacts",
-        envvar="TESTBED_ARTIFACTS",
+        envvar=environment.ARTIFACTS,
         metavar="URL",
         help="Artifact store. Default: that of the testbed if it is up, else that of the home.",
     ),

@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from testbed import environment
 from testbed.cli.exit_codes import MEANINGS
 from testbed.cli.main import app
 
@@ -35,21 +36,6 @@ log that is part of a testbed on a cluster are copied into it first.
 of a point.
 """
 
-_ENVIRONMENT = {
-    "TESTBED_HOME": "Folder for testbeds and their task log, as `--home`. Default: "
-    "`$XDG_STATE_HOME/edge-testbed`, else `~/.local/state/edge-testbed`.",
-    "TESTBED_NAME": "Name of the testbed, as `--name`.",
-    "TESTBED_STORAGE": "URL of the task log, as `--storage`.",
-    "TESTBED_ARTIFACTS": "Artifact store of the `policy` commands, as `--artifacts`.",
-    "TESTBED_CONTROLLER": "Address of a controller that something else started, as `--controller`.",
-    "TESTBED_RUNTIME": "`local`, `kind` or `cluster`, as `--runtime`.",
-    "TESTBED_CONTEXT": "Context of the cluster, as `--context`.",
-    "TESTBED_NAMESPACE": "Namespace on the cluster, as `--namespace`.",
-    "KUBECONFIG": "Kubeconfigs, as for kubectl.",
-    "TESTBED_TOKEN": "Its token; `TESTBED_TOKEN_FILE` names a file that holds it.",
-    "NO_COLOR": "If set to anything, no colours.",
-}
-
 
 def reference() -> str:
     """The page."""
@@ -62,7 +48,7 @@ def reference() -> str:
     lines += ["", "## Exit codes", "", "| code | meaning |", "|---|---|"]
     lines += [f"| {code} | {meaning} |" for code, meaning in sorted(MEANINGS.items())]
     lines += ["", "## Environment", "", "| variable | meaning |", "|---|---|"]
-    lines += [f"| `{name}` | {meaning} |" for name, meaning in _ENVIRONMENT.items()]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in environment.MEANINGS.items()]
     lines += ["", "## Options of every command", "", *_options(root)]
     for path, command in commands:
         lines += ["", f"## {path}", "", *_section(path, command)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from testbed import environment
 from testbed.cli import console
 from testbed.cli.options import Json, Label, SchedulerOptions, Storage, from_log, key_values
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
@@ -132,7 +133,7 @@ def replay(
 
 def _default_name() -> str:
     """The testbed whose log is read where none is named, as for commands that only read."""
-    return os.environ.get("TESTBED_NAME") or "default"
+    return os.environ.get(environment.NAME) or "default"
 
 
 def _episode_of(task: int, of_task: int, asked: int | None) -> int:

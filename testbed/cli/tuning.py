@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from testbed import environment
 from testbed.api.logs import open_log
 from testbed.cli import console
 from testbed.cli.options import Json, Name, Storage
@@ -72,7 +73,7 @@ def tune(
         str | None,
         typer.Option(
             "--artifacts",
-            envvar="TESTBED_ARTIFACTS",
+            envvar=environment.ARTIFACTS,
             metavar="URL",
             help="Artifact store. Default: that of the testbed if it is up, else the home's.",
         ),

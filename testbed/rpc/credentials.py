@@ -31,12 +31,6 @@ AUTHORIZATION_KEY: Final = "authorization"
 CALLER_KEY: Final = "edge-testbed-caller"
 """Metadata key of who shows the token; the operator if it is absent."""
 
-CREDENTIALS_VARIABLE: Final = "EDGE_TESTBED_CREDENTIALS"
-"""For processes of a testbed: the file with their credentials."""
-
-CLIENT_CREDENTIALS_VARIABLE: Final = "TESTBED_CREDENTIALS"
-"""For commands that are given ``--controller``: the file with the operator's credentials."""
-
 URI_SCHEME: Final = "edge-testbed"
 DOMAIN: Final = "edge-testbed"
 

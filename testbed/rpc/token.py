@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Final
 
+from testbed import environment
 from testbed.errors import PrerequisiteMissing
-from testbed.rpc.credentials import CREDENTIALS_VARIABLE, Credentials, read, shared
+from testbed.rpc.credentials import Credentials, read, shared
 from testbed.rpc.identity import Identity
-
-TOKEN_VARIABLE: Final = "EDGE_TESTBED_TOKEN"
-"""For processes of a testbed; with ``_FILE`` appended, the name of a file that holds it."""
-
 
 PLAINTEXT: Final = (
     "--insecure-plaintext: whoever is on the network can read everything, and act as anybody"
 )
 """What is said where somebody has asked for it."""
-
-CLIENT_TOKEN_VARIABLE: Final = "TESTBED_TOKEN"
-"""For commands. Not that of processes: what a shell is given for commands is not what it starts
-nodes with."""
 
 
 def add_access_arguments(parser: ArgumentParser, whom: str) -> None:
@@ -32,7 +24,7 @@ def add_access_arguments(parser: ArgumentParser, whom: str) -> None:
         type=Path,
         metavar="FILE",
         help=f"what proves {whom} to others, and others to it; else the file that "
-        f"{CREDENTIALS_VARIABLE} names",
+        f"{environment.PROCESS_CREDENTIALS} names",
     )
     parser.add_argument(
         "--probes", default="", help="host:port where the health service is open to anybody"
@@ -40,8 +32,9 @@ def add_access_arguments(parser: ArgumentParser, whom: str) -> None:
     parser.add_argument(
         "--insecure-plaintext",
         action="store_true",
-        help=f"no encryption, and the token in {TOKEN_VARIABLE} (or the file that "
-        f"{TOKEN_VARIABLE}_FILE names) proves everybody: for networks that nobody else is on",
+        help=f"no encryption, and the token in {environment.PROCESS_TOKEN} (or the file that "
+        f"{environment.PROCESS_TOKEN}_FILE names) proves everybody: for networks that nobody else "
+        "is on",
     )
 
 
@@ -56,7 +49,7 @@ def find_credentials(
     """
     if plaintext and (token := find_token()):
         return shared(token, identity)
-    path = given or Path(os.environ.get(CREDENTIALS_VARIABLE, ""))
+    path = given or Path(environment.read(environment.PROCESS_CREDENTIALS))
     if str(path) != ".":
         found = read(path)
         if found.identity != identity:
@@ -67,21 +60,21 @@ def find_credentials(
         return found
     raise PrerequisiteMissing(
         f"{identity} has no credentials to prove itself with",
-        f"let --credentials or {CREDENTIALS_VARIABLE} name the file that holds them: "
+        f"let --credentials or {environment.PROCESS_CREDENTIALS} name the file that holds them: "
         "`testbed credentials` makes one",
     )
 
 
-def find_token(given: str = "", variable: str = TOKEN_VARIABLE) -> str:
+def find_token(given: str = "", variable: str = environment.PROCESS_TOKEN) -> str:
     """``given``, else the value of ``variable``, else what the file ``variable``_FILE names holds.
 
     Empty if there is none of them.
 
     Raises: PrerequisiteMissing: the file cannot be read, or holds nothing.
     """
-    if token := given or os.environ.get(variable, ""):
+    if token := given or environment.read(variable):
         return token
-    path = os.environ.get(f"{variable}_FILE", "")
+    path = environment.read(f"{variable}_FILE")
     if not path:
         return ""
     try:

@@ -25,7 +25,7 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from testbed import __version__
+from testbed import __version__, environment
 from testbed.errors import (
     PermanentError,
     PrerequisiteMissing,
@@ -52,7 +52,7 @@ from testbed.runtime.base import (
     valid_name,
 )
 from testbed.runtime.directory import RunDirectory
-from testbed.runtime.processes import PASSWORD_VARIABLE, Started, Zygote
+from testbed.runtime.processes import Started, Zygote
 from testbed.runtime.registry import Settings
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import split_password
@@ -143,7 +143,7 @@ class LocalRuntime:
             operator = issue(secret, OPERATOR, [identity.CONTROLLER])
             url, password = split_password(store or plan.storage_url or str(self.home / TASK_LOG))
             if password is None:
-                password = os.environ.get(PASSWORD_VARIABLE)
+                password = os.environ.get(environment.MYSQL_PASSWORD)
             sockets = addresses.new_socket_folder()
             description = {
                 "name": name,
@@ -396,9 +396,9 @@ class _Launch:
         return f"unix:{self._description['sockets']}/{process}.sock"
 
     def _start_controller(self) -> Started:
-        secrets = {processes.STORE_VARIABLE: self._description["store"]}
+        secrets = {environment.PROCESS_STORAGE: self._description["store"]}
         if self._password is not None:
-            secrets[PASSWORD_VARIABLE] = self._password
+            secrets[environment.MYSQL_PASSWORD] = self._password
         scenario = self._place.scenario
         with directory.writing(self._place.path):
             started = processes.start(

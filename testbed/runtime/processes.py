@@ -24,27 +24,20 @@ from typing import Any, Final
 import psutil
 
 import testbed
-from testbed import foreign
-from testbed.rpc.credentials import CLIENT_CREDENTIALS_VARIABLE, CREDENTIALS_VARIABLE
-from testbed.rpc.token import CLIENT_TOKEN_VARIABLE, TOKEN_VARIABLE
+from testbed import environment, foreign
 
-NAME_VARIABLE: Final = "EDGE_TESTBED_NAME"
-DIRECTORY_VARIABLE: Final = "EDGE_TESTBED_DIR"
-PROCESS_VARIABLE: Final = "EDGE_TESTBED_PROCESS"
-PASSWORD_VARIABLE: Final = "TESTBED_MYSQL_PASSWORD"
-"""As in ``testbed.storage.tasklog.server``, which takes long to import."""
-STORE_VARIABLE: Final = "EDGE_TESTBED_STORE"
+_SECRET: Final = (
+    environment.MYSQL_PASSWORD,
+    environment.CREDENTIALS,
+    environment.TOKEN,
+    f"{environment.TOKEN}_FILE",
+    environment.PROCESS_CREDENTIALS,
+    environment.PROCESS_TOKEN,
+    f"{environment.PROCESS_TOKEN}_FILE",
+)
 
 NOT_INHERITED: Final = frozenset(
-    {
-        PASSWORD_VARIABLE,
-        CREDENTIALS_VARIABLE,
-        CLIENT_CREDENTIALS_VARIABLE,
-        TOKEN_VARIABLE,
-        f"{TOKEN_VARIABLE}_FILE",
-        CLIENT_TOKEN_VARIABLE,
-        f"{CLIENT_TOKEN_VARIABLE}_FILE",
-    }
+    {*_SECRET, *(environment.EARLIER.get(each, each) for each in _SECRET)}
 )
 """What the shell of an operator may hold and no process of a testbed may have by accident."""
 
@@ -178,9 +171,9 @@ def _environment(
         # Its own lines speak of every connection that a stopping peer closes, without a bound.
         "GRPC_VERBOSITY": "NONE",
         **{key: value for key, value in os.environ.items() if key not in NOT_INHERITED},
-        NAME_VARIABLE: testbed_name,
-        DIRECTORY_VARIABLE: str(directory),
-        PROCESS_VARIABLE: name,
+        environment.PROCESS_TESTBED: testbed_name,
+        environment.PROCESS_FOLDER: str(directory),
+        environment.PROCESS_NAME: name,
         **secrets,
         "PYTHONUNBUFFERED": "1",
         # The folder a user happens to be in may hold a `random.py`.
@@ -237,11 +230,12 @@ def of_testbed(
         if process.pid in mine:
             continue
         try:
-            environment = process.environ()
+            variables = process.environ()
         except (psutil.Error, OSError):
             continue
-        if environment.get(DIRECTORY_VARIABLE) == str(directory):
-            found[process.pid] = environment.get(PROCESS_VARIABLE, "process"), process
+        if environment.found(variables, environment.PROCESS_FOLDER) == str(directory):
+            name = environment.found(variables, environment.PROCESS_NAME) or "process"
+            found[process.pid] = name, process
     for name, (pid, created) in noted.items():
         process_or_none = alive(pid, created)
         if process_or_none is not None and pid not in mine:

@@ -167,7 +167,7 @@ class Network:
                     environment.get(LANE_VARIABLE) == str(self.folder)
                     and process.status() != psutil.STATUS_ZOMBIE
                 ):
-                    yield environment.get("EDGE_TESTBED_PROCESS", "command"), process
+                    yield environment.get("TESTBED_PROCESS_NAME", "command"), process
 
     def leftovers(self) -> list[str]:
         """What a teardown has left that it must not leave."""

@@ -41,7 +41,7 @@ def processes_of(home: Path) -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("EDGE_TESTBED_DIR", "").startswith(str(home)):
+            if process.environ().get("TESTBED_PROCESS_FOLDER", "").startswith(str(home)):
                 found.append(process.pid)
         except psutil.Error:
             continue

@@ -16,7 +16,7 @@ def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]
     """``python -m COMMAND`` with the token of all; killed at the end if it still runs."""
     started = subprocess.Popen(
         [sys.executable, "-m", *command, "--insecure-plaintext"],
-        env={**os.environ, "EDGE_TESTBED_TOKEN": TOKEN, **environment},
+        env={**os.environ, "TESTBED_PROCESS_TOKEN": TOKEN, **environment},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -81,7 +81,7 @@ async def start(spool: Path, controller: str, *more: str) -> asyncio.subprocess.
         *(sys.executable, "-m", "edgenode", "--node", "edge-node-0", "--controller", controller),
         *("--spool", str(spool / "spool"), "--bind", f"unix:{spool}/node.sock", *more),
         "--insecure-plaintext",
-        env={**os.environ, "EDGE_TESTBED_TOKEN": SECRET},
+        env={**os.environ, "TESTBED_PROCESS_TOKEN": SECRET},
         stderr=asyncio.subprocess.PIPE,
     )
 

@@ -169,7 +169,7 @@ async def _process(folder: Path, controller: str, *more: str) -> asyncio.subproc
             "--insecure-plaintext",
         ),
         *("--spool", str(folder), "--bind", f"unix:{folder}/node.sock", *more),
-        env={**os.environ, "EDGE_TESTBED_TOKEN": SECRET},
+        env={**os.environ, "TESTBED_PROCESS_TOKEN": SECRET},
         stderr=asyncio.subprocess.PIPE,
     )
 

@@ -94,9 +94,9 @@ class Deployment:
             options=(
                 *CONTAINED,
                 *("--publish", "127.0.0.1::7440"),
-                *("--env", f"EDGE_TESTBED_STORE={url}"),
-                *("--env", f"EDGE_TESTBED_ARTIFACTS={ARTIFACTS}"),
-                *("--env", "EDGE_TESTBED_CREDENTIALS=/run/secrets/own.pem"),
+                *("--env", f"TESTBED_PROCESS_STORAGE={url}"),
+                *("--env", f"TESTBED_PROCESS_ARTIFACTS={ARTIFACTS}"),
+                *("--env", "TESTBED_PROCESS_CREDENTIALS=/run/secrets/own.pem"),
                 *_mounted(self._certificate(CONTROLLER_IDENTITY), "/run/secrets/own.pem"),
                 *_mounted(self._password_file, "/run/secrets/password"),
                 *_mounted(self._scenario, "/etc/edge-testbed/scenario.yaml"),
@@ -113,7 +113,7 @@ class Deployment:
             options=(
                 *CONTAINED,
                 *("--tmpfs", "/var/spool/edge-testbed:uid=10001,gid=10001,mode=0750"),
-                *("--env", "EDGE_TESTBED_CREDENTIALS=/run/secrets/own.pem"),
+                *("--env", "TESTBED_PROCESS_CREDENTIALS=/run/secrets/own.pem"),
                 *_mounted(self._certificate(node_identity(node)), "/run/secrets/own.pem"),
             ),
         )

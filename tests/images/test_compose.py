@@ -70,5 +70,5 @@ def test_a_process_sees_its_own_certificate_and_no_other(name: str) -> None:
     assert own["read_only"]
     # A file that is missing is said to be, instead of being made as a folder.
     assert own["bind"] == {"create_host_path": False}
-    assert service["environment"]["EDGE_TESTBED_CREDENTIALS"] == own["target"]
+    assert service["environment"]["TESTBED_PROCESS_CREDENTIALS"] == own["target"]
     assert "TOKEN" not in json.dumps(service)

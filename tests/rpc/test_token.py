@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from testbed.environment import PROCESS_TOKEN as TOKEN_VARIABLE
 from testbed.errors import PrerequisiteMissing
-from testbed.rpc.token import TOKEN_VARIABLE, find_token
+from testbed.rpc.token import find_token
 
 
 @pytest.fixture(autouse=True)

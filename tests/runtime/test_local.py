@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from testbed.environment import PROCESS_NAME
 from testbed.errors import PermanentError, PrerequisiteMissing, TemporaryError, UsageError
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime import processes
@@ -358,7 +359,7 @@ def test_each_node_is_shown_as_if_it_had_been_started_alone(runtime: LocalRuntim
     found = running(runtime, "shown")
     assert sorted(name for name, _ in found.values()) == [CONTROLLER, "node-0", "node-1"]
     for pid, (name, process) in found.items():
-        assert process.environ()[processes.PROCESS_VARIABLE] == name
+        assert process.environ()[PROCESS_NAME] == name
         assert os.getsid(pid) == pid
         if name != CONTROLLER:
             command = [argument for argument in process.cmdline() if argument]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from testbed import __version__
+from testbed import __version__, environment
 from testbed.errors import Problem, UsageError
 from testbed.model.per_destination import mean
 from testbed.model.units import SECOND
@@ -278,7 +278,7 @@ def render_trainer(
             pod = document["spec"]["template"]["spec"]
             (container,) = pod["containers"]
             _set_images(pod, container, options)
-            _set_services(container, services, "TESTBED_STORAGE", "TESTBED_ARTIFACTS")
+            _set_services(container, services, environment.STORAGE, environment.ARTIFACTS)
             container["args"] += arguments
             _limit(container, options)
     return sorted(documents, key=_order)
@@ -359,7 +359,9 @@ def _set_workload(
                 constraint["whenUnsatisfiable"] = "DoNotSchedule"
     if component == CONTROLLER:
         container["resources"] = controller_resources(plan)
-        _set_services(container, services, "EDGE_TESTBED_STORE", "EDGE_TESTBED_ARTIFACTS")
+        _set_services(
+            container, services, environment.PROCESS_STORAGE, environment.PROCESS_ARTIFACTS
+        )
         if scenario is None:
             place = container["args"].index("--scenario")
             container["args"][place : place + 2] = ["--plan", "/etc/edge-testbed/plan.json"]

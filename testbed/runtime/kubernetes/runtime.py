@@ -22,6 +22,7 @@ from urllib.parse import quote
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from testbed import environment
 from testbed.errors import (
     PermanentError,
     PrerequisiteMissing,
@@ -82,7 +83,6 @@ from testbed.runtime.kubernetes.rendering import (
     render,
     render_trainer,
 )
-from testbed.runtime.processes import PASSWORD_VARIABLE
 from testbed.runtime.registry import Settings
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import split_password
@@ -499,7 +499,7 @@ class ClusterRuntime:
         )
         given = None if store is None else split_password(store)[1]
         if store is not None and given is None:
-            given = os.environ.get(PASSWORD_VARIABLE)
+            given = os.environ.get(environment.MYSQL_PASSWORD)
         own = contents[CREDENTIALS]
         if given is not None:
             own[PASSWORD_KEY] = given

@@ -14,10 +14,10 @@ from typing import Any, Final
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL
 
+from testbed import environment
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 from testbed.scenario.secrets import without_password
 
-PASSWORD_VARIABLE: Final = "TESTBED_MYSQL_PASSWORD"
 PASSWORD_FILE: Final = "password_file"
 DEFAULTS_FILE: Final = "read_default_file"
 USER_DEFAULTS: Final = Path("~/.my.cnf")
@@ -65,8 +65,10 @@ class Server:
         file = query.pop(PASSWORD_FILE, None)
         if password is None and file is not None:
             password, source = _read(str(file)), f"of the file {file}"
-        if password is None and (password := os.environ.get(PASSWORD_VARIABLE)) is not None:
-            source = f"of the variable {PASSWORD_VARIABLE}"
+        variable = os.environ.get(environment.MYSQL_PASSWORD)
+        if password is None and variable is not None:
+            password = variable
+            source = f"of the variable {environment.MYSQL_PASSWORD}"
         if password is None:
             defaults = query.get(DEFAULTS_FILE)
             if defaults is None and USER_DEFAULTS.expanduser().is_file():

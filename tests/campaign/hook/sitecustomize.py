@@ -24,7 +24,7 @@ def _switch(path: str) -> None:
 
     def me() -> str:
         # Asked when it is needed: nodes get their names after the start of the interpreter.
-        return os.environ.get("EDGE_TESTBED_PROCESS", "cli")
+        return os.environ.get("TESTBED_PROCESS_NAME", "cli")
 
     @functools.cache
     def draws(name: str) -> random.Random:
@@ -121,5 +121,5 @@ def _step(path: str) -> None:
 
 if found := os.environ.get("CAMPAIGN_CLOCK"):
     _step(found)
-if (found := os.environ.get("CAMPAIGN_SWITCHBOARD")) and "EDGE_TESTBED_PROCESS" in os.environ:
+if (found := os.environ.get("CAMPAIGN_SWITCHBOARD")) and "TESTBED_PROCESS_NAME" in os.environ:
     _switch(found)

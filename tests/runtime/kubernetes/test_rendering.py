@@ -118,7 +118,7 @@ def test_nodes_go_where_they_are_sent() -> None:
 def test_without_hdfs_nobody_looks_for_it() -> None:
     found = objects(small_plan(), options=ClusterOptions(without_hdfs=True))
     assert ("StatefulSet", "namenode") not in found
-    assert "namenode" not in variables(container(found, "controller"))["EDGE_TESTBED_ARTIFACTS"]
+    assert "namenode" not in variables(container(found, "controller"))["TESTBED_PROCESS_ARTIFACTS"]
 
 
 def test_services_elsewhere_are_used_and_let_through_without_their_password() -> None:
@@ -130,7 +130,7 @@ def test_services_elsewhere_are_used_and_let_through_without_their_password() ->
     )
     assert ("StatefulSet", "mysql") not in found
     assert ("StatefulSet", "namenode") not in found
-    store = variables(container(found, "controller"))["EDGE_TESTBED_STORE"]
+    store = variables(container(found, "controller"))["TESTBED_PROCESS_STORAGE"]
     assert store.startswith("mysql+pymysql://me@db.example:3307/log?password_file=/")
     ports = {
         port["port"]
