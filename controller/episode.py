@@ -25,6 +25,9 @@ from testbed.scenario.plan import Plan
 GRACE_S: Final = 3.0
 """Real seconds a task may take longer than its deadline allows before it counts as lost."""
 
+STOP_S: Final = 20.0
+"""Real seconds that tasks under way get to end once the run is stopped; then they are lost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
@@ -74,20 +77,17 @@ class Episode:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._awake = awake or self._loop.time
-        self._slots = plan.tasks(number, timeline)
-        self._arriving: dict[int, dict[int, Task]] = {}
         self._begun = 0
+        # Drawn slot by slot: all of a long episode would take seconds, and much memory.
+        self._to_come = plan.tasks_by_slot(number, timeline)
+        self._draw()
+        self._arriving: dict[int, dict[int, Task]] = {}
         self._worst: Micros = 0
         for node, submission in enumerate(submissions):
             if submission is None:
                 self.ledger.node_died(node)
             else:
-                arriving = self._arriving[node] = {
-                    task.slot: task
-                    for tasks in self._slots
-                    for task in tasks
-                    if task.source == node
-                }
+                arriving = self._arriving[node] = {}
                 submission.begin(Delivery(number, arriving, plan.log_idle_slots, self._late))
         self._start = self._loop.time()
         longest = workload.slots * workload.slot + workload.deadline.maximum
@@ -107,14 +107,8 @@ class Episode:
 
     def redraw(self, timeline: Timeline) -> None:
         """Draw the arrivals of the slots to come under other faults."""
-        drawn = self._plan.tasks(self.number, timeline)
-        for slot in range(self._begun, len(drawn)):
-            self._slots[slot] = drawn[slot]
-            for arriving in self._arriving.values():
-                arriving.pop(slot, None)
-            for task in drawn[slot]:
-                if task.source in self._arriving:
-                    self._arriving[task.source][slot] = task
+        self._to_come = self._plan.tasks_by_slot(self.number, timeline, self._begun)
+        self._draw()
 
     def take(self, record: Record) -> bool:
         """Take a record of this episode; False if it must not be stored."""
@@ -137,10 +131,13 @@ class Episode:
     def stop(self, *, wait: bool) -> None:
         """Generate no more tasks; without ``wait`` the episode is over at once.
 
-        Tasks whose slot has begun are still sent: they have arrived.
+        Tasks whose slot has begun are still sent: they have arrived. They may end within
+        ``STOP_S``, however long their deadlines last in real time.
         """
         self._generating.cancel()
-        if not wait:
+        if wait:
+            self._loop.call_later(STOP_S, self.over.set)
+        else:
             self.over.set()
 
     async def wait(self) -> None:
@@ -168,14 +165,15 @@ class Episode:
     def _give_up(self, *, arrivals: bool) -> None:
         """Enter all that should have arrived, and say what is missing."""
         if arrivals:
-            for slot in range(self._begun, len(self._slots)):
+            for slot in range(self._begun, self._plan.workload.slots):
                 self._enter(slot)
+                self._draw()
         not_sent = 0
         for node, submission in enumerate(self._submissions):
             if submission is None:
                 continue
             for slot in range(submission.next_slot, self._begun):
-                sent_here = any(task.source == node for task in self._slots[slot])
+                sent_here = slot in self._arriving[node]
                 not_sent += sent_here
                 if sent_here or self._plan.log_idle_slots:
                     self._late(slot)
@@ -188,7 +186,7 @@ class Episode:
 
     async def _generate(self) -> None:
         """Begin the slots, each at its time however late the ones before were."""
-        for slot in range(len(self._slots)):
+        for slot in range(self._plan.workload.slots):
             # Also when it is late already: whatever else happens here must have its turn.
             await asyncio.sleep(max(0.0, self._due(slot) - self._loop.time()))
             self._enter(slot)
@@ -196,12 +194,19 @@ class Episode:
                 if submission is not None:
                     submission.due(slot)
             self.slot = slot
+            self._draw()
             self._changed()
 
     def _enter(self, slot: int) -> None:
-        self._begun = slot + 1
-        for task in self._slots[slot]:
+        tasks, self._begun = self._next, slot + 1
+        for task in tasks:
             self.ledger.generate(task, slot * self._plan.workload.slot)
+            if task.source in self._arriving:
+                self._arriving[task.source][slot] = task
+
+    def _draw(self) -> None:
+        """Draw the next slot, before its time comes."""
+        self._next = next(self._to_come, [])
 
     def _due(self, slot: int) -> float:
         """Return the instant at which a slot begins, on the event loop's clock."""

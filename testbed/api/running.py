@@ -68,7 +68,7 @@ def stopped_by_interrupt(client: OperatorClient) -> Iterator[None]:
 
 def _stop(client: OperatorClient, before: set[str]) -> None:
     """End the run that was begun since ``before``, if one was; waits a bounded time."""
-    notices.note("stopping the run")
+    notices.note("stopping the run; tasks under way may end, for at most 20 s")
     try:
         current = client.status().run
         if current is None or current.progress.run in before:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -42,14 +42,25 @@ def tasks_of_episode(
     Depends on nothing but its arguments: no scheduler can change a single arrival. The draw of a
     slot does not depend on ``factor``, so a task that comes with one and without is the same task.
     """
+    return list(tasks_by_slot(workload, arrival_probability, seed, episode, factor))
+
+
+def tasks_by_slot(
+    workload: Workload,
+    arrival_probability: tuple[float, ...],
+    seed: int,
+    episode: int,
+    factor: ArrivalFactor | None = None,
+    first: int = 0,
+) -> Iterator[list[Task]]:
+    """Draw the same slot by slot, from slot ``first`` on, as they are asked for."""
     nodes = len(arrival_probability)
     # The keys of all draws of a node begin alike; each is folded up to the slot once.
     arrivals, sizes, complexities, deadlines = (
         [extend(key(seed, purpose, episode), node) for node in range(nodes)]
         for purpose in (Purpose.ARRIVAL, Purpose.SIZE, Purpose.COMPLEXITY, Purpose.DEADLINE)
     )
-    slots: list[list[Task]] = []
-    for slot in range(workload.slots):
+    for slot in range(first, workload.slots):
         tasks = []
         for node, probability in enumerate(arrival_probability):
             if factor is not None:
@@ -69,5 +80,4 @@ def tasks_of_episode(
                     deadline=round(workload.deadline.at(to_unit(extend(deadlines[node], slot)))),
                 )
             )
-        slots.append(tasks)
-    return slots
+        yield tasks

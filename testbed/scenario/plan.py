@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final, Literal, TypeAlias
@@ -20,7 +20,7 @@ from testbed.model.faults import Exponential, Fault, FaultSpec, Timeline, draw
 from testbed.model.task import Task
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
 from testbed.model.units import MILLISECOND, SECOND, Micros
-from testbed.model.workload import Workload, tasks_of_episode
+from testbed.model.workload import Workload, tasks_by_slot
 from testbed.scenario.secrets import without_password
 
 PLAN_VERSION: Final = 1
@@ -177,6 +177,12 @@ class Plan:
         ``timeline`` are its faults, None for those of the plan. A fault that changes arrivals adds
         tasks or leaves some out; those that come with and without it are the same tasks.
         """
+        return list(self.tasks_by_slot(episode, timeline))
+
+    def tasks_by_slot(
+        self, episode: int, timeline: Timeline | None = None, first: int = 0
+    ) -> Iterator[list[Task]]:
+        """Draw the same slot by slot, from slot ``first`` on, as they are asked for."""
         if timeline is None:
             timeline = self.timeline(episode)
         workload, probabilities = self.workload, self.topology.arrival_probability
@@ -187,7 +193,7 @@ class Plan:
             def factors(slot: int, node: int) -> float:
                 return scenes(slot * workload.slot).arrival_factor(node)
 
-        return tasks_of_episode(workload, probabilities, self.seeds.workload, episode, factors)
+        return tasks_by_slot(workload, probabilities, self.seeds.workload, episode, factors, first)
 
     @property
     def episode_seconds(self) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from controller import episode as module
 from controller.episode import Episode
 from controller.link import Delivery, NodeLink, Submission
+from testbed.model.faults import Fault, Timeline
+from testbed.model.units import SECOND
 from testbed.model.workload import tasks_of_episode
 from testbed.rpc.credentials import shared
 from testbed.rpc.generated import edge_pb2 as pb
@@ -82,15 +85,30 @@ async def linked(node: Silent) -> AsyncIterator[NodeLink]:
             await link.close()
 
 
-def episode(plan: Plan, submissions: list[Submission | None], number: int = 0) -> Episode:
+def episode(
+    plan: Plan,
+    submissions: list[Submission | None],
+    number: int = 0,
+    changed: Callable[[], None] = lambda: None,
+) -> Episode:
     return Episode(
         plan,
         number,
         submissions,
         lost=set(),
         late=lambda lateness: None,
-        changed=lambda: None,
+        changed=changed,
     )
+
+
+async def begun(plan: Plan, submissions: list[Submission | None], slots: int) -> Episode:
+    """An episode of which ``slots`` slots have begun."""
+    news = asyncio.Event()
+    tried = episode(plan, submissions, changed=news.set)
+    while tried.slot + 1 < slots:
+        news.clear()
+        await news.wait()
+    return tried
 
 
 def quick(slots: int, nodes: int = 1) -> Plan:
@@ -125,6 +143,43 @@ async def test_the_hard_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nobody logged them, so each is said to have been generated and to have ended.
     assert len(tried.ledger.close(tried.now)) == 2 * 20
     assert tried.ledger.outcomes["lost"] == tried.ledger.generated == 20
+
+
+async def test_a_stop_is_bounded_however_long_deadlines_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "STOP_S", 0.1)
+    node = Silent()
+    node.reads.set()
+    async with linked(node) as link:
+        # A deadline lasts 400 s.
+        tried = await begun(replace(quick(10), time_scale=1000.0), [link.submission()], 10)
+        tried.stop(wait=True)
+        async with asyncio.timeout(PATIENCE_S):
+            await tried.wait()
+    assert not tried.timed_out
+    assert len(tried.ledger.close(tried.now)) == 2 * 10
+
+
+async def test_an_episode_of_many_slots_begins_at_once() -> None:
+    plan = quick(1_000_000, nodes=5)
+    began = time.process_time()
+    tried = episode(plan, [None] * 5)
+    assert time.process_time() - began < 1.0
+    tried.stop(wait=False)
+    await tried.wait()
+
+
+async def test_faults_by_hand_change_the_slots_to_come_only() -> None:
+    plan = small_plan(2)
+    plan = replace(plan, topology=replace(plan.topology, arrival_probability=(0.5, 0.5)))
+    none = Timeline([Fault("arrivals", 0, 3600 * SECOND, nodes=(0, 1), factor=0.0)], 2)
+    tried = await begun(plan, [None, None], 5)
+    tried.redraw(none)
+    await tried.wait()
+    expected = [task.id for tasks in plan.tasks(0)[:5] for task in tasks]
+    ended = {record.task.id for record in tried.ledger.close(tried.now)}
+    assert ended == set(expected)
 
 
 async def test_the_bound_costs_no_stream_although_a_write_waits(
