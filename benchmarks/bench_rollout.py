@@ -15,13 +15,14 @@ import numpy as np
 from testbed.model.per_destination import COLUMNS
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan as resolve
-from testbed.sim.arrays import pack
-from testbed.sim.heuristics import METHODS
-from testbed.sim.perceptron import Perceptron
-from testbed.sim.play import evaluate, play, record, record_baseline
-from testbed.sim.rows import Rows
-from testbed.sim.scoring import ScoringWeights, play_scoring
-from testbed.sim.vector import UniformPolicy, VectorEnv
+from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.episodes import play, record, record_baseline
+from testbed.sim.engine.heuristics import METHODS
+from testbed.sim.engine.perceptron import Perceptron
+from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.scoring import ScoringWeights, play_scoring
+from testbed.sim.engine.vector import UniformPolicy, VectorEnv
+from testbed.sim.play import evaluate
 
 EPISODES = 128
 

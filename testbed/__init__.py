@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from testbed.model.decision import Scheduler as Scheduler
     from testbed.model.decision import SchedulerContext as SchedulerContext
     from testbed.scenario.plan import SchedulerSpec as SchedulerSpec
-    from testbed.sim.vector import VectorEnv as VectorEnv
+    from testbed.sim.engine.vector import VectorEnv as VectorEnv
 
 __version__ = "0.1.0"
 
@@ -68,7 +68,7 @@ _MODULES = {
         "SchedulerContext",
     ),
     "testbed.scenario.plan": ("SchedulerSpec",),
-    "testbed.sim.vector": ("VectorEnv",),
+    "testbed.sim.engine.vector": ("VectorEnv",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -107,7 +107,7 @@ def tune(
             log, ids, parent, include_untrustworthy=include_invalid, progress=progress
         )
     _tell_what_was_read(logged)
-    from testbed.sim.policies import weights_of
+    from testbed.sim.engine.policies import weights_of
 
     result = fine_tune(weights_of(parent), logged, config)
     _tell(parent, logged, result, policy_name, store, out, name, as_json)

@@ -3,8 +3,8 @@
 A network that scores rows fits any number of nodes, and rows without units fit any scenario: times
 are divided by the deadline, amounts by the scenario's maxima. Everything in a row is known to the
 node that decides: static facts, its own state, and the overload bits of the peers it asked. The
-compiled engine computes the same rows (``testbed.sim.features``). docs/per-destination.md says what
-each column means.
+compiled engine computes the same rows (``testbed.sim.engine.features``). docs/per-destination.md
+says what each column means.
 """
 
 from __future__ import annotations

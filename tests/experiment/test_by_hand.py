@@ -17,7 +17,7 @@ from testbed.experiment.summary import summarise
 from testbed.model.faults import KINDS, Fault
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.scenario.plan import Plan, SchedulerSpec
-from testbed.sim.arrays import problems_of
+from testbed.sim.engine.arrays import problems_of
 from testbed.sim.record import record_run
 from testbed.storage.tasklog import RunState, TaskLog, open_task_log
 from tests.faults.plans import fault, with_faults

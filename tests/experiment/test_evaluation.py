@@ -14,8 +14,8 @@ from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.policies import Policy, PolicyCard, shipped
 from testbed.scenario.plan import Plan
 from testbed.schedulers.drl import Drl
+from testbed.sim.engine.policies import weights_of
 from testbed.sim.play import player
-from testbed.sim.policies import weights_of
 from testbed.sim.simulator import Simulation
 from tests.policies import tiny
 from tests.sim.plans import OVERLOADS, random_plan

@@ -26,7 +26,7 @@ from testbed.model.task import Outcome
 from testbed.model.topology import Overload, OverloadMeasure, Rules
 from testbed.model.units import MILLISECOND, SECOND, Micros
 from testbed.scenario.plan import Plan
-from testbed.sim.arrays import problems_of
+from testbed.sim.engine.arrays import problems_of
 from testbed.sim.play import evaluate
 from testbed.sim.simulator import EpisodeResult, SchedulerChoice, simulate_episode
 from tests.faults.plans import fault, with_faults

@@ -15,7 +15,7 @@ import ray
 from testbed.errors import PrerequisiteMissing
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan as plan_of
-from testbed.sim.arrays import without_control_delay
+from testbed.sim.engine.arrays import without_control_delay
 from trainer.o2o.cluster import ClusterRollout, connected, rollout_on
 from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import recipe, sized

@@ -83,7 +83,7 @@ def perceptron(nodes: int, hidden: int = 64) -> tuple[PolicyCard, bytes]:
 def scoring(hidden: int = 48, given: Mapping[str, Any] | None = None) -> tuple[PolicyCard, bytes]:
     """A per-destination policy of the usual size: scores with a context, random weights.
 
-    ``given`` are weights by the names of ``testbed.sim.scoring.ScoringWeights``.
+    ``given`` are weights by the names of ``testbed.sim.engine.scoring.ScoringWeights``.
     """
     rng = np.random.default_rng(1)
     width = len(COLUMNS)

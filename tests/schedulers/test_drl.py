@@ -15,10 +15,10 @@ from testbed.scenario.load import load
 from testbed.scenario.resolve import plan
 from testbed.schedulers import registry
 from testbed.schedulers.drl import pick
-from testbed.sim.arrays import pack
-from testbed.sim.features import WIDTH
-from testbed.sim.rows import Rows
-from testbed.sim.scoring import ScoringWeights, play_scoring
+from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.features import WIDTH
+from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.scoring import ScoringWeights, play_scoring
 from testbed.sim.simulator import simulate_episode
 from testbed.testing.runtime import small_plan
 from testbed.testing.schedulers import (

@@ -18,10 +18,10 @@ from testbed.model.units import MILLISECOND, NEVER, SECOND, duration
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
-from testbed.sim import engine
-from testbed.sim.arrays import check, pack, problems_of, without_control_delay
-from testbed.sim.compiled import ABSENT, OUTCOMES, Batch
-from testbed.sim.heuristics import METHODS, run_heuristic
+from testbed.sim.engine import events as engine
+from testbed.sim.engine.arrays import check, pack, problems_of, without_control_delay
+from testbed.sim.engine.compiled import ABSENT, OUTCOMES, Batch, Row
+from testbed.sim.engine.heuristics import METHODS, run_heuristic
 from testbed.sim.play import evaluate
 from testbed.sim.simulator import SchedulerChoice, simulate_episode
 from tests.sim.plans import DEADLINES, OVERLOADS, random_plan
@@ -54,7 +54,7 @@ def by_engine(batch: Batch, row: int) -> Endings:
 
 def run(plan: Plan, method: str, episode: int) -> Endings:
     batch = pack([plan])
-    run_heuristic(*(array[0] for array in batch), METHODS[method], episode)  # type: ignore[call-arg]
+    run_heuristic(Row(*(array[0] for array in batch)), METHODS[method], episode)
     return by_engine(batch, 0)
 
 
@@ -155,7 +155,7 @@ def test_rows_of_one_batch_do_not_touch_one_another() -> None:
     alone = [run(plan, "rda", 5) for plan in plans]
     batch = pack(plans)
     for row in reversed(range(16)):
-        run_heuristic(*(array[row] for array in batch), METHODS["rda"], 5)  # type: ignore[call-arg]
+        run_heuristic(Row(*(array[row] for array in batch)), METHODS["rda"], 5)
     assert [by_engine(batch, row) for row in range(16)] == alone
 
 

@@ -11,13 +11,19 @@ from testbed.model.encoders import PaperEncoder, action_mask
 from testbed.model.events import RecordKind
 from testbed.model.per_destination import COLUMNS, PerDestinationEncoder
 from testbed.scenario.plan import Plan
-from testbed.sim.arrays import pack
-from testbed.sim.perceptron import Perceptron
-from testbed.sim.play import UNTRAINED, evaluate, play, record, record_baseline
-from testbed.sim.rows import Rows
-from testbed.sim.scoring import ScoringWeights, play_scoring, probabilities_of, record_scoring
+from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.episodes import play, record, record_baseline
+from testbed.sim.engine.perceptron import Perceptron
+from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.scoring import (
+    ScoringWeights,
+    play_scoring,
+    probabilities_of,
+    record_scoring,
+)
+from testbed.sim.engine.vector import UniformPolicy, VectorEnv, choose, sample
+from testbed.sim.play import UNTRAINED, evaluate
 from testbed.sim.simulator import EpisodeResult, simulate_episode
-from testbed.sim.vector import UniformPolicy, VectorEnv, choose, sample
 from tests.sim.plans import OVERLOADS, random_plan
 from tests.sim.test_engine import by_engine, by_simulator
 

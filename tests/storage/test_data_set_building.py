@@ -15,8 +15,8 @@ from testbed.errors import UsageError
 from testbed.model.encoders import encoder
 from testbed.model.task import Outcome
 from testbed.model.units import SECOND
+from testbed.sim.engine.vector import VectorEnv
 from testbed.sim.record import record_run
-from testbed.sim.vector import VectorEnv
 from testbed.storage.dataset import build, load, show, team_rewards
 from testbed.storage.tasklog import RunState, TaskLog, open_task_log
 from tests.sim.plans import random_plan

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
-from testbed.sim.compiled import Batch
-from testbed.sim.rows import Rows
+from testbed.sim.engine.compiled import Batch
+from testbed.sim.engine.rows import Rows
 from testbed.storage.tasklog import TaskLog
 from trainer.credit.queues import credit_of
 from trainer.credit.rebuilding import (

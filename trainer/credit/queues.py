@@ -14,16 +14,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.sim.compiled import (
+from testbed.sim.engine.compiled import (
     ABSENT,
     TRANSMISSION_FAILED,
     Batch,
     Record,
-    Records,
+    Row,
     compiled,
+    row_of,
 )
-from testbed.sim.engine import duration, extend, failure_after, task_id, to_unit
-from testbed.sim.rows import Rows
+from testbed.sim.engine.events import duration, extend, failure_after, task_id, to_unit
+from testbed.sim.engine.rows import Rows
 
 
 class Credit(NamedTuple):
@@ -44,46 +45,27 @@ def credit_of(batch: Batch, rows: Rows) -> Credit:
     """The credit of all tasks of a batch of finished episodes."""
     shape = batch.tasks.shape
     credit = Credit(np.full(shape, np.nan), np.zeros(shape), np.zeros(shape))
-    rows.each(_credit, batch, *credit)
+    rows.each(_credit, batch, credit)
     return credit
 
 
 @compiled
-def _credit(
-    episodes: Records,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    choices: NDArray[np.float64],
-    rewards: NDArray[np.float32],
-    first: int,
-    last: int,
-    own: NDArray[np.float64],
-    same: NDArray[np.float64],
-    later: NDArray[np.float64],
-) -> None:
+def _credit(batch: Batch, first: int, last: int, credit: Credit) -> None:
     for e in range(first, last):
-        for j in range(episodes[e].nodes):
-            _of_node(episodes[e], nodes[e], links[e], tasks[e], j, own[e], same[e], later[e])
-        for m in range(tasks.shape[1]):
-            task = tasks[e, m]
+        row = row_of(batch, e)
+        own = credit.own[e]
+        for j in range(row.episode.nodes):
+            _of_node(row, j, Credit(own, credit.same[e], credit.later[e]))
+        for m in range(len(row.tasks)):
+            task = row.tasks[m]
             if task.stage != ABSENT and task.ready_at < 0 and task.outcome != TRANSMISSION_FAILED:
-                own[e, m] = 0.0  # dropped before it arrived
+                own[m] = 0.0  # dropped before it arrived
 
 
 @compiled
-def _of_node(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    j: int,
-    own: NDArray[np.float64],
-    same: NDArray[np.float64],
-    later: NDArray[np.float64],
-) -> None:
-    """The tasks that entered the execution queue of node ``j``."""
+def _of_node(row: Row, j: int, credit: Credit) -> None:
+    """Fill in the credit [T * N] of the tasks that entered the execution queue of node ``j``."""
+    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
     count = 0
     for m in range(len(tasks)):
         if tasks[m].destination == j and tasks[m].ready_at >= 0:
@@ -116,7 +98,7 @@ def _of_node(
         if i != j:
             transmission = duration(tasks[m].size, links[i, j].rate)
             reach = math.exp(-links[i, j].failure * transmission * 1e-6)
-        own[m] = survives[k] * reach if in_time else 0.0
+        credit.own[m] = survives[k] * reach if in_time else 0.0
         with_it, without_it = after, free
         slot = m // episode.nodes
         b = k + 1
@@ -127,9 +109,9 @@ def _of_node(
             if now_in_time != then_in_time:
                 change = survives[b] if now_in_time else -survives[b]
                 if queue[b] // episode.nodes <= slot:
-                    same[m] += change
+                    credit.same[m] += change
                 else:
-                    later[m] += change
+                    credit.later[m] += change
             b += 1
         free = after
 

@@ -16,9 +16,9 @@ from testbed.model.events import Record, RecordKind
 from testbed.model.story import TaskRow
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
-from testbed.sim.arrays import pack, problems_of, without_control_delay
-from testbed.sim.compiled import ABSENT, ENDED, OUTCOMES, Batch
-from testbed.sim.rows import Rows
+from testbed.sim.engine.arrays import pack, problems_of, without_control_delay
+from testbed.sim.engine.compiled import ABSENT, ENDED, OUTCOMES, Batch
+from testbed.sim.engine.rows import Rows
 from trainer.credit.queues import Credit, credit_of
 
 LARGEST_DISAGREEMENT: Final = 0.05

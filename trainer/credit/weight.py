@@ -10,7 +10,7 @@ from testbed.model.per_destination import mean
 from testbed.model.topology import OverloadMeasure
 from testbed.model.units import SECOND
 from testbed.scenario.plan import Plan
-from testbed.sim.arrays import offered_load
+from testbed.sim.engine.arrays import offered_load
 
 LaterWeight: TypeAlias = "float | tuple[float, float]"
 """A fixed weight from 0 to 1, or (lowest, slope) of a weight that grows with the load."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
 from testbed.scenario.plan import Plan
-from testbed.sim.vector import Seen, VectorEnv
+from testbed.sim.engine.vector import Seen, VectorEnv
 
 
 class Turn(NamedTuple):

@@ -106,7 +106,7 @@ class Actor:
     def probabilities(self, features: FloatArray, mask: BoolArray) -> FloatArray:
         """Probabilities [B, A] of observations [B, D] under masks [B, A]; exactly 0 if masked.
 
-        What the vectorised environment asks a policy for (``testbed.sim.vector.Policy``).
+        What the vectorised environment asks a policy for (``testbed.sim.engine.vector.Policy``).
         """
         found: FloatArray = np.exp(self.log_probabilities(features, mask))
         return found

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from testbed.errors import PrerequisiteMissing
 from testbed.scenario.plan import Plan
-from testbed.sim.arrays import without_control_delay
+from testbed.sim.engine.arrays import without_control_delay
 from testbed.sim.play import evaluate
 from trainer.credit.weight import BY_LOAD, LaterWeight
 from trainer.learning.actor import Actor

@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.policies import PolicyCard, key_of, save, write_folder
 from testbed.scenario.plan import Plan
-from testbed.sim.vector import ENCODER
+from testbed.sim.engine.vector import ENCODER
 from testbed.storage.artifacts import ArtifactStore, open_artifact_store
 from trainer.learning.actor import Actor
 from trainer.learning.export import actor_onnx

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
-from testbed.sim.play import Played
+from testbed.sim.engine.episodes import Played
 from testbed.storage.dataset import DataSet
 from trainer.learning.transitions import (
     BoolArray,

@@ -22,10 +22,10 @@ from testbed.policies import SHIPPED_DEFAULT, SHIPPED_PREFIX
 from testbed.rpc.operator import OperatorClient
 from testbed.scenario.plan import Plan
 from testbed.schedulers.registry import check as check_scheduler
-from testbed.sim.arrays import without_control_delay
 from testbed.sim.bound import bound
+from testbed.sim.engine.arrays import without_control_delay
+from testbed.sim.engine.vector import ENCODER
 from testbed.sim.play import PER_DESTINATION, UNTRAINED, evaluate
-from testbed.sim.vector import ENCODER
 from testbed.storage import dataset
 from testbed.storage.tasklog import TaskLog
 from trainer.learning.actor import Actor, NetworkSpec

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from testbed.scenario.plan import Plan
 from testbed.schedulers.registry import SIMULATOR_ONLY
 from testbed.schedulers.registry import check as check_scheduler
-from testbed.sim.arrays import check, pack, without_control_delay
 from testbed.sim.bound import bound
-from testbed.sim.compiled import ABSENT, SUCCEEDED, Batch
-from testbed.sim.heuristics import METHODS
-from testbed.sim.play import Played, evaluate, record, record_baseline
+from testbed.sim.engine.arrays import check, pack, without_control_delay
+from testbed.sim.engine.compiled import ABSENT, SUCCEEDED, Batch
+from testbed.sim.engine.episodes import Played, record, record_baseline
+from testbed.sim.engine.heuristics import METHODS
+from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.vector import ENCODER, VectorEnv
+from testbed.sim.play import evaluate
 from testbed.sim.record import record_run
-from testbed.sim.rows import Rows
 from testbed.sim.simulator import EpisodeResult
-from testbed.sim.vector import ENCODER, VectorEnv
 from testbed.storage import dataset
 from testbed.storage.tasklog import open_task_log
 from trainer.credit.gains import gains_of

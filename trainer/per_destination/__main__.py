@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from testbed.policies import shipped
-from testbed.sim.policies import weights_of
+from testbed.sim.engine.policies import weights_of
 from trainer.per_destination.evaluation import CHOICE_TOPOLOGIES, FINAL_TOPOLOGIES, compare
 from trainer.per_destination.export import write_policy
 from trainer.per_destination.train import (

@@ -10,9 +10,9 @@ import numpy as np
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
-from testbed.sim.arrays import without_control_delay
+from testbed.sim.engine.arrays import without_control_delay
+from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import evaluate
-from testbed.sim.scoring import ScoringWeights
 
 CHOICE_TOPOLOGIES: Final = tuple(range(200, 208))
 """Topology seeds by which settings are chosen."""

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from testbed.errors import Problem, UsageError
 from testbed.model.per_destination import NAME
 from testbed.policies import LARGEST_ACTOR, PolicyCard, write_folder
-from testbed.sim.features import WIDTH
-from testbed.sim.policies import METADATA, encode_weights
-from testbed.sim.scoring import ScoringWeights
+from testbed.sim.engine.features import WIDTH
+from testbed.sim.engine.policies import METADATA, encode_weights
+from testbed.sim.engine.scoring import ScoringWeights
 from trainer.per_destination.network import ScoringNetwork, load_weights
 
 OPSET: Final = 17

@@ -24,9 +24,9 @@ from testbed.model.per_destination import PerDestinationEncoder
 from testbed.model.task import Outcome, Task
 from testbed.scenario.plan import Plan
 from testbed.schedulers.drl import pick
-from testbed.sim.features import WIDTH
-from testbed.sim.policies import weights_of
-from testbed.sim.scoring import ScoringWeights
+from testbed.sim.engine.features import WIDTH
+from testbed.sim.engine.policies import weights_of
+from testbed.sim.engine.scoring import ScoringWeights
 from testbed.storage.tasklog.base import Run, TaskLog
 from trainer.credit.gains import AT_ONCE, gains_of_log
 from trainer.per_destination.export import network_of

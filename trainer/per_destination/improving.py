@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from testbed.sim.features import WIDTH
+from testbed.sim.engine.features import WIDTH
 from trainer.per_destination.network import ScoringNetwork
 
 

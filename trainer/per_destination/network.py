@@ -1,4 +1,4 @@
-"""The network that scores destinations, in torch; the same function as ``testbed.sim.scoring``."""
+"""The network that scores destinations, in torch; equal to ``testbed.sim.engine.scoring``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from testbed.sim.features import WIDTH
-from testbed.sim.scoring import ScoringWeights
+from testbed.sim.engine.features import WIDTH
+from testbed.sim.engine.scoring import ScoringWeights
 
 HIDDEN = 48
 MASKED_SCORE = -1e9

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from testbed.errors import Problem, UsageError
-from testbed.sim.arrays import pack
-from testbed.sim.features import WIDTH
-from testbed.sim.rows import Rows, success_rates
-from testbed.sim.scoring import ScoringWeights, record_scoring
+from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.features import WIDTH
+from testbed.sim.engine.rows import Rows, success_rates
+from testbed.sim.engine.scoring import ScoringWeights, record_scoring
 from trainer.credit.gains import gains_of
 from trainer.credit.weight import BY_LOAD, LaterWeight
 from trainer.per_destination.improving import (

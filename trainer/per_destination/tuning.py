@@ -19,9 +19,9 @@ from testbed.errors import Problem, UsageError
 from testbed.model.per_destination import NAME
 from testbed.policies import Policy, PolicyCard
 from testbed.scenario.plan import Plan
-from testbed.sim.arrays import problems_of, without_control_delay
+from testbed.sim.engine.arrays import problems_of, without_control_delay
+from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import AnyPolicy, evaluate
-from testbed.sim.scoring import ScoringWeights
 from trainer.per_destination.export import actor_onnx, network_of
 from trainer.per_destination.from_logs import LoggedDecisions
 from trainer.per_destination.improving import (

@@ -21,7 +21,7 @@ from testbed.files import ORDINARY, write_atomically
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
-from testbed.sim.arrays import without_control_delay
+from testbed.sim.engine.arrays import without_control_delay
 
 FORMAT: Final = 1
 """Version of the files of points; others are not read."""

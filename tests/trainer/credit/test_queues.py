@@ -12,9 +12,9 @@ from testbed.model.distributions import Constant
 from testbed.model.draws import extend, failure_after, to_unit
 from testbed.model.units import SECOND, duration
 from testbed.scenario.plan import Plan
-from testbed.sim.compiled import ABSENT, TRANSMISSION_FAILED, Batch
-from testbed.sim.rows import Rows
-from testbed.sim.vector import UniformPolicy, VectorEnv, choose
+from testbed.sim.engine.compiled import ABSENT, TRANSMISSION_FAILED, Batch
+from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.vector import UniformPolicy, VectorEnv, choose
 from tests.sim.networks import tiny_plan
 from tests.sim.plans import OVERLOADS, random_plan
 from trainer.credit.queues import credit_of

@@ -10,8 +10,8 @@ from ray.rllib.utils.pre_checks.env import check_multiagent_environments
 from testbed.errors import UsageError
 from testbed.model.units import MILLISECOND
 from testbed.scenario.plan import Plan
-from testbed.sim.play import record
-from testbed.sim.vector import UniformPolicy, VectorEnv
+from testbed.sim.engine.episodes import record
+from testbed.sim.engine.vector import UniformPolicy, VectorEnv
 from tests.sim.networks import replaced
 from tests.sim.plans import random_plan
 from trainer.envs.pettingzoo_env import NetworkParallelEnv

@@ -12,7 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 
 from testbed.errors import PermanentError, UsageError
-from testbed.sim.vector import Policy
+from testbed.sim.engine.vector import Policy
 from tests.trainer.learning.problems import (
     BEST,
     SPEC,

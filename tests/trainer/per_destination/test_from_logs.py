@@ -17,11 +17,11 @@ from testbed.model.task import Outcome
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.policies import Policy, shipped
 from testbed.scenario.plan import Plan
-from testbed.sim.arrays import pack
-from testbed.sim.policies import weights_of
+from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.policies import weights_of
+from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.scoring import record_scoring
 from testbed.sim.record import record_run
-from testbed.sim.rows import Rows
-from testbed.sim.scoring import record_scoring
 from testbed.storage.tasklog import RunInfo, RunState, TaskLog, open_task_log
 from tests.sim.plans import random_plan
 from trainer.credit.queues import credit_of

@@ -18,12 +18,12 @@ from testbed.policies.inference import open_actor
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan as resolve
 from testbed.schedulers.drl import Drl
-from testbed.sim.arrays import pack, without_control_delay
-from testbed.sim.features import WIDTH
+from testbed.sim.engine.arrays import pack, without_control_delay
+from testbed.sim.engine.features import WIDTH
+from testbed.sim.engine.policies import decode_weights, weights_of
+from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.scoring import ScoringWeights, probabilities_of, record_scoring
 from testbed.sim.play import PER_DESTINATION, evaluate
-from testbed.sim.policies import decode_weights, weights_of
-from testbed.sim.rows import Rows
-from testbed.sim.scoring import ScoringWeights, probabilities_of, record_scoring
 from testbed.sim.simulator import simulate_episode
 from tests.sim.plans import random_plan
 from trainer.per_destination.evaluation import (

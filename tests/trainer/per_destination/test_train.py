@@ -10,7 +10,7 @@ import pytest
 from testbed.errors import UsageError
 from testbed.model.topology import Overload, OverloadMeasure
 from testbed.model.units import SECOND
-from testbed.sim.arrays import problems_of
+from testbed.sim.engine.arrays import problems_of
 from testbed.sim.play import evaluate
 from tests.sim.plans import random_plan
 from trainer.credit.weight import later_weight

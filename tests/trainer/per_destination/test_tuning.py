@@ -15,11 +15,11 @@ from testbed.policies import Policy, check_fits, save, shipped
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as plan_of
-from testbed.sim.arrays import without_control_delay
+from testbed.sim.engine.arrays import without_control_delay
+from testbed.sim.engine.policies import weights_of
+from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import evaluate
-from testbed.sim.policies import weights_of
 from testbed.sim.record import record_run
-from testbed.sim.scoring import ScoringWeights
 from testbed.storage.tasklog import TaskLog, open_task_log
 from tests.sim.plans import random_plan
 from trainer.per_destination.export import actor_onnx, write_policy

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
 from testbed.model.units import NEVER
-from testbed.sim.compiled import DECIDING, Batch, Record, Records, compiled
-from testbed.sim.engine import advance, answer_probes, place, scheduler_draw
-from testbed.sim.features import WIDTH, per_destination
-from testbed.sim.rows import Rows, success_rates
+from testbed.sim.engine.compiled import DECIDING, Batch, Row, compiled, row_of
+from testbed.sim.engine.events import advance, answer_probes, place, scheduler_draw
+from testbed.sim.engine.features import WIDTH, per_destination
+from testbed.sim.engine.rows import Rows, success_rates
 
 _NEVER: Final = int(NEVER)
 
@@ -83,9 +83,8 @@ def play_scoring(
     ``deterministic`` takes the most probable destination instead of sampling.
     """
     rows.open(batch, numbers)
-    nothing = _room(0, batch)
     offset = np.zeros(len(numbers), np.int64)
-    rows.each(_play, batch, weights, deterministic, False, offset, *nothing[:4], nothing.task)
+    rows.each(_play, batch, weights, deterministic, False, offset, _decisions(0, batch))
     return success_rates(batch)
 
 
@@ -96,13 +95,13 @@ def record_scoring(
     rows.open(batch, numbers)
     counts = batch.episodes["tasks"]
     offset = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    kept = _room(int(offset[-1]), batch)
-    rows.each(_play, batch, weights, False, True, offset[:-1], *kept[:4], kept.task)
+    kept = _decisions(int(offset[-1]), batch)
+    rows.each(_play, batch, weights, False, True, offset[:-1], kept)
     kept.episode[:] = np.repeat(np.arange(len(counts)), counts)
     return kept
 
 
-def _room(count: int, batch: Batch) -> Decisions:
+def _decisions(count: int, batch: Batch) -> Decisions:
     size = batch.nodes.shape[1]
     return Decisions(
         rows=np.empty((count, size, WIDTH), np.float32),
@@ -174,39 +173,49 @@ def probabilities_of(
         out[j] /= total
 
 
+class Room(NamedTuple):
+    """Room for the decisions of one slot, K at most N of them, and for the network to work in."""
+
+    rows: NDArray[np.float32]  # [N, N, F]
+    mask: NDArray[np.bool_]  # [N, N]
+    hidden: NDArray[np.float32]  # [N + 2, H]
+    probabilities: NDArray[np.float64]  # [N]
+    chosen: NDArray[np.int64]  # [N]
+    log_probability: NDArray[np.float32]  # [N]
+    task: NDArray[np.int64]  # [N]
+
+
 @compiled
-def _decide_slot(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    rewards: NDArray[np.float32],
-    weights: ScoringWeights,
-    deterministic: bool,
-    x: NDArray[np.float32],
-    mask: NDArray[np.bool_],
-    hidden: NDArray[np.float32],
-    p: NDArray[np.float64],
-    chosen: NDArray[np.int64],
-    log_probability: NDArray[np.float32],
-    who: NDArray[np.int64],
-) -> int:
-    """Decide and place the tasks of the present slot; fill the arrays with what was decided."""
+def _room_for(size: int, weights: ScoringWeights) -> Room:
+    return Room(
+        np.empty((size, size, weights.w1.shape[0]), np.float32),
+        np.empty((size, size), np.bool_),
+        np.empty((size + 2, len(weights.b1)), np.float32),
+        np.empty(size, np.float64),
+        np.empty(size, np.int64),
+        np.empty(size, np.float32),
+        np.empty(size, np.int64),
+    )
+
+
+@compiled
+def _decide_slot(row: Row, weights: ScoringWeights, deterministic: bool, room: Room) -> int:
+    """Decide and place the tasks of the present slot; ``room`` then holds what was decided."""
+    episode, tasks = row.episode, row.tasks
     size = episode.nodes
     count = 0
     for i in range(size):
         m = episode.slot * size + i
         if tasks[m].stage == DECIDING:
             if count == 0:
-                answer_probes(episode, nodes, links)
-            rows = x[count * size : (count + 1) * size]
-            per_destination(episode, nodes, links, tasks, i, m, rows, mask[count])
-            who[count] = m
+                answer_probes(row)
+            per_destination(row, i, m, room.rows[count], room.mask[count])
+            room.task[count] = m
             count += 1
+    p = room.probabilities
     for k in range(count):
-        m = who[k]
-        probabilities_of(weights, x[k * size : (k + 1) * size], mask[k], hidden, p)
+        m = room.task[k]
+        probabilities_of(weights, room.rows[k], room.mask[k], room.hidden, p)
         best = 0
         if deterministic:
             best = int(np.argmax(p))
@@ -218,73 +227,39 @@ def _decide_slot(
                     if left < p[j]:
                         break
                     left -= p[j]
-        chosen[k] = best
-        log_probability[k] = math.log(p[best])
-        place(episode, nodes, links, tasks, events, rewards, m, best)
+        room.chosen[k] = best
+        room.log_probability[k] = math.log(p[best])
+        place(row, m, best)
     return count
 
 
 @compiled
 def _play(
-    episodes: Records,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    choices: NDArray[np.float64],
-    rewards: NDArray[np.float32],
+    batch: Batch,
     first: int,
     last: int,
     weights: ScoringWeights,
     deterministic: bool,
     keep: bool,
     offset: NDArray[np.int64],
-    rows: NDArray[np.float32],
-    mask: NDArray[np.bool_],
-    chosen: NDArray[np.int64],
-    log_probability: NDArray[np.float32],
-    task: NDArray[np.int64],
+    kept: Decisions,
 ) -> None:
-    """Play opened episodes ``first`` to ``last``; episode e writes from ``offset[e]`` on."""
-    size = nodes.shape[1]
-    width = weights.w1.shape[0]
-    x = np.empty((size * size, width), np.float32)
-    allowed = np.empty((size, size), np.bool_)
-    hidden = np.empty((size + 2, len(weights.b1)), np.float32)
-    probabilities = np.empty(size, np.float64)
-    actions = np.empty(size, np.int64)
-    logs = np.empty(size, np.float32)
-    who = np.empty(size, np.int64)
+    """Play opened episodes ``first`` to ``last``; episode e is kept from ``offset[e]`` on."""
+    room = _room_for(batch.nodes.shape[1], weights)
     for e in range(first, last):
-        episode = episodes[e]
+        row = row_of(batch, e)
+        episode = row.episode
         at = offset[e]
         for slot in range(episode.slots):
-            until = slot * episode.slot_length
-            advance(episode, nodes[e], links[e], tasks[e], events[e], rewards[e], until)
-            count = _decide_slot(
-                episode,
-                nodes[e],
-                links[e],
-                tasks[e],
-                events[e],
-                rewards[e],
-                weights,
-                deterministic,
-                x,
-                allowed,
-                hidden,
-                probabilities,
-                actions,
-                logs,
-                who,
-            )
+            advance(row, slot * episode.slot_length)
+            count = _decide_slot(row, weights, deterministic, room)
             if keep:
                 for k in range(count):
-                    rows[at + k] = x[k * size : (k + 1) * size]
-                    mask[at + k] = allowed[k]
-                    chosen[at + k] = actions[k]
-                    log_probability[at + k] = logs[k]
-                    task[at + k] = who[k]
+                    kept.rows[at + k] = room.rows[k]
+                    kept.mask[at + k] = room.mask[k]
+                    kept.chosen[at + k] = room.chosen[k]
+                    kept.log_probability[at + k] = room.log_probability[k]
+                    kept.task[at + k] = room.task[k]
                 at += count
             episode.slot = slot + 1
-        advance(episode, nodes[e], links[e], tasks[e], events[e], rewards[e], _NEVER)
+        advance(row, _NEVER)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from testbed.model.units import NEVER
 from testbed.scenario.plan import Plan
-from testbed.sim.arrays import pack
-from testbed.sim.compiled import DECIDING, Batch, Records, compiled
-from testbed.sim.engine import advance, place
-from testbed.sim.features import observe
-from testbed.sim.rows import Rows, success_rates
+from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.compiled import DECIDING, Batch, compiled, row_of
+from testbed.sim.engine.events import advance, place
+from testbed.sim.engine.features import observe
+from testbed.sim.engine.rows import Rows, success_rates
 
 ENCODER: Final = "paper-v1"
 _NEVER: Final = int(NEVER)
@@ -188,13 +188,7 @@ def choose(seen: Seen, policy: Policy) -> tuple[NDArray[np.int64], NDArray[np.fl
 
 @compiled
 def _observe(
-    episodes: Records,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    choices: NDArray[np.float64],
-    rewards: NDArray[np.float32],
+    batch: Batch,
     first: int,
     last: int,
     features: NDArray[np.float32],
@@ -202,51 +196,28 @@ def _observe(
     draws: NDArray[np.float64],
 ) -> None:
     for e in range(first, last):
-        observe(episodes[e], nodes[e], links[e], tasks[e], features[e], mask[e], draws[e])
+        observe(row_of(batch, e), features[e], mask[e], draws[e])
 
 
 @compiled
-def _step(
-    episodes: Records,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    choices: NDArray[np.float64],
-    rewards: NDArray[np.float32],
-    first: int,
-    last: int,
-    actions: NDArray[np.int64],
-) -> None:
+def _step(batch: Batch, first: int, last: int, actions: NDArray[np.int64]) -> None:
     for e in range(first, last):
-        episode = episodes[e]
+        row = row_of(batch, e)
+        episode = row.episode
         size = episode.nodes
         for i in range(size):
             m = episode.slot * size + i
-            if tasks[e, m].stage == DECIDING:
-                place(
-                    episode, nodes[e], links[e], tasks[e], events[e], rewards[e], m, actions[e, i]
-                )
+            if row.tasks[m].stage == DECIDING:
+                place(row, m, actions[e, i])
         episode.slot += 1
-        until = episode.slot * episode.slot_length
-        advance(episode, nodes[e], links[e], tasks[e], events[e], rewards[e], until)
+        advance(row, episode.slot * episode.slot_length)
 
 
 @compiled
-def finish(
-    episodes: Records,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    choices: NDArray[np.float64],
-    rewards: NDArray[np.float32],
-    first: int,
-    last: int,
-) -> None:
+def finish(batch: Batch, first: int, last: int) -> None:
     """Let the tasks of the last slot end."""
     for e in range(first, last):
-        advance(episodes[e], nodes[e], links[e], tasks[e], events[e], rewards[e], _NEVER)
+        advance(row_of(batch, e), _NEVER)
 
 
 @compiled

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
-from testbed.sim.compiled import compiled
-from testbed.sim.scoring import add_product
+from testbed.sim.engine.compiled import compiled
+from testbed.sim.engine.scoring import add_product
 
 _ROWS_PER_THREAD: Final = 100
 
 
 class Perceptron:
-    """A masked softmax over layers with ReLU between them; a ``testbed.sim.vector.Policy``.
+    """A masked softmax over layers with ReLU between them; a ``testbed.sim.engine.vector.Policy``.
 
     ``layers`` are (weight [out, in], bias [out]) from the first to the last, as torch has them.
     ``threads`` None takes one per CPU.

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.sim.compiled import Batch, Records, compiled
-from testbed.sim.engine import open_episode
+from testbed.sim.engine.compiled import Batch, compiled, row_of
+from testbed.sim.engine.events import open_episode
 
 _ROWS_PER_THREAD: Final = 8
 """Below this, handing rows to another thread costs more than it saves."""
@@ -21,7 +21,7 @@ _ROWS_PER_THREAD: Final = 8
 class Rows:
     """Runs kernels on all ``count`` rows of batches; ``threads`` None takes one per CPU.
 
-    A kernel takes the arrays of a batch, the first row, the row after the last, and more arrays.
+    A kernel takes a batch, the first row, the row after the last, and whatever else it is given.
     """
 
     def __init__(self, count: int, threads: int | None = None) -> None:
@@ -36,10 +36,10 @@ class Rows:
         futures: list[Future[None]] = []
         if self._pool is not None:
             futures = [
-                self._pool.submit(kernel, *batch, first, last, *arrays)
+                self._pool.submit(kernel, batch, first, last, *arrays)
                 for first, last in self._chunks[1:]
             ]
-        kernel(*batch, *self._chunks[0], *arrays)
+        kernel(batch, *self._chunks[0], *arrays)
         for future in futures:
             future.result()
 
@@ -62,18 +62,8 @@ def success_rates(batch: Batch) -> NDArray[np.float64]:
 
 
 @compiled
-def _open(
-    episodes: Records,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    choices: NDArray[np.float64],
-    rewards: NDArray[np.float32],
-    first: int,
-    last: int,
-    numbers: NDArray[np.int64],
-) -> None:
+def _open(batch: Batch, first: int, last: int, numbers: NDArray[np.int64]) -> None:
     for e in range(first, last):
-        rewards[e] = np.float32(0.0)
-        open_episode(episodes[e], nodes[e], links[e], tasks[e], choices[e], numbers[e])
+        row = row_of(batch, e)
+        row.rewards[:] = np.float32(0.0)
+        open_episode(row, numbers[e])

@@ -15,11 +15,10 @@ import math
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from testbed.model.draws import GOLDEN, MIX_1, MIX_2, Purpose
 from testbed.model.units import NEVER
-from testbed.sim.compiled import (
+from testbed.sim.engine.compiled import (
     ABSENT,
     BY_BACKLOG,
     DECIDING,
@@ -34,7 +33,7 @@ from testbed.sim.compiled import (
     TRANSMISSION_FAILED,
     WAITING,
     Record,
-    Records,
+    Row,
     compiled,
 )
 
@@ -122,8 +121,9 @@ def scheduler_draw(episode: Record, node: int, task: int, counter: int) -> float
 
 
 @compiled
-def push(episode: Record, events: Records, at: int, phase: int, node: int, task: int) -> None:
+def push(row: Row, at: int, phase: int, node: int, task: int) -> None:
     """Add an event to the heap."""
+    episode, events = row.episode, row.events
     order = (phase << _PHASE) | (node << _NODE) | task
     index = episode.pending
     episode.pending = index + 1
@@ -140,8 +140,9 @@ def push(episode: Record, events: Records, at: int, phase: int, node: int, task:
 
 
 @compiled
-def pop(episode: Record, events: Records) -> None:
+def pop(row: Row) -> None:
     """Remove the first event from the heap."""
+    episode, events = row.episode, row.events
     size = episode.pending - 1
     episode.pending = size
     at = events[size].at
@@ -169,15 +170,9 @@ def pop(episode: Record, events: Records) -> None:
 
 
 @compiled
-def open_episode(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    choices: NDArray[np.float64],
-    number: int,
-) -> None:
+def open_episode(row: Row, number: int) -> None:
     """Forget everything that moved and draw the tasks of episode ``number``."""
+    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
     size, slots = episode.nodes, episode.slots
     episode.episode = number
     episode.now = 0
@@ -233,15 +228,16 @@ def open_episode(
                 continue
             task.stage = DECIDING
             episode.tasks += 1
-            task.size = _draw(episode, choices, 0, to_unit(extend(of_node[0], slot)))
-            per_bit = _value(episode, choices, 1, to_unit(extend(of_node[1], slot)))
+            task.size = _draw(row, 0, to_unit(extend(of_node[0], slot)))
+            per_bit = _value(row, 1, to_unit(extend(of_node[1], slot)))
             task.cycles = int(np.rint(float(8 * task.size) * per_bit))
-            task.deadline = _draw(episode, choices, 2, to_unit(extend(of_node[2], slot)))
+            task.deadline = _draw(row, 2, to_unit(extend(of_node[2], slot)))
             task.deadline_at = slot * episode.slot_length + task.deadline
 
 
 @compiled
-def _value(episode: Record, choices: NDArray[np.float64], which: int, u: float) -> float:
+def _value(row: Row, which: int, u: float) -> float:
+    episode, choices = row.episode, row.choices
     count = episode.distribution[which]
     if count > 0:
         return float(choices[which, int(u * count)])
@@ -249,8 +245,8 @@ def _value(episode: Record, choices: NDArray[np.float64], which: int, u: float) 
 
 
 @compiled
-def _draw(episode: Record, choices: NDArray[np.float64], which: int, u: float) -> int:
-    return int(np.rint(_value(episode, choices, which, u)))
+def _draw(row: Row, which: int, u: float) -> int:
+    return int(np.rint(_value(row, which, u)))
 
 
 # --- looking --------------------------------------------------------------------------------
@@ -273,8 +269,9 @@ def send_backlog(link: Record, now: int) -> int:
 
 
 @compiled
-def answer_probes(episode: Record, nodes: Records, links: Records) -> None:
+def answer_probes(row: Row) -> None:
     """Write down what every node answers to a probe now."""
+    episode, nodes, links = row.episode, row.nodes, row.links
     now = episode.now
     for i in range(episode.nodes):
         node = nodes[i]
@@ -292,9 +289,8 @@ def answer_probes(episode: Record, nodes: Records, links: Records) -> None:
 
 
 @compiled
-def _end(
-    episode: Record, task: Record, outcome: int, now: int, rewards: NDArray[np.float32]
-) -> None:
+def _end(row: Row, task: Record, outcome: int, now: int) -> None:
+    episode, rewards = row.episode, row.rewards
     task.stage = ENDED
     task.outcome = outcome
     task.ended_at = now
@@ -308,16 +304,9 @@ def _end(
 
 
 @compiled
-def _start_next(
-    episode: Record,
-    nodes: Records,
-    tasks: Records,
-    events: Records,
-    rewards: NDArray[np.float32],
-    i: int,
-    now: int,
-) -> None:
+def _start_next(row: Row, i: int, now: int) -> None:
     """Start the first task in the queue of node ``i`` that can still finish."""
+    episode, nodes, tasks = row.episode, row.nodes, row.tasks
     node = nodes[i]
     while node.first >= 0 and node.running < 0:
         m = node.first
@@ -330,7 +319,7 @@ def _start_next(
         node.waiting -= 1
         node.work -= task.work
         if episode.drop_hopeless != 0 and now + task.work > task.deadline_at:
-            _end(episode, task, DROPPED, now, rewards)
+            _end(row, task, DROPPED, now)
             continue
         task.stage = EXECUTION
         task.started_at = now
@@ -339,21 +328,13 @@ def _start_next(
         state = extend(extend(episode.execution_fates, task_id(episode, m)), i)
         fate = failure_after(node.failure, to_unit(state))
         task.failing = 1 if fate < task.work else 0
-        push(episode, events, now + min(fate, task.work), EXECUTION_ENDS, i, m)
+        push(row, now + min(fate, task.work), EXECUTION_ENDS, i, m)
 
 
 @compiled
-def _admit(
-    episode: Record,
-    nodes: Records,
-    tasks: Records,
-    events: Records,
-    rewards: NDArray[np.float32],
-    i: int,
-    m: int,
-    now: int,
-) -> None:
+def _admit(row: Row, i: int, m: int, now: int) -> None:
     """Task ``m`` enters the execution queue of node ``i``."""
+    episode, nodes, tasks = row.episode, row.nodes, row.tasks
     node, task = nodes[i], tasks[m]
     task.stage = WAITING
     task.ready_at = now
@@ -369,26 +350,24 @@ def _admit(
     node.waiting += 1
     node.work += task.work
     if node.running < 0:
-        _start_next(episode, nodes, tasks, events, rewards, i, now)
+        _start_next(row, i, now)
 
 
 @compiled
-def _tell(
-    episode: Record, links: Records, events: Records, i: int, j: int, change: int, now: int
-) -> None:
+def _tell(row: Row, i: int, j: int, change: int, now: int) -> None:
     """Announce a transfer from ``i`` to ``j`` (``change`` 1) or withdraw it (-1)."""
+    episode, links = row.episode, row.links
     if now == episode.slot * episode.slot_length and episode.slot < episode.slots:
         # Not to be seen by the decisions of this instant.
         phase = ANNOUNCEMENT if change > 0 else WITHDRAWAL
-        push(episode, events, now, phase, j, i)
+        push(row, now, phase, j, i)
     else:
         links[i, j].receiving += change
 
 
 @compiled
-def _start_transmission(
-    episode: Record, links: Records, tasks: Records, events: Records, i: int, j: int, m: int
-) -> None:
+def _start_transmission(row: Row, i: int, j: int, m: int) -> None:
+    episode, links, tasks = row.episode, row.links, row.tasks
     link, task, now = links[i, j], tasks[m], episode.now
     task.stage = TRANSMISSION
     link.current = m
@@ -396,14 +375,13 @@ def _start_transmission(
     state = extend(episode.transmission_fates, task_id(episode, m))
     fate = failure_after(link.failure, to_unit(extend(state, i * episode.nodes + j)))
     task.failing = 1 if fate < task.work else 0
-    _tell(episode, links, events, i, j, 1, now)
-    push(episode, events, now + min(fate, task.work), TRANSMISSION_ENDS, i, m)
+    _tell(row, i, j, 1, now)
+    push(row, now + min(fate, task.work), TRANSMISSION_ENDS, i, m)
 
 
 @compiled
-def _free_link(
-    episode: Record, links: Records, tasks: Records, events: Records, i: int, j: int
-) -> None:
+def _free_link(row: Row, i: int, j: int) -> None:
+    links, tasks = row.links, row.tasks
     link = links[i, j]
     link.current = -1
     link.until = 0
@@ -416,28 +394,20 @@ def _free_link(
             link.last = -1
         if task.stage == SENDING:
             link.work -= task.work
-            _start_transmission(episode, links, tasks, events, i, j, m)
+            _start_transmission(row, i, j, m)
             return
 
 
 @compiled
-def place(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    rewards: NDArray[np.float32],
-    m: int,
-    destination: int,
-) -> None:
+def place(row: Row, m: int, destination: int) -> None:
     """Carry out the decision of the source of task ``m``."""
+    episode, links, tasks = row.episode, row.links, row.tasks
     i = m % episode.nodes
     task, now = tasks[m], episode.now
     task.destination = destination
-    push(episode, events, task.deadline_at, DEADLINE, i, m)
+    push(row, task.deadline_at, DEADLINE, i, m)
     if destination == i:
-        _admit(episode, nodes, tasks, events, rewards, i, m, now)
+        _admit(row, i, m, now)
         return
     link = links[i, destination]
     task.stage = SENDING
@@ -445,7 +415,7 @@ def place(
     task.next = -1
     link.length += 1
     if link.current < 0:
-        _start_transmission(episode, links, tasks, events, i, destination, m)
+        _start_transmission(row, i, destination, m)
         return
     link.work += task.work
     if link.last >= 0:
@@ -456,23 +426,16 @@ def place(
 
 
 @compiled
-def advance(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    rewards: NDArray[np.float32],
-    until: int,
-) -> None:
+def advance(row: Row, until: int) -> None:
     """Let everything happen that comes before the decisions of instant ``until``."""
+    episode, nodes, links, tasks, events = row.episode, row.nodes, row.links, row.tasks, row.events
     while episode.pending > 0:
         now = events[0].at
         order = events[0].order
         phase = order >> _PHASE
         if now > until or (now == until and phase >= ANNOUNCEMENT):
             break
-        pop(episode, events)
+        pop(row)
         episode.now = now
         i = (order >> _NODE) & _NODE_BITS
         m = order & _TASK_BITS
@@ -484,42 +447,34 @@ def advance(
             continue
         j = task.destination
         if phase == EXECUTION_ENDS:
-            _end(episode, task, EXECUTION_FAILED if task.failing else SUCCEEDED, now, rewards)
+            _end(row, task, EXECUTION_FAILED if task.failing else SUCCEEDED, now)
             nodes[i].running = -1
-            _start_next(episode, nodes, tasks, events, rewards, i, now)
+            _start_next(row, i, now)
         elif phase == TRANSMISSION_ENDS:
             if task.failing:
-                _end(episode, task, TRANSMISSION_FAILED, now, rewards)
-                _tell(episode, links, events, i, j, -1, now)
-                _free_link(episode, links, tasks, events, i, j)
+                _end(row, task, TRANSMISSION_FAILED, now)
+                _tell(row, i, j, -1, now)
+                _free_link(row, i, j)
             else:
                 links[i, j].receiving -= 1
-                _admit(episode, nodes, tasks, events, rewards, j, m, now)
-                _free_link(episode, links, tasks, events, i, j)
+                _admit(row, j, m, now)
+                _free_link(row, i, j)
         else:
-            _drop(episode, nodes, links, tasks, events, rewards, m, now)
+            _drop(row, m, now)
     if until < _NEVER:
         episode.now = until
 
 
 @compiled
-def _drop(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    rewards: NDArray[np.float32],
-    m: int,
-    now: int,
-) -> None:
+def _drop(row: Row, m: int, now: int) -> None:
     """The deadline of task ``m`` passed: it ends where it is and frees what it held."""
+    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
     task = tasks[m]
     stage, i, j = task.stage, m % episode.nodes, task.destination
-    _end(episode, task, DROPPED, now, rewards)
+    _end(row, task, DROPPED, now)
     if stage == EXECUTION:
         nodes[j].running = -1
-        _start_next(episode, nodes, tasks, events, rewards, j, now)
+        _start_next(row, j, now)
     elif stage == WAITING:
         nodes[j].waiting -= 1
         nodes[j].work -= task.work
@@ -527,5 +482,5 @@ def _drop(
         links[i, j].work -= task.work
         links[i, j].length -= 1
     elif stage == TRANSMISSION:
-        _tell(episode, links, events, i, j, -1, now)
-        _free_link(episode, links, tasks, events, i, j)
+        _tell(row, i, j, -1, now)
+        _free_link(row, i, j)

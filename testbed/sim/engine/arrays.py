@@ -16,7 +16,7 @@ from testbed.model.topology import OverloadMeasure
 from testbed.model.units import SECOND, duration
 from testbed.model.workload import Workload
 from testbed.scenario.plan import Plan
-from testbed.sim.compiled import (
+from testbed.sim.engine.compiled import (
     BY_BACKLOG,
     BY_QUEUE_LENGTH,
     EPISODE,

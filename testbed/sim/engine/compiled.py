@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numba import config, njit
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -175,3 +177,49 @@ class Batch(NamedTuple):
     events: Records  # [E, 4 * T * N] EVENT, a heap
     choices: NDArray[np.float64]  # [E, 3, K] values of choice distributions
     rewards: NDArray[np.float32]  # [E, T] team reward by slot
+
+
+class Row(NamedTuple):
+    """One episode of a ``Batch``: views of its arrays, which compiled functions change in place."""
+
+    episode: Record
+    nodes: Records  # [N]
+    links: Records  # [N, N]
+    tasks: Records  # [T * N]
+    events: Records  # [4 * T * N + 1]
+    choices: NDArray[np.float64]  # [3, K]
+    rewards: NDArray[np.float32]  # [T]
+
+
+def _uncounted(typing: Any, array: Any) -> Any:
+    """An array without its reference count, which every access would change.
+
+    For arrays that somebody else keeps as long as they are used.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        view: Any = make_array  # numba has no annotations
+        made = view(signature.args[0])(context, builder, arguments[0])
+        made.meminfo = made.meminfo.type(None)
+        made.parent = made.parent.type(None)
+        return made._getvalue()
+
+    return array(array), generate
+
+
+_borrowed: Final[Any] = intrinsic(_uncounted)
+
+
+# Inlined, because numba cannot return a record in a tuple.
+@cast("Callable[[_Function], _Function]", njit(inline="always"))
+def row_of(batch: Batch, e: int) -> Row:
+    """Episode ``e`` of ``batch``."""
+    return Row(
+        batch.episodes[e],
+        _borrowed(batch.nodes[e]),
+        _borrowed(batch.links[e]),
+        _borrowed(batch.tasks[e]),
+        _borrowed(batch.events[e]),
+        _borrowed(batch.choices[e]),
+        _borrowed(batch.rewards[e]),
+    )

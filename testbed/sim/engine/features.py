@@ -12,43 +12,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.model.per_destination import COLUMNS, TREND_DECAY
-from testbed.sim.compiled import BY_BACKLOG, DECIDING, Record, Records, compiled
-from testbed.sim.engine import answer_probes, scheduler_draw, send_backlog
+from testbed.sim.engine.compiled import BY_BACKLOG, DECIDING, Row, compiled
+from testbed.sim.engine.events import answer_probes, scheduler_draw, send_backlog
 
 WIDTH: Final = len(COLUMNS)
 _SECOND: Final = 1000000.0
 
 
 @compiled
-def _arrived(episode: Record, tasks: Records, i: int) -> bool:
+def _arrived(row: Row, i: int) -> bool:
     """Whether node ``i`` has a task to decide about; after the last slot nobody has."""
+    episode, tasks = row.episode, row.tasks
     if episode.slot >= episode.slots:
         return False
     return bool(tasks[episode.slot * episode.nodes + i].stage == DECIDING)
 
 
 @compiled
-def paper(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    i: int,
-    row: NDArray[np.float32],
-) -> None:
+def paper(row: Row, i: int, out: NDArray[np.float32]) -> None:
     """The features [3 N + 7] of ``paper-v1`` of node ``i`` in the slot to be decided."""
+    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
     size = episode.nodes
     node = nodes[i]
     for j in range(size):
-        row[j] = 1.0 if j == i else 0.0
-        row[size + 4 + j] = links[j, i].receiving / episode.queue_scale
-        row[2 * size + 4 + j] = 1.0 if j == i else links[i, j].rate / episode.max_rate
-    row[size] = node.arrival / episode.max_arrival
-    row[size + 1] = node.failure / episode.max_failure
-    row[size + 2] = node.capacity / episode.max_capacity
-    row[size + 3] = (node.waiting + (1 if node.running >= 0 else 0)) / episode.queue_scale
-    tail = row[3 * size + 4 :]
-    if _arrived(episode, tasks, i):
+        out[j] = 1.0 if j == i else 0.0
+        out[size + 4 + j] = links[j, i].receiving / episode.queue_scale
+        out[2 * size + 4 + j] = 1.0 if j == i else links[i, j].rate / episode.max_rate
+    out[size] = node.arrival / episode.max_arrival
+    out[size + 1] = node.failure / episode.max_failure
+    out[size + 2] = node.capacity / episode.max_capacity
+    out[size + 3] = (node.waiting + (1 if node.running >= 0 else 0)) / episode.queue_scale
+    tail = out[3 * size + 4 :]
+    if _arrived(row, i):
         task = tasks[episode.slot * size + i]
         tail[0] = task.size / episode.max_size
         tail[1] = task.cycles / episode.max_cycles
@@ -59,21 +54,16 @@ def paper(
 
 @compiled
 def observe(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    features: NDArray[np.float32],
-    mask: NDArray[np.bool_],
-    draws: NDArray[np.float64],
+    row: Row, features: NDArray[np.float32], mask: NDArray[np.bool_], draws: NDArray[np.float64]
 ) -> None:
     """``paper-v1`` features [N, 3 N + 7], masks [N, N + 1] and the draws [N] to sample with."""
+    episode, nodes = row.episode, row.nodes
     size = episode.nodes
-    answer_probes(episode, nodes, links)
+    answer_probes(row)
     for i in range(size):
         m = episode.slot * size + i
-        arrived = _arrived(episode, tasks, i)
-        paper(episode, nodes, links, tasks, i, features[i])
+        arrived = _arrived(row, i)
+        paper(row, i, features[i])
         draws[i] = scheduler_draw(episode, i, m, 0)
         for j in range(size):
             mask[i, j] = arrived and (j == i or nodes[j].overloaded == 0)
@@ -82,19 +72,13 @@ def observe(
 
 @compiled
 def per_destination(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    i: int,
-    m: int,
-    rows: NDArray[np.float32],
-    mask: NDArray[np.bool_],
+    row: Row, i: int, m: int, rows: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> None:
     """The rows [N, WIDTH] and the mask [N] of ``per-destination-v1`` for task ``m`` at ``i``.
 
     Follows ``testbed.model.per_destination`` line by line; moves the average of node ``i``.
     """
+    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
     size = episode.nodes
     task, own = tasks[m], nodes[i]
     deadline = task.deadline / _SECOND
@@ -113,7 +97,7 @@ def per_destination(
     own_mean = episode.mean_cycles / own.capacity
     load = own.arrival * own_mean / (episode.slot_length / _SECOND)
     for j in range(size):
-        node, row = nodes[j], rows[j]
+        node, out = nodes[j], rows[j]
         execution = task.cycles / node.capacity
         exposure = node.failure * min(execution, deadline)
         wait, transmission, sending = backlog, 0.0, 0.0
@@ -130,25 +114,25 @@ def per_destination(
             limit = limit / _SECOND
         else:
             limit = limit * mean_execution
-        row[0] = 1.0 if j == i else 0.0
-        row[1] = task.size / episode.max_size
-        row[2] = task.cycles / episode.max_cycles
-        row[3] = min(transmission / deadline, 3.0)
-        row[4] = min(sending / deadline, 3.0)
-        row[5] = min(execution / deadline, 3.0)
-        row[6] = max(slack, -2.0)
-        row[7] = min(4.0 * exposure, 4.0)
-        row[8] = min(2.5 * node.failure * deadline, 4.0)
-        row[9] = node.capacity / episode.max_capacity
-        row[10] = min(backlog / deadline, 1.5)
-        row[11] = own.capacity / episode.max_capacity
-        row[12] = min(2.5 * own.failure * deadline, 4.0)
-        row[13] = own.arrival
-        row[14] = 1.0 if node.overloaded != 0 else 0.0
-        row[15] = share
-        row[16] = 1.0 if slack > 0.0 else 0.0
-        row[17] = math.log(unmasked + 1.0) / 3.0
-        row[18] = own.trend
-        row[19] = load / (1.0 + load)
-        row[20] = min(mean_execution / deadline, 3.0)
-        row[21] = min(limit / deadline, 3.0)
+        out[0] = 1.0 if j == i else 0.0
+        out[1] = task.size / episode.max_size
+        out[2] = task.cycles / episode.max_cycles
+        out[3] = min(transmission / deadline, 3.0)
+        out[4] = min(sending / deadline, 3.0)
+        out[5] = min(execution / deadline, 3.0)
+        out[6] = max(slack, -2.0)
+        out[7] = min(4.0 * exposure, 4.0)
+        out[8] = min(2.5 * node.failure * deadline, 4.0)
+        out[9] = node.capacity / episode.max_capacity
+        out[10] = min(backlog / deadline, 1.5)
+        out[11] = own.capacity / episode.max_capacity
+        out[12] = min(2.5 * own.failure * deadline, 4.0)
+        out[13] = own.arrival
+        out[14] = 1.0 if node.overloaded != 0 else 0.0
+        out[15] = share
+        out[16] = 1.0 if slack > 0.0 else 0.0
+        out[17] = math.log(unmasked + 1.0) / 3.0
+        out[18] = own.trend
+        out[19] = load / (1.0 + load)
+        out[20] = min(mean_execution / deadline, 3.0)
+        out[21] = min(limit / deadline, 3.0)

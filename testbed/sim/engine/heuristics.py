@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.model.units import NEVER
-from testbed.sim.compiled import BY_BACKLOG, DECIDING, Record, Records, compiled
-from testbed.sim.engine import (
+from testbed.sim.engine.compiled import BY_BACKLOG, DECIDING, Record, Row, compiled
+from testbed.sim.engine.events import (
     advance,
     answer_probes,
     backlog,
@@ -53,42 +53,24 @@ _LATER: Final = -1
 
 
 @compiled
-def run_heuristic(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    choices: NDArray[np.float64],
-    rewards: NDArray[np.float32],
-    method: int,
-    number: int,
-) -> None:
+def run_heuristic(row: Row, method: int, number: int) -> None:
     """Run episode ``number`` from the first task to the end of the last."""
+    episode, rewards = row.episode, row.rewards
     rewards[:] = np.float32(0.0)
-    open_episode(episode, nodes, links, tasks, choices, number)
+    open_episode(row, number)
     pool = np.empty(episode.nodes, np.int64)
     waits = np.empty(episode.nodes, np.bool_)
     for slot in range(episode.slots):
-        advance(episode, nodes, links, tasks, events, rewards, slot * episode.slot_length)
-        decide_slot(episode, nodes, links, tasks, events, rewards, method, pool, waits)
+        advance(row, slot * episode.slot_length)
+        decide_slot(row, method, pool, waits)
         episode.slot = slot + 1
-    advance(episode, nodes, links, tasks, events, rewards, _NEVER)
+    advance(row, _NEVER)
 
 
 @compiled
-def decide_slot(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    events: Records,
-    rewards: NDArray[np.float32],
-    method: int,
-    pool: NDArray[np.int64],
-    waits: NDArray[np.bool_],
-) -> None:
+def decide_slot(row: Row, method: int, pool: NDArray[np.int64], waits: NDArray[np.bool_]) -> None:
     """Decide and place the tasks of the present slot; ``pool`` and ``waits`` [N] to work in."""
+    episode, tasks = row.episode, row.tasks
     size = episode.nodes
     asking = 0
     for i in range(size):
@@ -96,33 +78,34 @@ def decide_slot(
         waits[i] = False
         if tasks[m].stage != DECIDING:
             continue
-        destination = _at_once(episode, nodes, tasks, method, i, m)
+        destination = _at_once(row, method, i, m)
         if destination >= 0:
-            place(episode, nodes, links, tasks, events, rewards, m, destination)
+            place(row, m, destination)
             # A failure less than a microsecond after the start comes before the next decision.
-            advance(episode, nodes, links, tasks, events, rewards, episode.now)
+            advance(row, episode.now)
         else:
             waits[i] = True
             asking += 1
     for question in range(2):
         if asking == 0:
             return
-        answer_probes(episode, nodes, links)
+        answer_probes(row)
         for i in range(size):
             if not waits[i]:
                 continue
             m = episode.slot * size + i
-            destination = _answered(episode, nodes, links, tasks, method, i, m, question, pool)
+            destination = _answered(row, method, i, m, question, pool)
             if destination >= 0:
                 waits[i] = False
                 asking -= 1
-                place(episode, nodes, links, tasks, events, rewards, m, destination)
-                advance(episode, nodes, links, tasks, events, rewards, episode.now)
+                place(row, m, destination)
+                advance(row, episode.now)
 
 
 @compiled
-def _at_once(episode: Record, nodes: Records, tasks: Records, method: int, i: int, m: int) -> int:
+def _at_once(row: Row, method: int, i: int, m: int) -> int:
     """The destination if no peer has to be asked, else ``_LATER``."""
+    episode, nodes, tasks = row.episode, row.nodes, row.tasks
     if method == RANDOM:
         return int(scheduler_draw(episode, i, m, 0) * episode.nodes)
     if method == LOCAL or episode.nodes == 1:
@@ -140,54 +123,46 @@ def _at_once(episode: Record, nodes: Records, tasks: Records, method: int, i: in
 
 
 @compiled
-def _answered(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    method: int,
-    i: int,
-    m: int,
-    question: int,
-    pool: NDArray[np.int64],
-) -> int:
+def _answered(row: Row, method: int, i: int, m: int, question: int, pool: NDArray[np.int64]) -> int:
     """The destination after the answers to ``question``, ``_LATER`` to ask once more."""
+    episode = row.episode
     size = episode.nodes
     if method == LEAST_COMPLETION:
-        best, least = i, _completion(episode, nodes, links, tasks, i, m, i)
+        best, least = i, _completion(row, i, m, i)
         for j in range(size):
             if j != i:
-                completion = _completion(episode, nodes, links, tasks, i, m, j)
+                completion = _completion(row, i, m, j)
                 if completion < least:
                     best, least = j, completion
         return best
     if method in (RATC, TWO_CHOICE):
         for j in range(size):
             pool[j] = j
-        return _of_two(episode, nodes, links, tasks, method, i, m, pool, size)
+        return _of_two(row, method, i, m, pool, size)
     # The others restrict themselves to unmasked peers, and RATC to the own node too; the bits are
     # those of the first question, of which nothing but the mask is kept.
     count = 0
     for j in range(size):
         if (method == RATC_MASKED and j == i) or (
-            j != i and (method == RDA or _bit(nodes, links, i, j, question) == 0)
+            j != i and (method == RDA or _bit(row, i, j, question) == 0)
         ):
             pool[count] = j
             count += 1
     if method == LOCAL_OR_RELIABLE:
-        return _most_reliable(episode, nodes, links, tasks, i, m, pool, count)
+        return _most_reliable(row, i, m, pool, count)
     if method == RDA or (method == RDA_MASKED and question == 1):
-        return _of_two(episode, nodes, links, tasks, method, i, m, pool, count)
+        return _of_two(row, method, i, m, pool, count)
     if method == RDA_MASKED:
         return i if count == 0 else _LATER
     if question == 1 or (count == 1 and pool[0] == i):
-        return _of_two(episode, nodes, links, tasks, method, i, m, pool, count)
+        return _of_two(row, method, i, m, pool, count)
     return _LATER
 
 
 @compiled
-def _bit(nodes: Records, links: Records, i: int, j: int, question: int) -> int:
+def _bit(row: Row, i: int, j: int, question: int) -> int:
     """The overload bit of ``j`` that ``i`` was told in answer to its first question."""
+    nodes, links = row.nodes, row.links
     if question == 0:
         links[i, j].bit = nodes[j].overloaded
     return int(links[i, j].bit)
@@ -205,62 +180,44 @@ def _sample(
 
 
 @compiled
-def _of_two(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    method: int,
-    i: int,
-    m: int,
-    pool: NDArray[np.int64],
-    count: int,
-) -> int:
+def _of_two(row: Row, method: int, i: int, m: int, pool: NDArray[np.int64], count: int) -> int:
     """Draw two of ``pool`` and choose between them by the rule of ``method``."""
+    episode, nodes, tasks = row.episode, row.nodes, row.tasks
     first = _sample(episode, i, m, pool, count, 0)
     if count == 1:
         return first
     second = _sample(episode, i, m, pool, count - 1, 1)
     if method == TWO_CHOICE:
         return second if nodes[second].backlog < nodes[first].backlog else first
-    one = _completion(episode, nodes, links, tasks, i, m, first)
-    two = _completion(episode, nodes, links, tasks, i, m, second)
+    one = _completion(row, i, m, first)
+    two = _completion(row, i, m, second)
     if method in (RDA, RDA_MASKED):
         return second if two < one else first
     if one > tasks[m].deadline or two > tasks[m].deadline:
         return second if two < one else first
-    exposed_one = _exposure(nodes, links, tasks, i, m, first)
-    exposed_two = _exposure(nodes, links, tasks, i, m, second)
+    exposed_one = _exposure(row, i, m, first)
+    exposed_two = _exposure(row, i, m, second)
     if exposed_two < exposed_one or (exposed_two == exposed_one and two < one):
         return second
     return first
 
 
 @compiled
-def _most_reliable(
-    episode: Record,
-    nodes: Records,
-    links: Records,
-    tasks: Records,
-    i: int,
-    m: int,
-    pool: NDArray[np.int64],
-    count: int,
-) -> int:
+def _most_reliable(row: Row, i: int, m: int, pool: NDArray[np.int64], count: int) -> int:
+    episode = row.episode
     best, least = i, np.inf
     for counter in range(min(3, count)):
         chosen = _sample(episode, i, m, pool, count - counter, counter)
-        exposure = _exposure(nodes, links, tasks, i, m, chosen)
+        exposure = _exposure(row, i, m, chosen)
         if exposure < least:
             best, least = chosen, exposure
     return best
 
 
 @compiled
-def _completion(
-    episode: Record, nodes: Records, links: Records, tasks: Records, i: int, m: int, j: int
-) -> int:
+def _completion(row: Row, i: int, m: int, j: int) -> int:
     """``Estimator.candidate(...).completion`` with the backlog that ``j`` answered."""
+    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
     completion = nodes[j].backlog + duration(tasks[m].cycles, nodes[j].capacity)
     if j != i:
         link = links[i, j]
@@ -269,8 +226,9 @@ def _completion(
 
 
 @compiled
-def _exposure(nodes: Records, links: Records, tasks: Records, i: int, m: int, j: int) -> float:
+def _exposure(row: Row, i: int, m: int, j: int) -> float:
     """``Estimator.candidate(...).exposure``."""
+    nodes, links, tasks = row.nodes, row.links, row.tasks
     exposure = nodes[j].failure * duration(tasks[m].cycles, nodes[j].capacity)
     if j != i:
         exposure += links[i, j].failure * duration(tasks[m].size, links[i, j].rate)

@@ -11,8 +11,8 @@ import numpy as np
 from testbed.errors import Problem, UsageError
 from testbed.policies import Policy
 from testbed.policies.inference import FEEDS, MASK, OUTPUT, accept, open_session
-from testbed.sim.features import WIDTH
-from testbed.sim.scoring import ScoringWeights, probabilities_of
+from testbed.sim.engine.features import WIDTH
+from testbed.sim.engine.scoring import ScoringWeights, probabilities_of
 
 METADATA: Final = "scoring-weights"
 """Where ``actor.onnx`` of a per-destination policy holds its weights a second time."""

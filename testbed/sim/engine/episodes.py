@@ -1,0 +1,168 @@
+"""Whole episodes in the compiled engine: played by a policy or a baseline, kept or only scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from testbed.errors import Problem, UsageError
+from testbed.model.units import NEVER
+from testbed.scenario.plan import Plan
+from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.compiled import DECIDING, Batch, compiled, row_of
+from testbed.sim.engine.events import advance, open_episode
+from testbed.sim.engine.features import observe
+from testbed.sim.engine.heuristics import METHODS, decide_slot, run_heuristic
+from testbed.sim.engine.rows import Rows, success_rates
+from testbed.sim.engine.vector import Policy, VectorEnv, choose
+
+_NEVER: Final = int(NEVER)
+
+
+class Played(NamedTuple):
+    """Everything ``paper-v1`` about E episodes, node by node, ready to be learned from.
+
+    ``features`` and ``mask`` have one entry more than slots: the state after the last, in which
+    only "no task" is allowed. ``mask`` allows what was done, also where a baseline chose a peer
+    that is overloaded. ``log_probability`` is NaN where the behaviour is a baseline.
+    """
+
+    features: NDArray[np.float32]  # [E, N, T + 1, D]
+    mask: NDArray[np.bool_]  # [E, N, T + 1, N + 1]
+    actions: NDArray[np.int64]  # [E, N, T]
+    log_probability: NDArray[np.float32]  # [E, N, T]
+    rewards: NDArray[np.float32]  # [E, T] team reward
+    success_rates: NDArray[np.float64]  # [E]
+
+
+def play(env: VectorEnv, policy: Policy, numbers: Sequence[int]) -> NDArray[np.float64]:
+    """Play episodes ``numbers`` with actions sampled from ``policy``; the success rates [E]."""
+    env.reset(numbers)
+    done = False
+    while not done:
+        done = env.step(choose(env.observe(), policy)[0]).done
+    return env.success_rates()
+
+
+def record(env: VectorEnv, policy: Policy, numbers: Sequence[int]) -> Played:
+    """As ``play``, and keep what was observed, done and rewarded."""
+    played = _room(env.episodes, env.size, env.slots)
+    env.reset(numbers)
+    for slot in range(env.slots):
+        seen = env.observe()
+        actions, probability = choose(seen, policy)
+        played.features[:, :, slot] = seen.features
+        played.mask[:, :, slot] = seen.mask
+        played.actions[:, :, slot] = actions
+        played.log_probability[:, :, slot] = np.log(probability)
+        env.step(actions)
+    seen = env.observe()
+    played.features[:, :, -1] = seen.features
+    played.mask[:, :, -1] = seen.mask
+    return played._replace(rewards=env.batch.rewards.copy(), success_rates=env.success_rates())
+
+
+def record_baseline(
+    plan: Plan,
+    method: str,
+    numbers: Sequence[int],
+    threads: int | None = None,
+    *,
+    batch: Batch | None = None,
+) -> Played:
+    """Play episodes ``numbers`` with the baseline ``method`` and keep what a policy would see.
+
+    ``batch``, of as many rows of this plan, is played in where it is given: it then holds what
+    became of every task.
+
+    Raises:
+        UsageError: a plan or a method the engine does not cover.
+    """
+    code = _code(method)
+    if batch is None:
+        batch = pack([plan] * len(numbers))
+    played = _room(len(numbers), plan.topology.size, plan.workload.slots)
+    Rows(len(numbers), threads).each(_log, batch, code, np.asarray(numbers, np.int64), *played[:3])
+    played.log_probability[:] = np.nan
+    return played._replace(rewards=batch.rewards.copy(), success_rates=success_rates(batch))
+
+
+def score_baseline(
+    plan: Plan, method: str, numbers: Sequence[int], threads: int | None = None
+) -> NDArray[np.float64]:
+    """Play episodes ``numbers`` with the baseline ``method``; the success rates [E].
+
+    Raises:
+        UsageError: a plan or a method the engine does not cover.
+    """
+    batch = pack([plan] * len(numbers))
+    Rows(len(numbers), threads).each(_score, batch, _code(method), np.asarray(numbers, np.int64))
+    return success_rates(batch)
+
+
+def _code(method: str) -> int:
+    if method not in METHODS:
+        raise UsageError(
+            "the compiled engine has no such baseline",
+            [Problem("method", method, f"one of {', '.join(METHODS)}")],
+        )
+    return METHODS[method]
+
+
+def _room(episodes: int, size: int, slots: int) -> Played:
+    return Played(
+        features=np.empty((episodes, size, slots + 1, 3 * size + 7), np.float32),
+        mask=np.empty((episodes, size, slots + 1, size + 1), np.bool_),
+        actions=np.empty((episodes, size, slots), np.int64),
+        log_probability=np.empty((episodes, size, slots), np.float32),
+        rewards=np.empty((episodes, slots), np.float32),
+        success_rates=np.empty(episodes),
+    )
+
+
+@compiled
+def _score(batch: Batch, first: int, last: int, method: int, numbers: NDArray[np.int64]) -> None:
+    for e in range(first, last):
+        run_heuristic(row_of(batch, e), method, numbers[e])
+
+
+@compiled
+def _log(
+    batch: Batch,
+    first: int,
+    last: int,
+    method: int,
+    numbers: NDArray[np.int64],
+    features: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    actions: NDArray[np.int64],
+) -> None:
+    """As ``run_heuristic``, writing down every slot before and after its decisions."""
+    size = batch.nodes.shape[1]
+    pool = np.empty(size, np.int64)
+    waits = np.empty(size, np.bool_)
+    draws = np.empty(size, np.float64)
+    for e in range(first, last):
+        row = row_of(batch, e)
+        episode, tasks = row.episode, row.tasks
+        row.rewards[:] = np.float32(0.0)
+        open_episode(row, numbers[e])
+        for slot in range(episode.slots + 1):
+            episode.slot = slot
+            advance(row, slot * episode.slot_length)
+            observe(row, features[e, :, slot], mask[e, :, slot], draws)
+            if slot == episode.slots:
+                break
+            for i in range(size):
+                arrived = tasks[slot * size + i].stage == DECIDING
+                actions[e, i, slot] = 0 if arrived else size
+            decide_slot(row, method, pool, waits)
+            for i in range(size):
+                if actions[e, i, slot] != size:
+                    chosen = tasks[slot * size + i].destination
+                    actions[e, i, slot] = chosen
+                    mask[e, i, slot, chosen] = True
+        advance(row, _NEVER)
