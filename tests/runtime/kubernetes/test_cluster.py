@@ -19,8 +19,7 @@ from testbed.rpc.credentials import Certificate, of_operator
 from testbed.rpc.identity import OPERATOR
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime.base import Testbed
-from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
-from testbed.runtime.kubernetes import runtime as module
+from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime, bringing_up, taking_down
 from testbed.scenario.load import dumps, load
 from testbed.scenario.resolve import plan
 from testbed.testing.runtime import NAME, RuntimeContract, small_plan
@@ -132,7 +131,7 @@ def test_a_larger_network_keeps_the_pods_it_has(
 def test_many_nodes_are_started_in_waves(
     server: ApiServer, runtime: ClusterRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAVE", 3)
+    monkeypatch.setattr(bringing_up, "WAVE", 3)
     runtime.up(small_plan(8), NAME)
 
     asked = [
@@ -408,7 +407,7 @@ def test_it_ends_when_nothing_gets_better(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server.pods_become("running", {"app.kubernetes.io/component": "mysql"})
-    monkeypatch.setattr(module, "READY_PER_NODE_S", 0.0)
+    monkeypatch.setattr(bringing_up, "READY_PER_NODE_S", 0.0)
     with pytest.raises(TemporaryError, match="mysql-0: is running and not ready yet"):
         another(ready_s=0.5).up(small_plan(), NAME)
 
@@ -416,7 +415,7 @@ def test_it_ends_when_nothing_gets_better(
 def test_nodes_that_the_controller_does_not_find_healthy_are_named(
     runtime: ClusterRuntime, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HEALTHY_S", 0.5)
+    monkeypatch.setattr(bringing_up, "HEALTHY_S", 0.5)
     controller.dead = {1}
     controller.set_healthy(False)
 
@@ -474,7 +473,7 @@ def test_the_rights_that_ship_are_enough(
 ) -> None:
     import yaml
 
-    rights = Path(module.__file__).parents[3] / "manifests" / "rbac" / "operator.yaml"
+    rights = Path(bringing_up.__file__).parents[3] / "manifests" / "rbac" / "operator.yaml"
     rules = [rule for each in yaml.safe_load_all(rights.read_text()) for rule in each["rules"]]
     server.grant(rules)
 
@@ -634,7 +633,7 @@ def test_a_namespace_that_does_not_go_says_what_keeps_it(
     server: ApiServer, runtime: ClusterRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime.up(small_plan(), NAME)
-    monkeypatch.setattr(module, "GONE_S", 0.3)
+    monkeypatch.setattr(taking_down, "GONE_S", 0.3)
     server.pods_become("stuck-terminating")
 
     with pytest.raises(PermanentError, match=f"namespace {NAMESPACE} is not gone"):

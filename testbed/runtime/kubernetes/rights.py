@@ -1,0 +1,68 @@
+"""What a user has to be allowed on a cluster."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from testbed.errors import PrerequisiteMissing, TestbedError
+from testbed.runtime.base import Lack
+from testbed.runtime.kubernetes.api import Access, Cluster
+from testbed.runtime.kubernetes.certificates import SECRETS
+from testbed.runtime.kubernetes.rendering import namespace_of
+
+_AT_ONCE: Final = 8
+
+NEEDED: Final = (
+    *(Access(verb, "Namespace") for verb in ("get", "list", "watch", "create", "patch", "delete")),
+    *(
+        Access(verb, kind)
+        for kind in (
+            *("ConfigMap", "Service", "ServiceAccount", "NetworkPolicy", "StatefulSet", "Job"),
+        )
+        for verb in ("get", "list", "create", "patch", "delete")
+    ),
+    Access("create", "Secret"),
+    *(Access(verb, "Secret", name=name) for name in SECRETS for verb in ("get", "patch", "delete")),
+    *(Access(verb, "Pod") for verb in ("get", "list", "watch", "delete")),
+    Access("get", "Pod", "log"),
+    Access("get", "Pod", "portforward"),
+    Access("create", "Pod", "portforward"),
+    Access("list", "Event"),
+    *(Access(verb, "PersistentVolumeClaim") for verb in ("list", "watch", "delete")),
+)
+"""What the commands do on a cluster; ``manifests/rbac`` grants it."""
+
+_NAMESPACE_GIVEN: Final = frozenset({"list", "watch", "create", "patch", "delete"})
+"""Rights on namespaces that are not needed where the namespace is given."""
+
+
+def lacks(cluster: Cluster, given: str | None) -> tuple[Lack, ...]:
+    """Return what the user may not do, asked of the API server; empty if all is well.
+
+    ``given`` is a namespace that was made for the testbed; None: ``up`` makes one.
+    """
+    try:
+        cluster.version()
+    except PrerequisiteMissing as error:
+        return (Lack(error.what, error.fix),)
+    except TestbedError as error:
+        return (Lack(str(error), "see that `kubectl cluster-info` answers"),)
+    namespace = given or namespace_of("default")
+    needed = [
+        each
+        for each in NEEDED
+        if not (given and each.kind == "Namespace" and each.verb in _NAMESPACE_GIVEN)
+    ]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        allowed = pool.map(lambda each: cluster.may(each, namespace), needed)
+        refused = [str(each) for each, may in zip(needed, allowed, strict=True) if not may]
+    if not refused:
+        return ()
+    where = f"in namespace {namespace}" if given else "on this cluster"
+    return (
+        Lack(
+            f"you may not {', '.join(refused)} {where}",
+            "have an administrator apply manifests/rbac/operator.yaml and bind its role to you",
+        ),
+    )
