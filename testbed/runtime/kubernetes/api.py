@@ -44,6 +44,8 @@ FIRST_PATIENCE_S: Final = 6.0
 """How long one waits that has not answered yet: it may be the wrong one."""
 FIRST_CONNECT_S: Final = 3.0
 FIRST_READ_S: Final = 8.0
+FIRST_CONTACT_S: Final = 9.0
+"""How long all of that may take together, looking up its name and a slow answer included."""
 _TELL_EVERY_S: Final = 2.0
 _LOOK: Final = 4_096
 _GATEWAY: Final = frozenset({429, 502, 503, 504})
@@ -111,6 +113,10 @@ class Access:
         group = f".{resource.group}" if resource.group else ""
         below = f"/{self.subresource}" if self.subresource else ""
         return f"{self.verb} {resource.plural}{group}{below}"
+
+
+class _Unreachable(TemporaryError):
+    """There is no answer from the server, not even a refusal."""
 
 
 class Cluster:
@@ -417,7 +423,14 @@ class Cluster:
         content: str = "application/json",
         absent: bool = False,
     ) -> Any:
-        """The document that is the answer; None for one that is not there if ``absent`` may be."""
+        """Return the document that is the answer; None if there is none and ``absent`` allows it.
+
+        Raises: PrerequisiteMissing: a server that has not answered yet cannot be reached.
+        """
+        import urllib3
+
+        # Outside of the time that the server gets: a plugin may ask the user to log in.
+        _ = self.client
 
         def attempt() -> Any:
             response = self._request(
@@ -425,7 +438,11 @@ class Cluster:
             )
             if response is None:
                 return None
-            document = _document(response, self.server)
+            try:
+                raw = response.read()
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise self._unreachable(error) from None
+            document = _document(response, raw, self.server)
             self._answered = True
             return document
 
@@ -437,7 +454,50 @@ class Cluster:
             before_sleep=self._tell_of_waiting(patience),
             reraise=True,
         )
-        return waiting(attempt)
+        if self._answered:
+            return waiting(attempt)
+        try:
+            return self._within(
+                min(FIRST_CONTACT_S, self.patience_s + FIRST_CONNECT_S), lambda: waiting(attempt)
+            )
+        except _Unreachable as error:
+            raise PrerequisiteMissing(
+                str(error),
+                f"see that it runs, that `kubectl cluster-info` answers, and that {self._who()} of "
+                f"{self._chosen.cluster.file} names the right server",
+            ) from None
+
+    def _within(self, seconds: float, call: Callable[[], Any]) -> Any:
+        """Return what ``call`` does; says every ``_TELL_EVERY_S`` that it is waited for.
+
+        Looking up a name cannot be given a time limit, nor can a server that sends a byte now and
+        then: so the call has a thread, which is left to itself when the time is over.
+
+        Raises: _Unreachable: it took longer. Whatever the call raises.
+        """
+        outcome: list[tuple[bool, Any]] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                outcome.append((True, call()))
+            except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+                outcome.append((False, error))
+            done.set()
+
+        threading.Thread(target=run, daemon=True, name="first contact").start()
+        begun = time.monotonic()
+        while not done.wait(min(_TELL_EVERY_S, max(0.0, begun + seconds - time.monotonic()))):
+            passed = time.monotonic() - begun
+            if passed >= seconds:
+                raise _Unreachable(
+                    f"the API server at {self.server} does not answer (nothing for {passed:.0f} s)"
+                )
+            self._tell(f"waiting for the API server at {self.server}, for {passed:.0f} s so far")
+        fine, result = outcome[0]
+        if not fine:
+            raise result
+        return result
 
     def _tell_of_waiting(self, patience: float) -> Callable[[RetryCallState], None]:
         told = [0.0]
@@ -490,7 +550,10 @@ class Cluster:
             text = response.read().decode(errors="replace")
         except (urllib3.exceptions.SSLError, ssl.SSLError) as error:
             if _is_cut_off(error):
-                raise TemporaryError(f"the API server at {self.server} hung up") from None
+                raise _Unreachable(
+                    f"the API server at {self.server} does not answer (it accepts the connection, "
+                    "and is silent or hangs up)"
+                ) from None
             raise PrerequisiteMissing(
                 f"no secure connection to the API server at {self.server} ({self._who()}): "
                 f"{_reason(error)}",
@@ -498,10 +561,7 @@ class Cluster:
                 "those of this cluster",
             ) from None
         except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
-            raise TemporaryError(
-                f"the API server at {self.server} does not answer "
-                f"({_reason(error)}); see `kubectl cluster-info`"
-            ) from None
+            raise self._unreachable(error) from None
         if 300 <= response.status < 400:
             place = response.headers.get("Location", "elsewhere")
             raise _no_api(self.server, f"a redirection to {place}")
@@ -515,6 +575,9 @@ class Cluster:
         raise explained(
             response.status, text, asked, self._who(), response.headers.get("Retry-After")
         )
+
+    def _unreachable(self, error: Exception) -> _Unreachable:
+        return _Unreachable(f"the API server at {self.server} does not answer ({_reason(error)})")
 
     def _who(self) -> str:
         return f"context '{self._chosen.name}'"
@@ -577,9 +640,11 @@ def _refreshing(chosen: Chosen, given: Credentials) -> Callable[[Any], None]:
     return refresh
 
 
-def _document(response: Any, server: str) -> Any:
-    """The mapping that a response holds. Raises: PrerequisiteMissing: it is no API server's."""
-    raw = response.read()
+def _document(response: Any, raw: bytes, server: str) -> Any:
+    """Return the mapping that a response holds.
+
+    Raises: PrerequisiteMissing: it is no API server's.
+    """
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from testbed.errors import PrerequisiteMissing, TemporaryError
+from testbed.errors import PrerequisiteMissing
 from testbed.runtime.kubernetes import credentials
 from testbed.runtime.kubernetes.api import Cluster
 from testbed.runtime.kubernetes.credentials import from_plugin
@@ -318,13 +318,13 @@ def test_a_server_that_refuses_is_said_within_seconds_and_told_of_before(tmp_pat
     file = write(tmp_path / "config", config(f"https://127.0.0.1:{port}"))
     cluster = Cluster(file, tell=told.append)
     begun = time.monotonic()
-    with pytest.raises(TemporaryError, match="does not answer"):
+    with pytest.raises(PrerequisiteMissing, match="does not answer"):
         cluster.version()
     # Six seconds of patience; a loaded machine may add to that, but not the 45 s of one that is up.
     assert time.monotonic() - begun < 30
     assert len(told) >= 2
     assert f"127.0.0.1:{port}" in told[0]
-    assert "trying for another" in told[0]
+    assert any("trying for another" in line for line in told)
 
 
 def test_a_certificate_that_is_not_trusted_is_said_at_once(tmp_path: Path) -> None:
