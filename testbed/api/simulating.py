@@ -62,7 +62,6 @@ class Job:
             self.plan,
             log,
             scheduler=self.factory,
-            options=None if self.factory is None else self.plan.scheduler.options,
             first_episode=self.first_episode,
             run_id=run_id,
             label=self.label,

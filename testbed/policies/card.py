@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, Self, TypeAlias, get_args
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 
 from testbed.errors import Problem, UsageError
 from testbed.storage.documents import read_object
@@ -35,6 +35,19 @@ row per candidate, any N."""
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,47}[a-z0-9])?")
 _ID: Final = re.compile(rf"({NAME.pattern})-[0-9a-f]{{12}}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class Facts(TypedDict, total=False):
+    """What a card may say besides what the actor needs; all of it plain JSON values."""
+
+    scenario: str | None
+    scenario_hash: str | None
+    scenario_required: bool
+    overload: Mapping[str, Any] | None
+    dataset_hash: str | None
+    parents: tuple[str, ...]
+    evaluation: Mapping[str, Any]
+    training: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +87,12 @@ class PolicyCard:
         kind: Kind,
         encoder: str,
         nodes: int | None,
-        scenario: str | None = None,
-        scenario_hash: str | None = None,
-        scenario_required: bool = False,
-        overload: Mapping[str, Any] | None = None,
-        dataset_hash: str | None = None,
-        parents: tuple[str, ...] = (),
-        evaluation: Mapping[str, Any] | None = None,
-        training: Mapping[str, Any] | None = None,
         created: str | None = None,
+        **facts: Unpack[Facts],
     ) -> Self:
-        """The card of the actor ``onnx``; its id is ``name`` and a hash of the content.
+        """Return the card of the actor ``onnx``; its id is ``name`` and a hash of the content.
 
-        ``created`` None is now. ``evaluation`` and ``training`` must be plain JSON values.
+        ``created`` None is now. ``facts`` are the other fields of a card.
 
         Raises: UsageError: ``name`` or something else cannot stand in a card.
         """
@@ -98,14 +104,15 @@ class PolicyCard:
             sha256=hashlib.sha256(onnx).hexdigest(),
             size_bytes=len(onnx),
             created=created or datetime.now(UTC).isoformat(timespec="seconds"),
-            scenario=scenario,
-            scenario_hash=scenario_hash,
-            scenario_required=scenario_required,
-            overload=None if overload is None else dict(overload),
-            dataset_hash=dataset_hash,
-            parents=tuple(parents),
-            evaluation=dict(evaluation or {}),
-            training=dict(training or {}),
+            **facts,
+        )
+        # The card keeps values of its own.
+        card = dataclasses.replace(
+            card,
+            overload=None if card.overload is None else dict(card.overload),
+            parents=tuple(card.parents),
+            evaluation=dict(card.evaluation),
+            training=dict(card.training),
         )
         if NAME.fullmatch(name) is None:
             raise _wrong([Problem("name", repr(name), "up to 49 of a-z, 0-9 and -")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,8 +20,7 @@ def record_run(
     plan: Plan,
     task_log: TaskLog,
     *,
-    scheduler: SchedulerChoice | None = None,
-    options: Mapping[str, object] | None = None,
+    scheduler: SchedulerSpec | SchedulerChoice | None = None,
     episodes: int | None = None,
     first_episode: int = 0,
     run_id: str | None = None,
@@ -31,6 +30,7 @@ def record_run(
 ) -> str:
     """Simulate ``plan`` and log all of it; returns the id of the run.
 
+    A name alone stands for the scheduler without options; what makes one gets the plan's options.
     What is None is taken from the plan or, the id, made up; the log holds the plan as used. An
     episode is in the log, complete, before ``on_episode`` hears of it and the next one begins. A
     run that is interrupted ends as ``stopped``, one that breaks as ``failed``, with the episodes
@@ -44,13 +44,16 @@ def record_run(
     """
     if episodes is not None:
         plan = dataclasses.replace(plan, episodes=episodes)
-    if scheduler is not None or options is not None:
-        chosen = plan.scheduler.name if scheduler is None else scheduler
-        simulation = Simulation(plan, chosen, options)
-        name = chosen if isinstance(chosen, str) else simulation.scheduler_name
-        plan = dataclasses.replace(plan, scheduler=SchedulerSpec(name, dict(options or {})))
-    else:
-        simulation = Simulation(plan)
+    if isinstance(scheduler, str):
+        scheduler = SchedulerSpec(scheduler)
+    if isinstance(scheduler, SchedulerSpec):
+        plan = dataclasses.replace(plan, scheduler=scheduler)
+        scheduler = None
+    options = plan.scheduler.options
+    simulation = Simulation(plan, scheduler, options)
+    if scheduler is not None:
+        made = SchedulerSpec(simulation.scheduler_name, options)
+        plan = dataclasses.replace(plan, scheduler=made)
     info = RunInfo.of(
         plan, "simulator", id=run_id, first_episode=first_episode, label=label, scenario=scenario
     )

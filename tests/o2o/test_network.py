@@ -123,7 +123,7 @@ def test_a_source_that_nodes_cannot_run_is_refused_before_anything_is_run(
 def test_an_episode_without_a_task_keeps_its_place(tmp_path: Path) -> None:
     quiet = plan_of(load("quickstart", ["nodes.arrivalProbability=0.05", "slots.count=3"]))
     with open_task_log(tmp_path / "log.sqlite") as log:
-        done = record_run(quiet, log, scheduler="ratc", options={}, episodes=20, first_episode=7)
+        done = record_run(quiet, log, scheduler="ratc", episodes=20, first_episode=7)
         rates = episode_rates(log, done)
     np.testing.assert_array_equal(rates, evaluate(quiet, ["ratc"], range(7, 27))["ratc"])
     assert np.isnan(rates).any()

@@ -86,7 +86,7 @@ def test_what_nobody_knows_is_refused_before_anything_is_logged(task_log: TaskLo
     with pytest.raises(UsageError, match="unknown scheduler"):
         record_run(PLAN, task_log, scheduler="nonsense")
     with pytest.raises(UsageError, match="unknown option"):
-        record_run(PLAN, task_log, scheduler="ratc", options={"x": 1})
+        record_run(PLAN, task_log, scheduler=SchedulerSpec("ratc", {"x": 1}))
     assert task_log.runs() == []
 
 

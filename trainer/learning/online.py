@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,24 +214,35 @@ class OnlineResult:
     """False if `stop` ended it early; it can then be resumed."""
 
 
+class Start(NamedTuple):
+    """The offline result that fine-tuning begins from; without one it learns from nothing.
+
+    ``weights`` are those of its actor and value critic, ``reference`` its success rate per
+    evaluation episode, for the gate (None: no gate).
+    """
+
+    weights: Mapping[str, NDArray[Any]] | None = None
+    reward_scale: RewardScale | None = None
+    reference: Scores | None = None
+
+
+FROM_NOTHING: Final = Start()
+
+
 def fine_tune(
     rollout: Rollout,
     spec: NetworkSpec,
     config: OnlineConfig,
     out_dir: Path,
     *,
-    weights: Mapping[str, NDArray[Any]] | None = None,
-    reward_scale: RewardScale | None = None,
-    reference: Scores | None = None,
+    start: Start = FROM_NOTHING,
     progress: Callable[[CurvePoint], None] | None = None,
     stop: Callable[[], bool] | None = None,
     resume: bool = False,
 ) -> OnlineResult:
     """Fine-tune a policy on episodes of ``rollout``; state and curves go to ``out_dir``.
 
-    ``weights`` are the offline phase's actor and value critic (none: online only, from nothing);
-    ``reference`` the offline policy's success rate per evaluation episode, for the gate. The state
-    is on disk after every update; with ``resume`` it is continued if it is there.
+    The state is on disk after every update; with ``resume`` it is continued if it is there.
 
     Raises:
         UsageError: a state of other settings, another network or another start, or of more
@@ -240,8 +251,8 @@ def fine_tune(
     """
     path = out_dir / STATE
     stored = read_checkpoint(path, "online") if resume and path.exists() else None
-    with Ppo(spec, config.ppo, weights=weights, reward_scale=reward_scale) as ppo:
-        tuning = _Tuning(rollout, ppo, config, path, _digest(weights))
+    with Ppo(spec, config.ppo, weights=start.weights, reward_scale=start.reward_scale) as ppo:
+        tuning = _Tuning(rollout, ppo, config, path, _digest(start.weights))
         if stored is not None:
             tuning.restore(*stored)
         kept = None if stored is None else tuning.update
@@ -257,7 +268,7 @@ def fine_tune(
                 if point.update > curves.last_step:
                     curves.add(point.update, _numbers(point))
             if stored is None:
-                report(tuning.start(reference))
+                report(tuning.start(start.reference))
             while tuning.goes_on() and not (stop is not None and stop()):
                 report(tuning.advance())
         result = tuning.result()

@@ -43,8 +43,8 @@ def artifact_of(
         overload={"measure": overload.measure.value, "limit": overload.limit},
         dataset_hash=data_hash or None,
         parents=parents,
-        evaluation=evaluation,
-        training=training,
+        evaluation=evaluation or {},
+        training=training or {},
     )
     return card, onnx
 

@@ -17,7 +17,14 @@ import numpy as np
 
 from trainer.learning.actor import Actor
 from trainer.learning.offline import OfflineProgress, OfflineResult, train_offline
-from trainer.learning.online import CurvePoint, OnlineResult, Scores, begun_from, fine_tune
+from trainer.learning.online import (
+    CurvePoint,
+    OnlineResult,
+    Scores,
+    Start,
+    begun_from,
+    fine_tune,
+)
 from trainer.o2o.folder import FOLDERS, Ledger, working_in
 from trainer.o2o.logged import Logged
 from trainer.o2o.result import O2OResult, keep_policies, training_of
@@ -133,9 +140,7 @@ def _learn_online(venue: Venue, setup: Setup, learned: _Learned, resume: bool) -
         offline.actor.spec,
         recipe.online,
         folder,
-        weights=offline.weights,
-        reward_scale=offline.reward_scale,
-        reference=reference,
+        start=Start(offline.weights, offline.reward_scale, reference),
         progress=_online_progress(setup, "online"),
         # An offline policy that was trained further is another start.
         resume=resume and begun_from(folder, offline.weights),

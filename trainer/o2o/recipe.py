@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, TypedDict, Unpack
 
 from testbed.errors import Problem, UsageError
 from trainer.credit.weight import BY_LOAD, LaterWeight
@@ -114,20 +114,26 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+class OnlineSizes(TypedDict, total=False):
+    """Sizes of online learning: fields of ``OnlineConfig``; ``online_episodes`` is its episodes."""
+
+    online_episodes: int | None
+    episodes_per_update: int | None
+    evaluation_episodes: int | None
+    evaluate_every: int | None
+
+
 def sized(
     base: Recipe,
     *,
     seed: int = 0,
-    offline_steps: int | None = None,
-    online_episodes: int | None = None,
-    episodes_per_update: int | None = None,
-    evaluation_episodes: int | None = None,
-    evaluate_every: int | None = None,
-    kl_stop: float | None = None,
     num_learners: int = 0,
     threads: int = 1,
+    offline_steps: int | None = None,
+    kl_stop: float | None = None,
+    **online_sizes: Unpack[OnlineSizes],
 ) -> Recipe:
-    """Return the recipe with other sizes; None keeps the recipe's own.
+    """Return the recipe with other sizes; None, or one that is not given, keeps the recipe's own.
 
     Raises:
         UsageError: a value outside its range.
@@ -140,12 +146,8 @@ def sized(
         threads=threads,
     )
     online = base.online
-    given = {
-        "episodes": online_episodes,
-        "episodes_per_update": episodes_per_update,
-        "evaluation_episodes": evaluation_episodes,
-        "evaluate_every": evaluate_every,
-    }
+    given: dict[str, Any] = dict(online_sizes)
+    given["episodes"] = given.pop("online_episodes", None)
     online = replace(
         online,
         seed=seed,

@@ -124,7 +124,6 @@ def _log_by_heap(
                 plan,
                 task_log,
                 scheduler=method,
-                options={},
                 episodes=len(part),
                 first_episode=part[0],
                 on_episode=count,

@@ -19,6 +19,7 @@ from trainer.learning.online import (
     CurvePoint,
     OnlineConfig,
     OnlineResult,
+    Start,
     begun_from,
     compare,
     fine_tune,
@@ -77,9 +78,7 @@ def test_the_first_online_evaluation_is_the_offline_policys(tmp_path: Path) -> N
         offline.actor.spec,
         SHORT,
         tmp_path / "online",
-        weights=offline.weights,
-        reward_scale=offline.reward_scale,
-        reference=reference,
+        start=Start(offline.weights, offline.reward_scale, reference),
     )
     assert result.gate is not None
     assert result.gate.difference == 0
@@ -122,19 +121,23 @@ def test_what_is_left_for_a_last_small_update(tmp_path: Path) -> None:
 def test_the_gate_refuses_a_policy_that_lost_what_the_offline_one_had(tmp_path: Path) -> None:
     rollout = Scripted([0.5])
     reference = np.full(20, 0.6)
-    result = fine_tune(rollout, SPEC, SHORT, tmp_path, reference=reference)
+    result = fine_tune(rollout, SPEC, SHORT, tmp_path, start=Start(reference=reference))
     assert result.refused
     assert result.gate is not None
     assert result.gate.difference == pytest.approx(-0.1)
     assert rollout.collected == []
     assert len(result.history) == 1
-    resumed = fine_tune(Scripted([]), SPEC, SHORT, tmp_path, reference=reference, resume=True)
+    resumed = fine_tune(
+        Scripted([]), SPEC, SHORT, tmp_path, start=Start(reference=reference), resume=True
+    )
     assert resumed.refused
 
 
 def test_the_gate_lets_noise_pass(tmp_path: Path) -> None:
     reference = 0.503 + 0.01 * np.cos(np.arange(20))
-    result = fine_tune(Scripted([0.5, 0.5, 0.5, 0.5]), SPEC, SHORT, tmp_path, reference=reference)
+    result = fine_tune(
+        Scripted([0.5, 0.5, 0.5, 0.5]), SPEC, SHORT, tmp_path, start=Start(reference=reference)
+    )
     assert not result.refused
     assert result.finished
 
@@ -238,12 +241,12 @@ def test_a_state_that_began_with_another_policy_is_refused(tmp_path: Path) -> No
     second = train_offline(logged(5), more, tmp_path / "second").weights
     short, out = replace(SHORT, episodes=10), tmp_path / "online"
     assert begun_from(out, second)
-    fine_tune(TwoStates(), SPEC, short, out, weights=first)
+    fine_tune(TwoStates(), SPEC, short, out, start=Start(first))
     assert begun_from(out, first)
     assert not begun_from(out, second)
-    fine_tune(TwoStates(), SPEC, short, out, weights=first, resume=True)
+    fine_tune(TwoStates(), SPEC, short, out, start=Start(first), resume=True)
     with pytest.raises(UsageError, match=r"state\.start"):
-        fine_tune(TwoStates(), SPEC, short, out, weights=second, resume=True)
+        fine_tune(TwoStates(), SPEC, short, out, start=Start(second), resume=True)
 
 
 def test_episodes_without_a_task_do_not_count(tmp_path: Path) -> None:
@@ -259,7 +262,7 @@ def test_episodes_without_a_task_do_not_count(tmp_path: Path) -> None:
             return found
 
     reference = np.full(20, 0.01)
-    result = fine_tune(Quiet(), SPEC, SHORT, tmp_path, reference=reference)
+    result = fine_tune(Quiet(), SPEC, SHORT, tmp_path, start=Start(reference=reference))
     assert result.finished
     assert result.gate is not None
     assert np.isfinite(result.gate.difference)

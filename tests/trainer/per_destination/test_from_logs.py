@@ -16,7 +16,7 @@ from testbed.model.story import TaskRow
 from testbed.model.task import Outcome
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.policies import Policy, shipped
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.policies import weights_of
 from testbed.sim.engine.rows import Rows
@@ -43,7 +43,12 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TaskLog]:
     with open_task_log(str(tmp_path_factory.mktemp("log") / "tasks.db")) as opened:
         record_run(PLAN, opened, scheduler="drl", episodes=EPISODES, run_id="drl")
         record_run(PLAN, opened, scheduler="ratc", episodes=1, run_id="ratc")
-        record_run(PLAN, opened, scheduler="drl", options={"deterministic": True}, run_id="mode")
+        record_run(
+            PLAN,
+            opened,
+            scheduler=SchedulerSpec("drl", {"deterministic": True}),
+            run_id="mode",
+        )
         yield opened
 
 

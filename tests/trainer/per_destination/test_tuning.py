@@ -13,7 +13,7 @@ import torch
 from testbed.errors import UsageError
 from testbed.policies import Policy, check_fits, save, shipped
 from testbed.scenario.load import load
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.engine.arrays import without_control_delay
 from testbed.sim.engine.policies import weights_of
@@ -50,8 +50,7 @@ def run(
     run_id = record_run(
         replace(plan, artifacts_url=str(store)),
         log,
-        scheduler="drl",
-        options={"policy": card.card.id},
+        scheduler=SchedulerSpec("drl", {"policy": card.card.id}),
         episodes=episodes,
         first_episode=first,
     )
