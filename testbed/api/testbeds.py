@@ -96,14 +96,18 @@ class Lab:
         return running.set_scheduler(self.testbed, scheduler, nodes, options or {})
 
     def deploy(self, policy: str, *, nodes: Sequence[int] = ()) -> Deployment:
-        """Bring a policy of the testbed's artifact store to ``nodes`` (none: all), all or none.
+        """Bring a policy to ``nodes`` (none: all) while they run: to all of them or to none.
 
-        Where ``drl`` decides, the policy does from then on.
+        ``policy`` is its key, ``shipped/NAME``, or a folder, which is imported into the testbed's
+        artifact store first. Where ``drl`` decides, the policy does from then on.
 
         Raises: UsageError: no such policy, or it does not fit.
         """
+        from testbed.api.policies import imported
+
         with running.client_of(self.testbed) as client:
-            return client.deploy_policy(policy, nodes=nodes)
+            store = self.testbed.artifacts or client.status().artifacts
+            return client.deploy_policy(imported(policy, store), nodes=nodes)
 
     def inject_fault(self, kind: str, duration: str, **parameters: Any) -> FaultList:
         """Inject a fault into the run that goes on; it ends by itself.

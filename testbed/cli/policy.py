@@ -11,6 +11,7 @@ import typer
 from testbed import environment
 from testbed.api import home
 from testbed.api.places import runtime
+from testbed.api.policies import imported, resolved
 from testbed.api.running import client_of
 from testbed.cli import console, tuning
 from testbed.cli.network import with_name
@@ -287,41 +288,6 @@ def surroundings(name: str, artifacts: str | None) -> tuple[str, str]:
         # same.
         pass
     return home.artifacts_url(artifacts, store), deployed
-
-
-def resolved(reference: str, store: str) -> Policy:
-    """The policy a user means; a folder may be named without ./ if it is there.
-
-    Raises: UsageError: there is none.
-    """
-    from testbed.policies import CARD, PREFIX, SHIPPED_PREFIX, folder_of, load_folder, resolve
-
-    # A reference that says where to look is looked for nowhere else.
-    if reference and not reference.startswith((PREFIX, SHIPPED_PREFIX)):
-        folder = folder_of(reference)
-        try:
-            there = (folder / CARD).is_file()
-        except (OSError, ValueError):
-            there = False
-        if there:
-            return load_folder(folder)
-    return resolve(reference, store)
-
-
-def imported(reference: str, store: str) -> str:
-    """The key under which nodes find the policy a user means; a folder goes into ``store`` first.
-
-    Raises: UsageError: there is none.
-    """
-    from testbed.policies import SHIPPED_PREFIX, save
-    from testbed.policies.inference import accept
-
-    found = resolved(reference, store)
-    if found.reference.startswith(("policies/", SHIPPED_PREFIX)):
-        return found.reference
-    # Nothing that is refused gets into the store.
-    accept(found)
-    return save(store, found.card, found.actor)
 
 
 def _document(policy: Policy, deployed: str) -> dict[str, Any]:

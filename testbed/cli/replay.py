@@ -216,8 +216,8 @@ def _testbed(
     Raises: UsageError: it does not; names what differs.
     """
     from testbed.api.places import runtime
+    from testbed.api.policies import imported
     from testbed.api.running import client_of
-    from testbed.cli.policy import imported
     from testbed.cli.run import watched_run
     from testbed.schedulers import registry
     from testbed.storage.tasklog import label_of_replay, open_task_log

@@ -118,7 +118,7 @@ def _parent(log: TaskLog, ids: list[str], reference: str | None, store: str) -> 
 
     Raises: UsageError: none decided, several did, or it is not there any more.
     """
-    from testbed.cli.policy import resolved
+    from testbed.api.policies import resolved
     from testbed.policies import shipped, shipped_names
     from trainer.per_destination.from_logs import who_decided
 

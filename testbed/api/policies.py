@@ -1,0 +1,43 @@
+"""Policies by the reference that a user gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from testbed.policies import Policy
+
+
+def resolved(reference: str, store: str) -> Policy:
+    """Return the policy that a user names; a folder may be named without ./ if it is there.
+
+    Raises: UsageError: there is none.
+    """
+    from testbed.policies import CARD, PREFIX, SHIPPED_PREFIX, folder_of, load_folder, resolve
+
+    # A reference that says where to look is looked for nowhere else.
+    if reference and not reference.startswith((PREFIX, SHIPPED_PREFIX)):
+        folder = folder_of(reference)
+        try:
+            there = (folder / CARD).is_file()
+        except (OSError, ValueError):
+            there = False
+        if there:
+            return load_folder(folder)
+    return resolve(reference, store)
+
+
+def imported(reference: str, store: str) -> str:
+    """Return the key under which nodes find a policy; a folder is imported into ``store`` first.
+
+    Raises: UsageError: there is none.
+    """
+    from testbed.policies import SHIPPED_PREFIX, save
+    from testbed.policies.inference import accept
+
+    found = resolved(reference, store)
+    if found.reference.startswith(("policies/", SHIPPED_PREFIX)):
+        return found.reference
+    # Nothing that is refused gets into the store.
+    accept(found)
+    return save(store, found.card, found.actor)
