@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from testbed.errors import UsageError
 from testbed.model.events import Record, RecordKind
+from testbed.model.fault_effects import Effects, FaultNote
 from testbed.model.faults import KINDS, Fault, Timeline
-from testbed.model.faults.effects import Effects, FaultNote
 from testbed.model.faults.limits import impossible
 from testbed.model.faults.seam import BY_HAND
 from testbed.model.units import SECOND, Micros

@@ -11,15 +11,12 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from testbed.errors import PermanentError, UsageError
 from testbed.files import write_atomically
 from testbed.model.run_state import RunState
 from testbed.storage.tasklog import TaskLog
-
-if TYPE_CHECKING:
-    from controller.claims import Claims
 
 # Not to standard output: commands settle runs too, and print documents there.
 _log: Final = logging.getLogger("controller.marker")
@@ -42,6 +39,14 @@ def close(log: TaskLog, run: str, state: RunState, document: Mapping[str, Any]) 
         return None
 
 
+class Claiming(Protocol):
+    """Keeps the runs that this process carries on where other processes see them."""
+
+    def take(self, run: str, directory: Path) -> None: ...
+
+    def release(self) -> None: ...
+
+
 class RunMarker:
     """The marker in ``directory``; ``scenario`` is the scenario file's text, for the log.
 
@@ -49,7 +54,7 @@ class RunMarker:
     """
 
     def __init__(
-        self, directory: Path, scenario: str | None = None, claims: Claims | None = None
+        self, directory: Path, scenario: str | None = None, claims: Claiming | None = None
     ) -> None:
         self._claims = claims
         self._path = directory / "active-run.json"

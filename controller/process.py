@@ -24,7 +24,6 @@ from controller.registry import Node, Registry
 from controller.run import Order, Run
 from controller.service import Operator
 from controller.writer import Entry, LogWriter
-from testbed import __version__
 from testbed.errors import PermanentError, TemporaryError, TestbedError
 from testbed.files import write_atomically
 from testbed.rpc.channels import REQUEST_LIMIT, listen, listen_for_probes, new_server
@@ -35,6 +34,7 @@ from testbed.rpc.operator import NODES_SERVICE
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import without_password
 from testbed.storage.tasklog import TaskLog, open_task_log, utc_now
+from testbed.version import __version__
 
 _log = structlog.get_logger("controller")
 

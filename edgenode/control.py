@@ -6,32 +6,72 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
 
+from edgenode.driver import EpisodeDriver
+from edgenode.policies import Policies
 from edgenode.resources import resident_bytes
-from testbed import __version__
+from edgenode.spool import Spool
 from testbed.errors import TestbedError, UsageError
 from testbed.model.faults import Fault
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.scenario.plan import Plan, SchedulerSpec
-
-if TYPE_CHECKING:
-    from edgenode.node import EdgeNode
+from testbed.version import __version__
 
 _logger: Final = logging.getLogger(__name__)
 
 Context = Any
 
 
+class Controlled(Protocol):
+    """The node that a controller asks."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def process(self) -> str: ...
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def scheduler_name(self) -> str: ...
+
+    @property
+    def driver(self) -> EpisodeDriver | None: ...
+
+    @property
+    def policies(self) -> Policies: ...
+
+    @property
+    def spool(self) -> Spool: ...
+
+    async def configure(
+        self, run: str, plan: Plan, peers: Mapping[int, str], scheduler: SchedulerSpec
+    ) -> str: ...
+
+    async def set_scheduler(self, scheduler: SchedulerSpec) -> str: ...
+
+    def start_episode(self, episode: int, faults: Sequence[Fault] = ()) -> None: ...
+
+    def end_episode(self, episode: int) -> int: ...
+
+    def dismiss(self) -> None: ...
+
+
 class ControlServicer(pb_grpc.ControlServicer):
     """What the controller asks of a node."""
 
-    def __init__(self, node: EdgeNode) -> None:
+    def __init__(self, node: Controlled) -> None:
         self._node = node
         self._superseded = asyncio.Event()
 

@@ -122,7 +122,7 @@ class EpisodeDriver:
             ChangeTransmission: self._transmitting.change,
             ResumeDecision: lambda effect: self.handle(DecisionDue(effect.task_id), self.state.now),
         }
-        self.faulting = Faulting(self, plan.timeline(episode))
+        self.faulting = Faulting(self, plan.timeline(episode), log.fault)
 
     # --- driving the model ------------------------------------------------------------------
 
@@ -238,10 +238,6 @@ class EpisodeDriver:
             overloaded=state.overloaded,
             state=None if request.bits_only else state_to_message(state),
         )
-
-    def note_fault(self, document: bytes) -> None:
-        """Log that a fault was applied or released."""
-        self._log.fault(document)
 
     def close(self) -> int:
         """End the episode: stop everything; how many tasks this node still held. Idempotent."""

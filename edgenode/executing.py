@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from edgenode.applications.seam import Application
 from edgenode.background import Background
 from edgenode.clock import Urgency
 from edgenode.complaints import Complaints
+from edgenode.driving import Driver
 from edgenode.payload import payload_of
 from edgenode.watch import NotInTime
 from testbed.model.events import (
@@ -22,16 +22,13 @@ from testbed.model.own_code import described, interrupted, shortened
 from testbed.model.task import Task
 from testbed.model.units import NEVER, SECOND, Micros
 
-if TYPE_CHECKING:
-    from edgenode.driver import EpisodeDriver
-
 
 class Executing:
     """The server of one node during one episode."""
 
     def __init__(
         self,
-        driver: EpisodeDriver,
+        driver: Driver,
         application: Application,
         background: Background,
         complaints: Complaints,

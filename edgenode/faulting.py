@@ -8,28 +8,30 @@ same clock. Nothing has to be undone at the end: a fault is a state of the episo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from edgenode.clock import Urgency
+from edgenode.driving import Driver
 from testbed.model.events import ConditionsChanged
+from testbed.model.fault_effects import FaultNote
 from testbed.model.faults import KINDS, Fault, State, Timeline
-from testbed.model.faults.effects import FaultNote
 from testbed.model.units import Micros
-
-if TYPE_CHECKING:
-    from edgenode.driver import EpisodeDriver
 
 DOWN: Final = "down"
 """Why a node that is down does not take a task over."""
 
 
 class Faulting:
-    """Changes the conditions of a driver's node as the faults of its episode say."""
+    """Changes the conditions of a driver's node as the faults of its episode say.
 
-    def __init__(self, driver: EpisodeDriver, timeline: Timeline) -> None:
+    ``log`` is handed a document for each fault that is applied or released.
+    """
+
+    def __init__(self, driver: Driver, timeline: Timeline, log: Callable[[bytes], None]) -> None:
         self._driver = driver
+        self._log = log
         self._planned = timeline.faults
         self._timeline = timeline
         self._applied: dict[str, Fault] = {}
@@ -92,4 +94,4 @@ class Faulting:
     def _note(self, fault: Fault, what: str, at: Micros) -> None:
         driver = self._driver
         note = FaultNote(driver.node, driver.episode, fault.id, what, at, driver.clock.now())
-        driver.note_fault(json.dumps(asdict(note), separators=(",", ":")).encode())
+        self._log(json.dumps(asdict(note), separators=(",", ":")).encode())

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from testbed.errors import PermanentError, Problem, UsageError
-from testbed.model.decision import Scheduler
+from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.rpc.generated import edge_pb2 as pb
-from testbed.scenario.plan import SchedulerSpec
+from testbed.scenario.plan import Plan, SchedulerSpec
 
 if TYPE_CHECKING:
-    from edgenode.node import EdgeNode
     from testbed.policies import Policy
 
 _logger: Final = logging.getLogger(__name__)
@@ -41,10 +40,30 @@ class _Prepared:
     filled: SchedulerSpec
 
 
+class Deciding(Protocol):
+    """The node at which a policy is to decide, and what decides there."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def plan(self) -> Plan | None: ...
+
+    @property
+    def asked(self) -> SchedulerSpec: ...
+
+    @property
+    def scheduler_name(self) -> str: ...
+
+    def scheduler_context(self, plan: Plan, options: Mapping[str, Any]) -> SchedulerContext: ...
+
+    def decide_by(self, scheduler: Scheduler, asked: SchedulerSpec) -> None: ...
+
+
 class Policies:
     """What was prepared last at ``node``, and what became of it."""
 
-    def __init__(self, node: EdgeNode) -> None:
+    def __init__(self, node: Deciding) -> None:
         self._node = node
         self._prepared: _Prepared | None = None
         self._committed = ""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from edgenode.clock import Urgency
+from edgenode.driving import Driver
 from edgenode.links import PeerLink
 from testbed.model.decision import Answer
 from testbed.model.events import AskPeers, PeersAnswered, PeersSilent
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.messages import state_from_message
-
-if TYPE_CHECKING:
-    from edgenode.driver import EpisodeDriver
 
 
 class _Question:
@@ -32,7 +29,7 @@ class Probing:
     reach the model ``2 * control_delay`` after, or when they are really there if that is later.
     """
 
-    def __init__(self, driver: EpisodeDriver, links: Mapping[int, PeerLink]) -> None:
+    def __init__(self, driver: Driver, links: Mapping[int, PeerLink]) -> None:
         self._driver = driver
         self._links = links
         self._questions: dict[tuple[int, int], _Question] = {}

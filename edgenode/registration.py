@@ -14,7 +14,6 @@ import grpc.aio
 
 from edgenode.node import EdgeNode
 from edgenode.resources import cpu_time, resident_bytes
-from testbed import __version__
 from testbed.errors import PermanentError, TemporaryError
 from testbed.model.units import SECOND
 from testbed.rpc.channels import connect
@@ -22,6 +21,7 @@ from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import CONTROLLER
 from testbed.rpc.pulse import Pulse
+from testbed.version import __version__
 
 _logger: Final = logging.getLogger(__name__)
 

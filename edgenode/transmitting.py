@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from edgenode.clock import Urgency
+from edgenode.driving import Driver
 from edgenode.links import PeerLink
 from edgenode.payload import BLOCK_BYTES, payload_slice
 from testbed.model.events import (
@@ -27,9 +28,6 @@ from testbed.model.task import Task
 from testbed.model.units import MILLISECOND, NEVER, SECOND, Micros
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.messages import task_to_message
-
-if TYPE_CHECKING:
-    from edgenode.driver import EpisodeDriver
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -82,7 +80,7 @@ class _Transmission:
 class Transmitting:
     """The outgoing links of one node during one episode; one transmission at a time on each."""
 
-    def __init__(self, driver: EpisodeDriver, links: Mapping[int, PeerLink]) -> None:
+    def __init__(self, driver: Driver, links: Mapping[int, PeerLink]) -> None:
         self._driver = driver
         self._links = links
         self._current: dict[int, _Transmission] = {}

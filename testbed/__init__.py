@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from testbed.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from testbed.api.data_sets import StoredDataSet as StoredDataSet
     from testbed.api.data_sets import build_data_set as build_data_set
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from testbed.scenario.plan import SchedulerSpec as SchedulerSpec
     from testbed.sim.engine.vector import VectorEnv as VectorEnv
 
-__version__ = "0.1.0"
 
 _MODULES = {
     "testbed.api.data_sets": ("StoredDataSet", "build_data_set", "open_data_set"),

@@ -4,8 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from testbed.api import home
+from testbed.api.places import runtime
+from testbed.api.running import client_of
+from testbed.errors import TestbedError
+
 if TYPE_CHECKING:
     from testbed.policies import Policy
+
+
+def surroundings(name: str, artifacts: str | None) -> tuple[str, str]:
+    """The artifact store to use, and the policy deployed on the testbed ``name``, if it is up."""
+    store, deployed = None, ""
+    try:
+        testbed = runtime(name).find(name)
+        with client_of(testbed, timeout=3.0) as client:
+            status = client.status()
+        store, deployed = testbed.artifacts or status.artifacts, status.policy
+    except TestbedError:
+        # None is up, it is half-made, or it does not answer: the store can be looked at all the
+        # same.
+        pass
+    return home.artifacts_url(artifacts, store), deployed
 
 
 def resolved(reference: str, store: str) -> Policy:

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 
 import typer
 
-from testbed import __version__, environment, foreign
+from testbed import environment, foreign
 from testbed.api import home, places
 from testbed.cli import (
     console,
@@ -43,6 +43,7 @@ from testbed.cli import (
 from testbed.cli import run as running
 from testbed.cli.exit_codes import INTERRUPTED, TERMINATED, UNEXPECTED
 from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError, UsageError
+from testbed.version import __version__
 
 _SET_UP: Final = "Set up"
 _NETWORK: Final = "Network"

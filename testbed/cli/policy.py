@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from testbed import environment
-from testbed.api import home
 from testbed.api.places import runtime
-from testbed.api.policies import imported, resolved
+from testbed.api.policies import imported, resolved, surroundings
 from testbed.api.running import client_of
 from testbed.cli import console, tuning
 from testbed.cli.network import with_name
@@ -273,21 +272,6 @@ def evaluate(
 
 
 group.command("tune")(tuning.tune)
-
-
-def surroundings(name: str, artifacts: str | None) -> tuple[str, str]:
-    """The artifact store to use, and the policy deployed on the testbed ``name``, if it is up."""
-    store, deployed = None, ""
-    try:
-        testbed = runtime(name).find(name)
-        with client_of(testbed, timeout=3.0) as client:
-            status = client.status()
-        store, deployed = testbed.artifacts or status.artifacts, status.policy
-    except TestbedError:
-        # None is up, it is half-made, or it does not answer: the store can be looked at all the
-        # same.
-        pass
-    return home.artifacts_url(artifacts, store), deployed
 
 
 def _document(policy: Policy, deployed: str) -> dict[str, Any]:

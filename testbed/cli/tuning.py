@@ -11,6 +11,7 @@ import typer
 
 from testbed import environment
 from testbed.api.logs import open_log
+from testbed.api.policies import resolved, surroundings
 from testbed.cli import console
 from testbed.cli.options import Json, Name, Storage
 from testbed.cli.selection import find_runs
@@ -86,7 +87,6 @@ def tune(
     simulator, on episodes that were not learned from; else nothing is written.
     """
     _check_learning_is_possible()
-    from testbed.cli.policy import surroundings
     from trainer.per_destination.from_logs import read_decisions
     from trainer.per_destination.tuning import TuneConfig, fine_tune
 
@@ -118,7 +118,6 @@ def _parent(log: TaskLog, ids: list[str], reference: str | None, store: str) -> 
 
     Raises: UsageError: none decided, several did, or it is not there any more.
     """
-    from testbed.api.policies import resolved
     from testbed.policies import shipped, shipped_names
     from trainer.per_destination.from_logs import who_decided
 

@@ -21,10 +21,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from testbed import __version__
 from testbed.errors import PermanentError
 from testbed.experiment import figures
 from testbed.experiment.statistics import Comparison, Interval, compare, rate_interval
+from testbed.version import __version__
 
 if TYPE_CHECKING:
     from trainer.learning.online import CurvePoint

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from testbed.model.events import Record, RecordKind
-from testbed.model.faults.effects import Expected, expect
+from testbed.model.fault_effects import Expected, expect
 from testbed.model.faults.timeline import Timeline
 from testbed.model.task import Outcome
 from testbed.model.topology import Topology

@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import resource
 import signal
 import stat
 import subprocess
@@ -24,13 +23,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from testbed import __version__
-from testbed.errors import PermanentError, Problem, TestbedError, UsageError
+from testbed.errors import PermanentError, Problem, UsageError
 from testbed.files import try_lock
 from testbed.policies.artifact import SHIPPED_PREFIX, Policy
-from testbed.policies.card import PolicyCard
+from testbed.version import __version__
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -49,7 +47,7 @@ WAIT_S: Final = 10.0
 _RETRY_S: Final = 0.05
 
 LARGEST_ANSWER: Final = 64 * 1024
-_SOURCE: Final = "actor.onnx"
+SOURCE: Final = "actor.onnx"
 
 
 def tried(policy: Policy) -> None:
@@ -89,7 +87,9 @@ def _try(policy: Policy, within_s: float) -> tuple[list[list[str]], bool]:
     """Return the problems found, and whether they will be found again."""
     # Found where this process found it; last, so that what lies beside it hides nothing.
     root = str(Path(__file__).parents[2])
-    program = f"import sys; sys.path.append({root!r}); from testbed.policies import trial as t"
+    program = (
+        f"import sys; sys.path.append({root!r}); from testbed.policies import trial_process as t"
+    )
     command = [sys.executable, "-P", "-c", f"{program}; t.main()"]
     header = json.dumps({"card": policy.card.to_json()}).encode()
     try:
@@ -103,19 +103,19 @@ def _try(policy: Policy, within_s: float) -> tuple[list[list[str]], bool]:
         )
     except subprocess.TimeoutExpired:
         seen = f"was not loaded and run within {within_s:.0f} s"
-        return [[_SOURCE, seen, "a smaller graph, or a machine that is less busy"]], False
+        return [[SOURCE, seen, "a smaller graph, or a machine that is less busy"]], False
     except OSError as error:
         raise PermanentError(f"no process can be started to try a policy: {error}") from error
     ended = -done.returncode
     if ended in (signal.SIGXCPU, signal.SIGKILL):
         seen = f"took more than {CPU_S} s of processor time, or was ended from outside"
-        return [[_SOURCE, seen, f"a graph that runs within {CPU_S} s"]], ended == signal.SIGXCPU
+        return [[SOURCE, seen, f"a graph that runs within {CPU_S} s"]], ended == signal.SIGXCPU
     try:
         answer = json.loads(done.stdout[:LARGEST_ANSWER])
         return [[str(part) for part in each][:3] for each in answer["problems"]], True
     except (ValueError, KeyError, TypeError):
         how = f"by signal {ended}" if ended > 0 else f"with exit code {done.returncode}"
-        return [[_SOURCE, f"ended the process that loaded it, {how}", "a graph that runs"]], True
+        return [[SOURCE, f"ended the process that loaded it, {how}", "a graph that runs"]], True
 
 
 @contextmanager
@@ -176,54 +176,3 @@ def _read(file: int | None) -> list[list[str]] | None:
         return None
     fine = isinstance(kept, list) and all(isinstance(e, list) and len(e) == 3 for e in kept)
     return kept if fine else None
-
-
-# --- in the process of its own ------------------------------------------------------------------
-
-
-def main() -> None:
-    """Try the policy on standard input, and say what is wrong with it on standard output."""
-    # What reads the answer reads nothing else, whatever a library prints.
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    header: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-    policy = Policy(PolicyCard.from_json(header["card"]), sys.stdin.buffer.read(), "tried")
-
-    from testbed.policies import inference
-
-    inference.import_runtime()
-    _bound()
-    problems: list[list[str]] = []
-    try:
-        inference.load_actor(policy)
-    except UsageError as error:
-        problems = [[each.path, each.seen, each.allowed] for each in error.problems]
-        if any(sign in each.seen for each in error.problems for sign in _NO_MEMORY):
-            seen = f"needs more than {MEMORY_BYTES >> 20} MiB of memory"
-            problems = [[_SOURCE, seen, "a graph that needs less"]]
-    except TestbedError as error:
-        problems = [[_SOURCE, str(error), ""]]
-    except MemoryError:
-        seen = f"needs more than {MEMORY_BYTES >> 20} MiB of memory"
-        problems = [[_SOURCE, seen, "a graph that needs less"]]
-    os.write(answer, json.dumps({"problems": problems})[:LARGEST_ANSWER].encode())
-    # Not the way through all destructors: some of a graph that failed may fail too.
-    os._exit(0)
-
-
-_NO_MEMORY: Final = ("bad_alloc", "bad allocation", "Failed to allocate", "MemoryError", "std::bad")
-
-
-def _bound() -> None:
-    """Bound what this process may still use, from here on."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = int(used.ru_utime + used.ru_stime) + 1 + CPU_S
-    bounds = {resource.RLIMIT_CPU: (cpu, cpu + 1), resource.RLIMIT_CORE: (0, 0)}
-    bounds[resource.RLIMIT_FSIZE] = (0, 0)
-    with contextlib.suppress(OSError):
-        mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        memory = mapped * resource.getpagesize() + MEMORY_BYTES
-        bounds[resource.RLIMIT_AS] = (memory, memory)
-    for which, bound in bounds.items():
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(which, bound)

@@ -25,7 +25,7 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from testbed import __version__, environment
+from testbed import environment
 from testbed.errors import (
     PermanentError,
     PrerequisiteMissing,
@@ -56,6 +56,7 @@ from testbed.runtime.processes import Started, Zygote
 from testbed.runtime.registry import Settings
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import split_password
+from testbed.version import __version__
 
 CONTROLLER_TIMEOUT_S: Final = 90.0
 NODE_TIMEOUT_S: Final = 3.0

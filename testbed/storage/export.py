@@ -17,11 +17,11 @@ import pyarrow.csv
 import pyarrow.parquet
 from sqlalchemy import BigInteger, Column, Integer
 
-from testbed import __version__
 from testbed.errors import Problem, UsageError
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import LogTable, Run, TaskLog, utc_now
 from testbed.storage.tasklog.schema import metadata as tables
+from testbed.version import __version__
 
 KIND: Final = "edge-testbed export"
 EXPORT_VERSION: Final = 1

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from testbed import __version__
 from testbed.rpc.messages import ALIVE_SERVICE
 from testbed.scenario.load import load
+from testbed.version import __version__
 from tests.manifests.objects import (
     MANIFESTS,
     OVERLAYS,

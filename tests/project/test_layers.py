@@ -9,9 +9,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,3 +65,14 @@ def test_starting_loads_no_learning_library(module: str) -> None:
     )
 
     assert run.returncode == 0, run.stderr
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """No circle, also none behind TYPE_CHECKING, inside a function or through a package."""
+    graph = grimp.build_graph(
+        "testbed", *DEPLOYABLES, exclude_type_checking_imports=False, cache_dir=None
+    )
+    order = TopologicalSorter(
+        {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    )
+    order.prepare()  # raises CycleError with the circle

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import PermanentError
-from testbed.experiment.reproduce.compute import work_of
 from testbed.experiment.reproduce.points import Learning, Network, Point, PointStore
 from testbed.experiment.reproduce.runner import Status, complete
+from testbed.experiment.reproduce.work import work_of
 from testbed.sim.play import evaluate
 
 NETWORKS = [Network("quickstart", (), seed) for seed in (1, 2, 3)]

@@ -7,18 +7,39 @@ every interval is above, *differs* if one is wholly below, and is *undecided* ot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from testbed.experiment.reproduce.methods import O2O, label
-from testbed.experiment.reproduce.points import none_or
+from testbed.experiment.reproduce.points import Measured, none_or
+from testbed.experiment.reproduce.setting import Setting
 from testbed.experiment.statistics import Interval
 
-if TYPE_CHECKING:
-    from testbed.experiment.reproduce.results import Results
-
 Verdict: TypeAlias = Literal["agrees", "differs", "undecided", "not run"]
+
+At: TypeAlias = tuple[str, str]
+"""A setting by its x, and a method."""
+
+
+class Measurements(Protocol):
+    """What a claim asks of the results of a figure."""
+
+    @property
+    def settings(self) -> tuple[Setting, ...]: ...
+
+    @property
+    def xs(self) -> tuple[str, ...]: ...
+
+    @property
+    def measured(self) -> Mapping[At, Mapping[int, Measured]]: ...
+
+    def rate(self, x: str, method: str) -> Interval | None: ...
+
+    def difference(self, first: At, second: At) -> Interval | None: ...
+
+    def double_difference(self, first: tuple[At, At], second: tuple[At, At]) -> Interval | None: ...
+
 
 _SHOWN: Final = 3
 """Comparisons that a verdict names at most."""
@@ -41,7 +62,7 @@ class Cell:
 
 Found: TypeAlias = Cell | str
 """A comparison, or what it would be of where points are missing."""
-Cells: TypeAlias = "Callable[[Results], list[Found]]"
+Cells: TypeAlias = "Callable[[Measurements], list[Found]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +137,7 @@ class Claim:
     margin: float = 0.0
     source: Literal["paper", "ours"] = "paper"
 
-    def judge(self, results: Results) -> Finding:
+    def judge(self, results: Measurements) -> Finding:
         """Hold the claim against what was measured."""
         found = self.cells(results)
         cells = tuple(each for each in found if isinstance(each, Cell))
@@ -136,7 +157,7 @@ def above(first: str, *others: str, at: Sequence[str] | None = None) -> Cells:
     Among others, ``source`` is the heuristic whose logs were learned from at that setting.
     """
 
-    def cells(results: Results) -> list[Found]:
+    def cells(results: Measurements) -> list[Found]:
         return _cells(
             (
                 f"at {setting.x}, over {label(second)}",
@@ -153,7 +174,7 @@ def above(first: str, *others: str, at: Sequence[str] | None = None) -> Cells:
 def above_best(first: str, among: Sequence[str]) -> Cells:
     """``first`` above the best of ``among``, at every setting."""
 
-    def cells(results: Results) -> list[Found]:
+    def cells(results: Measurements) -> list[Found]:
         found = []
         for x in results.xs:
             rates = {name: rate for name in among if (rate := results.rate(x, name)) is not None}
@@ -169,7 +190,7 @@ def above_best(first: str, among: Sequence[str]) -> Cells:
 def falls(*methods: str) -> Cells:
     """Each method is better at the first setting than at the last."""
 
-    def cells(results: Results) -> list[Found]:
+    def cells(results: Measurements) -> list[Found]:
         first, last = results.xs[0], results.xs[-1]
         return _cells(
             (
@@ -186,7 +207,7 @@ def falls(*methods: str) -> Cells:
 def falls_more(first: str, second: str) -> Cells:
     """``first`` loses more between the first and the last setting than ``second``."""
 
-    def cells(results: Results) -> list[Found]:
+    def cells(results: Measurements) -> list[Found]:
         low, high = results.xs[0], results.xs[-1]
         if low == high:
             return []
@@ -201,7 +222,7 @@ def falls_more(first: str, second: str) -> Cells:
 def source_above(method: str, best: str, others: Sequence[str]) -> Cells:
     """``method`` learned from the logs of ``best`` above the same learned from others' logs."""
 
-    def cells(results: Results) -> list[Found]:
+    def cells(results: Measurements) -> list[Found]:
         return _cells(
             (f"over logs of {label(other)}", results.difference((best, method), (other, method)))
             for other in others
@@ -213,7 +234,7 @@ def source_above(method: str, best: str, others: Sequence[str]) -> Cells:
 def starts_where_offline_ended() -> Cells:
     """The first point of the online curve against the offline policy, same episodes."""
 
-    def cells(results: Results) -> list[Found]:
+    def cells(results: Measurements) -> list[Found]:
         return [
             _fact(f"network {seed}", -abs(rates[0] - reference))
             for seed, rates, reference in _curves(results, "offline", 1.0)
@@ -225,7 +246,7 @@ def starts_where_offline_ended() -> Cells:
 def curve_never_below(reference: str, share: float = 1.0) -> Cells:
     """The lowest evaluation in the first ``share`` of the fine-tuning against ``reference``."""
 
-    def cells(results: Results) -> list[Found]:
+    def cells(results: Measurements) -> list[Found]:
         return [
             _fact(f"lowest evaluation on network {seed}", min(rates) - level)
             for seed, rates, level in _curves(results, reference, share)
@@ -234,7 +255,9 @@ def curve_never_below(reference: str, share: float = 1.0) -> Cells:
     return cells
 
 
-def _curves(results: Results, reference: str, share: float) -> list[tuple[int, list[float], float]]:
+def _curves(
+    results: Measurements, reference: str, share: float
+) -> list[tuple[int, list[float], float]]:
     found = []
     for x in results.xs:
         for seed, measured in sorted(results.measured.get((x, O2O), {}).items()):

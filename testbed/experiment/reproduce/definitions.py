@@ -30,18 +30,10 @@ from testbed.experiment.reproduce.methods import (
     ONLINE_ONLY,
     PAPER,
 )
+from testbed.experiment.reproduce.setting import Setting
 
 Kind: TypeAlias = Literal["curve", "sources", "sweep"]
 OTHERS: Final = tuple(name for name in PAPER if name != O2O)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One place on the x axis: a scenario with overrides, and whose logs are learned from."""
-
-    x: str
-    overrides: tuple[str, ...] = ()
-    source: str = "ratc"
 
 
 @dataclass(frozen=True, slots=True)

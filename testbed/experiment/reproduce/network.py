@@ -10,7 +10,9 @@ import dataclasses
 import shutil
 from typing import Final
 
-from testbed.experiment.reproduce.compute import (
+from testbed.experiment.reproduce.methods import BOUND, LEARNED
+from testbed.experiment.reproduce.points import PointStore
+from testbed.experiment.reproduce.work import (
     UNFINISHED,
     Tell,
     Work,
@@ -18,8 +20,6 @@ from testbed.experiment.reproduce.compute import (
     progress_of,
     recipe_of,
 )
-from testbed.experiment.reproduce.methods import BOUND, LEARNED
-from testbed.experiment.reproduce.points import PointStore
 
 NAME: Final = "reproduce"
 """What the testbeds are called."""

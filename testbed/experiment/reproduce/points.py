@@ -15,13 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from testbed import __version__
 from testbed.errors import PermanentError
 from testbed.files import ORDINARY, write_atomically
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
 from testbed.sim.engine.arrays import without_control_delay
+from testbed.version import __version__
 
 FORMAT: Final = 1
 """Version of the files of points; others are not read."""

@@ -10,26 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from testbed.experiment.reproduce.claims import At
+from testbed.experiment.reproduce.definitions import Figure
 from testbed.experiment.reproduce.methods import METHODS, label
 from testbed.experiment.reproduce.points import Measured
+from testbed.experiment.reproduce.setting import Setting
 from testbed.experiment.statistics import Interval, mean_interval, rate_interval
-
-if TYPE_CHECKING:
-    from testbed.experiment.reproduce.definitions import Figure, Setting
 
 MIN_NETWORKS: Final = 3
 REFERENCE: Final = "ratc"
 """What the table gives differences from."""
 
 Unit: TypeAlias = Literal["networks", "episodes"]
-At: TypeAlias = tuple[str, str]
-"""A setting by its x, and a method."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from testbed.errors import PermanentError, TestbedError
-from testbed.experiment.reproduce.compute import Tell, Work, compute, work_of
+from testbed.experiment.reproduce.compute import compute
 from testbed.experiment.reproduce.points import Point, PointStore
+from testbed.experiment.reproduce.work import Tell, Work, work_of
 
 _LOOK_AGAIN: Final = 0.25
 """Seconds between two looks at what the workers say."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from testbed.errors import Problem, UsageError
-from testbed.experiment.reproduce.definitions import Figure, Setting
+from testbed.experiment.reproduce.definitions import Figure
 from testbed.experiment.reproduce.methods import LEARNED, METHODS, NOT_ON_NODES, ONLINE_ONLY
 from testbed.experiment.reproduce.points import (
     SIMULATOR,
@@ -19,6 +19,7 @@ from testbed.experiment.reproduce.points import (
     PointStore,
 )
 from testbed.experiment.reproduce.results import Results
+from testbed.experiment.reproduce.setting import Setting
 
 FIRST_SEED: Final = 500
 """Seed of the first network. No setting of this toolkit was chosen on networks from here on."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from testbed import __version__, environment
+from testbed import environment
 from testbed.errors import Problem, UsageError
 from testbed.model.per_destination import mean
 from testbed.model.units import SECOND
@@ -21,6 +21,7 @@ from testbed.runtime.base import CONTROLLER
 from testbed.runtime.kubernetes.manifests import BASE, HDFS, MYSQL, TRAINER, load
 from testbed.scenario.plan import Plan
 from testbed.scenario.secrets import split_password
+from testbed.version import __version__
 
 if TYPE_CHECKING:
     from testbed.scenario.schema import Deployment

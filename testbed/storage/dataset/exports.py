@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from testbed import __version__
 from testbed.errors import Problem, UsageError
 from testbed.storage.dataset.format import KIND
 from testbed.storage.dataset.loading import DataSet, load
 from testbed.storage.export import Progress, no_progress
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import utc_now
+from testbed.version import __version__
 
 EXPORT_KIND: Final = "edge-testbed data set export"
 FORMATS: Final = ("csv", "jsonl", "parquet")

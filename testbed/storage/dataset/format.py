@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from testbed import __version__
 from testbed.model.encoders import Encoder
 from testbed.storage.export import Progress, no_progress
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import utc_now
+from testbed.version import __version__
 
 KIND: Final = "edge-testbed data set"
 DATA_SET_VERSION: Final = 1

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
-from testbed import __version__
 from testbed.model.events import DecisionRecord, Record
 from testbed.model.faults import KINDS
 from testbed.model.faults.seam import BY_HAND
@@ -24,6 +23,7 @@ from testbed.model.run_state import RunState
 from testbed.model.story import TaskRow
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
+from testbed.version import __version__
 
 Driver: TypeAlias = Literal["network", "simulator"]
 LogTable: TypeAlias = Literal["tasks", "events", "decisions"]

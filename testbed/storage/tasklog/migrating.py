@@ -20,12 +20,12 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, func, insert, inspect, select, update
 
-from testbed import __version__
 from testbed.errors import PermanentError
 from testbed.storage.tasklog import versions
 from testbed.storage.tasklog.failures import explained
 from testbed.storage.tasklog.opening import Database, connect
 from testbed.storage.tasklog.schema import SCHEMA_VERSION, alembic_version, metadata, schema_info
+from testbed.version import __version__
 
 FOLDER: Final = Path(__file__).parent / "migrations"
 

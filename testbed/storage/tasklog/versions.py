@@ -9,7 +9,6 @@ from typing import Final
 from sqlalchemy import Connection, Engine, func, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 
-from testbed import __version__
 from testbed.errors import PermanentError, TemporaryError
 from testbed.storage.tasklog.base import utc_now
 from testbed.storage.tasklog.schema import (
@@ -20,6 +19,7 @@ from testbed.storage.tasklog.schema import (
     runs,
     schema_info,
 )
+from testbed.version import __version__
 
 LOCK_TIMEOUT_S: Final = 15
 _LOCK: Final = "edge_testbed_schema"
