@@ -18,6 +18,8 @@ from testbed.experiment.reproduce.work import (
     progress_of,
     recipe_of,
 )
+from testbed.sim.bound import bound
+from testbed.sim.play import evaluate
 
 if TYPE_CHECKING:
     from trainer.o2o.settings import O2OConfig
@@ -38,9 +40,6 @@ def compute(work: Work, store: PointStore, tell: Tell) -> None:
 
 
 def _play(work: Work, store: PointStore, tell: Tell) -> None:
-    from testbed.sim.bound import bound
-    from testbed.sim.play import evaluate
-
     plan = work.network.plan()
     for done, point in enumerate(work.points):
         tell(label(point.method), done / len(work.points))

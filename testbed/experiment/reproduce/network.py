@@ -20,6 +20,8 @@ from testbed.experiment.reproduce.work import (
     progress_of,
     recipe_of,
 )
+from testbed.scenario.load import dumps, load
+from testbed.storage.tasklog import open_task_log
 
 NAME: Final = "reproduce"
 """What the testbeds are called."""
@@ -39,8 +41,6 @@ def compute_on_network(work: Work, store: PointStore, tell: Tell) -> None:
     """
     from testbed.rpc.operator import OperatorClient
     from testbed.runtime.local import LocalRuntime
-    from testbed.scenario.load import dumps, load
-    from testbed.storage.tasklog import open_task_log
     from trainer.o2o.network import NetworkVenue
     from trainer.o2o.pipeline import run
     from trainer.o2o.settings import O2OConfig

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from testbed.errors import PermanentError
 from testbed.files import ORDINARY, write_atomically
+from testbed.policies import shipped
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
@@ -208,8 +209,6 @@ def _plan(network: Network) -> Plan:
 
 @lru_cache(maxsize=1)
 def _shipped_id() -> str:
-    from testbed.policies import shipped
-
     return shipped().card.id
 
 

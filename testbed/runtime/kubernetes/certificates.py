@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from testbed.errors import PrerequisiteMissing
+from testbed.rpc.certificates import RENEW_BEFORE, Authority
 from testbed.rpc.credentials import Certificate, of_operator
 from testbed.rpc.identity import CONTROLLER, OPERATOR, node_identity
 from testbed.runtime.kubernetes.rendering import EDGE_NODE
-
-if TYPE_CHECKING:
-    from testbed.rpc.certificates import Authority
 
 CREDENTIALS: Final = "credentials"
 NODE_CREDENTIALS: Final = "node-credentials"
@@ -44,8 +42,6 @@ def completed(
 
     Certificates that end soon are all replaced if ``renew`` says so, damaged ones in any case.
     """
-    from testbed.rpc.certificates import Authority
-
     own = dict(kept.get(CREDENTIALS, {}))
     authority = _authority(own, testbed, renew)
     if authority is None:
@@ -66,8 +62,6 @@ def completed(
 
 def _authority(own: Mapping[str, str], testbed: str, renew: Callable[[], bool]) -> Authority | None:
     """The authority that goes on; None if another one is needed."""
-    from testbed.rpc.certificates import RENEW_BEFORE, Authority
-
     try:
         authority = Authority.from_pem(testbed, own[AUTHORITY_KEY])
         for key in (CONTROLLER_KEY, OPERATOR_KEY):
