@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from importlib import metadata
@@ -106,8 +107,11 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
-def run_bare(bare: Path, *argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run_bare(
+    bare: Path, *argv: str, cwd: Path, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     environment = {
+        **({} if path is None else {"PYTHONPATH": str(path)}),
         "PATH": f"{bare}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(cwd),
         "LANG": "C.UTF-8",
@@ -205,3 +209,88 @@ def test_a_command_that_learns_names_the_extra_it_needs(
     assert run.returncode == 3, run.stderr
     assert "train" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+HIDING = ("trainer", "controller", "manifests", "edgenode", "random", "grpc", "testbed")
+"""Names of files that a user's folder may hold, of modules that the toolkit imports."""
+
+
+@pytest.fixture
+def folder_of_a_user(tmp_path: Path) -> Path:
+    """A folder with files named like modules, each of which ends a process that imports it."""
+    for name in HIDING:
+        (tmp_path / f"{name}.py").write_text('raise SystemExit("imported a file of the folder")\n')
+    return tmp_path
+
+
+def test_files_in_the_folder_hide_no_module(bare: Path, folder_of_a_user: Path) -> None:
+    def testbed(*argv: str) -> str:
+        run = run_bare(bare, "testbed", *argv, cwd=folder_of_a_user)
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert "imported a file" not in run.stdout + run.stderr
+        return run.stdout
+
+    small = ("--set", "nodes.count=2", "--set", "slots.count=5")
+    try:
+        testbed("up", "quickstart", *small)
+        assert '"state": "up"' in testbed("ps", "--json")
+        assert '"tasks"' in testbed("run", "-s", "random", "-e", "1", "--json")
+        assert "controller" in testbed("logs")
+    finally:
+        testbed("teardown")
+    testbed("sim", "quickstart", *small, "-e", "1")
+    testbed("compare", "--help")
+    # What learns needs an extra, and says so instead of importing the folder's file.
+    run = run_bare(bare, "testbed", "o2o", "quickstart", "--simulate", cwd=folder_of_a_user)
+    assert run.returncode == 3, run.stderr
+    assert "train" in run.stderr
+
+
+@pytest.mark.parametrize("name", ["trainer", "controller", "manifests"])
+def test_a_package_of_another_distribution_is_named(
+    bare: Path, tmp_path: Path, wheel: Path, name: str
+) -> None:
+    """It lies before ours on PYTHONPATH, with the metadata of an installed distribution."""
+    other = tmp_path / "other"
+    (other / name).mkdir(parents=True)
+    (other / name / "__init__.py").touch()
+    told = other / "Their_Thing-1.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: their-thing\nVersion: 1.0\n")
+    (told / "top_level.txt").write_text(f"{name}\n")
+    (told / "RECORD").write_text(f"{name}/__init__.py,,\n")
+    command = {
+        "trainer": ("o2o", "quickstart", "--simulate"),
+        "controller": ("up", "quickstart"),
+        "manifests": ("doctor",),
+    }[name]
+
+    doctor = run_bare(bare, "testbed", "doctor", cwd=tmp_path, path=other)
+    # Without the extra, what learns does not get as far as the trainer.
+    programs = Path(sys.executable).parent if name == "trainer" else bare
+    failing = run_bare(programs, "testbed", *command, cwd=tmp_path, path=other)
+
+    assert "their-thing" in doctor.stdout + doctor.stderr
+    assert f"'{name}'" in doctor.stdout
+    assert failing.returncode in (1, 3), failing.stderr
+    assert "their-thing" in failing.stdout + failing.stderr
+    assert "This is a defect" not in failing.stderr
+    run_bare(bare, "testbed", "teardown", cwd=tmp_path)
+
+
+def test_the_wheel_holds_no_tests_and_no_stand_in_for_a_cluster(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {*PACKAGES, "manifests"}
+    assert [name for name in names if "api_server" in name or "apiserver" in name] == []
+
+
+def test_the_classifiers_name_releases_that_the_package_allows(bare: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    prefix = "Programming Language :: Python :: 3."
+    named = [int(c.removeprefix(prefix)) for c in project["classifiers"] if c.startswith(prefix)]
+
+    assert min(named) == int(project["requires-python"].removeprefix(">=3."))
+    assert named == list(range(min(named), max(named) + 1))
