@@ -106,6 +106,17 @@ demo: $(STAMP) ## a small network up, three schedulers, comparison, report, down
 
 include manifests/images/images.mk
 
+# --- documentation -----------------------------------------------------------------------------
+
+.PHONY: docs
+docs: $(STAMP) ## build the pages of docs/ as a site, strict about links, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "build/site/index.html; to search it: $(BIN)/python -m http.server -d build/site"
+
+.PHONY: pictures
+pictures: $(STAMP) ## draw the pictures of README.md and the front page anew
+	@$(BIN)/python -m benchmarks.pictures
+
 # --- upkeep ------------------------------------------------------------------------------------
 
 .PHONY: format
