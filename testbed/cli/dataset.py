@@ -11,6 +11,7 @@ from testbed.api.data_sets import exported, folder_of, new_folder, root
 from testbed.cli import console
 from testbed.cli.options import Json, Name, RunIds, Storage
 from testbed.errors import TestbedError
+from testbed.model.encoders import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +38,7 @@ def build(
     ] = None,
     encoder: Annotated[
         str, typer.Option("--encoder", metavar="NAME", help="Encoder of the observations.")
-    ] = "paper-v1",
+    ] = DEFAULT,
     include_invalid: Annotated[
         bool,
         typer.Option(

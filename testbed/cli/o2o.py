@@ -19,6 +19,7 @@ from testbed.cli import console
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, Settings, Storage
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
+from testbed.model.encoders import DEFAULT
 
 if TYPE_CHECKING:
     from testbed.runtime.base import Testbed
@@ -72,6 +73,15 @@ def o2o(
             help="Scheduler whose logs the offline phase learns from.",
         ),
     ] = "ratc",
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            metavar="NAME",
+            help="Observation the policy is given: paper-v1, or extended-v1 (also what the node "
+            "knows of backlogs).",
+        ),
+    ] = DEFAULT,
     log_episodes: Annotated[
         int | None, typer.Option("--log-episodes", metavar="N", min=1, help="Episodes of logs.")
     ] = None,
@@ -173,6 +183,7 @@ def o2o(
         store=home.artifacts_url(artifacts, loaded.artifacts),
         recipe=recipe,
         source=source,
+        encoder=encoder,
         seed=seed,
         sizes={
             "log_episodes": log_episodes,
@@ -205,6 +216,7 @@ class _Asked:
     store: str
     recipe: str
     source: str
+    encoder: str
     seed: int
     sizes: Mapping[str, int | None]
     kl_stop: float | None
@@ -239,6 +251,7 @@ class _Asked:
         return O2OConfig(
             recipe=base,
             source=self.source,
+            encoder=self.encoder,
             log_episodes=chosen.log_episodes,
             evaluation_episodes=chosen.evaluation_episodes,
             methods=methods,

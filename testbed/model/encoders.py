@@ -18,6 +18,9 @@ from testbed.model.topology import Rules, Topology
 from testbed.model.units import Micros
 from testbed.model.workload import Workload
 
+DEFAULT: Final = "paper-v1"
+"""The encoder of data sets and policies for which none is named."""
+
 QUEUE_SCALE: Final = 10.0
 """Queue lengths are divided by this: they have no maximum in a scenario, and the paper names none.
 

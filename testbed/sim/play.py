@@ -18,11 +18,12 @@ from testbed.scenario.plan import Plan
 from testbed.schedulers.drl import Drl, pick
 from testbed.sim.engine.arrays import check, pack, problems_of
 from testbed.sim.engine.episodes import play, score_baseline
+from testbed.sim.engine.features import KERNELS
 from testbed.sim.engine.heuristics import METHODS
 from testbed.sim.engine.policies import weights_of
 from testbed.sim.engine.rows import Rows
 from testbed.sim.engine.scoring import ScoringWeights, play_scoring
-from testbed.sim.engine.vector import ENCODER, Policy, UniformPolicy, VectorEnv
+from testbed.sim.engine.vector import Policy, UniformPolicy, VectorEnv, encoder_of
 from testbed.sim.simulator import SchedulerChoice, Simulation
 
 PER_DESTINATION: Final = "per-destination"
@@ -34,7 +35,7 @@ _AT_ONCE: Final = 64
 """Episodes side by side where only their scores are kept."""
 
 AnyPolicy: TypeAlias = Policy | ScoringWeights | policies.Policy
-"""A policy on ``paper-v1`` features, the weights of a per-destination policy, or an artifact."""
+"""A policy on features, the weights of a per-destination policy, or an artifact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def player(
         if isinstance(known, ScoringWeights):
             return Player(partial(_score_policy, plan, known, deterministic, threads))
         if not problems and not known:
-            return Player(partial(_score_actor, plan, open_actor(method), deterministic, threads))
+            actor = open_actor(method)
+            return Player(partial(_score_actor, plan, actor, deterministic, threads))
         options = {"deterministic": True} if deterministic else {}
         make = partial(Drl.of, policy=method)
         return _simulated(Simulation(plan, make, options, keep=False), problems, known)
@@ -135,7 +137,7 @@ def _by_name(method: str) -> AnyPolicy | SchedulerChoice:
 def _weights_or_reason(policy: policies.Policy) -> ScoringWeights | str:
     """The weights of a policy that scores destinations, else why the engine cannot run it."""
     if policy.card.kind == "flat":
-        known = policy.card.encoder == ENCODER
+        known = policy.card.encoder in KERNELS
         return "" if known else f"the compiled engine does not encode {policy.card.encoder}"
     try:
         return weights_of(policy)
@@ -172,14 +174,16 @@ def _score_policy(
     if isinstance(policy, ScoringWeights):
         batch, rows = pack([plan] * len(numbers)), Rows(len(numbers), threads)
         return play_scoring(batch, rows, policy, numbers, deterministic=deterministic)
-    return play(VectorEnv([plan] * len(numbers), threads), policy, numbers)
+    env = VectorEnv([plan] * len(numbers), threads, encoder_of(policy))
+    return play(env, policy, numbers)
 
 
 def _score_actor(
     plan: Plan, actor: Actor, deterministic: bool, threads: int | None, numbers: Sequence[int]
 ) -> NDArray[np.float64]:
     """Ask the actor as a node does, one observation at a time: sums in its graph depend on more."""
-    size, env = plan.topology.size, VectorEnv([plan] * len(numbers), threads)
+    size = plan.topology.size
+    env = VectorEnv([plan] * len(numbers), threads, actor.card.encoder)
     env.reset(numbers)
     done = False
     while not done:

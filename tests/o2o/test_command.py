@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command, home, testbed
+from tests.cli.conftest import Command, Shell, home, shell, testbed
 from trainer.o2o.folder import SETTINGS, working_in
 
-__all__ = ["home", "testbed"]
+__all__ = ["home", "shell", "testbed"]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,56 @@ def test_sigterm_ends_an_experiment_like_ctrl_c_and_leaves_it_to_go_on(tmp_path:
     assert (out / SETTINGS).exists()
     with working_in(out):
         pass
+
+
+def learned(testbed: Command | Shell, tmp_path: Path) -> str:
+    """The id of a policy that `testbed o2o` has trained a little on `extended-v1`."""
+    sizes = ("--log-episodes", 4, "--offline-steps", 40, "--online-episodes", 10)
+    said = testbed(
+        *("o2o", "quickstart", "--simulate", "--encoder", "extended-v1", *sizes),
+        *("--evaluation-episodes", 2, "--set", "slots.count=8", "--out", tmp_path / "out"),
+        "--json",
+    )
+    assert said.code == 0, said.err
+    policy: str = said.document["policies"]["o2o"]
+    card = testbed("policy", "show", policy, "--json").document
+    assert (card["kind"], card["encoder"]) == ("flat", "extended-v1")
+    return policy
+
+
+def test_another_encoder_is_trained_and_evaluated_by_commands(
+    testbed: Command, tmp_path: Path
+) -> None:
+    policy = learned(testbed, tmp_path)
+    document = testbed(
+        *("policy", "evaluate", policy, "quickstart", "--set", "slots.count=8"),
+        *("--set", "links.controlDelay=0s", "--episodes", 2, "--against", "ratc", "--json"),
+    ).document
+    assert document["success_rate"]["policy"]["mean"] > 0.2
+    said = testbed(
+        *("o2o", "quickstart", "--simulate", "--set", "slots.count=8"),
+        *("--log-episodes", 4, "--evaluation-episodes", 2, "--out", tmp_path / "out"),
+    )
+    assert said.code == 2, said.err
+    assert 'encoder: "extended-v1"; "paper-v1", as requested now' in said.err
+    said = testbed("o2o", "quickstart", "--simulate", "--encoder", "mine", "--out", tmp_path / "x")
+    assert (said.code, "unknown encoder" in said.err) == (2, True)
+
+
+@pytest.mark.long
+def test_another_encoder_decides_on_real_nodes(shell: Shell, tmp_path: Path) -> None:
+    policy = learned(shell, tmp_path)
+    size = ("--set", "slots.count=8", "--set", "timeScale=0.5", "-n", "extended")
+    assert shell("up", "quickstart", *size).code == 0
+    try:
+        done = shell("policy", "deploy", policy, "-n", "extended", "--json").document
+        assert done["complete"]
+        said = shell("run", "-s", "drl", "--episodes", 1, "-n", "extended")
+        assert said.code == 0, said.err
+        nodes = shell("nodes", "-n", "extended", "--json").document
+        assert {each["scheduler"] for each in nodes} == {f"drl:{policy}"}
+    finally:
+        assert shell("teardown", "-n", "extended").code == 0
 
 
 @pytest.mark.parametrize("where", [("--simulate",), ()])

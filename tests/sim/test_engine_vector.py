@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from testbed.errors import UsageError
 from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
-from testbed.model.encoders import PaperEncoder, action_mask
+from testbed.model.encoders import DEFAULT, ENCODERS, action_mask
 from testbed.model.events import RecordKind
 from testbed.model.per_destination import COLUMNS, PerDestinationEncoder
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.episodes import play, record, record_baseline
+from testbed.sim.engine.features import KERNELS
+from testbed.sim.engine.heuristics import METHODS
 from testbed.sim.engine.perceptron import Perceptron
 from testbed.sim.engine.rows import Rows
 from testbed.sim.engine.scoring import (
@@ -50,11 +54,13 @@ class Untrained:
         return Decision(destination, tuple(probabilities[0].tolist()), tuple(mask))
 
 
-def observed(plan: Plan, result: EpisodeResult) -> tuple[np.ndarray, np.ndarray]:
+def observed(
+    plan: Plan, result: EpisodeResult, encoder: str = DEFAULT
+) -> tuple[np.ndarray, np.ndarray]:
     """Features [T, N, D] and masks [T, N, N + 1] by the encoder that nodes use."""
     size, slots = plan.topology.size, plan.workload.slots
-    encode = PaperEncoder().bind(plan)
-    features = np.zeros((slots, size, 3 * size + 7), np.float32)
+    encode = ENCODERS[encoder].bind(plan)
+    features = np.zeros((slots, size, ENCODERS[encoder].size(size)), np.float32)
     mask = np.zeros((slots, size, size + 1), bool)
     for decision in result.decisions:
         features[decision.slot, decision.node] = encode(decision.observation)
@@ -62,12 +68,13 @@ def observed(plan: Plan, result: EpisodeResult) -> tuple[np.ndarray, np.ndarray]
     return features, mask
 
 
+@pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("plan", PLANS, ids=[plan.rules.overload.measure for plan in PLANS])
-def test_nodes_see_and_do_the_same_in_both(plan: Plan) -> None:
-    env = VectorEnv([plan] * 3)
+def test_nodes_see_and_do_the_same_in_both(plan: Plan, encoder: str) -> None:
+    env = VectorEnv([plan] * 3, encoder=encoder)
     env.reset([0, 1, 2])
     results = [simulate_episode(plan, n, Untrained) for n in range(3)]
-    expected = [observed(plan, result) for result in results]
+    expected = [observed(plan, result, encoder) for result in results]
     busy = False
     for slot in range(env.slots):
         seen = env.observe()
@@ -137,6 +144,24 @@ def test_recordings_of_baselines_are_what_the_simulator_logs(method: str) -> Non
     outcomes = [1 if outcome == "succeeded" else -1 for outcome in result.outcomes.values()]
     assert played.rewards.sum() == sum(outcomes)
     assert played.success_rates[0] == result.success_rate
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_recordings_of_baselines_show_what_nodes_knew(method: str, encoder: str) -> None:
+    """Idle slots too; answers that came in while a node decided are among what it knew."""
+    plan = replace(PLANS[0], log_idle_slots=True)
+    played = record_baseline(plan, method, [2, 5], encoder=encoder)
+    for row, number in enumerate([2, 5]):
+        features, _ = observed(plan, simulate_episode(plan, number, method), encoder)
+        found = played.features[row, :, :-1].transpose(1, 0, 2)
+        np.testing.assert_array_equal(found, features)
+
+
+def test_the_engine_knows_every_encoder_and_refuses_others() -> None:
+    assert set(KERNELS) == set(ENCODERS)
+    with pytest.raises(UsageError, match="cannot compute this encoder"):
+        VectorEnv([PLANS[0]], encoder="nobodys-v1")
 
 
 def test_more_threads_change_nothing() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
+from testbed.model.encoders import DEFAULT
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.vector import Seen, VectorEnv
 
@@ -29,11 +30,11 @@ class EpisodeGame:
     does nothing. ``corrected`` tells of it.
 
     Raises:
-        UsageError: a plan the compiled engine does not cover.
+        UsageError: a plan or an encoder the compiled engine does not cover.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._env = VectorEnv([plan], threads=1)
+    def __init__(self, plan: Plan, encoder: str = DEFAULT) -> None:
+        self._env = VectorEnv([plan], threads=1, encoder=encoder)
         self.size = self._env.size
         self.slots = self._env.slots
         self.features = self._env.features

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
+from testbed.model.encoders import DEFAULT
 from testbed.scenario.plan import Plan
 from trainer.envs.episode import EpisodeGame
 
@@ -19,14 +20,14 @@ Actions: TypeAlias = "spaces.Discrete[np.int64]"
 class NetworkParallelEnv(ParallelEnv):  # type: ignore[misc]
     """Agents are the nodes; the reward is the team's, the same for all (model section 6).
 
-    An observation is ``observation``, ``paper-v1`` [3 N + 7] float32, and ``action_mask`` [N + 1]
-    int8. Actions 0 to N - 1 are destinations, N is "no task"; one outside the mask is replaced by
+    An observation is ``observation`` [D] float32 by ``encoder``, and ``action_mask`` [N + 1] int8.
+    Actions 0 to N - 1 are destinations, N is "no task"; one outside the mask is replaced by
     local execution or "no task", and ``infos[agent]["corrected"]`` says so. Episodes are truncated
     after the last slot; ``infos`` then hold ``success_rate``. ``reset(seed=n)`` plays episode n of
     the plan, ``reset()`` the next one.
 
     Raises:
-        UsageError: a plan the compiled engine does not cover.
+        UsageError: a plan or an encoder the compiled engine does not cover.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -36,8 +37,8 @@ class NetworkParallelEnv(ParallelEnv):  # type: ignore[misc]
     }
     render_mode = None
 
-    def __init__(self, plan: Plan) -> None:
-        self._game = EpisodeGame(plan)
+    def __init__(self, plan: Plan, encoder: str = DEFAULT) -> None:
+        self._game = EpisodeGame(plan, encoder)
         self.possible_agents = list(self._game.agents)
         self.agents: list[str] = []
         actions = self._game.size + 1

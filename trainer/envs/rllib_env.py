@@ -1,7 +1,7 @@
 """The network as an RLlib ``MultiAgentEnv``, for RLlib algorithms other than ours.
 
 Our own training does not go through it: sampling by RLlib's EnvRunners is some seventy times slower
-than ``testbed.sim.play.record``.
+than ``testbed.sim.engine.episodes.record``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from testbed.errors import Problem, UsageError
+from testbed.model.encoders import DEFAULT
 from testbed.scenario.plan import Plan
 from trainer.envs.episode import EpisodeGame
 
@@ -22,12 +23,13 @@ from trainer.envs.episode import EpisodeGame
 class NetworkMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
     """Agents are the nodes; the reward is the team's, the same for all (model section 6).
 
-    ``config`` holds ``plan``: a ``Plan`` or its JSON. An observation is flat: ``paper-v1``
-    [3 N + 7] followed by the action mask [N + 1], as ``trainer.learning.module`` takes it. Actions
+    ``config`` holds ``plan``: a ``Plan`` or its JSON; and ``encoder``, a name, if not the default.
+    An observation is flat: the features [D] followed by the action mask [N + 1], as
+    ``trainer.learning.module`` takes it. Actions
     and their correction, truncation, and the meaning of ``seed`` are as in ``NetworkParallelEnv``.
 
     Raises:
-        UsageError: no plan, or one the compiled engine does not cover.
+        UsageError: no plan, or a plan or an encoder the compiled engine does not cover.
     """
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
@@ -41,7 +43,7 @@ class NetworkMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
                 "this environment cannot be made",
                 [Problem("env_config.plan", seen, "a Plan or its JSON")],
             )
-        self._game = EpisodeGame(plan)
+        self._game = EpisodeGame(plan, (config or {}).get("encoder", DEFAULT))
         width = self._game.features + self._game.size + 1
         self.possible_agents = list(self._game.agents)
         self.agents = list(self.possible_agents)

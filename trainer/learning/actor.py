@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
+from testbed.model.encoders import DEFAULT
 from trainer.learning.checkpoint import Arrays, read_checkpoint, write_checkpoint
 from trainer.learning.transitions import BoolArray, FloatArray, IntArray
 
@@ -38,6 +39,7 @@ class NetworkSpec:
     hidden: tuple[int, ...] = (64, 64)
     offset: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None
+    encoder: str = DEFAULT
 
     def __post_init__(self) -> None:
         problems = [
@@ -57,13 +59,15 @@ class NetworkSpec:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able description; `from_json` reads it back."""
-        return {
+        described = {
             "features": self.features,
             "actions": self.actions,
             "hidden": list(self.hidden),
             "offset": None if self.offset is None else list(self.offset),
             "scale": None if self.scale is None else list(self.scale),
         }
+        # Left out where it is the default, as in the checkpoints of earlier releases.
+        return described if self.encoder == DEFAULT else {**described, "encoder": self.encoder}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> NetworkSpec:
@@ -75,6 +79,7 @@ class NetworkSpec:
             tuple(int(size) for size in stored["hidden"]),
             None if offset is None else tuple(float(value) for value in offset),
             None if scale is None else tuple(float(value) for value in scale),
+            str(stored.get("encoder", DEFAULT)),
         )
 
 
@@ -84,6 +89,11 @@ class Actor:
 
     spec: NetworkSpec
     layers: tuple[tuple[FloatArray, FloatArray], ...]
+
+    @property
+    def encoder(self) -> str:
+        """The name of the encoder that makes its observations."""
+        return self.spec.encoder
 
     def log_probabilities(self, obs: FloatArray, mask: BoolArray) -> FloatArray:
         """Log-probabilities [B, A] of observations [B, D] under masks [B, A].

@@ -172,7 +172,12 @@ class _Training:
     ) -> None:
         self.config = config
         self.spec = NetworkSpec(
-            transitions.features, transitions.actions, config.hidden, config.offset, config.scale
+            transitions.features,
+            transitions.actions,
+            config.hidden,
+            config.offset,
+            config.scale,
+            transitions.encoder,
         )
         self.data = transitions
         self.reward_scale = transitions.reward_scale()

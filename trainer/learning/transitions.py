@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
+from testbed.model.encoders import DEFAULT
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -61,6 +62,7 @@ class Transitions:
     next_mask: BoolArray  # [M, A]; may be all False where terminated
     terminated: BoolArray  # [M] no next state: its value is 0
     truncated: BoolArray  # [M] the log stops here, the next state still has a value
+    encoder: str = DEFAULT
 
     def __post_init__(self) -> None:
         found = _Findings()

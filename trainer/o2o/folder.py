@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from testbed.errors import Problem, UsageError
 from testbed.files import ORDINARY, try_lock, write_atomically
+from testbed.model.encoders import DEFAULT
 from testbed.scenario.plan import Plan
 from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, Driver, O2OConfig
 
@@ -143,6 +144,8 @@ class Ledger:
             self.incomplete = {
                 run: (some, among) for run, (some, among) in stored.get("incomplete", {}).items()
             }
+        # Earlier releases knew one encoder and did not name it.
+        theirs = {"encoder": DEFAULT, **theirs}
         problems = [
             Problem(
                 f"{self.path}: {name}",
@@ -226,6 +229,7 @@ def identity(plan: Plan, config: O2OConfig, **own: Any) -> dict[str, Any]:
         **own,
         "recipe": recipe,
         "source": config.source,
+        "encoder": config.encoder,
         "log_episodes": config.log_episodes,
         "evaluation_episodes": config.evaluation_episodes,
         "seed": config.seed,

@@ -8,7 +8,6 @@ from typing import Any
 
 from testbed.policies import PolicyCard, key_of, save, write_folder
 from testbed.scenario.plan import Plan
-from testbed.sim.engine.vector import ENCODER
 from testbed.storage.artifacts import ArtifactStore, open_artifact_store
 from trainer.learning.actor import Actor
 from trainer.learning.export import actor_onnx
@@ -19,7 +18,6 @@ def artifact_of(
     plan: Plan,
     name: str,
     *,
-    encoder: str = ENCODER,
     data_hash: str = "",
     parents: tuple[str, ...] = (),
     evaluation: Mapping[str, Any] | None = None,
@@ -36,7 +34,7 @@ def artifact_of(
         name,
         onnx,
         kind="flat",
-        encoder=encoder,
+        encoder=actor.encoder,
         nodes=plan.topology.size,
         scenario=plan.name,
         scenario_hash=plan.scenario_hash,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
+from testbed.model.encoders import DEFAULT
 from testbed.sim.engine.episodes import Played
 from testbed.storage.dataset import DataSet
 from trainer.learning.transitions import (
@@ -62,6 +63,7 @@ class Logged:
     success_rate: NDArray[np.float64]  # [episodes]
     incomplete: Mapping[tuple[str, int], str] = field(default_factory=dict)
     """By (run, episode) whose log is not complete, what is missing."""
+    encoder: str = DEFAULT
 
     def __len__(self) -> int:
         return len(self.action)
@@ -113,6 +115,7 @@ class Logged:
                 next_mask=mask,
                 terminated=np.ones(len(rows), np.bool_),
                 truncated=np.zeros(len(rows), np.bool_),
+                encoder=self.encoder,
             )
         last = np.zeros(len(self), np.bool_)
         last[np.cumsum(self.lengths) - 1] = True
@@ -126,6 +129,7 @@ class Logged:
             next_mask=self.masks[at + 1],
             terminated=np.zeros(len(self), np.bool_),
             truncated=last,
+            encoder=self.encoder,
         )
 
     def trajectories(self, kind: RewardKind) -> list[Trajectory]:
@@ -199,6 +203,7 @@ def of_engine(
         episode=np.repeat(np.asarray(numbers, np.int64), size),
         node=np.tile(np.arange(size, dtype=np.int64), episodes),
         success_rate=played.success_rates,
+        encoder=played.encoder,
     )
 
 
@@ -235,6 +240,7 @@ def of_data_set(
         node=data.node,
         success_rate=success_rate,
         incomplete=incomplete or {},
+        encoder=data.encoder,
     )
 
 
@@ -251,9 +257,9 @@ def joined(parts: Sequence[Logged]) -> Logged:
     Raises:
         UsageError: none given, or of different widths.
     """
-    widths = {(part.states.shape[1], part.masks.shape[1]) for part in parts}
+    widths = {(part.encoder, part.states.shape[1], part.masks.shape[1]) for part in parts}
     if len(widths) != 1:
-        seen = ", ".join(f"{d} features x {a} actions" for d, a in sorted(widths)) or "none"
+        seen = ", ".join(f"{e}, {d} features x {a} actions" for e, d, a in sorted(widths)) or "none"
         raise UsageError(
             "these logs belong to different networks or encoders",
             [Problem("logs", f"found {seen}", "one or more, all of one encoder and N")],
@@ -274,4 +280,5 @@ def joined(parts: Sequence[Logged]) -> Logged:
         node=np.concatenate([part.node for part in parts]),
         success_rate=np.concatenate([part.success_rate for part in parts]),
         incomplete={key: why for part in parts for key, why in part.incomplete.items()},
+        encoder=parts[0].encoder,
     )

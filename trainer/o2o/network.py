@@ -24,7 +24,6 @@ from testbed.scenario.plan import Plan
 from testbed.schedulers.registry import check as check_scheduler
 from testbed.sim.bound import bound
 from testbed.sim.engine.arrays import without_control_delay
-from testbed.sim.engine.vector import ENCODER
 from testbed.sim.play import PER_DESTINATION, UNTRAINED, evaluate
 from testbed.storage import dataset
 from testbed.storage.tasklog import TaskLog
@@ -227,7 +226,7 @@ class NetworkVenue:
         dataset.build(
             self._log,
             runs,
-            ENCODER,
+            config.encoder,
             folder,
             include_untrustworthy=config.include_invalid,
             overwrite=True,

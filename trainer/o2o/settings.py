@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from testbed.model.encoders import DEFAULT as DEFAULT_ENCODER
+from testbed.model.encoders import encoder
 from testbed.sim.play import PER_DESTINATION, UNTRAINED
 from trainer.o2o.recipe import DEFAULT, Recipe
 from trainer.o2o.sizes import refuse_too_few
@@ -52,12 +54,14 @@ class O2OConfig:
     """Settings of one experiment; the sizes of both phases are in the recipe.
 
     Raises:
-        UsageError: a value outside its range.
+        UsageError: a value outside its range, or an unknown encoder.
     """
 
     recipe: Recipe = DEFAULT
     source: str = "ratc"
     """The baseline whose logs the offline phase learns from."""
+    encoder: str = DEFAULT_ENCODER
+    """The encoder of the policies that are learned."""
     log_episodes: int = 500
     evaluation_episodes: int = 40
     """Paired episodes of the final evaluation, numbers 0, 1, ..."""
@@ -76,4 +80,5 @@ class O2OConfig:
     """Seed of what is learned from; that of the learners is in the recipe."""
 
     def __post_init__(self) -> None:
+        encoder(self.encoder)
         refuse_too_few(self.log_episodes, self.evaluation_episodes, self.seed)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from testbed.model.encoders import DEFAULT
 from testbed.scenario.plan import Plan
 from testbed.schedulers.registry import SIMULATOR_ONLY
 from testbed.schedulers.registry import check as check_scheduler
@@ -22,9 +23,10 @@ from testbed.sim.bound import bound
 from testbed.sim.engine.arrays import check, pack, without_control_delay
 from testbed.sim.engine.compiled import ABSENT, SUCCEEDED, Batch
 from testbed.sim.engine.episodes import Played, record, record_baseline
+from testbed.sim.engine.features import kernel_of
 from testbed.sim.engine.heuristics import METHODS
 from testbed.sim.engine.rows import Rows
-from testbed.sim.engine.vector import ENCODER, VectorEnv
+from testbed.sim.engine.vector import VectorEnv
 from testbed.sim.play import evaluate
 from testbed.sim.record import record_run
 from testbed.sim.simulator import EpisodeResult
@@ -76,6 +78,7 @@ def log_episodes(
     later_weight: LaterWeight = BY_LOAD,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    encoder: str = DEFAULT,
 ) -> Logged:
     """Return what the scheduler ``method`` decided in episodes ``numbers``, as its log has it.
 
@@ -86,12 +89,12 @@ def log_episodes(
         UsageError: a plan the engine does not cover, or an unknown scheduler.
     """
     if method not in METHODS:
-        return _log_by_heap(plan, method, numbers, later_weight, progress)
+        return _log_by_heap(plan, method, numbers, later_weight, progress, encoder)
     parts = []
     for first in range(0, len(numbers), AT_ONCE):
         part = list(numbers[first : first + AT_ONCE])
         batch = pack([plan] * len(part))
-        played = record_baseline(plan, method, part, threads, batch=batch)
+        played = record_baseline(plan, method, part, threads, batch=batch, encoder=encoder)
         parts.append(_logged(plan, played, batch, part, method, later_weight, threads))
         if progress is not None:
             progress(first + len(part), len(numbers))
@@ -104,6 +107,7 @@ def _log_by_heap(
     numbers: Sequence[int],
     later_weight: LaterWeight,
     progress: Callable[[int, int], None] | None,
+    encoder: str,
 ) -> Logged:
     """Runs in a task log of their own, read as those of a network are."""
     done = 0
@@ -131,7 +135,7 @@ def _log_by_heap(
             for part in _stretches(numbers)
         ]
         data = Path(folder) / "data"
-        dataset.build(task_log, runs, ENCODER, data)
+        dataset.build(task_log, runs, encoder, data)
         return logged_of(task_log, dataset.load(data), plan, later_weight)
 
 
@@ -156,7 +160,7 @@ def rollout_episodes(
     env: VectorEnv | None = None,
 ) -> Logged:
     """Return what ``actor`` decided in episodes ``numbers``, actions sampled."""
-    env = env or VectorEnv([plan] * len(numbers), threads)
+    env = env or VectorEnv([plan] * len(numbers), threads, actor.encoder)
     played = record(env, actor, numbers)
     return _logged(plan, played, env.batch, numbers, "drl", later_weight, threads)
 
@@ -174,20 +178,20 @@ class SimulatedRollout:
     ) -> None:
         self._plan, self._reward = plan, reward
         self._later_weight, self._threads = later_weight, threads
-        self._envs: dict[int, VectorEnv] = {}
+        self._envs: dict[tuple[int, str], VectorEnv] = {}
 
     def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
         """Episodes whose numbers follow from ``seed``."""
-        env = self._envs.get(episodes)
-        if env is None:
-            env = self._envs[episodes] = VectorEnv([self._plan] * episodes, self._threads)
+        key = episodes, actor.encoder
+        if key not in self._envs:
+            self._envs[key] = VectorEnv([self._plan] * episodes, self._threads, actor.encoder)
         logged = rollout_episodes(
             self._plan,
             actor,
             online_numbers(episodes, seed),
             later_weight=self._later_weight,
             threads=self._threads,
-            env=env,
+            env=self._envs[key],
         )
         return Collected(logged.trajectories(self._reward), logged.success_rate)
 
@@ -237,9 +241,11 @@ class SimulatedVenue:
         """Return the identity of this experiment's folder.
 
         Raises:
-            UsageError: a plan the compiled engine does not cover, or an unknown source.
+            UsageError: a plan or an encoder the compiled engine does not cover, or an unknown
+                source.
         """
         check(self.plan)
+        kernel_of(config.encoder)
         if config.source not in SIMULATOR_ONLY:
             check_scheduler(config.source)
         return identity(self.plan, config, schedulers_seed=self.plan.seeds.schedulers)
@@ -265,6 +271,7 @@ class SimulatedVenue:
             range(first, first + episodes),
             later_weight=config.recipe.later_weight,
             threads=self._threads,
+            encoder=config.encoder,
             progress=lambda done, total: self._setup.say(
                 Progress("logs", done, total, f"{done} of {total} episodes of {config.source}")
             ),

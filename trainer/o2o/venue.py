@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from testbed.model.encoders import encoder
 from testbed.scenario.plan import Plan
 from trainer.learning.actor import Actor, NetworkSpec
 from trainer.learning.online import Rollout, Scores
@@ -96,4 +97,5 @@ def incomplete_note(some: int, among: int) -> tuple[str, ...]:
 def spec_of(plan: Plan, config: O2OConfig) -> NetworkSpec:
     """Return the size of the neural network that is trained for ``plan``."""
     size = plan.topology.size
-    return NetworkSpec(3 * size + 7, size + 1, config.recipe.offline.hidden)
+    width, hidden = encoder(config.encoder).size(size), config.recipe.offline.hidden
+    return NetworkSpec(width, size + 1, hidden, encoder=config.encoder)

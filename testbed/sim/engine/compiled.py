@@ -141,6 +141,8 @@ LINK: Final = np.dtype(
         ("work", "i8"),  # of the waiting tasks, microseconds
         ("receiving", "i8"),  # length of the receiving queue at the far end
         ("bit", "i8"),  # overload bit of the far end, as last asked by the near end
+        ("heard_backlog", "i8"),  # backlog of the far end, as the near end last heard it
+        ("heard_at", "i8"),  # when that was, -1 if never
     ]
 )
 TASK: Final = np.dtype(

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
+from testbed.model.encoders import DEFAULT, ENCODERS
 from testbed.model.units import NEVER
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.compiled import DECIDING, Batch, compiled, row_of
 from testbed.sim.engine.events import advance, open_episode
-from testbed.sim.engine.features import observe
+from testbed.sim.engine.features import add_answers, kernel_of, observe
 from testbed.sim.engine.heuristics import METHODS, decide_slot, run_heuristic
 from testbed.sim.engine.rows import Rows, success_rates
 from testbed.sim.engine.vector import Policy, VectorEnv, choose
@@ -23,7 +24,7 @@ _NEVER: Final = int(NEVER)
 
 
 class Played(NamedTuple):
-    """Everything ``paper-v1`` about E episodes, node by node, ready to be learned from.
+    """All observations and decisions of E episodes, node by node, ready to be learned from.
 
     ``features`` and ``mask`` have one entry more than slots: the state after the last, in which
     only "no task" is allowed. ``mask`` allows what was done, also where a baseline chose a peer
@@ -36,6 +37,7 @@ class Played(NamedTuple):
     log_probability: NDArray[np.float32]  # [E, N, T]
     rewards: NDArray[np.float32]  # [E, T] team reward
     success_rates: NDArray[np.float64]  # [E]
+    encoder: str
 
 
 def play(env: VectorEnv, policy: Policy, numbers: Sequence[int]) -> NDArray[np.float64]:
@@ -49,7 +51,7 @@ def play(env: VectorEnv, policy: Policy, numbers: Sequence[int]) -> NDArray[np.f
 
 def record(env: VectorEnv, policy: Policy, numbers: Sequence[int]) -> Played:
     """As ``play``, and keep what was observed, done and rewarded."""
-    played = _room(env.episodes, env.size, env.slots)
+    played = _room(env.episodes, env.plans[0], env.encoder)
     env.reset(numbers)
     for slot in range(env.slots):
         seen = env.observe()
@@ -72,6 +74,7 @@ def record_baseline(
     threads: int | None = None,
     *,
     batch: Batch | None = None,
+    encoder: str = DEFAULT,
 ) -> Played:
     """Play episodes ``numbers`` with the baseline ``method`` and keep what a policy would see.
 
@@ -79,13 +82,14 @@ def record_baseline(
     became of every task.
 
     Raises:
-        UsageError: a plan or a method the engine does not cover.
+        UsageError: a plan, a method or an encoder the engine does not cover.
     """
-    code = _code(method)
+    codes = (_code(method), kernel_of(encoder))
     if batch is None:
         batch = pack([plan] * len(numbers))
-    played = _room(len(numbers), plan.topology.size, plan.workload.slots)
-    Rows(len(numbers), threads).each(_log, batch, code, np.asarray(numbers, np.int64), *played[:3])
+    played = _room(len(numbers), plan, encoder)
+    kept = Kept(played.features, played.mask, played.actions)
+    Rows(len(numbers), threads).each(_log, batch, *codes, np.asarray(numbers, np.int64), kept)
     played.log_probability[:] = np.nan
     return played._replace(rewards=batch.rewards.copy(), success_rates=success_rates(batch))
 
@@ -112,14 +116,25 @@ def _code(method: str) -> int:
     return METHODS[method]
 
 
-def _room(episodes: int, size: int, slots: int) -> Played:
+class Kept(NamedTuple):
+    """The arrays of a ``Played`` that a kernel fills."""
+
+    features: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    actions: NDArray[np.int64]
+
+
+def _room(episodes: int, plan: Plan, encoder: str) -> Played:
+    size, slots = plan.topology.size, plan.workload.slots
+    width = ENCODERS[encoder].size(size)
     return Played(
-        features=np.empty((episodes, size, slots + 1, 3 * size + 7), np.float32),
+        features=np.empty((episodes, size, slots + 1, width), np.float32),
         mask=np.empty((episodes, size, slots + 1, size + 1), np.bool_),
         actions=np.empty((episodes, size, slots), np.int64),
         log_probability=np.empty((episodes, size, slots), np.float32),
         rewards=np.empty((episodes, slots), np.float32),
         success_rates=np.empty(episodes),
+        encoder=encoder,
     )
 
 
@@ -135,13 +150,13 @@ def _log(
     first: int,
     last: int,
     method: int,
+    encoder: int,
     numbers: NDArray[np.int64],
-    features: NDArray[np.float32],
-    mask: NDArray[np.bool_],
-    actions: NDArray[np.int64],
+    kept: Kept,
 ) -> None:
     """As ``run_heuristic``, writing down every slot before and after its decisions."""
     size = batch.nodes.shape[1]
+    features, mask, actions = kept.features, kept.mask, kept.actions
     pool = np.empty(size, np.int64)
     waits = np.empty(size, np.bool_)
     draws = np.empty(size, np.float64)
@@ -153,13 +168,14 @@ def _log(
         for slot in range(episode.slots + 1):
             episode.slot = slot
             advance(row, slot * episode.slot_length)
-            observe(row, features[e, :, slot], mask[e, :, slot], draws)
+            observe(row, encoder, features[e, :, slot], mask[e, :, slot], draws)
             if slot == episode.slots:
                 break
             for i in range(size):
                 arrived = tasks[slot * size + i].stage == DECIDING
                 actions[e, i, slot] = 0 if arrived else size
             decide_slot(row, method, pool, waits)
+            add_answers(row, encoder, features[e, :, slot])
             for i in range(size):
                 if actions[e, i, slot] != size:
                     chosen = tasks[slot * size + i].destination

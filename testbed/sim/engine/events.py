@@ -205,6 +205,7 @@ def open_episode(row: Row, number: int) -> None:
             link.work = 0
             link.receiving = 0
             link.bit = 0
+            link.heard_at = -1
     arrival = key(episode.workload_seed, _ARRIVAL, number)
     keys = (
         key(episode.workload_seed, _SIZE, number),

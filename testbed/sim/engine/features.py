@@ -11,12 +11,33 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from testbed.errors import Problem, UsageError
 from testbed.model.per_destination import COLUMNS, TREND_DECAY
 from testbed.sim.engine.compiled import BY_BACKLOG, DECIDING, Row, compiled
-from testbed.sim.engine.events import answer_probes, scheduler_draw, send_backlog
+from testbed.sim.engine.events import answer_probes, backlog, scheduler_draw, send_backlog
 
 WIDTH: Final = len(COLUMNS)
+
+PAPER: Final = 0
+EXTENDED: Final = 1
+KERNELS: Final[dict[str, int]] = {"paper-v1": PAPER, "extended-v1": EXTENDED}
+"""Encoders of ``testbed.model.encoders`` that ``observe`` can compute, by their names."""
+
 _SECOND: Final = 1000000.0
+
+
+def kernel_of(encoder: str) -> int:
+    """Return the number of an encoder for ``observe``.
+
+    Raises:
+        UsageError: the engine cannot compute this encoder.
+    """
+    if encoder not in KERNELS:
+        raise UsageError(
+            "the compiled engine cannot compute this encoder",
+            [Problem("encoder", repr(encoder), f"one of {', '.join(KERNELS)}")],
+        )
+    return KERNELS[encoder]
 
 
 @compiled
@@ -53,17 +74,59 @@ def paper(row: Row, i: int, out: NDArray[np.float32]) -> None:
 
 
 @compiled
+def extended(row: Row, i: int, out: NDArray[np.float32]) -> None:
+    """The features [6 N + 7] of ``extended-v1`` of node ``i`` in the slot to be decided."""
+    episode = row.episode
+    size, longest = episode.nodes, episode.max_deadline
+    paper(row, i, out)
+    for j in range(size):
+        sending = 0 if j == i else send_backlog(row.links[i, j], episode.now)
+        out[3 * size + 7 + j] = sending / longest
+    out[4 * size + 7 + i] = backlog(row.nodes[i], episode.now) / longest
+    out[5 * size + 7 + i] = 0.0
+    _add_heard(row, i, out)
+
+
+@compiled
+def _add_heard(row: Row, i: int, out: NDArray[np.float32]) -> None:
+    episode = row.episode
+    size, longest = episode.nodes, episode.max_deadline
+    for j in range(size):
+        if j != i:
+            link = row.links[i, j]
+            never = link.heard_at < 0
+            age = 1.0 if never else min((episode.now - link.heard_at) / longest, 1.0)
+            out[4 * size + 7 + j] = 0.0 if never else link.heard_backlog / longest
+            out[5 * size + 7 + j] = age
+
+
+@compiled
+def add_answers(row: Row, encoder: int, features: NDArray[np.float32]) -> None:
+    """Write into ``features`` [N, D] what nodes were told while they decided in this instant."""
+    if encoder == EXTENDED:
+        for i in range(row.episode.nodes):
+            _add_heard(row, i, features[i])
+
+
+@compiled
 def observe(
-    row: Row, features: NDArray[np.float32], mask: NDArray[np.bool_], draws: NDArray[np.float64]
+    row: Row,
+    encoder: int,
+    features: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    draws: NDArray[np.float64],
 ) -> None:
-    """``paper-v1`` features [N, 3 N + 7], masks [N, N + 1] and the draws [N] to sample with."""
+    """Features [N, D] by ``encoder``, masks [N, N + 1] and the draws [N] to sample with."""
     episode, nodes = row.episode, row.nodes
     size = episode.nodes
     answer_probes(row)
     for i in range(size):
         m = episode.slot * size + i
         arrived = _arrived(row, i)
-        paper(row, i, features[i])
+        if encoder == EXTENDED:
+            extended(row, i, features[i])
+        else:
+            paper(row, i, features[i])
         draws[i] = scheduler_draw(episode, i, m, 0)
         for j in range(size):
             mask[i, j] = arrived and (j == i or nodes[j].overloaded == 0)
@@ -82,7 +145,7 @@ def per_destination(
     size = episode.nodes
     task, own = tasks[m], nodes[i]
     deadline = task.deadline / _SECOND
-    backlog = own.backlog / _SECOND
+    own_backlog = own.backlog / _SECOND
     share = 0.0
     unmasked = 0.0
     for j in range(size):
@@ -100,7 +163,7 @@ def per_destination(
         node, out = nodes[j], rows[j]
         execution = task.cycles / node.capacity
         exposure = node.failure * min(execution, deadline)
-        wait, transmission, sending = backlog, 0.0, 0.0
+        wait, transmission, sending = own_backlog, 0.0, 0.0
         if j != i:
             link = links[i, j]
             transmission = task.size / link.rate
@@ -124,7 +187,7 @@ def per_destination(
         out[7] = min(4.0 * exposure, 4.0)
         out[8] = min(2.5 * node.failure * deadline, 4.0)
         out[9] = node.capacity / episode.max_capacity
-        out[10] = min(backlog / deadline, 1.5)
+        out[10] = min(own_backlog / deadline, 1.5)
         out[11] = own.capacity / episode.max_capacity
         out[12] = min(2.5 * own.failure * deadline, 4.0)
         out[13] = own.arrival

@@ -131,6 +131,7 @@ def _answered(row: Row, method: int, i: int, m: int, question: int, pool: NDArra
         best, least = i, _completion(row, i, m, i)
         for j in range(size):
             if j != i:
+                _hear(row, i, j)
                 completion = _completion(row, i, m, j)
                 if completion < least:
                     best, least = j, completion
@@ -169,6 +170,15 @@ def _bit(row: Row, i: int, j: int, question: int) -> int:
 
 
 @compiled
+def _hear(row: Row, i: int, j: int) -> None:
+    """Node ``j`` tells ``i`` its backlog."""
+    if i != j:
+        link = row.links[i, j]
+        link.heard_backlog = row.nodes[j].backlog
+        link.heard_at = row.episode.now
+
+
+@compiled
 def _sample(
     episode: Record, i: int, m: int, pool: NDArray[np.int64], count: int, counter: int
 ) -> int:
@@ -184,9 +194,11 @@ def _of_two(row: Row, method: int, i: int, m: int, pool: NDArray[np.int64], coun
     """Draw two of ``pool`` and choose between them by the rule of ``method``."""
     episode, nodes, tasks = row.episode, row.nodes, row.tasks
     first = _sample(episode, i, m, pool, count, 0)
+    _hear(row, i, first)
     if count == 1:
         return first
     second = _sample(episode, i, m, pool, count - 1, 1)
+    _hear(row, i, second)
     if method == TWO_CHOICE:
         return second if nodes[second].backlog < nodes[first].backlog else first
     one = _completion(row, i, m, first)

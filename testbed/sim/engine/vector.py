@@ -13,15 +13,15 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from testbed.model.encoders import DEFAULT, ENCODERS
 from testbed.model.units import NEVER
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.compiled import DECIDING, Batch, compiled, row_of
 from testbed.sim.engine.events import advance, place
-from testbed.sim.engine.features import observe
+from testbed.sim.engine.features import kernel_of, observe
 from testbed.sim.engine.rows import Rows, success_rates
 
-ENCODER: Final = "paper-v1"
 _NEVER: Final = int(NEVER)
 
 
@@ -46,13 +46,21 @@ class Stepped(NamedTuple):
 
 
 class Policy(Protocol):
-    """Anything that gives a distribution over actions."""
+    """Anything that gives a distribution over actions.
+
+    One whose features are not those of the default encoder names its own in ``encoder``.
+    """
 
     def probabilities(
         self, features: NDArray[np.float32], mask: NDArray[np.bool_]
     ) -> NDArray[np.floating[Any]]:
         """[B, A] for features [B, D] and masks [B, A]; 0 where the mask is False."""
         ...
+
+
+def encoder_of(policy: Policy) -> str:
+    """Return the name of the encoder that ``policy`` is to be given features by."""
+    return str(getattr(policy, "encoder", DEFAULT))
 
 
 class UniformPolicy:
@@ -70,19 +78,25 @@ class VectorEnv:
     """E episodes, one per plan in ``plans``; all with N nodes and T slots.
 
     Give a plan E times to play E episodes of it. Use: ``reset``, then T times ``observe`` and
-    ``step``. ``threads`` None takes one per CPU. Not for use by several threads at once.
+    ``step``. ``threads`` None takes one per CPU; ``encoder`` makes the features. Not for use by
+    several threads at once.
 
     Raises:
-        UsageError: a plan the compiled engine does not cover, or plans that do not fit together.
+        UsageError: a plan or an encoder the compiled engine does not cover, or plans that do not
+            fit together.
     """
 
-    def __init__(self, plans: Sequence[Plan], threads: int | None = None) -> None:
+    def __init__(
+        self, plans: Sequence[Plan], threads: int | None = None, encoder: str = DEFAULT
+    ) -> None:
+        self._kernel = kernel_of(encoder)
+        self.encoder = encoder
         self.plans = tuple(plans)
         self.batch: Batch = pack(self.plans)
         self.episodes = len(self.plans)
         self.size: int = self.plans[0].topology.size
         self.slots: int = self.plans[0].workload.slots
-        self.features = 3 * self.size + 7
+        self.features = ENCODERS[encoder].size(self.size)
         self.slot = self.slots
         self._last: Seen | None = None
         self._rows = Rows(self.episodes, threads)
@@ -113,7 +127,7 @@ class VectorEnv:
             np.empty((*shape, self.size + 1), np.bool_),
             np.empty(shape, np.float64),
         )
-        self._rows.each(_observe, self.batch, seen.features, seen.mask, seen.draws)
+        self._rows.each(_observe, self.batch, self._kernel, seen.features, seen.mask, seen.draws)
         return seen
 
     def step(self, actions: NDArray[np.integer[Any]]) -> Stepped:
@@ -191,12 +205,13 @@ def _observe(
     batch: Batch,
     first: int,
     last: int,
+    encoder: int,
     features: NDArray[np.float32],
     mask: NDArray[np.bool_],
     draws: NDArray[np.float64],
 ) -> None:
     for e in range(first, last):
-        observe(row_of(batch, e), features[e], mask[e], draws[e])
+        observe(row_of(batch, e), encoder, features[e], mask[e], draws[e])
 
 
 @compiled
