@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """An event loop whose timers ring within a fraction of a millisecond.
+    """Return an event loop whose timers ring within a fraction of a millisecond.
 
     The default selector rounds timeouts up to whole milliseconds, which arrivals would be late by;
     ``select`` does not, and gRPC's many descriptors are not among those it watches.
@@ -146,7 +146,7 @@ def _text(path: Path) -> str:
 
 
 def _plan_and_scenario(plan: Path | None, scenario: str | None) -> tuple[Plan, str | None]:
-    """The plan, and the text of the scenario file if there is one.
+    """Return the plan, and the text of the scenario file if there is one.
 
     Raises: UsageError: neither is given, or one cannot be understood.
     """

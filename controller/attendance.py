@@ -66,7 +66,7 @@ class Attendance:
         return (*(f"{named(nodes)}: {line}" for line, nodes in lines.items()), *self.late)
 
     def leave(self, node: int, episode: int, reason: str) -> bool:
-        """A node is out of the run; False if it was already."""
+        """Note that a node is out of the run; return False if it was already."""
         if node in self._out:
             return False
         absence = Absence(node, episode, reason)
@@ -75,7 +75,7 @@ class Attendance:
         return True
 
     def come_back(self, node: int, episode: int) -> bool:
-        """A node takes part again; False if it did before."""
+        """Note that a node takes part again; return False if it did before."""
         absence = self._out.pop(node, None)
         if absence is None:
             return False
@@ -83,11 +83,11 @@ class Attendance:
         return True
 
     def silent(self, node: int, episode: int, seen: str) -> None:
-        """A node was not heard for a while in an episode, and asked; it may have answered."""
+        """Note that a node was silent for a while in an episode; it may have answered since."""
         self.silences.setdefault(episode, {})[node] = seen
 
     def was_late(self, node: int, episode: int, reason: str) -> None:
-        """A node took part in an episode, and not all it logged of it came in time."""
+        """Note that not all a node logged of an episode came in time."""
         self.late.append(f"node {node}: {reason} of episode {episode}")
 
 

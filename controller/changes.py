@@ -24,7 +24,7 @@ _STAYED: Final = "could not go back"
 
 
 class SchedulerChanges:
-    """What decides at each node of a run, and how it came to.
+    """The scheduler of each node of a run, and the changes that led to it.
 
     ``position`` gives the current episode and slot.
     """
@@ -40,11 +40,11 @@ class SchedulerChanges:
 
     @property
     def summary(self) -> str:
-        """What decides now: one name, or all of them."""
+        """Names of the schedulers that decide now."""
         return ", ".join(sorted({name for name in self._names if name}))
 
     def began(self, node: int, scheduler: SchedulerSpec, name: str) -> None:
-        """A node was configured with this scheduler and calls it ``name``."""
+        """Note that a node was configured with this scheduler and calls it ``name``."""
         self._asked[node] = scheduler
         self._names[node] = name
 
@@ -58,11 +58,11 @@ class SchedulerChanges:
         return self._asked.get(node, SchedulerSpec(""))
 
     def exclusive(self) -> asyncio.Lock:
-        """Held by who changes what decides: nobody else does meanwhile."""
+        """Return the lock under which the schedulers of a run are changed."""
         return self._lock
 
     def replaced(self, node: int, scheduler: SchedulerSpec, name: str) -> None:
-        """A node's scheduler goes on with other options and calls itself ``name`` now."""
+        """Note that a node's scheduler has other options and calls itself ``name`` now."""
         self._asked[node] = scheduler
         self._names[node] = name
         self._unsure.discard(node)
@@ -73,7 +73,7 @@ class SchedulerChanges:
         self.log.append(SchedulerChange(episode, slot, scheduler, tuple(nodes), not reason, reason))
 
     def unsure(self, node: int, scheduler: SchedulerSpec | None = None) -> None:
-        """A node did not answer: it has to be told again, another scheduler if one is given."""
+        """Note that a node did not answer: it is asked again, for ``scheduler`` if one is given."""
         self._unsure.add(node)
         if scheduler is not None:
             self._asked[node] = scheduler

@@ -73,7 +73,7 @@ class Claims:
             os.close(file)
 
     def abandoned(self) -> dict[str, str]:
-        """The runs whose controller has ended without ending them, with their task logs."""
+        """Return the runs whose controller has ended without ending them, with their task logs."""
         found = {}
         for run in self._runs():
             with self._dead(run) as claim:

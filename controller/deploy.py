@@ -41,7 +41,7 @@ HISTORY: Final = "policies.json"
 
 DRL: Final = "drl"
 COMMITS: Final = 2
-"""How often a node is told to use what it has loaded, before it counts as lost."""
+"""Number of times a node is told to use what it has loaded, before it counts as lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Deployed:
 
 @dataclass(frozen=True, slots=True)
 class ActiveRun:
-    """What a deploy has to know of the run under way."""
+    """The run under way, as a deployment needs it."""
 
     id: str
     dead: tuple[int, ...]
@@ -160,7 +160,7 @@ class Deployments:
         return _with(result, [each for _, warnings in found.values() for each in warnings])
 
     async def refusals(self, links: Sequence[NodeLink], reference: str) -> dict[int, str]:
-        """Have nodes load a policy without using it; why some cannot, by node.
+        """Load a policy at nodes without using it; return by node why some cannot.
 
         Raises: TestbedError: no node was asked.
         """
@@ -173,7 +173,7 @@ class Deployments:
     # --- inside -----------------------------------------------------------------------------
 
     async def _resolved(self, reference: str) -> tuple[Policy, tuple[str, ...]]:
-        """The policy, verified and fit for this network, and what to tell the user of it."""
+        """Return the policy, verified and fit for this network, and what to tell the user of it."""
         if reference.startswith(("/", ".", "~")):
             raise UsageError(
                 "nodes fetch policies from the artifact store",
@@ -289,7 +289,7 @@ class Deployments:
     async def _prepare(
         self, links: Sequence[NodeLink], policies: Mapping[int, Policy], deployment: str
     ) -> dict[int, str]:
-        """Why each node has not loaded its policy; empty where it has."""
+        """Load a policy at each node; return by node why it was refused, empty if it was not."""
 
         async def prepare(link: NodeLink) -> str:
             policy = policies[link.node]
@@ -330,7 +330,7 @@ def _accept(policy: Policy) -> None:
 
 
 async def _commit(link: NodeLink, deployment: str, policy: Policy) -> NodeDeployment:
-    """Have a node use what it has loaded; a call may be lost although the node lives."""
+    """Tell a node to use the policy it has loaded; a call may be lost although the node lives."""
     reason = ""
     for _ in range(COMMITS):
         try:
@@ -373,7 +373,7 @@ def _tell_absent(run: ActiveRun, policy: Policy) -> None:
 
 
 def _deciding(run: ActiveRun | None) -> dict[int, str]:
-    """The policy that decides at each node of the run under way where one does and is known."""
+    """Return the policy that decides at each node of the run under way, where one is known."""
     if run is None:
         return {}
     found = {}
@@ -397,7 +397,7 @@ def _with(result: Deployment, warnings: Sequence[str]) -> Deployment:
 
 
 def _read(path: Path) -> list[Deployed]:
-    """What an earlier controller of this testbed has deployed."""
+    """Return the policies that an earlier controller of this testbed deployed."""
     try:
         return [
             Deployed(

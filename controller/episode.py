@@ -115,7 +115,7 @@ class Episode:
         return self.ledger.add(record)
 
     def node_died(self, node: int) -> None:
-        """A node is gone: what it held is lost, and so is what arrives at it from now on."""
+        """Count a node's tasks as lost, and all that arrive at it from now on."""
         submission = self._submissions[node]
         if submission is not None:
             submission.end()

@@ -84,7 +84,7 @@ class RunFaults:
         self.lost = 0
         """Tasks that faults took with their nodes."""
         self.log: list[dict[str, Any]] = []
-        """What became of each fault of the episodes that are over."""
+        """The outcome of each fault of the completed episodes."""
         self.not_logged = 0
         self.failed: list[str] = []
         """Faults that did not take, in words."""
@@ -92,13 +92,13 @@ class RunFaults:
     # --- episodes ---------------------------------------------------------------------------
 
     def begin(self, episode: int) -> list[bytes]:
-        """An episode begins; the faults by hand to tell its nodes."""
+        """Begin an episode; return the faults by hand that its nodes have to know."""
         self._by_hand += self._repeated.get(episode, ())
         self._effects = Effects(episode, self._whole(episode))
         return self.told
 
     def end(self, now: Micros, silent: Iterable[int]) -> None:
-        """The episode is over at ``now`` on its clock; ``silent`` are nodes that had left it."""
+        """End the episode at ``now`` on its clock; ``silent`` are nodes that had left it."""
         effects, self._effects = self._effects, None
         if effects is None:
             return
@@ -120,7 +120,7 @@ class RunFaults:
         ]
 
     def timeline(self, episode: int) -> Timeline:
-        """The faults of an episode as they are known now."""
+        """Return the faults of an episode as they are known now."""
         effects = self._effects
         if effects is not None and effects.episode == episode:
             return effects.timeline
@@ -159,7 +159,7 @@ class RunFaults:
         self._renew()
 
     def described(self, now: Micros) -> tuple[FaultStatus, ...]:
-        """All faults of the present episode, those of the plan included, at ``now``."""
+        """Return all faults of the present episode, those of the plan included, at ``now``."""
         faults = self._by_hand if self._effects is None else self._effects.timeline.faults
         return tuple(
             FaultStatus(

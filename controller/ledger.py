@@ -1,4 +1,4 @@
-"""Who holds which task of an episode, and how the tasks ended, from the records that came in.
+"""Bookkeeping of an episode's tasks: their holders and their endings, from the records received.
 
 Pure bookkeeping: no clock, no I/O. A task whose holder died is *presumed* lost: the episode does
 not wait for it, but its real ending still counts if it comes before the episode is closed.
@@ -22,7 +22,7 @@ _UNHELD: Final = -1
 
 
 class _Story:
-    """What is known of one task; ``holder`` has it, or ``receiver`` is being sent it."""
+    """The known history of one task; ``holder`` has it, or ``receiver`` is being sent it."""
 
     __slots__ = ("generated_at", "holder", "latest", "receiver", "seq", "task")
 
@@ -67,7 +67,7 @@ class Ledger:
         return len(self._open)
 
     def generate(self, task: Task, at: Micros) -> None:
-        """The task was sent to its source at ``at`` on the controller's episode clock."""
+        """Enter a task that was sent to its source at ``at`` on the controller's episode clock."""
         if task.id in self._open or task.id in self._ended:
             return
         self.generated += 1
@@ -110,7 +110,7 @@ class Ledger:
         return True
 
     def node_died(self, node: int) -> None:
-        """A node is gone for the rest of the episode, with all tasks it held."""
+        """Presume all tasks of a node lost, for the rest of the episode."""
         self._dead.add(node)
         for task_id, story in self._open.items():
             self._presume(task_id, story)

@@ -47,7 +47,7 @@ Handler: TypeAlias = Callable[["NodeLink", pb.EventBatch], Awaitable[None]]
 
 
 class Acks:
-    """What a node has to be told that it is stored: the last batch by run.
+    """Acknowledgements that a node has still to get: the last stored batch by run.
 
     It outlives a connection, so that what is stored after a node was given up is told when it is
     back.
@@ -58,7 +58,7 @@ class Acks:
         self.due = asyncio.Event()
 
     def add(self, run: str, number: int) -> None:
-        """All batches of ``run`` up to ``number`` are stored."""
+        """Acknowledge all batches of ``run`` up to ``number``, which are stored."""
         if number > self.latest.get(run, 0):
             self.latest[run] = number
             self.due.set()
@@ -99,11 +99,11 @@ class NodeLink:
         self._closed = False
 
     def registered(self, session: str) -> None:
-        """The node has registered again, and takes commands for this session only."""
+        """Take over the session of a node that has registered again; commands go to it only."""
         self._stamps.session = session
 
     async def check_health(self) -> str:
-        """What is wrong with the node; empty once it says that it is serving."""
+        """Return what is wrong with the node; empty once it says that it is serving."""
         stub = health_pb2_grpc.HealthStub(self._channel)
         call = stub.Watch(
             health_pb2.HealthCheckRequest(), timeout=CALL_TIMEOUT_S, wait_for_ready=True
@@ -139,7 +139,7 @@ class NodeLink:
         await self._ask(self._control.SetFaults, request, CALL_TIMEOUT_S)
 
     async def end_episode(self, run: str, episode: int) -> pb.EndEpisodeReply:
-        """Have the node send all it has logged of the episode."""
+        """Ask the node to send all it has logged of the episode."""
         request = pb.EndEpisodeRequest(run=run, episode=episode)
         return await self._ask(self._control.EndEpisode, request, CALL_TIMEOUT_S)
 
@@ -151,16 +151,16 @@ class NodeLink:
         return await self._ask(self._control.SetScheduler, request, CONFIGURE_TIMEOUT_S)
 
     async def prepare_policy(self, request: pb.PreparePolicyRequest) -> pb.PreparePolicyReply:
-        """Have the node load a policy beside what decides there."""
+        """Ask the node to load a policy without using it."""
         return await self._ask(self._control.PreparePolicy, request, CONFIGURE_TIMEOUT_S)
 
     async def commit_policy(self, deployment: str) -> pb.CommitPolicyReply:
-        """Have the node use what it has prepared, from the next decision on. Idempotent."""
+        """Ask the node to use the policy it has loaded, from the next decision on. Idempotent."""
         request = pb.PreparedPolicy(deployment=deployment)
         return await self._ask(self._control.CommitPolicy, request, CALL_TIMEOUT_S)
 
     async def abort_policy(self, deployment: str) -> None:
-        """Have the node forget what it has prepared; nobody home is fine."""
+        """Ask the node to discard the policy it has loaded; an absent node is no error."""
         request = pb.PreparedPolicy(deployment=deployment)
         try:
             await self._ask(self._control.AbortPolicy, request, CALL_TIMEOUT_S)
@@ -172,7 +172,7 @@ class NodeLink:
         return await self._ask(self._control.Describe, pb.Empty(), timeout_s)
 
     async def shutdown(self) -> None:
-        """Ask the node to end its process; nobody home is fine."""
+        """Ask the node to end its process; an absent node is no error."""
         try:
             await self._ask(self._control.Shutdown, pb.Empty(), 0.5)
         except TestbedError as error:
@@ -199,7 +199,7 @@ class NodeLink:
                     raise
 
     def submission(self) -> Submission:
-        """A new stream of slots, in place of an earlier one."""
+        """Return a new stream of slots, in place of an earlier one."""
         if self._submit is not None:
             self._submit.close()
         self._submit = Submission(self.node, self._tasks_stub)
@@ -212,7 +212,7 @@ class NodeLink:
             self._events.add_done_callback(self._events_ended)
 
     def acknowledge(self, run: str, number: int) -> None:
-        """Tell the node that all batches of ``run`` up to ``number`` are stored."""
+        """Acknowledge to the node all batches of ``run`` up to ``number``."""
         self._acks.add(run, number)
 
     async def close(self) -> None:
@@ -309,7 +309,7 @@ class Submission:
         self._next = self._unanswered = 0
 
     def due(self, slot: int) -> None:
-        """The time of all slots up to ``slot`` has come."""
+        """Release all slots up to ``slot``, whose time has come."""
         self._due = slot
         self._more.set()
 
@@ -365,7 +365,7 @@ class Submission:
                 delivery.written(slot)
 
     def _following(self) -> int | None:
-        """The next slot to write; None if none is due."""
+        """Return the next slot to write; None if none is due."""
         delivery = self._delivery
         if delivery is None:
             return None
@@ -392,14 +392,14 @@ class Submission:
 
 
 def _meant() -> bool:
-    """Whether the current task was asked to end. If not, a ``CancelledError`` came out of gRPC,
+    """Return whether this task was cancelled. If not, a ``CancelledError`` came out of gRPC,
     which raises it too when a call is cut off by closing the connection."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 async def _answer(call: Awaitable[_Reply]) -> _Reply:
-    """The answer to a call; see ``NodeLink`` for what it raises."""
+    """Return the answer to a call; see ``NodeLink`` for what it raises."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:
@@ -413,7 +413,7 @@ async def _answer(call: Awaitable[_Reply]) -> _Reply:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong with a call, in one line."""
+    """Return in one line why a call failed."""
     if isinstance(error, grpc.aio.AioRpcError):
         details = (error.details() or "").strip().splitlines()
         name = error.code().name.lower().replace("_", " ")

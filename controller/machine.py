@@ -1,4 +1,4 @@
-"""What the machine was like during a run: pressure on its processors, lateness of its timers."""
+"""Load of the machine during a run: pressure on its processors, lateness of its timers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MachineWatch:
             node.worst_lag = 0
 
     def result(self, controller_lag: Micros) -> Machine:
-        """The figures up to now; ``controller_lag`` is the worst lateness of an arrival."""
+        """Return the figures up to now; ``controller_lag`` is the worst lateness of an arrival."""
         stalled = _stalled()
         pressure = None
         if stalled is not None and self._stalled is not None:

@@ -67,7 +67,7 @@ class RunMarker:
         self.scenario = scenario
 
     def begin(self, run: str) -> None:
-        """A run is about to be entered in the log.
+        """Write the marker before a run is entered in the log.
 
         Raises: PermanentError: the marker cannot be written; nothing has changed.
         """
@@ -87,15 +87,15 @@ class RunMarker:
             self._claims.take(run, self._path.parent)
 
     def ending(self, run: str) -> None:
-        """The controller was told to end while this run goes on; it may not get the time."""
+        """Note that the controller was told to end while this run goes on."""
         self._change(run, RunState.STOPPED, "its controller was told to end")
 
     def failed(self, run: str, reason: str) -> None:
-        """A run has failed for this ``reason`` and the log could not be told."""
+        """Note that a run has failed for this ``reason``, which could not be logged."""
         self._change(run, RunState.FAILED, reason)
 
     def end(self) -> None:
-        """No run is under way. No-op if none was."""
+        """Remove the marker: no run is under way. No-op if none was."""
         self._left = None
         for path in (self._path, *self._renamed.values()):
             try:
@@ -117,7 +117,7 @@ class RunMarker:
         return any(path.exists() for path in (self._path, *self._renamed.values()))
 
     def settle(self, log: TaskLog) -> tuple[str, RunState] | None:
-        """Tell the log about the run that a controller left open; which it was, None if none.
+        """End the run that a controller left open in the log; return it, None if there is none.
 
         Only for who knows that no controller carries this run on.
 

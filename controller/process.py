@@ -49,17 +49,17 @@ CALLS_PER_NODE: Final = 4
 """Calls that a controller serves at a time: operators and probes, and what a node asks."""
 
 ENDING_S: Final = 20.0
-"""How long a change and a run that are under way may take, together, to end when the controller is
+"""Seconds that a change and a run under way may take, together, to end when the controller is
 told to. On a quiet machine it is a fraction of a second. What is not over by then is entered as
 stopped by whoever comes next."""
 
 WRITER_S: Final = 3.0
-"""How long what is left to be stored may take after that."""
+"""Seconds that storing the rest may take after that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a controller is started with.
+    """Settings of a controller.
 
     ``bind`` is host:port, port 0 for one the system chooses, or unix:/path; ``me`` are the
     controller's credentials; ``probes`` is where the health service is open to anybody, nowhere if
@@ -174,7 +174,7 @@ class Controller:
         return probes
 
     async def _open_log(self) -> TaskLog | None:
-        """The task log, once its server answers; None if the controller is told to end first."""
+        """Open the task log once its server answers; return None if the controller ends first."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._settings.store_patience_s
         told = False

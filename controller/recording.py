@@ -1,4 +1,4 @@
-"""What a run leaves in the task log: batches as they come, rows of tasks when an episode is over.
+"""Stores a run in the task log: batches as they come, rows of tasks when an episode is over.
 
 A batch is acknowledged once it is stored, and never after something could not be: an
 acknowledgement is for everything before it too.
@@ -24,7 +24,7 @@ _log = structlog.get_logger("controller.recording")
 
 
 def decode(batch: pb.EventBatch) -> tuple[list[Record], list[DecisionRecord]]:
-    """The records and decisions of a batch. Raises: ValueError: it cannot be read."""
+    """Return the records and decisions of a batch. Raises: ValueError: it cannot be read."""
     try:
         return (
             [decode_record(document) for document in batch.records],
@@ -53,7 +53,7 @@ class Recording:
         self._folding: set[asyncio.Task[None]] = set()
 
     def is_new(self, link: NodeLink, number: int) -> bool:
-        """Whether this batch of a node has not been here; from now on it has."""
+        """Return whether this batch of a node has not been here; from now on it has."""
         node = link.node
         if number > self._received[node]:
             self._received[node] = number
@@ -68,7 +68,7 @@ class Recording:
         return self._broken
 
     def has(self, node: int, number: int) -> bool:
-        """Whether all batches of a node up to ``number`` have come."""
+        """Return whether all batches of a node up to ``number`` have come."""
         return self._received[node] >= number
 
     def store_batch(
@@ -92,16 +92,16 @@ class Recording:
         self._store(records, decisions, stored, late)
 
     def store_own(self, records: Sequence[Record]) -> None:
-        """Have records stored that the controller made."""
+        """Queue records that the controller made for storage."""
         if records:
             self._store(records, (), lambda: None)
 
     def begin_episode(self) -> None:
-        """What comes from now on belongs to the next episode."""
+        """Begin the next episode: records that come from now on belong to it."""
         self._records, self._decisions = [], []
 
     def end_episode(self) -> None:
-        """Have the rows of the episode's tasks entered; all its records have come."""
+        """Queue the rows of the episode's tasks; all its records have come."""
         folding = asyncio.get_running_loop().create_task(self._fold(self._records, self._decisions))
         self._folding.add(folding)
         folding.add_done_callback(self._folding.discard)

@@ -36,20 +36,20 @@ from testbed.rpc.pulse import Pulse
 _log = structlog.get_logger("controller.registry")
 
 BEAT_INTERVAL: Final[Micros] = SECOND // 2
-"""What nodes are told: real microseconds between two heartbeats."""
+"""Real microseconds between two heartbeats of a node."""
 
 BEAT_TIMEOUT_S: Final = 3.0
 """Silence after which a node is suspect. A process that ends is noticed at once, by its broken
 stream; this is for one that hangs, and must not hit one that merely waits for a processor."""
 
 LAGS: Final = 2.0
-"""How many times the lag of a node's timers is added to ``BEAT_TIMEOUT_S``."""
+"""Factor by which the lag of a node's timers is added to ``BEAT_TIMEOUT_S``."""
 
 LONGEST_TIMEOUT_S: Final = 15.0
 """Silence after which a node is suspect however late its timers ring."""
 
 ASK_S: Final = 2.0
-"""How long a suspect node has to answer its health check."""
+"""Seconds that a suspect node has to answer its health check."""
 
 ASK_AGAIN_S: Final = 0.1
 """Between two attempts to ask a node that cannot be connected to."""
@@ -58,21 +58,21 @@ RETURN_S: Final = 0.5
 """Between two checks of a node that answers, and has not opened a heartbeat stream again."""
 
 SETTLE_S: Final = 8.0
-"""How long whoever needs to know the condition of all nodes waits for it."""
+"""Seconds to wait until the condition of all nodes is known."""
 
 _REFUSED: Final = ("connection refused", "no such file or directory")
-"""What a connection attempt says when nobody listens, on a port or a Unix socket."""
+"""Texts of errors of connections to a port or a Unix socket where nothing listens."""
 
 _ELSEWHERE: Final = "earlier registration"
-"""What a process says to a controller that it has not registered with, or not heard of since."""
+"""Text in the answer of a process that has not registered here, or not since."""
 
 GONE: Final[frozenset[NodeCondition]] = frozenset({"unreachable", "dead"})
-"""Conditions of a node that nobody counts on."""
+"""Conditions of a node that takes no part."""
 
 
 @dataclass(slots=True)
 class Node:
-    """What the registry knows of one node; ``link`` is there from registration on."""
+    """The registry's entry of one node; ``link`` is there from registration on."""
 
     node: int
     condition: NodeCondition = "starting"
@@ -89,7 +89,7 @@ class Node:
     session: int = 0
     """Number of registrations; what an earlier one left behind no longer counts."""
     named: str = ""
-    """What the node has called its last registration; heartbeats of another are not counted."""
+    """Name of the node's last registration; heartbeats of another one are not counted."""
     process: str = ""
     """Names the process that has registered."""
     heard: float = 0.0
@@ -151,7 +151,7 @@ class Registry(pb_grpc.RegistryServicer):
 
     @property
     def healthy(self) -> bool:
-        """Whether all nodes are."""
+        """Whether all nodes are healthy."""
         return all(node.condition == "healthy" for node in self.nodes)
 
     async def Register(
@@ -321,7 +321,7 @@ class Registry(pb_grpc.RegistryServicer):
                 await asyncio.sleep(RETURN_S)
 
     async def _is_there(self, node: Node) -> bool:
-        """Whether the process that has registered answers; if not, it is given up."""
+        """Return whether the process that has registered answers; if not, it is given up."""
         session = node.session
         condition, answer = await self._ask(node)
         if condition == "healthy":

@@ -43,10 +43,10 @@ from testbed.storage.tasklog import TESTBED, RunInfo, TaskLog, new_run_id
 _log = structlog.get_logger("controller.run")
 
 FLUSH_TIMEOUT_S: Final = 5.0
-"""How long the last batches of an episode may take after their node has announced them."""
+"""Seconds that the last batches of an episode may take after their node has announced them."""
 
 RETURN_S: Final = 10.0
-"""How long a run without nodes waits for one that may live."""
+"""Seconds that a run without nodes waits for one that may live."""
 
 LAG_TOLD: Final[Micros] = SECOND
 """Lag of a node's timers from which on it is named as what an episode waited for."""
@@ -55,10 +55,10 @@ TOGETHER_S: Final = 0.5
 """Nodes whose clocks for an episode started within this time have started together."""
 
 LEAD: Final[Micros] = 50_000
-"""How long before a fault by hand begins its nodes are told, in real microseconds."""
+"""Real microseconds between announcing a fault by hand to its nodes and its beginning."""
 
 STORE_TIMEOUT_S: Final = 90.0
-"""How long the end of a run waits for the task log; longer than the log waits for its server."""
+"""Seconds that the end of a run waits for the task log; more than the log waits for its server."""
 
 SHOWN: Final = 3
 """Episodes over their bound that are told one by one; all of them stand in the run's document."""
@@ -69,7 +69,7 @@ MODELLED_APPLICATIONS: Final = frozenset({"emulated", "busy"})
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an operator asked for: a run of the testbed's plan, with these differences."""
+    """An operator's order: a run of the testbed's plan, with these differences."""
 
     scheduler: SchedulerSpec
     episodes: int
@@ -182,7 +182,7 @@ class Run:
 
     @property
     def active(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the run is still going on."""
         return self._state is RunState.RUNNING
 
     @property
@@ -196,7 +196,7 @@ class Run:
 
     @property
     def progress(self) -> Progress:
-        """How far it is."""
+        """Progress of the run."""
         episode = self._episode
         outcomes = dict(self._outcomes)
         if episode is not None:
@@ -229,11 +229,11 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """How far it is, with what has been changed while it ran."""
+        """Progress of the run, with what has been changed while it ran."""
         return RunStatus(self.progress, self.order.label, tuple(self.changes.log))
 
     def watch(self) -> asyncio.Event:
-        """An event that is set whenever the progress has changed; give it to ``unwatch``."""
+        """Return an event that is set whenever the progress has changed; give it to ``unwatch``."""
         event = asyncio.Event()
         self._watchers.add(event)
         return event
@@ -279,7 +279,7 @@ class Run:
         return self.fault_list(tuple(fault.id for fault in cleared))
 
     def fault_list(self, changed: tuple[str, ...] = ()) -> FaultList:
-        """The faults of the present episode."""
+        """Return the faults of the present episode."""
         episode = self._episode
         now = 0 if episode is None else episode.now
         number = self._position()[0]
@@ -304,7 +304,7 @@ class Run:
     # --- what comes in ----------------------------------------------------------------------
 
     def node_changed(self, node: Node) -> None:
-        """The condition of a node has changed; if it is gone, that is for this episode at least."""
+        """React to a changed condition of a node; a dead one is out of this episode at least."""
         if node.condition in GONE:
             self._drop(node.node, node.reason)
         elif node.condition == "suspect" and node.node not in self._attendance.out:
@@ -333,7 +333,7 @@ class Run:
         self._changed()
 
     def _is_late(self, record: Record) -> bool:
-        """Whether the episode of its task is over, so that all its tasks have ended."""
+        """Return whether the episode of its task is over, so that all its tasks have ended."""
         return self._episode is None or record.task.episode != self._episode.number
 
     def _count(self, record: Record) -> bool:
@@ -475,7 +475,7 @@ class Run:
         self._changed()
 
     def _not_in_time(self, number: int, overdue: Overdue, lost: int) -> None:
-        """An episode was ended by its hard bound, with ``lost`` tasks open."""
+        """Note that an episode was ended by its hard bound, with ``lost`` tasks open."""
         blamed = self._silent_in(number, overdue)
         if blamed:
             cause = "; ".join(blamed)
@@ -718,7 +718,7 @@ class Run:
 
 
 def _first(reasons: list[str]) -> list[str]:
-    """The first of many reasons of one kind, and how many more there are."""
+    """Return the first of many reasons of one kind, and how many more there are."""
     more = len(reasons) - SHOWN
     return reasons[:SHOWN] + ([f"{more} more episodes did not finish either"] if more > 0 else [])
 

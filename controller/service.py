@@ -1,4 +1,4 @@
-"""What operators may ask of the controller; the contract is ``testbed.rpc.operator``.
+"""The controller's service for operators; the contract is ``testbed.rpc.operator``.
 
 Who may call stands in ``testbed.rpc.authorization``. What cannot be done is answered with
 ``INVALID_ARGUMENT``, ``FAILED_PRECONDITION`` or ``NOT_FOUND`` and a message for the user; what the
@@ -40,7 +40,7 @@ _Result = TypeVar("_Result")
 
 
 class _Refused(Exception):
-    """What was asked for is impossible now; ``code`` is the status of the answer."""
+    """The request is impossible now; ``code`` is the status of the answer."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         self.code = code
@@ -86,7 +86,7 @@ class Operator(pb_grpc.OperatorServicer):
         return next(reversed(self.runs.values()), None)
 
     async def Status(self, request: pb.Empty, context: _Context) -> pb.StatusReply:
-        """Everything about the testbed; asks every node."""
+        """Return the status of the testbed; asks every node."""
         run = self.current
         nodes = await asyncio.gather(*(_describe(node) for node in self._registry.nodes))
         status = Status(
@@ -216,7 +216,7 @@ class Operator(pb_grpc.OperatorServicer):
         return pb.FaultsReply(json=result.to_json())
 
     async def ListFaults(self, request: pb.Empty, context: _Context) -> pb.FaultsReply:
-        """The faults of the present episode; none if no run is under way."""
+        """Return the faults of the present episode; none if no run is under way."""
         run = self.current
         listed = run.fault_list() if run is not None and run.active else FaultList()
         return pb.FaultsReply(json=listed.to_json())
@@ -246,7 +246,7 @@ class Operator(pb_grpc.OperatorServicer):
             await abort(context, error)
 
     async def _loaded(self, spec: SchedulerSpec, links: list[NodeLink]) -> None:
-        """Have a policy loaded at all nodes before the first one decides by it."""
+        """Load a policy at all nodes before the first one decides by it."""
         reference = spec.options.get("policy")
         if spec.name != DRL or not isinstance(reference, str) or reference[:1] in {"/", ".", "~"}:
             return

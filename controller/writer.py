@@ -28,8 +28,8 @@ BATCH: Final = 5_000
 """Records and decisions of one commit, about."""
 
 GATHER_S: Final = 0.05
-"""How long a commit waits for more to come. Nodes deliver in small batches; a commit for each would
-cost the event loop its share of the interpreter."""
+"""Seconds that a commit waits for more to come. Nodes deliver in small batches; a commit for each
+would cost the event loop its share of the interpreter."""
 
 BACKLOG: Final = 20_000
 """Records and decisions waiting to be stored above which nothing more is taken from the nodes."""
@@ -88,7 +88,7 @@ class LogWriter:
         await self._room.wait()
 
     def append(self, entry: Entry) -> None:
-        """Have ``entry`` stored; returns at once."""
+        """Queue an entry for storage; return at once."""
         self._waiting += entry.size
         if self._waiting > BACKLOG:
             self._room.clear()

@@ -30,20 +30,20 @@ class EpisodeClock:
         self._start = time.monotonic()
 
     def now(self) -> Micros:
-        """The present instant."""
+        """Return the present instant."""
         return int((time.monotonic() - self._start) / self.scale * SECOND)
 
     def loop_time(self, at: Micros) -> float:
-        """The instant ``at`` on the event loop's clock, in seconds."""
+        """Return the instant ``at`` on the event loop's clock, in seconds."""
         return self._start + at / SECOND * self.scale
 
     def emulated(self, real: Micros) -> Micros:
-        """How much emulated time passes in ``real`` microseconds."""
+        """Return the emulated time that passes in ``real`` microseconds."""
         return int(real / self.scale)
 
 
 class Urgency(IntEnum):
-    """What rings first of timers set for the same instant; the order is the simulator's.
+    """Order of timers set for the same instant; the same as in the simulator.
 
     What ends comes before deadlines: a task that ends exactly at its deadline is in time.
     """

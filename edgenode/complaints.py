@@ -12,7 +12,7 @@ MOST: Final = 20
 
 
 class Complaints:
-    """What was logged in the current run."""
+    """Complaints that were logged in the current run."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()

@@ -69,7 +69,7 @@ class Controlled(Protocol):
 
 
 class ControlServicer(pb_grpc.ControlServicer):
-    """What the controller asks of a node."""
+    """Answers the controller's requests to a node."""
 
     def __init__(self, node: Controlled) -> None:
         self._node = node
@@ -156,7 +156,7 @@ class ControlServicer(pb_grpc.ControlServicer):
     async def CommitPolicy(
         self, request: pb.PreparedPolicy, context: Context
     ) -> pb.CommitPolicyReply:
-        """Let the prepared policy decide, between two decisions, where ``drl`` does."""
+        """Switch to the loaded policy between two decisions, where ``drl`` decides."""
         try:
             self._node.policies.commit(request.deployment)
         except TestbedError as error:
@@ -169,7 +169,7 @@ class ControlServicer(pb_grpc.ControlServicer):
         return pb.Empty()
 
     async def Describe(self, request: pb.Empty, context: Context) -> pb.NodeDescription:
-        """What this node is doing."""
+        """Return the state of this node."""
         node, driver = self._node, self._node.driver
         description = pb.NodeDescription(
             node=node.index,

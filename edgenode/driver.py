@@ -127,14 +127,14 @@ class EpisodeDriver:
     # --- driving the model ------------------------------------------------------------------
 
     def happened(self, event: Event) -> None:
-        """An event from outside, now; what was due before it happens first."""
+        """Handle an event from outside, now, after all that was due before it."""
         if self._closed:
             return
         self.timers.ring_due()
         self.handle(event, self.clock.now())
 
     def handle(self, event: Event, at: Micros) -> None:
-        """An event at ``at``, or at the latest instant the model has seen if that is later."""
+        """Handle an event at ``at``, or at the model's latest instant if that is later."""
         if self._closed:
             return
         self._events.append((event, at))
@@ -184,7 +184,7 @@ class EpisodeDriver:
     # --- what the controller and peers say --------------------------------------------------
 
     def slot(self, slot: int, task: Task | None) -> None:
-        """A slot began, with a task or without. No-op for a slot that was taken before."""
+        """Begin a slot, with a task or without. No-op for a slot that was begun before."""
         if slot in self._slots_taken:
             return
         self._slots_taken.add(slot)
@@ -194,20 +194,20 @@ class EpisodeDriver:
             self.happened(SlotIdle(self.episode, slot))
 
     def announced(self, sender: int, task: Task) -> None:
-        """A peer began to send a task to this node."""
+        """Note that a peer began to send a task to this node."""
         # A task that is sent again comes whole.
         self.inbox.discard(sender, task.id)
         self._after_control_delay(TransferAnnounced(task, sender))
 
     def withdrawn(self, sender: int, task_id: int) -> None:
-        """An announced task will not come."""
+        """Note that an announced task will not come."""
         self.inbox.discard(sender, task_id)
         self._after_control_delay(TransferWithdrawn(task_id, sender))
 
     def handed_over(
         self, sender: int, task: Task, elapsed: Micros, seq: int, payload_bytes: int
     ) -> str | None:
-        """A peer has sent all of a task; why it is refused, None if this node holds it now.
+        """Take over a task that a peer has sent; return why not, None if this node holds it now.
 
         ``DOWN`` if a fault has taken this node down.
         """
@@ -240,7 +240,7 @@ class EpisodeDriver:
         )
 
     def close(self) -> int:
-        """End the episode: stop everything; how many tasks this node still held. Idempotent."""
+        """End the episode; return the number of tasks this node still held. Idempotent."""
         unfinished = 0 if self._closed else len(self.state.held)
         self.faulting.close()
         self._closed = True

@@ -1,4 +1,4 @@
-"""What the parts of a driver know of it: its model, its clock, and how to hand events in.
+"""The context of a driver's parts: its model, its clock, and how to hand events in.
 
 ``edgenode.driver`` puts the parts together and has what is declared here.
 """

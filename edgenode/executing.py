@@ -69,7 +69,7 @@ class Executing:
         self.ended(effect.task_id)
 
     def ended(self, task_id: int) -> None:
-        """Let go of a task that ended, wherever it was."""
+        """Stop the execution of a task that ended, if there is one."""
         running = self._running.pop(task_id, None)
         if running is not None:
             running.cancel()

@@ -20,7 +20,7 @@ from testbed.model.faults import KINDS, Fault, State, Timeline
 from testbed.model.units import Micros
 
 DOWN: Final = "down"
-"""Why a node that is down does not take a task over."""
+"""The reason for which a node that is down refuses a task."""
 
 
 class Faulting:
@@ -43,7 +43,7 @@ class Faulting:
         return self._driver.state.conditions.state is not State.UP
 
     def answers(self, asking: int) -> bool:
-        """Whether a probe of a peer gets here and its answer gets back, now."""
+        """Return whether a probe of a peer gets here and its answer gets back, now."""
         if not self._timeline:
             return True
         driver = self._driver

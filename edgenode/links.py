@@ -184,4 +184,4 @@ class PeerLink:
 
 
 def _ignore(_peer: int, _what: object) -> None:
-    """What an unused link reports to."""
+    """Ignore what an unused link reports."""

@@ -99,13 +99,13 @@ class EdgeNode:
 
     @property
     def scheduler_name(self) -> str:
-        """What decides at this node; empty before it is configured."""
+        """Name of the scheduler at this node; empty before it is configured."""
         return "" if self._scheduler is None else self._scheduler.name
 
     # --- process ----------------------------------------------------------------------------
 
     async def start(self, bind: str, advertise: str | None = None, probes: str = "") -> str:
-        """Open the server; the address at which others reach it.
+        """Open the server; return the address at which others reach it.
 
         ``probes`` is where the health service is open to anybody, nowhere if empty.
         ``advertise`` is the host to name instead of that of ``bind``; an IPv6 address may come
@@ -138,7 +138,7 @@ class EdgeNode:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
 
     async def set_serving(self, serving: bool) -> None:
-        """What the health service says of contact with the controller."""
+        """Set what the health service says about contact with the controller."""
         status = health_pb2.HealthCheckResponse.ServingStatus
         await self._health.set("", status.SERVING if serving else status.NOT_SERVING)
 
@@ -149,7 +149,7 @@ class EdgeNode:
             self.stopped.set()
 
     def dismiss(self) -> None:
-        """As ``stop``, on the controller's word: it will not come back for what is in the spool."""
+        """Stop on the controller's order: it will not come back for what is in the spool."""
         self.dismissed = True
         self.stop("asked to")
 
@@ -201,7 +201,7 @@ class EdgeNode:
         peers: Mapping[int, str],
         scheduler: SchedulerSpec,
     ) -> str:
-        """Get ready for a run; the name of the scheduler that decides. Nothing changes on error.
+        """Configure a run; return the scheduler's name. Nothing changes on error.
 
         It may be cancelled at any moment: then all has changed or nothing.
 
@@ -273,7 +273,7 @@ class EdgeNode:
             self.driver.faulting.set_by_hand(faults)
 
     def end_episode(self, episode: int) -> int:
-        """End this episode if it is running; how many tasks this node still held."""
+        """End this episode if it is running; return the number of tasks this node still held."""
         if self.driver is None or self.driver.episode != episode:
             return 0
         driver, self.driver = self.driver, None
@@ -281,7 +281,7 @@ class EdgeNode:
         return driver.close()
 
     async def set_scheduler(self, scheduler: SchedulerSpec) -> str:
-        """Let another scheduler decide from the next decision on; its name.
+        """Change the scheduler from the next decision on; return its name.
 
         Raises: UsageError: unknown scheduler, or no run is configured.
         """
@@ -296,7 +296,7 @@ class EdgeNode:
 
     @property
     def plan(self) -> Plan | None:
-        """What this node was configured for last; None before."""
+        """The plan of the last configuration; None before the first."""
         return self._plan
 
     @property
@@ -305,13 +305,13 @@ class EdgeNode:
         return self._asked
 
     def decide_by(self, scheduler: Scheduler, asked: SchedulerSpec) -> None:
-        """Let ``scheduler``, asked for in these words, decide from the next decision on."""
+        """Decide by ``scheduler``, which ``asked`` describes, from the next decision on."""
         self._scheduler, self._asked = BoundedScheduler(scheduler, self._watch), asked
         if self.driver is not None:
             self.driver.state.scheduler = self._scheduler
 
     def scheduler_context(self, plan: Plan, options: Mapping[str, Any]) -> SchedulerContext:
-        """What a scheduler of this node is made from."""
+        """Return the context that a scheduler of this node is made from."""
         return SchedulerContext(
             self.index,
             plan.topology,

@@ -32,7 +32,7 @@ def payload_slice(task_id: int, position: int, length: int) -> bytes:
 
 
 def payload_of(task: Task) -> bytes:
-    """The whole payload of a task, ``size_bytes`` long."""
+    """Return the whole payload of a task, ``size_bytes`` long."""
     return b"".join(
         payload_slice(task.id, position, min(BLOCK_BYTES, task.size_bytes - position))
         for position in range(0, task.size_bytes, BLOCK_BYTES)
@@ -59,7 +59,7 @@ class _Arriving:
 
 
 class Inbox:
-    """What has been received of tasks in transmission, and the payloads of tasks held here.
+    """Payloads: the received parts of tasks in transmission, and those of tasks held here.
 
     With ``keep`` False (an application that does not read payloads) bytes are checked on arrival
     and let go, so a node's memory does not grow with its queues.
@@ -111,10 +111,10 @@ class Inbox:
         return None
 
     def take(self, task_id: int) -> bytes | None:
-        """The payload of a task received earlier; None if it was not received or not kept."""
+        """Return the payload of a received task; None if it was not received or not kept."""
         chunks = self._held.pop(task_id, None)
         return None if chunks is None else b"".join(chunks)
 
     def drop(self, task_id: int) -> None:
-        """Let go of the payload of a task that ended."""
+        """Discard the payload of a task that ended."""
         self._held.pop(task_id, None)

@@ -61,7 +61,7 @@ class Deciding(Protocol):
 
 
 class Policies:
-    """What was prepared last at ``node``, and what became of it."""
+    """The policy that was loaded last at ``node``, and whether it was put to use."""
 
     def __init__(self, node: Deciding) -> None:
         self._node = node
@@ -97,7 +97,7 @@ class Policies:
         _logger.info("node %d has loaded %s", self._node.index, request.key)
 
     def commit(self, deployment: str) -> None:
-        """Let what was prepared decide, if a policy decides here. Idempotent.
+        """Switch to the loaded policy, if ``drl`` decides here. Idempotent.
 
         Raises: UsageError: it was not prepared here, or something else decides since.
         """
@@ -120,7 +120,7 @@ class Policies:
 
 
 def _fetch(request: pb.PreparePolicyRequest) -> Policy:
-    """The policy that was announced.
+    """Return the policy that was announced.
 
     Raises: UsageError: another one is there, or none.
     """
@@ -145,7 +145,7 @@ def _fetch(request: pb.PreparePolicyRequest) -> Policy:
 
 
 async def _in_thread(load: Callable[[], Scheduler | None]) -> Scheduler | None:
-    """What ``load`` returns, from a thread; what is no error of ours becomes one.
+    """Call ``load`` in a thread; turn errors of other libraries into ours.
 
     Raises: TestbedError.
     """

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """An event loop whose timers ring within a fraction of a millisecond.
+    """Return an event loop whose timers ring within a fraction of a millisecond.
 
     The default selector rounds timeouts up to whole milliseconds; ``select`` does not, and the few
     descriptors that asyncio itself watches here (gRPC watches its own) are well within its limit.
@@ -102,7 +102,7 @@ def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
 
 
 def _index(text: str) -> int:
-    """The index that ``text`` is, or ends in after a hyphen."""
+    """Return the index that ``text`` is, or ends in after a hyphen."""
     found = re.fullmatch(r"(?:.+-)?([0-9]+)", text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither an index nor a name like node-3")

@@ -1,4 +1,4 @@
-"""What this process uses of its host."""
+"""The resources that this process uses."""
 
 from __future__ import annotations
 

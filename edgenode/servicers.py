@@ -72,7 +72,7 @@ class PeersServicer(pb_grpc.PeersServicer):
     async def Transfer(
         self, requests: AsyncIterator[pb.TransferFrame], context: Context
     ) -> AsyncIterator[pb.HandOverTaken]:
-        """One peer's tasks. When the peer goes away, what it had announced will not come."""
+        """Take one peer's tasks. If the peer goes away, the tasks it announced will not come."""
         announced: dict[int, EpisodeDriver] = {}
         sender = _peer()
         try:
@@ -144,7 +144,7 @@ class PeersServicer(pb_grpc.PeersServicer):
 
 
 def _peer() -> int:
-    """The index of the node that calls: a node speaks for itself alone."""
+    """Return the index of the node that calls: a node speaks for itself alone."""
     node = caller().node
     assert node is not None, "only nodes are let through"
     return node

@@ -1,4 +1,4 @@
-"""What happened at this node, kept in files until the controller has stored it.
+"""The node's log, kept in files until the controller has stored it.
 
 One append-only file per run. Every record goes to its file at once, so that a node killed at any
 moment has lost nothing it had seen happen; batches are cut from the file shortly after and sent
@@ -74,7 +74,7 @@ class RunSpool:
 
     @property
     def unacknowledged(self) -> int:
-        """How many batches the controller has not acknowledged."""
+        """Number of batches that the controller has not acknowledged."""
         return len(self._batches)
 
     def append(self, kind: bytes, document: bytes) -> None:
@@ -103,7 +103,7 @@ class RunSpool:
         return self.last_batch
 
     def batch_after(self, number: int) -> pb.EventBatch | None:
-        """The first unacknowledged batch after ``number`` as it is sent, None if there is none."""
+        """Return the first unacknowledged batch after ``number`` as it is sent; None if none."""
         if not self._batches or self._batches[-1][0] <= number:
             return None
         # Numbers have no gaps, so the position follows from the number; but a file may be damaged.
@@ -120,7 +120,7 @@ class RunSpool:
         )
 
     def acknowledge(self, number: int) -> None:
-        """All batches up to ``number`` are stored elsewhere."""
+        """Drop all batches up to ``number``, which are stored elsewhere."""
         while self._batches and self._batches[0][0] <= number:
             self._batches.popleft()
         if not self._batches and not self._uncut and self._size > _KEEP_BYTES:
@@ -254,13 +254,13 @@ class RunSpool:
 
 
 def _number(line: bytes) -> int | None:
-    """The number of the batch that ends with this line; None if none does."""
+    """Return the number of the batch that ends with this line; None if none does."""
     digits = line[1:]
     return int(digits) if line[:1] == _END and digits.isdigit() and len(digits) < 16 else None
 
 
 def _is_event(line: bytes) -> bool:
-    """Whether the line is a whole record or decision."""
+    """Return whether the line is a whole record or decision."""
     try:
         if line[:1] == _RECORD:
             decode_record(line[1:])
@@ -293,7 +293,7 @@ class Spool:
 
     @property
     def unacknowledged(self) -> int:
-        """How many batches the controller has not acknowledged."""
+        """Number of batches that the controller has not acknowledged."""
         return sum(spool.unacknowledged for spool in self._runs.values())
 
     def begin(self, run: str) -> None:
@@ -331,7 +331,7 @@ class Spool:
         return 0 if spool is None else spool.cut()
 
     def acknowledge(self, run: str, number: int) -> None:
-        """All batches of ``run`` up to ``number`` are stored by the controller."""
+        """Drop all batches of ``run`` up to ``number``, which the controller has stored."""
         spool = self._runs.get(run)
         if spool is not None:
             spool.acknowledge(number)
@@ -340,7 +340,7 @@ class Spool:
             self._drop_finished()
 
     def next_batch(self, sent: dict[str, int]) -> pb.EventBatch | None:
-        """The first unacknowledged batch after those in ``sent`` (last number by run)."""
+        """Return the first unacknowledged batch after those in ``sent`` (last number by run)."""
         for run, spool in self._runs.items():
             batch = spool.batch_after(sent.get(run, 0))
             if batch is not None:

@@ -89,7 +89,7 @@ class Transmitting:
             link.on_transfer_broken = self._on_broken
 
     def announce(self, effect: AnnounceTransfer) -> None:
-        """Tell the peer that a task is on its way."""
+        """Announce a task to the peer."""
         if effect.peer in self._links:
             announce = pb.Announce(task=task_to_message(effect.task))
             self._send(effect.peer, pb.TransferFrame(announce=announce))

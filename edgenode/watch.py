@@ -59,7 +59,7 @@ class CodeWatch:
         self.calling: OwnCode | None = None
         """Whose call the main thread is in."""
         self.number = 0
-        """Of the present call, or the last one."""
+        """Number of the present call, or of the last one."""
         self._overdue = 0
         self._end = threading.Event()
         self._main = threading.get_ident()

@@ -74,7 +74,7 @@ EARLIER: Final[Mapping[str, str]] = {
     PROCESS_FOLDER: "EDGE_TESTBED_DIR",
     PROCESS_NAME: "EDGE_TESTBED_PROCESS",
 }
-"""What variables were called before; read with a warning until the release after 0.1."""
+"""Earlier names of variables; read with a warning until the release after 0.1."""
 
 _log: Final = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Largest size of a log file."""
 
 KEPT_BYTES: Final = 2 * 1024 * 1024
-"""What is kept of the end of a file that became too large."""
+"""Bytes kept of the end of a file that became too large."""
 
 LINE_LIMIT: Final = 32 * 1024
 """Characters of the longest entry that is written whole."""
@@ -47,7 +47,7 @@ _TITLE: Final = 200
 
 
 class Take(Enum):
-    """What is done with an entry: it is new, or was not there for a while, or is counted."""
+    """Treatment of an entry: it is new, has not come for a while, or is only counted."""
 
     FIRST = "first"
     AGAIN = "again"
@@ -75,7 +75,7 @@ class Repeats:
         self._lock = threading.Lock()
 
     def take(self, what: Hashable, place: Hashable, title: str) -> Take:
-        """Whether to write an entry; one that is not written is counted. ``told`` comes before.
+        """Return whether to write an entry, or count it. ``told`` comes before.
 
         Entries with equal ``what`` say the same; those with equal ``place`` come from the same
         place in the code. ``title`` is what the count is told with.
@@ -144,7 +144,7 @@ class BoundedFile(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """That of the stream below."""
+        """Encoding of the stream below."""
         return self._stream.encoding
 
     @property
@@ -153,11 +153,11 @@ class BoundedFile(io.TextIOBase):
         return cast("io.BufferedIOBase", self._stream.buffer)
 
     def fileno(self) -> int:
-        """That of the stream below."""
+        """Return the descriptor of the stream below."""
         return self._stream.fileno()
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True: the stream can be written."""
         return True
 
     def write(self, text: str) -> int:

@@ -1,4 +1,4 @@
-"""What executing a task does: the seam, and the applications that ship.
+"""Applications, which do the work of a task: the seam, and those that ship.
 
 An application is named in the scenario: one of the built-in names, a name that another package
 registered in the entry point group ``edge_testbed.applications``, or ``module:callable``. The

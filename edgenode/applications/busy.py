@@ -34,7 +34,7 @@ class Busy:
             stopped.set()
 
     def close(self) -> None:
-        """Let the thread end with what it is doing."""
+        """Stop the thread once its present work is done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 

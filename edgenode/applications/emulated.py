@@ -12,7 +12,7 @@ class Emulated:
     needs_payload = False
 
     async def execute(self, task: Task, payload: bytes | None, duration: float) -> None:
-        """Nothing: the node's timer ends the execution."""
+        """Do nothing: the node's timer ends the execution."""
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to release."""

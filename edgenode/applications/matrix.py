@@ -18,7 +18,7 @@ SIDE: Final = 256
 
 _OPERATIONS_PER_PRODUCT: Final = 2 * SIDE**3
 _OPERATIONS_PER_CYCLE: Final = 8
-"""What a core does in one cycle with vector instructions; turns modelled cycles into products."""
+"""Operations of a core per cycle with vector instructions; turns modelled cycles into products."""
 
 
 class Matrix(Function):
@@ -32,7 +32,7 @@ class Matrix(Function):
 
 
 def work(task: Task, payload: bytes | None, limit: int | None = None) -> float:
-    """The largest absolute element of the products; 0 for a task without bytes."""
+    """Return the largest absolute element of the products; 0 for a task without bytes."""
     np = _numpy()
     values = np.frombuffer(payload or b"", dtype=np.uint8).astype(np.float32)
     matrices = np.resize(values, (max(1, values.size // SIDE**2), SIDE, SIDE)) / 255.0

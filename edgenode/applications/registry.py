@@ -22,7 +22,7 @@ _BUILT_IN: Final[Mapping[str, str]] = {
 
 
 def names() -> tuple[str, ...]:
-    """All names that can be given: the built-in ones, then those of other packages by name."""
+    """Return all names: the built-in ones, then those of other packages by name."""
     return (*_BUILT_IN, *sorted(set(_entry_points()) - set(_BUILT_IN)))
 
 
@@ -36,7 +36,7 @@ def check(name: str) -> None:
 
 
 def create(name: str, options: Mapping[str, Any] | None = None) -> Application:
-    """The application ``name`` for one node; ``options`` are handed to what makes it.
+    """Return the application ``name`` for one node; ``options`` are handed to what makes it.
 
     Raises:
         UsageError: unknown name, options it does not take, or nothing that can execute tasks.
@@ -126,7 +126,7 @@ def _load(name: str, target: str) -> Any:
 
 
 def _takes(function: Any, *names: str) -> bool:
-    """Whether the first parameters of a function are called so, ``_task`` being ``task``."""
+    """Return whether the first parameters of a function are called so, ``_task`` being ``task``."""
     try:
         parameters = list(inspect.signature(function).parameters.values())[: len(names)]
     except (TypeError, ValueError):

@@ -30,5 +30,5 @@ class Application(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of threads and the like; waits for nothing. Idempotent."""
+        """Release threads and other resources without waiting. Idempotent."""
         ...

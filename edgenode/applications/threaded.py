@@ -40,5 +40,5 @@ class Function:
             raise RuntimeError("it raised StopIteration") from error
 
     def close(self) -> None:
-        """Let the thread end with what it is doing."""
+        """Stop the thread once its present work is done."""
         self._thread.shutdown(wait=False, cancel_futures=True)

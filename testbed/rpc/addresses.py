@@ -57,7 +57,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9_*]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?|\[[0-
 
 
 def parse(text: str) -> Address:
-    """The address that ``text`` is.
+    """Return the address that ``text`` is.
 
     Raises: UsageError: it is none, or the path of the socket is too long.
     """
@@ -91,7 +91,7 @@ def _no_address(text: str) -> UsageError:
 
 
 def new_socket_folder() -> Path:
-    """The path of a folder for sockets, which nobody has made yet; see ``make_private``."""
+    """Return the path of a folder for sockets, which nobody has made yet; see ``make_private``."""
     base = tempfile.gettempdir()
     name = f"{_PREFIX}{secrets.token_hex(6)}"
     if len(os.fsencode(base)) + 1 + len(name) + _LONGEST_NAME > LONGEST_PATH:

@@ -1,4 +1,4 @@
-"""Who may call what. A method that stands in no table is refused, whoever calls.
+"""The methods each role may call. A method that no table names is refused to everybody.
 
 ``Gatekeeper`` stands before all services of a server: it finds out who calls, asks the table, and
 lets services ask in turn (``caller``), for what depends on which node it is.
@@ -95,7 +95,7 @@ def roles_for(method: str) -> frozenset[Role]:
 
 
 class CommandCheck:
-    """What a node asks of every command of its controller: its registration, and a new number.
+    """A node's check of each command of its controller: the registration, and a new number.
 
     The node names a session when it registers, so only the controller that it registered with
     last can stamp a command with it. Numbers may overtake each other, but none comes twice; of
@@ -146,7 +146,7 @@ class CommandStamps:
         self._numbers = itertools.count(1)
 
     def __call__(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of the next command."""
+        """Return the metadata of the next command."""
         return ((COMMAND_KEY, f"{self.session}:{next(self._numbers)}"),)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 LIFETIME: Final = datetime.timedelta(days=30)
-"""How long certificates are good; connections that are open stay open."""
+"""Validity of certificates; connections that are open stay open."""
 
 RENEW_BEFORE: Final = datetime.timedelta(days=20)
 """``up`` makes new ones where less than this is left."""
@@ -31,7 +31,7 @@ _SKEW: Final = datetime.timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """What signs the certificates of testbed ``testbed``; its key is given to no process of it."""
+    """Signs the certificates of testbed ``testbed``; no process of it has its key."""
 
     testbed: str
     key: EllipticCurvePrivateKey
@@ -39,7 +39,7 @@ class Authority:
 
     @classmethod
     def new(cls, testbed: str, now: datetime.datetime | None = None) -> Self:
-        """A new authority, which nobody trusts yet."""
+        """Return a new authority, which nobody trusts yet."""
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -93,7 +93,7 @@ class Authority:
         return self.certificate.not_valid_after_utc
 
     def issue(self, identity: Identity) -> Certificate:
-        """A certificate for ``identity``, with a key of its own, for as long as the authority."""
+        """Return a certificate for ``identity`` with a new key, valid as long as the authority."""
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import ExtendedKeyUsageOID

@@ -78,7 +78,7 @@ def new_server(
     message_limit: int = MESSAGE_LIMIT,
     commands: CommandCheck | None = None,
 ) -> grpc.aio.Server:
-    """A server without services and ports, which lets through what ``authorization`` allows.
+    """Return a server without services and ports, which lets through what ``authorization`` allows.
 
     ``calls`` is how many calls it serves at a time; more are refused with RESOURCE_EXHAUSTED.
     """
@@ -142,7 +142,7 @@ def connect(
     options: Options = CHANNEL_OPTIONS,
     stamps: CommandStamps | None = None,
 ) -> grpc.aio.Channel:
-    """A channel of ``me`` to ``server``, which is at ``address``; use it as any other.
+    """Return a channel of ``me`` to ``server``, which is at ``address``; use it as any other.
 
     ``stamps`` are put on every call, one each: see ``authorization.CommandCheck``.
 
@@ -160,7 +160,7 @@ def connect(
 def connect_blocking(
     address: str, me: Credentials, server: Identity, *, options: Options = OPERATOR_OPTIONS
 ) -> grpc.Channel:
-    """As ``connect``, for programs without an event loop."""
+    """Return a channel as ``connect`` does, for programs without an event loop."""
     certificate = _certificate(address, me)
     if certificate is not None:
         tls, named = _tls(certificate, server)
@@ -171,7 +171,7 @@ def connect_blocking(
 
 
 def listen_for_probes(health: Callable[[grpc.aio.Server], None], bind: str) -> grpc.aio.Server:
-    """A server of its own for the health service, which ``health`` adds; open to anybody.
+    """Return a server of its own for the health service, which ``health`` adds; open to anybody.
 
     For probes that show no certificate, as Kubernetes' do. It has to be started and stopped.
 
@@ -185,7 +185,7 @@ def listen_for_probes(health: Callable[[grpc.aio.Server], None], bind: str) -> g
 
 
 def connect_unknown(address: str) -> grpc.Channel:
-    """A channel that shows nothing, for what is open to anybody: the health service."""
+    """Return a channel that shows nothing, for what is open to anybody: the health service."""
     addresses.parse(address)
     return grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
 

@@ -22,7 +22,7 @@ _KINDS: Final = {kind.value: kind for kind in RecordKind}
 
 
 def encode_record(record: Record) -> bytes:
-    """A record as a JSON document."""
+    """Return a record as a JSON document."""
     return _dumps(
         {
             "kind": record.kind.value,
@@ -37,7 +37,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes) -> Record:
-    """The record of a document.
+    """Return the record of a document.
 
     Raises: ValueError, KeyError or TypeError if this is not a record's document.
     """
@@ -54,14 +54,14 @@ def decode_record(data: bytes) -> Record:
 
 
 def encode_decision(decision: DecisionRecord) -> bytes:
-    """A decision with its inputs as a JSON document."""
+    """Return a decision with its inputs as a JSON document."""
     document = decision._asdict()
     document["observation"] = observation_to_document(decision.observation)
     return _dumps(document).encode()
 
 
 def decode_decision(data: bytes) -> DecisionRecord:
-    """The decision of a document.
+    """Return the decision of a document.
 
     Raises: ValueError, KeyError or TypeError if this is not a decision's document.
     """
@@ -78,12 +78,12 @@ def decode_decision(data: bytes) -> DecisionRecord:
 
 
 def encode_observation(observation: Observation) -> bytes:
-    """An observation as a JSON document."""
+    """Return an observation as a JSON document."""
     return _dumps(observation_to_document(observation)).encode()
 
 
 def decode_observation(data: bytes) -> Observation:
-    """The observation of a document.
+    """Return the observation of a document.
 
     Raises: ValueError, KeyError or TypeError if this is not an observation's document.
     """
@@ -91,12 +91,12 @@ def decode_observation(data: bytes) -> Observation:
 
 
 def task_to_document(task: Task) -> Document:
-    """A task as plain values."""
+    """Return a task as plain values."""
     return task._asdict()
 
 
 def observation_to_document(observation: Observation) -> Document:
-    """An observation as plain values; ``known`` holds ``[state, heard]`` or null for each peer."""
+    """Return an observation as plain values; ``known`` has ``[state, heard]`` or null by peer."""
     document = observation._asdict()
     task = observation.task
     document["task"] = None if task is None else task._asdict()
@@ -111,7 +111,7 @@ def observation_to_document(observation: Observation) -> Document:
 
 
 def observation_from_document(document: Document) -> Observation:
-    """The observation of plain values; the inverse of ``observation_to_document``."""
+    """Return the observation of plain values; the inverse of ``observation_to_document``."""
     task = document["task"]
     return Observation(
         **{

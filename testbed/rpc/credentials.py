@@ -1,4 +1,4 @@
-"""What proves who a party of a testbed is: a secret for every pair, or a certificate.
+"""Credentials of the parties of a testbed: a secret for every pair, or a certificate.
 
 On one machine a caller shows a token that is good at one server only: a server that is no longer
 to be trusted learns nothing that opens another one. Tokens are made from the server's key, and the
@@ -74,7 +74,7 @@ class Secrets:
         return claimed if hmac.compare_digest(given, expected.encode()) else None
 
     def to_json(self) -> str:
-        """One line of JSON; ``read`` gives equal ones back."""
+        """Return one line of JSON; ``read`` gives equal ones back."""
         return json.dumps(
             {"identity": str(self.identity), "key": self.key, "tokens": dict(self.tokens)}
         )
@@ -117,12 +117,12 @@ def uri(testbed: str, identity: Identity) -> str:
 
 
 def server_name(testbed: str, identity: Identity) -> str:
-    """The name that a client asks a server's certificate for, wherever the server is."""
+    """Return the name that a client asks a server's certificate for, wherever the server is."""
     return f"{identity}.{testbed}.{DOMAIN}"
 
 
 def issue(secret: str, identity: Identity, others: Iterable[Identity]) -> Secrets:
-    """The credentials of ``identity`` in the testbed of ``secret``, to call ``others`` with."""
+    """Return the credentials of ``identity`` in the testbed of ``secret``, to call ``others``."""
     key = "" if identity == OPERATOR else _key(secret, identity)
     tokens = {
         str(other): _token(_key(secret, other), identity) for other in others if other != identity
@@ -136,7 +136,7 @@ def shared(secret: str, identity: Identity) -> Secrets:
 
 
 def of_operator(text: str, *, plaintext: bool = False) -> Credentials:
-    """An operator's credentials from a token, or from the PEM of a certificate with its key.
+    """Return an operator's credentials from a token, or from the PEM of a certificate with its key.
 
     ``plaintext``: it is the token that all parties share, and may be shown without encryption.
 
@@ -151,7 +151,7 @@ def of_operator(text: str, *, plaintext: bool = False) -> Credentials:
 
 
 def read(path: Path) -> Credentials:
-    """The credentials in a file, of either kind.
+    """Return the credentials in a file, of either kind.
 
     Raises: PrerequisiteMissing: it cannot be read, or is no such file.
     """

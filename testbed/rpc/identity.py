@@ -1,4 +1,4 @@
-"""Who takes part in a testbed: its operator, its controller, and each of its nodes."""
+"""The parties of a testbed: its operator, its controller, and each of its nodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 
 class Role(StrEnum):
-    """What an identity may be."""
+    """Kind of a party."""
 
     OPERATOR = "operator"
     CONTROLLER = "controller"
@@ -50,5 +50,5 @@ CONTROLLER: Final = Identity(Role.CONTROLLER)
 
 
 def node_identity(node: int) -> Identity:
-    """The identity of the node with this index."""
+    """Return the identity of the node with this index."""
     return Identity(Role.NODE, node)

@@ -14,7 +14,7 @@ whether it is in contact with its controller."""
 
 
 def task_to_message(task: Task) -> pb.Task:
-    """A task as a message."""
+    """Return a task as a message."""
     return pb.Task(
         id=task.id,
         episode=task.episode,
@@ -27,7 +27,7 @@ def task_to_message(task: Task) -> pb.Task:
 
 
 def task_from_message(message: pb.Task) -> Task:
-    """The task of a message."""
+    """Return the task of a message."""
     return Task(
         id=message.id,
         episode=message.episode,
@@ -40,7 +40,7 @@ def task_from_message(message: pb.Task) -> Task:
 
 
 def state_to_message(state: PeerState) -> pb.PeerState:
-    """A peer's state as a message."""
+    """Return a peer's state as a message."""
     return pb.PeerState(
         overloaded=state.overloaded,
         queue_length=state.queue_length,
@@ -51,7 +51,7 @@ def state_to_message(state: PeerState) -> pb.PeerState:
 
 
 def state_from_message(message: pb.PeerState) -> PeerState:
-    """The peer's state of a message."""
+    """Return the peer's state of a message."""
     return PeerState(
         overloaded=message.overloaded,
         queue_length=message.queue_length,

@@ -1,4 +1,4 @@
-"""What an operator sees of a testbed, and the client that the CLI asks for it.
+"""The operator's view of a testbed, and the client that fetches it.
 
 ``Status`` and ``Progress`` travel as JSON documents, so that commands can print them unchanged.
 Every call has a deadline. Errors of the wire come out as the toolkit's own: what the controller
@@ -31,7 +31,7 @@ NODES_SERVICE: Final = "edge_testbed.nodes"
 """Name under which the controller's health service tells whether all nodes are healthy."""
 
 STOP_TIMEOUT_S: Final = 120.0
-"""How long a run may take to end in order: its last tasks may run to their deadlines."""
+"""Seconds that a run may take to end in order: its last tasks may run to their deadlines."""
 
 NodeCondition: TypeAlias = Literal["starting", "healthy", "suspect", "unreachable", "dead"]
 """``suspect``: not heard for a while and being asked; ``unreachable``: does not answer, although it
@@ -76,7 +76,7 @@ class SchedulerChange:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     ``episode`` is the number of the current one (from ``first_episode``), ``completed`` how many
     are over. ``outcomes`` counts ended tasks by outcome, ``completed_outcomes`` only those of the
@@ -126,7 +126,7 @@ class Progress:
         return self.outcomes.get("succeeded", 0) / self.ended if self.ended else None
 
     def to_json(self) -> str:
-        """One JSON object, with ``ended``, ``lost`` and ``success_rate`` worked out."""
+        """Return one JSON object, with ``ended``, ``lost`` and ``success_rate`` worked out."""
         derived = {"ended": self.ended, "lost": self.lost, "success_rate": self.success_rate}
         return json.dumps({**asdict(self), **derived})
 
@@ -137,7 +137,7 @@ class Progress:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Progress:
-        """The progress of a parsed JSON object; keys this version does not know are left out."""
+        """Return the progress of a parsed JSON object; unknown keys are left out."""
         values = _known(cls, document)
         for name in (
             "queue_lengths",
@@ -190,7 +190,7 @@ class Status:
         return all(node.condition == "healthy" for node in self.nodes)
 
     def to_json(self) -> str:
-        """One JSON object, with ``healthy`` worked out."""
+        """Return one JSON object, with ``healthy`` worked out."""
         document = {**asdict(self), "healthy": self.healthy}
         if self.run is not None:
             document["run"]["progress"] = json.loads(self.run.progress.to_json())
@@ -215,7 +215,7 @@ class Status:
 
 
 NodePolicy: TypeAlias = Literal["deciding", "ready", "refused", "unchanged", "lost"]
-"""What a deploy made of a node: the policy decides there; it is loaded and another scheduler
+"""Outcome of a deployment at a node: the policy decides there; it is loaded and another scheduler
 decides; the node refused it or did not answer; it was loaded and dropped, because another node
 refused; it was loaded, and the node did not answer when told to use it."""
 
@@ -255,7 +255,7 @@ class Deployment:
         return tuple(each for each in self.nodes if each.state in {"refused", "lost"})
 
     def to_json(self) -> str:
-        """One JSON object, with ``complete`` worked out."""
+        """Return one JSON object, with ``complete`` worked out."""
         return json.dumps({**asdict(self), "complete": self.complete})
 
     @classmethod
@@ -296,7 +296,7 @@ class FaultList:
     changed: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """One JSON object."""
+        """Return one JSON object."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -355,7 +355,7 @@ class OperatorClient:
         self._channel.close()
 
     def status(self) -> Status:
-        """The testbed now; asks every node."""
+        """Return the testbed now; asks every node."""
         with self._errors():
             reply = self._stub.Status(pb.Empty(), timeout=self._timeout)
         return Status.from_json(reply.json)
@@ -485,7 +485,7 @@ class OperatorClient:
         return FaultList.from_json(reply.json)
 
     def list_faults(self) -> FaultList:
-        """The faults of the present episode, those of the scenario included."""
+        """Return the faults of the present episode, those of the scenario included."""
         with self._errors():
             reply = self._stub.ListFaults(pb.Empty(), timeout=self._timeout)
         return FaultList.from_json(reply.json)
@@ -540,5 +540,5 @@ _TEMPORARY: Final = frozenset(
 
 
 def _known(cls: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of ``document`` that the dataclass ``cls`` has a field for."""
+    """Return the entries of ``document`` that the dataclass ``cls`` has a field for."""
     return {each.name: document[each.name] for each in fields(cls) if each.name in document}

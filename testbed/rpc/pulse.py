@@ -18,7 +18,7 @@ INTERVAL_S: Final = 0.1
 """Seconds between two rings of a pulse that drives itself."""
 
 TOLERANCE_S: Final = 0.25
-"""How late a ring may be before that counts as a pause."""
+"""Seconds by which a timer may be late before that counts as a pause."""
 
 KEPT: Final = 1000
 """Pauses that are remembered one by one; all count in ``paused``."""

@@ -14,7 +14,7 @@ from testbed.rpc.identity import Identity
 PLAINTEXT: Final = (
     "--insecure-plaintext: whoever is on the network can read everything, and act as anybody"
 )
-"""What is said where somebody has asked for it."""
+"""Warning about plaintext connections."""
 
 
 def add_access_arguments(parser: ArgumentParser, whom: str) -> None:
@@ -41,7 +41,7 @@ def add_access_arguments(parser: ArgumentParser, whom: str) -> None:
 def find_credentials(
     identity: Identity, given: Path | None = None, *, plaintext: bool = False
 ) -> Credentials:
-    """The credentials of ``identity``: in the file ``given``, or that the environment names.
+    """Return the credentials of ``identity``: in the file ``given``, or that the environment names.
 
     ``plaintext``: those made from the token that all processes of the testbed share.
 

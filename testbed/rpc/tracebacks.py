@@ -1,4 +1,4 @@
-"""What gRPC logs of calls that end in an exception, without what is no defect.
+"""Filters what gRPC logs about calls that end in an exception: defects only.
 
 How often the rest is written is bounded by ``testbed.logs``, as for all of a process's log.
 """

@@ -23,7 +23,7 @@ MOST_CYCLES: Final = (2**63 - 1) // (2 * SECOND) - 10**9
 
 
 def check(data: Any) -> Scenario | list[Problem]:
-    """The scenario that ``data`` describes, or all that is wrong with it."""
+    """Return the scenario that ``data`` describes, or all that is wrong with it."""
     if data is None:
         return [Problem("", "the file is empty", f"allowed: a scenario, apiVersion {API_VERSION}")]
     if not isinstance(data, dict):
@@ -42,7 +42,7 @@ def check(data: Any) -> Scenario | list[Problem]:
 
 
 def fault_problems(entry: dict[str, Any], count: int | None) -> list[Problem]:
-    """All that is wrong with one fault that begins at once, in a network of ``count`` nodes.
+    """Return all that is wrong with one fault that begins at once, in a network of ``count`` nodes.
 
     None: the number of nodes is not known. ``any`` stands for nothing here: nobody draws.
     """
@@ -72,7 +72,7 @@ _PLAINLY: Final = {
     "string_pattern_mismatch": "lower-case letters, digits and hyphens, at most 63",
     "string_too_short": "a text that is not empty",
 }
-"""What pydantic says in terms of Python, in terms of the file."""
+"""Messages of pydantic in the terms of the file."""
 
 _ANY_INTEGER: Final = whole(0, 10**9, 1)
 
@@ -154,7 +154,7 @@ def _suggestion(key: str, known: list[str]) -> str:
 
 
 def _known_keys(keys: Sequence[int | str]) -> list[str]:
-    """The keys of the mapping at ``keys``, in the order of the schema."""
+    """Return the keys of the mapping at ``keys``, in the order of the schema."""
     parts = _parts_at(keys)
     if not parts:
         return ["uniform", "choice"] if keys else []

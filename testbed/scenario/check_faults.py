@@ -1,4 +1,4 @@
-"""What only several keys of a fault together can say, told with all other problems of the file."""
+"""Checks that need several keys of a fault, reported with all other problems of the file."""
 
 from __future__ import annotations
 

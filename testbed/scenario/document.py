@@ -41,7 +41,7 @@ class DocumentError(Exception):
 
 
 def parse(raw: bytes, where: str) -> Any:
-    """The data of the one YAML document in ``raw``; ``where`` names it in problems.
+    """Return the data of the one YAML document in ``raw``; ``where`` names it in problems.
 
     Raises: DocumentError, with line and column.
     """

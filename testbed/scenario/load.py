@@ -27,7 +27,7 @@ def load(
     overrides: Sequence[str] = (),
     deployment: str | Path | None = None,
 ) -> Scenario:
-    """The scenario of a shipped name or a YAML file, with ``key.path=value`` overrides applied.
+    """Return the scenario of a shipped name or a YAML file, with ``key.path=value`` overrides.
 
     A text without a slash and without ``.yaml`` or ``.yml`` at its end is a shipped name, unless
     only a file has that name. ``deployment`` is a file with a section ``deployment:``, which takes
@@ -52,7 +52,7 @@ def without_deployment(scenario: Scenario) -> Scenario:
 
 
 def loads(text: str, overrides: Sequence[str] = ()) -> Scenario:
-    """The scenario in the YAML ``text``; as ``load``."""
+    """Return the scenario in the YAML ``text``; as ``load``."""
     try:
         data = document.parse(text.encode("utf-8", "surrogatepass"), "scenario")
     except document.DocumentError as error:
@@ -61,7 +61,7 @@ def loads(text: str, overrides: Sequence[str] = ()) -> Scenario:
 
 
 def dumps(scenario: Scenario) -> str:
-    """The complete scenario as YAML, defaults and overrides included; ``loads`` reads it back."""
+    """Return the complete scenario as YAML, with defaults and overrides; ``loads`` reads it."""
     data = scenario.model_dump(mode="json", by_alias=True, exclude_none=True)
     return yaml.dump(data, Dumper=strict.Dumper, sort_keys=False, allow_unicode=True, width=100)
 
@@ -82,7 +82,7 @@ def shipped_names() -> list[str]:
 
 
 def shipped_text(name: str) -> str:
-    """The file of a shipped scenario with its comments, to copy and change.
+    """Return the file of a shipped scenario with its comments, to copy and change.
 
     Raises: UsageError if there is none of that name.
     """

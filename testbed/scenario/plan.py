@@ -74,7 +74,7 @@ class SchedulerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationSpec:
-    """What executing a task does, by its registered name (or ``module:Class``)."""
+    """The application that executes tasks, by its registered name (or ``module:Class``)."""
 
     name: str = "emulated"
     options: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class ApplicationSpec:
 
 @dataclass(frozen=True, slots=True)
 class FidelityLimits:
-    """How far a real-time run may be from what is configured before it is marked.
+    """Limits within which a real-time run has to be near its configuration to be valid.
 
     The p95 of the absolute error of transmission (execution) times may be the larger of the fixed
     part and the share of the nominal time. All times are in emulated microseconds.
@@ -146,7 +146,7 @@ class Plan:
     )
 
     def timeline(self, episode: int) -> Timeline:
-        """The faults of an episode, drawn with the faults seed; the same under every scheduler.
+        """Return the faults of an episode, drawn with the faults seed, equal for every scheduler.
 
         Those of ``by_hand`` are among them.
         """
@@ -172,7 +172,7 @@ class Plan:
         )
 
     def tasks(self, episode: int, timeline: Timeline | None = None) -> list[list[Task]]:
-        """All tasks of an episode: a list per slot, in order of the node they arrive at.
+        """Return all tasks of an episode: a list per slot, in order of the node they arrive at.
 
         ``timeline`` are its faults, None for those of the plan. A fault that changes arrivals adds
         tasks or leaves some out; those that come with and without it are the same tasks.
@@ -201,7 +201,7 @@ class Plan:
         return self.workload.slots * self.workload.slot / SECOND * self.time_scale
 
     def to_json(self) -> str:
-        """The plan as one line of JSON; ``from_json`` gives an equal plan back.
+        """Return the plan as one line of JSON; ``from_json`` gives an equal plan back.
 
         Plans are stored and handed on: passwords in their URLs are left out.
         """
@@ -217,7 +217,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The plan that ``to_json`` wrote.
+        """Return the plan that ``to_json`` wrote.
 
         Raises: ValueError if the text is no plan of this version.
         """
@@ -243,7 +243,7 @@ def identity(
     seeds: Seeds,
     faults: tuple[FaultSpec, ...] = (),
 ) -> str:
-    """The ``scenario_hash``: sha256 over everything that decides what happens to a task.
+    """Return the ``scenario_hash``: sha256 over everything that decides what happens to a task.
 
     Of the seeds, those of the workload and the faults count: the topology is drawn already, and
     the schedulers' own draws are not part of what is emulated.

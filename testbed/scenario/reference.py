@@ -31,7 +31,7 @@ _ONCE_PER: Final = {
 
 
 def keys(part: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every key that may stand in a file, dotted, in the order of the schema."""
+    """Return every key that may stand in a file, dotted, in the order of the schema."""
     for name, field in part.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         yield key, field
@@ -41,7 +41,7 @@ def keys(part: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[tuple[s
 
 
 def tables() -> str:
-    """The tables as Markdown, one per top-level key that is a mapping."""
+    """Return the tables as Markdown, one per top-level key that is a mapping."""
     simple, sections = [], []
     for name, field in Scenario.model_fields.items():
         key = field.alias or name

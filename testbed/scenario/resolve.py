@@ -43,7 +43,7 @@ def plan(
     storage_url: str | None = None,
     artifacts_url: str | None = None,
 ) -> Plan:
-    """The plan of a run of ``scenario``; what is given here goes before what the file says."""
+    """Return the plan of a run of ``scenario``; arguments go before what the file says."""
     topology = draw_topology(scenario)
     workload = Workload(
         slots=scenario.slots.count,
@@ -93,7 +93,7 @@ def plan(
 
 
 def fault_spec(fault: FaultPart, size: int, slot: int) -> FaultSpec:
-    """A fault with its nodes named and its slot as an instant; ``slot`` is the length of one."""
+    """Return a fault with nodes by number and its slot as an instant; ``slot`` is its length."""
     kind = KINDS[fault.kind]
     at = fault.at if fault.slot is None else Constant(float(fault.slot * slot))
     return FaultSpec(
@@ -120,7 +120,7 @@ def _places(places: PlacesOrName | None, size: int) -> tuple[int, ...] | Literal
 
 
 def draw_topology(scenario: Scenario) -> Topology:
-    """The nodes and links of ``scenario``, drawn with its topology seed."""
+    """Return the nodes and links of ``scenario``, drawn with its topology seed."""
     seed = scenario.seeds.topology
     nodes = scenario.nodes
     count = nodes.count

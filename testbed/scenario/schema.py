@@ -39,7 +39,7 @@ CORES: Final = units.whole(1, 10_000, 4)
 
 
 def refusal(seen: str, allowed: str) -> PydanticCustomError:
-    """What a validator raises; ``testbed.scenario.load`` turns it into a ``Problem``."""
+    """Return the error of a validator, which ``testbed.scenario.load`` turns into a ``Problem``."""
     return PydanticCustomError("refused", "{seen}; {allowed}", {"seen": seen, "allowed": allowed})
 
 
@@ -55,7 +55,7 @@ class In:
         return self.core_schema()
 
     def core_schema(self) -> CoreSchema:
-        """How pydantic reads and writes the quantity."""
+        """Return how pydantic reads and writes the quantity."""
         return core_schema.no_info_plain_validator_function(
             self._read,
             serialization=core_schema.plain_serializer_function_ser_schema(self.quantity.write),
@@ -303,7 +303,7 @@ def _choice(values: tuple[float, ...]) -> Distribution:
 
 
 class Metadata(Part):
-    """What the scenario is called."""
+    """Name of the scenario."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", strict=True)]
     """Name in lists and logs: lower-case letters, digits and hyphens, at most 63."""
@@ -361,7 +361,7 @@ class Links(Part):
 
 
 class Tasks(Part):
-    """What arrives; each value is constant or drawn once per task."""
+    """Tasks that arrive; each value is constant or drawn once per task."""
 
     size: Annotated[PerTask, Drawn(units.SIZE, "task")]
     """Input size s."""
@@ -406,7 +406,7 @@ class OverloadRule(Part):
 
 
 class RuleSet(Part):
-    """What every node does alike."""
+    """Rules that hold for every node."""
 
     overload: OverloadRule = Field({"queueLength": 2}, validate_default=True)
     """When a node is overloaded; it then tells its peers so."""
@@ -415,7 +415,7 @@ class RuleSet(Part):
     execution_queue_limit: QueueLength | None = None
     """Most tasks waiting for execution, without the running one; null is no limit."""
     probe_timeout: PositiveDuration = Field("250ms", validate_default=True)
-    """How long a decision waits for answers of peers."""
+    """Longest time that a decision waits for answers of peers."""
 
 
 class SeedSet(Shorthand):
@@ -465,7 +465,7 @@ class SchedulerPart(Named):
 
 
 class ApplicationPart(Named):
-    """What executing a task does."""
+    """Application that executes tasks."""
 
     name: Annotated[str, Field(min_length=1, strict=True)] = "emulated"
     """`emulated` waits the modelled time, `busy` burns processor time for it, `matrix` works on the
@@ -473,7 +473,7 @@ class ApplicationPart(Named):
 
 
 class PayloadSpec(Shorthand):
-    """What moves when a task is sent."""
+    """Data that is sent with a task."""
 
     stands_for = ("mode",)
 
@@ -484,7 +484,7 @@ class PayloadSpec(Shorthand):
 
 
 class Log(Part):
-    """What the task log holds."""
+    """Contents of the task log."""
 
     idle_slots: Annotated[bool, Field(strict=True)] = True
     """Log an observation for slots without a task too, which data sets for learning need."""
@@ -500,7 +500,7 @@ class StageLimit(Part):
 
 
 class Fidelity(Part):
-    """How far a run may be from what is configured before it is marked `invalid`."""
+    """Limits beyond which a run is marked `invalid`."""
 
     transmission: StageLimit = Field({}, validate_default=True)
     """Error of transmission times."""
@@ -573,7 +573,7 @@ class FaultPart(Part):
     )
 
     kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]
-    """What goes wrong."""
+    """Kind of the fault."""
     nodes: Annotated[PlacesOrName | None, Places()] = None
     """Nodes it acts on, for kinds that act on nodes."""
     sources: Annotated[PlacesOrName | None, Places(), Field(alias="from")] = None
@@ -592,11 +592,11 @@ class FaultPart(Part):
     per_slot: Annotated[float, In(units.PROBABILITY)] | None = None
     """Probability that it begins with a slot, unless it is going on."""
     duration: Annotated[PerTask, Drawn(units.POSITIVE_DURATION, "fault"), Field(alias="for")]
-    """How long it lasts; drawn anew for each occurrence."""
+    """Duration of the fault; drawn for each occurrence."""
     together: Annotated[bool, Field(strict=True)] = True
     """All nodes or links at the same time. `false`: each of them has times of its own."""
     factor: Annotated[float, In(units.FACTOR)] | None = None
-    """What the rate or the arrivals are multiplied with."""
+    """Factor of the rate or the arrivals."""
     failure_rate: FailureRate | None = None
     """Failures per second, added to those configured."""
     mode: Annotated[str, Field(strict=True)] | None = None
@@ -635,7 +635,7 @@ class KindDeployment(Part):
 
 
 class Deployment(Part):
-    """How a testbed is put on a cluster. Nothing here changes the network, its draws or the hash
+    """Deployment of a testbed on a cluster. Nothing here changes the network, its draws or the hash
     of the scenario, and a testbed on this machine or a simulation does not need it."""
 
     images: Images = Field({}, validate_default=True)
@@ -666,7 +666,7 @@ class Scenario(Part):
     slots: Slots
     rules: RuleSet = Field({}, validate_default=True)
     faults: list[FaultPart] = Field(default_factory=list)
-    """What goes wrong, when and for how long; see [faults.md](faults.md). Faults that overlap
+    """Faults, with their times and durations; see [faults.md](faults.md). Faults that overlap
     combine: factors multiply, failure rates add."""
     episodes: Annotated[int, In(units.whole(1, 10**6, 10))] = 10
     """Episodes per run, where the command does not say."""
@@ -683,7 +683,7 @@ class Scenario(Part):
     log: Log = Field({}, validate_default=True)
     fidelity: Fidelity = Field({}, validate_default=True)
     deployment: Deployment | None = None
-    """How a testbed is put on a cluster. Nothing here changes the network, its draws or the hash
+    """Deployment of a testbed on a cluster. Nothing here changes the network, its draws or the hash
     of the scenario, and a testbed on this machine or a simulation does not need it."""
 
     @field_validator("storage", "artifacts")
@@ -700,7 +700,7 @@ class Scenario(Part):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a scenario file, for editors.
+    """Return the JSON Schema of a scenario file, for editors.
 
     It says less than ``testbed.scenario.load`` checks: not that a list has one value per node.
     """

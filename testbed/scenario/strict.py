@@ -53,7 +53,7 @@ class Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As the base class does. Raises: MarkedYAMLError: below more than ``DEEPEST`` levels."""
+        """Compose a node. Raises: MarkedYAMLError: below more than ``DEEPEST`` levels."""
         self._depth += 1
         if self._depth > DEEPEST:
             raise yaml.MarkedYAMLError(

@@ -21,7 +21,7 @@ _LONGEST_TEXT: Final = 200
 """Characters of a quantity; any value a model can hold is shorter."""
 _LONGEST_BITS: Final = 1000
 _GROUPED: Final = re.compile(r"(?:[.,_'\u2019]|\s)*\d")
-"""How what follows a number begins if it was part of the number: ``1,5``, ``1 000``, ``1_000``."""
+"""Beginning of a text that continues a number: ``1,5``, ``1 000``, ``1_000``."""
 
 _SAME: Final[Mapping[str, str]] = {
     alias: unit
@@ -113,7 +113,7 @@ class Quantity:
 
     @property
     def allowed(self) -> str:
-        """What may be written, in words."""
+        """Allowed values, in words."""
         names = ", ".join(unit for unit in self.units if unit)
         if not names:
             return f"{self.limits}, such as {self.example}"
@@ -152,7 +152,7 @@ class Quantity:
         return shortest
 
     def json_schema(self) -> dict[str, Any]:
-        """The JSON Schema of what ``read`` accepts, as far as a schema can say it."""
+        """Return the JSON Schema of what ``read`` accepts, as far as a schema can say it."""
         forms: list[dict[str, Any]] = []
         if self.bare or not any(self.units):
             kind = "integer" if self.whole else "number"
@@ -334,7 +334,7 @@ TIME_SCALE: Final = Quantity(
 
 
 def whole(low: int, high: int, example: int) -> Quantity:
-    """A plain whole number from ``low`` to ``high``."""
+    """Return a plain whole number from ``low`` to ``high``."""
     return Quantity(
         "a whole number",
         {"": Fraction(1)},

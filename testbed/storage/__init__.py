@@ -1,4 +1,4 @@
-"""What outlives a run: task log, artifacts and data sets.
+"""Storage of runs: task log, artifacts and data sets.
 
 Appends are idempotent, stored schemas carry a version that is checked, and a written artifact never
 changes.

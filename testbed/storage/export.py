@@ -34,7 +34,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Report no progress."""
 
 
 def export(
@@ -107,7 +107,7 @@ def _check(run_ids: Sequence[str], formats: Sequence[str], tables: Sequence[str]
 
 
 def describe_run(run: Run) -> dict[str, Any]:
-    """What metadata says of a run: everything but its plan."""
+    """Return the metadata of a run: everything but its plan."""
     info = run.info
     return {
         "id": run.id,
@@ -153,7 +153,7 @@ def _arrow_type(column: Column[Any]) -> pa.DataType:
 
 
 def arrow_schema(table: LogTable) -> pa.Schema:
-    """The schema of an exported table; fields carry unit, format and meaning as metadata."""
+    """Return the schema of an exported table; fields carry unit, format and meaning as metadata."""
     described = describe_columns(table)
     return pa.schema(
         [
@@ -175,7 +175,7 @@ def arrow_schema(table: LogTable) -> pa.Schema:
 def arrow_batches(
     task_log: TaskLog, table: LogTable, run_id: str, *, chunk: int = _CHUNK
 ) -> Iterator[pa.RecordBatch]:
-    """A table of one run as Arrow batches of ``arrow_schema``, never all of it in memory."""
+    """Return a table of one run as Arrow batches of ``arrow_schema``, never all of it in memory."""
     schema = arrow_schema(table)
     for rows in task_log.rows(table, run_id, chunk=chunk):
         yield _batch(rows, schema)

@@ -64,7 +64,7 @@ def new_folder(path: Path, kind: str, *, overwrite: bool = False) -> Iterator[Pa
 
 
 def _existing(folder: Path) -> Path:
-    """The innermost folder above ``folder``, or it, that exists."""
+    """Return the innermost folder above ``folder``, or it, that exists."""
     return next(each for each in (folder, *folder.parents) if each.exists())
 
 
@@ -117,7 +117,7 @@ def _reason(error: OSError) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -175,7 +175,7 @@ def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def read_metadata(folder: Path, kind: str) -> dict[str, Any]:
-    """The metadata of a folder of this ``kind``.
+    """Return the metadata of a folder of this ``kind``.
 
     Raises:
         UsageError: there is no such folder, it is of another kind, or its metadata is damaged.

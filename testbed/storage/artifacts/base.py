@@ -57,7 +57,7 @@ class ArtifactStore(Protocol):
         ...
 
     def get(self, key: str) -> dict[str, bytes]:
-        """The files of an artifact by their path in it, verified against its manifest.
+        """Return the files of an artifact by their path in it, verified against its manifest.
 
         Raises: UsageError: there is none; names keys that there are. PermanentError: a file is
         missing, truncated or altered.
@@ -65,11 +65,11 @@ class ArtifactStore(Protocol):
         ...
 
     def exists(self, key: str) -> bool:
-        """Whether there is a complete artifact of this key."""
+        """Return whether there is a complete artifact of this key."""
         ...
 
     def list(self, prefix: str = "") -> list[str]:
-        """The keys below ``prefix`` (whole parts of the key), in order; all without one."""
+        """Return the keys below ``prefix`` (whole parts of the key), in order; all without one."""
         ...
 
     def remove(self, key: str) -> None:
@@ -98,7 +98,7 @@ def check_key(key: str) -> str:
 
 
 def files_of(content: Content) -> dict[str, bytes]:
-    """All files of ``content`` by their path in it.
+    """Return all files of ``content`` by their path in it.
 
     Raises:
         UsageError: there are none, a name is not allowed, or something is no plain file.
@@ -136,7 +136,7 @@ def files_of(content: Content) -> dict[str, bytes]:
 
 
 def manifest_of(files: Mapping[str, bytes]) -> bytes:
-    """The manifest of these files; equal files have equal manifests."""
+    """Return the manifest of these files; equal files have equal manifests."""
     described = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in sorted(files.items())
@@ -218,7 +218,7 @@ def verify(key: str, name: str, data: bytes | None, expected: Mapping[str, Any])
 
 
 def wrong_file(key: str, name: str, wrong: str) -> PermanentError:
-    """The error for a file that is not what the manifest says."""
+    """Return the error for a file that is not what the manifest says."""
     return PermanentError(
         f"artifact {key}: {name} {wrong}",
         fix="do not use it, store the artifact again under another key",
@@ -226,7 +226,7 @@ def wrong_file(key: str, name: str, wrong: str) -> PermanentError:
 
 
 def unknown_key(key: str, known: list[str]) -> UsageError:
-    """The error for a key that holds nothing."""
+    """Return the error for a key that holds nothing."""
     shown = ", ".join(known[-5:]) or "none yet"
     return UsageError(
         "no such artifact", [Problem("key", repr(key), f"there are {len(known)}: {shown}")]
@@ -234,7 +234,7 @@ def unknown_key(key: str, known: list[str]) -> UsageError:
 
 
 def taken_key(key: str) -> UsageError:
-    """The error for a key that holds other content."""
+    """Return the error for a key that holds other content."""
     return UsageError(
         "the artifact cannot be stored",
         [Problem("key", f"{key} holds other content", "artifacts never change: use another key")],

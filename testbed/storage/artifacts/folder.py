@@ -68,7 +68,7 @@ class FolderArtifactStore:
                 shutil.rmtree(aside, ignore_errors=True)
 
     def _is_taken(self, key: str, target: Path, manifest: bytes) -> bool:
-        """Whether ``key`` holds this content already. Raises: UsageError: it holds another."""
+        """Return whether ``key`` holds this content. Raises: UsageError: it holds another."""
         for part in target.parents:
             if part == self.root:
                 break
@@ -105,7 +105,7 @@ class FolderArtifactStore:
             return files
 
     def _read(self, key: str, folder: Path, name: str, size: int) -> bytes | None:
-        """The bytes of one file, of which nothing is read unless it has this size."""
+        """Return the bytes of one file, of which nothing is read unless it has this size."""
         path = folder / name
         try:
             # Nothing that lies elsewhere belongs to an artifact.

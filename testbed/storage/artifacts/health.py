@@ -1,4 +1,4 @@
-"""How an HDFS is: what would stop an artifact that is to be put there, found before it is."""
+"""Health of an HDFS: finds what would stop an artifact from being stored there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_QUOTA: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class HdfsHealth:
-    """What was found.
+    """Result of the examination.
 
     ``version`` and ``free_bytes`` are None where the server does not tell, as gateways do.
     ``clock_ahead_s`` is how far the NameNode's clock is ahead of this machine's, with an error of
@@ -66,7 +66,7 @@ def examine(url: str) -> HdfsHealth:
 
 
 def _bean(client: Client, name: str) -> dict[str, Any]:
-    """What the NameNode that answers says of itself; nothing where it does not."""
+    """Return a bean of the NameNode that answers; empty if it has none."""
     query = {"qry": f"Hadoop:service=NameNode,name={name}"}
     try:
         answer = client._session.get(f"{client._urls[0]}/jmx", params=query, timeout=5)
@@ -99,7 +99,7 @@ def _written(client: Client, root: str) -> tuple[float, float]:
 
 
 def _free(client: Client, root: str, remaining: int | None) -> int | None:
-    """What may still be written: space on the DataNodes, or less by a quota of the folder."""
+    """Return the bytes that can still be written: space on the DataNodes, or less by a quota."""
     try:
         summary = client.content(root, strict=False) or {}
     except (HdfsError, requests.RequestException):

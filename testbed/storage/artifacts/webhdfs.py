@@ -48,7 +48,7 @@ USER_VARIABLE: Final = "HADOOP_USER_NAME"
 CONNECT_TIMEOUT_S: Final = 3.0
 ANSWER_TIMEOUT_S: Final = 30.0
 PATIENCE_S: Final = 30.0
-"""How long a call waits for a NameNode or DataNode that is being restarted."""
+"""Seconds that a call waits for a NameNode or DataNode that is being restarted."""
 
 CHUNK_BYTES: Final = 64 * 1024
 
@@ -73,7 +73,7 @@ class Place:
 
     @classmethod
     def of(cls, url: str) -> Place:
-        """What ``url`` means; the user is the URL's, else that of HADOOP_USER_NAME, else yours.
+        """Return the place of ``url``; the user is the URL's, else HADOOP_USER_NAME, else yours.
 
         Raises: UsageError: it names no NameNode or no path, or holds what it may not.
         """
@@ -118,7 +118,7 @@ class Place:
         return f"{scheme}://{self.user}@{hosts}{self.path}"
 
     def client(self) -> Client:
-        """A client of it; opens no connection yet. Raises: PrerequisiteMissing: for Kerberos."""
+        """Return a client; opens no connection yet. Raises: PrerequisiteMissing: for Kerberos."""
         # It tells the log of every error that it also raises.
         logging.getLogger("hdfs").setLevel(logging.CRITICAL)
         common = {"url": ";".join(self.nodes), "timeout": (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)}
@@ -201,7 +201,7 @@ class WebHdfsArtifactStore:
                 )
 
     def _is_taken(self, key: str, manifest: bytes) -> bool:
-        """Whether ``key`` holds this content already. Raises: UsageError: it holds another."""
+        """Return whether ``key`` holds this content. Raises: UsageError: it holds another."""
         parts = key.split("/")
         for count in range(1, len(parts)):
             above = "/".join(parts[:count])
@@ -291,7 +291,7 @@ class WebHdfsArtifactStore:
         return found
 
     def _entries(self, path: str) -> Sequence[tuple[str, bool]]:
-        """What is in a folder, and whether it is a folder itself; nothing if there is no folder."""
+        """Return the entries of a folder and which are folders; none if it is absent."""
         with absent_is_none():
             listed = self._client.list(path, status=True)
             return [(name, status["type"] == "DIRECTORY") for name, status in listed]
@@ -303,7 +303,7 @@ class WebHdfsArtifactStore:
         return None
 
     def _read(self, path: str, largest: int) -> bytes | None:
-        """The bytes of a file; of a longer one than ``largest`` one byte more, and no others."""
+        """Return the bytes of a file; of one longer than ``largest``, one byte more than that."""
         with (
             absent_is_none(),
             self._client.read(path, length=largest + 1, chunk_size=CHUNK_BYTES) as chunks,

@@ -1,4 +1,4 @@
-"""What HDFS and the way to it say when they cannot, as errors that say what to do."""
+"""Errors of HDFS and of the way to it, as errors that say what to do."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def _why(run: Run) -> str:
 def _plans(
     task_log: TaskLog, used: Sequence[Run], left_out: Sequence[dict[str, Any]]
 ) -> list[Plan]:
-    """The plans of the runs, which agree in everything that an encoder or a policy depends on."""
+    """Return the plans of the runs, which agree in all that encoder and policy depend on."""
     problems: list[Problem] = []
     plans: list[Plan] = []
     for run in used:
@@ -195,7 +195,7 @@ def team_rewards(
 
 
 def _by_node(task_log: TaskLog, run_id: str) -> Iterator[list[DecisionRecord]]:
-    """All decisions of one node in one episode, by slot."""
+    """Return all decisions of one node in one episode, by slot."""
     group: list[DecisionRecord] = []
     for decision in task_log.decisions(run_id):
         if group and (group[0].episode, group[0].node) != (decision.episode, decision.node):
@@ -214,7 +214,7 @@ def _sequence(
     encode: Encode,
     counts: Counts,
 ) -> TransitionSequence | None:
-    """The sequence of one node in one episode; None if too little of it was recorded."""
+    """Return the sequence of one node in one episode; None if too little of it was recorded."""
     nodes, slots = plan.topology.size, plan.workload.slots
     first = decisions[0].slot
     usable = 1
@@ -258,7 +258,7 @@ _Row = tuple[list[float], list[bool], int, float]
 
 
 def _idle(decision: DecisionRecord, nodes: int, encode: Encode) -> _Row:
-    """A slot in which nothing could be decided: the only action is N, and it is certain."""
+    """Return a slot in which nothing could be decided: the only action is N, and it is certain."""
     observation = decision.observation
     if observation.task is not None:
         observation = observation._replace(task=None)

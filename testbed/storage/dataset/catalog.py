@@ -11,7 +11,7 @@ from testbed.storage.folders import PARTIAL, read_metadata
 
 
 def list_data_sets(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """All data sets directly in ``root`` with their metadata, oldest first; none if it is absent.
+    """Return all data sets directly in ``root`` with their metadata, oldest first.
 
     Folders that hold something else, or are still being written, are not among them.
     """
@@ -27,7 +27,7 @@ def list_data_sets(root: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def show(folder: Path) -> dict[str, Any]:
-    """The metadata of the data set in ``folder``.
+    """Return the metadata of the data set in ``folder``.
 
     Raises:
         UsageError: there is none.

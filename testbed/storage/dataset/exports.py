@@ -71,7 +71,7 @@ def export_data_set(
 
 
 def _keys(data: DataSet) -> dict[str, list[Any]]:
-    """What names each row: run, episode, node, slot, policy."""
+    """Return the columns that name each row: run, episode, node, slot, policy."""
     lengths = np.diff(data.offsets)
     return {
         "run": np.repeat(np.array(data.run, dtype=object), lengths).tolist(),

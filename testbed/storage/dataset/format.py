@@ -37,7 +37,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransitionSequence:
-    """What one node saw, did and got in ``k`` successive slots of one episode.
+    """Observations, actions and rewards of one node in ``k`` successive slots of one episode.
 
     D numbers by the encoder; A = N + 1 actions, of which N means "no task". ``log_probs`` are NaN
     where the behaviour policy did not say. The reward is the team's, the same for all nodes.
@@ -61,7 +61,7 @@ class TransitionSequence:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a data set is of, known before its rows are.
+    """Description of a data set that is known before its rows.
 
     ``runs`` is what metadata says of each run, ``left_out`` of each run that was asked for and not
     used, with the reason. ``network`` is the plan that all runs have in common but for their seeds.
@@ -80,7 +80,7 @@ class Content:
 
 @dataclass(slots=True)
 class Counts:
-    """What was counted while a data set was written."""
+    """Counts taken while a data set was written."""
 
     rows: int = 0
     sequences: int = 0
@@ -89,7 +89,7 @@ class Counts:
     dropped_rows: int = 0
     """Rows of sequences with gaps that could not be used."""
     missing_sequences: int = 0
-    """Of nodes that recorded nothing in an episode, because they were dead."""
+    """Number of sequences of nodes that recorded nothing in an episode, because they were dead."""
     lost_tasks: int = 0
     """Their reward is credited to the slot in which their deadline passed."""
     actions_outside_mask: int = 0
@@ -102,7 +102,7 @@ class Counts:
 
 
 def schema(features: int, actions: int) -> pa.Schema:
-    """The columns of the transitions; ``features`` D, ``actions`` A = N + 1."""
+    """Return the columns of the transitions; ``features`` D, ``actions`` A = N + 1."""
 
     def about(text: str) -> dict[str, str]:
         return {"description": text}
@@ -153,7 +153,7 @@ def _table(sequences: list[TransitionSequence], described: pa.Schema) -> pa.Tabl
         return pa.FixedSizeListArray.from_arrays(pa.array(flat, type_.value_type), type=type_)
 
     def final(parts: list[NDArray[Any]], type_: pa.DataType) -> pa.Array:
-        """One list per sequence, at its last row; null everywhere else."""
+        """Return one list per sequence, at its last row; null everywhere else."""
         width = parts[0].shape[1]
         ends = np.cumsum(last) * width
         offsets = np.concatenate([[0], ends])

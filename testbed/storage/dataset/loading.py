@@ -26,7 +26,7 @@ from testbed.storage.dataset.format import (
 from testbed.storage.folders import altered_files, read_metadata
 
 _SHOWN: Final = 3
-"""How many places a problem names before it only counts them."""
+"""Number of places that a problem names before it only counts them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +75,7 @@ class DataSet:
 
 
 def load(folder: Path, *, verify: bool = True) -> DataSet:
-    """The data set in ``folder``.
+    """Return the data set in ``folder``.
 
     Without ``verify`` its files are not compared with their recorded sha256; everything else is
     checked all the same.
@@ -98,7 +98,7 @@ def load(folder: Path, *, verify: bool = True) -> DataSet:
 
 
 def validate(folder: Path) -> list[Problem]:
-    """Everything wrong with the data set in ``folder``; empty if it can be learned from.
+    """Return everything wrong with the data set in ``folder``; empty if it can be learned from.
 
     Raises:
         UsageError: there is no data set.
@@ -259,7 +259,7 @@ def _columns(table: pa.Table, metadata: dict[str, Any]) -> _Columns:
 
 
 def _wrong_rows(columns: _Columns, found: _Findings) -> None:
-    """What no single row may be."""
+    """Add the problems that single rows have."""
     obs, mask, action = columns.obs, columns.mask, columns.action
     found.rows("observation", ~np.isfinite(obs).all(axis=1), "not finite", "finite numbers")
     found.rows("reward", ~np.isfinite(columns.reward), "not finite", "a finite number")
@@ -274,7 +274,7 @@ def _wrong_rows(columns: _Columns, found: _Findings) -> None:
 
 
 def _wrong_sequences(columns: _Columns, counts: dict[str, Any], found: _Findings) -> None:
-    """What rows may not be beside each other."""
+    """Add the problems of rows beside each other."""
     begins, ends, slot = columns.begins, columns.ends, columns.slot
     gaps = ~begins
     gaps[1:] &= slot[1:] != slot[:-1] + 1

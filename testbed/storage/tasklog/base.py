@@ -43,24 +43,24 @@ def utc_now() -> str:
 
 
 def new_run_id() -> str:
-    """An id that is unique, sorts by the second and can be typed: ``20260131-142501-9f3a``."""
+    """Return a unique id that sorts by the second and can be typed: ``20260131-142501-9f3a``."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def current_versions() -> dict[str, str]:
-    """The versions a result may depend on."""
+    """Return the versions a result may depend on."""
     return {"edge-testbed": __version__, "python": platform.python_version()}
 
 
 def label_of_replay(run_id: str, label: str = "") -> str:
-    """The label of a replay of ``run_id``: the user's own text, if any, and the reference."""
+    """Return the label of a replay of ``run_id``: the user's own text and the reference."""
     reference = f"replay of {run_id}"
     return f"{label}; {reference}" if label else reference
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a run is, known when it begins.
+    """Description of a run that is known when it begins.
 
     ``plan`` is the JSON of the ``Plan`` as used, ``scenario`` the text of the scenario file it
     came from where there was one. Episodes ``first_episode`` to ``first_episode + episodes - 1``
@@ -111,7 +111,7 @@ class RunInfo:
         label: str = "",
         scenario: str | None = None,
     ) -> RunInfo:
-        """A new run of ``plan``; what is None is taken from the plan or made up (the id)."""
+        """Return a new run of ``plan``; what is None is taken from the plan or made up (the id)."""
         seeds = plan.seeds
         return cls(
             id=new_run_id() if id is None else id,
@@ -196,7 +196,7 @@ class Run:
 
 
 def fault_documents(plan: Plan, episodes: Iterable[int]) -> tuple[Mapping[str, Any], ...]:
-    """The faults of ``plan`` in these episodes, as certificates have them."""
+    """Return the faults of ``plan`` in these episodes, as certificates have them."""
     return tuple(
         {
             "episode": episode,
@@ -244,7 +244,7 @@ class TaskLog(Protocol):
     def end_run(
         self, run_id: str, state: RunState, certificate: Mapping[str, Any] | None = None
     ) -> None:
-        """Say how the run ended, and when: now."""
+        """Enter the state in which the run ended, and that it ended now."""
         ...
 
     def close_run(
@@ -276,11 +276,11 @@ class TaskLog(Protocol):
         ...
 
     def runs(self) -> list[Run]:
-        """All runs, in the order in which they were begun."""
+        """Return all runs, in the order in which they were begun."""
         ...
 
     def run(self, run_id: str) -> Run:
-        """The run with this id, or the only one whose id begins so, or the ``latest``.
+        """Return the run with this id, or the only one whose id begins so, or the ``latest``.
 
         Raises: UsageError: none or several; names those that could be meant.
         """
@@ -311,13 +311,13 @@ class TaskLog(Protocol):
         ...
 
     def columns(self, table: LogTable) -> tuple[str, ...]:
-        """The names of the columns that ``rows`` gives."""
+        """Return the names of the columns that ``rows`` gives."""
         ...
 
     def rows(
         self, table: LogTable, run_id: str, *, chunk: int = 20_000, only: Sequence[str] = ()
     ) -> Iterator[Sequence[tuple[Any, ...]]]:
-        """A table as stored, in its order, at most ``chunk`` rows at a time.
+        """Return a table as stored, in its order, at most ``chunk`` rows at a time.
 
         With names of columns in ``only``, rows have the columns of the table's key and then these.
         """

@@ -27,7 +27,7 @@ CHUNK: Final = 400
 
 
 class Rows(NamedTuple):
-    """How rows become values and back; ``insert_new`` leaves rows alone that are there."""
+    """Conversion of rows to values and back; ``insert_new`` skips rows that are there."""
 
     record: Callable[[Sequence[Any]], Record]
     decision: Callable[[Sequence[Any]], DecisionRecord]
@@ -109,7 +109,7 @@ def hand_in(
 
 
 def _accepted(story: Sequence[Record], new: list[Record], *, final: bool) -> list[Record]:
-    """Those of the ``new`` records of a task that may stand beside its ``story``."""
+    """Return those of the ``new`` records of a task that may stand beside its ``story``."""
     made = any(map(_is_made_end, story))
     if final and (made or not story):
         return []
@@ -126,12 +126,12 @@ def _accepted(story: Sequence[Record], new: list[Record], *, final: bool) -> lis
 
 
 def _is_made_end(record: Record) -> bool:
-    """Whether this is an end that no node has logged."""
+    """Return whether this is an end that no node has logged."""
     return record.kind is RecordKind.ENDED and record.seq >= FIRST_OF_CONTROLLER
 
 
 def _end_if_none(story: Sequence[Record]) -> Record | None:
-    """The end as lost of a task that has none, None if it has one."""
+    """Return the end as lost of a task that has none, None if it has one."""
     if any(record.kind is RecordKind.ENDED for record in story):
         return None
     first, last = min(story, key=_seq), max(story, key=_seq)

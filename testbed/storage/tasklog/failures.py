@@ -1,4 +1,4 @@
-"""What a database says when it cannot, as errors that say what to do.
+"""Errors of databases, as errors that say what to do.
 
 The one place that knows the error codes of the databases.
 """
@@ -19,7 +19,7 @@ CANNOT_BE_WRITTEN: Final = (
     "it cannot be written",
     "make the file and its folder writable, or name another with --storage",
 )
-"""What is seen and what to do about it; so in the tables below."""
+"""What was seen and what to do, as in the tables below."""
 
 # https://www.sqlite.org/rescode.html, primary codes.
 _SQLITE: Final[dict[int, tuple[str, str]]] = {

@@ -1,4 +1,4 @@
-"""How a server of task logs is: what would stop a run that writes to it, found before the run."""
+"""Health of a task log's server: finds what would stop a run from writing to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROBE: Final = "edge_testbed_probe"
 
 @dataclass(frozen=True, slots=True)
 class ServerHealth:
-    """What was found.
+    """Result of the examination.
 
     ``runs`` is how many runs the log has, None where its tables are still to be made.
     ``free_bytes`` is known only of a server on this machine. ``clock_ahead_s`` is how far the
@@ -43,7 +43,7 @@ class ServerHealth:
 
 
 def is_server(url: str) -> bool:
-    """Whether the log at ``url`` is on a server, and not a file."""
+    """Return whether the log at ``url`` is on a server, and not a file."""
     return url.startswith(("mysql", "mariadb"))
 
 
@@ -106,7 +106,7 @@ def _free(connection: Connection) -> int | None:
 
 
 def _refused(found: Database, made: bool) -> PermanentError | None:
-    """What the server says to all that a run writes, without writing any of it."""
+    """Return the error with which the server refuses what a run writes, without writing any."""
     if made:
         statements = [
             *(f"INSERT INTO {t} SELECT * FROM {t} WHERE 1 = 0" for t in metadata.tables),

@@ -32,7 +32,7 @@ FOLDER: Final = Path(__file__).parent / "migrations"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What the tables of a log are: ``version`` of them, None where there are none.
+    """State of a log's tables: their ``version``, None where there are none.
 
     ``current`` is the version of this toolkit, ``differences`` says what is not as that version
     makes it, and is empty for a log of another version.
@@ -99,7 +99,7 @@ def _migrate(connection: Connection, where: str, more: Sequence[Path]) -> None:
 
 
 def _adopt(connection: Connection) -> None:
-    """Tell Alembic of tables that were made before it came."""
+    """Register tables with Alembic that were made without it."""
     alembic_version.create(connection, checkfirst=True)
     if connection.scalar(select(func.count()).select_from(alembic_version)) == 0:
         version = connection.scalar(select(schema_info.c.version))
@@ -132,7 +132,7 @@ def _is_ours(name: str | None, kind: str, _: Any) -> bool:
 
 
 def _told(difference: Any) -> str:
-    """A difference that Alembic found, in words."""
+    """Return a difference that Alembic found, in words."""
     if isinstance(difference, list):
         return "; ".join(_told(each) for each in difference)
     kind, *rest = difference

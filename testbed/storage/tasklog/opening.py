@@ -33,10 +33,10 @@ _OTHERS: Final = Plugins(GROUP, "task log", {})
 _OWN_SCHEMES: Final = ("sqlite", "mysql", "mariadb")
 
 BUSY_TIMEOUT_S: Final = 15.0
-"""How long a writer waits for another one before it gives up; a batch takes milliseconds."""
+"""Seconds that a writer waits for another one before it gives up; a batch takes milliseconds."""
 
 PATIENCE_S: Final = 60.0
-"""How long what is to be written waits for a server that is being restarted."""
+"""Seconds that a write waits for a server that is being restarted."""
 
 _FORMS: Final = f"a path, sqlite:///PATH, or {FORM}"
 
@@ -96,7 +96,7 @@ class Database(NamedTuple):
 
 
 def connect(url: str, *, create: bool) -> Database:
-    """The database at ``url``, as ``open_task_log`` does it; a server is not asked yet.
+    """Return the database at ``url``, as ``open_task_log`` does it; a server is not asked yet.
 
     Raises: UsageError, PrerequisiteMissing, PermanentError: as ``open_task_log``.
     """
@@ -179,7 +179,7 @@ def _make(path: Path) -> None:
 
 
 def _not_made(path: Path, what: str, error: OSError) -> TestbedError:
-    """The error about a log that could not be made."""
+    """Return the error about a log that could not be made."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return PrerequisiteMissing(
             f"task log {path}: {what} cannot be made ({error.strerror})",

@@ -25,7 +25,7 @@ USER_DEFAULTS: Final = Path("~/.my.cnf")
 
 CONNECT_TIMEOUT_S: Final = 5
 ANSWER_TIMEOUT_S: Final = 60
-"""How long one statement may go without an answer before the connection counts as lost."""
+"""Seconds without an answer to a statement after which the connection counts as lost."""
 
 FORM: Final = "mysql+pymysql://USER@HOST:PORT/DATABASE"
 
@@ -34,7 +34,7 @@ _DRIVER: Final = "mysql+pymysql"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """How to reach a database: ``url`` has the password, ``where`` has not.
+    """Address of a database: ``url`` has the password, ``where`` has not.
 
     ``login`` says in words which user and whose password the server was shown.
     """
@@ -45,7 +45,7 @@ class Server:
 
     @classmethod
     def of(cls, url: URL) -> Server:
-        """The database that ``url`` means, with the password of the first place that has one.
+        """Return the database of ``url``, with the password of the first place that has one.
 
         That is the URL itself, the file named by its option ``password_file``, the environment
         variable ``TESTBED_MYSQL_PASSWORD``, the file named by its option ``read_default_file``,
@@ -82,7 +82,7 @@ class Server:
         return cls(complete, _shown(url), login)
 
     def engine(self) -> Engine:
-        """An engine whose connections are checked before use, so that a restart is not noticed."""
+        """Return an engine that checks connections before use, so that restarts do no harm."""
         return create_engine(
             self.url,
             pool_pre_ping=True,

@@ -76,7 +76,7 @@ _TASK_COLUMNS: Final = tuple(column.name for column in tasks_table.columns)
 
 
 def insert_new(table: Table, dialect: str) -> Insert:
-    """An insert that leaves rows alone whose key is there already, and counts those that are new.
+    """Return an insert that skips rows whose key is there already and counts the new ones.
 
     Not IGNORE on MySQL: it would also store what does not fit, cut to size.
     """
@@ -87,7 +87,7 @@ def insert_new(table: Table, dialect: str) -> Insert:
 
 
 def _behind(key: Sequence[ColumnElement[Any]], last: Sequence[Any]) -> ColumnElement[bool]:
-    """That a row comes after the one with the key ``last``.
+    """Return the condition that a row comes after the one with the key ``last``.
 
     Not ``(a, b) > (x, y)``: MariaDB would look at every row for it and not begin in the index.
     """
@@ -426,7 +426,7 @@ class SqlTaskLog:
         return key
 
     def _patiently(self, write: Callable[[], _Result]) -> _Result:
-        """The result of ``write``, repeated while the trouble is a temporary one."""
+        """Return the result of ``write``, repeated while the trouble is a temporary one."""
         waiting = Retrying(
             retry=retry_if_exception_type(TemporaryError),
             stop=stop_after_delay(self._patience_s),
@@ -510,7 +510,7 @@ def _run(row: Mapping[Any, Any]) -> Run:
 
 
 def _is_final(connection: Connection, key: int) -> bool:
-    """Whether what a run has told of its tasks stands; see ``TaskLog.hand_in``."""
+    """Return whether what a run has told of its tasks stands; see ``TaskLog.hand_in``."""
     columns = runs_table.c
     state, text = connection.execute(
         select(columns.state, columns.certificate).where(columns.key == key)

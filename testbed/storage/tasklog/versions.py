@@ -78,7 +78,7 @@ def prepare(engine: Engine, where: str, *, create: bool) -> None:
 
 
 def found_version(engine: Engine, where: str) -> tuple[int, str]:
-    """The version of the tables, and the version of this toolkit that made them.
+    """Return the version of the tables, and the version of this toolkit that made them.
 
     Raises: PermanentError: they do not say.
     """
@@ -93,7 +93,7 @@ def found_version(engine: Engine, where: str) -> tuple[int, str]:
 
 @contextmanager
 def alone(engine: Engine, where: str) -> Iterator[Connection]:
-    """A transaction that changes tables, while no other process does."""
+    """Give a transaction that changes tables, while no other process does."""
     if _is_server(engine):
         # Tables are not changed in transactions here, so others are kept off by name.
         with engine.connect() as holder:
@@ -145,7 +145,7 @@ def _is_server(engine: Engine) -> bool:
 
 
 def _half_made(engine: Engine, names: set[str]) -> bool:
-    """Whether making them was cut short: only tables of ours, no version, and no run yet."""
+    """Return whether making them was cut short: only tables of ours, no version, and no run yet."""
     ours = {*metadata.tables, alembic_version.name}
     if not names <= ours:
         return False

@@ -39,7 +39,7 @@ class FileWatch:
         self._size = 0
 
     def forget(self) -> None:
-        """The connections were closed: the next ones open what is there then."""
+        """Forget the file: the next connections open what is there then."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -83,7 +83,7 @@ class FileWatch:
         return ""
 
     def _lacks(self, size: int) -> bool:
-        """Whether the database has more pages than the file; less, and it was only compacted."""
+        """Return whether the database has more pages than the file; fewer after compacting."""
         try:
             with self._engine.connect() as connection:
                 pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
