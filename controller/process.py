@@ -121,7 +121,7 @@ class Controller:
         TemporaryError: its server does not answer.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._ending.set)
         log = await self._open_log()
         if log is None:

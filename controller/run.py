@@ -396,6 +396,9 @@ class Run:
         replies = await asyncio.gather(
             *(link.configure(request) for link in links), return_exceptions=True
         )
+        if any(isinstance(reply, TemporaryError) for reply in replies):
+            # It may have ended, for instance by what a scheduler does when it is made.
+            await self._registry.settled()
         refusals: dict[str, list[int]] = {}
         for link, reply in zip(links, replies, strict=True):
             if isinstance(reply, str):
@@ -403,7 +406,9 @@ class Run:
             elif isinstance(reply, UsageError):
                 refusals.setdefault(str(reply), []).append(link.node)
             elif isinstance(reply, TemporaryError):
-                refusals.setdefault(f"does not answer: {reply}", []).append(link.node)
+                seen = self._registry.nodes[link.node]
+                gone = f"; it is {seen.condition}: {seen.reason}" if seen.condition in GONE else ""
+                refusals.setdefault(f"does not answer: {reply}{gone}", []).append(link.node)
             else:
                 raise reply
         if refusals:

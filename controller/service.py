@@ -110,7 +110,8 @@ class Operator(pb_grpc.OperatorServicer):
             if current is not None and current.active:
                 raise _Refused(
                     grpc.StatusCode.FAILED_PRECONDITION,
-                    f"run {current.id} is under way; wait for its end or stop it",
+                    f"run {current.id} is under way; wait for its end, or end it: Ctrl-C "
+                    "where it was begun, or testbed teardown",
                 )
             run = await self._begin(self._order(request))
             self.runs[run.id] = run

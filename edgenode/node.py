@@ -24,7 +24,13 @@ from edgenode.links import PeerLink
 from edgenode.policies import Policies
 from edgenode.servicers import PeersServicer, TasksServicer
 from edgenode.spool import Spool
-from edgenode.watch import BoundedApplication, BoundedScheduler, CodeWatch, OwnCode
+from edgenode.watch import (
+    BoundedApplication,
+    BoundedScheduler,
+    CodeWatch,
+    OwnCode,
+    made_in_time,
+)
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.model.faults import Fault
@@ -218,9 +224,7 @@ class EdgeNode:
             )
         self._configuring += 1
         turn = self._configuring
-        created = await self._create_scheduler(plan, scheduler)
-        # What is imported for it takes its time in a thread as well.
-        await asyncio.to_thread(check_application, plan.application.name)
+        created = await self._create_scheduler(plan, scheduler, application=True)
         # No await from here on.
         self._stay()  # it took a while
         if turn != self._configuring:
@@ -326,10 +330,21 @@ class EdgeNode:
         if self.stopped.is_set():
             raise UsageError(f"node {self.index} is leaving")
 
-    async def _create_scheduler(self, plan: Plan, asked: SchedulerSpec) -> Scheduler:
+    async def _create_scheduler(
+        self, plan: Plan, asked: SchedulerSpec, *, application: bool = False
+    ) -> Scheduler:
+        """Make a scheduler; with ``application`` import that of the plan as well."""
         context = self.scheduler_context(plan, asked.options)
-        # In a thread: what has to be imported or loaded for it must not hold up running tasks.
-        return await asyncio.to_thread(registry.create, asked.name, context)
+
+        def make() -> Scheduler:
+            if application:
+                check_application(plan.application.name)
+            return registry.create(asked.name, context)
+
+        what = f"scheduler '{asked.name}'"
+        if application:
+            what += f" with application '{plan.application.name}'"
+        return await made_in_time(what, make)
 
     def _create_application(self, plan: Plan) -> Application:
         asked = plan.application

@@ -70,7 +70,7 @@ async def _run(arguments: argparse.Namespace, watch: CodeWatch) -> int:
         _logger.warning("%s", PLAINTEXT)
     node = EdgeNode(arguments.node, Path(arguments.spool), me, watch)
     watch_tasks(watch, loop)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, node.stop, signal.Signals(number).name)
     await node.start(arguments.bind, arguments.advertise, arguments.probes)
     # What is loaded now stays: a collector that visits it again would hold up timers for

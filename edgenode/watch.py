@@ -11,18 +11,22 @@ Code that runs outside Python without ever looking for signals cannot be left; i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import functools
 import inspect
 import signal
+import sys
 import threading
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import FrameType, TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 from edgenode.applications.seam import Application
+from testbed.errors import UsageError
 from testbed.model.decision import Ask, Decision, Observation, Scheduler
-from testbed.model.own_code import defined_at, interrupted, shown
+from testbed.model.own_code import defined_at, interrupted, running_at, shown
 from testbed.model.task import Task
 
 LOOK_S: Final = 0.5
@@ -39,6 +43,10 @@ OVERRUNS: Final = 3
 """Calls that did not come back after which a piece of code is not called again."""
 
 SIGNAL: Final = signal.SIGUSR2
+
+MAKING_S: Final = 27.0
+"""Seconds for importing and making a scheduler and an application: more than trying a policy may
+take, less than the controller waits for a node that is configured."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -183,6 +191,46 @@ def watch_tasks(watch: CodeWatch, loop: asyncio.AbstractEventLoop) -> None:
         return asyncio.Task(work, loop=loop, **options)
 
     loop.set_task_factory(start)
+
+
+async def made_in_time(what: str, make: Callable[[], T]) -> T:
+    """Return what ``make`` gives, called in a thread so that nothing else waits for it.
+
+    Raises: UsageError: it has not come back within ``MAKING_S``; names where it was.
+    """
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[T] = loop.create_future()
+
+    def tell(answer: T | None, error: BaseException | None) -> None:
+        if made.done():
+            return
+        if error is None:
+            made.set_result(cast("T", answer))
+        else:
+            made.set_exception(error)
+
+    def call() -> None:
+        answer, error = None, None
+        try:
+            answer = make()
+        except BaseException as raised:  # noqa: BLE001 - whoever waits gets it
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+            loop.call_soon_threadsafe(tell, answer, error)
+
+    # Not one of the event loop's: whoever ends the loop waits for those.
+    thread = threading.Thread(target=call, name="making", daemon=True)
+    thread.start()
+    try:
+        async with asyncio.timeout(MAKING_S):
+            return await made
+    except TimeoutError:
+        place = running_at(sys._current_frames().get(thread.ident or 0))
+        # So that it takes no processor time any more, if it is Python that runs.
+        ident = ctypes.c_ulong(thread.ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(NotInTime))
+        at = f", at {place}" if place else ""
+        raise UsageError(f"{what} was not made within {MAKING_S:g} s{at}") from None
 
 
 class BoundedScheduler:

@@ -235,6 +235,8 @@ def main() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
+    # What a command makes it has to be able to use, whatever the umask.
+    os.umask(os.umask(0o077) & 0o077)
     streams.prepare()
     foreign.guard()
     code = run(sys.argv[1:])

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import opcode
 import reprlib
-from collections.abc import Callable
-from types import CodeType, TracebackType
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Final
 
 from testbed.errors import PermanentError
@@ -23,6 +23,9 @@ LONGEST_REASON: Final = 400
 
 LONGEST_NAME: Final = 60
 """Characters of a name in it, and of the name of a function."""
+
+LONGEST_CALLED: Final = 200
+"""Characters of what a scheduler may call itself."""
 
 _LONGEST_FILE: Final = 160
 _READ: Final = 10_000
@@ -84,9 +87,9 @@ def name_of(scheduler: object) -> str:
         if interrupted(error):
             raise
         name = None
-    if type(name) is str and len(name) <= _LONGEST_FILE and name.isprintable():
+    if type(name) is str and len(name) <= LONGEST_CALLED and name.isprintable():
         return name
-    return shortened(name if isinstance(name, str) else type_name(scheduler), _LONGEST_FILE)
+    return shortened(name if isinstance(name, str) else type_name(scheduler), LONGEST_CALLED)
 
 
 def type_name(value: object) -> str:
@@ -157,17 +160,32 @@ def raised_at(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        if place := _place(cause.__traceback__):
+        if place := _place(_raised(cause.__traceback__)):
             return place
         cause = cause.__cause__ or cause.__context__
     return ""
 
 
-def _place(last: TracebackType | None) -> str:
-    own = installed = ""
+def running_at(frame: FrameType | None) -> str:
+    """Return the same of a call that goes on, whose innermost frame is ``frame``."""
+    frames = []
+    while frame is not None:
+        frames.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return _place(reversed(frames))
+
+
+def _raised(last: TracebackType | None) -> Iterator[tuple[CodeType, int]]:
     while last is not None:
-        code = last.tb_frame.f_code
-        place = f"{_file(code)}:{last.tb_lineno} in {shortened(code.co_name, LONGEST_NAME)}"
+        yield last.tb_frame.f_code, last.tb_lineno
+        last = last.tb_next
+
+
+def _place(frames: Iterable[tuple[CodeType, int]]) -> str:
+    """Return the place among frames that are given from the outermost on."""
+    own = installed = ""
+    for code, line in frames:
+        place = f"{_file(code)}:{line} in {shortened(code.co_name, LONGEST_NAME)}"
         if _is_ours(code.co_filename):
             pass
         elif any(each in code.co_filename for each in _PACKAGES):
@@ -175,7 +193,6 @@ def _place(last: TracebackType | None) -> str:
             installed = installed or place
         elif not _is_library(code.co_filename):
             own = place
-        last = last.tb_next
     return own or installed
 
 

@@ -257,6 +257,11 @@ def writing(path: Path) -> Iterator[None]:
                 f"{path}: {reason}; free some space, or name another home: --home DIR or "
                 "TESTBED_HOME"
             ) from error
+        named = Path(os.fsdecode(error.filename)) if error.filename else path
+        if not named.is_relative_to(path) and not path.is_relative_to(named):
+            raise PrerequisiteMissing(
+                f"{named}: {reason}", "let this user use it (read, write or run it)"
+            ) from error
         raise PrerequisiteMissing(
             f"{path} cannot be written: {reason}",
             "name a folder that you may write: --home DIR or TESTBED_HOME",

@@ -17,7 +17,7 @@ from typing import Any, Final
 from testbed import plugins
 from testbed.errors import Problem, TestbedError, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
-from testbed.model.own_code import described, interrupted, shown
+from testbed.model.own_code import LONGEST_CALLED, described, interrupted, shown
 
 GROUP: Final = "edge_testbed.schedulers"
 """The entry point group in which other packages name their schedulers."""
@@ -86,6 +86,11 @@ def made_by(
         raise UsageError(
             f"scheduler '{name}' made {shown(scheduler)}, which is no scheduler; it needs an "
             f"attribute `name`, a text, and a method `decide`{_defined_at(factory)}"
+        )
+    if len(known_as) > LONGEST_CALLED or not known_as.isprintable():
+        raise UsageError(
+            f"scheduler '{name}' calls itself {shown(known_as)}; the name is one line of at most "
+            f"{LONGEST_CALLED} printable characters{_defined_at(factory)}"
         )
     return scheduler
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, environment, program
 
 
 def test_a_new_home_is_its_owners_alone(testbed: Command, home: Path) -> None:
@@ -96,3 +98,18 @@ def test_everything_in_a_home_is_its_owners_alone(
         path.name for path in home.iterdir()
     }
     assert (tmp_path / "work" / "policy").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+@pytest.mark.parametrize("umask", [0o777, 0o277, 0o177, 0])
+def test_a_home_can_be_used_by_its_owner_whatever_the_umask(home: Path, umask: int) -> None:
+    for arguments in (("sim", "quickstart", "-s", "local", "-e", "1"), ("runs", "list")):
+        done = subprocess.run(
+            program(*arguments),
+            env=environment(home),
+            capture_output=True,
+            umask=umask,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert stat.S_IMODE((home / "tasklog.sqlite").stat().st_mode) == 0o600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -17,6 +18,19 @@ class Choosy:
     def __init__(self, context: SchedulerContext) -> None:
         if context.node == 1:
             raise ValueError("not at node 1")
+
+    def decide(self, observation: Observation) -> Decision:
+        return Decision(observation.node)
+
+
+class Leaving:
+    """Ends its process when it is made at node 1."""
+
+    name = "leaving"
+
+    def __init__(self, context: SchedulerContext) -> None:
+        if context.node == 1:
+            os._exit(3)
 
     def decide(self, observation: Observation) -> Decision:
         return Decision(observation.node)

@@ -61,6 +61,13 @@ def test_a_scheduler_that_never_answers_costs_its_tasks_and_no_node(bring_up: Br
     each_ends_once(bench, run)
 
 
+def test_a_scheduler_that_ends_its_node_does_not_begin_a_run(bring_up: BringUp) -> None:
+    bench = bring_up(small_plan(2))
+    with pytest.raises(UsageError, match=r"node 1: does not answer: .* is dead: .*its process has"):
+        bench.operator.start_run(scheduler="tests.controller.choosy:Leaving")
+    assert bench.operator.status().runs == ()
+
+
 def test_an_application_that_blocks_costs_its_tasks_and_no_node(bring_up: BringUp) -> None:
     plan = small_plan(2, slots=20)
     own = ApplicationSpec("tests.controller.choosy:Blocking")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,14 +11,17 @@ from typing import cast
 
 import pytest
 
+from edgenode import watch as watch_module
 from edgenode.watch import (
     OVERRUNS,
     BoundedApplication,
     BoundedScheduler,
     CodeWatch,
     NotInTime,
+    made_in_time,
     watch_tasks,
 )
+from testbed.errors import UsageError
 from testbed.model.decision import Ask, Decision, Observation
 from testbed.model.own_code import defined_at, described
 from testbed.model.task import Task
@@ -221,3 +225,40 @@ async def test_an_application_can_be_cancelled(watch: CodeWatch) -> None:
     executing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await executing
+
+
+def sleeping() -> None:
+    threading.Event().wait()
+
+
+def turning() -> None:
+    try:
+        while True:
+            pass
+    finally:
+        ENDED.set()
+
+
+ENDED = threading.Event()
+
+
+@pytest.mark.parametrize("make", [sleeping, turning])
+async def test_what_is_never_made_is_named(
+    make: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "MAKING_S", 0.2)
+    with pytest.raises(UsageError) as raised:
+        await made_in_time("scheduler 'mine'", make)
+    assert re.fullmatch(
+        rf"scheduler 'mine' was not made within 0.2 s, at .*test_watch\.py:\d+ in {make.__name__}",
+        str(raised.value),
+    )
+    if make is turning:
+        # It takes no processor time any more.
+        assert await asyncio.to_thread(ENDED.wait, 20)
+
+
+async def test_what_is_made_in_time_is_handed_over() -> None:
+    assert await made_in_time("it", lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        await made_in_time("it", lambda: 1 // 0)

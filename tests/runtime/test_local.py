@@ -388,3 +388,13 @@ def test_a_zygote_that_cannot_load_is_named_with_the_end_of_its_log(
 def open_files(pid: int) -> list[str]:
     """What the descriptors of a process mean."""
     return [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def test_a_program_that_cannot_be_run_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("")
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(PrerequisiteMissing, match=f"{program}: permission denied"):
+        LocalRuntime(tmp_path / "home").up(small_plan(), "x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from importlib import metadata
@@ -150,6 +151,25 @@ def test_what_is_no_scheduler_is_refused() -> None:
             registry.create(name, CONTEXT)
     with pytest.raises(UsageError, match="is not a class or function"):
         registry.check(f"{__name__}:CONTEXT")
+
+
+class Misnamed:
+    name = "x"
+
+    def __init__(self, context: SchedulerContext) -> None:
+        self.name = str(context.options["name"])
+
+    def decide(self, observation: Observation) -> Decision:
+        return Decision(0)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\ud800", "\x1b[2J", "x" * 300, "nul\0"])
+def test_a_name_that_no_log_can_hold_is_refused(name: str) -> None:
+    context = dataclasses.replace(CONTEXT, options={"name": name})
+    told = r"calls itself .*; the name is one line of at most 200 printable.*test_registry\.py:\d+"
+    with pytest.raises(UsageError, match=told) as raised:
+        registry.create(f"{__name__}:Misnamed", context)
+    str(raised.value).encode()
 
 
 def test_what_raises_when_it_is_made_or_imported_is_refused(
