@@ -1,4 +1,4 @@
-"""How long a user waits for the command line: whole commands, from the shell's point of view.
+"""Waiting times of the command line: whole commands, from the shell's point of view.
 
 Each figure is the median of several runs after one that warms the file cache.
 """

@@ -1,4 +1,4 @@
-"""Where our RATC is better than that of the authors' released testbed, and why.
+"""Comparison of our RATC with that of the authors' released testbed.
 
 Simulated `paper-testbed`, mean over topology seeds 1 to 8 with 8 episodes each. An independent
 re-simulation of the released testbed's semantics on its own topology gave random .777, local .784,

@@ -1,4 +1,4 @@
-"""How long a deploy takes, and whether tasks notice: N nodes of this machine, a run under way.
+"""Time of a deploy, and its effect on tasks: N nodes of this machine, a run under way.
 
 ``python -m benchmarks.bench_deploy [--nodes 10] [--scheduler ratc]``. A first deploy loads ONNX
 Runtime at every node; later ones find it there. Lateness is by how much a node's clock was past the

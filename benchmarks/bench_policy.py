@@ -1,4 +1,4 @@
-"""What a decision of a learned policy costs a node, by part, and what its process needs for it.
+"""Cost of a decision of a learned policy on a node, by part, and memory of its process.
 
 ``python -m benchmarks.bench_policy [--policy REFERENCE] [--artifacts URL]``; without a policy, one
 of each kind is made up (that needs ``onnx``). Probes are not part of any figure.
@@ -26,7 +26,7 @@ from testbed.schedulers.probing import mask_from_bits
 from testbed.sim.simulator import simulate_episode
 
 LIMIT_US = 50.0
-"""What inference may take at p99 (microseconds)."""
+"""Largest p99 of inference (microseconds)."""
 
 
 def rows() -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def _measure(plan: Plan, policy: Policy, repeat: int = 5) -> dict[str, _Times]:
 
 
 class _Times:
-    """How long calls took, in microseconds.
+    """Return the times of calls, in microseconds.
 
     By the clock, and in processor time of the thread: that leaves out what else the machine did,
     so it is what is held against the limit.
@@ -129,7 +129,7 @@ def _contexts(plan: Plan) -> list[SchedulerContext]:
 
 
 def _situations(plan: Plan) -> Sequence[Observation]:
-    """What nodes see when all peers have answered, from an episode under another scheduler."""
+    """Return observations with answers of all peers, from an episode of another scheduler."""
     found = []
     for record in simulate_episode(plan, 0, "local-or-reliable").decisions:
         observation = record.observation

@@ -123,7 +123,7 @@ def latency_rows(mysql: str, rounds: int = 3) -> list[Row]:
 
 
 def _run(plan: Plan, url: str, home: Path) -> dict[int, int]:
-    """How long each task that succeeded took, microseconds of emulated time."""
+    """Return the times of the succeeded tasks, microseconds of emulated time."""
     runtime = LocalRuntime(home)
     up = runtime.up(plan, "bench", store=url)
     try:

@@ -1,4 +1,4 @@
-"""Where this toolkit keeps things: one folder per user unless told otherwise.
+"""The home of the toolkit: one folder per user unless told otherwise.
 
 ``HOME/artifacts`` holds the policies of all testbeds of the home, ``HOME/datasets`` data sets;
 ``HOME/tasklog.sqlite`` is the task log that all testbeds and simulations of the home share, so
@@ -153,7 +153,7 @@ def choose_controller(address: str | None, *, plaintext: bool = False) -> None:
 
 
 def plaintext() -> bool:
-    """Whether this command may talk to a controller without encryption."""
+    """Return whether this command may talk to a controller without encryption."""
     return bool(_plaintext and _plaintext[0])
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_log(storage: str | None, name: str | None = None) -> TaskLog:
-    """The task log to read: the one asked for, else that of the testbed ``name``, else the home's.
+    """Open the task log asked for, else that of the testbed ``name``, else that of the home.
 
     Raises: PrerequisiteMissing: there is none yet.
     """
@@ -38,7 +38,7 @@ def _settle(log: TaskLog, url: str) -> None:
 
 
 def _of_testbed(name: str | None) -> str | None:
-    """Where the testbed that is up under this name logs; None if there is none."""
+    """Return the URL of the task log of the testbed that is up under this name; None if none is."""
     from testbed.api.places import runtime
 
     if name is None:

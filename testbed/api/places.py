@@ -1,4 +1,4 @@
-"""Where a testbed runs: which runtime a command is about, said once at ``up`` and found again.
+"""Places of testbeds: the runtime of each, given once at ``up`` and remembered in the home.
 
 What is up is known to the runtimes alone. The home only notes where a name was brought up, so that
 later commands need not be told; on another machine ``--runtime`` and ``--context`` say it.
@@ -99,7 +99,7 @@ def _users(setting: str) -> list[str]:
 
 
 def place_of(name: str | None) -> Place:
-    """Where the testbed ``name`` is: what the command says, else where it was brought up."""
+    """Return the place of the testbed ``name``: as asked for, else where it was brought up."""
     if _asked:
         return _asked[0]
     return (noted().get(name) if name else None) or Place()
@@ -131,7 +131,7 @@ def noted() -> Mapping[str, Place]:
 
 
 def note(name: str, place: Place) -> None:
-    """Let later commands find ``name`` where it is."""
+    """Remember the place of the testbed ``name`` for later commands."""
     from testbed.runtime.directory import private_folder, writing
 
     file = _folder() / f"{name}.json"
@@ -148,7 +148,7 @@ def note(name: str, place: Place) -> None:
 
 
 def forget(name: str) -> None:
-    """The testbed is gone from where it was; no-op if nothing is noted."""
+    """Forget the place of the testbed ``name``; no-op if none is noted."""
     from testbed.runtime.directory import writing
 
     file = _folder() / f"{name}.json"

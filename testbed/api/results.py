@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from testbed.storage.tasklog import TaskLog
 
 FigureName: TypeAlias = Literal["success", "outcomes", "latency", "queues", "topology"]
-"""What ``figure`` draws: success rates with intervals, how tasks ended, where succeeded tasks spent
+"""Figures: success rates with intervals, outcomes of tasks, where succeeded tasks spent
 their time, queue lengths over an episode, the network with where tasks went."""
 
 _FIGURES: Final = get_args(FigureName)
@@ -263,12 +263,12 @@ class ReplayResult:
 
     @property
     def verdict(self) -> str:
-        """Whether the replay succeeded more often, and whether the difference is real."""
+        """The difference in success as a sentence, and whether it is real."""
         return self.compared.verdict
 
     @property
     def changes(self) -> list[str]:
-        """How the outcomes of single tasks differ, a sentence each."""
+        """Differences in the outcomes of single tasks, a sentence each."""
         return list(self.compared.changes.lines())
 
     @property

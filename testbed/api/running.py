@@ -19,7 +19,7 @@ RETRY_S: Final = 1.0
 
 
 def client_of(testbed: Testbed, *, timeout: float = 10.0) -> OperatorClient:
-    """A client for the controller of ``testbed``; each call is given ``timeout`` seconds."""
+    """Return a client for the controller of ``testbed``; each call is given ``timeout`` seconds."""
     from testbed.rpc.operator import OperatorClient
 
     return OperatorClient(
@@ -28,7 +28,7 @@ def client_of(testbed: Testbed, *, timeout: float = 10.0) -> OperatorClient:
 
 
 def _patience(place: Runtime) -> float:
-    """How long the way to a controller may be broken while its run goes on, in seconds."""
+    """Return for how many seconds the connection may be lost while a run goes on."""
     # On this machine nothing is in between: a controller that does not answer is gone.
     return 0.0 if place.on_this_machine else RECONNECT_S
 

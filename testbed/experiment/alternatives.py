@@ -1,4 +1,4 @@
-"""What each destination would have given for one task of a logged run, from the simulator.
+"""Outcomes of one task of a logged run at each destination, from the simulator.
 
 All other tasks go where they went in the run, and everything meets the same fates, so what differs
 is the consequence of this one decision. Others may end differently too, because they share queues.

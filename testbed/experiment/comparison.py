@@ -1,4 +1,4 @@
-"""Which scheduler was better, and whether the difference is real."""
+"""Paired comparisons of runs: the better scheduler, and whether the difference is real."""
 
 from __future__ import annotations
 

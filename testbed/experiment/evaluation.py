@@ -22,7 +22,7 @@ AGAINST: Final = ("ratc", "rda", "ratc-masked", "rda-masked", "local-or-reliable
 """The schedulers a policy is compared with unless others are named."""
 
 POLICY: Final = "policy"
-"""What a comparison calls the policy."""
+"""Name of the policy in a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Evaluation:
     by_episode: Mapping[str, Mapping[int, float]]
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """Which methods the heap simulator played, and why the compiled engine could not."""
+    """Return the methods that the heap simulator played, and why the compiled engine could not."""
 
     @property
     def success_rates(self) -> dict[str, Interval]:

@@ -57,7 +57,7 @@ FAULT: Final = "#c0392b"
 
 
 def colour(index: int) -> str:
-    """The colour of series number ``index``."""
+    """Return the colour of series number ``index``."""
     return PALETTE[index % len(PALETTE)]
 
 
@@ -71,7 +71,7 @@ class Drawing(Figure):
 
 
 def new_figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
-    """An empty figure (inches) with one set of axes in the style of all figures."""
+    """Return an empty figure (inches) with one set of axes in the style of all figures."""
     figure = Drawing(figsize=(width, height), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     plain(axes)
@@ -79,14 +79,14 @@ def new_figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
 
 
 def plain(axes: Axes) -> None:
-    """Take away what carries no information."""
+    """Remove the parts of ``axes`` that carry no information."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
 def success_rates(runs: Sequence[RunSummary]) -> Figure:
-    """Success rate of each run with its 95 % interval, and every episode as a dot."""
+    """Draw the success rate of each run with its 95 % interval, and every episode as a dot."""
     figure, axes = new_figure(max(4.0, 1.6 + 1.1 * len(runs)))
     lowest = 1.0
     for x, run in enumerate(runs):
@@ -123,7 +123,7 @@ def success_rates(runs: Sequence[RunSummary]) -> Figure:
 
 
 def outcome_shares(runs: Sequence[RunSummary]) -> Figure:
-    """How the tasks of each run ended, as shares of all."""
+    """Draw the outcomes of the tasks of each run, as shares of all."""
     figure, axes = new_figure(6.4, 1.4 + 0.5 * len(runs))
     axes.grid(visible=False)
     left = np.zeros(len(runs))
@@ -147,7 +147,7 @@ def outcome_shares(runs: Sequence[RunSummary]) -> Figure:
 
 
 def latency_breakdown(runs: Sequence[RunSummary]) -> Figure:
-    """Where succeeded tasks spent their time, on average; the whisker is the p95 of the total."""
+    """Draw the mean time of succeeded tasks by stage; the whisker is the p95 of the total."""
     figure, axes = new_figure(6.4, 1.6 + 0.5 * len(runs))
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
@@ -185,7 +185,7 @@ def latency_breakdown(runs: Sequence[RunSummary]) -> Figure:
 
 
 def queues_over_time(runs: Sequence[tuple[RunSummary, pd.DataFrame]]) -> Figure:
-    """Execution queue length over the slots of an episode: mean over nodes, and the longest."""
+    """Draw execution queue lengths over the slots of an episode: mean and longest."""
     figure, axes = new_figure(6.4, 3.6)
     for x, (run, lengths) in enumerate(runs):
         by_slot = lengths.groupby(["episode", "slot"])["queue_length"].agg(["mean", "max"])
@@ -232,7 +232,7 @@ def mark_faults(axes: Axes, runs: Sequence[RunSummary]) -> bool:
 
 
 def topology(network: Topology, run: RunSummary | None = None) -> Figure:
-    """The network: nodes on a ring, area by capacity, colour by arrival probability.
+    """Draw the network: nodes on a ring, area by capacity, colour by arrival probability.
 
     With a run, arrows show the five per cent or more of a node's tasks that went to a peer.
     """

@@ -33,7 +33,7 @@ _STAGES: Final = {
     "waiting": "while it waited for execution at node {to}",
     "execution": "while node {to} executed it",
 }
-"""Where a task was when it ended, by the stage that the log names."""
+"""Place of a task when it ended, by the stage that the log names."""
 
 
 @dataclass(frozen=True, slots=True)

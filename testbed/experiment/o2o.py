@@ -51,11 +51,11 @@ _INFORMATION: Final[Mapping[str, str]] = {
     "oracle": "all states and fates",
     "bound": "upper bound",
 }
-"""What a method knows of other nodes when it decides."""
+"""Knowledge that a method has of other nodes when it decides."""
 
 
 _OF_CURVE: Final = ("episodes", "evaluation", "standard_error", "collected", "verdict")
-"""What is shown of a point of a learning curve; success rates as shares, None if not measured."""
+"""A point of a learning curve; success rates as shares, None if not measured."""
 
 
 def interval(result: O2OResult, method: str) -> Interval:

@@ -256,7 +256,7 @@ def _more(count: int) -> list[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How the same tasks ended under two schedulers.
+    """The outcomes of the same tasks under two schedulers.
 
     ``moves`` counts the tasks by (outcome in the original, outcome in the replay), equal ones left
     out. ``saved`` succeeded only in the replay, ``spoilt`` only in the original. ``same_node`` went

@@ -46,7 +46,7 @@ th { background: #f5f5f5; } img { max-width: 100%; } .note { color: #666; font-s
 
 @dataclass(frozen=True)
 class Report:
-    """What was written. ``path`` is the page; ``document`` is what ``report.json`` holds."""
+    """The files of a report. ``path`` is the page; ``document`` is what ``report.json`` holds."""
 
     path: Path
     figures: Mapping[str, Path]

@@ -1,4 +1,4 @@
-"""What one run did, from its task log alone: success rate, outcomes, times, where tasks went."""
+"""Summary of one run, from its task log alone: success rate, outcomes, times, where tasks went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every ``ArtifactStore`` must do; subclass it with a ``store`` fixture, an empty one.
+"""Conformance suite of ``ArtifactStore``; subclass it with a ``store`` fixture, an empty one.
 
 ``spoil`` must change a stored file behind the store's back: ``spoil(key, name, data)`` replaces its
 bytes, or deletes it where ``data`` is None.

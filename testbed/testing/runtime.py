@@ -1,4 +1,4 @@
-"""What every runtime must do, as a suite to run against each (``testbed.runtime.base.Runtime``).
+"""Conformance suite of runtimes (``testbed.runtime.base.Runtime``).
 
 Subclass ``RuntimeContract`` under a name that ends in ``Tests`` and give it a ``runtime`` fixture.
 The testbeds it makes are small, and it takes every one of them down.

@@ -1,4 +1,4 @@
-"""What every ``Scheduler`` must do; subclass it with a ``factory`` fixture that makes one.
+"""Conformance suite of ``Scheduler``; subclass it with a ``factory`` fixture that makes one.
 
 The scheduler is driven through many situations as a node drives it, with any of the answers
 missing. A scheduler that keeps away from overloaded peers passes ``MaskedSchedulerContract`` too.
@@ -37,7 +37,7 @@ DELAY: Final[Micros] = 3 * MILLISECOND
 """One-way delay of the questions and answers of the suite."""
 
 Answering = Callable[[int, int], bool]
-"""Whether peer ``j`` answers in round ``r``."""
+"""Returns whether peer ``j`` answers in round ``r``."""
 
 
 class Situation(NamedTuple):
@@ -49,7 +49,7 @@ class Situation(NamedTuple):
 
 
 class Course(NamedTuple):
-    """How one decision came about."""
+    """One decision with the questions that led to it."""
 
     observations: tuple[Observation, ...]
     asks: tuple[Ask, ...]
@@ -198,12 +198,12 @@ class SchedulerContract:
 
     @pytest.fixture
     def factory(self) -> SchedulerFactory:
-        """What makes the scheduler under test."""
+        """Return the factory of the scheduler under test."""
         raise NotImplementedError("override this fixture")
 
     @pytest.fixture(params=ANSWERING, ids=str)
     def answering(self, request: pytest.FixtureRequest) -> Answering:
-        """Which peers answer."""
+        """Return the peers that answer."""
         return ANSWERING[request.param]
 
     def test_it_is_a_scheduler_with_a_name(self, factory: SchedulerFactory) -> None:

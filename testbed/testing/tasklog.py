@@ -1,4 +1,4 @@
-"""What every ``TaskLog`` must do; subclass it with a ``task_log`` fixture that gives an empty one.
+"""Conformance suite of ``TaskLog``; subclass it with a ``task_log`` fixture that gives a new one.
 
 ``reopen`` must give a second, independent way to the same log, as another process would have.
 The sample values here are also handy for tests of what reads a log.

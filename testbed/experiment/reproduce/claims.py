@@ -23,7 +23,7 @@ At: TypeAlias = tuple[str, str]
 
 
 class Measurements(Protocol):
-    """What a claim asks of the results of a figure."""
+    """Condition of a claim on the results of a figure."""
 
     @property
     def settings(self) -> tuple[Setting, ...]: ...
@@ -77,7 +77,7 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """What was found, with the comparisons that matter most."""
+        """Return the finding with the comparisons that matter most."""
         if self.cells and self.missing:
             return f"{self._found} Not computed: {len(self.missing)} more."
         return self._found

@@ -1,4 +1,4 @@
-"""What each figure of the paper varies, and what the paper says came out.
+"""The parameter that each figure of the paper varies, and the results that the paper reports.
 
 The claims are the paper's in our own words, each made so that numbers can decide it. Claims marked
 "ours" are not the paper's: they hold its result against baselines that know as much.

@@ -25,7 +25,7 @@ from testbed.experiment.reproduce.results import Results
 from testbed.experiment.statistics import Interval
 
 _HELD_AGAINST: Final = "ratc"
-"""What differences are from, in figures."""
+"""Name of the reference of differences in figures."""
 _DIFFERENCES: Final = (
     O2O,
     OFFLINE,

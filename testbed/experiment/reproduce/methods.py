@@ -18,7 +18,7 @@ O2O: Final = "o2o"
 OFFLINE: Final = "offline"
 ONLINE_ONLY: Final = "online-only"
 LEARNED: Final = (O2O, OFFLINE, ONLINE_ONLY)
-"""What has to be trained for a network before it can be evaluated on it."""
+"""The policies to train for a network before they can be evaluated on it."""
 
 BOUND: Final = "bound"
 """Not a scheduler: the share of tasks that would succeed with the network to themselves."""
@@ -66,7 +66,7 @@ EQUAL: Final = tuple(name for name, method in METHODS.items() if method.group ==
 
 
 def label(name: str) -> str:
-    """What figures call a method; its own name where it is none of ``METHODS``."""
+    """Return the name of a method in figures; its own name where it is none of ``METHODS``."""
     return METHODS[name].label if name in METHODS else name
 
 

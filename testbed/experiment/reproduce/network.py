@@ -24,7 +24,7 @@ from testbed.scenario.load import dumps, load
 from testbed.storage.tasklog import open_task_log
 
 NAME: Final = "reproduce"
-"""What the testbeds are called."""
+"""Name of the testbeds."""
 
 EVALUATIONS: Final = 5
 """Episodes by which policies are kept or rolled back while learning."""

@@ -48,7 +48,7 @@ class Workplace:
 
     @property
     def store(self) -> PointStore:
-        """Where its points are."""
+        """Return the folder of its points."""
         return PointStore(self.out / "points")
 
     def claim(self) -> None:
@@ -152,7 +152,7 @@ def _stored(folder: Path) -> dict[str, Any] | None:
 
 
 def settings_line(document: Mapping[str, Any]) -> str:
-    """How the figures came about, in one or two sentences."""
+    """Return how the figures were computed, in one or two sentences."""
     settings = document["settings"]
     where = "simulated"
     if settings["driver"] != "simulator":

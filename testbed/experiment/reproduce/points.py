@@ -52,7 +52,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """How a policy is trained on a network before it is evaluated there.
+    """Training of a policy on a network before it is evaluated there.
 
     ``source`` None: from nothing, without offline phase; then the logs and the offline phase do not
     count and are 0. ``per_update`` and ``evaluate_every`` None are the recipe's own.
@@ -121,7 +121,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came out at a point. NaN in an episode without a task.
+    """Results at a point. NaN in an episode without a task.
 
     ``references`` are success rates in the episodes of the curve's evaluations, by method.
     """
@@ -140,11 +140,11 @@ class PointStore:
     folder: Path
 
     def path(self, point: Point) -> Path:
-        """Where a point is, or would be."""
+        """Return the file of a point, which need not exist."""
         return self.folder / f"{point.key}.json"
 
     def get(self, point: Point) -> Measured | None:
-        """What is stored of a point; None if it has not been computed, or the file is damaged."""
+        """Return the stored results of a point; None if there are none, or the file is damaged."""
         try:
             stored = json.loads(self.path(point).read_text(encoding="utf-8"))
             return _decoded(stored, point.episodes)
@@ -214,7 +214,7 @@ def _shipped_id() -> str:
 
 @lru_cache(maxsize=8)
 def _losses(recipe: str) -> str:
-    """Which settings a recipe's name stands for now."""
+    """Return the settings that a recipe's name stands for now."""
     from trainer.o2o.recipe import recipe as named
 
     text = json.dumps(asdict(named(recipe)), sort_keys=True, default=str)

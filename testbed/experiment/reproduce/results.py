@@ -1,4 +1,4 @@
-"""What the stored points of a figure say: means, paired differences, and their intervals.
+"""Results of the stored points of a figure: means, paired differences, and their intervals.
 
 Networks differ much more from each other than methods do on one network, so differences are taken
 per network, between episodes that met the same tasks and fates, and the interval is over networks:
@@ -25,7 +25,7 @@ from testbed.experiment.statistics import Interval, mean_interval, rate_interval
 
 MIN_NETWORKS: Final = 3
 REFERENCE: Final = "ratc"
-"""What the table gives differences from."""
+"""Reference of the differences in the table."""
 
 Unit: TypeAlias = Literal["networks", "episodes"]
 
@@ -50,7 +50,7 @@ class Results:
 
     @property
     def unit(self) -> Unit:
-        """What intervals are over."""
+        """Return the unit that intervals are taken over."""
         return "networks" if len(self.seeds) >= MIN_NETWORKS else "episodes"
 
     def comparable(self) -> Results:
@@ -68,7 +68,7 @@ class Results:
 
     @property
     def incomplete(self) -> tuple[str, ...]:
-        """What ``comparable`` leaves out, as it is called in figures."""
+        """Return the name in figures of what ``comparable`` leaves out."""
         kept = self.comparable().measured
         left = [at for at, found in self.measured.items() if found and at not in kept]
         several = len(self.xs) > 1
@@ -91,7 +91,7 @@ class Results:
         )
 
     def double_difference(self, first: tuple[At, At], second: tuple[At, At]) -> Interval | None:
-        """How much more ``first`` is apart than ``second``, on the networks that have all four."""
+        """Return the gap of ``first`` minus that of ``second``, on networks that have all four."""
         four = [self.measured.get(at, {}) for at in (*first, *second)]
         shared = set(four[0]).intersection(*four[1:])
         return self._interval(

@@ -31,7 +31,7 @@ _END_WITHIN: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a computation is. ``running`` has what is said of each work, and its share."""
+    """Progress of a computation. ``running`` has a description of each work, and its share."""
 
     done: int
     total: int

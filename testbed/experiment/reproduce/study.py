@@ -27,7 +27,7 @@ FIRST_SEED: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is learned from, on each network."""
+    """Amount of training on each network."""
 
     log_episodes: int
     offline_steps: int
@@ -106,7 +106,7 @@ class Study:
         return tuple(range(self.first_seed, self.first_seed + self.networks))
 
     def effort(self, figure: Figure) -> Effort:
-        """What is learned from for a figure."""
+        """Return the amount of training for a figure."""
         base = (QUICK if self.quick else FULL)[figure.scenario]
         return Effort(
             self.log_episodes or base.log_episodes,
@@ -153,7 +153,7 @@ class Study:
         )
 
     def results(self, figure: Figure, store: PointStore) -> Results:
-        """What is stored of a figure; points that are not there yet are left out."""
+        """Return the stored points of a figure; those that are not computed yet are left out."""
         measured: dict[tuple[str, str], dict[int, Measured]] = {}
         for setting, point in self.points(figure):
             found = store.get(point)
@@ -177,7 +177,7 @@ class Study:
 
 
 def all_points(study: Study, figures: Sequence[Figure]) -> list[Point]:
-    """What all ``figures`` need."""
+    """Return the work that all ``figures`` need."""
     return [point for figure in figures for _, point in study.points(figure)]
 
 

@@ -45,7 +45,7 @@ class Work:
 
     @property
     def title(self) -> str:
-        """What it is, in a few words."""
+        """Return a short description."""
         what = ", ".join(self.network.overrides) or "default"
         if self.network.driver != SIMULATOR:
             names = "everything on the real network"
