@@ -64,6 +64,7 @@ WAVE: Final = 50
 """So many nodes are started at a time; more at once is a burden for API server and registry."""
 _TAIL: Final = 10
 _TELL_EVERY_S: Final = 1.0
+_LOOK_EVERY_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +260,8 @@ class BringingUp:
         }
         expected = {f"{name}-{number}" for name, count in sets.items() for number in range(count)}
         since: dict[tuple[str, str], float] = {}
-        told, told_at = "", 0.0
+        told, told_at, looked_at = "", 0.0, 0.0
+        refusals: list[waiting.Obstacle] = []
         for pods in self.cluster.watch("Pod", self.namespace, SELECTOR):
             now = time.monotonic()
             present = [pods[name] for name in sorted(expected & pods.keys())]
@@ -267,7 +269,10 @@ class BringingUp:
             if len(present) == len(expected) and not obstacles and self._settled(sets):
                 return
             if len(present) < len(expected):
-                obstacles += self._refusals()
+                # Not at every change of a pod: with many, that would be most of all requests.
+                if now - looked_at >= _LOOK_EVERY_S:
+                    refusals, looked_at = self._refusals(), now
+                obstacles += refusals
             current = {(each.pod, each.kind) for each in obstacles}
             since = {key: since.get(key, now) for key in current}
             hopeless = [

@@ -147,6 +147,7 @@ def test_many_nodes_are_started_in_waves(
     assert len(server.objects("pods", NAMESPACE)) == 8 + 4
 
 
+@pytest.mark.timeout(300)
 def test_two_hundred_nodes_come_up_although_the_api_server_is_busy(
     server: ApiServer, runtime: ClusterRuntime, controller: Controller
 ) -> None:
