@@ -213,7 +213,7 @@ def build_data_set(
         runs: Runs of a log, or results that share one; all of the same network.
         out: Name in the home, or a folder (with a slash); None: after the first run.
         encoder: Encoder of the observations.
-        include_invalid: Also take runs that are not faithful, lacked a node, or did not end.
+        include_invalid: Also use runs that are invalid, degraded or incomplete.
         overwrite: Replace a data set of that name.
 
     Raises:

@@ -36,7 +36,7 @@ def choose(path: Path | None, *, look: bool = True) -> None:
     # A Path has lost the second slash of a URL.
     if path is not None and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(path)):
         raise UsageError(
-            "this is no home",
+            "the home cannot be used",
             [Problem("--home", f"{path} is a URL", "a folder; task logs at URLs: --storage URL")],
         )
     # From the root: whoever reads it later may stand in another folder.
@@ -55,7 +55,7 @@ def _expanded(path: Path, where: str) -> Path:
         return path.expanduser()
     except RuntimeError:
         raise UsageError(
-            "this is no home",
+            "the home cannot be used",
             [Problem(where, f"{path} begins with a user that this machine does not know", _A_HOME)],
         ) from None
 
@@ -82,7 +82,7 @@ def _check(folder: Path) -> None:
         except ValueError:
             seen = "it has a zero byte"
         if seen:
-            raise UsageError("this is no home", [Problem("--home", seen[:300], _A_HOME)])
+            raise UsageError("the home cannot be used", [Problem("--home", seen[:300], _A_HOME)])
 
 
 def _protect(folder: Path) -> None:

@@ -115,7 +115,7 @@ def _save_runs(place: Runtime, name: str) -> None:
         return
     except TestbedError as error:
         if not place.was_up(name):
-            notices.note(f"testbed '{name}' never came up, so there is no run to keep")
+            notices.note(f"testbed '{name}' never came up, so there is no run to copy")
             return
         raise PermanentError(
             f"the runs of '{name}' cannot be kept, so it stays up: {error}\n"
@@ -152,11 +152,11 @@ def settle(done: Teardown) -> None:
         )
         return
     except TestbedError as error:
-        notices.warn(f"the task log still calls a run of '{done.name}' running: {error}")
+        notices.warn(f"a run of '{done.name}' is still marked running in the task log: {error}")
         return
     if settled is not None:
         run, state = settled
-        notices.warn(f"run {run} was cut short; the task log calls it {state.value}")
+        notices.warn(f"run {run} was interrupted; the task log now has it as {state.value}")
 
 
 def settle_abandoned() -> None:
@@ -170,7 +170,7 @@ def settle_abandoned() -> None:
             with open_task_log(store, create=False) as log:
                 settled = Claims(folder, store).settle(log)
         except TestbedError as error:
-            notices.warn(f"a run that was cut short stands as running: {error}")
+            notices.warn(f"an interrupted run is still marked running: {error}")
             continue
         for run, state in settled:
-            notices.warn(f"run {run} was cut short; the task log calls it {state.value}")
+            notices.warn(f"run {run} was interrupted; the task log now has it as {state.value}")

@@ -31,10 +31,10 @@ def _settle(log: TaskLog, url: str) -> None:
     try:
         settled = Claims(home.home() / CLAIMS, url).settle(log)
     except TestbedError as error:
-        notices.warn(f"a run that was cut short stands as running: {error}")
+        notices.warn(f"an interrupted run is still marked running: {error}")
         return
     for run, state in settled:
-        notices.warn(f"run {run} was cut short; the task log calls it {state.value}")
+        notices.warn(f"run {run} was interrupted; the task log now has it as {state.value}")
 
 
 def _of_testbed(name: str | None) -> str | None:

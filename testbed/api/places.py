@@ -206,14 +206,14 @@ def _remote(address: str) -> Runtime:
         found = read(Path(path).expanduser())
         if not isinstance(found, Certificate) or found.identity != OPERATOR:
             raise UsageError(
-                "these are not the credentials of an operator",
+                "these are not an operator's credentials",
                 [Problem(environment.CREDENTIALS, f"names {path}", "name operator.pem")],
             )
         return RemoteRuntime(address, found.to_pem(), store=store, home=home.home())
     token = find_token(variable=environment.TOKEN)
     if not token:
         raise UsageError(
-            f"the controller at {address} asks who you are: let {environment.CREDENTIALS} name "
+            f"the controller at {address} needs credentials: let {environment.CREDENTIALS} name "
             f"the operator's file (`testbed credentials` makes it), or set {environment.TOKEN} "
             f"or {environment.TOKEN}_FILE"
         )

@@ -104,7 +104,7 @@ def simulate(
         options: Options of a scheduler given by name or as a class.
         episodes: Number of episodes; None: the plan's.
         first_episode: Number of the first one; equal numbers meet equal tasks and failures.
-        label: Free text by which to find the run again.
+        label: Free text to identify the run later.
         log: Task log to store the run in; None: it is stored nowhere.
 
     Raises:

@@ -68,7 +68,7 @@ class Lab:
             options: Options of the scheduler.
             episodes: Number of episodes; None: the scenario's.
             first_episode: Number of the first one; equal numbers meet equal tasks and failures.
-            label: Free text by which to find the run again.
+            label: Free text to identify the run later.
 
         Raises: UsageError: unknown scheduler, another run is active, or a node is not healthy.
         """

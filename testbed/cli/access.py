@@ -1,4 +1,4 @@
-"""What ``doctor`` says of access: who else can read what is kept, and which certificates end."""
+"""Checks of ``doctor`` on access: who else can read what is kept, which certificates expire."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN: Final = 3
 
 
 def access(around: Surroundings) -> Iterator[Finding]:
-    """Nobody else can reach what testbeds of this home keep, and where they listen."""
+    """Check that only this user can reach the files and sockets of this home's testbeds."""
     open_to_others = [each for each in _private(around.home) if _is_open(each)]
     if open_to_others:
         more = len(open_to_others) - _SHOWN
@@ -29,7 +29,7 @@ def access(around: Surroundings) -> Iterator[Finding]:
             f"chmod go-rwx {' '.join(map(str, open_to_others[:_SHOWN]))}",
         )
     else:
-        yield Finding("access", "ok", "home, run directories and sockets are for their user alone")
+        yield Finding("access", "ok", "home, run directories and sockets are private to their user")
     yield from _certificate()
 
 
@@ -58,7 +58,7 @@ def _is_open(path: Path) -> bool:
 
 
 def _certificate() -> Iterator[Finding]:
-    """The certificate that commands show to a controller elsewhere, if one is named."""
+    """Return the certificate that commands show to a remote controller; None if none is named."""
     import datetime
 
     from testbed.rpc.credentials import Certificate, read

@@ -1,4 +1,4 @@
-"""What ``doctor`` looks at, one function each; a new service adds its own to ``CHECKS``.
+"""The checks of ``doctor``, one function each; a new service adds its own to ``CHECKS``.
 
 A check changes nothing that stays, waits for nothing longer than a few seconds and raises nothing
 that it can report.
@@ -35,7 +35,7 @@ Check: TypeAlias = Callable[[Surroundings], Iterator[Finding]]
 
 
 def python(_: Surroundings) -> Iterator[Finding]:
-    """The interpreter is new enough."""
+    """Check that the interpreter is new enough."""
     seen = ".".join(map(str, sys.version_info[:3]))
     needed = ".".join(map(str, PYTHON))
     if sys.version_info < PYTHON:
@@ -45,7 +45,7 @@ def python(_: Surroundings) -> Iterator[Finding]:
 
 
 def packages(_: Surroundings) -> Iterator[Finding]:
-    """What the toolkit is built on is installed, and what its metadata asks for is what is here."""
+    """Check that the packages it depends on are installed, in the releases that it asks for."""
     from importlib import metadata
 
     from packaging.requirements import InvalidRequirement, Requirement
@@ -56,7 +56,7 @@ def packages(_: Surroundings) -> Iterator[Finding]:
         yield Finding(
             "packages",
             "warning",
-            "edge-testbed is used from its source folder and is not installed",
+            "edge-testbed runs from its source folder and is not installed",
             "install it: make install",
         )
         return
@@ -87,7 +87,7 @@ def packages(_: Surroundings) -> Iterator[Finding]:
 
 
 def home_folder(around: Surroundings) -> Iterator[Finding]:
-    """The home can be made and written."""
+    """Check that the home can be created and written."""
     folder = existing(around.home)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -106,7 +106,7 @@ def home_folder(around: Surroundings) -> Iterator[Finding]:
 
 
 def disk(around: Surroundings) -> Iterator[Finding]:
-    """There is space for task logs."""
+    """Check that there is space for task logs."""
     try:
         free = shutil.disk_usage(existing(around.home)).free
     except OSError as error:
@@ -120,7 +120,7 @@ def disk(around: Surroundings) -> Iterator[Finding]:
 
 
 def loopback(_: Surroundings) -> Iterator[Finding]:
-    """Processes on this machine can reach each other over TCP on ports the system chooses."""
+    """Check that processes of this machine can connect to each other on free TCP ports."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.settimeout(2.0)
@@ -143,7 +143,7 @@ def loopback(_: Surroundings) -> Iterator[Finding]:
 
 
 def memory(around: Surroundings) -> Iterator[Finding]:
-    """The network's processes fit into memory."""
+    """Check that the network's processes fit into memory."""
     import psutil
 
     available = psutil.virtual_memory().available
@@ -159,7 +159,7 @@ def memory(around: Surroundings) -> Iterator[Finding]:
 
 
 def processors(around: Surroundings) -> Iterator[Finding]:
-    """There are processors enough to keep the nodes' times."""
+    """Check that there are enough processors to keep the nodes on time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     seen = f"{cores} for {around.nodes} nodes"
     load = os.getloadavg()[0]
@@ -175,14 +175,14 @@ def processors(around: Surroundings) -> Iterator[Finding]:
             "processors",
             "warning",
             f"{seen}; other programs keep them busy (load {load:.1f})",
-            "let them end first, or times will be less exact than they could be",
+            "end them first, or measured times will be less exact",
         )
     else:
         yield Finding("processors", "ok", seen)
 
 
 def clock(_: Surroundings) -> Iterator[Finding]:
-    """The monotonic clock is fine enough, and sleeping ends when it should."""
+    """Check that the monotonic clock is fine enough, and that sleeping ends on time."""
     resolution = time.get_clock_info("monotonic").resolution
     late = []
     for _attempt in range(20):
@@ -217,7 +217,7 @@ CHECKS: Final[Sequence[Check]] = (
 
 
 def _memory_limit() -> int | None:
-    """What a container leaves this process, in bytes; None without a limit."""
+    """Return the memory that a container allows this process, in bytes; None without a limit."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = (group / "memory.max").read_text().strip()

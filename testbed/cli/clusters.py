@@ -1,4 +1,4 @@
-"""What ``doctor`` looks at for testbeds in containers: notes, as one on this machine needs none."""
+"""Checks of ``doctor`` for testbeds in containers; notes only, as local testbeds need none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ABSENT: Final = "not installed; optional"
 
 
 def engine(_: Surroundings) -> Iterator[Finding]:
-    """The container engine answers."""
+    """Check that the container engine answers."""
     from testbed.runtime.kind import preflight
     from testbed.runtime.kind.engine import engine
 
@@ -34,7 +34,7 @@ def engine(_: Surroundings) -> Iterator[Finding]:
 
 
 def kind(around: Surroundings) -> Iterator[Finding]:
-    """kind could bring this network up; what it lacks for that."""
+    """Check that kind could bring this network up, and report what it lacks."""
     from testbed.runtime.kind import KindCluster, KindSettings, preflight
     from testbed.runtime.kind.engine import engine
 
@@ -65,13 +65,13 @@ def kind(around: Surroundings) -> Iterator[Finding]:
 
 
 def kubectl(_: Surroundings) -> Iterator[Finding]:
-    """kubectl is there; the toolkit does without, people may not."""
+    """Check that kubectl is installed; the toolkit does not need it, but users may."""
     path = shutil.which("kubectl")
     yield Finding("kubectl", "ok" if path else "note", path or _ABSENT)
 
 
 def cluster(_: Surroundings) -> Iterator[Finding]:
-    """The cluster that was named can be reached, and the user may do there what is needed."""
+    """Check that the named cluster answers, and that the user has the rights that are needed."""
     place = places.place_of(None)
     if place.runtime != places.CLUSTER:
         return

@@ -1,4 +1,4 @@
-"""What a command says and where: results to stdout, everything else to stderr.
+"""Output of commands: results to stdout, everything else to stderr.
 
 Colours and live displays are for terminals only and respect ``NO_COLOR``; elsewhere the same facts
 come as plain lines that need no terminal to be read, and tables that are never cut to a width.
@@ -26,7 +26,7 @@ _WIDE: Final = 10_000
 
 @dataclass(slots=True)
 class Voice:
-    """How the running command talks; the root of the application sets it before each command."""
+    """Settings of the running command's output; the root command sets them before each command."""
 
     quiet: bool = False
     debug: bool = False
@@ -36,18 +36,18 @@ voice: Final = Voice()
 
 
 def out(text: str) -> None:
-    """One line (or several) of the result."""
+    """Print one line (or several) of the result."""
     sys.stdout.write(f"{text}\n")
 
 
 def note(text: str) -> None:
-    """One line of progress; not with ``--quiet``."""
+    """Print one line of progress; not with ``--quiet``."""
     if not voice.quiet:
         _err(text)
 
 
 def warn(text: str) -> None:
-    """One line the user must see, with ``--quiet`` too."""
+    """Print one line that the user must see, with ``--quiet`` too."""
     terminal(sys.stderr).print(f"[yellow]warning:[/] {plain(text)}")
 
 
@@ -56,7 +56,7 @@ notices.use(note=note, warn=warn)
 
 
 def error(text: str) -> None:
-    """The message of an error, on stderr."""
+    """Print the message of an error to stderr."""
     first, _, rest = text.partition("\n")
     console = terminal(sys.stderr)
     console.print(f"[bold red]error:[/] {plain(first)}")
@@ -65,7 +65,7 @@ def error(text: str) -> None:
 
 
 def next_command(*commands: str) -> None:
-    """Say which command is useful now; not with ``--quiet``."""
+    """Suggest the next command; not with ``--quiet``."""
     if voice.quiet or not commands:
         return
     console = terminal(sys.stderr)
@@ -75,7 +75,7 @@ def next_command(*commands: str) -> None:
 
 
 def emit(document: object) -> None:
-    """The result as JSON: one document, indented; what is not a number becomes null."""
+    """Print the result as one JSON document, indented; NaN and infinities become null."""
     out(json.dumps(_finite(document), indent=2, default=str))
 
 
@@ -91,11 +91,11 @@ class Rows:
     rows: list[Sequence[str | Text]] = field(default_factory=list)
 
     def add(self, *cells: object) -> None:
-        """One row; None shows as a dash. Text of others goes through ``plain`` or ``mark``."""
+        """Add a row; None shows as a dash. Foreign text has to go through ``plain`` or ``mark``."""
         self.rows.append([_cell(each) for each in cells])
 
     def rendered(self) -> Table:
-        """The table for a rich console."""
+        """Return the table for a rich console."""
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -138,7 +138,7 @@ def flush() -> None:
 
 
 def terminal(stream: TextIO) -> Console:
-    """A rich console on ``stream``, made anew because tests and pipes replace the streams."""
+    """Return a new rich console on ``stream``, as tests and pipes replace the streams."""
     from rich.console import Console
 
     width = None if stream.isatty() else _WIDE
@@ -146,12 +146,12 @@ def terminal(stream: TextIO) -> Console:
 
 
 def mark(text: object, style: str) -> str:
-    """``text`` in a style of rich (``red``, ``bold``), itself printed as it is."""
+    """Return ``text`` in a style of rich (``red``, ``bold``), without reading markup in it."""
     return f"[{style}]{plain(str(text))}[/]"
 
 
 def plain(text: str) -> str:
-    """``text`` so that nothing in it is taken for markup."""
+    """Return ``text`` so that nothing in it is taken for markup."""
     from rich.markup import escape
 
     return escape(text)
@@ -175,7 +175,7 @@ def _err(text: str) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """``value`` without NaN and infinities, which JSON does not know."""
+    """Return ``value`` without NaN and infinities, which JSON does not know."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -43,7 +43,7 @@ def build(
         bool,
         typer.Option(
             "--include-invalid",
-            help="Also take runs that are not faithful, lacked a node, or did not end.",
+            help="Also use runs that are invalid, degraded or incomplete.",
         ),
     ] = False,
     force: Annotated[
@@ -169,7 +169,9 @@ def export(
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", metavar="csv|jsonl|parquet|minari|rllib", help="Repeatable. Default: csv."
+            "--format",
+            metavar="csv|jsonl|parquet|minari|rllib",
+            help="Format; repeatable. Default: csv.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,

@@ -16,7 +16,7 @@ group = typer.Typer(no_args_is_help=True, help="Check and upgrade the tables of 
 
 @group.command("check")
 def check(storage: Storage = None, as_json: Json = False) -> None:
-    """Tell whether the task log is of this version; exit code 5 if it is not. Changes nothing."""
+    """Check whether the task log has this version; exit code 5 if not. Changes nothing."""
     from testbed.storage.tasklog import migrating
 
     found = migrating.check(home.task_log_url(storage))

@@ -1,7 +1,8 @@
-"""``fault``: kinds of faults, those of the run under way, and faults by hand."""
+"""``fault``: kinds of faults, the faults of the run in progress, and faults by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,15 +13,15 @@ from testbed.cli.options import Json, Name
 from testbed.errors import Problem
 
 if TYPE_CHECKING:
-    from testbed.rpc.operator import FaultList
+    from testbed.rpc.operator import FaultList, OperatorClient
 
 group = typer.Typer(
     no_args_is_help=True,
-    help="Let something go wrong in the run under way, see what does, and end it. Faults that "
-    "belong to an experiment stand in its scenario (docs/faults.md).",
+    help="Inject faults into the run in progress, list them, and end them. Faults that are part of "
+    "an experiment stand in its scenario (docs/faults.md).",
 )
 
-_KIND = typer.Argument(metavar="KIND", help="What goes wrong; `testbed fault kinds` lists them.")
+_KIND = typer.Argument(metavar="KIND", help="Kind of fault; `testbed fault kinds` lists them.")
 
 
 @group.command()
@@ -59,9 +60,7 @@ def inject(
     kind: Annotated[str, _KIND],
     lasts: Annotated[
         str,
-        typer.Option(
-            "--for", metavar="TIME", help="How long, in emulated time, such as 5s; then it ends."
-        ),
+        typer.Option("--for", metavar="TIME", help="Duration in emulated time, such as 5s."),
     ],
     nodes: Annotated[
         str | None, typer.Option("--nodes", metavar="0,2,5-7", help="Nodes it acts on, or `all`.")
@@ -73,14 +72,18 @@ def inject(
     destination: Annotated[
         str | None, typer.Option("--to", metavar="2,3", help="To these nodes, or `all`.")
     ] = None,
-    both_ways: Annotated[bool, typer.Option("--both-ways", help="The links back as well.")] = False,
+    both_ways: Annotated[
+        bool, typer.Option("--both-ways", help="Also the links in the opposite direction.")
+    ] = False,
     factor: Annotated[
         str | None,
-        typer.Option("--factor", metavar="X", help="What rate or arrivals are multiplied with."),
+        typer.Option(
+            "--factor", metavar="X", help="Factor by which the rate or the arrivals are multiplied."
+        ),
     ] = None,
     failure_rate: Annotated[
         str | None,
-        typer.Option("--failure-rate", metavar="X", help="Failures per second that are added."),
+        typer.Option("--failure-rate", metavar="X", help="Additional failures per second."),
     ] = None,
     mode: Annotated[
         str | None, typer.Option("--mode", metavar="MODE", help="`killed` or `hung`, of node-down.")
@@ -88,13 +91,11 @@ def inject(
     name: Name = "default",
     as_json: Json = False,
 ) -> None:
-    """Let something go wrong in the run under way, from now on and for a while.
+    """Inject a fault into the run in progress, from now on for a given time.
 
     It ends when its time is over, with `testbed fault clear`, and with the run in any case.
     """
     from testbed.api.faulting import fault_of, refuse_wrong
-    from testbed.api.places import runtime
-    from testbed.api.running import client_of
     from testbed.cli.network import with_name
 
     entry = {
@@ -111,10 +112,12 @@ def inject(
     given = {key: value for key, value in entry.items() if value is not None}
     # Before anything is asked for, so that what is wrong is told even where nothing is up.
     refuse_wrong(given, None, _as_option)
-    with client_of(runtime(name).find(name)) as client:
-        found = client.inject_fault(fault_of(given, len(client.status().nodes), _as_option))
-    if as_json:
-        console.emit(asdict(found))
+    found = _done(
+        name,
+        lambda client: client.inject_fault(fault_of(given, len(client.status().nodes), _as_option)),
+        as_json,
+    )
+    if found is None:
         return
     for each in found.faults:
         if each.id in found.changed:
@@ -130,13 +133,8 @@ def inject(
 @group.command()
 def clear(name: Name = "default", as_json: Json = False) -> None:
     """Release all faults that were injected by hand; those of the scenario stay."""
-    from testbed.api.places import runtime
-    from testbed.api.running import client_of
-
-    with client_of(runtime(name).find(name)) as client:
-        found = client.clear_faults()
-    if as_json:
-        console.emit(asdict(found))
+    found = _done(name, lambda client: client.clear_faults(), as_json)
+    if found is None:
         return
     count = len(found.changed)
     console.out(
@@ -147,15 +145,24 @@ def clear(name: Name = "default", as_json: Json = False) -> None:
 @group.command("list")
 def list_(name: Name = "default", as_json: Json = False) -> None:
     """Show the faults of the present episode: of the scenario and by hand."""
+    found = _done(name, lambda client: client.list_faults(), as_json)
+    if found is not None:
+        _show(found)
+
+
+def _done(
+    name: str, call: Callable[[OperatorClient], FaultList], as_json: bool
+) -> FaultList | None:
+    """Return what ``call`` answers on the testbed ``name``; None if that was printed as JSON."""
     from testbed.api.places import runtime
     from testbed.api.running import client_of
 
     with client_of(runtime(name).find(name)) as client:
-        found = client.list_faults()
-    if as_json:
-        console.emit(asdict(found))
-        return
-    _show(found)
+        found = call(client)
+    if not as_json:
+        return found
+    console.emit(asdict(found))
+    return None
 
 
 def _show(found: FaultList) -> None:

@@ -27,7 +27,7 @@ def write_text(path: Path, text: str, *, overwrite: bool) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> PermanentError:
-    """What to tell the user when writing at ``path`` fails."""
+    """Return the error for a failed write at ``path``."""
     advice = {
         errno.ENOSPC: "free some space there and repeat the command",
         errno.EDQUOT: "free some space there and repeat the command",

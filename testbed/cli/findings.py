@@ -1,4 +1,4 @@
-"""What a check of ``doctor`` is given and what it gives."""
+"""Input and result of a check of ``doctor``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Status: TypeAlias = Literal["ok", "note", "warning", "problem"]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the checks are about: where things are kept, and how large the network will be."""
+    """The setting that checks examine: storage locations, and the size of the network."""
 
     home: Path
     storage: str
@@ -21,7 +21,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check saw.
+    """The result of one check.
 
     ``note`` is for things that are optional and absent, ``warning`` for what works worse than it
     could, ``problem`` for what stops commands. ``fix`` says what to do; empty if nothing.
@@ -34,12 +34,12 @@ class Finding:
 
 
 def existing(path: Path) -> Path:
-    """``path`` or the nearest folder above it that exists."""
+    """Return ``path`` or the nearest folder above it that exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
 
 
 def size(count: int) -> str:
-    """``count`` bytes, to be read by people."""
+    """Return ``count`` bytes in a readable unit."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -25,7 +25,7 @@ MergeKubeconfig: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--merge-kubeconfig",
-        help="Enter the kind cluster in your own kubeconfig too; it is kept apart otherwise.",
+        help="Add the kind cluster to your own kubeconfig; by default it has a separate one.",
         rich_help_panel=_CLUSTER,
     ),
 ]
@@ -33,7 +33,7 @@ KeepOnFailure: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--keep-on-failure",
-        help="Leave what was started when it fails, to look at it.",
+        help="Keep what was started if this fails, for inspection.",
         rich_help_panel=_CLUSTER,
     ),
 ]
@@ -166,9 +166,9 @@ def _refuse_unused(given: dict[str, Any]) -> None:
     unused = [f"--{names.get(key, key).replace('_', '-')}" for key, value in given.items() if value]
     if unused:
         raise UsageError(
-            "these options are of no use here",
+            "these options are not used here",
             [
-                Problem(each, "is about a cluster", "add --runtime kind or cluster")
+                Problem(each, "is for clusters only", "add --runtime kind or cluster")
                 for each in unused
             ],
         )
@@ -190,7 +190,8 @@ def scale(
     cluster = place.on_cluster
     if cluster is None:
         raise UsageError(
-            f"testbed '{name}' runs as processes of this machine, and has the size of its scenario",
+            f"testbed '{name}' runs as processes of this machine, and has the number of nodes of "
+            "its scenario",
             [
                 Problem(
                     "scale",
@@ -212,14 +213,15 @@ def teardown(
     purge: Annotated[
         bool,
         typer.Option(
-            "--purge", help="Remove the logs of its processes too, and events not yet stored."
+            "--purge",
+            help="Also remove the logs of its processes and events that are not stored yet.",
         ),
     ] = False,
     discard: Annotated[
         bool,
         typer.Option(
             "--discard",
-            help="Do not keep the runs of a task log that is part of the testbed.",
+            help="Discard the runs of a task log that is part of the testbed.",
             rich_help_panel=_CLUSTER,
         ),
     ] = False,
@@ -227,7 +229,7 @@ def teardown(
         bool,
         typer.Option(
             "--verify",
-            help="Look for anything left on the cluster, volumes too; exit code 5 if there is.",
+            help="Check that nothing is left, volumes included; exit code 5 if something is.",
             rich_help_panel=_CLUSTER,
         ),
     ] = False,
@@ -235,7 +237,7 @@ def teardown(
         bool,
         typer.Option(
             "--keep-cluster",
-            help="Leave the kind cluster when its last testbed goes.",
+            help="Keep the kind cluster when its last testbed is removed.",
             rich_help_panel=_CLUSTER,
         ),
     ] = False,

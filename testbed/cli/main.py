@@ -122,7 +122,7 @@ def root(
             "--namespace",
             metavar="NAME",
             envvar=environment.NAMESPACE,
-            help="A namespace that was made for the testbed. Default: one of its own, made by up.",
+            help="Namespace that was created for the testbed. Default: `up` creates one.",
         ),
     ] = None,
     quiet: Annotated[
@@ -225,7 +225,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line of this process; the console script."""
     terminated: list[int] = []
 
     def terminate(number: int, frame: FrameType | None) -> None:
@@ -250,7 +250,7 @@ def _other_package() -> PrerequisiteMissing | None:
 
 
 def _drop_output() -> None:
-    """Let nothing be written to stdout any more; the end of the process would try again."""
+    """Discard further output to stdout, which would be written again when the process ends."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -265,7 +265,7 @@ _JOINED: Final = tuple(f"{option}=" for option in sorted(_VALUED))
 
 
 def _hoisted(arguments: Sequence[str]) -> list[str]:
-    """``arguments`` with the options of the root before the command, wherever they stood."""
+    """Return ``arguments`` with the root's options before the command, wherever they stood."""
     first: list[str] = []
     rest: list[str] = []
     waiting = iter(arguments)

@@ -31,7 +31,7 @@ CONDITION_STYLES = {
 
 
 def with_name(command: str, name: str) -> str:
-    """``command`` for the testbed ``name``, as one would type it."""
+    """Return ``command`` for the testbed ``name``, as one would type it."""
     return command if name == "default" else f"{command} --name {name}"
 
 
@@ -76,7 +76,7 @@ def _all_runtimes() -> Iterator[Runtime]:
 
 
 def _names_of(place: Runtime) -> tuple[str, ...]:
-    """Its testbeds; a cluster that cannot be asked is no reason not to list the others."""
+    """Return its testbeds; none, with a warning, if it cannot be asked."""
     try:
         return place.names()
     except TestbedError as error:
@@ -218,10 +218,11 @@ def logs(
         str, typer.Argument(metavar="[NODE|controller]", help="Number of a node, or `controller`.")
     ] = "controller",
     tail: Annotated[
-        int | None, typer.Option("--tail", metavar="N", min=0, help="Only the last so many lines.")
+        int | None,
+        typer.Option("--tail", metavar="N", min=0, help="Number of lines to show, the last ones."),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Also print new lines, until Ctrl-C.")
     ] = False,
     name: Name = "default",
     as_json: Json = False,
@@ -254,7 +255,7 @@ def kill(
     number = node.removeprefix("node-")
     if not number.isdecimal():
         raise UsageError(
-            "which node?", [Problem("NODE", repr(node), "a number, as in 3 or node-3")]
+            "unknown node", [Problem("NODE", repr(node), "a number, as in 3 or node-3")]
         )
     stopped = runtime(name).kill(name, int(number))
     process = "" if stopped.pid is None else f", process {stopped.pid}"

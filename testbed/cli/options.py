@@ -71,18 +71,18 @@ FirstEpisode: TypeAlias = Annotated[
     ),
 ]
 Label: TypeAlias = Annotated[
-    str, typer.Option("--label", metavar="TEXT", help="Free text by which to find the run again.")
+    str, typer.Option("--label", metavar="TEXT", help="Free text to identify the run later.")
 ]
 RunIds: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[RUN]...", help="Ids of runs, or how they begin; `latest` is the last one."
+        metavar="[RUN]...", help="Run ids or unique prefixes; `latest` is the last run."
     ),
 ]
 
 
 def from_log(command: str, storage: str | None) -> str:
-    """``command`` for the task log ``storage``, as one would type it.
+    """Return ``command`` for the task log ``storage``, as one would type it.
 
     Not what the environment says anyway, and no password.
     """
@@ -92,7 +92,7 @@ def from_log(command: str, storage: str | None) -> str:
 
 
 def key_values(given: list[str] | None, option: str) -> dict[str, Any]:
-    """The mapping that repeated ``KEY=VALUE`` make; values are YAML (``3``, ``true``, ``text``).
+    """Return repeated ``KEY=VALUE`` as a mapping; values are YAML (``3``, ``true``, ``text``).
 
     Raises: UsageError with all that are not of this form.
     """
@@ -117,7 +117,7 @@ def key_values(given: list[str] | None, option: str) -> dict[str, Any]:
 
 
 def node_numbers(text: str | None, option: str = "--nodes") -> tuple[int, ...]:
-    """``0,2,5-7`` as numbers in order, each once; nothing for None.
+    """Return ``0,2,5-7`` as numbers in order, each once; nothing for None.
 
     Raises: UsageError if it is not of this form.
     """
@@ -128,13 +128,14 @@ def node_numbers(text: str | None, option: str = "--nodes") -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UsageError(
-                "which nodes?",
+                "node numbers cannot be read",
                 [Problem(option, repr(text), "allowed: numbers and ranges, as in 0,2,5-7")],
             )
         low, high = int(first), int(last) if dash else int(first)
         if high < low or high - low > 10_000:
             raise UsageError(
-                "which nodes?", [Problem(option, repr(part), "allowed: the smaller number first")]
+                "node numbers cannot be read",
+                [Problem(option, repr(part), "allowed: the smaller number first")],
             )
         found.update(range(low, high + 1))
     return tuple(sorted(found))

@@ -38,7 +38,7 @@ STYLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far a run is.
+    """The progress of a run.
 
     ``completed`` of ``episodes`` are over, ``fraction`` of the current one has passed. ``outcomes``
     counts the tasks that have ended so far, ``over`` those of the episodes that are over.
@@ -116,7 +116,7 @@ class ProgressDisplay:
             )
 
     def _left(self, snapshot: Snapshot, form: str) -> str:
-        """The time left at the speed so far, in ``form``; empty at the beginning and the end."""
+        """Return the time left at the speed so far, in ``form``; empty at beginning and end."""
         done = min(snapshot.completed + snapshot.fraction, snapshot.episodes)
         passed = self.now() - self._began
         if passed < LEFT_AFTER_S or not 0 < done < snapshot.episodes:
@@ -124,7 +124,7 @@ class ProgressDisplay:
         return form.format(clock(passed / done * (snapshot.episodes - done)))
 
     def _over_episodes(self) -> str:
-        """Mean of the episodes that are over, as the run's table will say it."""
+        """Return the mean of the finished episodes, as in the table of the run."""
         from testbed.experiment.statistics import rate_interval
 
         interval = rate_interval(self._rates)
@@ -134,7 +134,7 @@ class ProgressDisplay:
         return f"{rate} ± {50 * (interval.high - interval.low):.1f}"
 
     def _so_far(self, snapshot: Snapshot) -> str:
-        """Success rate over all ended tasks, with its interval once there are episodes for one."""
+        """Return the success rate over all ended tasks, with an interval if episodes suffice."""
         from testbed.experiment.statistics import rate_interval
 
         if not snapshot.ended:
@@ -178,7 +178,7 @@ class ProgressDisplay:
 
 
 class Pace:
-    """Says in a line now and then how far a command is that has no other progress to show.
+    """Prints from time to time how far a command has come that shows no other progress.
 
     ``what`` names what is counted, as in "episodes checked"; there are ``total`` of them. ``now``
     gives seconds of a clock that only goes forward.
@@ -191,7 +191,7 @@ class Pace:
         self._began = self._told = now()
 
     def tell(self, done: int) -> None:
-        """``done`` are done; says so if it is a while ago that anything was said."""
+        """Report that ``done`` are done, if the last report was a while ago."""
         now = self._now()
         if now - self._told < LEFT_AFTER_S or not 0 < done < self._total:
             return
@@ -201,7 +201,7 @@ class Pace:
 
 
 def outcome_line(outcomes: Mapping[str, int]) -> Text:
-    """``succeeded 104  dropped 3``, each in its colour; what did not occur is left out."""
+    """Return ``succeeded 104  dropped 3``, each in its colour, without outcomes that are 0."""
     from rich.text import Text
 
     line = Text()
@@ -226,12 +226,12 @@ def _queue(node: int, length: int | None, dead: bool) -> RenderableType:
 
 
 def percent(share: float) -> str:
-    """``81.2 %``."""
+    """Return a share as ``81.2 %``."""
     return f"{100 * share:.1f} %"
 
 
 def clock(seconds: float) -> str:
-    """A duration for people who wait: ``8 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """Return a duration as ``8 s``, ``3 min 20 s`` or ``2 h 5 min``."""
     whole = max(1, round(seconds))
     if whole < 60:
         return f"{whole} s"

@@ -38,7 +38,7 @@ of a point.
 
 
 def reference() -> str:
-    """The page."""
+    """Return the page."""
     root: Any = typer.main.get_command(app)
     commands = list(walk(root, "testbed"))
     lines = [_INTRODUCTION, "| command | does |", "|---|---|"]
@@ -56,7 +56,7 @@ def reference() -> str:
 
 
 def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every command that can be called, with its path; groups and hidden ones left out."""
+    """Yield every command that can be called, with its path; no groups, no hidden ones."""
     subcommands = getattr(command, "commands", None)
     if subcommands is None:
         yield path, command

@@ -49,7 +49,8 @@ def replay(
         typer.Option(
             "--policy",
             metavar="POLICY",
-            help="Policy for drl: key or id, shipped/NAME, or a folder. Default: what drl takes.",
+            help="Policy for drl: key or id, shipped/NAME, or a folder. Default: the policy that "
+            "drl uses.",
         ),
     ] = None,
     episode: Annotated[
@@ -97,7 +98,7 @@ def replay(
 
     if name is not None and no_log:
         raise UsageError(
-            "a testbed logs its runs itself",
+            "a testbed writes its own task log",
             [Problem("--no-log", "is given with --name", "leave one of them out")],
         )
     with ExitStack() as stack:
@@ -132,7 +133,7 @@ def replay(
 
 
 def _default_name() -> str:
-    """The testbed whose log is read where none is named, as for commands that only read."""
+    """Return the testbed whose log is read where none is named, as in commands that only read."""
     return os.environ.get(environment.NAME) or "default"
 
 
@@ -148,14 +149,14 @@ def _episode_of(task: int, of_task: int, asked: int | None) -> int:
 def _specs(
     source: Original, names: Sequence[str] | None, options: dict[str, Any], policy: str | None
 ) -> list[SchedulerSpec]:
-    """The schedulers to replay under, in the order given, each once."""
+    """Return the schedulers to replay under, in the order given, each once."""
     from testbed.scenario.plan import SchedulerSpec
 
     if not names and policy is not None:
         names = ["drl"]
     if policy is not None and "drl" not in (names or ()):
         raise UsageError(
-            "only the scheduler drl takes a policy",
+            "only the scheduler drl uses a policy",
             [Problem("--policy", policy, "add --scheduler drl, or leave it out")],
         )
     if not names:
@@ -174,7 +175,7 @@ Venue = Callable[[], "Iterator[tuple[TaskLog, str]]"]
 def _simulator(
     source: Original, specs: list[SchedulerSpec], label: str, stack: ExitStack, log: TaskLog | None
 ) -> Venue:
-    """Replays in the simulator, into ``log``; None: into a log that is removed with ``stack``."""
+    """Return what replays in the simulator, into ``log`` or one that goes with ``stack``."""
     from testbed.api.simulating import Job, replay_plan
     from testbed.cli.sim import shown_run
     from testbed.storage.tasklog import label_of_replay, open_task_log
@@ -211,7 +212,7 @@ def _testbed(
     name: str,
     policy: str | None,
 ) -> Venue:
-    """Replays on the testbed ``name``; what it emulates has to be what the run emulated.
+    """Return what replays on the testbed ``name``, which has to emulate the run's network.
 
     Raises: UsageError: it does not; names what differs.
     """
@@ -229,7 +230,7 @@ def _testbed(
     except UsageError:
         console.warn(
             f"testbed '{name}' logs into {testbed.store}, which does not have run "
-            f"{source.run.id}: what is compared now cannot be compared again later"
+            f"{source.run.id}: this comparison cannot be repeated later"
         )
     with client_of(testbed) as client:
         status = client.status()
@@ -288,7 +289,8 @@ def _check_same(
         ]
     if found:
         raise UsageError(
-            f"testbed '{testbed.name}' emulates something else than run {source.run.id}; replay in "
+            f"testbed '{testbed.name}' emulates a different network than run {source.run.id}; "
+            "replay in "
             "the simulator (without --name), or bring up the run's scenario: "
             f"testbed runs show {source.run.id} --scenario > again.yaml",
             found,
@@ -368,7 +370,7 @@ def _print(
 
 
 def print_histories(histories: Sequence[TaskHistory]) -> None:
-    """One task's history in one run or several, side by side."""
+    """Print one task's history in one run or several, side by side."""
     from testbed.experiment.history import arrival, rows
 
     first = histories[0]

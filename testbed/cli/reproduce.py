@@ -49,7 +49,8 @@ def reproduce(
         typer.Option(
             "--topologies",
             metavar="N",
-            help=f"Networks to draw. Default: {_NETWORKS}, {_QUICK_NETWORKS} with --quick.",
+            help=f"Number of networks to draw. Default: {_NETWORKS}, {_QUICK_NETWORKS} with "
+            "--quick.",
         ),
     ] = None,
     first_topology: Annotated[
@@ -75,7 +76,9 @@ def reproduce(
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="Minutes instead of hours: fewer networks, settings and episodes."
+            "--quick",
+            help="Quick version, in minutes instead of hours: fewer networks, settings and "
+            "episodes.",
         ),
     ] = False,
     recipe: Annotated[
@@ -128,7 +131,7 @@ def reproduce(
         bool,
         typer.Option(
             "--include-invalid",
-            help="With --network: use runs outside their limits of fidelity too.",
+            help="With --network: also use runs outside their limits of fidelity.",
         ),
     ] = False,
     draw: Annotated[
@@ -137,7 +140,7 @@ def reproduce(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Reproduce figures of the paper, and say where the results agree with it and where not.
+    """Reproduce figures of the paper, and report where the results agree with it.
 
     Every finished point is stored; after Ctrl-C the same command goes on where it stopped.
     """
@@ -176,7 +179,7 @@ def reproduce(
     place = Workplace(out)
     if draw and not (out / MARKER).exists():
         raise UsageError(
-            f"{out} holds no reproduction to draw",
+            f"{out} holds no results of `testbed reproduce`",
             [Problem("--out", str(out), "the folder of an earlier call, or leave --draw out")],
         )
     place.claim()
@@ -185,7 +188,7 @@ def reproduce(
             with _Display() as display:
                 complete(all_points(study, chosen), place.store, processes, display)
         except KeyboardInterrupt:
-            console.note("what is finished is stored; the same command goes on from there")
+            console.note("finished points are stored; the same command continues")
             raise
     documents = [write_figure(study, each, place) for each in chosen]
     page = write_page(place)

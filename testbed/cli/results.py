@@ -35,7 +35,10 @@ STATE_STYLES = {
 @group.command("list")
 def list_(
     limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=0, help="Only the latest so many; 0 for all.")
+        int,
+        typer.Option(
+            "--limit", metavar="N", min=0, help="Number of runs to show, the latest; 0 for all."
+        ),
     ] = 20,
     name: Name = "default",
     storage: Storage = None,
@@ -108,7 +111,9 @@ def _in_list(log: TaskLog, run: Run) -> dict[str, Any]:
 
 @group.command("show")
 def show(
-    run: Annotated[str, typer.Argument(metavar="[RUN]", help="Id, or how it begins.")] = "latest",
+    run: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="Run id or a unique prefix.")
+    ] = "latest",
     scenario: Annotated[
         bool, typer.Option("--scenario", help="Print the scenario as it was used, as YAML.")
     ] = False,
@@ -274,7 +279,7 @@ def report(
 
 
 def warn_if_doubtful(run: Run) -> None:
-    """Say of a run that did not go well that what it shows may not be so."""
+    """Warn that the results of a run that was not completed in order are doubtful."""
     if run.trustworthy:
         return
     reasons = "; ".join((*run.code_failures, *(run.certificate or {}).get("reasons", ())))
@@ -345,7 +350,7 @@ def fault_lines(faults: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> None:
-    """A table with a row per run, best first if they can be compared, and what that says."""
+    """Print a table of runs, best first if they can be compared, and the verdicts."""
     if comparison is not None:
         runs = comparison.runs
     drivers = {run.run.info.driver for run in runs}
@@ -385,12 +390,12 @@ def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> 
 
 
 def comparison_or_none(runs: Sequence[RunSummary]) -> RunComparison | None:
-    """The comparison of ``runs``, or None if there is only one."""
+    """Return the comparison of ``runs``; None if there is only one."""
     from testbed.experiment.comparison import compare_summaries
 
     return compare_summaries(runs) if len(runs) > 1 else None
 
 
 def _with_spread(rate: Interval) -> str:
-    """The rate with its 95 % interval over episodes; without for so few that it says nothing."""
+    """Return the rate with its 95 % interval over episodes, if there are enough of them."""
     return f"{100 * rate.mean:.1f}" if rate.count < FEWEST else rate.in_percent

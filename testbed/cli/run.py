@@ -93,7 +93,7 @@ def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress
                 )
             )
     if last is None:
-        raise PermanentError(f"the controller says nothing about run {run_id}")
+        raise PermanentError(f"the controller reports nothing about run {run_id}")
     return last
 
 

@@ -25,7 +25,7 @@ def find_run(
     over: bool = False,
     original: bool = False,
 ) -> Run:
-    """The run that ``given`` names: its id, a unique prefix, or ``latest``.
+    """Return the run that ``given`` names: its id, a unique prefix, or ``latest``.
 
     The latest is that of the testbed ``name``, if that has one in this log (the default name means
     any testbed, and what was simulated); with
@@ -49,7 +49,7 @@ def find_run(
 
 
 def find_runs(log: TaskLog, given: Sequence[str] | None, name: str | None = None) -> list[str]:
-    """Ids of the runs named, each once; of the latest that has ended, if none is."""
+    """Return the ids of the named runs, each once; of the latest ended one if none is named."""
     from testbed.storage.tasklog import LATEST
 
     found = (find_run(log, each, name, over=True).id for each in given or [LATEST])
@@ -57,7 +57,7 @@ def find_runs(log: TaskLog, given: Sequence[str] | None, name: str | None = None
 
 
 def _preferred(runs: Sequence[Run], name: str | None, *, over: bool) -> tuple[Sequence[Run], str]:
-    """Those of ``runs`` that may be meant, and what was left out because of it."""
+    """Return those of ``runs`` that may be meant, and which were left out."""
     from testbed.storage.tasklog import RunState
 
     why = ""
@@ -98,7 +98,7 @@ def _ago(started: str) -> str:
 def runs_to_look_at(
     log: TaskLog, given: Sequence[str] | None, name: str | None = None, *, least: int
 ) -> list[str]:
-    """Ids of the runs meant by ``given``; without any, the latest comparable ones.
+    """Return the ids of the runs in ``given``; without any, the latest comparable ones.
 
     Those are the runs that have ended, of the testbed ``name`` (as ``find_run`` takes it),
     of the same scenario and driver as the latest run, of each scheduler (with

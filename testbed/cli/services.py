@@ -1,4 +1,4 @@
-"""What ``doctor`` looks at in the configured services: the task log and the artifact store."""
+"""Checks of ``doctor`` on the configured services: the task log and the artifact store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NTP: Final = "let both machines keep their clocks by NTP (chrony, systemd-times
 
 
 def task_log(around: Surroundings) -> Iterator[Finding]:
-    """The task log can be reached and is of this version; one that is not there can be made."""
+    """Check that the task log answers and has this version, or can be created."""
     from testbed.storage.tasklog import health
 
     try:
@@ -76,14 +76,16 @@ def _task_log_server(url: str) -> Iterator[Finding]:
         )
     used = f"{size(found.used_bytes)} used"
     if found.free_bytes is None:
-        yield Finding("task log: space", "ok", f"{used}; what is free only the server's host knows")
+        yield Finding(
+            "task log: space", "ok", f"{used}; free space is known to the server's host only"
+        )
     else:
         yield _space("task log: space", f"{used}, {size(found.free_bytes)} free", found.free_bytes)
     yield _clock("task log: clock", found.clock_ahead_s, found.clock_error_s)
 
 
 def artifact_store(around: Surroundings) -> Iterator[Finding]:
-    """The artifact store can be reached and written."""
+    """Check that the artifact store can be reached and written."""
     try:
         if around.artifacts.startswith(("webhdfs://", "swebhdfs://")):
             yield from _hdfs(around.artifacts)
@@ -121,7 +123,7 @@ def _hdfs(url: str) -> Iterator[Finding]:
         nodes = "" if found.data_nodes is None else f", {found.data_nodes} DataNodes"
         yield Finding("artifacts", "ok", f"{found.where}{nodes}")
     if found.version is None:
-        yield Finding("artifacts: server", "note", "does not tell its version")
+        yield Finding("artifacts: server", "note", "does not report its version")
     else:
         yield _version("artifacts: server", "Hadoop", found.version)
     if found.free_bytes is not None:

@@ -32,7 +32,7 @@ def tasks(
     ] = "latest",
     outcomes: Annotated[
         list[Outcome] | None,
-        typer.Option("--outcome", help="Only tasks that ended so. Repeatable."),
+        typer.Option("--outcome", help="Only tasks with this outcome. Repeatable."),
     ] = None,
     node: Annotated[
         int | None,
@@ -53,7 +53,10 @@ def tasks(
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=0, help="At most so many; 0 for all.")
+        int,
+        typer.Option(
+            "--limit", metavar="N", min=0, help="Maximum number of tasks to show; 0 for all."
+        ),
     ] = LIMIT,
     name: Name = "default",
     storage: Storage = None,
@@ -118,8 +121,8 @@ def task(
         bool,
         typer.Option(
             "--what-if",
-            help="Simulate what each other destination would have given, all other tasks going "
-            "where they went.",
+            help="Simulate the outcome at each other destination, with all other tasks sent where "
+            "they were.",
         ),
     ] = False,
     name: Name = "default",
@@ -181,7 +184,7 @@ def _chosen(
 
 
 def _first(rows: Iterator[TaskRow], slowest: int | None, limit: int) -> tuple[list[TaskRow], int]:
-    """The rows to show, and how many there are."""
+    """Return the rows to show, and how many there are."""
     if slowest is not None:
         timed = (row for row in rows if row.elapsed is not None)
         found = heapq.nlargest(slowest, timed, key=lambda row: (row.elapsed or 0, -row.task_id))
@@ -201,7 +204,7 @@ def _style(outcome: Outcome) -> str:
 
 
 def _simulated(log: TaskLog, history: TaskHistory) -> Iterator[Alternative]:
-    """The alternatives, with progress where it takes longer."""
+    """Return the alternatives, and report progress where that takes long."""
     from testbed.cli.progress import Pace
     from testbed.experiment.alternatives import alternatives
 

@@ -31,17 +31,19 @@ def tune(
         list[str],
         typer.Argument(
             metavar="RUN...",
-            help="Runs in which the policy decided, all of one scenario; `latest` is the last one.",
+            help="Runs of one scenario in which the policy decided; `latest` is the last run.",
         ),
     ],
     policy: Annotated[
         str | None,
         typer.Option(
-            "--policy", metavar="POLICY", help="The policy to tune. Default: the one that decided."
+            "--policy",
+            metavar="POLICY",
+            help="Policy to tune. Default: the policy that decided in the runs.",
         ),
     ] = None,
     policy_name: Annotated[
-        str, typer.Option("--as", metavar="NAME", help="How the id of the new policy begins.")
+        str, typer.Option("--as", metavar="NAME", help="Prefix of the new policy's id.")
     ] = "tuned",
     out: Annotated[
         Path | None,
@@ -53,7 +55,7 @@ def tune(
     ] = False,
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", metavar="X", min=0.0, help="Size of the steps."),
+        typer.Option("--learning-rate", metavar="X", min=0.0, help="Step size (learning rate)."),
     ] = None,
     check_episodes: Annotated[
         int | None,
@@ -66,7 +68,8 @@ def tune(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Of the order of the steps.")
+        int,
+        typer.Option("--seed", metavar="N", min=0, help="Random seed for the order of the steps."),
     ] = 0,
     name: Name = "default",
     storage: Storage = None,
@@ -81,7 +84,7 @@ def tune(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Improve a per-destination policy by the decisions it made in runs, real or simulated.
+    """Improve a per-destination policy from its decisions in runs, real or simulated.
 
     The new policy is put into the artifact store if it is no worse than the old one in the
     simulator, on episodes that were not learned from; else nothing is written.
@@ -114,7 +117,7 @@ def tune(
 
 
 def _parent(log: TaskLog, ids: list[str], reference: str | None, store: str) -> Policy:
-    """The policy to tune: the one that is named, else the one that decided.
+    """Return the policy to tune: the one that is named, else the one that decided.
 
     Raises: UsageError: none decided, several did, or it is not there any more.
     """
@@ -150,8 +153,8 @@ def _tell_what_was_read(logged: LoggedDecisions) -> None:
     if counts.plain:
         first, reason = next(iter(counts.plain.items()))
         console.warn(
-            f"{len(counts.plain)} of {counts.episodes} episodes were not told completely and count "
-            f"by plain returns (episode {first}: {reason})"
+            f"{len(counts.plain)} of {counts.episodes} episodes have incomplete logs; their "
+            f"decisions are scored by task outcome only (episode {first}: {reason})"
         )
     unused = {
         "by other schedulers or policies": counts.by_others,
@@ -206,7 +209,10 @@ def _tell(
             f"({100 * check.difference:+.2f} ± {100 * check.standard_error:.2f} points)"
         )
     if key is None:
-        console.warn(f"the new policy is worse there; {parent.card.id} stays, nothing was written")
+        console.warn(
+            f"the new policy scored lower in the simulator; keeping {parent.card.id}, nothing "
+            "was saved"
+        )
         console.next_command(with_name("testbed run --scheduler drl", name))
         return
     console.out(key)

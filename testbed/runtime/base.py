@@ -22,7 +22,7 @@ NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 """Names of testbeds: what is legal in a file name and in a label everywhere."""
 
 Report: TypeAlias = Callable[[str], None]
-"""Told in one line what is being done, for people who wait."""
+"""Callback for one-line progress messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Teardown:
-    """What ``down`` did; nothing in ``stopped`` means that nothing was up.
+    """The result of ``down``; an empty ``stopped`` means that nothing was up.
 
     ``kept`` is where logs, and events that no task log has, are still found; None if nowhere.
     ``store`` is the task log it wrote into, without a password; None if that is not known.
@@ -83,7 +83,7 @@ class Lack:
 
 
 class OnCluster(Protocol):
-    """What can be done with testbeds on a cluster only; see ``Runtime.on_cluster``."""
+    """Operations on testbeds that only clusters offer; see ``Runtime.on_cluster``."""
 
     def server(self) -> str:
         """Return the version and the URL of the cluster's API server, for people.
@@ -133,7 +133,7 @@ class Runtime(Protocol):
 
     @property
     def on_cluster(self) -> OnCluster | None:
-        """What more can be done with its testbeds if they are on a cluster; None if they are not.
+        """Operations that only clusters offer; None if its testbeds are not on one.
 
         Raises: PrerequisiteMissing: the cluster cannot be reached with what is configured.
         """
@@ -150,7 +150,7 @@ class Runtime(Protocol):
         ...
 
     def check(self) -> tuple[Lack, ...]:
-        """What is missing to bring a testbed up; empty if nothing. Changes nothing."""
+        """Return what is missing to bring a testbed up; empty if nothing is. Changes nothing."""
         ...
 
     def up(
@@ -177,14 +177,14 @@ class Runtime(Protocol):
         ...
 
     def find(self, name: str) -> Testbed:
-        """The testbed that is up under this name.
+        """Return the testbed that is up under this name.
 
-        Raises: UsageError: there is none, or it was left half-made; says which are there.
+        Raises: UsageError: there is none, or it is incomplete; names those that are there.
         """
         ...
 
     def names(self) -> tuple[str, ...]:
-        """Names of all testbeds, whole and half-made, in order."""
+        """Return the names of all testbeds, complete and incomplete, in order."""
         ...
 
     def kill(self, name: str, node: int) -> Stopped:
@@ -224,7 +224,7 @@ class Runtime(Protocol):
     def logs(
         self, name: str, process: str, *, lines: int | None = None, follow: bool = False
     ) -> Iterator[str]:
-        """Lines of a process's log, the last ``lines`` or all; also after ``down``.
+        """Yield the lines of a process's log, the last ``lines`` or all; also after ``down``.
 
         With ``follow`` it goes on with new lines until the process has ended.
 
@@ -234,13 +234,13 @@ class Runtime(Protocol):
 
 
 def valid_name(name: str) -> str:
-    """``name``, if it may be a testbed's.
+    """Return ``name`` if it is a legal name of a testbed.
 
     Raises: UsageError: it may not.
     """
     if NAME.fullmatch(name) is None:
         raise UsageError(
-            "this cannot be the name of a testbed",
+            "invalid name of a testbed",
             [
                 Problem(
                     "name",
@@ -253,5 +253,5 @@ def valid_name(name: str) -> str:
 
 
 def node_process(node: int) -> str:
-    """Name of a node's process."""
+    """Return the name of a node's process."""
     return f"node-{node}"

@@ -67,7 +67,7 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether a testbed is up here, or was left half-made."""
+        """Whether a testbed is up here, or incomplete."""
         return self._testbed.exists()
 
     @property
@@ -102,12 +102,12 @@ class RunDirectory:
         return found if whole else None
 
     def address(self) -> str | None:
-        """Where the controller listens; None if it has not said so."""
+        """Return the address of the controller; None if it has not reported one."""
         address = (_read(self._address) or {}).get("address")
         return address if isinstance(address, str) else None
 
     def remove(self) -> Path | None:
-        """Forget the testbed; what is left (logs, unstored events), None if nothing is."""
+        """Remove the testbed; return the folder of its logs and unstored events, None if empty."""
         if not self.path.is_dir():
             return None
         with writing(self.path):
@@ -141,7 +141,7 @@ class RunDirectory:
             )
 
     def credentials(self, process: str) -> Path:
-        """The file with what proves a process to others."""
+        """Return the file with the credentials of a process."""
         return self._credentials / f"{process}.json"
 
     def write_credentials(self, process: str, text: str) -> None:
@@ -150,7 +150,7 @@ class RunDirectory:
             write_atomically(self.credentials(process), text)
 
     def processes(self) -> dict[str, tuple[int, float]]:
-        """Id and time of creation of the processes noted, by name; damaged notes are left out."""
+        """Return id and creation time of the recorded processes by name; skips damaged records."""
         found = {}
         for file in self._processes.glob("*.json"):
             entry = _read(file) or {}
@@ -160,7 +160,7 @@ class RunDirectory:
         return found
 
     def log(self, process: str) -> Path:
-        """The log of a process."""
+        """Return the path of a process's log."""
         return self.logs / f"{process}.log"
 
     # --- one command at a time --------------------------------------------------------------
@@ -193,7 +193,7 @@ def lock(path: Path, what: str) -> Iterator[int]:
 
 
 def lock_note(file: int, pid: int) -> None:
-    """Say in a lock that is held which process is busy; on a full disk it says nothing."""
+    """Write the busy process into a lock that is held; nothing on a full disk."""
     with suppress(OSError):
         os.truncate(file, 0)
         os.write(file, str(pid).encode())
@@ -220,7 +220,7 @@ def _locked(path: Path, what: str) -> Iterator[int]:
 
 
 def _is_lock(file: int, path: Path) -> bool:
-    """Whether ``file`` still is what the name of the lock means."""
+    """Return whether ``file`` is still the one that the lock's name leads to."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:
@@ -233,7 +233,7 @@ def private_folder(path: Path) -> None:
 
 
 def names(home: Path) -> tuple[str, ...]:
-    """Names of the testbeds in ``home``, whole or half-made, in order."""
+    """Return the names of the testbeds in ``home``, complete or not, in order."""
     if not home.is_dir():
         return ()
     return tuple(
@@ -247,7 +247,7 @@ def names(home: Path) -> tuple[str, ...]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says about a folder into an error that says what to do."""
+    """Turn a system error about a folder into an error that says what to do."""
     try:
         yield
     except OSError as error:
@@ -269,12 +269,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def known(home: Path) -> str:
-    """Which testbeds there are, for messages."""
+    """Return the names of the testbeds that exist, for messages."""
     return ", ".join(names(home)) or "none is up"
 
 
 def no_testbed(home: Path, name: str) -> UsageError:
-    """The error about a testbed that is not there."""
+    """Return the error about a testbed that does not exist."""
     return UsageError(
         "no such testbed", [Problem("name", f"no testbed '{name}' in {home}", known(home))]
     )

@@ -185,9 +185,9 @@ class LocalRuntime:
             or processes.alive(*controller) is None
         ):
             raise UsageError(
-                f"testbed '{name}' has no controller: it was left half-made, or its controller "
-                f"ended (its log: {place.log(CONTROLLER)}); clear it away with "
-                f"`testbed teardown --name {name}`"
+                f"testbed '{name}' has no running controller: it is incomplete, or its controller "
+                f"ended (its log: {place.log(CONTROLLER)}); run "
+                f"`testbed teardown --name {name}` to remove it"
             )
         return _testbed(place, description, address)
 
@@ -253,7 +253,7 @@ class LocalRuntime:
 
     @staticmethod
     def _following(place: RunDirectory, process: str, count: int | None) -> Iterator[str]:
-        """Lines until the process has ended and all it wrote was given."""
+        """Yield lines until the process has ended and all of its output was given."""
         with place.log(process).open(encoding="utf-8", errors="replace") as file:
             yield from (
                 line.rstrip("\n") for line in (file if count is None else deque(file, count))
@@ -335,7 +335,7 @@ class LocalRuntime:
             if unstoppable:
                 listed = ", ".join(f"{extra[p.pid][0]} (process {p.pid})" for p in unstoppable)
                 raise PermanentError(
-                    f"of testbed '{place.name}' there still run {listed}; end them yourself"
+                    f"of testbed '{place.name}' could not stop {listed}; stop them manually"
                 )
             for pid, (name, _) in extra.items():
                 stopped[pid] = Stopped(name, pid, forced=True)

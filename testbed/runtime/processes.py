@@ -183,7 +183,7 @@ def _environment(
 
 
 def _into(log: Path) -> list[tuple[Any, ...]]:
-    """What a spawned process does to write into ``log``."""
+    """Return the file actions by which a spawned process writes into ``log``."""
     return [
         (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
@@ -208,7 +208,7 @@ def _spawn(
 
 
 def _import_path() -> Mapping[str, str]:
-    """What children need to find the same code as this process."""
+    """Return the import path that children need to find the same code as this process."""
     root = str(Path(testbed.__file__).resolve().parents[1])
     if root in (*site.getsitepackages(), site.getusersitepackages()):
         return {}
@@ -219,7 +219,7 @@ def _import_path() -> Mapping[str, str]:
 def of_testbed(
     directory: Path, noted: Mapping[str, tuple[int, float]]
 ) -> dict[int, tuple[str, psutil.Process]]:
-    """Every running process of the testbed in ``directory``, by id, with its name.
+    """Return every running process of the testbed in ``directory``, by id, with its name.
 
     Those marked by their environment, and those ``noted`` (by name: id and time of creation) whose
     environment cannot be read. This process and those it descends from are never among them.
@@ -267,7 +267,7 @@ _CALENDAR: Final = 5e8
 
 
 def arguments(found: Iterable[psutil.Process]) -> list[str]:
-    """The arguments of all these processes, as far as they can be read."""
+    """Return the arguments of all these processes, as far as they can be read."""
     every: list[str] = []
     for process in found:
         with contextlib.suppress(psutil.Error, OSError):
@@ -276,7 +276,7 @@ def arguments(found: Iterable[psutil.Process]) -> list[str]:
 
 
 def alive(pid: int, created: float) -> psutil.Process | None:
-    """The process with this id, if it is still the one that was created then and runs.
+    """Return the process with this id if it runs and was created at that time; else None.
 
     ``created`` as ``created_at`` gave it, or by the calendar, as earlier versions noted it.
     """
@@ -292,7 +292,7 @@ def alive(pid: int, created: float) -> psutil.Process | None:
 
 
 def running(process: psutil.Process) -> bool:
-    """Whether it runs: a zombie only waits to be read by its parent."""
+    """Return whether it runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -312,14 +312,14 @@ def terminate(
 
 
 def wake(processes: Iterable[psutil.Process]) -> None:
-    """Continue stopped processes, so that they hear what they are asked."""
+    """Continue stopped processes, so that they can handle signals and requests."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.resume()
 
 
 def stopped(process: psutil.Process) -> bool:
-    """Whether a process was stopped (SIGSTOP): it hears nothing until somebody wakes it."""
+    """Return whether a process is stopped (SIGSTOP) and handles nothing until continued."""
     try:
         return bool(process.status() == psutil.STATUS_STOPPED)
     except psutil.Error:

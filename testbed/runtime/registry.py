@@ -66,7 +66,7 @@ class Settings:
 
 
 class RuntimeFactory(Protocol):
-    """What an entry point names: makes a runtime, and says which settings it uses."""
+    """The target of an entry point: opens a runtime, and names the settings it uses."""
 
     takes: frozenset[str]
     """Names of fields of ``Settings``; ``deployment.kind`` if it uses that part too."""

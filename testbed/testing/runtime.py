@@ -141,7 +141,7 @@ class RuntimeContract:
 
     @pytest.mark.parametrize("name", ["", "Upper", "-x", "x/y", "..", "x" * 41])
     def test_names_that_cannot_be(self, runtime: Runtime, name: str) -> None:
-        with pytest.raises(UsageError, match="cannot be the name"):
+        with pytest.raises(UsageError, match="invalid name of a testbed"):
             runtime.up(small_plan(), name)
-        with pytest.raises(UsageError, match="cannot be the name"):
+        with pytest.raises(UsageError, match="invalid name of a testbed"):
             runtime.down(name)

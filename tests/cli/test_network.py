@@ -300,7 +300,7 @@ def test_a_run_ends_though_its_controller_and_its_folder_are_gone(
 
     said = shell(*command.split())
 
-    assert "was cut short; the task log calls it interrupted" in said.err
+    assert "was interrupted; the task log now has it as interrupted" in said.err
     assert shell("runs", "show", "--json").document["state"] == "interrupted"
     shell("teardown", "--name", "forgotten")
 

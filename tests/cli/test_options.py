@@ -40,7 +40,7 @@ def test_node_numbers(text: str | None, numbers: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "3-1", "1,,2", "0-99999999"])
 def test_what_are_no_node_numbers(text: str) -> None:
-    with pytest.raises(UsageError, match="which nodes"):
+    with pytest.raises(UsageError, match="node numbers cannot be read"):
         node_numbers(text)
 
 

@@ -343,7 +343,7 @@ def test_damaged_notes_keep_no_testbed_from_being_taken_down(
             path.mkdir()
         else:
             path.write_text(garbage)
-    with pytest.raises(UsageError, match="clear it away with `testbed teardown --name damaged`"):
+    with pytest.raises(UsageError, match="`testbed teardown --name damaged` to remove it"):
         runtime.find("damaged")
     assert runtime.names() == ("damaged",)
     assert {each.name for each in runtime.down("damaged").stopped} == {

@@ -2,7 +2,7 @@
 
 Whose a cluster is stands on its containers (``config``); that it is whole stands in a file on its
 first node, written when kind has finished. So nothing is lost with the command that made it, and
-what such a command left half-made is told from the whole one and made anew. A cluster of the same
+what such a command left incomplete is told from the whole one and made anew. A cluster of the same
 name that something else made is never touched, by no call.
 """
 
@@ -65,7 +65,7 @@ class KindCluster:
     def check(
         self, settings: KindSettings | None = None, *, pods: int = 0, pull: bool = True
     ) -> tuple[Lack, ...]:
-        """What keeps a cluster of ``settings`` from running ``pods`` edge nodes.
+        """Return what keeps a cluster of ``settings`` from running ``pods`` edge nodes.
 
         Without ``settings``: the one that is there, else the smallest. ``pull``: the node image may
         be pulled. Changes nothing, and raises nothing it can return.
@@ -75,7 +75,7 @@ class KindCluster:
     def preflight(
         self, settings: KindSettings | None = None, *, pods: int = 0, pull: bool = True
     ) -> Preflight:
-        """As ``check``, with what would only make it work better."""
+        """Return what ``check`` does, and what would only make it work better."""
         try:
             engine = engines.engine()
             nodes = engines.nodes(self.name)
@@ -90,16 +90,16 @@ class KindCluster:
         return Preflight((*lacks, *found.lacks), found.cautions)
 
     def exists(self) -> bool:
-        """Whether there is a cluster of this name, whole or not, whosever it is."""
+        """Return whether a cluster of this name exists, complete or not, made by anyone."""
         return bool(engines.nodes(self.name))
 
     def owned(self) -> bool:
-        """Whether there is one, and this home made it."""
+        """Return whether there is one that this home made."""
         nodes = engines.nodes(self.name)
         return bool(nodes) and not self._foreign(nodes)
 
     def nodes(self) -> tuple[Node, ...]:
-        """Its nodes, by name; empty if there is none, or something else made it."""
+        """Return its nodes by name; empty if there is no cluster, or one made by something else."""
         nodes = engines.nodes(self.name)
         return () if self._foreign(nodes) else nodes
 
@@ -114,9 +114,9 @@ class KindCluster:
         retain: bool = False,
         report: Report = lambda line: None,
     ) -> Path:
-        """Have a whole cluster of ``settings``; the path of a kubeconfig for it alone.
+        """Create the cluster of ``settings`` if needed; return the path of a kubeconfig for it.
 
-        Makes it if it is not there; what was left half-made is removed first. One that is there is
+        Makes it if it is not there; what was left incomplete is removed first. One that is there is
         used as it is, its stopped nodes started; without ``settings`` any of ours will do. When it
         fails or is interrupted, nothing is left, or with ``retain`` the failed cluster, for a look
         at it. ``merge_into`` is a kubeconfig that gets the context too, and has it made its current
@@ -125,7 +125,7 @@ class KindCluster:
         Raises:
             UsageError: the settings cannot be, are not those of the cluster that is there, or that
                 is not ours; another command is busy with it.
-            PrerequisiteMissing: also if the node image is not here and cannot be pulled.
+            PrerequisiteMissing: also if the node image is not on this machine and cannot be pulled.
             PermanentError: kind failed; the message shows the end of what it said.
             TemporaryError: it did not end in time.
         """
@@ -150,7 +150,7 @@ class KindCluster:
                     self._export(self.kubeconfig)
                     self.kubeconfig.chmod(0o600)
                 else:
-                    report(f"removing kind cluster '{self.name}', which was left half-made")
+                    report(f"removing kind cluster '{self.name}', which is incomplete")
                     self._remove()
                     nodes = ()
             if not nodes:
@@ -160,7 +160,7 @@ class KindCluster:
         return self.kubeconfig
 
     def load_images(self, wanted: Sequence[str], report: Report = lambda line: None) -> Loaded:
-        """Have these images of the engine on every node; moves only what is not there yet.
+        """Load these images of the engine onto every node; moves only what is not there yet.
 
         Raises:
             UsageError: there is no cluster, or it is not ours; another command is busy with it.
@@ -219,9 +219,9 @@ class KindCluster:
         mark = foreign[0].mark
         if mark is None:
             raise UsageError(
-                f"there is a kind cluster '{self.name}' that edge-testbed did not make, and will "
-                f"not touch ({', '.join(node.name for node in foreign)}); to run on it as it is: "
-                f"--runtime cluster --context {self.context}; or remove it yourself: "
+                f"there is a kind cluster '{self.name}' that edge-testbed did not make and "
+                f"does not change ({', '.join(node.name for node in foreign)}); to run on it: "
+                f"--runtime cluster --context {self.context}; or remove it manually: "
                 f"kind delete cluster --name {self.name}"
             )
         home = mark.folder.parent.parent
@@ -234,8 +234,9 @@ class KindCluster:
         digests = {node.mark.digest for node in nodes if node.mark is not None}
         if digests != {settings.digest}:
             raise UsageError(
-                f"kind cluster '{self.name}' is there with other settings ({_described(nodes)}); "
-                "use the same --workers and deployment.kind.nodeImage as then, or delete it first: "
+                f"kind cluster '{self.name}' exists with other settings ({_described(nodes)}); "
+                "use the --workers and deployment.kind.nodeImage it was created with, or delete "
+                "it first: "
                 "testbed teardown"
             )
         if len(nodes) != settings.nodes:
@@ -246,7 +247,7 @@ class KindCluster:
             )
 
     def _whole(self, nodes: Sequence[Node]) -> bool:
-        """Whether kind had finished with these nodes."""
+        """Return whether kind had finished with these nodes."""
         first = next((node for node in nodes if node.role == "control-plane"), None)
         if first is None or first.state == "created":
             return False
@@ -328,7 +329,7 @@ class KindCluster:
                     "the next `testbed up` makes it anew, `testbed teardown` removes it"
                 )
                 raise
-            report(f"removing what there is of kind cluster '{self.name}'")
+            report(f"removing the remains of kind cluster '{self.name}'")
             try:
                 self._remove()
             except TestbedError as left:
@@ -336,36 +337,37 @@ class KindCluster:
             raise
 
     def _node_image(self, settings: KindSettings, pull: bool, report: Report) -> str:
-        """The name by which the engine has the node image, pulled if need be."""
+        """Return the engine's name for the node image, which is pulled if needed."""
         wanted = settings.node_image
         if (here := preflight.local_node_image(wanted)) is not None:
             return here
         if not pull:
             raise PrerequisiteMissing(
-                f"the node image {wanted} is not here", preflight.node_image_fix()
+                f"the node image {wanted} is not on this machine", preflight.node_image_fix()
             )
         report(f"pulling the node image {wanted.partition('@')[0]} (about 400 MB, once)")
         said: list[str] = []
         if stream("docker", "pull", wanted, timeout=PULL_S, heard=said.append):
             reason = next((line for line in reversed(said) if line.strip()), "docker pull failed")
             raise PrerequisiteMissing(
-                f"the node image {wanted} is not here and cannot be pulled: {reason.strip()}",
+                f"the node image {wanted} is not on this machine and cannot be pulled: "
+                f"{reason.strip()}",
                 preflight.node_image_fix(),
             )
         return wanted
 
     def _failure(self, said: Sequence[str]) -> TestbedError:
-        """What kind's failure means, from what it said."""
+        """Return the error that a failure of kind means, from its output."""
         text = "\n".join(said)
         for sign, what, fix in _FAILURES:
             if re.search(sign, text, re.IGNORECASE):
                 return PrerequisiteMissing(
                     f"kind cannot make cluster '{self.name}': {what}",
-                    f"{fix} (all that kind said: {self.folder / 'create.log'})",
+                    f"{fix} (full output: {self.folder / 'create.log'})",
                 )
         lines = [_COMMAND.sub(r'\1 ..."', line) for line in said if line.strip()][-_TAIL:]
         return PermanentError(
-            f"kind cannot make cluster '{self.name}'; the end of what it said "
+            f"kind cannot make cluster '{self.name}'; the end of its output "
             f"({self.folder / 'create.log'}):\n" + "\n".join(f"  {line}" for line in lines)
         )
 
@@ -435,7 +437,7 @@ class KindCluster:
         if left:
             names = " ".join(node.name for node in left)
             raise PermanentError(
-                f"of kind cluster '{self.name}' there still is {names} ({said}); remove it "
+                f"of kind cluster '{self.name}' there is still {names} ({said}); remove it "
                 f"yourself: docker rm --force --volumes {names}"
             )
         self.kubeconfig.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ END_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How a program ended; ``said`` is the last that it wrote, for messages."""
+    """The result of a program; ``said`` is its last output, for messages."""
 
     code: int
     stdout: str
@@ -158,6 +158,6 @@ def _end(process: subprocess.Popen[str]) -> None:
 def _late(argv: Sequence[str], timeout: float) -> TemporaryError:
     shown = " ".join(argv[:3])
     return TemporaryError(
-        f"`{shown}` has not ended within {timeout:g} s; see whether `docker info` answers, and "
+        f"`{shown}` has not ended within {timeout:g} s; check whether `docker info` answers, and "
         "restart the engine if it does not: sudo systemctl restart docker"
     )

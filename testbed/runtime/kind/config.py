@@ -1,8 +1,8 @@
-"""What a kind cluster is to be like, and the configuration file that tells kind.
+"""Settings of a kind cluster, and the configuration file for kind.
 
 Every node mounts a folder of the home. It holds nothing of use to a node: that it is mounted says,
 in what the container engine knows of the container, which home made the cluster and of which
-settings. That is there from the moment a container exists, so also for a cluster left half-made,
+settings. That is there from the moment a container exists, so also for a cluster left incomplete,
 and stays when the folder is removed; it is not in the file, not on the node, and cannot get lost.
 """
 
@@ -59,7 +59,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class KindSettings:
-    """What a cluster is made of: one control-plane node and ``workers`` worker nodes.
+    """Settings of a cluster: one control-plane node and ``workers`` worker nodes.
 
     Without workers everything runs on the control-plane node. ``node_image`` decides the version
     of Kubernetes; another one is for where the default cannot be pulled.
@@ -88,7 +88,7 @@ class KindSettings:
         Raises: UsageError: with every problem.
         """
         if problems := list(self._problems()):
-            raise UsageError("a kind cluster cannot be made like this", problems)
+            raise UsageError("invalid settings of a kind cluster", problems)
 
     def _problems(self) -> Iterator[Problem]:
         if not 0 <= self.workers <= WORKERS_MAX:
@@ -118,7 +118,7 @@ class KindSettings:
                 yield Problem(where, mount.container_path, f"{MARK} is the toolkit's own")
 
     def render(self, name: str, owner: Path, *, node_image: str | None = None) -> str:
-        """The file for ``kind create cluster --config``.
+        """Return the file for ``kind create cluster --config``.
 
         ``owner`` is the folder that marks the nodes; ``node_image`` another name of the same image.
         """
@@ -163,19 +163,19 @@ class _Plain(yaml.SafeDumper):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a node's mount says: the folder of the home that it comes from, and of what settings."""
+    """The content of a node's mount: the home's folder that made it, and its settings."""
 
     folder: Path
     digest: str
 
 
 def owner_folder(folder: Path, settings: KindSettings) -> Path:
-    """The folder below ``folder`` whose mount marks nodes made of ``settings``."""
+    """Return the folder below ``folder`` whose mount marks nodes made of ``settings``."""
     return folder / f"owner-{settings.digest}"
 
 
 def read_mark(bind: str) -> Mark | None:
-    """What ``SOURCE:TARGET[:OPTIONS]`` of a container says; None if it is another mount."""
+    """Return the mark in ``SOURCE:TARGET[:OPTIONS]`` of a container; None for other mounts."""
     source, separator, rest = bind.partition(f":{MARK}")
     if not separator or rest not in ("", ":ro", ":ro,Z") or not source.startswith("/"):
         return None

@@ -1,4 +1,4 @@
-"""What the container engine knows: itself, images, and the containers that are kind's nodes."""
+"""Queries to the container engine: itself, images, and the containers of kind's nodes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Node:
 
 
 def engine(timeout: float = ASK_S) -> Engine:
-    """The engine that ``docker`` talks to.
+    """Return the engine that ``docker`` talks to.
 
     Raises: PrerequisiteMissing: it is not installed, does not run, or may not be used.
     """
@@ -84,7 +84,7 @@ def engine(timeout: float = ASK_S) -> Engine:
 
 
 def docker(*arguments: str, timeout: float = ASK_S, stdin: str | None = None) -> str:
-    """What ``docker ARGUMENTS`` wrote.
+    """Return the output of ``docker ARGUMENTS``.
 
     Raises: as ``refused`` says, if it failed.
     """
@@ -95,7 +95,7 @@ def docker(*arguments: str, timeout: float = ASK_S, stdin: str | None = None) ->
 
 
 def refused(ran: Ran, what: str = "docker") -> TestbedError:
-    """The error that a failed ``docker`` command means."""
+    """Return the error that a failed ``docker`` command means."""
     text = ran.stderr.lower()
     if "permission denied" in text and ("connect" in text or "socket" in text):
         return PrerequisiteMissing("this user may not use the Docker engine", PERMISSION_FIX)
@@ -117,7 +117,7 @@ def refused(ran: Ran, what: str = "docker") -> TestbedError:
 
 
 def nodes(cluster: str) -> tuple[Node, ...]:
-    """All containers, running or not, that are nodes of the kind cluster ``cluster``, by name."""
+    """Return all containers, running or not, that are nodes of kind's ``cluster``, by name."""
     # An id may vanish between the two questions; then they are asked again.
     for _ in range(5):
         listed = docker(
@@ -132,7 +132,7 @@ def nodes(cluster: str) -> tuple[Node, ...]:
             return tuple(sorted(found, key=lambda node: node.name))
         if "no such" not in ran.stderr.lower():
             raise refused(ran, "docker inspect")
-    raise PermanentError(f"containers of kind cluster '{cluster}' keep coming and going")
+    raise PermanentError(f"containers of kind cluster '{cluster}' keep appearing and disappearing")
 
 
 def _node(said: dict[str, Any]) -> Node:
@@ -148,7 +148,7 @@ def _node(said: dict[str, Any]) -> Node:
 
 
 def image_id(image: str) -> str | None:
-    """What the engine calls the content of an image; None if it does not have it."""
+    """Return the engine's id of an image; None if it does not have the image."""
     ran = run("docker", "image", "inspect", "--format", "{{.Id}}", image, timeout=ASK_S)
     if ran.code == 0:
         return ran.stdout.strip()
@@ -158,6 +158,6 @@ def image_id(image: str) -> str | None:
 
 
 def images_called(repository: str) -> tuple[str, ...]:
-    """Names with tags of the images of ``repository`` that the engine has."""
+    """Return names with tags of the images of ``repository`` that the engine has."""
     listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository)
     return tuple(sorted(name for name in listed.split() if not name.endswith(":<none>")))

@@ -75,7 +75,7 @@ def _ids(images: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What a node has: its id for each tag, and what it has noted."""
+    """The images of a node: its id for each tag, and the recorded ones."""
 
     ids: dict[str, str]
     noted: dict[str, list[str]]
@@ -149,7 +149,7 @@ def _note(node: Node, image: str, identity: str) -> None:
 
 
 def full_name(image: str) -> str:
-    """The name with registry and tag by which a node lists an image."""
+    """Return the name with registry and tag by which a node lists an image."""
     name, at, digest = image.partition("@")
     first, slash, _ = name.partition("/")
     if not slash:

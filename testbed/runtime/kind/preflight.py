@@ -1,4 +1,4 @@
-"""What keeps a kind cluster from coming up, or working well, and the command that puts it right.
+"""Obstacles to a kind cluster, or to its working well, each with the command that removes it.
 
 Looks and changes nothing. Sizes are of a testbed with MySQL and HDFS; a scenario of its own needs
 can only need more.
@@ -65,7 +65,7 @@ class Preflight:
 def examine(
     settings: KindSettings, *, exists: bool, pods: int, pull: bool, engine: Engine
 ) -> Preflight:
-    """What a cluster of ``settings`` for ``pods`` edge nodes lacks on ``engine``.
+    """Return what a cluster of ``settings`` for ``pods`` edge nodes lacks on ``engine``.
 
     ``exists``: it is there already, so it needs nothing more. ``pull``: images may be pulled.
     """
@@ -90,7 +90,7 @@ def examine(
 
 
 def kind_program(settings: KindSettings) -> Iterator[Lack]:
-    """kind is there, and new enough for these settings."""
+    """Check that kind is installed, and new enough for these settings."""
     try:
         version = kind_version()
     except TestbedError as error:
@@ -108,7 +108,7 @@ def kind_program(settings: KindSettings) -> Iterator[Lack]:
 
 
 def kind_version() -> tuple[int, int]:
-    """Major and minor version of the installed kind.
+    """Return major and minor version of the installed kind.
 
     Raises: PrerequisiteMissing: it is not installed, or is something else.
     """
@@ -120,7 +120,7 @@ def kind_version() -> tuple[int, int]:
 
 
 def read_inotify(folder: Path = INOTIFY) -> tuple[int | None, int | None]:
-    """This machine's limits of watches and instances per user; None if it does not tell."""
+    """Return this machine's limits of watches and instances per user; None if unknown."""
 
     def limit(name: str) -> int | None:
         with suppress(OSError, ValueError):
@@ -133,7 +133,7 @@ def read_inotify(folder: Path = INOTIFY) -> tuple[int | None, int | None]:
 def inotify(
     nodes: int, watches: int | None, instances: int | None
 ) -> tuple[list[Lack], list[Lack]]:
-    """What these limits mean for a cluster of ``nodes``: what it lacks, and what it could use."""
+    """Yield what these limits lack for a cluster of ``nodes``, and what would be better."""
     severe: list[Lack] = []
     mild: list[Lack] = []
     for name, seen, least, advised in (
@@ -152,7 +152,7 @@ def inotify(
 
 
 def pods_fit(settings: KindSettings, pods: int) -> Iterator[Lack]:
-    """Kubelets take this many pods."""
+    """Check that the kubelets take this many pods."""
     workers = settings.workers
     room = (
         workers * (NODE_PODS - WORKER_PODS) if workers else NODE_PODS - SYSTEM_PODS
@@ -176,11 +176,11 @@ def _cgroup(settings: KindSettings, engine: Engine) -> Iterator[Lack]:
 
 def _node_image(settings: KindSettings, pull: bool) -> Iterator[Lack]:
     if not pull and local_node_image(settings.node_image) is None:
-        yield Lack(f"the node image {settings.node_image} is not here", node_image_fix())
+        yield Lack(f"the node image {settings.node_image} is not on this machine", node_image_fix())
 
 
 def local_node_image(image: str) -> str | None:
-    """A name by which the engine has ``image``; None if it has not.
+    """Return a name by which the engine has ``image``; None if it does not.
 
     An image that came from an archive has its tag and not the digest it was pulled by.
     """
@@ -189,7 +189,7 @@ def local_node_image(image: str) -> str | None:
 
 
 def node_image_fix() -> str:
-    """What to do where a node image is missing."""
+    """Return what to do where a node image is missing."""
     here = ", ".join(engines.images_called("kindest/node"))
     return (
         f"where there is a network: docker pull {NODE_IMAGE_TAG} && docker save --output "
@@ -258,7 +258,7 @@ def _disk(settings: KindSettings, root: Path) -> Iterator[Lack]:
 
 
 def lack_of(error: TestbedError) -> Lack:
-    """What an error says is missing."""
+    """Return what is missing according to an error."""
     if isinstance(error, PrerequisiteMissing):
         return Lack(error.what, error.fix)
     what, _, fix = str(error).partition("; ")

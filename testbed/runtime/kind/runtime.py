@@ -194,11 +194,11 @@ class KindRuntime:
         return self.kind.owned() and self.kind.kubeconfig.exists()
 
     def _wanted(self) -> KindSettings | None:
-        """Settings to make the cluster with; None if one that is there will do as it is."""
+        """Return settings to create the cluster with; None if an existing one is used as it is."""
         return KindSettings(**self._given) if self._given else None
 
     def _images(self, plan: Plan, name: str, store: str | None) -> list[str]:
-        """The images that pods will ask for and that no registry has."""
+        """Return the images that pods will ask for and that no registry has."""
         options = self._options or ClusterOptions()
         if options.image_registry:
             return []
@@ -218,7 +218,7 @@ class KindRuntime:
 
 
 def _ports_and_mounts(ports: Sequence[str], mounts: Sequence[str]) -> dict[str, Any]:
-    """What these options mean. Raises: UsageError: with all that mean nothing."""
+    """Return the settings of these options. Raises: UsageError: with all that are not valid."""
     problems = []
     mapped = []
     for text in ports:
@@ -239,11 +239,11 @@ def _ports_and_mounts(ports: Sequence[str], mounts: Sequence[str]) -> dict[str, 
                 Problem("deployment.kind.mounts", repr(text), "HERE:THERE, as in ./data:/data")
             )
     if problems:
-        raise UsageError("the kind cluster cannot be made like this", problems)
+        raise UsageError("invalid settings of the kind cluster", problems)
     return {"ports": tuple(mapped), "mounts": tuple(mounted)}
 
 
 def _users_kubeconfig() -> Path:
-    """Where kubectl would write: the first file of KUBECONFIG, else the one of the user."""
+    """Return where kubectl writes: the first file of KUBECONFIG, else the user's."""
     first = os.environ.get("KUBECONFIG", "").partition(os.pathsep)[0]
     return Path(first) if first else Path.home() / ".kube" / "config"

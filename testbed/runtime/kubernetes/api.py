@@ -1,4 +1,4 @@
-"""What the toolkit asks of a Kubernetes API server, and its answers as values or errors to read.
+"""Requests to a Kubernetes API server, with its answers as values or readable errors.
 
 Objects are plain documents, as in the manifests. Calls that meet a server that is away, or that is
 asked too often, are repeated for a while; every call may be. Watches begin anew by themselves.
@@ -72,7 +72,7 @@ class Resource:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
-        """Where objects of it are found."""
+        """Return the path of its objects."""
         base = f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
         below = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
         tail = "".join(f"/{part}" for part in (name, subresource) if part)
@@ -166,7 +166,7 @@ class Cluster:
         return f"context '{self._chosen.name}', API server {self.server}"
 
     def version(self) -> str:
-        """As ``v1.31.2``."""
+        """Return the server's version, as ``v1.31.2``."""
         answer = self._ask("GET", "/version", Asked("get", "version"))
         if "gitVersion" not in answer:
             raise _no_api(self.server, "JSON that names no version of Kubernetes")
@@ -175,7 +175,7 @@ class Cluster:
     # --- objects ----------------------------------------------------------------------------
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Document | None:
-        """The object; None if there is none."""
+        """Return the object; None if there is none."""
         resource = RESOURCES[kind]
         asked = Asked("get", resource.plural, resource.group, namespace, name)
         found: Document | None = self._ask(
@@ -186,7 +186,7 @@ class Cluster:
     def find_all(
         self, kind: str, namespace: str | None = None, selector: str = ""
     ) -> list[Document]:
-        """All objects that match; of all namespaces if None."""
+        """Return all objects that match; of all namespaces if None."""
         return self._list(RESOURCES[kind], namespace, selector)[0]
 
     def apply(self, document: Document, *, force: bool = False) -> Document:
@@ -219,7 +219,7 @@ class Cluster:
         grace_s: int | None = None,
         uid: str | None = None,
     ) -> bool:
-        """Have the object go, and what it owns; whether there was one. ``uid``: only that one."""
+        """Delete the object and what it owns (only with this ``uid``); return if there was one."""
         resource = RESOURCES[kind]
         options: Document = {"propagationPolicy": "Background"}
         if grace_s is not None:
@@ -233,7 +233,7 @@ class Cluster:
         return answer is not None
 
     def may(self, access: Access, namespace: str | None) -> bool:
-        """Whether the user may do this, by the API server's own word."""
+        """Return whether the user may do this, as the API server says."""
         resource = RESOURCES[access.kind]
         attributes = {
             "verb": access.verb,
@@ -263,7 +263,7 @@ class Cluster:
     def watch(
         self, kind: str, namespace: str | None, selector: str = "", *, tick_s: float = 2.0
     ) -> Iterator[dict[str, Document]]:
-        """All matching objects by name, now and after every change; without end.
+        """Yield all matching objects by name, now and after every change; without end.
 
         Also every ``tick_s`` seconds when nothing changes, so that who waits can look at a clock.
         Goes on where it was when the server ends the watch or is away for a while.
@@ -284,7 +284,7 @@ class Cluster:
         known: dict[str, Document],
         tick_s: float,
     ) -> Iterator[dict[str, Document]]:
-        """Until the version is too old, or the server refuses: then everything is listed again."""
+        """Yield changes until the version is too old or the server refuses; then list again."""
         asked = Asked("watch", resource.plural, resource.group, namespace)
         while True:
             query = {
@@ -333,7 +333,7 @@ class Cluster:
         previous: bool = False,
         container: str | None = None,
     ) -> Iterator[str]:
-        """Lines of a pod's log; with ``follow`` until its container ends."""
+        """Yield the lines of a pod's log; with ``follow`` until its container ends."""
         resource = RESOURCES["Pod"]
         query = {
             **({"tailLines": str(lines)} if lines is not None else {}),
@@ -349,7 +349,7 @@ class Cluster:
             yield line.decode(errors="replace")
 
     def evict(self, pod: str, namespace: str) -> None:
-        """Have a pod leave in order, as ``kubectl drain`` does; its set starts another.
+        """Evict a pod, as ``kubectl drain`` does; its StatefulSet starts another.
 
         Raises: TemporaryError: a disruption budget forbids it now.
         """
@@ -366,7 +366,7 @@ class Cluster:
         )
 
     def tunnel(self, pod: str, namespace: str, port: int) -> WebSocket:
-        """A connection to ``port`` of a pod, in the frames of ``v4.channel.k8s.io``.
+        """Return a connection to ``port`` of a pod, in the frames of ``v4.channel.k8s.io``.
 
         Raises: TemporaryError: there is none now; the pod may be about to start.
         """
@@ -524,7 +524,7 @@ class Cluster:
         absent: bool = False,
         endless: bool = False,
     ) -> Any:
-        """The response, open; None for 404 if ``absent``."""
+        """Return the open response; None for 404 if ``absent``."""
         import urllib3
         from kubernetes.client.exceptions import ApiException
 
@@ -682,7 +682,7 @@ def _is_cut_off(error: Exception) -> bool:
 
 
 def _pause(state: RetryCallState) -> float:
-    """Longer after every attempt; what the server asks for, if it does."""
+    """Return seconds that grow with every attempt; at least what the server asks for."""
     error = state.outcome.exception() if state.outcome is not None else None
     asked = getattr(error, "retry_after_s", None)
     pause: float = min(0.2 * 2.0 ** (state.attempt_number - 1), _LONGEST_PAUSE_S)
@@ -690,7 +690,7 @@ def _pause(state: RetryCallState) -> float:
 
 
 def _lines(response: Any) -> Iterator[bytes]:
-    """Lines of a response as they come; its connection is given back or closed in any case."""
+    """Yield the lines of a response as they come; its connection is released in any case."""
     import urllib3
 
     rest = b""
@@ -717,5 +717,5 @@ def _reason(error: BaseException) -> str:
 
 
 def until(seconds: float) -> float:
-    """The instant of the monotonic clock in so many seconds."""
+    """Return the instant of the monotonic clock in so many seconds."""
     return time.monotonic() + seconds

@@ -69,7 +69,7 @@ _LOOK_EVERY_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long ``up`` waits for all pods, and for one that shows no sign of ever being ready."""
+    """Limits of the waiting of ``up``: for all pods, and for one that cannot become ready."""
 
     ready_s: float = READY_S
     hopeless_s: float = waiting.HOPELESS_S
@@ -195,7 +195,7 @@ class BringingUp:
             changed = self._apply_all(documents, self.made and first)
             if first:
                 what = "made" if self.made else ("changed " + ", ".join(changed) if changed else "")
-                self.report(f"namespace {self.namespace}: {what or 'nothing differs'}")
+                self.report(f"namespace {self.namespace}: {what or 'no differences'}")
                 if not self.made:
                     self._prune(documents)
             first = False
@@ -221,7 +221,7 @@ class BringingUp:
         run = self.connections.current_run(self.name, self.namespace)
         if run is not None:
             raise UsageError(
-                f"run {run} is under way on '{self.name}', and another scenario would end "
+                f"run {run} is in progress on '{self.name}', and another scenario would end "
                 "it; wait for it, or end it with Ctrl-C where it was started"
             )
 
@@ -373,11 +373,12 @@ def refuse_foreign(cluster: Cluster, namespace: Document, name: str) -> None:
     found = namespace["metadata"]["name"]
     label = f"{NAME_LABEL}={APPLICATION} {INSTANCE_LABEL}={name}"
     raise UsageError(
-        "the namespace is not this testbed's",
+        "the namespace belongs to something else",
         [
             Problem(
                 "name",
-                f"namespace {found} exists on {cluster.server} and is somebody else's",
+                f"namespace {found} exists on {cluster.server} and was not created for testbed "
+                f"'{name}'",
                 "choose another --name; if it was made for this testbed, label it: "
                 f"kubectl label namespace {found} {label}",
             )

@@ -1,4 +1,4 @@
-"""The Secrets of a testbed on a cluster: which there are, what they hold, and when it is made anew.
+"""The Secrets of a testbed on a cluster: their names, contents and renewal.
 
 ``credentials`` has one key for each kind of pod, and a pod sees those it needs only. No pod sees
 ``authority.pem``, which signs certificates for nodes that are added later. ``node-credentials`` has
@@ -38,7 +38,7 @@ def completed(
     *,
     renew: Callable[[], bool] = lambda: True,
 ) -> tuple[Contents, str]:
-    """The Secrets for ``nodes`` nodes, as far as possible with what is ``kept``; whose they are.
+    """Return the Secrets for ``nodes`` nodes, reusing what is ``kept``, and their authority.
 
     Certificates that end soon are all replaced if ``renew`` says so, damaged ones in any case.
     """
@@ -61,7 +61,7 @@ def completed(
 
 
 def _authority(own: Mapping[str, str], testbed: str, renew: Callable[[], bool]) -> Authority | None:
-    """The authority that goes on; None if another one is needed."""
+    """Return the authority that is still good; None if a new one is needed."""
     try:
         authority = Authority.from_pem(testbed, own[AUTHORITY_KEY])
         for key in (CONTROLLER_KEY, OPERATOR_KEY):

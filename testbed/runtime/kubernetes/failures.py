@@ -1,4 +1,4 @@
-"""What an API server's refusals mean, and what to do about them."""
+"""Errors for the refusals of an API server, with what to do about them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RIGHTS: Final = "docs/kubernetes.md says which rights are needed, manifests/rbac
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for, in words of RBAC."""
+    """A request in words of RBAC."""
 
     verb: str
     resource: str
@@ -45,7 +45,7 @@ class Busy(TemporaryError):
 def explained(
     status: int, text: str, asked: Asked, who: str, retry_after: str | None
 ) -> TestbedError:
-    """The error that an answer with this status and body means."""
+    """Return the error that an answer with this status and body means."""
     body = _status(text)
     message = str(body.get("message") or text.strip() or f"HTTP {status}")
     causes = (body.get("details") or {}).get("causes") or []
@@ -69,7 +69,7 @@ def explained(
         ]
         lines = "".join(f"\n  - {problem}" for problem in problems)
         return PermanentError(
-            f"the API server finds {asked.what} impossible{lines or ': ' + message}"
+            f"the API server rejects {asked.what} as invalid{lines or ': ' + message}"
         )
     if status in _TEMPORARY:
         seconds = float(retry_after) if retry_after and retry_after.isdecimal() else None
@@ -101,12 +101,12 @@ def _conflict(message: str, causes: list[Any], asked: Asked) -> TestbedError:
     owned = [each for each in causes if each.get("reason") == "FieldManagerConflict"]
     if owned:
         return UsageError(
-            f"somebody else has changed {asked.what} in namespace {asked.namespace}",
+            f"someone else has changed {asked.what} in namespace {asked.namespace}",
             [
                 Problem(
                     str(each.get("field", "")),
                     str(each.get("message", "")),
-                    "give --force-conflicts to set it back to what the scenario says",
+                    "give --force-conflicts to overwrite it with what the scenario says",
                 )
                 for each in owned
             ],

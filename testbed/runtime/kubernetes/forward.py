@@ -88,7 +88,7 @@ class PortForward:
                 tunnel.shutdown()
 
     def _patiently(self) -> WebSocket:
-        """A tunnel; a pod that is being replaced, or a busy API server, gets a moment."""
+        """Return a tunnel; waits a moment for a pod being replaced or a busy API server."""
         waiting = Retrying(
             retry=retry_if_exception_type(TemporaryError),
             stop=stop_after_delay(_PATIENCE_S),

@@ -34,7 +34,7 @@ _REMOVED: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one file says of one cluster, user or context; paths in ``body`` are absolute."""
+    """One cluster, user or context of one file; paths in ``body`` are absolute."""
 
     file: Path
     body: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Kubeconfig:
-    """What all files together say; ``files`` are those that exist."""
+    """The content of all files together; ``files`` are those that exist."""
 
     files: tuple[Path, ...]
     current: str = ""
@@ -238,9 +238,9 @@ def _refuse_removed(user: Entry, name: str) -> None:
         return
     instead = _REMOVED.get(str(named), "an exec plugin")
     raise PrerequisiteMissing(
-        f"user '{name}' of {user.file} gets credentials from the auth provider '{named}', "
-        "which Kubernetes clients do so no more",
-        f"set the user up anew with {instead}; see that `kubectl auth whoami` answers",
+        f"user '{name}' of {user.file} uses the auth provider '{named}', "
+        "which Kubernetes clients no longer support",
+        f"set the user up again with {instead}; see that `kubectl auth whoami` answers",
     )
 
 

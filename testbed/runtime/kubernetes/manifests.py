@@ -19,7 +19,7 @@ TRAINER: Final = "components/trainer"
 
 
 def load(folders: Sequence[str]) -> list[dict[str, Any]]:
-    """All objects of these folders of ``manifests``, with the labels that they ask for.
+    """Return all objects of these folders of ``manifests``, with the labels they ask for.
 
     Read anew every time: whoever asks may change them.
     """

@@ -42,13 +42,13 @@ KINDS: Final = (
 
 
 class Objects:
-    """What a cluster has of testbeds; ``cluster`` is asked each time."""
+    """The objects of testbeds on ``cluster``, which is asked each time."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
     def of_testbed(self, kind: str, namespace: str, selector: str) -> list[Document]:
-        """Objects of a kind. Secrets are not listed: who operates a testbed may read these only."""
+        """Return objects of a kind; of Secrets only its own, as operators may not list them."""
         if kind != "Secret":
             return self.cluster.find_all(kind, namespace, selector)
         found = [self.cluster.get("Secret", each, namespace) for each in SECRETS]
@@ -72,7 +72,7 @@ class Objects:
         return found
 
     def annotations(self, namespace: str) -> Mapping[str, str]:
-        """How the testbed in this namespace was brought up; empty if none has been."""
+        """Return the annotations that record how the testbed was brought up; empty without one."""
         described = self.cluster.get("ConfigMap", "scenario", namespace)
         return ((described or {}).get("metadata") or {}).get("annotations") or {}
 

@@ -41,7 +41,7 @@ class Connections:
     def testbed(self, name: str, namespace: str) -> Testbed:
         """Return the testbed in a namespace.
 
-        Raises: UsageError: it is half-made.
+        Raises: UsageError: it is incomplete.
         """
         controller = self.cluster.get("StatefulSet", CONTROLLER, namespace)
         nodes = self.cluster.get("StatefulSet", EDGE_NODE, namespace)
@@ -50,8 +50,8 @@ class Connections:
         token = credentials.get(OPERATOR_KEY, "")
         if controller is None or nodes is None or described is None or not token:
             raise UsageError(
-                f"testbed '{name}' was left half-made; go on with `testbed up`, or clear it away "
-                f"with `testbed teardown --name {name}`"
+                f"testbed '{name}' is incomplete; run `testbed up` to finish it, or "
+                f"`testbed teardown --name {name}` to remove it"
             )
         annotations = described["metadata"].get("annotations") or {}
         password = credentials.get(PASSWORD_KEY, "")
@@ -94,7 +94,7 @@ class Connections:
             each.close()
 
     def _store(self, namespace: str, services: Services, password: str) -> str:
-        """The task log's URL from here; it holds the password, and is not for showing."""
+        """Return the task log's URL from here; it holds the password and must not be shown."""
         scheme, _, rest = services.store.partition("://")
         user, _, place = rest.rpartition("@")
         if services.own_mysql:
@@ -105,7 +105,7 @@ class Connections:
         return f"{scheme}://{login}{place}"
 
     def _artifact_store(self, namespace: str, services: Services) -> str:
-        """The artifact store's URL from here; empty if it cannot be reached from here."""
+        """Return the artifact store's URL from here; empty if it cannot be reached from here."""
         if not services.own_hdfs:
             return services.artifacts if "://" in services.artifacts else ""
         scheme, _, rest = services.artifacts.partition("://")

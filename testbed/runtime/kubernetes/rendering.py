@@ -70,7 +70,7 @@ _OURS: Final = ("edgenode", CONTROLLER, _TRAINER, "hdfs")
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """How a testbed is put on a cluster; kept with it, so that ``scale`` need not be told again.
+    """Settings of a deployment on a cluster; stored with it, so that ``scale`` keeps them.
 
     ``image_registry`` is a host and path before the names of images (``registry.local/edge``);
     ``image_tag`` theirs, the version if empty. ``mysql_image`` replaces the public one.
@@ -90,14 +90,14 @@ class ClusterOptions:
     pull_secret: str = ""
 
     def to_json(self) -> str:
-        """One line of JSON; ``from_json`` gives equal options back."""
+        """Return one line of JSON; ``from_json`` gives equal options back."""
         default = ClusterOptions()
         chosen = {k: v for k, v in asdict(self).items() if v != getattr(default, k)}
         return json.dumps(chosen, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ClusterOptions:
-        """Inverse of ``to_json``; what this version does not know is left out."""
+        """Return the options of ``to_json``; ignores what this version does not know."""
         known = {each.name for each in fields(cls)}
         return cls(**{key: value for key, value in json.loads(text).items() if key in known})
 
@@ -119,7 +119,7 @@ class ClusterOptions:
         )
 
     def image(self, name: str) -> str:
-        """The image of one of ours: ``edgenode``, ``controller``, ``trainer``, ``hdfs``."""
+        """Return the image of ``edgenode``, ``controller``, ``trainer`` or ``hdfs``."""
         prefix = self.image_registry.rstrip("/") or APPLICATION
         return f"{prefix}/{name}:{self.image_tag or __version__}"
 
@@ -136,7 +136,7 @@ class Services:
 
     @classmethod
     def of(cls, store: str | None, artifacts: str | None, options: ClusterOptions) -> Services:
-        """Those of URLs that were asked for; None: on the cluster.
+        """Return the services of the requested URLs; None: on the cluster.
 
         Raises: UsageError: a task log that pods cannot reach.
         """
@@ -161,7 +161,7 @@ class Services:
                 )
             )
         if problems:
-            raise UsageError("these are not reached from a cluster", problems)
+            raise UsageError("the pods of a cluster cannot reach these", problems)
         own = NO_ARTIFACTS if options.without_hdfs else IN_CLUSTER_ARTIFACTS
         return cls(shown or IN_CLUSTER_STORE, artifacts or own)
 
@@ -177,7 +177,7 @@ class Services:
 
 
 def namespace_of(name: str) -> str:
-    """The namespace of the testbed ``name``."""
+    """Return the namespace of the testbed ``name``."""
     return f"testbed-{name}"
 
 
@@ -193,7 +193,7 @@ def render(
     options: ClusterOptions | None = None,
     replicas: int | None = None,
 ) -> list[Document]:
-    """All objects of the testbed ``name``, in an order in which they can be applied.
+    """Return all objects of the testbed ``name``, in an order in which they can be applied.
 
     ``scenario`` is the text of the scenario file; without it pods get the plan itself.
     ``credentials`` become Secrets, by name (``certificates.py``); without them there is none.
@@ -237,7 +237,7 @@ def render(
 
 
 def render_secrets(credentials: Mapping[str, Mapping[str, str]]) -> list[Document]:
-    """The Secrets with these contents, by name, without a namespace."""
+    """Return the Secrets with these contents, by name, without a namespace."""
     found = []
     for name, content in credentials.items():
         data = {k: base64.b64encode(v.encode()).decode() for k, v in content.items()}
@@ -265,7 +265,7 @@ def render_trainer(
     services: Services | None = None,
     options: ClusterOptions | None = None,
 ) -> list[Document]:
-    """The objects of a Job that learns on the testbed ``name``: ``testbed o2o ARGUMENTS``."""
+    """Return the objects of a Job that runs ``testbed o2o ARGUMENTS`` on the testbed ``name``."""
     options = options or ClusterOptions()
     services = services or Services.of(None, None, options)
     documents = load([TRAINER])
@@ -413,7 +413,7 @@ def _set_environment(container: Document, name: str, value: str) -> None:
 
 
 def _let_out(document: Document, services: Services) -> None:
-    """Let pods reach what is not on the cluster, wherever it is."""
+    """Allow pods to reach services outside the cluster."""
     component = document["metadata"]["name"]
     ports = []
     if component in (CONTROLLER, _TRAINER) and not services.own_mysql:
@@ -460,7 +460,7 @@ def _order(document: Document) -> tuple[int, str]:
 
 
 def node_resources(plan: Plan) -> Document:
-    """Requests and limits of an edge node's pod, from what its scenario makes it do.
+    """Return requests and limits of an edge node's pod, from its scenario.
 
     Memory: 128 MiB, and half a MiB for the connections to each peer; the limit is twice that, and
     eight of the largest tasks on top. Processor: 40 m, and 6 m for every MB/s of tasks that arrive;
@@ -491,7 +491,7 @@ def node_resources(plan: Plan) -> Document:
 
 
 def controller_resources(plan: Plan) -> Document:
-    """Requests and limits of the controller's pod: 256 MiB and 4 MiB more for every 10 nodes.
+    """Return requests and limits of the controller's pod: 256 MiB plus 4 MiB per 10 nodes.
 
     Processor: 100 m, and 2 m for every node.
     """
@@ -504,5 +504,5 @@ def controller_resources(plan: Plan) -> Document:
 
 
 def _steps(value: float, step: int) -> int:
-    """``value`` rounded down to a multiple of ``step``: small changes leave a pod as it is."""
+    """Return ``value`` rounded down to a multiple of ``step``, so small changes restart no pod."""
     return step * math.floor(value / step)

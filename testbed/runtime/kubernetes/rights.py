@@ -1,4 +1,4 @@
-"""What a user has to be allowed on a cluster."""
+"""Rights that a user needs on a cluster."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NEEDED: Final = (
     Access("list", "Event"),
     *(Access(verb, "PersistentVolumeClaim") for verb in ("list", "watch", "delete")),
 )
-"""What the commands do on a cluster; ``manifests/rbac`` grants it."""
+"""Rights that the commands need; ``manifests/rbac`` grants them."""
 
 _NAMESPACE_GIVEN: Final = frozenset({"list", "watch", "create", "patch", "delete"})
 """Rights on namespaces that are not needed where the namespace is given."""

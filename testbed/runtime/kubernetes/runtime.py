@@ -258,7 +258,7 @@ class ClusterRuntime:
         try:
             found = self.find(name)
         except UsageError:
-            # None is up, or it is half-made.
+            # None is up, or it is incomplete.
             return None
         services = services_of(self._objects.annotations(self._namespace_of(name)))
         return found.store if services.own_mysql else None

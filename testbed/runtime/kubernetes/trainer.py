@@ -44,7 +44,7 @@ def start(
     if job is not None:
         if (job.get("status") or {}).get("active"):
             raise UsageError(
-                f"the trainer of '{name}' is at work; see `testbed logs trainer`, or stop it "
+                f"the trainer of '{name}' is running; see `testbed logs trainer`, or stop it "
                 f"first: testbed trainer stop --name {name}"
             )
         # What a Job does cannot be changed, only done anew.

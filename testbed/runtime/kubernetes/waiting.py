@@ -1,4 +1,4 @@
-"""What keeps pods from being ready, in words of what one can do about it."""
+"""Reasons why pods are not ready, each with what to do about it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Obstacle:
 
 
 def ready(pod: Document) -> bool:
-    """Whether the pod is ready, by its own word, and not on its way out."""
+    """Return whether the pod is ready by its own conditions and not being deleted."""
     if pod["metadata"].get("deletionTimestamp"):
         return False
     conditions = pod.get("status", {}).get("conditions") or ()
@@ -44,7 +44,7 @@ def ready(pod: Document) -> bool:
 
 
 def obstacle(pod: Document) -> Obstacle | None:
-    """What keeps this pod from being ready; None if it is."""
+    """Return what keeps this pod from being ready; None if it is."""
     if ready(pod):
         return None
     name = pod["metadata"]["name"]
@@ -109,7 +109,7 @@ def _of_container(pod: str, namespace: str, container: Document) -> Obstacle | N
 
 
 def refusals(events: Iterable[Document], workloads: Mapping[str, str]) -> list[Obstacle]:
-    """Why pods are not even made, from the events of their StatefulSets (by name, with uid)."""
+    """Return why pods are not created, from the events of their StatefulSets (name to uid)."""
     newest: dict[str, tuple[str, str]] = {}
     for event in events:
         regarding = event.get("involvedObject") or {}
@@ -133,7 +133,7 @@ def refusals(events: Iterable[Document], workloads: Mapping[str, str]) -> list[O
 
 
 def told(obstacles: Iterable[Obstacle], most: int = 6) -> list[str]:
-    """The obstacles in lines, one for each kind: twenty pods with one trouble are one line."""
+    """Return one line per kind of obstacle, with the pods it concerns."""
     groups: dict[tuple[str, str], list[Obstacle]] = {}
     for each in obstacles:
         key = (each.kind, each.seen if each.kind not in ("starting", "pending", "ending") else "")

@@ -259,7 +259,7 @@ def test_killed_while_kind_goes_on(cluster: KindCluster, engine: FakeEngine) -> 
     engine.behaves(create="works")
     lines: list[str] = []
     cluster.ensure(ONE_WORKER, report=lines.append)
-    assert lines[0] == "removing kind cluster 'edge-testbed', which was left half-made"
+    assert lines[0] == "removing kind cluster 'edge-testbed', which is incomplete"
     assert len(engine.calls("kind create")) == 2
     assert engine.names() == NODES
 
@@ -401,7 +401,7 @@ def test_the_node_image_cannot_be_pulled(cluster: KindCluster, engine: FakeEngin
         cluster.ensure()
     assert "no such host" in raised.value.what
     assert "docker load --input kind-node.tar" in raised.value.fix
-    with pytest.raises(PrerequisiteMissing, match="is not here\n"):
+    with pytest.raises(PrerequisiteMissing, match="is not on this machine\n"):
         cluster.ensure(pull=False)
     assert len(engine.calls("docker pull")) == 1
     assert engine.calls("kind create") == []

@@ -89,7 +89,7 @@ def test_up_again_changes_nothing_where_nothing_differs(
 
     assert versions(server) == before
     assert again == first
-    assert f"namespace {NAMESPACE}: nothing differs" in said
+    assert f"namespace {NAMESPACE}: no differences" in said
 
 
 def test_up_again_changes_what_differs_and_no_more(
@@ -321,7 +321,7 @@ def test_a_namespace_of_somebody_else_is_not_touched(
     server.create("namespaces", {"metadata": {"name": NAMESPACE}})
     before = server.object("namespaces", "", NAMESPACE)
 
-    with pytest.raises(UsageError, match=r"somebody else's.*kubectl label namespace"):
+    with pytest.raises(UsageError, match=r"was not created for testbed.*kubectl label namespace"):
         runtime.up(small_plan(), NAME)
     assert runtime.down(NAME).stopped == ()
 
@@ -578,7 +578,7 @@ def test_one_left_half_made_says_what_to_do(server: ApiServer, runtime: ClusterR
     runtime.up(small_plan(), NAME)
     server.delete("statefulsets", NAMESPACE, "controller")
 
-    with pytest.raises(UsageError, match="half-made; go on with `testbed up`"):
+    with pytest.raises(UsageError, match="is incomplete; run `testbed up` to finish it"):
         runtime.find(NAME)
 
 
