@@ -2,7 +2,7 @@
 
 ``ApiServer`` speaks HTTP as the real one does to any client: storage with versions and watches,
 server-side apply with owners and conflicts, logs and port-forwarding. Behind it are controllers
-and a kubelet that make pods of stateful sets, deployments and jobs, start, replace and end them;
+and a kubelet that make pods of stateful sets and jobs, start, replace and end them;
 no container runs. What goes wrong in clusters is switched on and off by methods.
 
     with ApiServer() as server:

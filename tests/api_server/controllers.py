@@ -13,7 +13,7 @@ from tests.api_server.logs import Logs
 from tests.api_server.portforward import Routes
 from tests.api_server.registry import Registry
 from tests.api_server.store import Store
-from tests.api_server.workloads import Deployments, Jobs, StatefulSets
+from tests.api_server.workloads import Jobs, StatefulSets
 
 
 class Controllers:
@@ -27,7 +27,6 @@ class Controllers:
         self._syncs: list[Callable[[], None]] = [
             self.namespaces.sync,
             StatefulSets(registry, record).sync,
-            Deployments(registry, record).sync,
             Jobs(registry, record).sync,
             self.claims.sync,
             Garbage(registry).sync,

@@ -155,27 +155,6 @@ def _stateful_set(value: Object) -> None:
     value.setdefault("status", {"replicas": 0, "availableReplicas": 0})
 
 
-def _deployment(value: Object) -> None:
-    spec = value.setdefault("spec", {})
-    _set(
-        spec,
-        replicas=1,
-        strategy={"type": "RollingUpdate"},
-        revisionHistoryLimit=10,
-        progressDeadlineSeconds=600,
-    )
-    if spec["strategy"].get("type") == "RollingUpdate":
-        _set(spec["strategy"].setdefault("rollingUpdate", {}), maxSurge="25%", maxUnavailable="25%")
-    _template(spec)
-    value.setdefault("status", {})
-
-
-def _replica_set(value: Object) -> None:
-    _set(value["spec"], replicas=1)
-    _template(value["spec"])
-    value.setdefault("status", {"replicas": 0})
-
-
 def _job(value: Object) -> None:
     spec = value.setdefault("spec", {})
     _set(
@@ -244,13 +223,11 @@ def _quota(value: Object) -> None:
 
 
 _FILLERS: Final[dict[str, Callable[[Object], None]]] = {
-    "Deployment": _deployment,
     "Job": _job,
     "Namespace": _namespace,
     "NetworkPolicy": _network_policy,
     "PersistentVolumeClaim": _claim,
     "Pod": _pod,
-    "ReplicaSet": _replica_set,
     "ResourceQuota": _quota,
     "Secret": _secret,
     "Service": _service,

@@ -51,7 +51,7 @@ def _entries(resource: Resource) -> list[Object]:
             "name": f"{resource.plural}/{each}",
             "singularName": "",
             "namespaced": resource.namespaced,
-            "kind": "Scale" if each == "scale" else resource.kind,
+            "kind": resource.kind,
             "verbs": ["create", "get"] if each in {"portforward", "eviction", "log"}
             else ["get", "patch", "update"],
         }

@@ -30,10 +30,6 @@ class Routes:
         with self._lock:
             self._routes[namespace, pod, port] = (host, to)
 
-    def remove(self, namespace: str, pod: str, port: int) -> None:
-        with self._lock:
-            self._routes.pop((namespace, pod, port), None)
-
     def find(self, namespace: str, pod: str, port: int) -> tuple[str, int] | None:
         with self._lock:
             return self._routes.get((namespace, pod, port))

@@ -65,7 +65,7 @@ class Registry:
         found = self.store.get(place.resource, place.namespace, place.name)
         if found is None:
             raise status.not_found(place.resource, place.name)
-        return scale_of(found) if place.subresource == "scale" else found
+        return found
 
     def create(self, place: Place, value: Object, write: Write) -> Object:
         resource = place.resource
@@ -89,9 +89,7 @@ class Registry:
             version = value["metadata"].get("resourceVersion")
             if version and version != live["metadata"]["resourceVersion"]:
                 raise status.modified(place.resource, place.name)
-            if place.subresource == "scale":
-                value = _scaled(live, value)
-            elif place.resource.plural == "services":
+            if place.resource.plural == "services":
                 for name in ("clusterIP", "clusterIPs"):
                     value["spec"].setdefault(name, live["spec"][name])
             return self._store_changed(place, live, value, write)
@@ -102,13 +100,10 @@ class Registry:
             if kind == patches.APPLY_PATCH:
                 return self._apply(place, patch, write)
             live = self._live(place)
-            shown = scale_of(live) if place.subresource == "scale" else live
-            value = patches.patched(shown, patch, kind)
+            value = patches.patched(live, patch)
             wanted = value["metadata"].get("resourceVersion")
             if wanted != live["metadata"]["resourceVersion"]:
                 raise status.modified(place.resource, place.name)
-            if place.subresource == "scale":
-                value = _scaled(live, value)
             return self._store_changed(place, live, value, write), False
 
     def _apply(self, place: Place, config: Any, write: Write) -> tuple[Object, bool]:
@@ -146,7 +141,7 @@ class Registry:
             )
             raise status.bad_request(f"Object '{missing}' is missing in '{_shown(value)}'")
         found = clone(value)
-        kind = "Scale" if place.subresource == "scale" else resource.kind
+        kind = resource.kind
         if found["kind"] != kind:
             version, group = found["apiVersion"].rpartition("/")[2], resource.group or "core"
             raise status.bad_request(
@@ -243,7 +238,7 @@ class Registry:
                 value["metadata"][field] = live["metadata"][field]
         if place.subresource == "status":
             value = live | {"status": value.get("status", {})} | _metadata(live, value)
-        elif place.subresource != "scale" and "status" in resource.subresources:
+        elif "status" in resource.subresources:
             value["status"] = live.get("status", {})
         value["metadata"] = {
             **{field: part for field, part in value["metadata"].items() if part is not None},
@@ -267,8 +262,7 @@ class Registry:
         if done and resource is not PODS and resource is not NAMESPACES:
             self.store.remove(resource, place.namespace, name)
             return value
-        stored = self.store.put(resource, value)
-        return scale_of(stored) if place.subresource == "scale" else stored
+        return self.store.put(resource, value)
 
     def delete(self, place: Place, options: Object, write: Write) -> Object:
         """Delete one object; returns the object if it lingers or as its kind does, or a Status."""
@@ -355,24 +349,6 @@ class Registry:
             return self.store.put(place.resource, value)
 
 
-def scale_of(value: Object) -> Object:
-    """The ``scale`` subresource of a workload."""
-    metadata = value["metadata"]
-    labels = value["spec"]["selector"].get("matchLabels", {})
-    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {field: metadata[field] for field in kept if field in metadata},
-        # A count of none is left out, as Go does.
-        "spec": {"replicas": replicas} if (replicas := value["spec"]["replicas"]) else {},
-        "status": {
-            "replicas": value.get("status", {}).get("replicas", 0),
-            "selector": ",".join(f"{key}={text}" for key, text in sorted(labels.items())),
-        },
-    }
-
-
 def _owners(value: Object) -> list[Object]:
     owners: list[Object] = value["metadata"].get("managedFields") or []
     return owners
@@ -380,13 +356,9 @@ def _owners(value: Object) -> list[Object]:
 
 def _typed(place: Place, value: Any) -> Any:
     """A body that does not say what it is, is what its path says."""
-    if not isinstance(value, dict) or place.subresource == "scale":
+    if not isinstance(value, dict):
         return value
     return {"kind": place.resource.kind, "apiVersion": place.resource.api_version} | value
-
-
-def _scaled(live: Object, scale: Object) -> Object:
-    return live | {"spec": live["spec"] | {"replicas": scale.get("spec", {}).get("replicas", 0)}}
 
 
 def _metadata(live: Object, value: Object) -> Object:

@@ -91,12 +91,6 @@ RESOURCES: Final = (
              subresources=("status",), returned=True),
     Resource("", "v1", "limitranges", "LimitRange", short=("limits",)),
     Resource("apps", "v1", "statefulsets", "StatefulSet", short=("sts",), generation=True,
-             subresources=("status", "scale")),
-    Resource("apps", "v1", "deployments", "Deployment", short=("deploy",), generation=True,
-             subresources=("status", "scale")),
-    Resource("apps", "v1", "replicasets", "ReplicaSet", short=("rs",), generation=True,
-             subresources=("status", "scale")),
-    Resource("apps", "v1", "daemonsets", "DaemonSet", short=("ds",), generation=True,
              subresources=("status",)),
     Resource("apps", "v1", "controllerrevisions", "ControllerRevision"),
     Resource("batch", "v1", "jobs", "Job", generation=True, orphans=True,
@@ -145,8 +139,6 @@ SERVICE_ACCOUNTS: Final = named("serviceaccounts")
 CLAIMS: Final = named("persistentvolumeclaims")
 QUOTAS: Final = named("resourcequotas")
 STATEFUL_SETS: Final = named("statefulsets")
-DEPLOYMENTS: Final = named("deployments")
-REPLICA_SETS: Final = named("replicasets")
 REVISIONS: Final = named("controllerrevisions")
 JOBS: Final = named("jobs")
 

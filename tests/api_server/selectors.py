@@ -92,26 +92,3 @@ def _field(value: Object, field: list[str]) -> str:
     for name in field:
         found = found.get(name) if isinstance(found, dict) else None
     return "" if found is None else str(found)
-
-
-def by_spec(selector: Object | None) -> Match:
-    """A ``LabelSelector`` of an object; one that is absent or empty matches nothing."""
-    selector = selector or {}
-    wanted = selector.get("matchLabels") or {}
-    expressions = selector.get("matchExpressions") or []
-
-    def match(value: Object) -> bool:
-        labels = labels_of(value)
-        for each in expressions:
-            found = labels.get(each["key"])
-            holds = {
-                "In": found in each.get("values", []),
-                "NotIn": found not in each.get("values", []),
-                "Exists": found is not None,
-                "DoesNotExist": found is None,
-            }
-            if not holds[each["operator"]]:
-                return False
-        return bool(wanted or expressions) and wanted.items() <= labels.items()
-
-    return match

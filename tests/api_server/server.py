@@ -244,10 +244,6 @@ class ApiServer:
         """Where a forward to ``port`` of this pod leads; without a route it is refused."""
         self._routes.add(namespace, pod, port, host, to)
 
-    def unroute(self, namespace: str, pod: str, port: int) -> None:
-        """Nothing listens on this port any more. Forwards that are open stay so."""
-        self._routes.remove(namespace, pod, port)
-
     def break_forwards(self, namespace: str | None = None, pod: str | None = None) -> None:
         """End the open forwards to a pod, a namespace's pods, or all."""
         self._routes.cut(namespace, pod)

@@ -41,7 +41,7 @@ def check_new(resource: Resource, value: Object) -> None:
     name = value["metadata"]["name"]
     causes = _name(resource, name) + _labels(value)
     spec = value.get("spec") or {}
-    if resource.plural in {"statefulsets", "deployments", "replicasets"}:
+    if resource.plural == "statefulsets":
         wanted = (spec.get("selector") or {}).get("matchLabels") or {}
         labels = spec.get("template", {}).get("metadata", {}).get("labels") or {}
         if not spec.get("selector"):
@@ -79,8 +79,6 @@ def check_change(resource: Resource, old: Object, new: Object) -> None:
             )
     elif resource.plural == "jobs":
         causes += _same(was, now, "template", "selector", "completionMode")
-    elif resource.plural in {"deployments", "replicasets"}:
-        causes += _same(was, now, "selector")
     elif resource.plural == "services":
         if was.get("clusterIP") != now.get("clusterIP") and was.get("clusterIP"):
             causes.append(

@@ -1,4 +1,4 @@
-"""The controllers that make pods: stateful sets, deployments with their replica sets, and jobs."""
+"""The controllers that make pods: stateful sets and jobs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from tests.api_server.kubelet import is_ready
 from tests.api_server.registry import Place, Registry, Write
 from tests.api_server.resources import (
     CLAIMS,
-    DEPLOYMENTS,
     JOBS,
     PODS,
-    REPLICA_SETS,
     REVISIONS,
     STATEFUL_SETS,
     Object,
@@ -261,119 +259,6 @@ class StatefulSets(_Controller):
         self._set_status(
             STATEFUL_SETS, owner, status | {key: each for key, each in counts.items() if each}
         )
-
-
-class Deployments(_Controller):
-    """Replica sets by template, and as many interchangeable pods as each wants."""
-
-    def sync(self) -> None:
-        for each in self._all(DEPLOYMENTS):
-            self._sync(each)
-        for each in self._all(REPLICA_SETS):
-            self._sync_replicas(each)
-
-    def _sync(self, owner: Object) -> None:
-        namespace, name = key_of(owner)
-        spec = owner["spec"]
-        suffix = _hash(spec["template"])
-        sets = {each["metadata"]["name"]: each for each in self._owned(REPLICA_SETS, owner)}
-        newest = sets.get(f"{name}-{suffix}")
-        if newest is None:
-            labels = {"pod-template-hash": suffix}
-            template = clone(spec["template"])
-            template["metadata"]["labels"] = template["metadata"].get("labels", {}) | labels
-            selector = clone(spec["selector"])
-            selector["matchLabels"] = selector.get("matchLabels", {}) | labels
-            newest = self._make(
-                REPLICA_SETS,
-                {
-                    "kind": "ReplicaSet",
-                    "apiVersion": "apps/v1",
-                    "metadata": {
-                        "name": f"{name}-{suffix}",
-                        "namespace": namespace,
-                        "labels": template["metadata"]["labels"],
-                        "ownerReferences": [owned_by(owner)],
-                    },
-                    "spec": {
-                        "replicas": spec["replicas"],
-                        "selector": selector,
-                        "template": template,
-                    },
-                },
-            )
-            self._tell(owner, newest, 0, spec["replicas"])
-        elif newest["spec"]["replicas"] != spec["replicas"]:
-            self._scale(owner, newest, spec["replicas"])
-        ready = newest["status"].get("readyReplicas", 0)
-        for each in sets.values():
-            is_old = each["metadata"]["name"] != newest["metadata"]["name"]
-            if is_old and each["spec"]["replicas"] and ready >= spec["replicas"]:
-                self._scale(owner, each, 0)
-        pods = sum(each["status"].get("replicas", 0) for each in sets.values())
-        all_ready = sum(each["status"].get("readyReplicas", 0) for each in sets.values())
-        available = all_ready >= spec["replicas"]
-        status = {
-            "observedGeneration": owner["metadata"]["generation"],
-            "replicas": pods,
-            "updatedReplicas": newest["status"].get("replicas", 0),
-            "readyReplicas": all_ready,
-            "availableReplicas": all_ready,
-            "unavailableReplicas": max(spec["replicas"] - all_ready, 0),
-        }
-        status = {key: each for key, each in status.items() if each}
-        status["conditions"] = [
-            {
-                "type": "Available",
-                "status": "True" if available else "False",
-                "reason": f"MinimumReplicas{'Available' if available else 'Unavailable'}",
-                "message": f"Deployment {'has' if available else 'does not have'} minimum "
-                "availability.",
-            }
-        ]
-        self._set_status(DEPLOYMENTS, owner, status)
-
-    def _scale(self, owner: Object, replica_set: Object, replicas: int) -> None:
-        self._tell(owner, replica_set, replica_set["spec"]["replicas"], replicas)
-
-        def change(value: Object) -> None:
-            value["spec"]["replicas"] = replicas
-            value["metadata"]["generation"] += 1
-
-        self._registry.edit(Place(REPLICA_SETS, *key_of(replica_set)), change)
-
-    def _tell(self, owner: Object, replica_set: Object, old: int, new: int) -> None:
-        way = "up" if new > old else "down"
-        name = replica_set["metadata"]["name"]
-        message = f"Scaled {way} replica set {name} from {old} to {new}"
-        self._record.normal(owner, "ScalingReplicaSet", message, "deployment-controller")
-
-    def _sync_replicas(self, owner: Object) -> None:
-        spec, name = owner["spec"], owner["metadata"]["name"]
-        pods = [
-            pod
-            for pod in self._owned(PODS, owner)
-            if "deletionTimestamp" not in pod["metadata"]
-            and pod["status"].get("phase") not in {"Failed", "Succeeded"}
-        ]
-        for pod in pods[spec["replicas"] :]:
-            self._delete(PODS, pod)
-            deleted = f"Deleted pod: {pod['metadata']['name']}"
-            self._record.normal(owner, "SuccessfulDelete", deleted, "replicaset-controller")
-        for _ in range(spec["replicas"] - len(pods)):
-            made = self._pod(owner, spec["template"], {"generateName": f"{name}-"}, {})
-            if not _create_pod(self._record, owner, made, self._make, "replicaset-controller"):
-                break
-        ready = sum(is_ready(pod) for pod in pods)
-        status = {
-            "observedGeneration": owner["metadata"]["generation"],
-            "replicas": len(pods),
-            "fullyLabeledReplicas": len(pods),
-            "readyReplicas": ready,
-            "availableReplicas": ready,
-        }
-        kept = {key: each for key, each in status.items() if each or key == "replicas"}
-        self._set_status(REPLICA_SETS, owner, kept)
 
 
 class Jobs(_Controller):

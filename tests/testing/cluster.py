@@ -109,13 +109,6 @@ def stateful_set(name: str = "node", replicas: int = 3, **spec: Any) -> Object:
     }
 
 
-def deployment(name: str = "web", replicas: int = 2) -> Object:
-    selector = {"matchLabels": {"app": name}}
-    spec = {"replicas": replicas, "selector": selector, "template": pod_template({"app": name})}
-    head = {"apiVersion": "apps/v1", "kind": "Deployment"}
-    return head | {"metadata": {"name": name}, "spec": spec}
-
-
 def job(name: str = "train", **spec: Any) -> Object:
     template = pod_template({"app": name})
     template["spec"]["restartPolicy"] = "Never"

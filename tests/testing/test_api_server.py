@@ -40,7 +40,7 @@ def test_version_and_discovery(server: ApiServer, api: Api) -> None:
     found = {each.name: each for each in api.apps.get_api_resources().resources}
     assert found["statefulsets"].namespaced
     assert found["statefulsets"].kind == "StatefulSet"
-    assert "statefulsets/scale" in found
+    assert "statefulsets/status" in found
 
 
 def test_what_is_created_comes_back(server: ApiServer, api: Api) -> None:
@@ -116,19 +116,6 @@ def test_patches(server: ApiServer, api: Api) -> None:
     merge = {"data": {"one": None, "three": "3"}}
     _, body = api.call("PATCH", SETTINGS, merge, "application/merge-patch+json")
     assert body["data"] == {"two": "2", "three": "3"}
-    steps = [{"op": "replace", "path": "/data/two", "value": "II"}]
-    _, body = api.call("PATCH", SETTINGS, steps, "application/json-patch+json")
-    assert body["data"]["two"] == "II"
-    api.apps.create_namespaced_stateful_set(NAMESPACE, stateful_set())
-    containers = [{"name": "main", "image": "other:2"}]
-    api.apps.patch_namespaced_stateful_set(
-        "node", NAMESPACE, {"spec": {"template": {"spec": {"containers": containers}}}}
-    )
-    (container,) = server.object("statefulsets", NAMESPACE, "node")["spec"]["template"]["spec"][
-        "containers"
-    ]
-    assert container["image"] == "other:2"
-    assert container["resources"]["requests"] == {"cpu": "100m", "memory": "64Mi"}
     status, body = api.call("PATCH", SETTINGS, {}, "application/json")
     assert status == 415
     assert body["reason"] == "UnsupportedMediaType"
@@ -341,16 +328,6 @@ def test_a_dry_run_stores_nothing(server: ApiServer, api: Api) -> None:
     assert status == 201
     assert body["metadata"]["uid"]
     assert api.call("GET", SETTINGS)[0] == 404
-
-
-def test_scale(server: ApiServer, api: Api) -> None:
-    api.apply(f"{SETS}/node", stateful_set(replicas=1))
-    api.apps.patch_namespaced_stateful_set_scale("node", NAMESPACE, {"spec": {"replicas": 3}})
-    server.wait_for(lambda: ready(server, "node-2"))
-    assert api.apps.read_namespaced_stateful_set_scale("node", NAMESPACE).spec.replicas == 3
-    status, body = api.apply(f"{SETS}/node", stateful_set(replicas=1))
-    assert status == 409
-    assert 'with subresource "scale"' in body["message"]
 
 
 # --- watches -----------------------------------------------------------------------------------

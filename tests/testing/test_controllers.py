@@ -14,7 +14,6 @@ from tests.testing.cluster import (
     NAMESPACE,
     Api,
     Object,
-    deployment,
     events_of,
     job,
     pod,
@@ -279,27 +278,7 @@ def test_nothing_happens_while_the_controllers_are_down(server: ApiServer, api: 
     server.wait_for(lambda: ready(server, "node-2"))
 
 
-# --- deployments and jobs ----------------------------------------------------------------------
-
-
-def test_a_deployment(server: ApiServer, api: Api) -> None:
-    api.apps.create_namespaced_deployment(NAMESPACE, deployment())
-    server.wait_for(
-        lambda: server.object("deployments", NAMESPACE, "web")["status"].get("readyReplicas") == 2
-    )
-    template = pod_template({"app": "web"}, "registry.example.com/web:2")
-    server.edit("deployments", NAMESPACE, "web", {"spec": {"template": template}})
-    server.wait_for(
-        lambda: (
-            [
-                each["spec"]["containers"][0]["image"][-1]
-                for each in server.objects("pods", NAMESPACE)
-            ]
-            == ["2", "2"]
-        )
-    )
-    api.apps.delete_namespaced_deployment("web", NAMESPACE)
-    server.wait_for(lambda: not server.objects("pods") and not server.objects("replicasets"))
+# --- jobs --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("state", "condition"), [("succeeded", "Complete"), ("failed", "Failed")])

@@ -17,7 +17,6 @@ from tests.testing.cluster import (
     Api,
     Object,
     config_map,
-    deployment,
     events_of,
     pod,
     ready,
@@ -180,9 +179,12 @@ def test_a_webhook_denies(server: ApiServer, api: Api) -> None:
         "registry.internal"
     )
     assert refused(call)["message"] == message
-    api.apps.create_namespaced_deployment(NAMESPACE, deployment())
+    api.apps.create_namespaced_stateful_set(NAMESPACE, stateful_set())
     server.wait_for(
-        lambda: ("FailedCreate", f"Error creating: {message}") in events_of(server, NAMESPACE)
+        lambda: any(
+            reason == "FailedCreate" and message in said
+            for reason, said in events_of(server, NAMESPACE)
+        )
     )
 
 
