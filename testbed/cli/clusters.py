@@ -11,7 +11,7 @@ from testbed.cli.findings import Finding, Surroundings, size
 from testbed.errors import TestbedError
 
 ENGINE_S: Final = 5.0
-"""How long the container engine is waited for."""
+"""Time that the container engine gets to answer."""
 _ABSENT: Final = "not installed; optional"
 
 

@@ -38,4 +38,4 @@ MEANINGS: Final[dict[int, str]] = {
     "started; a second Ctrl-C ends them at once.",
     TERMINATED: "Ended by SIGTERM, as tidily as by Ctrl-C.",
 }
-"""What each exit code means, as Markdown."""
+"""Return the meaning of each exit code, as Markdown."""

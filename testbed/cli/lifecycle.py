@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -16,7 +16,6 @@ from testbed.errors import Problem, UsageError
 
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Teardown
-    from testbed.runtime.kubernetes import ClusterOptions
     from testbed.scenario.plan import Plan
 
 _CLUSTER = "Kubernetes"
@@ -146,32 +145,6 @@ def _bring_up(place: Runtime, where: places.Place, plan: Plan, name: str, scenar
         with_name("testbed status", name),
         with_name("testbed teardown", name),
     )
-
-
-def _options(given: dict[str, Any]) -> ClusterOptions | None:
-    """What was asked for; None if nothing was, so that what the testbed has is kept."""
-    from testbed.runtime.kubernetes import ClusterOptions
-
-    chosen = {key: value for key, value in given.items() if value}
-    if not chosen:
-        return None
-    if "node_selector" in chosen:
-        chosen["node_selector"] = {k: str(v) for k, v in chosen["node_selector"].items()}
-    return ClusterOptions(**chosen)
-
-
-def _refuse_unused(given: dict[str, Any]) -> None:
-    names = {"pull_secret": "image_pull_secret", "retain": "keep_on_failure"}
-    names["force"] = "force_conflicts"
-    unused = [f"--{names.get(key, key).replace('_', '-')}" for key, value in given.items() if value]
-    if unused:
-        raise UsageError(
-            "these options are not used here",
-            [
-                Problem(each, "is for clusters only", "add --runtime kind or cluster")
-                for each in unused
-            ],
-        )
 
 
 def scale(

@@ -1,4 +1,4 @@
-"""Which task log and which runs a command is about, where the user did not say."""
+"""The task log and the runs that a command works on where the user named none."""
 
 from __future__ import annotations
 

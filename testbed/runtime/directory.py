@@ -35,7 +35,7 @@ _DESCRIBED: Final[dict[str, type]] = {
     "scenario": str,
     "nodes": int,
 }
-"""What a description needs so that the testbed can be used."""
+"""Keys that a description needs so that the testbed can be used, with their types."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 

@@ -60,22 +60,22 @@ from testbed.version import __version__
 
 CONTROLLER_TIMEOUT_S: Final = 90.0
 NODE_TIMEOUT_S: Final = 3.0
-"""How long ``up`` waits for the controller, and for each node on top of that. One that ends is
+"""Time that ``up`` waits for the controller, and additional time for each node. One that ends is
 noticed at once; this is for one that hangs, and must not hit one that waits for a processor."""
 
 STOP_CONTROLLER_S: Final = 30.0
 STOP_REST_S: Final = 10.0
 KILL_S: Final = 10.0
-"""How long each step of ``down`` waits at most before the next. The first lets a run end in order
+"""Time limit of each step of ``down`` before the next. The first lets a run end in order
 and the controller send its nodes home (it gives itself less, see ``controller.process``); the last
 only waits for the system. On a quiet machine all together take a fraction of a second; a busy one
 gets the time it needs, because a process that is killed leaves half a log."""
 
 ORPHAN_TIMEOUT_S: Final = 5.0
-"""How long nodes live on without their controller."""
+"""Time that nodes run on without their controller."""
 
 FOLLOW_INTERVAL_S: Final = 0.2
-"""How often a log that is followed is looked at."""
+"""Interval at which a followed log is read."""
 
 TASK_LOG: Final = "tasklog.sqlite"
 """Task log of all testbeds of a home for which no other is named."""

@@ -39,7 +39,7 @@ _SECRET: Final = (
 NOT_INHERITED: Final = frozenset(
     {*_SECRET, *(environment.EARLIER.get(each, each) for each in _SECRET)}
 )
-"""What the shell of an operator may hold and no process of a testbed may have by accident."""
+"""Variables of an operator's shell that processes of a testbed must not inherit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid
 from testbed.scenario.plan import Plan
 
 NAME: Final = "default"
-"""What the one testbed is called here, whatever its controller calls it."""
+"""Name of the one testbed here, independent of its name at the controller."""
 
 
 class RemoteRuntime:

@@ -32,7 +32,7 @@ NAME: Final = "edge-testbed"
 CREATE_S: Final = 1200.0
 """Bound on making a cluster: systemd, kubeadm and kubelets of all nodes on a slow machine."""
 READY: Final = "120s"
-"""How long kind itself waits for the control plane; it goes on without."""
+"""Time that kind waits for the control plane before it goes on."""
 PULL_S: Final = 1800.0
 WHOLE: Final = "/kind/edge-testbed-whole"
 _STEP: Final = re.compile(r"^\s*•\s*(.*?)\s*(\.\.\.)?\s*$")

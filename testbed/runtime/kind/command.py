@@ -34,7 +34,7 @@ KIND_FIX: Final = (
 _FIXES: Final = {"docker": DOCKER_FIX, "kind": KIND_FIX}
 
 END_S: Final = 5.0
-"""How long a program that is told to end may take before it is killed."""
+"""Time that a program gets to end when asked to, before it is killed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ NODE_IMAGE: Final = (
 """The default node image of kind 0.33.0."""
 
 MARK: Final = "/etc/edge-testbed"
-"""Where a node mounts the folder that tells whose it is; the file in it is ``owner``."""
+"""Path where a node mounts the folder that identifies its owner; the file in it is ``owner``."""
 
 WORKERS_MAX: Final = 32
 _OWNER: Final = re.compile(r"owner-([0-9a-f]{16})")

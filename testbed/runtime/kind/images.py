@@ -28,7 +28,7 @@ NOTE: Final = "/kind/edge-testbed-images.json"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Which images were given to at least one node, and which were on all of them."""
+    """Images that were loaded into at least one node, and images that all nodes had."""
 
     loaded: tuple[str, ...]
     present: tuple[str, ...]

@@ -28,12 +28,12 @@ from testbed.runtime.kind.engine import Engine
 INOTIFY: Final = Path("/proc/sys/fs/inotify")
 WATCHES: Final = 524288
 INSTANCES: Final = 512
-"""What kind advises for clusters of several nodes."""
+"""Values that kind advises for clusters of several nodes."""
 WATCHES_LEAST: Final = 65536
 INSTANCES_LEAST: Final = 128
 """With less, one node alone runs out. Many systems come with 128 instances."""
 NODES_MANY: Final = 3
-"""So many nodes need what kind advises: all share the limits of one user."""
+"""Number of nodes from which on kind's advice is needed: all share the limits of one user."""
 
 CONTROL_PLANE_BYTES: Final = 1_200_000_000
 WORKER_BYTES: Final = 400_000_000

@@ -34,18 +34,18 @@ Document: TypeAlias = dict[str, Any]
 """An object of the API, as YAML has it."""
 
 FIELD_MANAGER: Final = "edge-testbed"
-"""By this name the API server keeps apart what we set and what others do."""
+"""Name under which the API server records the fields that this toolkit sets."""
 
 PATIENCE_S: Final = 45.0
-"""How long a call waits for an API server that is away."""
+"""Time that a call waits for an API server that is not reachable."""
 CALL_TIMEOUT_S: Final = 30.0
 CONNECT_S: Final = 5.0
 FIRST_PATIENCE_S: Final = 6.0
-"""How long one waits that has not answered yet: it may be the wrong one."""
+"""The same before the first answer, as the server may be the wrong one."""
 FIRST_CONNECT_S: Final = 3.0
 FIRST_READ_S: Final = 8.0
 FIRST_CONTACT_S: Final = 9.0
-"""How long all of that may take together, looking up its name and a slow answer included."""
+"""Limit of all of that together, with the look-up of its name and a slow answer."""
 _TELL_EVERY_S: Final = 2.0
 _LOOK: Final = 4_096
 _GATEWAY: Final = frozenset({429, 502, 503, 504})
@@ -68,7 +68,7 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """As in ``apiVersion``."""
+        """Group and version, as in ``apiVersion``."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
@@ -162,7 +162,7 @@ class Cluster:
 
     @property
     def described(self) -> str:
-        """Which cluster this is: context and API server. Raises: PrerequisiteMissing."""
+        """Context and API server of this cluster, for people. Raises: PrerequisiteMissing."""
         return f"context '{self._chosen.name}', API server {self.server}"
 
     def version(self) -> str:
@@ -624,7 +624,7 @@ def _client(chosen: Chosen) -> ApiClient:
 
 
 _MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError)
-"""What the official client lets through where a field of a kubeconfig is not what it should be."""
+"""Errors of the official client for fields of a kubeconfig that have the wrong form."""
 
 
 def _refreshing(chosen: Chosen, given: Credentials) -> Callable[[Any], None]:

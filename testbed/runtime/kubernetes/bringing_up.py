@@ -57,11 +57,11 @@ from testbed.scenario.secrets import split_password
 
 READY_S: Final = 300.0
 READY_PER_NODE_S: Final = 3.0
-"""How long ``up`` waits for all pods, and for each node on top of that."""
+"""Time that ``up`` waits for all pods, and additional time for each node."""
 HEALTHY_S: Final = 60.0
-"""How long the controller gets to find all nodes healthy once their pods are ready."""
+"""Time that the controller gets to find all nodes healthy once their pods are ready."""
 WAVE: Final = 50
-"""So many nodes are started at a time; more at once is a burden for API server and registry."""
+"""Number of nodes started at a time, to limit the load on API server and registry."""
 _TAIL: Final = 10
 _TELL_EVERY_S: Final = 1.0
 _LOOK_EVERY_S: Final = 0.5

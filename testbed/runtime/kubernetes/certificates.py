@@ -28,7 +28,7 @@ OPERATOR_KEY: Final = "operator.pem"
 PASSWORD_KEY: Final = "mysql-password"
 
 Contents: TypeAlias = dict[str, dict[str, str]]
-"""Of Secrets, by name and key."""
+"""Contents of Secrets, by name and key."""
 
 
 def completed(

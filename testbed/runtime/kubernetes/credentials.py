@@ -22,9 +22,9 @@ from testbed.errors import PrerequisiteMissing
 from testbed.runtime.kubernetes.kubeconfig import Chosen
 
 PLUGIN_S: Final = 60.0
-"""How long a plugin may take that asks nobody."""
+"""Time limit of a plugin that does not ask the user."""
 ASKING_S: Final = 300.0
-"""How long one may take that talks to its user on a terminal."""
+"""Time limit of a plugin that asks the user on a terminal."""
 _GROUP: Final = "client.authentication.k8s.io/"
 _TAIL: Final = 2_000
 """Bytes of what a plugin says that a message repeats, at most."""

@@ -26,7 +26,7 @@ from testbed.runtime.kubernetes.rendering import (
 )
 
 SELECTOR: Final = f"{NAME_LABEL}={APPLICATION}"
-"""Of all objects of all testbeds."""
+"""Label selector of all objects of all testbeds."""
 WAS_UP: Final = "was-up"
 """ConfigMap that says that ``up`` has come to its end."""
 KINDS: Final = (

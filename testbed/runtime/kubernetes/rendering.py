@@ -126,7 +126,7 @@ class ClusterOptions:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Which task log and artifact store a testbed uses: its own on the cluster, or others by URL.
+    """Task log and artifact store of a testbed: its own on the cluster, or others by URL.
 
     ``store`` and ``artifacts`` are URLs as pods see them, without passwords.
     """

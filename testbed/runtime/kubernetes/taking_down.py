@@ -23,7 +23,7 @@ from testbed.runtime.kubernetes.objects import (
 from testbed.runtime.kubernetes.rendering import INSTANCE_LABEL
 
 GONE_S: Final = 180.0
-"""How long is waited for what was removed to be gone."""
+"""Time that removed objects get to disappear."""
 VOLUMES_GONE_S: Final = 60.0
 _LOG_LINES: Final = 20_000
 _AT_ONCE: Final = 8

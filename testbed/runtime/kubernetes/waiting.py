@@ -9,9 +9,9 @@ from typing import Any, Final, TypeAlias
 Document: TypeAlias = dict[str, Any]
 
 HOPELESS_S: Final = 30.0
-"""How long a pod may be in a state that seldom gets better by itself before that is final."""
+"""Time that a pod may spend in a state that seldom improves by itself before ``up`` gives up."""
 _RESTARTS: Final = 3
-"""So many crashes are more than waiting for something else to come up."""
+"""Number of crashes that is more than waiting for another service to start."""
 
 _IMAGE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
