@@ -34,7 +34,7 @@ def access(around: Surroundings) -> Iterator[Finding]:
 
 
 def _private(home: Path) -> Iterator[Path]:
-    """Return what should be for its owner alone, as far as it is there."""
+    """Return the existing files and folders that only their owner should be able to use."""
     from testbed.runtime import directory
     from testbed.runtime.directory import RunDirectory
 

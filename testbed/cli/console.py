@@ -51,7 +51,7 @@ def warn(text: str) -> None:
     terminal(sys.stderr).print(f"[yellow]warning:[/] {plain(text)}")
 
 
-# What a command shares with the Python API is told like everything else a command tells.
+# Messages of code that is shared with the Python API are printed as those of commands.
 notices.use(note=note, warn=warn)
 
 

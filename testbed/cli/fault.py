@@ -110,7 +110,7 @@ def inject(
         "mode": mode,
     }
     given = {key: value for key, value in entry.items() if value is not None}
-    # Before anything is asked for, so that what is wrong is told even where nothing is up.
+    # Before any request, so that mistakes are reported even where no testbed is up.
     refuse_wrong(given, None, _as_option)
     found = _done(
         name,

@@ -151,7 +151,7 @@ def scale(
     nodes: Annotated[int, typer.Argument(metavar="NODES", min=1, help="Number of edge nodes.")],
     name: Name = "default",
 ) -> None:
-    """Change the number of edge nodes of a testbed on a cluster; its network is drawn anew.
+    """Change the number of edge nodes of a testbed on a cluster; its network is drawn again.
 
     Everything else is as it was brought up with. Runs of different sizes cannot be paired.
     """

@@ -134,7 +134,7 @@ def root(
 
     The options below may stand before or after the command.
     """
-    # First, so that what is wrong with the others is told as it was asked for.
+    # First, so that errors about the other options respect --quiet and --debug.
     console.voice.quiet = quiet
     console.voice.debug = debug
     home.choose(home_folder, look=command.invoked_subcommand != "doctor")

@@ -169,7 +169,7 @@ def _specs(
 
 
 Venue = Callable[[], "Iterator[tuple[TaskLog, str]]"]
-"""Runs the replays one after another; gives the log and the id of each as it is over."""
+"""Runs the replays one after another; yields the log and the id of each when it is done."""
 
 
 def _simulator(

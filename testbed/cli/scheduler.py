@@ -22,7 +22,7 @@ def list_(as_json: Json = False) -> None:
     entries: list[dict[str, Any]] = []
     for name in simulator.names():
         simulator_only = name in registry.SIMULATOR_ONLY
-        # Of another package: what is wrong with it is no reason not to list the others.
+        # Of another package: its problem does not keep the others from being listed.
         problem = "" if simulator_only else registry.problem_of(name)
         declared = None
         if not simulator_only and not problem:

@@ -30,7 +30,7 @@ def find_run(
     The latest is that of the testbed ``name``, if that has one in this log (the default name means
     any testbed, and what was simulated); with
     ``over`` one that has ended, with ``original`` one that is no replay, if there is any. Which one
-    it is, is said: in the same log another shell may have begun a run meanwhile.
+    it is, is printed: another shell may have started a run in the same log meanwhile.
 
     Raises: UsageError: there is none.
     """
@@ -78,7 +78,7 @@ def _in_words(run: Run) -> str:
     info = run.info
     where = "simulated" if info.driver == "simulator" else f"testbed '{info.testbed or 'unknown'}'"
     return (
-        f"run {info.id} ({info.scheduler}, {info.name}, {where}, begun {_ago(info.started)}, "
+        f"run {info.id} ({info.scheduler}, {info.name}, {where}, started {_ago(info.started)}, "
         f"{run.state.value})"
     )
 

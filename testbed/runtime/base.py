@@ -197,7 +197,7 @@ class Runtime(Protocol):
     def down(self, name: str, *, report: Report = ...) -> Teardown:
         """Stop everything of this testbed, also what an interrupted ``up`` left behind.
 
-        ``report`` is told what is waited for where it takes long. Idempotent: nothing there is
+        ``report`` gets a line now and then while this waits. Idempotent: nothing there is
         fine. When it returns, nothing of it is running any more.
         A task log that is not part of the testbed is not touched.
 

@@ -188,7 +188,7 @@ def lock(path: Path, what: str) -> Iterator[int]:
         try:
             yield file
         finally:
-            # Unlinked while it is held: who waits for it sees that the name means another file.
+            # Unlinked while it is held, so that others who wait see that the name is another file.
             path.unlink(missing_ok=True)
 
 
@@ -228,7 +228,7 @@ def _is_lock(file: int, path: Path) -> bool:
 
 
 def private_folder(path: Path) -> None:
-    """Make ``path`` as a folder for its owner alone; one that is there stays as it is."""
+    """Create ``path`` as a folder for its owner alone; an existing one is not changed."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -281,7 +281,7 @@ def no_testbed(home: Path, name: str) -> UsageError:
 
 
 def _discard(path: Path) -> None:
-    """Remove a file, or the folder that stands in its place. No-op if neither is there."""
+    """Remove a file, or a folder in its place. No-op if neither exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

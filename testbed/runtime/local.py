@@ -139,7 +139,7 @@ class LocalRuntime:
         with place.lock():
             if place.exists or place.path.is_dir():
                 self._refuse_clash(place)
-            # Everything is made from it, and nobody keeps it.
+            # All credentials are derived from it; it is not stored.
             secret = secrets.token_hex(32)
             operator = issue(secret, OPERATOR, [identity.CONTROLLER])
             url, password = split_password(store or plan.storage_url or str(self.home / TASK_LOG))
@@ -292,7 +292,7 @@ class LocalRuntime:
             place.write_credentials(str(who), issue(secret, who, others).to_json())
 
     def _refuse_clash(self, place: RunDirectory) -> None:
-        """Raise if a testbed is up here; one whose processes have all ended is in nobody's way."""
+        """Raise if a testbed is up here; one whose processes have all ended is replaced."""
         if processes.of_testbed(place.path, place.processes()):
             raise UsageError(
                 f"there is a testbed '{place.name}' already; choose another --name, or take it "
@@ -550,7 +550,7 @@ def _watch_health(channel: grpc.Channel, writing: int) -> None:
 def _remove_sockets(place: RunDirectory, arguments: Iterable[str] = ()) -> None:
     """Remove the sockets of the testbed that is or was here.
 
-    Their folder stands in its description; where that is damaged, in the ``arguments`` of what ran.
+    Their folder is in its description; if that is damaged, in the ``arguments`` of its processes.
     """
     folders = {str((place.description() or {}).get("sockets", ""))}
     for argument in arguments:

@@ -155,7 +155,7 @@ class Zygote:
     def close(self) -> None:
         """End it and wait until it has ended; its log goes where it has written nothing."""
         self._orders.close()
-        # It may be stopped, or still be loading; nobody needs it any more.
+        # It may be stopped, or still be loading; it is not needed any more.
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -306,7 +306,7 @@ def terminate(
 ) -> list[psutil.Process]:
     """Ask to end, wait at most ``timeout`` seconds; those that still run.
 
-    ``waiting`` is told every ``TELL_EVERY_S`` who is still waited for, and since when.
+    ``waiting`` gets the processes that still run every ``TELL_EVERY_S``, and the seconds so far.
     """
     return _end(processes, timeout, kill=False, waiting=waiting)
 

@@ -72,7 +72,7 @@ class RuntimeFactory(Protocol):
     """Names of fields of ``Settings``; ``deployment.kind`` if it uses that part too."""
 
     def open(self, settings: Settings) -> Runtime:
-        """Return the runtime; starts nothing and asks nobody."""
+        """Return the runtime. Starts no process and sends no request."""
         ...
 
 

@@ -281,7 +281,7 @@ def test_teardown_enters_the_end_of_a_run_whose_controller_was_killed(shell: She
     down = shell("teardown", "--name", "beheaded", "--purge")
 
     assert down.code == 0, down.err
-    assert "was cut short" in down.err
+    assert "was interrupted" in down.err
     assert shell("runs", "show", "--json").document["state"] == "interrupted"
 
 

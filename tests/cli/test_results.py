@@ -272,7 +272,7 @@ def test_latest_says_which_run_it_is(testbed: Command, shared: list[str]) -> Non
     said = testbed("runs", "show", "latest")
 
     assert said.code == 0
-    assert f"latest: run {shared[2]} (rda, quickstart, testbed 'yours', begun" in said.err
+    assert f"latest: run {shared[2]} (rda, quickstart, testbed 'yours', started" in said.err
     assert "seconds ago, running)" in said.err
     assert "latest:" not in testbed("runs", "show", shared[2]).err
     assert said.out.split("testbed")[1].split()[0] == "yours"

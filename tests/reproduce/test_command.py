@@ -86,7 +86,7 @@ def test_what_is_stored_is_drawn_without_the_rest(testbed: Command, tmp_path: Pa
         (("fig3", "--recipe", "secret"), "one of default, paper"),
         (("fig3", "--network"), "fig8 alone"),
         (("fig8", "--network", "--time-scale", 0), "--time-scale"),
-        (("fig3", "--draw"), "no reproduction to draw"),
+        (("fig3", "--draw"), "holds no results of `testbed reproduce`"),
     ],
 )
 def test_what_is_impossible_is_refused_before_anything_is_written(

@@ -276,7 +276,7 @@ class KindCluster:
         owner.mkdir(exist_ok=True)
         said = {"format": config.FORMAT, "cluster": self.name, "digest": settings.digest}
         with suppress(PermissionError):
-            # The engine makes it anew, as its own, for nodes that start when it is gone.
+            # The engine creates it again, as its own, for nodes that start when it is gone.
             (owner / "owner").write_text(json.dumps(said) + "\n", encoding="utf-8")
         path = self.folder / "config.yaml"
         text = settings.render(self.name, owner, node_image=image)
@@ -326,7 +326,7 @@ class KindCluster:
             if retain and isinstance(error, TestbedError):
                 error.add_note(
                     f"the cluster is kept for a look at it: kind export logs --name {self.name}; "
-                    "the next `testbed up` makes it anew, `testbed teardown` removes it"
+                    "the next `testbed up` creates it again, `testbed teardown` removes it"
                 )
                 raise
             report(f"removing the remains of kind cluster '{self.name}'")
@@ -417,7 +417,7 @@ class KindCluster:
     def _remove(self) -> None:
         """Remove what is ours of it, whole or not, and prove that nothing is left."""
         for path in self._merged_into() or [str(self.kubeconfig)]:
-            # While a node of ours is there nobody else has the name: kind can only delete ours.
+            # While a node of ours exists, no other cluster has the name: kind can only delete ours.
             if not self._foreign(engines.nodes(self.name)):
                 with suppress(TestbedError):
                     run(

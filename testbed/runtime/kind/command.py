@@ -79,7 +79,7 @@ def stream(
 ) -> int:
     """Run to the end, telling ``heard`` every line at once; the exit code.
 
-    ``started`` is told the process id. The descriptors ``inherited`` stay open in the program.
+    ``started`` gets the process id. The descriptors ``inherited`` stay open in the program.
 
     Raises: as ``run``.
     """

@@ -132,7 +132,7 @@ class KindRuntime:
             self.kind.load_images(self._images(plan, name, store), report=report)
             return self.on_cluster.up(plan, name, store=store, scenario=scenario, report=report)
         except BaseException:
-            # The first one: nobody else is on it.
+            # This was its first testbed, so no other is on it.
             if not there and not self._retain and not self.on_cluster.names():
                 self.kind.delete(report=report)
             raise

@@ -1,7 +1,8 @@
 """Requests to a Kubernetes API server, with its answers as values or readable errors.
 
 Objects are plain documents, as in the manifests. Calls that meet a server that is away, or that is
-asked too often, are repeated for a while; every call may be. Watches begin anew by themselves.
+asked too often, are repeated for a while; every call is safe to repeat. Watches restart by
+themselves.
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ class Cluster:
 
         Idempotent. Fields that ``document`` does not name stay what others made them.
 
-        Raises: UsageError: somebody else has set a field to another value, unless ``force``.
+        Raises: UsageError: someone else has set a field to another value, unless ``force``.
         """
         resource = RESOURCES[document["kind"]]
         metadata = document["metadata"]
@@ -265,7 +266,7 @@ class Cluster:
     ) -> Iterator[dict[str, Document]]:
         """Yield all matching objects by name, now and after every change; without end.
 
-        Also every ``tick_s`` seconds when nothing changes, so that who waits can look at a clock.
+        Also every ``tick_s`` seconds when nothing changes, so that the caller can check the time.
         Goes on where it was when the server ends the watch or is away for a while.
         """
         resource = RESOURCES[kind]

@@ -21,7 +21,7 @@ TRAINER: Final = "components/trainer"
 def load(folders: Sequence[str]) -> list[dict[str, Any]]:
     """Return all objects of these folders of ``manifests``, with the labels they ask for.
 
-    Read anew every time: whoever asks may change them.
+    Read again every time, as callers may change them.
     """
     root = resources.files("manifests")
     found = []

@@ -76,7 +76,7 @@ class Connections:
         return self.objects.secret(namespace, CREDENTIALS).get(OPERATOR_KEY, "")
 
     def current_run(self, name: str, namespace: str) -> str | None:
-        """Return the run that is going on; None if there is none, or nobody who could tell."""
+        """Return the run in progress; None if there is none or the controller does not answer."""
         try:
             up = self.testbed(name, namespace)
             with OperatorClient(up.address, up.token, timeout=5.0) as operator:

@@ -366,7 +366,7 @@ def _set_workload(
         if scenario is None:
             place = container["args"].index("--scenario")
             container["args"][place : place + 2] = ["--plan", "/etc/edge-testbed/plan.json"]
-        # Another scenario is another controller; nodes are told what they are by it.
+        # Another scenario needs another controller, which configures the nodes.
         annotations = spec["template"]["metadata"].setdefault("annotations", {})
         annotations[CONFIGURATION_ANNOTATION] = digest
     _limit(container, options)

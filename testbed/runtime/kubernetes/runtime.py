@@ -55,11 +55,11 @@ from testbed.scenario.plan import Plan
 class ClusterRuntime:
     """The ``Runtime`` of the cluster that ``context`` of ``kubeconfig`` names.
 
-    ``namespace`` is one that somebody made for this testbed; None: one is made, and removed with
-    it. ``store`` and ``artifacts`` of ``up`` have to be reachable from pods. With ``retain`` what a
-    failed ``up`` has started stays, to be looked at. ``force`` takes over fields that others set.
-    ``patience_s`` is how long every call waits for an API server that is away; ``tell`` is told so.
-    Logs of what is taken down are kept below ``home``.
+    ``namespace`` was created for this testbed; None: one is created, and removed with the testbed.
+    ``store`` and ``artifacts`` of ``up`` have to be reachable from pods. With ``retain`` what a
+    failed ``up`` has started is kept, for inspection. ``force`` overwrites fields that others have
+    set. ``patience_s`` limits the wait of a call for an API server that is not reachable, which
+    ``tell`` gets lines about. Logs of what is taken down are kept below ``home``.
     """
 
     def __init__(

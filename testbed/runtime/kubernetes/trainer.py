@@ -47,7 +47,7 @@ def start(
                 f"the trainer of '{name}' is running; see `testbed logs trainer`, or stop it "
                 f"first: testbed trainer stop --name {name}"
             )
-        # What a Job does cannot be changed, only done anew.
+        # The task of a Job cannot be changed; a new Job is needed.
         report("removing the trainer that has ended")
         stop(objects, namespace)
     for document in render_trainer(
