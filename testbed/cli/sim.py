@@ -74,6 +74,9 @@ def sim(
         )
         for spec in specs
     ]
+    for job in jobs:
+        # Before the log is opened, which would create it.
+        job.check()
     with open_task_log(home.task_log_url(storage, loaded.storage)) as log:
         runs = simulated(jobs, log, shown_run)
     ids = [run.run.id for run in runs]

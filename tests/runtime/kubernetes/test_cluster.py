@@ -111,7 +111,7 @@ def test_another_scenario_does_not_cut_a_run_short(
     before = versions(server)
     controller.runs()
 
-    with pytest.raises(UsageError, match="run 20260131-142501-9f3a is under way"):
+    with pytest.raises(UsageError, match="run 20260131-142501-9f3a is in progress"):
         runtime.up(replace(small_plan(), episodes=9), NAME)
     assert versions(server) == before
     # What differs in nothing, or not for the controller, is no matter to a run.
