@@ -15,6 +15,8 @@ PAGES: Final = ("CONTRIBUTING.md", "CHANGELOG.md")
 """Pages beside docs/ that the site has too."""
 
 _OUTSIDE: Final = re.compile(r"\[([^\]]*)\]\(\.\./([^)\s#]+)(#[^)\s]*)?\)")
+_NAMED: Final = re.compile(r"\[([\w/-]+\.md)\]\((?!\w+:)([\w./-]*\.md)(#[^)]*)?\)")
+"""A link that shows the name of a file."""
 _INSIDE: Final = re.compile(r"\]\(docs/([^)\s]*)\)")
 
 
@@ -27,8 +29,17 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Lead links to where their aims are on the site."""
+    """Lead links to where their aims are on the site, and show titles instead of file names."""
     path = page.file.src_uri
+
+    def titled(match: re.Match[str]) -> str:
+        aim = (ROOT / "docs" / path).parent / match[2]
+        if path in PAGES or path.startswith("examples/"):
+            aim = (ROOT / path).parent / match[2]
+        title = re.search(r"^# (.+)$", aim.read_text(), re.MULTILINE)
+        return f"[{title[1] if title else match[1]}]({match[2]}{match[3] or ''})"
+
+    markdown = _NAMED.sub(titled, markdown)
     if path in PAGES:
         markdown = _INSIDE.sub(r"](\1)", markdown)
         return re.sub(r"\[([^\]]*)\]\(((?!\w+:)[^)\s#]*\.(?:toml|txt|proto))\)", r"`\1`", markdown)
