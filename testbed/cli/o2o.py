@@ -272,9 +272,9 @@ class _Asked:
 
 def _simulated(asked: _Asked) -> O2OResult:
     from testbed.scenario.resolve import plan as plan_of
+    from testbed.schedulers.catalogue import BASELINES
     from trainer.o2o.cluster import connected, rollout_on
     from trainer.o2o.pipeline import run
-    from trainer.o2o.settings import BASELINES
     from trainer.o2o.simulated import SimulatedVenue
     from trainer.o2o.sizes import of_simulation
 

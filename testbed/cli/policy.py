@@ -230,10 +230,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Compare a policy with heuristics in the simulator, on the same tasks and faults."""
-    from testbed.experiment.evaluation import AGAINST, POLICY
+    from testbed.experiment.evaluation import POLICY
     from testbed.experiment.evaluation import evaluate as evaluated
     from testbed.scenario.load import load
     from testbed.scenario.resolve import plan as plan_of
+    from testbed.schedulers.catalogue import REFERENCES
 
     found = resolved(policy, surroundings(name, artifacts)[0])
     plan = plan_of(load(scenario, settings or ()))
@@ -247,7 +248,7 @@ def evaluate(
         found,
         episodes=episodes,
         first_episode=first_episode,
-        against=tuple(dict.fromkeys(against or AGAINST)),
+        against=tuple(dict.fromkeys(against or REFERENCES)),
         deterministic=deterministic,
         progress=progress,
     )

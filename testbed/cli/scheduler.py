@@ -17,11 +17,12 @@ group = typer.Typer(no_args_is_help=True, help="List schedulers, or change the o
 def list_(as_json: Json = False) -> None:
     """List all schedulers known by name, those of other installed packages included."""
     from testbed.schedulers import registry
+    from testbed.schedulers.catalogue import SIMULATOR_ONLY
     from testbed.sim import simulator
 
     entries: list[dict[str, Any]] = []
     for name in simulator.names():
-        simulator_only = name in registry.SIMULATOR_ONLY
+        simulator_only = name in SIMULATOR_ONLY
         # Of another package: its problem does not keep the others from being listed.
         problem = "" if simulator_only else registry.problem_of(name)
         declared = None

@@ -16,10 +16,8 @@ from testbed.experiment.statistics import Comparison, Interval, compare, rate_in
 from testbed.experiment.summary import none_if_nan
 from testbed.policies import Policy, check_fits
 from testbed.scenario.plan import Plan
+from testbed.schedulers.catalogue import REFERENCES
 from testbed.sim.play import Player, player
-
-AGAINST: Final = ("ratc", "rda", "ratc-masked", "rda-masked", "local-or-reliable")
-"""The schedulers a policy is compared with unless others are named."""
 
 POLICY: Final = "policy"
 """Name of the policy in a comparison."""
@@ -68,7 +66,7 @@ def evaluate(
     *,
     episodes: int,
     first_episode: int = 0,
-    against: Sequence[str] = AGAINST,
+    against: Sequence[str] = REFERENCES,
     deterministic: bool = False,
     progress: Callable[[str, int], None] = lambda method, done: None,
 ) -> Evaluation:

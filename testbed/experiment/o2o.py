@@ -24,35 +24,13 @@ from numpy.typing import NDArray
 from testbed.errors import PermanentError
 from testbed.experiment import figures
 from testbed.experiment.statistics import Comparison, Interval, compare, rate_interval
+from testbed.schedulers import catalogue
+from testbed.schedulers.catalogue import METHODS, REFERENCES
 from testbed.version import __version__
 
 if TYPE_CHECKING:
     from trainer.learning.online import CurvePoint
     from trainer.o2o.result import O2OResult
-
-LEARNED: Final = ("untrained", "offline", "online-only", "o2o", "per-destination", "drl")
-"""Methods that are policies, in the order in which they are shown after the heuristics."""
-
-_INFORMATION: Final[Mapping[str, str]] = {
-    "random": "nothing",
-    "local": "nothing",
-    "ratc": "2 probes",
-    "rda": "own queue, 2 probes",
-    "ratc-masked": "overload bits, 2 probes",
-    "rda-masked": "overload bits, 2 probes",
-    "local-or-reliable": "overload bits",
-    "untrained": "overload bits",
-    "offline": "overload bits",
-    "online-only": "overload bits",
-    "o2o": "overload bits",
-    "drl": "overload bits",
-    "per-destination": "overload bits",
-    "central": "all states",
-    "oracle": "all states and fates",
-    "bound": "upper bound",
-}
-"""Knowledge that a method has of other nodes when it decides."""
-
 
 _OF_CURVE: Final = ("episodes", "evaluation", "standard_error", "collected", "verdict")
 """A point of a learning curve; success rates as shares, None if not measured."""
@@ -155,8 +133,9 @@ def _differences(result: O2OResult) -> dict[str, Any]:
     """Return the paired differences of learned policies and baselines, in shares."""
     wanted = [
         (method, other)
-        for method in ("offline", "o2o", "online-only", "drl", "per-destination")
-        for other in ("ratc", "rda", "ratc-masked", "rda-masked", "local-or-reliable", "offline")
+        for method in METHODS
+        if METHODS[method].kind == "policy" and METHODS[method].group != "equal"
+        for other in (*REFERENCES, "offline")
         if method != other
     ]
     found = {}
@@ -206,7 +185,7 @@ def comparison(result: O2OResult) -> Figure:
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     for y, name in enumerate(names):
         rate = interval(result, name)
-        shade = figures.colour(1 if name in LEARNED else 0)
+        shade = figures.colour(1 if catalogue.method(name).kind == "policy" else 0)
         arms = 100 * np.transpose([rate.arms])
         axes.errorbar(100 * rate.mean, y, xerr=arms, fmt="o", color=shade, capsize=4)
         axes.annotate(
@@ -217,7 +196,7 @@ def comparison(result: O2OResult) -> Figure:
             ha="center",
             fontsize=7,
         )
-    labels = [f"{name}  ({_INFORMATION.get(name, 'own')})" for name in names]
+    labels = [f"{name}  ({catalogue.method(name).knows or 'own'})" for name in names]
     axes.set_yticks(range(len(names)), labels, fontsize=8)
     if result.bound is not None:
         limit = 100 * float(np.nanmean(result.bound))
@@ -233,7 +212,7 @@ def table(result: O2OResult) -> pd.DataFrame:
         rate = interval(result, name)
         row: dict[str, Any] = {
             "method": name,
-            "knows of others": _INFORMATION.get(name, ""),
+            "knows of others": catalogue.method(name).knows,
             "success rate": rate.mean,
             "low": rate.low,
             "high": rate.high,

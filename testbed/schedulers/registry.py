@@ -18,30 +18,15 @@ from testbed import plugins
 from testbed.errors import Problem, TestbedError, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.model.own_code import LONGEST_CALLED, described, interrupted, shown
+from testbed.schedulers.catalogue import SIMULATOR_ONLY, TARGETS
 
 GROUP: Final = "edge_testbed.schedulers"
 """The entry point group in which other packages name their schedulers."""
 
-_BUILT_IN: Final[dict[str, str]] = {
-    "local": "testbed.schedulers.local:Local",
-    "random": "testbed.schedulers.random:Random",
-    "ratc": "testbed.schedulers.ratc:Ratc",
-    "rda": "testbed.schedulers.rda:Rda",
-    "ratc-masked": "testbed.schedulers.ratc_masked:RatcMasked",
-    "rda-masked": "testbed.schedulers.rda_masked:RdaMasked",
-    "local-or-reliable": "testbed.schedulers.local_or_reliable:LocalOrReliable",
-    "two-choice": "testbed.schedulers.two_choice:TwoChoice",
-    "least-completion": "testbed.schedulers.least_completion:LeastCompletion",
-    "drl": "testbed.schedulers.drl:Drl",
-}
-
-SIMULATOR_ONLY: Final = ("central", "oracle")
-"""Names that only the simulator knows: they decide with what no node could know."""
-
 
 def names() -> tuple[str, ...]:
     """All names a node can be given: the built-in ones, then those of other packages by name."""
-    return (*_BUILT_IN, *sorted(set(_entry_points()) - set(_BUILT_IN)))
+    return (*TARGETS, *sorted(set(_entry_points()) - set(TARGETS)))
 
 
 def create(
@@ -130,7 +115,7 @@ def find(name: str) -> Callable[[SchedulerContext], Any]:
     Raises:
         UsageError: unknown name; says which are known and which is the closest.
     """
-    target = _BUILT_IN.get(name) or _entry_points().get(name)
+    target = TARGETS.get(name) or _entry_points().get(name)
     if target is None:
         if ":" not in name:
             raise _unknown(name)

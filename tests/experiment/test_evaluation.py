@@ -9,10 +9,11 @@ import onnx
 import pytest
 
 from testbed.errors import UsageError
-from testbed.experiment.evaluation import AGAINST, POLICY, evaluate
+from testbed.experiment.evaluation import POLICY, evaluate
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.policies import Policy, PolicyCard, shipped
 from testbed.scenario.plan import Plan
+from testbed.schedulers.catalogue import REFERENCES
 from testbed.schedulers.drl import Drl
 from testbed.sim.engine.policies import weights_of
 from testbed.sim.play import player
@@ -42,7 +43,7 @@ def test_the_engine_gives_the_rates_of_the_simulator(
     options = {"deterministic": deterministic}
     simulations = {
         POLICY: Simulation(plan, partial(Drl.of, policy=policy), options, keep=False),
-        **{method: Simulation(plan, method, keep=False) for method in AGAINST},
+        **{method: Simulation(plan, method, keep=False) for method in REFERENCES},
     }
     expected = {
         method: {number: each.episode(number).success_rate for number in range(2, 8)}

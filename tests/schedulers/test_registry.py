@@ -119,7 +119,7 @@ def test_an_unknown_name_is_answered_with_the_closest_and_all(name: str, closest
 
 
 def test_a_name_like_none_gets_no_guess() -> None:
-    with pytest.raises(UsageError, match=r"unknown scheduler 'xyzzy'; Known: local"):
+    with pytest.raises(UsageError, match=r"unknown scheduler 'xyzzy'; Known: ratc"):
         registry.describe("xyzzy")
 
 

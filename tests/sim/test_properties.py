@@ -21,6 +21,7 @@ from testbed.model.units import MILLISECOND, SECOND, Micros
 from testbed.model.workload import tasks_of_episode
 from testbed.scenario.plan import Plan
 from testbed.schedulers import registry
+from testbed.schedulers.catalogue import SIMULATOR_ONLY
 from testbed.sim.bound import attainable, bound
 from testbed.sim.simulator import (
     EpisodeResult,
@@ -263,7 +264,7 @@ def test_an_unknown_scheduler_is_refused_before_the_first_episode() -> None:
 
 def test_the_simulator_names_and_describes_its_own_schedulers_too() -> None:
     assert set(names()) >= set(SCHEDULERS)
-    assert set(names()) - set(registry.names()) == set(registry.SIMULATOR_ONLY)
+    assert set(names()) - set(registry.names()) == set(SIMULATOR_ONLY)
     assert describe("oracle").startswith("Every task where it adds most")
     assert describe("ratc").startswith("Probe two")
 

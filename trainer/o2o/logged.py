@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
 from testbed.model.encoders import DEFAULT
+from testbed.schedulers.catalogue import METHODS, TARGETS
 from testbed.sim.engine.episodes import Played
 from testbed.storage.dataset import DataSet
 from trainer.learning.transitions import (
@@ -36,7 +37,7 @@ decision made to its own task and to those behind it in the queue; needs complet
 
 REWARD_KINDS: tuple[RewardKind, ...] = get_args(RewardKind)
 
-ASK_NO_BITS = frozenset({"random", "local", "ratc", "rda", "two-choice", "least-completion"})
+ASK_NO_BITS = frozenset(name for name in TARGETS if not METHODS[name].asks_bits)
 """Schedulers that do not ask all peers whether they are overloaded, so that their logs do not tell
 the mask a policy would have had. All destinations then count as allowed."""
 

@@ -8,25 +8,12 @@ from typing import Final, Literal, TypeAlias
 
 from testbed.model.encoders import DEFAULT as DEFAULT_ENCODER
 from testbed.model.encoders import encoder
-from testbed.sim.play import PER_DESTINATION, UNTRAINED
+from testbed.schedulers.catalogue import BASELINES, METHODS
 from trainer.o2o.recipe import DEFAULT, Recipe
 from trainer.o2o.sizes import refuse_too_few
 
-ON_NODES: Final = (
-    "random",
-    "local",
-    "ratc",
-    "rda",
-    "ratc-masked",
-    "rda-masked",
-    "local-or-reliable",
-    UNTRAINED,
-    PER_DESTINATION,
-)
+ON_NODES: Final = tuple(name for name in BASELINES if METHODS[name].on_nodes)
 """The baselines that nodes can run; see docs/schedulers.md."""
-
-BASELINES: Final = (*ON_NODES, "central", "oracle")
-"""Baselines for the learned policies in the simulator."""
 
 OFFLINE: Final = "offline"
 O2O: Final = "o2o"

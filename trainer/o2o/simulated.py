@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from testbed.model.encoders import DEFAULT
 from testbed.scenario.plan import Plan
-from testbed.schedulers.registry import SIMULATOR_ONLY
+from testbed.schedulers.catalogue import SIMULATOR_ONLY
 from testbed.schedulers.registry import check as check_scheduler
 from testbed.sim.bound import bound
 from testbed.sim.engine.arrays import check, pack, without_control_delay

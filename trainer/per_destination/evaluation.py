@@ -10,6 +10,7 @@ import numpy as np
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
+from testbed.schedulers.catalogue import EQUALS, HEURISTICS
 from testbed.sim.engine.arrays import without_control_delay
 from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import evaluate
@@ -19,11 +20,6 @@ CHOICE_TOPOLOGIES: Final = tuple(range(200, 208))
 
 FINAL_TOPOLOGIES: Final = tuple(range(80, 88))
 """Topology seeds for the final test alone; never look at them to choose anything."""
-
-EQUALS: Final = ("rda-masked", "ratc-masked", "local-or-reliable")
-"""Heuristics that know the overload bits, as the policy does; the first two probe peers besides."""
-
-BASELINES: Final = ("random", "local", "ratc", "rda", *EQUALS)
 
 NETWORKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "paper-simulation": ("paper-simulation", ()),
@@ -65,7 +61,7 @@ def compare(
         rates: dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]] = {}
         for topology in topologies:
             found = evaluate(
-                network(name, topology), [*BASELINES, "learned"], episodes, {"learned": weights}
+                network(name, topology), [*HEURISTICS, "learned"], episodes, {"learned": weights}
             )
             for method, values in found.items():
                 rates.setdefault(method, []).append(values)

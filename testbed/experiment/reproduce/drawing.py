@@ -19,23 +19,19 @@ from testbed.experiment.reproduce.methods import (
     ONLINE_ONLY,
     PAPER,
     Method,
+    colour,
     label,
 )
 from testbed.experiment.reproduce.results import Results
 from testbed.experiment.statistics import Interval
+from testbed.schedulers.catalogue import Style
 
 _HELD_AGAINST: Final = "ratc"
 """Name of the reference of differences in figures."""
-_DIFFERENCES: Final = (
-    O2O,
-    OFFLINE,
-    ONLINE_ONLY,
-    "rda",
-    "ratc-masked",
-    "rda-masked",
-    "local-or-reliable",
-    "untrained",
-    "per-destination",
+_DIFFERENCES: Final = tuple(
+    name
+    for name, method in METHODS.items()
+    if name != _HELD_AGAINST and method.group != "limit" and method.knows != "nothing"
 )
 
 
@@ -57,7 +53,7 @@ def _sweep(results: Results) -> Canvas:
     shown = set(results.methods())
     _series(rates, places, PAPER, results, lambda x, name: results.rate(x, name))
     others = [name for name in _DIFFERENCES if name in shown]
-    gaps.axhline(0, color=METHODS[_HELD_AGAINST].colour, linewidth=1.5, zorder=1)
+    gaps.axhline(0, color=colour(METHODS[_HELD_AGAINST]), linewidth=1.5, zorder=1)
     _series(
         gaps,
         places,
@@ -99,10 +95,10 @@ def _line(axes: Axes, x: Sequence[float], values: Sequence[Interval], method: Me
         x,
         mean,
         yerr=100 * np.transpose([each.arms for each in values]),
-        color=method.colour,
-        marker=method.marker,
-        markersize=7 if method.marker == "*" else 5,
-        linestyle=method.line,
+        color=colour(method),
+        marker=method.style.marker,
+        markersize=7 if method.style.marker == "*" else 5,
+        linestyle=method.style.line,
         linewidth=2.0 if method.name == O2O else 1.4,
         elinewidth=0.9,
         capsize=2,
@@ -117,8 +113,7 @@ def _sources(results: Results) -> Canvas:
     rates, gaps = canvas.subplots(1, 2)
     places = np.arange(len(results.settings))
     for setting, place in zip(results.settings, places, strict=True):
-        own = METHODS[setting.source]
-        heuristic = Method(own.name, "the heuristic itself", "paper", "#888888", "D")
+        heuristic = Method(setting.source, "the heuristic itself", style=Style(None, "D"))
         for step, method in enumerate((heuristic, METHODS[OFFLINE], METHODS[O2O])):
             first = "" if place else method.label
             shift = (step - 1) * 0.24
@@ -144,8 +139,8 @@ def _dot(axes: Axes, x: float, value: Interval, method: Method, name: str) -> No
         x,
         100 * value.mean,
         yerr=100 * np.transpose([value.arms]),
-        color=method.colour,
-        marker=method.marker,
+        color=colour(method),
+        marker=method.style.marker,
         markersize=8,
         capsize=4,
         linewidth=1.6,
@@ -179,12 +174,12 @@ def _curves(results: Results) -> Canvas:
         # A moment that some networks lack would change the mean by which networks are in it.
         wide = wide.dropna()
         for seed in wide.columns:
-            rates.plot(wide.index, 100 * wide[seed], color=method.colour, alpha=0.2, linewidth=0.8)
+            rates.plot(wide.index, 100 * wide[seed], color=colour(method), alpha=0.2, linewidth=0.8)
         rates.plot(
             wide.index,
             100 * wide.mean(axis="columns"),
-            color=method.colour,
-            marker=method.marker,
+            color=colour(method),
+            marker=method.style.marker,
             markersize=5,
             linewidth=2,
             label=f"{method.label} (thin: each network)",
@@ -197,12 +192,12 @@ def _curves(results: Results) -> Canvas:
         if level:
             rates.axhline(
                 100 * float(np.mean([*level.values()])),
-                color=METHODS[name].colour,
+                color=colour(METHODS[name]),
                 linestyle="--",
                 linewidth=1.5,
                 label=text,
             )
-    gaps.axhline(0, color=METHODS[OFFLINE].colour, linestyle="--", linewidth=1.5)
+    gaps.axhline(0, color=colour(METHODS[OFFLINE]), linestyle="--", linewidth=1.5)
     _titles(rates, "Success rate, %", "Evaluations while learning online, mean over networks")
     _titles(gaps, "points above Offline only", "Difference from the offline policy")
     for axes in (rates, gaps):
@@ -219,14 +214,19 @@ def _references(results: Results, x: str, name: str) -> dict[int, float]:
 def _band(axes: Axes, relative: pd.DataFrame, method: Method) -> None:
     mean = 100 * relative.mean(axis="columns")
     axes.plot(
-        relative.index, mean, color=method.colour, marker=method.marker, markersize=5, linewidth=2
+        relative.index,
+        mean,
+        color=colour(method),
+        marker=method.style.marker,
+        markersize=5,
+        linewidth=2,
     )
     if len(relative.columns) > 1:
         axes.fill_between(
             relative.index,
             100 * relative.min(axis="columns"),
             100 * relative.max(axis="columns"),
-            color=method.colour,
+            color=colour(method),
             alpha=0.15,
             linewidth=0,
         )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from testbed.experiment.figures import PALETTE
+from testbed.schedulers import catalogue
+from testbed.schedulers.catalogue import Method, label
 
-Group: TypeAlias = Literal["paper", "equal", "beyond", "limit"]
-"""``paper``: what the paper compares. ``equal``: what it lacks, baselines with the same overload
-bits that the mask of the learned policies uses. ``beyond``: the policy that ships with this
-toolkit. ``limit``: knows what no scheduler can know."""
+__all__ = ["Method", "label"]
 
 O2O: Final = "o2o"
 OFFLINE: Final = "offline"
@@ -24,40 +22,8 @@ BOUND: Final = "bound"
 """Not a scheduler: the share of tasks that would succeed with the network to themselves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A method as figures and tables call it."""
-
-    name: str
-    label: str
-    group: Group
-    colour: str
-    marker: str
-    line: str = "-"
-
-
-_BLUE, _ORANGE, _GREEN, _PINK, _SKY, _RED, _, _BLACK = PALETTE
-_GREY: Final = "#888888"
-
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
-    {
-        method.name: method
-        for method in (
-            Method(O2O, "O2O-DRL", "paper", _BLUE, "o"),
-            Method(OFFLINE, "Offline only", "paper", _ORANGE, "s"),
-            Method(ONLINE_ONLY, "Online only", "paper", _GREEN, "^"),
-            Method("ratc", "RATC", "paper", _PINK, "D"),
-            Method("rda", "RDA", "paper", _SKY, "v"),
-            Method("random", "Random", "paper", _RED, "x"),
-            Method("ratc-masked", "RATC, masked", "equal", _PINK, "D", "--"),
-            Method("rda-masked", "RDA, masked", "equal", _SKY, "v", "--"),
-            Method("local-or-reliable", "Local or reliable", "equal", _BLACK, "P", "--"),
-            Method("untrained", "Untrained, masked", "equal", _GREY, "x", "--"),
-            Method("per-destination", "Per-destination", "beyond", _BLACK, "*"),
-            Method("oracle", "Oracle", "limit", _GREY, "_", ":"),
-            Method(BOUND, "Bound", "limit", _GREY, "", ":"),
-        )
-    }
+    {name: each for name, each in catalogue.METHODS.items() if each.group != "other"}
 )
 """In the order of tables and legends."""
 
@@ -65,11 +31,10 @@ PAPER: Final = tuple(name for name, method in METHODS.items() if method.group ==
 EQUAL: Final = tuple(name for name, method in METHODS.items() if method.group == "equal")
 
 
-def label(name: str) -> str:
-    """Return the name of a method in figures; its own name where it is none of ``METHODS``."""
-    return METHODS[name].label if name in METHODS else name
+NOT_ON_NODES: Final = tuple(name for name, method in METHODS.items() if not method.on_nodes)
+"""Methods that a real network lacks."""
 
 
-NOT_ON_NODES: Final = (ONLINE_ONLY, "oracle")
-"""Methods that a real network lacks: ``oracle`` needs a simulator, and learning from nothing would
-take too many episodes."""
+def colour(method: Method) -> str:
+    """Return the colour of a method in figures."""
+    return "#888888" if method.style.colour is None else PALETTE[method.style.colour]

@@ -17,6 +17,7 @@ from testbed.model.per_destination import NAME
 from testbed.policies.inference import open_actor
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan as resolve
+from testbed.schedulers.catalogue import EQUALS
 from testbed.schedulers.drl import Drl
 from testbed.sim.engine.arrays import pack, without_control_delay
 from testbed.sim.engine.features import WIDTH
@@ -28,7 +29,6 @@ from testbed.sim.simulator import simulate_episode
 from tests.sim.plans import random_plan
 from trainer.per_destination.evaluation import (
     CHOICE_TOPOLOGIES,
-    EQUALS,
     FINAL_TOPOLOGIES,
     NETWORKS,
     compare,
