@@ -44,7 +44,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     INSECURE_PLAINTEXT: "If set, talk to that controller without encryption, as "
     "`--insecure-plaintext`.",
     TOKEN: f"The token of that controller; `{TOKEN}_FILE` names a file that holds it.",
-    RUNTIME: "`local`, `kind` or `cluster`, as `--runtime`.",
+    RUNTIME: "Name of a runtime, such as `local`, `kind` or `cluster`, as `--runtime`.",
     CONTEXT: "Context of the cluster, as `--context`.",
     NAMESPACE: "Namespace on the cluster, as `--namespace`.",
     MYSQL_PASSWORD: "Password of the task log's server, for commands and the controller.",

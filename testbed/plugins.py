@@ -41,11 +41,18 @@ class Plugins:
 
         Raises: UsageError: the name is unknown, or what it names cannot be imported.
         """
+        return load(self.what, name, self.check(name), "module:name, importable here")
+
+    def check(self, name: str) -> str:
+        """Return the ``module:name`` behind a name, and import nothing.
+
+        Raises: UsageError: the name is unknown.
+        """
         target = self.target(name)
         if target is None:
             known = ", ".join(self.names())
             raise UsageError(f"unknown {self.what} '{name}'; known: {known}")
-        return load(self.what, name, target, "module:name, importable here")
+        return target
 
     def problem_of(self, name: str) -> str:
         """Return why ``name`` cannot be loaded, on one line; empty if it can."""

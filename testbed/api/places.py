@@ -61,7 +61,11 @@ def choose(
         # A context says as much.
         runtime = CLUSTER
     if runtime is not None:
-        refuse_unused(runtime, [(name, f"--{name}") for name, value in given.items() if value])
+        from testbed.runtime.registry import RUNTIMES
+
+        RUNTIMES.check(runtime)
+        if any(given.values()):
+            refuse_unused(runtime, [(name, f"--{name}") for name, value in given.items() if value])
         _asked.append(Place(runtime, **given))
 
 

@@ -40,7 +40,9 @@ NOT_ONE = object()
 @pytest.fixture(autouse=True)
 def theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     def entry_points(group: str) -> list[metadata.EntryPoint]:
-        assert group == "edge_testbed.runtimes"
+        if group != "edge_testbed.runtimes":
+            # Of others, which may keep this function, as pydantic does that is imported here first.
+            return []
         named = {"own": "Own", "failing": "Failing", "not-one": "NOT_ONE", "local": "Own"}
         targets = {name: f"{__name__}:{target}" for name, target in named.items()}
         targets["absent"] = "not_there_at_all:Runtime"

@@ -24,6 +24,8 @@ def own_store(url: str) -> FolderArtifactStore:
 def theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     def entry_points(group: str) -> list[metadata.EntryPoint]:
         target = {"edge_testbed.task_logs": "own_log", "edge_testbed.artifact_stores": "own_store"}
+        if group not in target:
+            return []
         return [
             metadata.EntryPoint("own", f"{__name__}:{target[group]}", group),
             metadata.EntryPoint("file", "not_there_at_all:never", group),
