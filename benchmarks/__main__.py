@@ -37,13 +37,13 @@ Times depend on the machine and on what else it does: compare ratios, and repeat
 
 
 def names() -> list[str]:
-    """All benchmarks there are."""
+    """Return all benchmarks there are."""
     found = pkgutil.iter_modules(benchmarks.__path__)
     return sorted(m.name.removeprefix("bench_") for m in found if m.name.startswith("bench_"))
 
 
 def section(name: str, rows: Sequence[Mapping[str, Any]], doc: str, seconds: float) -> str:
-    """One section of the page: what was measured, where and when, and the table."""
+    """Return one section of the page: what was measured, where and when, and the table."""
     lines = [
         f"## {name}",
         "",

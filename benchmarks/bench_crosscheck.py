@@ -31,7 +31,7 @@ class ReleasedRatc:
         self._topology = context.topology
 
     def decide(self, observation: Observation) -> Decision | Ask:
-        """The less failing of two random nodes if both seem in time, else the faster."""
+        """Return the less failing of two random nodes if both seem in time, else the faster."""
         task = observation.task
         assert task is not None
         first, second = self._context.sample(task, tuple(range(self._topology.size)), 2)
@@ -57,7 +57,7 @@ def _waiting(queue_length: int, backlog: int) -> int:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Mean success rates; nothing is asked of them."""
+    """Return mean success rates; nothing is asked of them."""
     plans = [plan(load("paper-testbed", [f"seeds={seed}"])) for seed in SEEDS]
     found = []
     for scheduler in ("random", "local", "ratc", ReleasedRatc, "rda"):

@@ -91,7 +91,7 @@ def _row(benchmark: str, value: float, unit: str, at_most: float | None = None) 
 
 
 def _on_nodes(environment: Mapping[str, str], policy: str, episodes: int, scale: float) -> Any:
-    """A run under the deployed policy; the first deploy, which loads ONNX Runtime, is before it."""
+    """Run the deployed policy after a first deploy, which loads ONNX Runtime."""
     named = ("--name", NAME)
     _testbed(environment, "up", SCENARIO, *named, "--set", f"timeScale={scale:g}")
     try:

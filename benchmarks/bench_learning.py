@@ -41,7 +41,7 @@ def rows() -> list[Row]:
 
 
 def cql_rows(repetitions: int = 3, steps: int = 200) -> list[Row]:
-    """A gradient step of the offline training: drawing the minibatch, update, and metrics."""
+    """Measure a gradient step of offline training: drawing the minibatch, update, metrics."""
     data = transitions_of(_trajectories())
     found = []
     for batch, asked in ((128, None), (640, 6.0), (2560, None)):
@@ -69,7 +69,7 @@ def cql_rows(repetitions: int = 3, steps: int = 200) -> list[Row]:
 
 
 def ppo_rows(repetitions: int = 4) -> list[Row]:
-    """A whole update of 43,200 agent steps, 4 epochs, including building the episodes."""
+    """Measure a whole update of 43,200 agent steps, 4 epochs, including building the episodes."""
     trajectories = _trajectories()
     config = PpoConfig(kl_stop=None)
     with Ppo(NetworkSpec(FEATURES, ACTIONS), config) as ppo:
@@ -92,7 +92,7 @@ def ppo_rows(repetitions: int = 4) -> list[Row]:
 
 
 def inference_rows(calls: int = 5_000) -> list[Row]:
-    """One decision of the exported policy with onnxruntime, and the size of the file."""
+    """Measure one decision of the exported policy with onnxruntime, and the size of the file."""
     with Ppo(NetworkSpec(FEATURES, ACTIONS), PpoConfig()) as ppo:
         data = actor_onnx(ppo.actor())
     options = onnxruntime.SessionOptions()

@@ -30,7 +30,7 @@ def rows() -> list[Row]:
 
 
 def rows_of(result: O2OResult) -> list[Row]:
-    """The stages of an experiment as rows."""
+    """Return the stages of an experiment as rows."""
     config, recipe = result.config, result.config.recipe
     names = {
         "logs": f"{config.log_episodes} episodes of {config.source}, as transitions",

@@ -145,7 +145,7 @@ def _situations(plan: Plan) -> Sequence[Observation]:
 
 
 def made_up(nodes: int) -> list[Policy]:
-    """A policy of each kind of the usual size, with random weights."""
+    """Return a policy of each kind of the usual size, with random weights."""
     from tests.policies import tiny
 
     pairs: list[tuple[PolicyCard, bytes]] = [tiny.perceptron(nodes), tiny.scoring()]

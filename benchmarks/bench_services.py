@@ -179,7 +179,7 @@ def policy_rows(repetitions: int = 30) -> list[Row]:
 
 
 def _policy() -> tuple[Any, bytes]:
-    """The largest policy that may be stored, which is of 100 KB."""
+    """Return the largest policy that may be stored, which is of 100 KB."""
     hidden = 64
     while len((larger := tiny.scoring(hidden))[1]) <= POLICY_BYTES:
         made, hidden = larger, hidden + 4

@@ -39,7 +39,7 @@ class BareCql:
         following: Tensor,
         next_mask: Tensor,
     ) -> None:
-        """One gradient step on a minibatch."""
+        """Do one gradient step on a minibatch."""
         with torch.no_grad():
             log_next = torch.log_softmax(torch.where(next_mask, self.pi(following), MASKED), -1)
             q_next = torch.minimum(self.t1(following), self.t2(following))
@@ -79,7 +79,7 @@ class BarePpo:
         epochs: int,
         minibatch: int,
     ) -> None:
-        """One update on S sequences of T decisions: obs [S, T + 1, D], action [S, T]."""
+        """Do one update on S sequences of T decisions: obs [S, T + 1, D], action [S, T]."""
         with torch.no_grad():
             value = self.vf(obs).squeeze(-1)
             delta = reward + 0.99 * value[:, 1:] - value[:, :-1]

@@ -114,7 +114,7 @@ def home() -> Path:
 
 
 def task_log_url(given: str | None, of_scenario: str | None = None) -> str:
-    """The task log to use: the one asked for, else the scenario's, else that of the home.
+    """Return the task log asked for, else the scenario's, else that of the home.
 
     A file is named from the root, because who reads it later may stand in another folder. A
     password in the URL goes into the environment of this process, where the task log looks for it;
@@ -134,7 +134,7 @@ def task_log_url(given: str | None, of_scenario: str | None = None) -> str:
 
 
 def artifacts_url(given: str | None, of_scenario: str | None = None) -> str:
-    """The artifact store to use: the one asked for, else the scenario's, else that of the home.
+    """Return the artifact store asked for, else the scenario's, else that of the home.
 
     ``$TESTBED_ARTIFACTS`` asks for one too, in commands without the option.
     """
@@ -158,5 +158,5 @@ def plaintext() -> bool:
 
 
 def controller() -> str | None:
-    """The address of the controller to talk to; None: a testbed of the home, by its name."""
+    """Return the address of the controller to talk to; None: a testbed of the home, by its name."""
     return _controllers[0] if _controllers else None

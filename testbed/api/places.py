@@ -37,7 +37,7 @@ class Place:
     namespace: str = ""
 
     def options(self) -> str:
-        """As one would type it; empty for the default."""
+        """Return it as one would type it; empty for the default."""
         if self.runtime == LOCAL:
             return ""
         given = {key: value for key, value in asdict(self).items() if value and key != "runtime"}
@@ -118,7 +118,7 @@ def settled(place: Place, found: Runtime) -> Place:
 
 
 def noted() -> Mapping[str, Place]:
-    """The testbeds that were brought up elsewhere than on this machine, by name."""
+    """Return the testbeds that were brought up elsewhere than on this machine, by name."""
     found = {}
     for file in sorted(_folder().glob("*.json")) if _folder().is_dir() else ():
         try:
@@ -183,7 +183,7 @@ def open_place(place: Place, **settings: Any) -> Runtime:
 
 
 def all_places() -> list[Place]:
-    """The places to look at for all testbeds: what the command says, else all that are known."""
+    """Return the places to look at for testbeds: the one asked for, else all that are known."""
     if _asked:
         return [_asked[0]]
     return [Place(), *dict.fromkeys(noted().values())]

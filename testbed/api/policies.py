@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def surroundings(name: str, artifacts: str | None) -> tuple[str, str]:
-    """The artifact store to use, and the policy deployed on the testbed ``name``, if it is up."""
+    """Return the artifact store to use, and the policy deployed on the testbed ``name``."""
     store, deployed = None, ""
     try:
         testbed = runtime(name).find(name)

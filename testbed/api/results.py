@@ -157,7 +157,7 @@ class Comparison:
         return list(self._results)
 
     def __getitem__(self, scheduler: str) -> RunResult:
-        """The best run of a scheduler. Raises: KeyError: there is none."""
+        """Return the best run of a scheduler. Raises: KeyError: there is none."""
         for result in self._results:
             if scheduler in (result.scheduler, result.summary.title):
                 return result

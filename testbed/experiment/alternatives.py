@@ -61,7 +61,7 @@ class Logged:
         self._decisions = decisions
 
     def decide(self, observation: Observation) -> Decision | Ask:
-        """The logged destination, after as many rounds of asking as the log has."""
+        """Return the logged destination, after as many rounds of asking as the log has."""
         assert observation.task is not None
         destination, rounds = self._decisions[observation.task.id]
         if observation.round < rounds and self._size > 1:

@@ -27,7 +27,7 @@ class ByHand:
 
 
 def read(run: Run, size: int) -> ByHand:
-    """The faults by hand that the log of ``run`` has, in its network of ``size`` nodes."""
+    """Return the faults by hand that the log of ``run`` has, in its network of ``size`` nodes."""
     found: dict[int, list[Fault]] = {}
     missing: dict[str, None] = {}
     for noted in run.faults_by_hand:
@@ -47,7 +47,7 @@ def read(run: Run, size: int) -> ByHand:
 
 
 def described(run: Run, episodes: Iterable[int] | None = None) -> str:
-    """The faults by hand of a run, each once; empty if there were none. None: all episodes."""
+    """Return the faults by hand of a run, each once; ``None`` takes all episodes."""
     kept = None if episodes is None else frozenset(episodes)
     return "; ".join(
         dict.fromkeys(

@@ -59,7 +59,7 @@ class RunComparison:
     pairs: tuple[PairOfRuns, ...]
 
     def table(self) -> Iterator[tuple[str, ...]]:
-        """A row per run: run, scheduler, driver, episodes, success rate, interval, verdict.
+        """Return a row per run: run, scheduler, driver, episodes, success rate, interval, verdict.
 
         The verdict compares with the best run.
         """
@@ -129,7 +129,7 @@ def compare_runs(log: TaskLog, run_ids: Sequence[str]) -> RunComparison:
 
 
 def compare_summaries(runs: Sequence[RunSummary]) -> RunComparison:
-    """As ``compare_runs``, of runs that were read already."""
+    """Compare runs that were read already; see ``compare_runs``."""
     check_comparable(runs)
     ordered = sorted(runs, key=lambda summary: -summary.success_rate.mean)
     pairs = []

@@ -139,7 +139,7 @@ class TaskHistory:
 
 
 def task_history(log: TaskLog, run_id: str, task_id: int) -> TaskHistory:
-    """The history of a task of a run.
+    """Return the history of a task of a run.
 
     Raises: UsageError: no such run, the log has no such task, or the run's plan cannot be read.
     """
@@ -178,7 +178,7 @@ def task_history(log: TaskLog, run_id: str, task_id: int) -> TaskHistory:
 
 
 def plan_of(run: Run) -> Plan:
-    """The plan of a run, with the faults that were injected into it by hand.
+    """Return the plan of a run, with the faults that were injected into it by hand.
 
     Raises: UsageError: another version of this toolkit wrote it, or it is damaged.
     """
@@ -208,7 +208,7 @@ def arrival(task: Task) -> str:
 
 
 def rows(histories: Sequence[TaskHistory]) -> list[tuple[str, ...]]:
-    """The facts of one or more histories as lines of a table: a label, and a column for each."""
+    """Return the facts of histories as lines of a table: a label, and a column for each."""
     table: list[tuple[str, ...]] = []
     for told in zip(*(history.facts for history in histories), strict=True):
         label = told[0][0]
@@ -256,7 +256,7 @@ def reason(row: TaskRow, topology: Topology, failure: str = "") -> str:
 
 
 def ms(micros: Micros) -> str:
-    """A duration for people."""
+    """Return a duration as text for people."""
     return f"{micros / MILLISECOND:,.1f} ms"
 
 

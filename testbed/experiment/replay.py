@@ -88,7 +88,7 @@ class Original:
         return planned if planned.name == name else SchedulerSpec(name)
 
     def planned(self, scheduler: SchedulerSpec, artifacts_url: str | None) -> Plan:
-        """The plan of a replay in the simulator."""
+        """Return the plan of a replay in the simulator."""
         return dataclasses.replace(
             self.plan, scheduler=scheduler, episodes=self.count, artifacts_url=artifacts_url
         )
@@ -145,7 +145,7 @@ def original(
 
 
 def told(left_out: Sequence[LeftOut]) -> Iterator[str]:
-    """The episodes that cannot be replayed as sentences, a few; neighbours of one reason as one."""
+    """Return the episodes that cannot be replayed as sentences, neighbours of one reason as one."""
     groups: list[list[LeftOut]] = []
     for each in left_out:
         last = groups[-1][-1] if groups else None
@@ -166,7 +166,7 @@ def _named(group: Sequence[LeftOut]) -> str:
 
 
 def arrivals(plan: Plan, episode: int) -> list[Task]:
-    """The tasks that the plan draws for an episode, in order of their ids."""
+    """Return the tasks that the plan draws for an episode, in order of their ids."""
     return [task for slot in plan.tasks(episode) for task in slot]
 
 
@@ -285,7 +285,7 @@ class Changes:
         return sum(count for old, _, count in self.moves if old == Outcome.SUCCEEDED)
 
     def lines(self) -> Iterator[str]:
-        """The changes as sentences; those between success and each other outcome, both ways."""
+        """Return the changes between success and each other outcome as sentences, both ways."""
         counts = {(old, new): count for old, new, count in self.moves}
         good = Outcome.SUCCEEDED.value
         for outcome in Outcome:
@@ -378,7 +378,7 @@ class Replay:
 
 
 def compared(original: RunSummary, replay: RunSummary) -> Replay:
-    """A replay beside its original; both over the same episodes.
+    """Return a replay beside its original, both over the same episodes.
 
     Raises: UsageError: they met different tasks.
     """

@@ -70,7 +70,7 @@ def with_spread(mean: float, low: float, high: float, *, digits: int = 1) -> str
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Mean of ``values`` with its t interval; for rates see ``rate_interval``.
+    """Return mean of ``values`` with its t interval; for rates see ``rate_interval``.
 
     Raises: ValueError for no values.
     """

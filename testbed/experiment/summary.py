@@ -170,7 +170,7 @@ def summarise(log: TaskLog, run_id: str) -> RunSummary:
 
 
 def read_table(log: TaskLog, table: LogTable, run_id: str) -> pd.DataFrame:
-    """A table of the log of one run as a data frame, columns as stored."""
+    """Return a table of the log of one run as a data frame, columns as stored."""
     columns = list(log.columns(table))
     rows: list[Sequence[Any]] = [row for chunk in log.rows(table, run_id) for row in chunk]
     return pd.DataFrame(rows, columns=columns)

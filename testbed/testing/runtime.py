@@ -23,7 +23,7 @@ NAME = "contract"
 
 
 def small_plan(nodes: int = 2, *, slots: int = 10, episodes: int = 1) -> Plan:
-    """A network in which every slot brings every node a task of 20 ms; nothing fails by itself."""
+    """Return a network in which every slot brings every node a task of 20 ms; nothing fails."""
     topology = Topology(
         cores=(4,) * nodes,
         capacity_hz=(10**9,) * nodes,

@@ -135,7 +135,7 @@ def situation(size: int, number: int) -> Situation:
 
 
 def situations() -> Iterator[Situation]:
-    """Every situation of the suite."""
+    """Return every situation of the suite."""
     for size in SIZES:
         for number in range(SITUATIONS):
             yield situation(size, number)

@@ -25,7 +25,7 @@ SLOTS: Final = 4
 
 
 def sample_run(id: str = "20260101-000000-aaaa", **changes: object) -> RunInfo:
-    """A run; ``changes`` replace fields."""
+    """Return a run; ``changes`` replace fields."""
     fields: dict[str, object] = {
         "id": id,
         "name": "sample",
@@ -43,7 +43,7 @@ def sample_run(id: str = "20260101-000000-aaaa", **changes: object) -> RunInfo:
 
 
 def sample_task(episode: int, slot: int, source: int) -> Task:
-    """A task of the sample runs; its cycles need more than 32 bits."""
+    """Return a task of the sample runs; its cycles need more than 32 bits."""
     return Task(
         id=(episode * SLOTS + slot) * NODES + source,
         episode=episode,
@@ -58,7 +58,7 @@ def sample_task(episode: int, slot: int, source: int) -> Task:
 def sample_story(
     task: Task, destination: int, outcome: Outcome = Outcome.SUCCEEDED
 ) -> list[Record]:
-    """A whole life of ``task``: decided at its origin, ended while executing at ``destination``."""
+    """Return the records of ``task``: decided at its origin, ended executing at ``destination``."""
     start = task.slot * 500_000
     steps: list[tuple[RecordKind, int, int, dict[str, int | str]]] = [
         (RecordKind.GENERATED, task.source, 0, {}),
@@ -97,7 +97,7 @@ def sample_story(
 
 
 def sample_decision(task: Task | None, node: int, episode: int, slot: int) -> DecisionRecord:
-    """The decision about ``task`` (None: an idle slot) with everything that can be logged."""
+    """Return the decision about ``task`` (None: an idle slot) with all that can be logged."""
     now = slot * 500_000 + 10
     state = PeerState(True, 3, 2_500_000, 1, now)
     known = tuple(None if peer == node else (state, now) for peer in range(NODES))
@@ -120,7 +120,7 @@ def sample_decision(task: Task | None, node: int, episode: int, slot: int) -> De
 
 
 def sample_episode(episode: int) -> tuple[list[Task], list[Record], list[DecisionRecord]]:
-    """An episode: node 0 gets a task in every slot, node 1 in the even ones, node 2 none."""
+    """Return an episode: node 0 gets a task in every slot, node 1 in the even ones, node 2 none."""
     tasks: list[Task] = []
     records: list[Record] = []
     decisions: list[DecisionRecord] = []
@@ -137,7 +137,7 @@ def sample_episode(episode: int) -> tuple[list[Task], list[Record], list[Decisio
 
 
 def sample_rows(episode: int) -> list[TaskRow]:
-    """The rows of ``sample_episode``."""
+    """Return the rows of ``sample_episode``."""
     return fold_all(*sample_episode(episode)).rows
 
 

@@ -188,7 +188,7 @@ def above_best(first: str, among: Sequence[str]) -> Cells:
 
 
 def falls(*methods: str) -> Cells:
-    """Each method is better at the first setting than at the last."""
+    """Check that each method is better at the first setting than at the last."""
 
     def cells(results: Measurements) -> list[Found]:
         first, last = results.xs[0], results.xs[-1]
@@ -232,7 +232,7 @@ def source_above(method: str, best: str, others: Sequence[str]) -> Cells:
 
 
 def starts_where_offline_ended() -> Cells:
-    """The first point of the online curve against the offline policy, same episodes."""
+    """Return the first point of the online curve against the offline policy, same episodes."""
 
     def cells(results: Measurements) -> list[Found]:
         return [
@@ -244,7 +244,7 @@ def starts_where_offline_ended() -> Cells:
 
 
 def curve_never_below(reference: str, share: float = 1.0) -> Cells:
-    """The lowest evaluation in the first ``share`` of the fine-tuning against ``reference``."""
+    """Compare the lowest evaluation in the first ``share`` of fine-tuning with ``reference``."""
 
     def cells(results: Measurements) -> list[Found]:
         return [

@@ -267,7 +267,7 @@ ALL: Final = "all"
 
 
 def figures(names: tuple[str, ...]) -> tuple[Figure, ...]:
-    """The figures of these names, each once, in the paper's order; ``all`` is all of them.
+    """Return the figures of these names, each once, in the paper's order; ``all`` is all of them.
 
     Raises: UsageError: a name that is none.
     """

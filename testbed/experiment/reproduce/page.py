@@ -175,7 +175,7 @@ def settings_line(document: Mapping[str, Any]) -> str:
 
 
 def rate_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The table of success rates: a row per method, a column per setting, in per cent."""
+    """Return the table of success rates: a row per method, a column per setting, in per cent."""
     cells = {(row["x"], row["method"]): row for row in document["rates"]}
     for method in METHODS:
         if not any((x, method) in cells for x in document["x"]):
@@ -301,7 +301,7 @@ def _html(documents: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table; cells are HTML already."""
+    """Return an HTML table; cells are HTML already."""
     columns = "".join(f"<th>{each}</th>" for each in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{columns}</tr>{body}</table></div>'

@@ -75,11 +75,11 @@ class Results:
         return tuple(f"{label(name)} at {x}" if several else label(name) for x, name in left)
 
     def methods(self) -> tuple[str, ...]:
-        """The methods that have a point, in the order of tables."""
+        """Return the methods that have a point, in the order of tables."""
         return tuple(name for name in METHODS if any(self.measured.get((x, name)) for x in self.xs))
 
     def rate(self, x: str, method: str) -> Interval | None:
-        """Success rate of a method at a setting; None if there is no point of it."""
+        """Return success rate of a method at a setting; None if there is no point of it."""
         found = self.measured.get((x, method), {})
         return self._interval([_rates(each) for _, each in sorted(found.items())], rate_interval)
 
@@ -115,7 +115,7 @@ class Results:
         return of([float(values.mean()) for values in told])
 
     def table(self) -> pd.DataFrame:
-        """A row per setting and method; rates and differences as shares, not in per cent."""
+        """Return a row per setting and method; rates and differences as shares, not in per cent."""
         rows = []
         for x in self.xs:
             for method in self.methods():
@@ -146,7 +146,7 @@ class Results:
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def episodes(self) -> pd.DataFrame:
-        """A row per setting, method, network and episode: the raw figures."""
+        """Return a row per setting, method, network and episode: the raw figures."""
         rows = [
             (self.figure.name, x, method, seed, episode, rate)
             for (x, method), found in self.measured.items()
@@ -157,7 +157,7 @@ class Results:
         return pd.DataFrame(rows, columns=names)
 
     def curves(self) -> pd.DataFrame:
-        """A row per setting, method, network and moment of the online phase."""
+        """Return a row per setting, method, network and moment of the online phase."""
         rows = [
             (self.figure.name, x, method, seed, point.episodes, point.collected, point.evaluation)
             for (x, method), found in self.measured.items()

@@ -117,7 +117,7 @@ class Study:
         )
 
     def settings(self, figure: Figure) -> tuple[Setting, ...]:
-        """The places on the x axis that are computed."""
+        """Return the places on the x axis that are computed."""
         return tuple(each for each in figure.settings if not self.quick or each.x in figure.light)
 
     def points(self, figure: Figure) -> Iterator[tuple[Setting, Point]]:
@@ -162,7 +162,7 @@ class Study:
         return Results(figure, self.settings(figure), measured)
 
     def document(self, figure: Figure) -> dict[str, Any]:
-        """The settings as plain values for JSON."""
+        """Return the settings as plain values for JSON."""
         return {
             "recipe": self.recipe,
             "driver": self.driver,
@@ -182,5 +182,5 @@ def all_points(study: Study, figures: Sequence[Figure]) -> list[Point]:
 
 
 def default_jobs() -> int:
-    """One per CPU that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

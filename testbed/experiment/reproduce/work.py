@@ -59,7 +59,7 @@ class Work:
 
 
 def work_of(points: Iterable[Point]) -> list[Work]:
-    """The points grouped so that nothing is trained twice; equal points are one.
+    """Return the points grouped so that nothing is trained twice; equal points are one.
 
     Baselines come first, because they take little; then one network after the other.
     """
@@ -92,7 +92,7 @@ def recipe_of(learning: Learning, evaluations: int | None = None) -> Recipe:
 
 
 def measured_of(result: O2OResult, method: str, notes: tuple[str, ...] = ()) -> Measured:
-    """A method's part of what the pipeline returned; ``notes`` are added to its own."""
+    """Return a method's part of what the pipeline returned; ``notes`` are added to its own."""
     rates = result.bound if method == BOUND else result.rates[method]
     assert rates is not None
     return Measured(
