@@ -228,7 +228,7 @@ class _Asked:
     threads: int | None
 
     def config(self, usual: Sizes, methods: tuple[str, ...], *, real_time: bool) -> O2OConfig:
-        """The settings; ``usual`` are the sizes where none are given.
+        """Return the settings; ``usual`` are the sizes where none are given.
 
         In ``real_time`` updates are small, and each is evaluated.
         """

@@ -288,7 +288,7 @@ def _marked(document: dict[str, Any]) -> str:
 
 
 def _short(document: dict[str, Any]) -> str:
-    """How a user names the policy of a document."""
+    """Return the name by which a user refers to the policy of a document."""
     reference: str = document["reference"]
     return reference.removeprefix("policies/")
 

@@ -48,7 +48,7 @@ def _state(value: list[Any] | None) -> PeerState | None:
 
 
 def encode_answers(answers: tuple[Answer, ...]) -> str:
-    """The answers of peers that a decision used, as a JSON array."""
+    """Return the answers of peers that a decision used, as a JSON array."""
     return _encode(answers)
 
 
@@ -85,7 +85,7 @@ def _observation(value: dict[str, Any]) -> Observation:
 
 
 def encode_observation(observation: Observation) -> str:
-    """What a node knew when it decided, as a JSON object."""
+    """Return a node's observation as a JSON object."""
     return _encode(observation._asdict())
 
 
@@ -128,7 +128,7 @@ def decode_record(text: str | bytes) -> Record:
 
 
 def encode_decision(decision: DecisionRecord) -> str:
-    """A decision with everything it was made from, as a JSON object."""
+    """Return a decision with everything it was made from, as a JSON object."""
     value = decision._asdict()
     value["observation"] = decision.observation._asdict()
     return _encode(value)

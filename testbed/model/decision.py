@@ -1,4 +1,4 @@
-"""What a scheduler sees and what it answers: the seam between the node and its scheduler.
+"""Observations and answers of a scheduler: the seam between a node and its scheduler.
 
 A scheduler does no I/O. It is called with an ``Observation``; it answers with a ``Decision``, or
 with an ``Ask`` for what it still needs from peers, and is then called again with the answers added.
@@ -26,7 +26,7 @@ _Plain = TypeVar("_Plain", bool, float)
 
 
 class PeerState(NamedTuple):
-    """What a node says of itself when it is probed; true at ``at`` on its own episode clock.
+    """A node's answer to a probe about itself; true at ``at`` on its own episode clock.
 
     ``queue_length`` counts waiting and running tasks, ``backlog`` is the time until the execution
     queue is empty (the rest of the running task included), ``inbound`` counts the tasks announced
@@ -67,7 +67,7 @@ class Ask(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Where the task goes. ``destination`` is a node index; the own node means execute here.
+    """The destination of a task, a node index; the own node means execute here.
 
     ``probabilities`` [N] is the distribution the destination was sampled from, where there is one;
     ``mask`` [N] says which destinations were allowed, where a mask was used.
@@ -79,7 +79,7 @@ class Decision(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What node ``node`` knows when it decides about ``task`` (model section 6).
+    """The knowledge of node ``node`` when it decides about ``task`` (model section 6).
 
     Lists have one entry per node; entries of the own node are 0. Lengths count tasks, backlogs are
     microseconds. ``answers`` holds what peers answered for this task, in order of arrival;
@@ -100,12 +100,12 @@ class Observation(NamedTuple):
     answers: tuple[Answer, ...]
     known: tuple[tuple[PeerState, Micros] | None, ...]
     round: int
-    """How often the scheduler has been called for this task before."""
+    """Number of earlier calls of the scheduler for this task."""
 
 
 @dataclass(frozen=True)
 class SchedulerContext:
-    """What a scheduler is made from: its node, the static network, and its own random stream.
+    """The arguments of a scheduler: its node, the static network, and its own random stream.
 
     Static facts (capacities, rates, failure rates of all nodes and links) are known to every node;
     what changes while running is not, and has to be asked for. ``artifacts`` is the URL of the

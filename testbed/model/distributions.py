@@ -13,7 +13,7 @@ class Constant:
     value: float
 
     def at(self, u: float) -> float:
-        """The value for a draw ``u`` in (0, 1)."""
+        """Return the value for a draw ``u`` in (0, 1)."""
         return self.value
 
     @property
@@ -30,7 +30,7 @@ class Uniform:
     high: float
 
     def at(self, u: float) -> float:
-        """The value for a draw ``u`` in (0, 1)."""
+        """Return the value for a draw ``u`` in (0, 1)."""
         return self.low + (self.high - self.low) * u
 
     @property
@@ -46,7 +46,7 @@ class Choice:
     values: tuple[float, ...]
 
     def at(self, u: float) -> float:
-        """The value for a draw ``u`` in (0, 1)."""
+        """Return the value for a draw ``u`` in (0, 1)."""
         return self.values[int(u * len(self.values))]
 
     @property

@@ -24,7 +24,7 @@ _TO_UNIT: Final = 2.0**-53
 
 
 class Purpose(IntEnum):
-    """What a draw is for; part of every key, so purposes never share a stream."""
+    """The purpose of a draw; part of every key, so purposes never share a stream."""
 
     CAPACITY = 1
     ARRIVAL_PROBABILITY = 2
@@ -66,17 +66,17 @@ def extend(state: int, *words: int) -> int:
 
 
 def to_unit(state: int) -> float:
-    """A key as a float in the open interval (0, 1)."""
+    """Return a key as a float in the open interval (0, 1)."""
     return ((state >> 11) + 0.5) * _TO_UNIT
 
 
 def uniform(*words: int) -> float:
-    """A draw from U(0, 1) for the key ``words``."""
+    """Return a draw from U(0, 1) for the key ``words``."""
     return to_unit(key(*words))
 
 
 def failure_after(rate_per_second: float, u: float) -> Micros:
-    """Time until the first failure of a unit that works without pause (model section 3).
+    """Return the time until the first failure of a unit that works without pause (model section 3).
 
     Exponential with ``rate_per_second``, by inversion of ``u`` in (0, 1); ``NEVER`` for rate 0.
     A task of duration x fails exactly if the result is below x, which has probability

@@ -29,7 +29,7 @@ Of the paper's parameters ten tasks are about as many as can wait and still end 
 
 
 class Network(Protocol):
-    """What every node knows of the scenario; a ``Plan`` and a ``SchedulerContext`` are such."""
+    """The part of a scenario that every node knows; ``Plan`` and ``SchedulerContext`` have it."""
 
     @property
     def topology(self) -> Topology: ...
@@ -48,7 +48,7 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What policies and data sets know it by, with its version."""
+        """Name with version, by which policies and data sets refer to it."""
         ...
 
     def size(self, nodes: int) -> int:
@@ -56,20 +56,20 @@ class Encoder(Protocol):
         ...
 
     def columns(self, nodes: int) -> tuple[str, ...]:
-        """The name of each of the D numbers."""
+        """Return the name of each of the D numbers."""
         ...
 
     def bind(self, network: Network) -> Encode:
-        """The same as ``encode``, prepared for one network: for many observations."""
+        """Return the same as ``encode``, prepared for one network: for many observations."""
         ...
 
     def encode(self, observation: Observation, network: Network) -> list[float]:
-        """The D numbers of ``observation``."""
+        """Return the D numbers of ``observation``."""
         ...
 
 
 class Scales(NamedTuple):
-    """What numbers are divided by: the maxima of a scenario. None is 0.
+    """Divisors of the features: the maxima of a scenario. None is 0.
 
     Queue lengths in tasks, backlogs and ages by the longest deadline in microseconds.
     """
@@ -242,7 +242,7 @@ ENCODERS: Final[Mapping[str, Encoder]] = MappingProxyType(
 
 
 def encoder(name: str) -> Encoder:
-    """The encoder called ``name``.
+    """Return the encoder called ``name``.
 
     Raises:
         UsageError: there is none; lists the known ones.

@@ -228,7 +228,7 @@ class ChangeTransmission(NamedTuple):
 
 
 class AnnounceTransfer(NamedTuple):
-    """Tell ``peer`` that ``task`` is on its way (control message)."""
+    """Announce to ``peer`` that ``task`` is on its way (control message)."""
 
     peer: int
     task: Task
@@ -289,7 +289,7 @@ class ResumeDecision(NamedTuple):
 
 
 class RecordKind(StrEnum):
-    """What happened to a task; the story of a task is its records in order of ``seq``."""
+    """One event in the life of a task; a task's history is its records in order of ``seq``."""
 
     GENERATED = "generated"
     DECIDED = "decided"

@@ -1,4 +1,4 @@
-"""What faults should do to the work of nodes and links, and what was measured of it.
+"""Configured and measured effects of faults on the work of nodes and links.
 
 ``expect`` says how long a piece of work should take under a timeline; the fidelity certificate
 judges by it. ``Effects`` collects, fault by fault, what the nodes noted and what they measured.
@@ -25,7 +25,7 @@ Unit: TypeAlias = tuple[int, int | None]
 
 
 class Expected(NamedTuple):
-    """How long work should take, and the failure rate summed over the time worked.
+    """Configured duration of work, and the failure rate summed over the time worked.
 
     ``duration`` None: it never ends, or nobody can say because its receiver lost part of it.
     """
@@ -99,7 +99,7 @@ class _Effect:
 
 
 class Effects:
-    """What the faults of one episode did, from the records and notes of its nodes."""
+    """Effects of the faults of one episode, from the records and notes of its nodes."""
 
     def __init__(self, episode: int, timeline: Timeline) -> None:
         self.episode = episode

@@ -32,17 +32,17 @@ FALSE_ALARM: Final = 1e-4
 
 
 class Limits(Protocol):
-    """How far a run may be from what is configured: ``testbed.scenario.plan.FidelityLimits``."""
+    """Largest accepted deviations of a run: ``testbed.scenario.plan.FidelityLimits``."""
 
     @property
     def generator_lateness(self) -> Micros:
         """Largest p95 of the lateness of arrivals."""
 
     def transmission_limit(self, nominal: Micros) -> float:
-        """Largest error that is still faithful for a transmission of ``nominal``."""
+        """Return the largest error that is still faithful for a transmission of ``nominal``."""
 
     def execution_limit(self, nominal: Micros) -> float:
-        """Largest error that is still faithful for an execution of ``nominal``."""
+        """Return the largest error that is still faithful for an execution of ``nominal``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class TimingError:
-    """How far measured times were from the configured ones.
+    """Deviations of measured times from the configured ones.
 
     ``error`` is absolute; ``mean`` is signed (above 0: slower than configured). ``p95_of_limit``
     is the p95 of each error divided by its own limit: above 1 the run is not faithful.
@@ -104,7 +104,7 @@ class ControllerPause:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the machine of the controller was like during the run.
+    """Load and other facts of the controller's machine during the run.
 
     ``cpu_pressure`` is the share of the time in which something waited for a processor (Linux
     pressure stall information), None where the system does not say. Lags are the worst lateness of
@@ -141,12 +141,12 @@ class Certificate:
     machine: Machine | None
 
     def to_document(self) -> dict[str, Any]:
-        """The certificate as plain values for JSON, with its version."""
+        """Return the certificate as plain values for JSON, with its version."""
         return {"version": CERTIFICATE_VERSION, **asdict(self)}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Certificate:
-        """The certificate of plain values; keys this version does not know are left out.
+        """Return the certificate of plain values; keys this version does not know are left out.
 
         Raises: ValueError if it has another version or lacks something.
         """
@@ -352,7 +352,7 @@ class Fidelity:
             self._end(record)
 
     def certify(self, machine: Machine | None = None) -> Certificate:
-        """The certificate over everything added so far."""
+        """Return the certificate over everything added so far."""
         reasons: list[str] = list(self._unfaithful)
         transmission = self._transmission.result(self._time_scale)
         execution = self._execution.result(self._time_scale)

@@ -51,7 +51,7 @@ from testbed.model.topology import OverloadMeasure, Rules, Topology
 from testbed.model.units import Micros, duration
 
 MAX_ROUNDS: Final = 4
-"""How often a scheduler may ask peers about one task; more is a defect of the scheduler."""
+"""Most rounds of questions about one task; more is a defect of the scheduler."""
 
 _new: Final = tuple.__new__
 """Makes a named tuple without the call in between; used where dozens are made per task."""
@@ -59,7 +59,7 @@ _NO_DATA: Final[dict[str, int | str]] = {}
 
 
 class Stage(StrEnum):
-    """Where a task is at the node that holds it."""
+    """Stage of a task at the node that holds it."""
 
     DECIDING = "deciding"
     SENDING = "sending"
@@ -225,7 +225,7 @@ class NodeState:
 
     @property
     def scheduler(self) -> Scheduler:
-        """What decides at this node."""
+        """The scheduler of this node."""
         return self._scheduler
 
     @scheduler.setter
@@ -246,7 +246,7 @@ class NodeState:
         return self._waiting_work
 
     def overloaded(self, now: Micros) -> bool:
-        """Whether this node refuses tasks of others (model section 6)."""
+        """Return whether this node refuses tasks of others (model section 6)."""
         measured = self.backlog(now) if self._overload_by_backlog else self.queue_length
         return measured >= self._overload_limit
 
@@ -280,7 +280,7 @@ class NodeState:
         return tuple(self._sending_length) if self._busy_links else self._zeros
 
     def send_backlog(self, now: Micros) -> tuple[Micros, ...]:
-        """Time until the sending queue to each peer would be empty."""
+        """Return the time until the sending queue to each peer would be empty."""
         if not self._busy_links:
             return self._zeros
         backlogs = [0] * self._size
@@ -297,11 +297,11 @@ class NodeState:
 
     @property
     def waiting(self) -> tuple[Task, ...]:
-        """What waits in the execution queue, in order."""
+        """The tasks that wait in the execution queue, in order."""
         return tuple(held.task for held in self._execution)
 
     def outbound(self, now: Micros) -> list[tuple[int, Task, Micros]]:
-        """What waits for or is in transmission: peer, task, when it will be there if none fails."""
+        """Tasks waiting for or in transmission: peer, task, arrival time if nothing fails."""
         outbound = []
         for peer in sorted(self._busy_links):
             arrives_at = max(now, self._transmitting_until[peer])
@@ -321,7 +321,7 @@ class NodeState:
         answers: tuple[Answer, ...] = (),
         round_: int = 0,
     ) -> Observation:
-        """What a scheduler of this node sees now."""
+        """Return the present observation of a scheduler of this node."""
         return _new(
             Observation,
             (

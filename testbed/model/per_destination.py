@@ -46,10 +46,10 @@ COLUMNS: Final = (
     "mean_execution",
     "overload_limit",
 )
-"""What the columns of a row are, in order."""
+"""Names of the columns of a row, in order."""
 
 TREND_DECAY: Final = 0.9
-"""What is left after one slot of an earlier value of the overloaded share's moving average."""
+"""Factor per slot by which the moving average of the overloaded share forgets."""
 
 
 class PerDestinationEncoder:
@@ -86,7 +86,7 @@ class PerDestinationEncoder:
     def rows(
         self, observation: Observation, task: Task, mask: Sequence[bool]
     ) -> list[tuple[float, ...]]:
-        """The rows [N, len(COLUMNS)] for ``task`` under ``mask`` [N] (True: not overloaded).
+        """Return the rows [N, len(COLUMNS)] for ``task`` under ``mask`` [N] (True: not overloaded).
 
         Call once per decision, in the order of the decisions: each call moves the average. The
         own entry of ``mask`` is True, because the own node is always allowed; whether it is
@@ -155,7 +155,7 @@ class PerDestinationEncoder:
         return rows
 
     def _moved(self, episode: int, slot: int, share: float) -> float:
-        """The moving average after this node has seen ``share`` in ``slot``."""
+        """Return the moving average after this node has seen ``share`` in ``slot``."""
         if episode != self._episode:
             self._episode, self._trend, self._trend_slot = episode, 0.0, -1
         # Answers of peers may come in so late that a later slot was decided first.
@@ -166,7 +166,7 @@ class PerDestinationEncoder:
 
 
 def mean(distribution: Distribution) -> float:
-    """The expected value of a draw."""
+    """Return the expected value of a draw."""
     match distribution:
         case Constant(value):
             return value

@@ -1,4 +1,4 @@
-"""How far a unit has come with a task while its rates change.
+"""Progress of a unit with a task while its rates change.
 
 Work is counted in millionths of a microsecond at the configured rate and hazard as the sum of the
 failure rate over time. What was done counts; what is left goes on at the new rate, and a unit that
@@ -59,7 +59,7 @@ class Progress:
         return left, fails_after if fails_after < left else None
 
     def left(self, now: Micros) -> Micros:
-        """Time the rest would take at the configured rate."""
+        """Return the time the rest would take at the configured rate."""
         worked = (now - self._since) * self._rate
         return -(-max(0, self._left - worked) // FULL)
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class RunState(StrEnum):
-    """How far a run has come and whether it can be trusted."""
+    """State of a run: unfinished, or how it ended and whether it can be trusted."""
 
     RUNNING = "running"
     """Begun and not ended."""

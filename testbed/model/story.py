@@ -22,7 +22,7 @@ FIRST_OF_CONTROLLER: Final = 1_000_000
 
 
 class TaskRow(NamedTuple):
-    """What became of one task; the row that reports, comparisons and data sets start from.
+    """Outcome of one task; the row that reports, comparisons and data sets start from.
 
     All durations in microseconds, None where the task never came so far or nobody could say. The
     measured ones are differences of one host's clock. ``nominal_transmission`` and
@@ -132,7 +132,7 @@ def _in_order(records: Iterable[Record]) -> list[Record]:
 
 
 def problems(task: Task, records: Sequence[Record]) -> list[str]:
-    """What is impossible in this story; empty for a legal one. Missing records are not.
+    """Return the contradictions in this history; missing records are none.
 
     ``records`` in order of ``seq``, as all of one task.
     """
@@ -229,7 +229,7 @@ def _nominal(started: Record | None) -> Micros | None:
 
 
 def fold(task: Task, records: Iterable[Record], decision: DecisionRecord | None = None) -> TaskRow:
-    """The row of ``task`` from all records of it (any order) and the decision about it.
+    """Return the row of ``task`` from all records of it (any order) and the decision about it.
 
     Raises:
         IllegalStory: the records contradict each other.

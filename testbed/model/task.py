@@ -9,7 +9,7 @@ from testbed.model.units import Micros
 
 
 class Outcome(StrEnum):
-    """How a task ended; exactly one per task."""
+    """Outcome of a task; exactly one per task."""
 
     SUCCEEDED = "succeeded"
     DROPPED = "dropped"

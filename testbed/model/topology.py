@@ -11,7 +11,7 @@ from testbed.model.units import MILLISECOND, Micros, duration
 
 
 class OverloadMeasure(StrEnum):
-    """What is compared with the limit to call a node overloaded."""
+    """The quantity that is compared with the limit to call a node overloaded."""
 
     QUEUE_LENGTH = "queue_length"
     """Tasks waiting and running."""
@@ -29,20 +29,20 @@ class Overload:
     limit: int
 
     def limit_for(self, cores: int) -> int:
-        """The limit that holds for a node with ``cores`` cores; at least 1."""
+        """Return the limit that holds for a node with ``cores`` cores; at least 1."""
         if self.measure is OverloadMeasure.QUEUE_LENGTH_PER_4_CORES:
             return max(1, self.limit * cores // 4)
         return self.limit
 
     def holds(self, *, cores: int, queue_length: int, backlog: Micros) -> bool:
-        """Whether a node in this state is overloaded."""
+        """Return whether a node in this state is overloaded."""
         measured = backlog if self.measure is OverloadMeasure.BACKLOG else queue_length
         return measured >= self.limit_for(cores)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What every node of a run does alike.
+    """Rules that hold for every node of a run.
 
     ``execution_queue_limit`` counts waiting tasks without the running one; None is unbounded.
     ``control_delay`` is the one-way time of a control message (probe, answer, announcement).

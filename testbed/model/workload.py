@@ -14,7 +14,7 @@ from testbed.model.units import Micros
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What arrives: ``slots`` slots of ``slot`` microseconds, and the distribution of tasks.
+    """Arrivals: ``slots`` slots of ``slot`` microseconds, and the distribution of tasks.
 
     ``size_bytes`` in bytes, ``complexity`` in cycles per bit, ``deadline`` in microseconds.
     """
@@ -27,7 +27,7 @@ class Workload:
 
 
 ArrivalFactor: TypeAlias = Callable[[int, int], float]
-"""What the arrival probability is multiplied with in a slot at a node."""
+"""Factor of the arrival probability in a slot at a node."""
 
 
 def tasks_of_episode(

@@ -49,7 +49,7 @@ class Policy:
 
 
 def key_of(card: PolicyCard) -> str:
-    """The key of a policy in an artifact store."""
+    """Return the key of a policy in an artifact store."""
     return PREFIX + card.id
 
 
@@ -79,7 +79,7 @@ def write_folder(folder: Path, card: PolicyCard, actor: bytes) -> None:
 
 
 def load(store: ArtifactStore | str, key: str) -> Policy:
-    """The policy under ``key``, verified.
+    """Return the policy under ``key``, verified.
 
     Raises: UsageError: there is none, or it is not what its card says. PermanentError: it is
     truncated or altered. TemporaryError: the store does not answer.
@@ -103,7 +103,7 @@ def load(store: ArtifactStore | str, key: str) -> Policy:
 
 
 def load_folder(folder: Path, reference: str | None = None) -> Policy:
-    """The policy in ``folder``, verified.
+    """Return the policy in ``folder``, verified.
 
     Raises: UsageError: there is none, or it is truncated or altered.
     """
@@ -229,7 +229,7 @@ def resolve(reference: str, store: ArtifactStore | str | None) -> Policy:
 
 
 def folder_of(reference: str) -> Path:
-    """The folder that a user names; ``~`` is their own.
+    """Return the folder that a user names; ``~`` is their own.
 
     Raises: UsageError: there is no such user.
     """

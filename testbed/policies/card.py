@@ -38,7 +38,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Facts(TypedDict, total=False):
-    """What a card may say besides what the actor needs; all of it plain JSON values."""
+    """Fields of a card that the actor does not need; all of them plain JSON values."""
 
     scenario: str | None
     scenario_hash: str | None
@@ -52,7 +52,7 @@ class Facts(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class PolicyCard:
-    """What is known of a policy; ``describe`` makes one, with its id.
+    """Description of a policy; ``describe`` makes one, with its id.
 
     ``sha256`` and ``size_bytes`` are those of its ``actor.onnx``. ``nodes`` is the N it fits, None
     for any. ``scenario`` and ``scenario_hash`` name what it was trained on, None for no particular
@@ -129,20 +129,20 @@ class PolicyCard:
 
     @property
     def content_hash(self) -> str:
-        """What the id has to end with: 12 hexadecimal digits over all but id and time."""
+        """The required end of the id: 12 hexadecimal digits over all but id and time."""
         content = dataclasses.asdict(self)
         del content["id"], content["created"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
-        """The card as indented JSON; ``from_json`` gives an equal one back."""
+        """Return the card as indented JSON; ``from_json`` gives an equal one back."""
         document = {"cardVersion": CARD_VERSION, **dataclasses.asdict(self)}
         return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "policy.json") -> Self:
-        """The card that ``to_json`` wrote; ``source`` names it in messages.
+        """Return the card that ``to_json`` wrote; ``source`` names it in messages.
 
         Raises: UsageError: it is no card, of another version, damaged, or was altered.
         """
@@ -208,7 +208,7 @@ def _wrong(problems: list[Problem]) -> UsageError:
 
 
 def _problems(card: PolicyCard) -> list[Problem]:
-    """What is wrong with the types and values of a card, its hash aside."""
+    """Return the problems of a card's types and values; its hash is not checked."""
 
     def text(name: str, optional: bool = True) -> Problem | None:
         value = getattr(card, name)

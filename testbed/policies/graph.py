@@ -50,7 +50,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 @dataclass(slots=True)
 class _Found:
-    """What was found so far; operators and functions as (domain, name)."""
+    """Operators and functions found so far, as (domain, name)."""
 
     external: set[str] = field(default_factory=set)
     operators: set[tuple[str, str]] = field(default_factory=set)

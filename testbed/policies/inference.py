@@ -58,7 +58,7 @@ class Actor:
     def probabilities(
         self, features: Sequence[float] | Sequence[Sequence[float]], mask: Sequence[bool]
     ) -> list[float]:
-        """The distribution [A] for ``features`` under ``mask`` [A] (True: allowed).
+        """Return the distribution [A] for ``features`` under ``mask`` [A] (True: allowed).
 
         Features are [D] for a flat policy (A = N + 1, the last is "no task") and [A, F] for a
         per-destination one (A = N). At least one entry of the mask has to be True.
@@ -163,7 +163,7 @@ _LIBRARIES: Final = (
 
 
 def open_actor(policy: Policy) -> Actor:
-    """The actor of a verified policy; shared by all who open the same one. May take a while.
+    """Return the actor of a verified policy; shared by all who open the same one. May take a while.
 
     Raises: UsageError: the graph is none, or not of the policy's kind, encoder and N, keeps data
     elsewhere, has operators that are not ONNX's, or needs too much memory or time.
@@ -201,7 +201,7 @@ def accept(policy: Policy) -> None:
 
 
 def open_session(policy: Policy) -> Any:
-    """An ONNX Runtime session for a policy that was accepted.
+    """Return an ONNX Runtime session for a policy that was accepted.
 
     Raises: UsageError: the graph is none. PrerequisiteMissing: ONNX Runtime is not installed.
     """

@@ -19,7 +19,7 @@ from testbed.policies.inference import open_actor
 from testbed.schedulers.probing import mask_from_bits, peers_of, task_of
 
 Features: TypeAlias = Callable[[Observation, Task, tuple[bool, ...]], Sequence[Any]]
-"""What a policy is fed with for a task under a mask [N]; called once per decision, in order."""
+"""The input of a policy for a task under a mask [N]; called once per decision, in order."""
 
 
 class Drl:
@@ -77,7 +77,7 @@ class Drl:
 
 
 def pick(probabilities: Sequence[float], u: float) -> int:
-    """The index at which the running sum of ``probabilities`` passes ``u`` in [0, 1).
+    """Return the index at which the running sum of ``probabilities`` passes ``u`` in [0, 1).
 
     Never one of probability 0; the last of the others where rounding leaves ``u`` over.
     """

@@ -1,4 +1,4 @@
-"""What a node can estimate about a destination: completion time and reliability (model section 5).
+"""A node's estimates about a destination: completion time and reliability (model section 5).
 
 The estimates use static facts (capacities, rates, failure rates), which every node knows, the own
 state from the observation, and backlogs that peers answered.
@@ -60,12 +60,12 @@ class Estimator:
         return Candidate(destination, completion, exposure / SECOND)
 
     def own(self, observation: Observation, task: Task) -> Candidate:
-        """The own node in its present state; known without a probe."""
+        """Return the own node in its present state; known without a probe."""
         return self.candidate(observation, task, self._node, observation.backlog)
 
 
 def time_left(observation: Observation, task: Task) -> Micros:
-    """Time until the deadline of ``task``, negative when it is over.
+    """Return the time until the deadline of ``task``, negative when it is over.
 
     Asking takes time; the first question was asked the moment the task arrived.
     """
@@ -75,7 +75,7 @@ def time_left(observation: Observation, task: Task) -> Micros:
 
 
 def faster(candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate with the smallest completion estimate; the first of equals."""
+    """Return the candidate with the smallest completion estimate; the first of equals."""
     return min(candidates, key=_completion)
 
 

@@ -17,5 +17,5 @@ class Local:
         self.name = "local"
 
     def decide(self, observation: Observation) -> Decision | Ask:
-        """The own node."""
+        """Return the own node."""
         return Decision(observation.node)

@@ -10,7 +10,7 @@ from testbed.schedulers.estimates import Estimator
 from testbed.schedulers.probing import allowed, mask_from_bits, peers_of, task_of
 
 CHOICES = 3
-"""How many random peers are compared (model section 5)."""
+"""Number of random peers that are compared (model section 5)."""
 
 
 class LocalOrReliable:

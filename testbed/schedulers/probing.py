@@ -8,7 +8,7 @@ from testbed.schedulers.estimates import Candidate, Estimator
 
 
 def task_of(observation: Observation) -> Task:
-    """The task to decide about.
+    """Return the task to decide about.
 
     Raises:
         ValueError: there is none; a scheduler is never called in a slot without an arrival.
@@ -34,7 +34,7 @@ def answered(
 def chosen_and_known(
     observation: Observation, task: Task, estimator: Estimator, chosen: tuple[int, ...]
 ) -> list[Candidate]:
-    """Those of ``chosen`` whose state is known, in that order.
+    """Return those of ``chosen`` whose state is known, in that order.
 
     The own node is known without asking; a peer if it answered with its full state.
     """
@@ -68,5 +68,5 @@ def mask_from_bits(observation: Observation, size: int) -> tuple[bool, ...]:
 
 
 def allowed(mask: tuple[bool, ...]) -> tuple[int, ...]:
-    """The indices of ``mask`` that are True."""
+    """Return the indices of ``mask`` that are True."""
     return tuple(index for index, free in enumerate(mask) if free)

@@ -10,7 +10,7 @@ from testbed.schedulers.estimates import Estimator, faster
 from testbed.schedulers.probing import answered, peers_of, task_of
 
 RESPONSES = 2
-"""How many peers' answers are waited for (paper section V-B)."""
+"""Number of answers that are waited for (paper section V-B)."""
 
 
 class Rda:

@@ -30,7 +30,7 @@ class RdaMasked:
         self._estimator = Estimator(context)
 
     def decide(self, observation: Observation) -> Decision | Ask:
-        """When overloaded: ask all for their bit, then the unmasked for their state, in random
+        """Ask, when overloaded, all for their bit, then the unmasked for their state, in random
         order, and take the faster of the first two that answer."""
         task = task_of(observation)
         if observation.round == 0:

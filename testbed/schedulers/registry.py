@@ -32,7 +32,7 @@ def names() -> tuple[str, ...]:
 def create(
     name: str, context: SchedulerContext, options: Mapping[str, object] | None = None
 ) -> Scheduler:
-    """The scheduler ``name`` for the node of ``context``; ``options`` replace those in it.
+    """Return the scheduler ``name`` for the node of ``context``; ``options`` replace those in it.
 
     Raises:
         UsageError: unknown name or option, or something under that name that is no scheduler or
@@ -110,7 +110,7 @@ def check(name: str, options: Mapping[str, object] | None = None) -> None:
 
 
 def find(name: str) -> Callable[[SchedulerContext], Any]:
-    """What makes the scheduler ``name``: usually its class.
+    """Return the factory of the scheduler ``name``: usually its class.
 
     Raises:
         UsageError: unknown name; says which are known and which is the closest.

@@ -20,7 +20,7 @@ class Central(GreedyPlacement):
 
 
 class Expectation:
-    """What can be expected without knowing any fate."""
+    """Expectations without knowledge of any fate."""
 
     def __init__(self, plan: Plan) -> None:
         self._topology = plan.topology
@@ -35,7 +35,7 @@ class Expectation:
         return math.exp(-exposure / SECOND)
 
     def occupied(self, task: Task, node: int) -> Micros:
-        """The execution time (paper eq. 1)."""
+        """Return the execution time (paper eq. 1)."""
         return self._topology.execution_time(task, node)
 
     def free_at(self, state: NodeState, now: Micros) -> Micros:

@@ -42,7 +42,7 @@ class NetworkView:
         return self._nodes
 
     def inbound(self, now: Micros) -> list[list[Inbound]]:
-        """What is on its way to each node [N], in order of arrival."""
+        """Return the tasks on their way to each node [N], in order of arrival."""
         inbound: list[list[Inbound]] = [[] for _ in self._nodes]
         for node in self._nodes:
             for peer, task, at in node.outbound(now):
@@ -71,7 +71,7 @@ class NetworkScheduler(Protocol):
     name: str
 
     def place(self, task: Task, now: Micros, view: NetworkView) -> int:
-        """The destination of ``task``, which has just arrived at its source."""
+        """Return the destination of ``task``, which has just arrived at its source."""
         ...
 
 
@@ -84,23 +84,23 @@ class Seat:
         self._view = view
 
     def decide(self, observation: Observation) -> Decision | Ask:
-        """What the network scheduler says."""
+        """Return the decision of the network scheduler."""
         return Decision(self._scheduler.place(task_of(observation), observation.now, self._view))
 
 
 class Prospect(Protocol):
-    """What a network scheduler expects of a task at a node."""
+    """A network scheduler's expectations of a task at a node."""
 
     def worth(self, task: Task, node: int) -> float:
         """Probability that the task meets no failure on its way to ``node`` and there."""
         ...
 
     def occupied(self, task: Task, node: int) -> Micros:
-        """How long the task will keep the server of ``node`` once it is started."""
+        """Return the time for which the task will keep the server of ``node`` once started."""
         ...
 
     def free_at(self, state: NodeState, now: Micros) -> Micros:
-        """When the server of this node will have worked off its execution queue."""
+        """Return the instant at which this node's server will have emptied its execution queue."""
         ...
 
 
@@ -120,7 +120,7 @@ class GreedyPlacement:
         self._prospect = prospect
 
     def place(self, task: Task, now: Micros, view: NetworkView) -> int:
-        """The best destination for ``task`` now."""
+        """Return the best destination for ``task`` now."""
         inbound = view.inbound(now)
         best, best_rank = task.source, (float("inf"), 0, 0)
         for node, (state, option) in enumerate(

@@ -19,38 +19,38 @@ class Oracle(GreedyPlacement):
 
 
 class Fates:
-    """What will happen to tasks at units, from the same draws the nodes make."""
+    """Fates of tasks at units, from the same draws the nodes make."""
 
     def __init__(self, plan: Plan) -> None:
         self._topology = plan.topology
         self._seed = plan.seeds.faults
 
     def execution_fails_after(self, task: Task, node: int) -> Micros:
-        """How long ``node`` could work on ``task`` before it fails."""
+        """Return the time that ``node`` could work on ``task`` before it fails."""
         u = uniform(self._seed, Purpose.EXECUTION_FATE, task.episode, task.id, node)
         return failure_after(self._topology.execution_failure_rate[node], u)
 
     def transmission_fails_after(self, task: Task, node: int) -> Micros:
-        """How long the link from the task's source to ``node`` could send it before it fails."""
+        """Return the time that the link from its source to ``node`` could send before it fails."""
         link = task.source * self._topology.size + node
         u = uniform(self._seed, Purpose.TRANSMISSION_FATE, task.episode, task.id, link)
         return failure_after(self._topology.link_failure_rate[task.source][node], u)
 
     def arrives(self, task: Task, node: int) -> bool:
-        """Whether the task will get to ``node`` without a failure of the link."""
+        """Return whether the task will get to ``node`` without a failure of the link."""
         if node == task.source:
             return True
         transmission = self._topology.transmission_time(task, task.source, node)
         return self.transmission_fails_after(task, node) >= transmission
 
     def survives(self, task: Task, node: int) -> bool:
-        """Whether the task will meet no failure on the way to ``node`` and on it."""
+        """Return whether the task will meet no failure on the way to ``node`` and on it."""
         execution = self._topology.execution_time(task, node)
         return self.execution_fails_after(task, node) >= execution and self.arrives(task, node)
 
 
 class Foresight:
-    """What will happen; a task is looked up once at each node."""
+    """Knowledge of the fates; a task is looked up once at each node."""
 
     def __init__(self, plan: Plan) -> None:
         self._topology = plan.topology

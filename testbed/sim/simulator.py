@@ -61,7 +61,7 @@ from testbed.sim.oracle import Oracle
 
 
 class Phase(IntEnum):
-    """What comes first among events of the same instant.
+    """Order of events of the same instant.
 
     What frees a unit comes before what ends a task for lateness, and both before new work. With a
     control delay of 0 all tasks of a slot see the same state: nobody's probe is evaluated before
@@ -108,7 +108,7 @@ _Entry: TypeAlias = tuple[Micros, int, int, int, int, Any]
 
 @dataclass(frozen=True, slots=True)
 class EpisodeResult:
-    """What happened in one episode.
+    """Result of one episode.
 
     ``records`` and ``decisions`` are in the order they were made and empty if they were not to be
     kept; ``outcomes`` has every task of the episode by its id, in the order they ended. ``failed``
@@ -123,7 +123,7 @@ class EpisodeResult:
 
     @property
     def counts(self) -> Counter[Outcome]:
-        """How many tasks ended in which way."""
+        """Number of tasks by outcome."""
         return Counter(self.outcomes.values())
 
     @property
@@ -179,7 +179,7 @@ class Simulation:
 
     @property
     def scheduler_name(self) -> str:
-        """What the task log calls the scheduler."""
+        """Name of the scheduler in the task log."""
         return self._schedulers[0].name
 
     def episode(self, episode: int) -> EpisodeResult:

@@ -1,4 +1,4 @@
-"""What each decision was worth, computed exactly from a finished simulated episode.
+"""The credit of each decision, computed exactly from a finished simulated episode.
 
 The credit of a decision is the difference it made: its own task's chance to succeed, plus what its
 presence in the execution queue changed for the tasks behind it, all other decisions fixed. The
@@ -42,7 +42,7 @@ class Credit(NamedTuple):
 
 
 def credit_of(batch: Batch, rows: Rows) -> Credit:
-    """The credit of all tasks of a batch of finished episodes."""
+    """Return the credit of all tasks of a batch of finished episodes."""
     shape = batch.tasks.shape
     credit = Credit(np.full(shape, np.nan), np.zeros(shape), np.zeros(shape))
     rows.each(_credit, batch, credit)

@@ -29,7 +29,7 @@ _IN_QUEUE: Final = frozenset({"waiting", "execution"})
 
 
 class LoggedEpisode(NamedTuple):
-    """What a task log tells of one episode: rows and records of all its tasks."""
+    """One episode in a task log: rows and records of all its tasks."""
 
     number: int
     tasks: Sequence[TaskRow]
@@ -45,7 +45,7 @@ class Rebuilt(NamedTuple):
 
 
 def why_not(plan: Plan, episode: LoggedEpisode) -> str | None:
-    """Why the queues of an episode cannot be served again; None if they can."""
+    """Return why the queues of an episode cannot be served again; None if they can."""
     if problems := problems_of(without_control_delay(plan)):
         return f"the compiled engine does not cover {problems[0].path}"
     if lost := sum(row.outcome is Outcome.LOST for row in episode.tasks):
@@ -74,7 +74,7 @@ def why_not(plan: Plan, episode: LoggedEpisode) -> str | None:
 
 
 def rebuild(plan: Plan, episodes: Sequence[LoggedEpisode]) -> Rebuilt:
-    """The episodes, for which ``why_not`` is None, with the credit of all their tasks."""
+    """Return the episodes, for which ``why_not`` is None, with the credit of all their tasks."""
     batch = _opened(plan, [episode.number for episode in episodes])
     for row, episode in enumerate(episodes):
         _fill(plan, batch, row, episode)

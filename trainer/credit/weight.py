@@ -1,4 +1,4 @@
-"""How much of a decision's effect on later decisions counts as its doing."""
+"""The share of a decision's effect on later decisions that counts as its own."""
 
 from __future__ import annotations
 

@@ -56,11 +56,11 @@ class NetworkParallelEnv(ParallelEnv):  # type: ignore[misc]
         }
 
     def observation_space(self, agent: str) -> spaces.Dict:
-        """The space of ``agent``'s observations."""
+        """Return the space of ``agent``'s observations."""
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> Actions:
-        """The space of ``agent``'s actions."""
+        """Return the space of ``agent``'s actions."""
         return self.action_spaces[agent]
 
     def reset(

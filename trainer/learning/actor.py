@@ -58,7 +58,7 @@ class NetworkSpec:
             raise UsageError("this network cannot be built", problems)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able description; `from_json` reads it back."""
+        """Return a JSON-able description; `from_json` reads it back."""
         described = {
             "features": self.features,
             "actions": self.actions,
@@ -136,12 +136,12 @@ class Actor:
         return action, chosen
 
     def modes(self, obs: FloatArray, mask: BoolArray) -> IntArray:
-        """The most probable allowed action of every row."""
+        """Return the most probable allowed action of every row."""
         best: IntArray = self.log_probabilities(obs, mask).argmax(axis=1).astype(np.int64)
         return best
 
     def arrays(self) -> Arrays:
-        """The weights by name, for a checkpoint."""
+        """Return the weights by name, for a checkpoint."""
         named: Arrays = {}
         for index, (weight, bias) in enumerate(self.layers):
             named[f"layer{index}.weight"] = weight

@@ -79,6 +79,6 @@ def prefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
 
 
 def taken(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
-    """The arrays under ``prefix/``, without the prefix; empty if there are none."""
+    """Return the arrays under ``prefix/``, without the prefix; empty if there are none."""
     start = f"{prefix}/"
     return {name[len(start) :]: value for name, value in arrays.items() if name.startswith(start)}

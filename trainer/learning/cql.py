@@ -98,7 +98,7 @@ def cql_losses(
     terminated: Tensor,
     config: CqlConfig,
 ) -> dict[str, Tensor]:
-    """The scalar losses of Algorithm 1 from one forward pass of the module.
+    """Return the scalar losses of Algorithm 1 from one forward pass of the module.
 
     ``out`` is what `OffloadingModule` gives in training; ``mask`` [B, A], the others [B]. Keys:
     ``q1_loss``, ``q2_loss`` (each equation 10, with its regulariser), ``actor_loss`` (11),
@@ -171,7 +171,7 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
         batch: dict[str, Tensor],
         fwd_out: dict[str, Tensor],
     ) -> Tensor:
-        """The sum of the trained losses of one minibatch."""
+        """Return the sum of the trained losses of one minibatch."""
         _, mask = self.module[module_id].unwrapped().split(batch[Columns.OBS])
         losses = cql_losses(
             fwd_out,

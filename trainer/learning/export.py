@@ -27,7 +27,7 @@ OUTPUTS = ("log_prob", "probabilities")
 
 
 class _Graph(nn.Module):
-    """What the exported file computes: [B, D] and [B, A] to two of [B, A]."""
+    """The graph of the exported file: [B, D] and [B, A] to two of [B, A]."""
 
     offset: Tensor
     scale: Tensor
@@ -56,7 +56,7 @@ class _Graph(nn.Module):
 
 
 def actor_onnx(actor: Actor) -> bytes:
-    """The actor as a checked ONNX model; the same actor gives the same bytes.
+    """Return the actor as a checked ONNX model; the same actor gives the same bytes.
 
     Inputs ``observation`` [B, D] float32, as the encoder gives it, and ``mask`` [B, A] bool;
     outputs ``log_prob`` and ``probabilities`` [B, A] float32, 0 outside the mask. B is free.

@@ -77,7 +77,7 @@ def write_weights(group: LearnerGroup, weights: Mapping[str, NDArray[Any]]) -> N
 
 
 def read_weights(group: LearnerGroup) -> Arrays:
-    """The weights of the module by name (``pi.0.weight`` ...), as copies."""
+    """Return the weights of the module by name (``pi.0.weight`` ...), as copies."""
     weights: Arrays = _first(group, _read_weights)
     return weights
 
@@ -88,7 +88,7 @@ def write_learning_rate(group: LearnerGroup, rate: float) -> None:
 
 
 def read_metrics(group: LearnerGroup) -> dict[str, float]:
-    """The means the learners kept of their last update, averaged over learners."""
+    """Return the means the learners kept of their last update, averaged over learners."""
     per_learner: list[dict[str, float]] = _every(group, _last_metrics)
     return {
         name: float(np.mean([metrics[name] for metrics in per_learner])) for name in per_learner[0]

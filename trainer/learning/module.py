@@ -110,7 +110,7 @@ class OffloadingModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
 
 
 def module_spec(spec: NetworkSpec, *, twin_q: bool, seed: int) -> RLModuleSpec:
-    """What RLlib needs to build the module in any process."""
+    """Return the specification by which RLlib builds the module in any process."""
     width = spec.features + spec.actions
     return RLModuleSpec(
         module_class=OffloadingModule,
@@ -140,7 +140,7 @@ def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def flat_observations(obs: FloatArray, mask: BoolArray) -> FloatArray:
-    """Features [M, D] and masks [M, A] as the module wants them: [M, D + A] float32."""
+    """Return features [M, D] and masks [M, A] as the module wants them: [M, D + A] float32."""
     return np.concatenate([obs, mask.astype(np.float32)], axis=1)
 
 

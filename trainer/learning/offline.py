@@ -110,7 +110,7 @@ class OfflineConfig:
 
 @dataclass(frozen=True, slots=True)
 class OfflineProgress:
-    """What the progress callback gets with every row of metrics."""
+    """Argument of the progress callback, with every row of metrics."""
 
     step: int
     steps: int
@@ -302,7 +302,7 @@ class _Training:
         return self.config.patience is not None and self.misses >= self.config.patience
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be continued."""
+        """Return the settings that must be equal for a checkpoint to be continued."""
         config = self.config
         return {
             "network": self.spec.to_json(),

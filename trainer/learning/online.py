@@ -333,7 +333,7 @@ class _Tuning:
         return self._remember(None, scores, "gate", {})
 
     def goes_on(self) -> bool:
-        """Whether another update is due."""
+        """Return whether another update is due."""
         return not self._refused and self._batch() > 0
 
     def advance(self) -> CurvePoint:
@@ -353,7 +353,7 @@ class _Tuning:
         return self._remember(mean, scores, self._judge(scores), metrics)
 
     def result(self) -> OnlineResult:
-        """What has been reached so far."""
+        """Return the result so far."""
         return OnlineResult(
             actor=actor_of(self._ppo.spec, self._best),
             weights=self._best,
@@ -367,7 +367,7 @@ class _Tuning:
         )
 
     def _batch(self) -> int:
-        """Episodes of the next update; 0 when too few are left for one."""
+        """Return episodes of the next update; 0 when too few are left for one."""
         left = self._config.episodes - self._episodes
         size = min(self._config.episodes_per_update, left)
         return size if size >= LEAST_EPISODES else 0

@@ -117,11 +117,11 @@ class Ppo:
         self._group.shutdown()
 
     def actor(self) -> Actor:
-        """The current policy, as a copy."""
+        """Return the current policy, as a copy."""
         return actor_of(self.spec, self.weights())
 
     def weights(self) -> Arrays:
-        """Weights of actor and value critic (``pi.*``, ``vf.*``), as copies."""
+        """Return weights of actor and value critic (``pi.*``, ``vf.*``), as copies."""
         return read_weights(self._group)
 
     def update(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:

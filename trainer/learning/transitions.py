@@ -1,4 +1,4 @@
-"""What the learners eat: checked arrays of transitions and trajectories.
+"""The input of the learners: checked arrays of transitions and trajectories.
 
 An object of this module is valid: shapes agree, nothing is NaN, every action was allowed.
 ``trainer.learning.offline`` consumes `Transitions`, ``trainer.learning.ppo`` `Trajectory`.
@@ -107,7 +107,7 @@ class Transitions:
         return int(self.mask.shape[1])
 
     def reward_scale(self) -> RewardScale:
-        """The normalisation of the rewards of this data set."""
+        """Return the normalisation of the rewards of this data set."""
         return RewardScale.of(self.reward)
 
 

@@ -99,7 +99,7 @@ class ClusterRollout(SimulatedRollout):
         self._score = ray.remote(_score)
 
     def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
-        """Episodes whose numbers follow from ``seed``, played all over the cluster."""
+        """Return episodes whose numbers follow from ``seed``, played all over the cluster."""
         shared = ray.put(actor)
         parts: list[Logged] = ray.get(
             [
@@ -111,7 +111,7 @@ class ClusterRollout(SimulatedRollout):
         return Collected(logged.trajectories(self._reward), logged.success_rate)
 
     def evaluate(self, actor: Actor, episodes: int) -> NDArray[np.float64]:
-        """Success rates of the episodes kept for this purpose."""
+        """Return the success rates of the episodes kept for this purpose."""
         shared = ray.put(actor)
         parts = [
             self._score.remote(self._shared, shared, part)

@@ -33,7 +33,7 @@ ONLINE: Final = "online"
 DATA: Final = "data"
 ONLINE_DATA: Final = "online-data"
 FOLDERS: Final = {OFFLINE: OFFLINE, O2O: ONLINE, ONLINE_ONLY: ONLINE_ONLY}
-"""Where the checkpoints of a learned policy are."""
+"""Folder of the checkpoints, by learned policy."""
 
 LOCK: Final = ".lock"
 """Held by the process that works in the folder, whose id and machine it names."""

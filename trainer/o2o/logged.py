@@ -81,7 +81,7 @@ class Logged:
         return found
 
     def reward(self, kind: RewardKind) -> FloatArray:
-        """The rewards of a kind [M]; NaN where there is none.
+        """Return the rewards of a kind [M]; NaN where there is none.
 
         Raises:
             UsageError: the log tells no reward of this kind at all.
@@ -134,7 +134,7 @@ class Logged:
         )
 
     def trajectories(self, kind: RewardKind) -> list[Trajectory]:
-        """Episodes for the online learner, one per sequence.
+        """Return episodes for the online learner, one per sequence.
 
         With a reward of single decisions only the decisions that have one are in them, and
         sequences without any are left out.

@@ -93,14 +93,14 @@ class NetworkVenue:
         return Collected(logged.trajectories(reward), self._rates(run))
 
     def evaluate(self, actor: Actor, episodes: int) -> Scores:
-        """Success rates of the validation episodes under ``drl``."""
+        """Return the success rates of the validation episodes under ``drl``."""
         policy = self.deploy(actor)
         return self._rates(
             self.run("drl", episodes, FIRST_VALIDATION_EPISODE, f"validation {policy}")
         )
 
     def source_rates(self, episodes: int) -> Scores:
-        """Success rates of the source in the validation episodes."""
+        """Return the success rates of the source in the validation episodes."""
         source = self._setup.config.source
         return self._rates(
             self.run(source, episodes, FIRST_VALIDATION_EPISODE, "validation source")
@@ -239,7 +239,7 @@ class NetworkVenue:
         return logged
 
     def _rates(self, run: str) -> Scores:
-        """Success rate of every episode of a run, in order; NaN without a task."""
+        """Return the success rate of every episode of a run, in order; NaN without a task."""
         return np.array(episode_rates(self._log, run))
 
     def _usable(self, run: str) -> bool:
@@ -262,7 +262,7 @@ def incomplete_episodes(logged: Logged) -> dict[str, tuple[int, int]]:
 
 
 def episode_rates(log: TaskLog, run: str) -> list[float]:
-    """Success rate of every episode of a run, in order; NaN of one without a task."""
+    """Return the success rate of every episode of a run, in order; NaN of one without a task."""
     info, found = log.run(run).info, rates_of(log.tasks(run))
     numbers = range(info.first_episode, info.first_episode + info.episodes)
     return [found.get(number, math.nan) for number in numbers]
@@ -280,7 +280,7 @@ def check_experiment(plan: Plan, config: O2OConfig, out: Path, *, resume: bool =
 
 
 def untrained(spec: NetworkSpec) -> Actor:
-    """The policy that takes every unmasked destination alike."""
+    """Return the policy that takes every unmasked destination alike."""
     widths = (spec.features, *spec.hidden, spec.actions)
     layers = tuple(
         (np.zeros((rows, columns), np.float32), np.zeros(rows, np.float32))

@@ -181,7 +181,7 @@ class SimulatedRollout:
         self._envs: dict[tuple[int, str], VectorEnv] = {}
 
     def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
-        """Episodes whose numbers follow from ``seed``."""
+        """Return episodes whose numbers follow from ``seed``."""
         key = episodes, actor.encoder
         if key not in self._envs:
             self._envs[key] = VectorEnv([self._plan] * episodes, self._threads, actor.encoder)
@@ -196,14 +196,14 @@ class SimulatedRollout:
         return Collected(logged.trajectories(self._reward), logged.success_rate)
 
     def evaluate(self, actor: Actor, episodes: int) -> NDArray[np.float64]:
-        """Success rates of the episodes kept for this purpose."""
+        """Return the success rates of the episodes kept for this purpose."""
         numbers = self.evaluation_numbers(episodes)
         return evaluate(self._plan, ["policy"], numbers, {"policy": actor}, threads=self._threads)[
             "policy"
         ]
 
     def evaluation_numbers(self, episodes: int) -> range:
-        """The episodes that `evaluate` runs."""
+        """Return the episodes that `evaluate` runs."""
         return range(FIRST_VALIDATION_EPISODE, FIRST_VALIDATION_EPISODE + episodes)
 
 
@@ -278,15 +278,15 @@ class SimulatedVenue:
         )
 
     def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
-        """Episodes whose numbers follow from ``seed``."""
+        """Return episodes whose numbers follow from ``seed``."""
         return self._rollout.collect(actor, episodes, seed)
 
     def evaluate(self, actor: Actor, episodes: int) -> Scores:
-        """Success rates of the episodes kept for this purpose."""
+        """Return the success rates of the episodes kept for this purpose."""
         return self._rollout.evaluate(actor, episodes)
 
     def source_rates(self, episodes: int) -> Scores:
-        """Success rates of the source in the episodes of ``evaluate``."""
+        """Return the success rates of the source in the episodes of ``evaluate``."""
         source = self._setup.config.source
         return evaluate(self.plan, [source], self._rollout.evaluation_numbers(episodes))[source]
 
@@ -315,7 +315,7 @@ class SimulatedVenue:
 
 
 def online_numbers(episodes: int, seed: int) -> range:
-    """The episodes that an update with this seed learns from."""
+    """Return the episodes that an update with this seed learns from."""
     first = first_online_episode(seed)
     return range(first, first + episodes)
 

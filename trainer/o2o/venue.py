@@ -1,4 +1,4 @@
-"""Where the episodes of an experiment run: the seam between its steps and simulator or network."""
+"""The seam between the steps of an experiment and the simulator or network that runs them."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def training_of(result: PerDestinationResult) -> dict[str, object]:
-    """How a policy was trained, for its card."""
+    """Return the facts of the training, for the card of the policy."""
     config = result.config
     return {
         "seed": config.seed,

@@ -1,4 +1,4 @@
-"""How a per-destination policy does beside the heuristics that have the same information."""
+"""Comparison of a per-destination policy with heuristics that have the same information."""
 
 from __future__ import annotations
 

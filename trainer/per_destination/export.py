@@ -34,14 +34,14 @@ class _Probabilities(nn.Module):
 
 
 def network_of(weights: ScoringWeights) -> ScoringNetwork:
-    """The torch network with these weights."""
+    """Return the torch network with these weights."""
     network = ScoringNetwork(*weights.w1.shape)
     load_weights(network, weights)
     return network
 
 
 def actor_onnx(weights: ScoringWeights) -> bytes:
-    """The policy as a checked ONNX model; the same weights give the same bytes.
+    """Return the policy as a checked ONNX model; the same weights give the same bytes.
 
     Inputs ``features`` [B, C, F] float32 and ``mask`` [B, C] bool, output ``probabilities`` [B, C]
     float32, 0 outside the mask. B and C are free. The metadata hold the weights as the compiled

@@ -47,7 +47,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class Counts:
-    """What was read, and what could not be used and why.
+    """Number of decisions that were read, and of those that could not be used, by reason.
 
     ``plain`` says of which episodes (run, episode) the queues could not be served again. Decisions
     that were not used: ``by_others`` (another scheduler or policy), ``not_sampled`` (the most
@@ -126,7 +126,7 @@ def read_decisions(
     include_untrustworthy: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> LoggedDecisions:
-    """The decisions that ``policy`` made in these runs, which are of one network.
+    """Return the decisions that ``policy`` made in these runs, which are of one network.
 
     Runs that are not ``completed`` are left out and named in the counts, unless asked for.
 
@@ -194,7 +194,7 @@ def read_decisions(
 
 
 def _plans(used: Sequence[Run], counts: Counts) -> list[Plan]:
-    """The plans of the runs, which are of one network.
+    """Return the plans of the runs, which are of one network.
 
     Raises: UsageError: they are not, or there is none.
     """
@@ -270,7 +270,7 @@ def _read(
 def _sampled(
     task_log: TaskLog, run_id: str, plan: Plan, episode: int, policy_id: str, counts: Counts
 ) -> Iterator[tuple[DecisionRecord, list[tuple[float, ...]]]]:
-    """The decisions that the policy sampled in an episode, with the rows it was fed with."""
+    """Return the decisions that the policy sampled in an episode, with the rows it was fed with."""
     made = [
         decision
         for decision in task_log.decisions(run_id, episode=episode)
@@ -325,7 +325,7 @@ def _judged(decisions: _Decisions) -> Judged:
 
 
 def _by_weights(batch: Judged, weights: ScoringWeights, counts: Counts) -> Judged:
-    """The decisions that these weights give the logged probability for what was logged."""
+    """Return the decisions that these weights give the logged probability for what was logged."""
     likely = log_ratios(network_of(weights), batch).abs() <= _UNLIKELY
     counts.not_by_weights += int((~likely).sum())
     return Judged(*(values[likely] for values in batch))

@@ -39,7 +39,7 @@ def judged(
     node: NDArray[np.int64],
     credit: NDArray[np.float64],
 ) -> Judged:
-    """The decisions as tensors; ``node`` [D] is who decided."""
+    """Return the decisions as tensors; ``node`` [D] is who decided."""
     own_row = rows[np.arange(len(node)), node]
     return Judged(
         rows=torch.from_numpy(rows),
@@ -53,7 +53,7 @@ def judged(
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """How ``improve`` steps.
+    """Step sizes and limits of ``improve``.
 
     ``kl_limit`` ends it after the epoch that moved the policy further (mean divergence from what
     decided, in nats); None never does.
@@ -77,7 +77,7 @@ class Measures(NamedTuple):
 
 
 def new_baseline() -> nn.Sequential:
-    """What is to be expected of a decision, from the own row of who decides."""
+    """Return a network that estimates the value of a decision from the own row of the decider."""
     return nn.Sequential(nn.Linear(WIDTH, 32), nn.ReLU(), nn.Linear(32, 1))
 
 
@@ -100,7 +100,7 @@ def improve(
     batches: Sequence[Judged],
     generator: torch.Generator,
 ) -> Measures:
-    """A few epochs of clipped steps on ``network``, and of squared error on ``baseline``."""
+    """Return a few epochs of clipped steps on ``network``, and of squared error on ``baseline``."""
     with torch.no_grad():
         raw = [batch.credit - baseline(batch.own_row).squeeze(-1) for batch in batches]
     # Where most tasks succeed anyway credits hardly differ: there they are enlarged, but not so far

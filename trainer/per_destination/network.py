@@ -36,7 +36,7 @@ class ScoringNetwork(nn.Module):
 
 
 def weights_of(network: ScoringNetwork) -> ScoringWeights:
-    """A copy of the weights for the compiled engine."""
+    """Return a copy of the weights for the compiled engine."""
 
     def array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         return np.ascontiguousarray(tensor.detach().numpy(), np.float32).copy()

@@ -41,7 +41,7 @@ class Family:
     overloads: tuple[Overload, ...]
 
     def draw(self, rng: np.random.Generator, size: int) -> Plan:
-        """A network of ``size`` nodes with its own seeds, without control delay."""
+        """Return a network of ``size`` nodes with its own seeds, without control delay."""
         cores = rng.choice(self.cores, size)
         off_diagonal = ~np.eye(size, dtype=bool)
         rates = rng.uniform(*self.link_rate, (size, size)).astype(int) * off_diagonal

@@ -94,7 +94,7 @@ class PerDestinationConfig:
 
 @dataclass(frozen=True, slots=True)
 class Iteration:
-    """What one iteration did; success rates by family are those of the sampled policy."""
+    """Result of one iteration; success rates by family are those of the sampled policy."""
 
     number: int
     success_rate: dict[str, float]

@@ -101,7 +101,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class TuneResult:
-    """What came of it: ``weights`` are the new ones if they were ``kept``, else the old ones."""
+    """Result of tuning: ``weights`` are the new ones if they were ``kept``, else the old ones."""
 
     weights: ScoringWeights
     kept: bool
@@ -201,7 +201,7 @@ def artifact_of(
 
 
 def check_document(check: Check) -> dict[str, Any]:
-    """The check as plain JSON values, success rates to 4 digits."""
+    """Return the check as plain JSON values, success rates to 4 digits."""
     return {
         "episodes": check.episodes,
         "first_episode": FIRST_CHECK_EPISODE,

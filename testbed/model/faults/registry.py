@@ -29,7 +29,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {kind.name: kind for kind in _ALL}
 
 
 def kind_of(name: str) -> FaultKind:
-    """The kind of this name.
+    """Return the kind of this name.
 
     Raises: UsageError: there is none; names those there are.
     """

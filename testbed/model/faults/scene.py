@@ -1,4 +1,4 @@
-"""What faults change: the state and the rates of every node and link at one instant.
+"""State and rates of every node and link at one instant, which faults change.
 
 Rates are integer millionths of the configured rate (``FULL``), so that what is left of a piece of
 work is an integer in every driver. Faults that overlap combine: factors multiply, failure rates
@@ -28,7 +28,7 @@ class State(IntEnum):
 
 
 class LinkConditions(NamedTuple):
-    """What faults make of one directed link, seen from its sender.
+    """The state of one directed link under faults, seen from its sender.
 
     ``rate`` is in millionths of the configured rate, 0 for a link on which nothing moves.
     ``failures`` is added to its failure rate, 1/s. ``restart`` says that the receiver has lost what
@@ -41,7 +41,7 @@ class LinkConditions(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """What faults make of one node; ``links`` has the links from it that are not as configured.
+    """The state of one node under faults; ``links`` has its links that are not as configured.
 
     ``execution_rate`` in millionths of the configured rate; ``execution_failures`` is added to the
     execution failure rate, 1/s.
@@ -107,7 +107,7 @@ class Scene:
     # --- for drivers --------------------------------------------------------------------------
 
     def state(self, node: int) -> State:
-        """Whether a node works."""
+        """Return whether a node works."""
         return self._states.get(node, State.UP)
 
     def execution(self, node: int) -> tuple[int, float]:
@@ -129,18 +129,18 @@ class Scene:
         )
 
     def answers(self, asking: int, peer: int) -> bool:
-        """Whether a probe is answered: question and answer get through."""
+        """Return whether a probe is answered: question and answer get through."""
         return self.passes(asking, peer) and self.passes(peer, asking)
 
     def link(self, source: int, destination: int) -> LinkConditions:
-        """The conditions of a directed link."""
+        """Return the conditions of a directed link."""
         link = (source, destination)
         rate = self._link_rates.get(link, FULL) if self.passes(source, destination) else 0
         restart = self.state(destination) is State.KILLED
         return LinkConditions(rate, self._link_failures.get(link, 0.0), restart)
 
     def conditions(self) -> list[Conditions]:
-        """The conditions of every node, in their order."""
+        """Return the conditions of every node, in their order."""
         touched = {*self._link_rates, *self._link_failures, *self._cut}
         for down in self._states:
             for other in range(self.size):
@@ -163,5 +163,5 @@ class Scene:
 
 
 def _times(rate: int, factor: float) -> int:
-    """A slowed rate never becomes 0, which would mean that it is cut."""
+    """Return the slowed rate, at least 1: a rate of 0 would mean that it is cut."""
     return min(_LARGEST, max(1, round(rate * factor)))

@@ -41,7 +41,7 @@ class Fault:
         return f"hand-{self.number}" if self.entry == BY_HAND else f"{self.entry}.{self.number}"
 
     def holds(self, at: Micros) -> bool:
-        """Whether it is active at an instant."""
+        """Return whether it is active at an instant."""
         return self.begin <= at < self.end
 
     def to_document(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Fault:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Fault:
-        """The fault of plain values.
+        """Return the fault of plain values.
 
         Raises: ValueError: it is not one.
         """

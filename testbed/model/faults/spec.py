@@ -38,7 +38,7 @@ class Exponential:
     mean: float
 
     def at(self, u: float) -> float:
-        """The value for a draw ``u`` in (0, 1)."""
+        """Return the value for a draw ``u`` in (0, 1)."""
         return -math.log(u) * self.mean
 
 
@@ -73,7 +73,7 @@ class FaultSpec:
 def links_between(
     sources: tuple[int, ...], destinations: tuple[int, ...], both_ways: bool
 ) -> tuple[tuple[int, int], ...]:
-    """The directed links from each source to each destination, without those to itself."""
+    """Return the directed links from each source to each destination, without those to itself."""
     links = dict.fromkeys((source, to) for source in sources for to in destinations if source != to)
     if both_ways:
         links.update(dict.fromkeys((to, source) for source, to in tuple(links)))
@@ -152,7 +152,7 @@ def _occurrences(
 def _beginnings(
     spec: FaultSpec, stream: int, slots: int, slot: Micros
 ) -> Iterator[tuple[int, Micros]]:
-    """Number and instant of each occurrence."""
+    """Return the number and instant of each occurrence."""
     if spec.at is not None:
         yield 0, round(spec.at.at(to_unit(extend(stream, 0, _WHEN))))
         return

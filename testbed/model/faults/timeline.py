@@ -50,7 +50,7 @@ class Timeline:
         return scene
 
     def active(self, at: Micros) -> tuple[Fault, ...]:
-        """The faults that hold at an instant."""
+        """Return the faults that hold at an instant."""
         return tuple(fault for fault in self.faults if fault.holds(at))
 
     @cached_property
@@ -66,6 +66,6 @@ class Timeline:
         return tuple(changes)
 
     def next_change(self, after: Micros) -> Micros | None:
-        """The first instant after ``after`` at which anything changes."""
+        """Return the first instant after ``after`` at which anything changes."""
         place = bisect_right(self._instants, after)
         return self._instants[place] if place < len(self._instants) else None

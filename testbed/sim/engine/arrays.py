@@ -33,7 +33,7 @@ _WORD: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def problems_of(plan: Plan) -> list[Problem]:
-    """Why the compiled engine cannot run ``plan``; empty if it can."""
+    """Return the reasons why the compiled engine cannot run ``plan``; empty if it can."""
     problems = []
     rules, workload = plan.rules, plan.workload
     if rules.control_delay != 0:

@@ -1,4 +1,4 @@
-"""How the compiled engine is compiled, and the records it keeps its state in.
+"""Compilation of the engine, and the records that hold its state.
 
 One numpy record per episode, node, link, task and pending event; an episode is one row of each
 array, so a batch of episodes is five arrays and everything in it can be read from Python while it
@@ -194,7 +194,7 @@ class Row(NamedTuple):
 
 
 def _uncounted(typing: Any, array: Any) -> Any:
-    """An array without its reference count, which every access would change.
+    """Return an array without its reference count, which every access would change.
 
     For arrays that somebody else keeps as long as they are used.
     """

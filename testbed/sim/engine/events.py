@@ -106,7 +106,7 @@ def duration(amount: int, per_second: int) -> int:
 
 @compiled
 def task_id(episode: Record, task: int) -> int:
-    """The id, unique in the run, of task number ``task`` of this episode."""
+    """Return the id, unique in the run, of task number ``task`` of this episode."""
     return int(episode.episode * episode.slots * episode.nodes + task)
 
 
@@ -255,7 +255,7 @@ def _draw(row: Row, which: int, u: float) -> int:
 
 @compiled
 def backlog(node: Record, now: int) -> int:
-    """Time until the execution queue would be empty."""
+    """Return the time until the execution queue would be empty."""
     if node.running >= 0 and node.until > now:
         return int(node.work + node.until - now)
     return int(node.work)
@@ -263,7 +263,7 @@ def backlog(node: Record, now: int) -> int:
 
 @compiled
 def send_backlog(link: Record, now: int) -> int:
-    """Time until the sending queue of this link would be empty."""
+    """Return the time until the sending queue of this link would be empty."""
     if link.until > now:
         return int(link.work + link.until - now)
     return int(link.work)
@@ -428,7 +428,7 @@ def place(row: Row, m: int, destination: int) -> None:
 
 @compiled
 def advance(row: Row, until: int) -> None:
-    """Let everything happen that comes before the decisions of instant ``until``."""
+    """Process all events that come before the decisions of instant ``until``."""
     episode, nodes, links, tasks, events = row.episode, row.nodes, row.links, row.tasks, row.events
     while episode.pending > 0:
         now = events[0].at

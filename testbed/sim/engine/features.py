@@ -1,4 +1,4 @@
-"""What the nodes observe, as machine code: the encoders that policies are trained with.
+"""The encoders that policies are trained with, as machine code.
 
 ``answer_probes`` must have been called at this instant: it is what the peers answered.
 """
@@ -42,7 +42,7 @@ def kernel_of(encoder: str) -> int:
 
 @compiled
 def _arrived(row: Row, i: int) -> bool:
-    """Whether node ``i`` has a task to decide about; after the last slot nobody has."""
+    """Return whether node ``i`` has a task to decide about; after the last slot nobody has."""
     episode, tasks = row.episode, row.tasks
     if episode.slot >= episode.slots:
         return False

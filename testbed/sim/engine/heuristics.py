@@ -104,7 +104,7 @@ def decide_slot(row: Row, method: int, pool: NDArray[np.int64], waits: NDArray[n
 
 @compiled
 def _at_once(row: Row, method: int, i: int, m: int) -> int:
-    """The destination if no peer has to be asked, else ``_LATER``."""
+    """Return the destination if no peer has to be asked, else ``_LATER``."""
     episode, nodes, tasks = row.episode, row.nodes, row.tasks
     if method == RANDOM:
         return int(scheduler_draw(episode, i, m, 0) * episode.nodes)
@@ -124,7 +124,7 @@ def _at_once(row: Row, method: int, i: int, m: int) -> int:
 
 @compiled
 def _answered(row: Row, method: int, i: int, m: int, question: int, pool: NDArray[np.int64]) -> int:
-    """The destination after the answers to ``question``, ``_LATER`` to ask once more."""
+    """Return the destination after the answers to ``question``, ``_LATER`` to ask once more."""
     episode = row.episode
     size = episode.nodes
     if method == LEAST_COMPLETION:
@@ -162,7 +162,7 @@ def _answered(row: Row, method: int, i: int, m: int, question: int, pool: NDArra
 
 @compiled
 def _bit(row: Row, i: int, j: int, question: int) -> int:
-    """The overload bit of ``j`` that ``i`` was told in answer to its first question."""
+    """Return the overload bit of ``j`` that ``i`` was told in answer to its first question."""
     nodes, links = row.nodes, row.links
     if question == 0:
         links[i, j].bit = nodes[j].overloaded

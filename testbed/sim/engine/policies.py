@@ -15,11 +15,11 @@ from testbed.sim.engine.features import WIDTH
 from testbed.sim.engine.scoring import ScoringWeights, probabilities_of
 
 METADATA: Final = "scoring-weights"
-"""Where ``actor.onnx`` of a per-destination policy holds its weights a second time."""
+"""Metadata key under which a per-destination ``actor.onnx`` holds its weights again."""
 
 
 def encode_weights(weights: ScoringWeights) -> str:
-    """The weights as one line of JSON, for the metadata of the actor."""
+    """Return the weights as one line of JSON, for the metadata of the actor."""
     return json.dumps(
         {
             name: {
@@ -32,7 +32,7 @@ def encode_weights(weights: ScoringWeights) -> str:
 
 
 def decode_weights(text: str) -> ScoringWeights:
-    """What ``encode_weights`` wrote.
+    """Return the weights that ``encode_weights`` wrote.
 
     Raises:
         UsageError: it is something else.
@@ -48,7 +48,7 @@ def decode_weights(text: str) -> ScoringWeights:
 
 
 def weights_of(policy: Policy) -> ScoringWeights:
-    """The weights of a verified per-destination policy.
+    """Return the weights of a verified per-destination policy.
 
     Raises:
         UsageError: it is of another kind, or its actor does not tell its weights, or it tells
@@ -78,7 +78,7 @@ def weights_of(policy: Policy) -> ScoringWeights:
 
 
 def _agree(weights: ScoringWeights, session: Any) -> bool:
-    """Whether graph and weights give the same distributions for rows drawn at random."""
+    """Return whether graph and weights give the same distributions for rows drawn at random."""
     rng = np.random.default_rng(0)
     rows = rng.uniform(-1.0, 2.0, (8, 6, WIDTH)).astype(np.float32)
     mask = rng.random((8, 6)) < 0.7

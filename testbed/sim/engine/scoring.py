@@ -36,7 +36,7 @@ class ScoringWeights(NamedTuple):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ScoringWeights:
-        """The weights by name.
+        """Return the weights by name.
 
         Raises:
             UsageError: one is missing, of the wrong shape, or not finite.
@@ -60,7 +60,7 @@ class ScoringWeights(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """What was decided in a batch of episodes, D decisions in order of episode and task."""
+    """Decisions of a batch of episodes, D of them in order of episode and task."""
 
     rows: NDArray[np.float32]  # [D, N, F]
     mask: NDArray[np.bool_]  # [D, N]

@@ -26,7 +26,7 @@ _NEVER: Final = int(NEVER)
 
 
 class Seen(NamedTuple):
-    """What all nodes of all episodes observe in one slot.
+    """Observations of all nodes of all episodes in one slot.
 
     ``features`` [E, N, D] float32 by the encoder; ``mask`` [E, N, N + 1] of the allowed actions,
     where action N is "no task"; ``draws`` [E, N] from U(0, 1), with which a node's scheduler would
@@ -112,7 +112,7 @@ class VectorEnv:
         self._last = None
 
     def observe(self) -> Seen:
-        """What is observed in the slot to be decided; the arrays are new every time.
+        """Return the observations of the slot to be decided; the arrays are new every time.
 
         After the last slot: the state at its end, in which no node has a task.
         """
@@ -230,7 +230,7 @@ def _step(batch: Batch, first: int, last: int, actions: NDArray[np.int64]) -> No
 
 @compiled
 def finish(batch: Batch, first: int, last: int) -> None:
-    """Let the tasks of the last slot end."""
+    """Process all events until the tasks of the last slot have ended."""
     for e in range(first, last):
         advance(row_of(batch, e), _NEVER)
 
