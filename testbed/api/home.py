@@ -113,12 +113,12 @@ def home() -> Path:
     return base / "edge-testbed"
 
 
-def task_log_url(given: str | None, of_scenario: str | None = None) -> str:
-    """Return the task log asked for, else the scenario's, else that of the home.
+def choose_task_log(given: str | None, of_scenario: str | None = None) -> str:
+    """Return the URL of the task log asked for, else the scenario's, else that of the home.
 
-    A file is named from the root, because who reads it later may stand in another folder. A
-    password in the URL goes into the environment of this process, where the task log looks for it;
-    so it is in nothing that is shown, stored or handed on from here.
+    Moves a password from the URL into the environment of this process, where the task log looks
+    for it, so that it is in nothing that is shown, stored or passed on from here. A file gets an
+    absolute path, as it may be read later from another folder.
     """
     url, password = split_password(given or of_scenario or str(home() / TASK_LOG))
     if password is not None:

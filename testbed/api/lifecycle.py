@@ -29,7 +29,7 @@ def planned(
     from testbed.scenario.resolve import plan
 
     if home.controller() or place.on_this_machine:
-        storage = home.task_log_url(storage, scenario.storage)
+        storage = home.choose_task_log(storage, scenario.storage)
         artifacts = home.artifacts_url(artifacts, scenario.artifacts)
     return plan(
         scenario,
@@ -106,7 +106,7 @@ def _save_runs(place: Runtime, name: str) -> None:
     own = place.own_log(name)
     if own is None:
         return
-    target = home.task_log_url(None)
+    target = home.choose_task_log(None)
     try:
         with open_task_log(own, create=False) as source, open_task_log(target) as log:
             saved = copy_runs(source, log, lambda run: notices.note(f"keeping run {run}"))

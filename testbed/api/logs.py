@@ -18,7 +18,7 @@ def open_log(storage: str | None, name: str | None = None) -> TaskLog:
     """
     from testbed.storage.tasklog import open_task_log
 
-    url = home.task_log_url(storage, None if storage else _of_testbed(name))
+    url = home.choose_task_log(storage, None if storage else _of_testbed(name))
     log = open_task_log(url, create=False)
     _settle(log, url)
     return log

@@ -208,9 +208,9 @@ def open_log(storage: str | os.PathLike[str] | None = None, *, create: bool = Fa
     if create:
         from testbed.storage.tasklog import open_task_log
 
-        url = home.task_log_url(given)
+        url = home.choose_task_log(given)
         return Log(open_task_log(url), _shown(url))
-    return Log(logs.open_log(given), _shown(home.task_log_url(given)))
+    return Log(logs.open_log(given), _shown(home.choose_task_log(given)))
 
 
 def _shown(url: str) -> str:

@@ -19,7 +19,7 @@ def check(storage: Storage = None, as_json: Json = False) -> None:
     """Check whether the task log has this version; exit code 5 if not. Changes nothing."""
     from testbed.storage.tasklog import migrating
 
-    found = migrating.check(home.task_log_url(storage))
+    found = migrating.check(home.choose_task_log(storage))
     if as_json:
         console.emit({"good": found.good, **asdict(found)})
     else:
@@ -43,7 +43,7 @@ def upgrade(storage: Storage = None, as_json: Json = False) -> None:
     """
     from testbed.storage.tasklog import migrating
 
-    before, after = migrating.upgrade(home.task_log_url(storage))
+    before, after = migrating.upgrade(home.choose_task_log(storage))
     if as_json:
         console.emit({"before": before.version, "after": after.version, "where": after.where})
     elif before.version is None:

@@ -31,7 +31,7 @@ def doctor(
     loaded = load(scenario)
     around = Surroundings(
         home=home.home(),
-        storage=home.task_log_url(storage, loaded.storage),
+        storage=home.choose_task_log(storage, loaded.storage),
         artifacts=home.artifacts_url(artifacts, loaded.artifacts),
         nodes=loaded.nodes.count,
     )

@@ -302,7 +302,7 @@ def _on_network(asked: _Asked, name: str, storage: str | None) -> O2OResult:
 
     plan = plan_of(
         asked.scenario,
-        storage_url=home.task_log_url(storage, asked.scenario.storage),
+        storage_url=home.choose_task_log(storage, asked.scenario.storage),
         artifacts_url=asked.store,
     )
     config = asked.config(of_network(plan), ON_NODES, real_time=True)

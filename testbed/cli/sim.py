@@ -77,7 +77,7 @@ def sim(
     for job in jobs:
         # Before the log is opened, which would create it.
         job.check()
-    with open_task_log(home.task_log_url(storage, loaded.storage)) as log:
+    with open_task_log(home.choose_task_log(storage, loaded.storage)) as log:
         runs = simulated(jobs, log, shown_run)
     ids = [run.run.id for run in runs]
     comparison = comparison_or_none(runs)

@@ -63,10 +63,10 @@ def test_the_task_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TESTBED_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
 
-    assert home.task_log_url(None) == str(tmp_path / "tasklog.sqlite")
-    assert home.task_log_url(None, "sqlite:///a.db") == f"sqlite:///{tmp_path / 'a.db'}"
-    assert home.task_log_url("b.db", "sqlite:///a.db") == str(tmp_path / "b.db")
-    assert home.task_log_url("mysql+pymysql://u@h/d") == "mysql+pymysql://u@h/d"
+    assert home.choose_task_log(None) == str(tmp_path / "tasklog.sqlite")
+    assert home.choose_task_log(None, "sqlite:///a.db") == f"sqlite:///{tmp_path / 'a.db'}"
+    assert home.choose_task_log("b.db", "sqlite:///a.db") == str(tmp_path / "b.db")
+    assert home.choose_task_log("mysql+pymysql://u@h/d") == "mysql+pymysql://u@h/d"
 
 
 def test_a_hint_can_be_pasted_and_tells_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
