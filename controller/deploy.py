@@ -136,7 +136,7 @@ class Deployments:
         while stack and stack[-1].nodes is not None and (run is None or stack[-1].run != run.id):
             stack.pop()
         if not stack:
-            raise UsageError("no policy was deployed here, so there is none to go back from")
+            raise UsageError("no policy was deployed here, so there is nothing to roll back")
         last = stack.pop()
         below = next((each.key for each in reversed(stack) if each.nodes is None), None)
         if below is None and SHIPPED_DEFAULT in shipped_names():
@@ -147,7 +147,7 @@ class Deployments:
         references = {reference for reference in wanted.values() if reference is not None}
         if None in wanted.values() or not references:
             raise UsageError(
-                f"{last.key} is the first policy that was deployed here, so there is none before it"
+                f"{last.key} is the first policy that was deployed here, so there is no earlier one"
             )
         found = {each: await self._resolved(each) for each in sorted(references)}
         policies = {node: found[str(reference)][0] for node, reference in wanted.items()}
@@ -211,7 +211,7 @@ class Deployments:
             and (not wanted or node.node in wanted)
         ]
         if not links and not problems:
-            problems.append(Problem("nodes", "none is alive", "bring the testbed up again"))
+            problems.append(Problem("nodes", "no node is alive", "bring the testbed up again"))
         if problems:
             raise UsageError("the policy cannot be deployed", problems)
         return links

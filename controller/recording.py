@@ -124,8 +124,8 @@ class Recording:
         rows = found["events"] + found["decisions"]
         if rows < stored or found["tasks"] < self._rows:
             raise PermanentError(
-                f"of {stored} events and decisions that were stored {rows} are there, of "
-                f"{self._rows} tasks {found['tasks']}: another program has changed or replaced it"
+                f"the task log has only {rows} of {stored} stored events and decisions, and "
+                f"{found['tasks']} of {self._rows} tasks: another program changed or replaced it"
             )
 
     def _store(

@@ -117,7 +117,7 @@ async def _as_itself(node: int, context: grpc.aio.ServicerContext[Any, Any]) -> 
     """Return if the call is from node ``node``; a node speaks for no other."""
     if caller() != node_identity(node):
         await context.abort(
-            grpc.StatusCode.PERMISSION_DENIED, f"{caller()} may not speak for node {node}"
+            grpc.StatusCode.PERMISSION_DENIED, f"{caller()} may not act for node {node}"
         )
 
 

@@ -155,7 +155,7 @@ class Operator(pb_grpc.OperatorServicer):
             if run is None or not run.active:
                 raise _Refused(
                     grpc.StatusCode.FAILED_PRECONDITION,
-                    "no run is under way; a run is started with the scheduler named for it",
+                    "no run is under way; name the scheduler when the run is started",
                 )
             asked = _scheduler(request.scheduler, request.options_json)
             links = self._links(request.nodes, run)
@@ -227,7 +227,7 @@ class Operator(pb_grpc.OperatorServicer):
         if run is None or not run.active:
             raise _Refused(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                "no run is under way; faults that a run is to begin with stand in its scenario",
+                "no run is under way; put faults that a run begins with into its scenario",
             )
         return run
 

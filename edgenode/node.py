@@ -217,7 +217,7 @@ class EdgeNode:
         """
         self._stay()
         if not run:
-            raise UsageError("a run needs a name")
+            raise UsageError("the run has no name")
         if not 0 <= self.index < plan.topology.size:
             raise UsageError(
                 f"this is node {self.index}, but the plan has nodes 0 to {plan.topology.size - 1}"
@@ -228,7 +228,7 @@ class EdgeNode:
         # No await from here on.
         self._stay()  # it took a while
         if turn != self._configuring:
-            raise UsageError(f"run {run}: the node was asked for another run meanwhile")
+            raise UsageError(f"run {run}: another run was requested meanwhile")
         application = self._create_application(plan)
         if self.driver is not None:
             self.end_episode(self.driver.episode)
@@ -328,7 +328,7 @@ class EdgeNode:
 
     def _stay(self) -> None:
         if self.stopped.is_set():
-            raise UsageError(f"node {self.index} is leaving")
+            raise UsageError(f"node {self.index} is shutting down")
 
     async def _create_scheduler(
         self, plan: Plan, asked: SchedulerSpec, *, application: bool = False

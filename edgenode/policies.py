@@ -132,7 +132,7 @@ def _fetch(request: pb.PreparePolicyRequest) -> Policy:
         policy = load(request.store, request.key)
     if (policy.card.sha256, policy.card.size_bytes) != (request.sha256, request.size_bytes):
         raise UsageError(
-            "this is another policy than the one announced",
+            "this policy is not the one that was announced",
             [
                 Problem(
                     request.key,

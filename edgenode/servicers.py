@@ -134,7 +134,7 @@ class PeersServicer(pb_grpc.PeersServicer):
             if request.sender != sender:
                 await context.abort(
                     grpc.StatusCode.PERMISSION_DENIED,
-                    f"node {sender} may not speak for {request.sender}",
+                    f"node {sender} may not act for {request.sender}",
                 )
             driver = self._node.driver
             if driver is not None and driver.episode == request.episode:
@@ -156,7 +156,7 @@ async def _check_frame(
     """End the call if this frame cannot be the caller's, or is about a task that cannot be."""
     if frame.sender != sender:
         await context.abort(
-            grpc.StatusCode.PERMISSION_DENIED, f"node {sender} may not speak for {frame.sender}"
+            grpc.StatusCode.PERMISSION_DENIED, f"node {sender} may not act for {frame.sender}"
         )
     if driver is None or driver.episode != frame.episode:
         return
@@ -164,7 +164,7 @@ async def _check_frame(
     if sender >= size or sender == driver.node:
         await context.abort(
             grpc.StatusCode.INVALID_ARGUMENT,
-            f"node {sender} is no peer of node {driver.node} in a network of {size}",
+            f"node {sender} is not a peer of node {driver.node} in a network of {size}",
         )
     kind = frame.WhichOneof("frame")
     if kind not in ("announce", "hand_over"):
@@ -173,7 +173,7 @@ async def _check_frame(
     least = min(task.slot, task.size_bytes, task.cycles, task.deadline)
     if task.source != sender or task.episode != frame.episode or least < 0:
         await context.abort(
-            grpc.StatusCode.INVALID_ARGUMENT, f"task {task.id} is none that node {sender} can send"
+            grpc.StatusCode.INVALID_ARGUMENT, f"task {task.id} cannot come from node {sender}"
         )
     if kind == "hand_over" and frame.hand_over.elapsed < 0:
         await context.abort(

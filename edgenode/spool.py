@@ -147,8 +147,8 @@ class RunSpool:
             # A line may be cut in the middle now: nothing may follow it until the file is emptied.
             self._writable = False
             _logger.error(
-                "cannot write %s: %s; if this process is killed, what the controller does not "
-                "have yet is gone",
+                "cannot write %s: %s; if this process is killed, events that the controller "
+                "does not have yet are lost",
                 self.path,
                 reason,
             )
@@ -170,7 +170,7 @@ class RunSpool:
                 problem = "it was removed, replaced or written to by another program"
             except OSError as error:
                 problem = error.strerror or str(error)
-            _logger.error("%s: %s; it is made anew", self.path, problem)
+            _logger.error("%s: %s; the file is written again", self.path, problem)
         elif loop.time() < self._again_at:
             return
         self._again_at = loop.time() + RETRY
@@ -179,8 +179,8 @@ class RunSpool:
         except OSError as error:
             if self._writable:
                 _logger.error(
-                    "%s cannot be made anew: %s; if this process is killed, what the controller "
-                    "does not have yet is gone",
+                    "%s cannot be rewritten: %s; if this process is killed, events that the "
+                    "controller does not have yet are lost",
                     self.path,
                     error.strerror or error,
                 )

@@ -62,7 +62,7 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Application:
         raise UsageError(f"application '{name}' cannot be made: {described(error)}") from error
     if not fine:
         raise UsageError(
-            f"application '{name}': {target} is no application; it needs `modelled`, "
+            f"application '{name}': {target} is not an application; it needs `modelled`, "
             "`needs_payload`, `execute` and `close`, or has to be a function of (task, payload)"
         )
     made: Application = application
@@ -103,7 +103,7 @@ def _load(name: str, target: str) -> Any:
         raise UsageError(f"application '{name}': {target} is not a class or function of Python")
     if not inspect.isclass(found) and not _takes(found, "task", "payload"):
         raise UsageError(
-            f"application '{name}': {target} is no application: the first parameters of such a "
+            f"application '{name}': {target} is not an application: the first parameters of such a "
             "function are called task and payload"
         )
     if inspect.isclass(found):
@@ -112,14 +112,14 @@ def _load(name: str, target: str) -> Any:
         ]
         if lacking:
             raise UsageError(
-                f"application '{name}': {target} is no application: it has no method "
+                f"application '{name}': {target} is not an application: it has no method "
                 f"{' and no '.join(lacking)}; it needs `modelled`, `needs_payload`, `execute` and "
                 "`close`, or has to be a function of (task, payload)"
             )
         execute = getattr(found, "execute")  # noqa: B009
         if not _takes(execute, "self", "task", "payload", "duration"):
             raise UsageError(
-                f"application '{name}': {target} is no application: its `execute` has to be "
+                f"application '{name}': {target} is not an application: its `execute` has to be "
                 "`async def execute(self, task, payload, duration)`"
             )
     return found

@@ -85,7 +85,7 @@ def parse(text: str) -> Address:
 def _no_address(text: str) -> UsageError:
     shown = text if len(text) <= 200 else f"{text[:200]}..."
     return UsageError(
-        "this is no address of a server",
+        "invalid address of a server",
         [Problem("address", repr(shown), "host:port, or unix:/path")],
     )
 
@@ -156,7 +156,7 @@ def free(address: UnixAddress) -> None:
     except OSError as error:
         raise PermanentError(f"{address.path}: {error.strerror or error}") from error
     if not stat.S_ISSOCK(mode):
-        raise PermanentError(f"{address.path} is there already and is no socket; remove it")
+        raise PermanentError(f"{address.path} exists already and is not a socket; remove it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.setblocking(False)
         try:

@@ -72,7 +72,7 @@ class Authority:
             ) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise PrerequisiteMissing(
-                f"the authority of testbed '{testbed}' has a key of another kind",
+                f"the authority of testbed '{testbed}' has an unsupported kind of key",
                 "take the testbed down and bring it up again",
             )
         return cls(testbed, key, certificate)

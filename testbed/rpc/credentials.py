@@ -209,7 +209,7 @@ def _certificate(text: str, where: str) -> Certificate:
     raise PrerequisiteMissing(
         f"{where}: {len(keys)} keys and {len(certificates)} certificates, where a key, the "
         "certificate of a party of a testbed and that of its authority are expected",
-        "make them anew: testbed credentials NAME --out DIR",
+        "create new ones: testbed credentials NAME --out DIR",
     )
 
 

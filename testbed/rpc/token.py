@@ -59,7 +59,7 @@ def find_credentials(
             )
         return found
     raise PrerequisiteMissing(
-        f"{identity} has no credentials to prove itself with",
+        f"{identity} has no credentials",
         f"let --credentials or {environment.PROCESS_CREDENTIALS} name the file that holds them: "
         "`testbed credentials` makes one",
     )
@@ -80,7 +80,7 @@ def find_token(given: str = "", variable: str = environment.PROCESS_TOKEN) -> st
     try:
         token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise PrerequisiteMissing(
             f"the token's file {path} cannot be read: {reason}",
             f"let {variable}_FILE name a file that this process may read, or set {variable}",

@@ -27,7 +27,7 @@ def check(data: Any) -> Scenario | list[Problem]:
     if data is None:
         return [Problem("", "the file is empty", f"allowed: a scenario, apiVersion {API_VERSION}")]
     if not isinstance(data, dict):
-        return [Problem("", f"{shown(data)} is no scenario", "allowed: a mapping of keys")]
+        return [Problem("", f"{shown(data)} is not a scenario", "allowed: a mapping of keys")]
     if data.get("apiVersion") not in (None, API_VERSION):
         # What another version means by its keys is not for this one to judge.
         return [
@@ -107,10 +107,10 @@ def _problem(detail: ErrorDetails, keys: list[int | str], data: Any) -> Problem:
         return Problem(path, seen, f"allowed: {context['allowed']}")
     if kind in {"model_type", "dict_type", "model_attributes_type"}:
         names = ", ".join(_known_keys(keys)) or "keys with values"
-        seen = "is empty" if found is None else f"{shown(found)} is no mapping"
+        seen = "is empty" if found is None else f"{shown(found)} is not a mapping"
         return Problem(path, seen, f"allowed: a mapping of {names}")
     if kind == "invalid_key":
-        return Problem(path, "a key that is no text", "allowed: keys as text")
+        return Problem(path, "a key that is not text", "allowed: keys as text")
     if kind in {"too_short", "too_long"}:
         return Problem(path, f"{context['actual_length']} values", "allowed: " + _count(context))
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
@@ -325,7 +325,7 @@ def _consistency(scenario: Scenario) -> Iterator[Problem]:
             "tasks", f"a task of up to {largest:.3g} cycles", f"allowed: {MOST_CYCLES:.3g}"
         )
     if 8 * _minimum(size) * _minimum(complexity) < 0.5:
-        yield Problem("tasks.complexity", "a task of no cycle at all", "allowed: at least 1 cycle")
+        yield Problem("tasks.complexity", "a task of 0 cycles", "allowed: at least 1 cycle")
 
 
 def _minimum(distribution: Distribution) -> float:

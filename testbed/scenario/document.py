@@ -110,7 +110,7 @@ def _refuse_strange(data: Any, where: str) -> None:
         if isinstance(value, str):
             if not _is_unicode(value):
                 raise DocumentError(
-                    Problem(where, f"{shown(value)} is no Unicode text", "allowed: UTF-8 text")
+                    Problem(where, f"{shown(value)} is not Unicode text", "allowed: UTF-8 text")
                 )
         elif isinstance(value, dict | list) and id(value) not in seen:
             # An alias is the same object again.
@@ -157,7 +157,7 @@ def _assign(data: Any, keys: list[str], value: Any) -> None:
                 raise DocumentError(
                     Problem(
                         f"--set {'.'.join(keys)}",
-                        f"'{key}' is no index into {here}",
+                        f"'{key}' is not an index into {here}",
                         f"allowed: 0 to {len(place) - 1}" if place else "the list is empty",
                     )
                 )

@@ -451,7 +451,7 @@ class Named(Shorthand):
             same = False
         if not same:
             raise refusal(
-                "something that JSON cannot hold",
+                "a value that JSON cannot hold",
                 "texts, finite numbers, booleans, lists, mappings",
             )
         return options

@@ -192,7 +192,7 @@ def _misread(node: yaml.ScalarNode) -> tuple[str, str] | None:
     if number and len(text) > _LONGEST_NUMBER:
         return f"a number of {len(text)} characters", _length()
     if (number or plain) and _NOT_FINITE.fullmatch(text):
-        return f"{text} is no number to count with", "allowed: finite numbers; text in quotes"
+        return f"{text} is not a finite number", "allowed: finite numbers; text in quotes"
     if kind == "bool" and text.lower() not in _WORDS:
         seen = f"{_cut(text)} is {_yes(text)} to some readers of YAML and a word to others"
         return seen, "allowed: true or false; the word in quotes"
@@ -201,7 +201,7 @@ def _misread(node: yaml.ScalarNode) -> tuple[str, str] | None:
         return seen, _AS_IT_LOOKS
     wanted = {"int": _WHOLE, "float": _DECIMAL}.get(kind)
     if wanted is not None and not wanted.fullmatch(text):
-        return f"not valid YAML: {shown(text)} is no {kind}", _AS_IT_LOOKS
+        return f"not valid YAML: {shown(text)} is not of type {kind}", _AS_IT_LOOKS
     if kind == "float" and not math.isfinite(float(text)):
         return f"{_cut(text)} is too large a number", "allowed: up to 1e308"
     return None

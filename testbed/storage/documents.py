@@ -37,13 +37,13 @@ def read_object(text: str | bytes, largest: int) -> dict[str, Any]:
         # A half of a surrogate pair has no UTF-8 form and can be neither hashed nor printed.
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeDecodeError:
-        raise ValueError("is no JSON: not UTF-8 text") from None
+        raise ValueError("is not JSON: not UTF-8 text") from None
     except UnicodeEncodeError:
-        raise ValueError("is no JSON: a text holds half of a surrogate pair") from None
+        raise ValueError("is not JSON: a text holds half of a surrogate pair") from None
     except RecursionError:
         raise ValueError(f"is nested more than {DEEPEST} levels deep") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"is no JSON: {error}") from None
+        raise ValueError(f"is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"holds {_kind(found)} instead of an object")
     return found
@@ -59,7 +59,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refused(name: str) -> NoReturn:
-    raise ValueError(f"holds {name}, which is no number of JSON")
+    raise ValueError(f"holds {name}, which is not a JSON number")
 
 
 def _whole(digits: str) -> int:
@@ -92,12 +92,12 @@ def read_file(path: Path, largest: int, *, exactly: int | None = None) -> bytes:
     ``exactly`` is the size that it has to have; without it, any up to ``largest``. A pipe or a
     device is never waited for.
 
-    Raises: OSError: it cannot be read. ValueError: it is no plain file, or of another size.
+    Raises: OSError: it cannot be read. ValueError: it is not a regular file, or of another size.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError("is no plain file")
+            raise ValueError("is not a regular file")
         check_size(found.st_size, largest, exactly)
         # It may grow while it is read.
         data = file.read((largest if exactly is None else exactly) + 1)

@@ -102,7 +102,7 @@ def _check_free(path: Path, kind: str, overwrite: bool) -> None:
             found = None
         if found is None:
             problem = Problem(
-                str(path), f"exists and is no {kind}", "name another folder; this one is kept"
+                str(path), f"exists and is not a {kind}", "name another folder; this one is kept"
             )
     if problem is not None:
         raise UsageError(f"the {kind} cannot be written", [problem])
@@ -140,7 +140,7 @@ def altered_files(folder: Path, described: Mapping[str, Any]) -> list[Problem]:
     ``described`` is what a file said, so anything that JSON can hold may be in it.
     """
     return [
-        Problem(name, wrong, "restore the folder or make it anew")
+        Problem(name, wrong, "restore the folder or create it again")
         for name, expected in described.items()
         if (wrong := _wrong_with(folder, name, expected))
     ]
@@ -152,7 +152,7 @@ def _wrong_with(folder: Path, name: str, expected: object) -> str:
         return f"is described as {expected!r:.60} instead of by its bytes and sha256"
     # A name is a path in the folder: what lies elsewhere is not opened.
     if "\0" in name or not {*Path(name).parts}.isdisjoint({"..", "/"}):
-        return "is no name of a file in the folder"
+        return "is not the name of a file in the folder"
     path = folder / name
     try:
         size = path.stat().st_size if path.is_file() else None

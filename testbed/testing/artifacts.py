@@ -117,13 +117,13 @@ class ArtifactStoreContract:
         ],
     )
     def test_a_wrong_key_is_refused_everywhere(self, store: ArtifactStore, key: str) -> None:
-        with pytest.raises(UsageError, match="no valid key"):
+        with pytest.raises(UsageError, match="invalid artifact key"):
             store.put(key, FILES)
-        with pytest.raises(UsageError, match="no valid key"):
+        with pytest.raises(UsageError, match="invalid artifact key"):
             store.get(key)
-        with pytest.raises(UsageError, match="no valid key"):
+        with pytest.raises(UsageError, match="invalid artifact key"):
             store.exists(key)
-        with pytest.raises(UsageError, match="no valid key"):
+        with pytest.raises(UsageError, match="invalid artifact key"):
             store.remove(key)
         assert store.list() == []
 
@@ -131,21 +131,21 @@ class ArtifactStoreContract:
         "name", ["", "../up", "/etc/passwd", "a/../b", ".hidden", "sp ace", MANIFEST, "a\n"]
     )
     def test_a_wrong_name_of_a_file_is_refused(self, store: ArtifactStore, name: str) -> None:
-        with pytest.raises(UsageError, match="is no name for a file"):
+        with pytest.raises(UsageError, match="is not a valid name for a file"):
             store.put("one", {"good": b"", name: b""})
         assert store.list() == []
 
     def test_content_that_is_none_is_refused(self, store: ArtifactStore, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="has no files"):
             store.put("one", {})
-        with pytest.raises(UsageError, match="is no folder"):
+        with pytest.raises(UsageError, match="is not a folder"):
             store.put("one", tmp_path / "absent")
         folder = tmp_path / "folder"
         folder.mkdir()
         with pytest.raises(UsageError, match="has no files"):
             store.put("one", folder)
         (folder / "secret").symlink_to("/etc/hostname")
-        with pytest.raises(UsageError, match="is no plain file"):
+        with pytest.raises(UsageError, match="is not a regular file"):
             store.put("one", folder)
         assert store.list() == []
 

@@ -89,7 +89,7 @@ def test_a_policy_is_swapped_while_a_run_goes_on_and_back_again(bring_up: BringU
         True,
     )
     assert undone.scheduler == f"drl:{first}"
-    with pytest.raises(UsageError, match="none to go back from"):
+    with pytest.raises(UsageError, match="nothing to roll back"):
         bench.operator.roll_back_policy()
 
 
@@ -308,7 +308,7 @@ async def test_one_that_refuses_keeps_all_as_they_are(tmp_path: Path) -> None:
                 (0, "unchanged"),
                 (1, "refused"),
             ]
-            assert "another policy than the one announced" in result.nodes[1].reason
+            assert "not the one that was announced" in result.nodes[1].reason
             assert policies.current is None
             assert {each.node.scheduler_name for each in network} == {f"drl:{old.id}"}
             # What was dropped cannot be used later.

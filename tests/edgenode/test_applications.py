@@ -114,7 +114,7 @@ def test_names_lists_the_built_in_ones() -> None:
         ("no_such_module:f", "cannot be loaded"),
         (f"{HERE}:missing", "cannot be loaded"),
         (f"{HERE}:HERE", "not a class or function"),
-        (f"{HERE}:NoApplication", "is no application"),
+        (f"{HERE}:NoApplication", "is not an application"),
         (
             f"{HERE}:Raising",
             r"cannot be made: RuntimeError: no device, at .*test_app.*:\d+ in __in",
@@ -146,7 +146,7 @@ def test_what_is_no_application_is_refused_before_it_is_called(name: str, tmp_pa
         {"path_name": str(marker)},
         {"file": str(marker), "mode": "w"},
     ):
-        with pytest.raises(UsageError, match=r"is no application|not a class or function"):
+        with pytest.raises(UsageError, match=r"is not an application|not a class or function"):
             create(name, options)
     assert not marker.exists()
 

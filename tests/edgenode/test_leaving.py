@@ -131,7 +131,7 @@ async def test_it_stays_registered_until_its_log_is_stored(tmp_path: Path) -> No
             process.terminate()
             await registry.until_more_beats(10)
             assert not registry.gone
-            with pytest.raises(grpc.aio.AioRpcError, match="leaving"):
+            with pytest.raises(grpc.aio.AioRpcError, match="shutting down"):
                 await control.StartEpisode(pb.StartEpisodeRequest(run="run", episode=1))
             description = await control.Describe(pb.Empty())
             assert description.unacknowledged > 0
@@ -179,9 +179,9 @@ async def test_a_node_that_leaves_takes_no_run(tmp_path: Path) -> None:
         (member,) = network.members
         await network.configure(plan(nodes=1))
         await member.node.leave()
-        with pytest.raises(UsageError, match="node 0 is leaving"):
+        with pytest.raises(UsageError, match="node 0 is shutting down"):
             member.node.start_episode(0)
-        with pytest.raises(grpc.aio.AioRpcError, match="node 0 is leaving"):
+        with pytest.raises(grpc.aio.AioRpcError, match="node 0 is shutting down"):
             await network.configure(plan(nodes=1))
 
 
@@ -231,7 +231,7 @@ async def test_the_address_named_to_others(
         (["--node", "edge-node"], "'edge-node' is neither an index nor a name like node-3"),
         (["--node", "edge-node-3x"], "neither an index"),
         (["--node", "-1"], "neither an index"),
-        (["--node", "3", "--farewell", "-1"], "no number of seconds"),
+        (["--node", "3", "--farewell", "-1"], "not a number of seconds"),
         (["--node", "3", "--farewell", "soon"], "--farewell"),
     ],
 )

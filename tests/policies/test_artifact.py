@@ -95,7 +95,7 @@ def _changed(**facts: object) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "is no card"),
         ("{}", "is no card"),
         (_changed(cardVersion=2), "cardVersion 2"),
@@ -165,7 +165,7 @@ def test_a_folder_with_a_large_or_odd_file_is_refused_unread(tmp_path: Path) -> 
     for name in (ACTOR, CARD):
         (tmp_path / name).unlink()
         os.mkfifo(tmp_path / name)
-        with pytest.raises(UsageError, match=f"{name}: is no plain file"):
+        with pytest.raises(UsageError, match=f"{name}: is not a regular file"):
             load_folder(tmp_path)
     with pytest.raises(UsageError, match="no policy"):
         load_folder(Path("no\0path"))

@@ -101,6 +101,6 @@ def test_a_socket_that_was_left_is_removed_and_one_that_is_used_is_not(tmp_path:
     addresses.free(address)
     assert not address.path.exists()
     address.path.write_text("precious")
-    with pytest.raises(PermanentError, match="is no socket"):
+    with pytest.raises(PermanentError, match="is not a socket"):
         addresses.free(address)
     assert address.path.read_text() == "precious"

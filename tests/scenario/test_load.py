@@ -92,8 +92,8 @@ def test_all_problems_are_reported_at_once() -> None:
     [
         ("", "", "the file is empty"),
         ("# only a comment\n", "", "the file is empty"),
-        ("[1, 2]", "", "a list is no scenario"),
-        ("hello", "", "'hello' is no scenario"),
+        ("[1, 2]", "", "a list is not a scenario"),
+        ("hello", "", "'hello' is not a scenario"),
         ("a: [1\nb: 2", "scenario:2:2", "not valid YAML"),
         ("a: 1\nb: 2\na: 3", "scenario:3:1", "'a' stands here a second time, first in line 1"),
         ("a:\n\t- 1", "scenario:2:1", "not valid YAML"),
@@ -244,7 +244,7 @@ def test_lists_are_entered_by_index() -> None:
         ("nodes.coutn=3", "nodes.coutn", "unknown key"),
         ("nodes.count=0", "nodes.count", "0 is out of range"),
         ("nodes.count=", "nodes.count", "nothing is not a whole number"),
-        ("links.overrides.0.rate=3MB/s", "--set links.overrides.0.rate", "no index"),
+        ("links.overrides.0.rate=3MB/s", "--set links.overrides.0.rate", "not an index"),
         ("seeds=-1", "seeds", "out of range"),
     ],
 )

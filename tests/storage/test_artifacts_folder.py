@@ -106,7 +106,7 @@ def test_what_is_no_plain_file_is_not_waited_for(store: FolderArtifactStore) -> 
         path = store.root / "one" / name
         path.unlink()
         os.mkfifo(path)
-        with pytest.raises(PermanentError, match=f"{name} is no plain file"):
+        with pytest.raises(PermanentError, match=f"{name} is not a regular file"):
             store.get("one")
 
 

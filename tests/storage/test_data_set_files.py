@@ -254,9 +254,12 @@ def test_metadata_that_does_not_fit_is_refused(
         ({TRANSITIONS: {"bytes": 3}}, "instead of by its bytes and sha256"),
         ({TRANSITIONS: ["bytes", "sha256"]}, "instead of by its bytes and sha256"),
         ({TRANSITIONS: {"bytes": "many", "sha256": ""}}, "bytes instead of 'many'"),
-        ({"../metadata.json": {"bytes": 3, "sha256": ""}}, "is no name of a file in the folder"),
-        ({"/etc/passwd": {"bytes": 3, "sha256": ""}}, "is no name of a file in the folder"),
-        ({"a\0b": {"bytes": 3, "sha256": ""}}, "is no name of a file in the folder"),
+        (
+            {"../metadata.json": {"bytes": 3, "sha256": ""}},
+            "is not the name of a file in the folder",
+        ),
+        ({"/etc/passwd": {"bytes": 3, "sha256": ""}}, "is not the name of a file in the folder"),
+        ({"a\0b": {"bytes": 3, "sha256": ""}}, "is not the name of a file in the folder"),
         ({"n" * 5000: {"bytes": 3, "sha256": ""}}, "cannot be read: File name too long"),
     ],
 )

@@ -24,7 +24,7 @@ JSON = st.recursive(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b"", "is no JSON"),
+        (b"", "is not JSON"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (b"[" * 100_000, "nested"),
         (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "nested"),
@@ -63,8 +63,8 @@ def test_what_is_no_document_is_told(text: bytes, told: str) -> None:
         ({"version": 1, "files": {"a": {"bytes": 1.5, "sha256": DIGEST}}}, "bytes: 1.5"),
         ({"version": 1, "files": {"a": {"bytes": 1, "sha256": 7}}}, "sha256: 7; .*64 hexadecimal"),
         ({"version": 1, "files": {"a": {"bytes": 1}}}, "sha256: None"),
-        ({"version": 1, "files": {"../a": {"bytes": 1, "sha256": DIGEST}}}, "is no name"),
-        ({"version": 1, "files": {"/a": {"bytes": 1, "sha256": DIGEST}}}, "is no name"),
+        ({"version": 1, "files": {"../a": {"bytes": 1, "sha256": DIGEST}}}, "is not a valid name"),
+        ({"version": 1, "files": {"/a": {"bytes": 1, "sha256": DIGEST}}}, "is not a valid name"),
         ({"version": 1, "files": {"a": {"bytes": 2**50, "sha256": DIGEST}}}, "may have at most"),
     ],
 )

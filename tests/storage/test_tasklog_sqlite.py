@@ -74,7 +74,7 @@ def test_every_column_says_what_it_holds() -> None:
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
         ("nosuch://host/x", "nosuch"),
-        ("://", "no URL"),
+        ("://", "not a URL"),
     ],
 )
 def test_a_url_that_means_nothing_is_refused(url: str, expected: str) -> None:
@@ -106,7 +106,7 @@ def test_an_empty_file_is_not_a_log_for_a_reader(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     path.write_text("dear diary, " * 200)
-    with pytest.raises(PermanentError, match="no SQLite database"):
+    with pytest.raises(PermanentError, match="not an SQLite database"):
         open_task_log(path)
     assert path.read_text().startswith("dear diary")
 
@@ -125,7 +125,7 @@ def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE songs (name)")
     connection.close()
-    with pytest.raises(PermanentError, match="something else, with the tables songs"):
+    with pytest.raises(PermanentError, match=r"not a task log, but a database .* tables songs"):
         open_task_log(path)
 
 

@@ -66,7 +66,7 @@ def test_something_that_is_no_hdfs_is_explained() -> None:
             store = WebHdfsArtifactStore(
                 f"webhdfs://me@127.0.0.1:{server.server_port}/store", patience_s=0.1
             )
-            with pytest.raises(TemporaryError, match="is no WebHDFS, or not yet"):
+            with pytest.raises(TemporaryError, match="does not speak WebHDFS, or not yet"):
                 store.list()
         finally:
             server.shutdown()

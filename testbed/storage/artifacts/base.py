@@ -85,7 +85,7 @@ def check_key(key: str) -> str:
     """
     if not _KEY.fullmatch(key) or ".." in key:
         raise UsageError(
-            "no valid key of an artifact",
+            "invalid artifact key",
             [
                 Problem(
                     "key",
@@ -101,7 +101,7 @@ def files_of(content: Content) -> dict[str, bytes]:
     """Return all files of ``content`` by their path in it.
 
     Raises:
-        UsageError: there are none, a name is not allowed, or something is no plain file.
+        UsageError: there are none, a name is not allowed, or something is not a regular file.
     """
     problems: list[Problem] = []
     files: dict[str, bytes] = {}
@@ -110,16 +110,16 @@ def files_of(content: Content) -> dict[str, bytes]:
     else:
         folder = Path(content)
         if not folder.is_dir():
-            problems.append(Problem(str(folder), "is no folder", "a folder, or bytes by name"))
+            problems.append(Problem(str(folder), "is not a folder", "a folder, or bytes by name"))
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                problems.append(Problem(name, "is no plain file", "only files and folders"))
+                problems.append(Problem(name, "is not a regular file", "only files and folders"))
             elif path.is_file():
                 files[name] = path.read_bytes()
     allowed = f"up to four parts of letters, digits, . _ - separated by /, not {MANIFEST}"
     problems += [
-        Problem(repr(name), "is no name for a file of an artifact", allowed)
+        Problem(repr(name), "is not a valid name for a file of an artifact", allowed)
         for name in files
         if not _NAME.fullmatch(name) or ".." in name or name == MANIFEST
     ]
@@ -183,7 +183,7 @@ def read_manifest(key: str, manifest: bytes) -> dict[str, Any]:
 def _wrong_entry(name: str, described: object) -> str:
     """Return what is wrong with one file of a manifest; empty if nothing is."""
     if not _NAME.fullmatch(name) or ".." in name or name == MANIFEST:
-        return "is no name for a file of an artifact"
+        return "is not a valid name for a file of an artifact"
     if not isinstance(described, dict):
         return f"{_shown(described)}; it has to be an object with bytes and sha256"
     size, digest = described.get("bytes"), described.get("sha256")

@@ -68,7 +68,7 @@ def explained(what: str) -> Iterator[None]:
         if isinstance(error.message, bytes):
             # A page for people: of a NameNode that is starting, or of something else.
             raise TemporaryError(
-                f"{what}: what answers there is no WebHDFS, or not yet",
+                f"{what}: the server there does not speak WebHDFS, or not yet",
                 fix="see that the address is that of a NameNode's web server, then repeat the "
                 "command",
             ) from error

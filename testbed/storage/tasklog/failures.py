@@ -46,7 +46,7 @@ _SQLITE: Final[dict[int, tuple[str, str]]] = {
         "can be read)",
     ),
     sqlite3.SQLITE_NOTADB: (
-        "the file is no SQLite database",
+        "the file is not an SQLite database",
         "name another file, or move it away to begin a new one",
     ),
     sqlite3.SQLITE_SCHEMA: ("its tables were changed by another program", ""),

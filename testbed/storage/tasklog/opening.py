@@ -124,7 +124,7 @@ def _parse(url: str) -> URL:
     except (ArgumentError, ValueError) as error:
         raise UsageError(
             "the task log cannot be opened",
-            [Problem("storage", f"{without_password(url)!r} is no URL", _FORMS)],
+            [Problem("storage", f"{without_password(url)!r} is not a URL", _FORMS)],
         ) from error
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise UsageError(

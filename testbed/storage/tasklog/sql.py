@@ -288,7 +288,7 @@ class SqlTaskLog:
             return _run(found[0]._mapping)
         if found:
             several = ", ".join(row.id for row in found[:_LATEST_SHOWN])
-            problem = Problem("run", f"{run_id!r} begins {len(found)} ids: {several}", "say more")
+            problem = Problem("run", f"{run_id!r} matches {len(found)} runs: {several}", "say more")
         else:
             problem = Problem(
                 "run", f"no run {run_id!r} in {self.where}", f"the latest are {known}"

@@ -47,7 +47,7 @@ def prepare(engine: Engine, where: str, *, create: bool) -> None:
     if not names & set(metadata.tables):
         if names:
             raise PermanentError(
-                f"task log {where}: a database of something else, with the tables "
+                f"task log {where}: not a task log, but a database with the tables "
                 f"{', '.join(sorted(names)[:5])}",
                 fix="name another",
             )
