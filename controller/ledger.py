@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from testbed.model.events import Record, RecordKind
-from testbed.model.story import FIRST_OF_CONTROLLER
+from testbed.model.history import FIRST_OF_CONTROLLER
 from testbed.model.task import Outcome, Task
 from testbed.model.units import Micros
 

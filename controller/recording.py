@@ -15,7 +15,7 @@ from controller.link import NodeLink
 from controller.writer import Entry, LogWriter
 from testbed.errors import PermanentError, TestbedError
 from testbed.model.events import DecisionRecord, Record
-from testbed.model.story import fold_all
+from testbed.model.history import fold_all
 from testbed.rpc.codec import decode_decision, decode_record
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.storage.tasklog import TaskLog

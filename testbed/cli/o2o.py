@@ -41,7 +41,12 @@ def o2o(
         ),
     ] = None,
     scenario_option: Annotated[
-        str | None, typer.Option("--scenario", metavar="SCENARIO", help="The same as an option.")
+        str | None,
+        typer.Option(
+            "--scenario",
+            metavar="SCENARIO",
+            help="The scenario as an option instead of an argument.",
+        ),
     ] = None,
     simulate: Annotated[
         bool,
@@ -120,8 +125,8 @@ def o2o(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Folder for checkpoints, policies and report; one that was left is continued. "
-            "Default: a new one in the home.",
+            help="Folder for checkpoints, policies and report; an unfinished experiment in it is "
+            "continued. Default: a new one in the home.",
         ),
     ] = None,
     anew: Annotated[

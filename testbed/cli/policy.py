@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from testbed.policies import Policy, PolicyCard
     from testbed.rpc.operator import Deployment
 
-group = typer.Typer(no_args_is_help=True, help="List policies, bring them to nodes, go back.")
+group = typer.Typer(no_args_is_help=True, help="List, evaluate, deploy and roll back policies.")
 
 Reference: TypeAlias = Annotated[
     str,
     typer.Argument(
         metavar="POLICY",
-        help="Id of a policy or how it begins, its key, shipped/NAME, or its folder (./FOLDER).",
+        help="Policy id or a unique prefix, its key, shipped/NAME, or its folder (./FOLDER).",
     ),
 ]
 Artifacts: TypeAlias = Annotated[
@@ -102,7 +102,7 @@ def list_(name: Name = "default", artifacts: Artifacts = None, as_json: Json = F
 def show(
     policy: Reference, name: Name = "default", artifacts: Artifacts = None, as_json: Json = False
 ) -> None:
-    """Show the card of a policy, once its files have been verified."""
+    """Verify the files of a policy and show its card."""
     store, deployed = surroundings(name, artifacts)
     found = resolved(policy, store)
     if as_json:
@@ -125,12 +125,14 @@ def deploy(
     policy: Reference,
     nodes: Annotated[
         str | None,
-        typer.Option("--nodes", metavar="0,2,5-7", help="Only these, during the current run."),
+        typer.Option(
+            "--nodes", metavar="0,2,5-7", help="Deploy to these nodes only, for the current run."
+        ),
     ] = None,
     name: Name = "default",
     as_json: Json = False,
 ) -> None:
-    """Bring a policy to the nodes of a testbed while it runs: to all of them or to none.
+    """Deploy a policy to the nodes of a running testbed: to all of them or to none.
 
     Nodes fetch and verify it, load it beside what decides, and swap between two decisions. Where
     another scheduler than drl decides, it goes on; `testbed scheduler set drl` changes that.
@@ -146,7 +148,7 @@ def deploy(
 
 @group.command()
 def rollback(name: Name = "default", as_json: Json = False) -> None:
-    """Undo the last deploy: the policy before it decides again."""
+    """Undo the last deploy: return to the policy before it."""
     with client_of(runtime(name).find(name)) as client:
         done = client.roll_back_policy()
     _tell(done, name, as_json)
@@ -155,13 +157,13 @@ def rollback(name: Name = "default", as_json: Json = False) -> None:
 @group.command("import")
 def import_(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="With actor.onnx and policy.json.")
+        Path, typer.Argument(metavar="FOLDER", help="Folder with actor.onnx and policy.json.")
     ],
     name: Name = "default",
     artifacts: Artifacts = None,
     as_json: Json = False,
 ) -> None:
-    """Verify a policy in a folder and keep it in the artifact store."""
+    """Verify a policy in a folder and store it in the artifact store."""
     from testbed.policies import folder_of, load_folder, save
     from testbed.policies.inference import open_actor
 
@@ -179,7 +181,9 @@ def import_(
 @group.command()
 def export(
     policy: Reference,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder to write, new or empty.")
+    ],
     name: Name = "default",
     artifacts: Artifacts = None,
     as_json: Json = False,
@@ -218,7 +222,7 @@ def evaluate(
             "--against",
             metavar="SCHEDULER",
             help="Compare with this scheduler; repeat it for more. Default: RATC, RDA, and the "
-            "heuristics that know what the policy knows.",
+            "heuristics with the same overload bits.",
         ),
     ] = None,
     deterministic: Annotated[
@@ -341,7 +345,7 @@ def _tell(done: Deployment, name: str, as_json: bool) -> None:
     if problems:
         told = "\n".join(f"  - {problem}" for problem in problems)
         raise PermanentError(
-            f"{len(problems)} nodes did not get {done.policy}, the others decide by it\n{told}"
+            f"{len(problems)} nodes did not get {done.policy}; the others use it\n{told}"
         )
     other = any(each.state == "ready" for each in done.nodes)
     if not as_json:

@@ -17,7 +17,7 @@ from testbed.model.task import Outcome
 if TYPE_CHECKING:
     from testbed.experiment.alternatives import Alternative
     from testbed.experiment.history import TaskHistory
-    from testbed.model.story import TaskRow
+    from testbed.model.history import TaskRow
     from testbed.storage.tasklog import TaskLog
 
 LIMIT: Final = 20

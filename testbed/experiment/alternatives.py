@@ -13,7 +13,7 @@ from typing import Any
 from testbed.experiment.history import TaskHistory, plan_of, reason
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.model.events import DecisionRecord
-from testbed.model.story import TaskRow, fold_all
+from testbed.model.history import TaskRow, fold_all
 from testbed.model.task import Outcome
 from testbed.sim.simulator import EpisodeResult, Simulation
 from testbed.storage.tasklog import TaskLog

@@ -17,7 +17,7 @@ from testbed.errors import Problem, UsageError
 from testbed.experiment.by_hand import read
 from testbed.model.codec import dumps
 from testbed.model.events import DecisionRecord, Record, RecordKind
-from testbed.model.story import TaskRow, fold
+from testbed.model.history import TaskRow, fold
 from testbed.model.task import Outcome, Task
 from testbed.model.topology import Topology
 from testbed.model.units import MILLISECOND, Micros

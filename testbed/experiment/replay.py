@@ -22,7 +22,7 @@ from testbed.experiment.history import plan_of
 from testbed.experiment.statistics import MIN_PAIRS, Comparison, compare
 from testbed.experiment.summary import RunSummary, none_if_nan
 from testbed.model.faults import Fault
-from testbed.model.story import TaskRow
+from testbed.model.history import TaskRow
 from testbed.model.task import Outcome, Task
 from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.storage.tasklog import Run, TaskLog

@@ -86,12 +86,12 @@ def load(store: ArtifactStore | str, key: str) -> Policy:
     """
     if not key.startswith(PREFIX):
         raise UsageError(
-            "this is no policy", [Problem("policy", repr(key), f"keys begin with {PREFIX}")]
+            "not a policy", [Problem("policy", repr(key), f"keys begin with {PREFIX}")]
         )
     files = _opened(store).get(key)
     if not {ACTOR, CARD} <= set(files):
         seen = f"holds {', '.join(sorted(files))}"
-        raise UsageError("this is no policy", [Problem(key, seen, f"{ACTOR} and {CARD}")])
+        raise UsageError("not a policy", [Problem(key, seen, f"{ACTOR} and {CARD}")])
     card = PolicyCard.from_json(files[CARD], f"{key}/{CARD}")
     if key_of(card) != key:
         raise UsageError(
@@ -122,7 +122,7 @@ def _read(path: Path, largest: int, card: PolicyCard | None = None) -> bytes:
         return read_file(path, largest, exactly=None if card is None else card.size_bytes)
     except OSError as error:
         raise UsageError(
-            "this is no policy",
+            "not a policy",
             [
                 Problem(
                     str(path),
@@ -133,7 +133,7 @@ def _read(path: Path, largest: int, card: PolicyCard | None = None) -> bytes:
         ) from None
     except ValueError as error:
         # Also what no path can hold, as a zero byte.
-        what = "this is no policy" if card is None else f"policy {card.id} cannot be used"
+        what = "not a policy" if card is None else f"policy {card.id} cannot be used"
         allowed = f"a file of up to {largest} bytes"
         if card is not None:
             allowed = "truncated or altered: fetch or export it again"
@@ -172,7 +172,7 @@ def shipped(name: str = SHIPPED_DEFAULT) -> Policy:
                 "name a policy: --option policy=KEY, or deploy one: testbed policy deploy KEY",
             )
         raise UsageError(
-            "no such policy",
+            "unknown policy",
             [Problem(SHIPPED_PREFIX + name, "is not shipped", ", ".join(shipped_names()))],
         )
     return load_folder(folder, SHIPPED_PREFIX + name)
@@ -202,7 +202,7 @@ def resolve(reference: str, store: ArtifactStore | str | None) -> Policy:
         return load_folder(folder_of(reference))
     if store is None:
         raise UsageError(
-            "no such policy",
+            "unknown policy",
             [Problem("policy", repr(reference), "there is no artifact store here; name a folder")],
         )
     opened = _opened(store)
@@ -213,7 +213,7 @@ def resolve(reference: str, store: ArtifactStore | str | None) -> Policy:
         return load(opened, key if key in every else found[0])
     known = [each.removeprefix(PREFIX) for each in found or every]
     raise UsageError(
-        "which policy?" if found else "no such policy",
+        "which policy?" if found else "unknown policy",
         [
             Problem(
                 "policy",
@@ -237,7 +237,7 @@ def folder_of(reference: str) -> Path:
         return Path(reference).expanduser()
     except RuntimeError as error:
         raise UsageError(
-            "this is no policy", [Problem("policy", f"{reference!r}: {error}", "name a folder")]
+            "not a policy", [Problem("policy", f"{reference!r}: {error}", "name a folder")]
         ) from None
 
 

@@ -100,7 +100,7 @@ def _options(context: SchedulerContext) -> tuple[str | None, bool]:
     if not isinstance(deterministic, bool):
         problems.append(Problem("deterministic", repr(deterministic), "true or false"))
     if problems:
-        raise UsageError("scheduler 'drl' cannot be used as asked for", problems)
+        raise UsageError("scheduler 'drl' has invalid options", problems)
     return (None if reference is None else str(reference)), deterministic is True
 
 

@@ -183,14 +183,14 @@ def _check_options(
         if option not in declared
     ]
     if problems:
-        raise UsageError(f"scheduler '{name}' cannot be used as asked for", problems)
+        raise UsageError(f"scheduler '{name}' has invalid options", problems)
 
 
 def _unknown(name: str) -> UsageError:
     if name in SIMULATOR_ONLY:
         return UsageError(
-            f"scheduler '{name}' runs in the simulator only: it knows what no node could know; "
-            f"nodes can run {', '.join(names())}"
+            f"scheduler '{name}' runs in the simulator only: it uses information that nodes do "
+            f"not have; nodes can run {', '.join(names())}"
         )
     closest = difflib.get_close_matches(name.lower().replace("_", "-"), names(), n=1, cutoff=0.5)
     hint = f"did you mean '{closest[0]}'? " if closest else ""

@@ -9,8 +9,8 @@ from typing import Any
 
 from testbed.errors import PermanentError, TestbedError
 from testbed.model.failures import Failures
+from testbed.model.history import fold_all
 from testbed.model.run_state import RunState
-from testbed.model.story import fold_all
 from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.sim.simulator import EpisodeResult, SchedulerChoice, Simulation
 from testbed.storage.tasklog import RunInfo, TaskLog, fault_documents
@@ -93,6 +93,8 @@ def record_run(
 def _log(task_log: TaskLog, run_id: str, result: EpisodeResult) -> None:
     rows, illegal = fold_all((), result.records, result.decisions)
     if illegal:
-        raise PermanentError(f"the simulator made an impossible story, a defect: {illegal[0]}")
+        raise PermanentError(
+            f"the simulator made a contradictory history; this is a defect: {illegal[0]}"
+        )
     task_log.append(run_id, result.records, result.decisions)
     task_log.write_tasks(run_id, rows)

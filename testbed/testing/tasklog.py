@@ -15,8 +15,8 @@ import pytest
 from testbed.errors import UsageError
 from testbed.model.decision import Answer, Observation, PeerState
 from testbed.model.events import DecisionRecord, Record, RecordKind
+from testbed.model.history import TaskRow, fold_all
 from testbed.model.run_state import RunState
-from testbed.model.story import TaskRow, fold_all
 from testbed.model.task import Outcome, Task
 from testbed.storage.tasklog.base import LogTable, RunInfo, TaskLog
 

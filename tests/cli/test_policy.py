@@ -77,7 +77,7 @@ def test_what_is_no_policy_is_refused(testbed: Command, home: Path, folder: Path
     said = testbed("policy", "import", folder / "nowhere")
     assert (said.code, "no such file" in said.err) == (2, True)
     said = testbed("policy", "show", "nonsense")
-    assert (said.code, "no such policy" in said.err) == (2, True)
+    assert (said.code, "unknown policy" in said.err) == (2, True)
     said = testbed("policy", "deploy", "nonsense")
     assert (said.code, "no such testbed" in said.err) == (2, True)
     assert not (home / "artifacts").exists()

@@ -67,7 +67,7 @@ def test_what_cannot_be_tuned_on_is_refused(testbed: Command, home: Path, tmp_pa
     assert (said.code, "no learned policy decided" in said.err) == (2, True)
     assert testbed("sim", "quickstart", "-s", "drl", "--episodes", 2, *SIZE).code == 0
     said = testbed("policy", "tune", "latest")
-    assert (said.code, "too little to tune on" in said.err) == (2, True)
+    assert (said.code, "not enough episodes to tune on" in said.err) == (2, True)
     write_folder(tmp_path / "flat", *tiny.flat(3))
     said = testbed("policy", "tune", "latest", "--policy", tmp_path / "flat")
     assert (said.code, "does not score destinations" in said.err) == (2, True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from controller.ledger import Ledger
 from testbed.model.events import Record, RecordKind
-from testbed.model.story import FIRST_OF_CONTROLLER, fold
+from testbed.model.history import FIRST_OF_CONTROLLER, fold
 from testbed.model.task import Outcome, Task
 
 

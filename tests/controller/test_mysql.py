@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from testbed.errors import PermanentError, TemporaryError
-from testbed.model.story import FIRST_OF_CONTROLLER
+from testbed.model.history import FIRST_OF_CONTROLLER
 from testbed.rpc.operator import Progress
 from testbed.runtime.directory import RunDirectory
 from testbed.runtime.local import LocalRuntime

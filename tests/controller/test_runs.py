@@ -16,7 +16,7 @@ import pytest
 from testbed.errors import PermanentError, UsageError
 from testbed.model.events import RecordKind
 from testbed.model.fidelity import Certificate
-from testbed.model.story import FIRST_OF_CONTROLLER
+from testbed.model.history import FIRST_OF_CONTROLLER
 from testbed.model.task import Outcome
 from testbed.model.workload import tasks_of_episode
 from testbed.runtime.directory import RunDirectory

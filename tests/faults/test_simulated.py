@@ -21,7 +21,7 @@ from testbed.model.distributions import Constant, Uniform
 from testbed.model.draws import Purpose, extend, key, to_unit
 from testbed.model.events import Record, RecordKind
 from testbed.model.faults import Conditions, Exponential, FaultSpec
-from testbed.model.story import fold_all
+from testbed.model.history import fold_all
 from testbed.model.task import Outcome
 from testbed.model.topology import Overload, OverloadMeasure, Rules
 from testbed.model.units import MILLISECOND, SECOND, Micros

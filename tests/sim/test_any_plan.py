@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.model.story import fold_all
+from testbed.model.history import fold_all
 from testbed.model.task import Outcome
 from testbed.model.topology import Overload, OverloadMeasure, Rules
 from testbed.model.units import MILLISECOND, SECOND

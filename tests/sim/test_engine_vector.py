@@ -303,7 +303,7 @@ def test_the_compiled_perceptron_is_a_masked_softmax_over_layers() -> None:
         found = Perceptron(layers, threads).probabilities(features, mask)
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert (found[~mask] == 0.0).all()
-    with pytest.raises(UsageError, match="no network"):
+    with pytest.raises(UsageError, match="do not fit together"):
         Perceptron(layers[::-1])
 
 

@@ -14,7 +14,7 @@ from testbed.errors import UsageError
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.model.distributions import Uniform
 from testbed.model.events import Record, RecordKind
-from testbed.model.story import fold_all
+from testbed.model.history import fold_all
 from testbed.model.task import Outcome, Task
 from testbed.model.topology import Rules
 from testbed.model.units import MILLISECOND, SECOND, Micros

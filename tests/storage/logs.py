@@ -9,7 +9,7 @@ from typing import Any
 from testbed.model.decision import Answer, Observation
 from testbed.model.distributions import Constant, Uniform
 from testbed.model.events import DecisionRecord
-from testbed.model.story import TaskRow, fold
+from testbed.model.history import TaskRow, fold
 from testbed.model.task import Outcome, Task
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
 from testbed.model.units import SECOND

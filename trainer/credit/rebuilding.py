@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from testbed.model.events import Record, RecordKind
-from testbed.model.story import TaskRow
+from testbed.model.history import TaskRow
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import pack, problems_of, without_control_delay

@@ -40,7 +40,7 @@ class NetworkMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
         if not isinstance(plan, Plan):
             seen = f"a {type(plan).__name__}"
             raise UsageError(
-                "this environment cannot be made",
+                "invalid environment settings",
                 [Problem("env_config.plan", seen, "a Plan or its JSON")],
             )
         self._game = EpisodeGame(plan, (config or {}).get("encoder", DEFAULT))

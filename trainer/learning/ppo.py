@@ -139,7 +139,7 @@ class Ppo:
             seen = f"{widths[0]} features x {widths[1]} actions"
             allowed = f"{self.spec.features} features x {self.spec.actions} actions"
             raise UsageError(
-                "these trajectories are not this policy's",
+                "these trajectories belong to a different policy",
                 [Problem("trajectories", seen, allowed)],
             )
         config = self.config

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from testbed.model.story import TaskRow
+from testbed.model.history import TaskRow
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
 from testbed.storage.dataset import DataSet

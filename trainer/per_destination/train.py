@@ -89,7 +89,7 @@ class PerDestinationConfig:
             if value < 1
         ]
         if problems:
-            raise UsageError("the per-destination policy cannot be trained so", problems)
+            raise UsageError("invalid settings of the per-destination training", problems)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class TuneConfig:
             if not right
         ]
         if problems:
-            raise UsageError("a policy cannot be tuned so", problems)
+            raise UsageError("invalid tuning settings", problems)
 
     @property
     def checks_well(self) -> bool:
@@ -123,7 +123,7 @@ def fine_tune(
     episodes = len(logged.success_rate)
     if episodes < MIN_EPISODES:
         raise UsageError(
-            "there is too little to tune on",
+            "not enough episodes to tune on",
             [Problem("episodes", f"{episodes} with a decision of the policy", f"{MIN_EPISODES}")],
         )
     began = time.perf_counter()

@@ -42,7 +42,7 @@ class Perceptron:
         fits = bool(layers) and all(len(w) == 2 and b == (w[0],) for w, b in shapes)
         if not fits or any(a[0][0] != b[0][1] for a, b in itertools.pairwise(shapes)):
             raise UsageError(
-                "these layers make no network",
+                "the shapes of these layers do not fit together",
                 [Problem("layers", str(shapes), "weights [out, in], biases [out]")],
             )
         self._weights = tuple(np.ascontiguousarray(weight.T, np.float32) for weight, _ in layers)

@@ -43,7 +43,7 @@ def decode_weights(text: str) -> ScoringWeights:
             for name, array in json.loads(text).items()
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UsageError(f"these are no weights of a per-destination policy: {error}") from None
+        raise UsageError(f"not the weights of a per-destination policy: {error}") from None
     return ScoringWeights.from_arrays(arrays)
 
 

@@ -55,7 +55,7 @@ class ScoringWeights(NamedTuple):
             or not np.isfinite(arrays[name]).all()
         ]
         if problems or hidden == 0:
-            raise UsageError("these are no weights of a per-destination policy", problems)
+            raise UsageError("not the weights of a per-destination policy", problems)
         return cls(*(np.ascontiguousarray(arrays[name], np.float32) for name in shapes))
 
 

@@ -19,8 +19,8 @@ from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 from testbed.model.events import DecisionRecord, Record
 from testbed.model.faults import KINDS
 from testbed.model.faults.seam import BY_HAND
+from testbed.model.history import TaskRow
 from testbed.model.run_state import RunState
-from testbed.model.story import TaskRow
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
 from testbed.version import __version__

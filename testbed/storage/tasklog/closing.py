@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, delete, exists, insert, select
 from sqlalchemy.sql.dml import Insert
 
 from testbed.model.events import DecisionRecord, Record, RecordKind
-from testbed.model.story import FIRST_OF_CONTROLLER, IllegalStory, TaskRow, fold
+from testbed.model.history import FIRST_OF_CONTROLLER, IllegalHistory, TaskRow, fold
 from testbed.model.task import Outcome
 from testbed.storage.tasklog.schema import decisions as decisions_table
 from testbed.storage.tasklog.schema import events as events_table
@@ -119,7 +119,7 @@ def _accepted(story: Sequence[Record], new: list[Record], *, final: bool) -> lis
         return []
     try:
         fold(taken[0].task, [record for record in [*story, *taken] if not _is_made_end(record)])
-    except IllegalStory:
+    except IllegalHistory:
         # For instance from a damaged spool; what is there already is worth more.
         return []
     return taken
@@ -189,7 +189,7 @@ def _row(story: Sequence[Record], decision: DecisionRecord | None) -> TaskRow:
     task = story[0].task
     try:
         return fold(task, story, decision)
-    except IllegalStory:
+    except IllegalHistory:
         # As in ``fold_all``: nothing in it can be trusted.
         return fold(task, (), decision)
 

@@ -47,8 +47,8 @@ from testbed.model.codec import (
     encode_observation,
 )
 from testbed.model.events import DecisionRecord, Record, RecordKind
+from testbed.model.history import TaskRow
 from testbed.model.run_state import RunState
-from testbed.model.story import TaskRow
 from testbed.model.task import Outcome, Task
 from testbed.storage.tasklog import closing
 from testbed.storage.tasklog.base import LATEST, LogTable, Run, RunInfo, utc_now

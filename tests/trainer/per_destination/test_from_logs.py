@@ -12,7 +12,7 @@ import pytest
 from testbed.errors import UsageError
 from testbed.model.distributions import Constant
 from testbed.model.events import DecisionRecord, Record, RecordKind
-from testbed.model.story import TaskRow
+from testbed.model.history import TaskRow
 from testbed.model.task import Outcome
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.policies import Policy, shipped

@@ -119,7 +119,7 @@ def test_an_actor_without_its_weights_runs_on_nodes_only(tmp_path: Path) -> None
     )
     with pytest.raises(UsageError, match="no metadata"):
         weights_of(policies.Policy(card, bare, "here"))
-    with pytest.raises(UsageError, match="no weights"):
+    with pytest.raises(UsageError, match="not the weights"):
         decode_weights("[1, 2]")
 
 

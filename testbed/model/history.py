@@ -1,10 +1,10 @@
-"""The story of a task: its records folded into one row, and what makes a story legal.
+"""The history of a task: its records, checked for contradictions and folded into one row.
 
 Nothing is measured across hosts: waiting for and duration of a transmission come from the clock of
 the node of origin, waiting for and duration of an execution from the clock of the node that
 executed. Records may be missing where a node died; the times they would have given are None. A
-story without an end is a task that was lost. Where the controller closed a story that nobody else
-did (``FIRST_OF_CONTROLLER``), its end holds until the node's own end comes in after all.
+history without an end is a task that was lost. Where the controller closed a history that nobody
+else did (``FIRST_OF_CONTROLLER``), its end holds until the node's own end comes in after all.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class TaskRow(NamedTuple):
         )
 
 
-class IllegalStory(ValueError):
-    """Records of one task that cannot all be true: a defect of a driver. Tells the story."""
+class IllegalHistory(ValueError):
+    """Records of one task that cannot all be true: a defect of a driver. Lists the records."""
 
     def __init__(self, task: Task, problems: Sequence[str], records: Sequence[Record]) -> None:
         self.task = task
@@ -232,12 +232,12 @@ def fold(task: Task, records: Iterable[Record], decision: DecisionRecord | None 
     """Return the row of ``task`` from all records of it (any order) and the decision about it.
 
     Raises:
-        IllegalStory: the records contradict each other.
+        IllegalHistory: the records contradict each other.
     """
-    story = _in_order(records)
-    if wrong := problems(task, story):
-        raise IllegalStory(task, wrong, story)
-    at = {record.kind: record for record in story}
+    history = _in_order(records)
+    if wrong := problems(task, history):
+        raise IllegalHistory(task, wrong, history)
+    at = {record.kind: record for record in history}
     decided = at.get(RecordKind.DECIDED)
     sending = at.get(RecordKind.TRANSMISSION_STARTED)
     received = at.get(RecordKind.RECEIVED)
@@ -283,10 +283,10 @@ def fold(task: Task, records: Iterable[Record], decision: DecisionRecord | None 
 
 
 class Folded(NamedTuple):
-    """The rows of all tasks in order of their id, and the stories that could not be true."""
+    """The rows of all tasks in order of their id, and the histories that could not be true."""
 
     rows: list[TaskRow]
-    illegal: list[IllegalStory]
+    illegal: list[IllegalHistory]
 
 
 def fold_all(
@@ -294,22 +294,22 @@ def fold_all(
 ) -> Folded:
     """One row per task: of ``tasks`` and of every task that a record names.
 
-    A task that nobody recorded was lost. So counts one whose story is illegal, because nothing in
+    A task that nobody recorded was lost. So counts one whose history is illegal, because nothing in
     it can be trusted: that is a failure of the testbed, never a simulated outcome.
     """
-    stories: defaultdict[int, list[Record]] = defaultdict(list)
+    histories: defaultdict[int, list[Record]] = defaultdict(list)
     known = {task.id: task for task in tasks}
     for record in records:
-        stories[record.task.id].append(record)
+        histories[record.task.id].append(record)
         known.setdefault(record.task.id, record.task)
     decided = {decision.task_id: decision for decision in decisions}
     rows: list[TaskRow] = []
-    illegal: list[IllegalStory] = []
+    illegal: list[IllegalHistory] = []
     for task_id in sorted(known):
         task, decision = known[task_id], decided.get(task_id)
         try:
-            rows.append(fold(task, stories[task_id], decision))
-        except IllegalStory as error:
+            rows.append(fold(task, histories[task_id], decision))
+        except IllegalHistory as error:
             illegal.append(error)
             rows.append(fold(task, (), decision))
     return Folded(rows, illegal)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.model.events import Record, RecordKind
-from testbed.model.story import (
+from testbed.model.history import (
     FIRST_OF_CONTROLLER,
-    IllegalStory,
+    IllegalHistory,
     TaskRow,
     fold,
     fold_all,
@@ -82,14 +82,14 @@ def test_a_task_that_was_sent_is_measured_on_the_clock_of_each_host() -> None:
 
 
 def test_a_task_that_stayed_has_no_transmission() -> None:
-    story = [
+    history = [
         Record(KIND.GENERATED, TASK, 0, 1, 0, 0, {}),
         Record(KIND.DECIDED, TASK, 1, 1, 0, 0, {"destination": 1}),
         Record(KIND.ADMITTED, TASK, 2, 1, 40, 41, {}),
         Record(KIND.EXECUTION_STARTED, TASK, 3, 1, 70, 72, {"nominal": 30}),
         ended(4, 1, 85, "execution_failed", "execution", 85),
     ]
-    row = fold(TASK, story)
+    row = fold(TASK, history)
     assert (row.transmission_waiting, row.transmission, row.nominal_transmission) == (None,) * 3
     assert (row.execution_waiting, row.nominal_execution_waiting) == (72, 70)
     # Failed on the way: measured to the failure, nominal in full.
@@ -134,8 +134,8 @@ def test_what_a_dead_node_never_told_is_not_made_up() -> None:
 
 
 def test_the_order_and_the_number_of_deliveries_do_not_matter() -> None:
-    story = remote_story()
-    assert fold(TASK, [*reversed(story), *story]) == fold(TASK, story)
+    history = remote_story()
+    assert fold(TASK, [*reversed(history), *history]) == fold(TASK, history)
 
 
 def of_controller() -> list[Record]:
@@ -160,9 +160,9 @@ def test_a_node_that_tells_the_end_after_all_is_believed() -> None:
 
 
 def changed(index: int, **fields: Any) -> Callable[[list[Record]], list[Record]]:
-    def change(story: list[Record]) -> list[Record]:
-        story[index] = story[index]._replace(**fields)
-        return story
+    def change(history: list[Record]) -> list[Record]:
+        history[index] = history[index]._replace(**fields)
+        return history
 
     return change
 
@@ -170,11 +170,14 @@ def changed(index: int, **fields: Any) -> Callable[[list[Record]], list[Record]]
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda story: [*story, ended(8, 0, 2_056, "lost", "execution")], "ended twice"),
-        (lambda story: [story[0], *(r._replace(seq=r.seq - 1) for r in story[2:])], "after gen"),
-        (lambda story: [r._replace(seq=r.seq - 1) for r in story[1:]], "begins with decided"),
-        (lambda story: [*story, story[5]._replace(seq=8)], "admitted after its end"),
-        (lambda story: [*story, story[3]._replace(at=1)], "two records have number 3"),
+        (lambda history: [*history, ended(8, 0, 2_056, "lost", "execution")], "ended twice"),
+        (
+            lambda history: [history[0], *(r._replace(seq=r.seq - 1) for r in history[2:])],
+            "after gen",
+        ),
+        (lambda history: [r._replace(seq=r.seq - 1) for r in history[1:]], "begins with decided"),
+        (lambda history: [*history, history[5]._replace(seq=8)], "admitted after its end"),
+        (lambda history: [*history, history[3]._replace(at=1)], "two records have number 3"),
         (changed(6, node=2), "execution_started at node 2, decided was 0"),
         (changed(2, data={"peer": 2, "nominal": 1}), "sent to node 2, decided was 0"),
         (changed(1, data={"destination": 1}), "sent although it was to stay"),
@@ -202,7 +205,7 @@ def changed(index: int, **fields: Any) -> Callable[[list[Record]], list[Record]]
 def test_what_cannot_be_true_is_refused_with_the_story(
     change: Callable[[list[Record]], list[Record]], expected: str
 ) -> None:
-    with pytest.raises(IllegalStory, match=expected) as caught:
+    with pytest.raises(IllegalHistory, match=expected) as caught:
         fold(TASK, change(remote_story()))
     assert "task 5: " in str(caught.value)
 
@@ -243,8 +246,8 @@ def test_every_story_the_model_tells_is_legal_and_adds_up(
     assert illegal == []
     assert len(rows) == len(tasks)
     for task, row in zip(tasks, rows, strict=True):
-        story = [record for record in network.records if record.task == task]
-        assert problems(task, sorted(story, key=lambda record: record.seq)) == []
+        history = [record for record in network.records if record.task == task]
+        assert problems(task, sorted(history, key=lambda record: record.seq)) == []
         assert row.outcome is not Outcome.LOST
         assert row.scheduler == "placed"
         times = [time for time in row[12:16] if time is not None]
