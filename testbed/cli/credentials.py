@@ -30,8 +30,9 @@ def credentials(
 ) -> None:
     """Make certificates for a testbed that is started by Compose or kubectl.
 
-    A new authority, and a certificate for operator, controller and each node, good for 30 days.
-    Files that are there are replaced: what runs has to be started again then.
+    Creates a new authority and certificates for the operator, the controller and each node, valid
+    for 30 days.
+    Existing files are replaced; processes that use them have to be restarted.
     """
     from testbed.runtime.base import valid_name
     from testbed.runtime.kubernetes.certificates import CREDENTIALS, NODE_CREDENTIALS, completed

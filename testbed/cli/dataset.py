@@ -53,7 +53,7 @@ def build(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Make a data set of runs (the latest, if none is named): one sequence per episode and node."""
+    """Build a data set from runs (default: the latest), one sequence per episode and node."""
     from testbed.api.logs import open_log
     from testbed.cli.selection import find_runs
     from testbed.storage.dataset import build as build_data_set
@@ -118,7 +118,7 @@ def list_(as_json: Json = False) -> None:
 
 @group.command()
 def show(data_set: DataSetName, as_json: Json = False) -> None:
-    """Show what a data set is of: runs, behaviour policies, counts, fidelity."""
+    """Show the contents of a data set: runs, behaviour policies, counts, fidelity."""
     from testbed.storage.dataset import show as show_data_set
 
     folder = folder_of(data_set)

@@ -37,9 +37,9 @@ def check(storage: Storage = None, as_json: Json = False) -> None:
 
 @group.command("upgrade")
 def upgrade(storage: Storage = None, as_json: Json = False) -> None:
-    """Bring the task log to this version, or make its tables; make a backup before.
+    """Upgrade the task log to this version, or create its tables; make a backup first.
 
-    Does nothing where nothing is to be done. Testbeds that use it should be down.
+    No-op if it is up to date. Testbeds that use it should be down.
     """
     from testbed.storage.tasklog import migrating
 

@@ -144,7 +144,7 @@ def clear(name: Name = "default", as_json: Json = False) -> None:
 
 @group.command("list")
 def list_(name: Name = "default", as_json: Json = False) -> None:
-    """Show the faults of the present episode: of the scenario and by hand."""
+    """Show the faults of the current episode: those of the scenario and those by hand."""
     found = _done(name, lambda client: client.list_faults(), as_json)
     if found is not None:
         _show(found)

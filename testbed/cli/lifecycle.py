@@ -216,7 +216,7 @@ def teardown(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Take a testbed down and prove that nothing of it runs; fine if there is none.
+    """Take a testbed down and check that nothing of it still runs; no error if there is none.
 
     The task log stays, so that runs can be reported and compared later. One that is part of the
     testbed, as on a cluster, goes with it: its runs are copied into the one of the home first.

@@ -36,7 +36,7 @@ def with_name(command: str, name: str) -> str:
 
 
 def ps(as_json: Json = False) -> None:
-    """List all testbeds of this home, and how they are."""
+    """List all testbeds of this home with their states."""
     documents = [_in_list(place, name) for place in _all_runtimes() for name in _names_of(place)]
     if as_json:
         console.emit(documents)

@@ -40,8 +40,8 @@ def reproduce(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Folder for points, tables, figures and the page. The same folder goes on where "
-            "an earlier call stopped.",
+            help="Folder for points, tables, figures and the page. A later call with the same "
+            "folder continues.",
         ),
     ] = Path("reproduction"),
     topologies: Annotated[
@@ -86,8 +86,8 @@ def reproduce(
         typer.Option(
             "--recipe",
             metavar="NAME",
-            help="How policies are trained: paper (its losses and settings), or default, what "
-            "`testbed o2o` uses.",
+            help="Training recipe: paper (the paper's losses and settings), or default (that of "
+            "`testbed o2o`).",
         ),
     ] = "paper",
     methods: Annotated[
@@ -96,7 +96,7 @@ def reproduce(
             "--method",
             "-m",
             metavar="NAME",
-            help="Only these methods, by their names in table.csv; repeat it. Default: all.",
+            help="Only this method, by its name in table.csv. Repeatable. Default: all.",
         ),
     ] = None,
     log_episodes: Annotated[
@@ -142,7 +142,7 @@ def reproduce(
 ) -> None:
     """Reproduce figures of the paper, and report where the results agree with it.
 
-    Every finished point is stored; after Ctrl-C the same command goes on where it stopped.
+    Every finished point is stored; after Ctrl-C the same command continues where it stopped.
     """
     from testbed.experiment.reproduce.definitions import ON_NETWORK
     from testbed.experiment.reproduce.definitions import figures as named

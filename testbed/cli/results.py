@@ -121,7 +121,7 @@ def show(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Show one run: what it was, how its tasks ended, and how faithful it was."""
+    """Show one run: its settings, the outcomes of its tasks, and its fidelity."""
     from testbed.api.logs import open_log
     from testbed.cli.selection import find_run
     from testbed.experiment.summary import summarise
@@ -217,7 +217,7 @@ def compare(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs that share seeds, and say whether the difference is real.
+    """Compare runs that share seeds, and report whether the differences are real.
 
     Without runs: of each scheduler the latest run on the scenario of the latest run; if that is a
     replay, the run it replays and its replays.
@@ -253,7 +253,7 @@ def report(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Write tables and figures of runs as a folder with a page to look at.
+    """Write tables and figures of runs into a folder, with an HTML page.
 
     Without runs: of each scheduler the latest run on the scenario of the latest run.
     """

@@ -46,8 +46,8 @@ def run(
 ) -> None:
     """Run episodes on a testbed that is up, under one scheduler, and watch them.
 
-    Ctrl-C ends the run in order: what has happened is in the task log.
-    A run in which a node died, or that was not faithful, is done too (exit code 0): see its state.
+    Ctrl-C stops the run; what has happened so far is in the task log.
+    A degraded or invalid run also ends with exit code 0; its state tells.
     """
     testbed = runtime(name).find(name)
     last = watched_run(

@@ -63,7 +63,7 @@ def show(
         bool, typer.Option("--full", help="Every key, defaults included, without comments.")
     ] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="What is drawn from it: the plan of a run, as JSON.")
+        bool, typer.Option("--plan", help="The plan of a run that is drawn from it, as JSON.")
     ] = False,
     as_json: Json = False,
 ) -> None:

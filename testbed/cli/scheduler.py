@@ -68,7 +68,7 @@ def set_(
     name: Name = "default",
     as_json: Json = False,
 ) -> None:
-    """Change the scheduler of the current run, on all nodes or some; all of them or none."""
+    """Change the scheduler of the current run on all or some nodes; all of them change or none."""
     from testbed.api.places import runtime
     from testbed.api.running import set_scheduler
     from testbed.cli.network import with_name

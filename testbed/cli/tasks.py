@@ -49,7 +49,7 @@ def tasks(
             "--slowest",
             metavar="N",
             min=1,
-            help="The N that took the longest from arrival to end, the slowest first.",
+            help="Only the N tasks with the longest time from arrival to end, the slowest first.",
         ),
     ] = None,
     limit: Annotated[
@@ -62,7 +62,7 @@ def tasks(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """List tasks of a run: where each went, how it ended and why."""
+    """List tasks of a run: destination, outcome and reason of each."""
     from testbed.api.logs import open_log
     from testbed.cli.selection import find_run
     from testbed.experiment.history import failure_of, ms, plan_of, reason
@@ -129,7 +129,7 @@ def task(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Show a task's history: what was decided on which inputs, its times, its end and why."""
+    """Show a task's history: its decisions with their inputs, times, outcome and reason."""
     from testbed.api.logs import open_log
     from testbed.cli.replay import print_histories
     from testbed.cli.selection import find_run

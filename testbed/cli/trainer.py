@@ -32,8 +32,8 @@ def start(
 ) -> None:
     """Run `testbed o2o` as a Job on the testbed's cluster.
 
-    It goes on without this machine. Its policies are in the testbed's artifact store, its report in
-    the Job's volume, and the result as JSON ends its log. Started again, it goes on where it was.
+    It does not depend on this machine. Its policies are in the testbed's artifact store, its report
+    in the Job's volume; its log ends with the result as JSON. Started again, it continues.
     """
     job = _on_cluster(name).start_trainer(name, options or (), report=console.note)
     if as_json:
@@ -47,7 +47,7 @@ def start(
 
 @group.command()
 def stop(name: Name = "default", as_json: Json = False) -> None:
-    """End the trainer; what it has learned stays. Fine if there is none."""
+    """Stop the trainer; its results are kept. No error if there is none."""
     stopped = _on_cluster(name).stop_trainer(name)
     if as_json:
         console.emit({"testbed": name, "stopped": stopped})

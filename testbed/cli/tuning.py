@@ -63,8 +63,8 @@ def tune(
             "--check-episodes",
             metavar="N",
             min=0,
-            help="Simulated episodes by which the new policy is compared with the old one; 0 keeps "
-            "it unseen.",
+            help="Simulated episodes in which the new policy is compared with the old one; 0: keep "
+            "it without a comparison.",
         ),
     ] = None,
     seed: Annotated[
