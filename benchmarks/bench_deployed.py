@@ -34,12 +34,12 @@ def rows(episodes: int = EPISODES, time_scales: tuple[float, ...] = TIME_SCALES)
     """Run all benchmarks; one row per figure, with what is asked and whether it is met."""
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "TESTBED_HOME": home}
-        story = _testbed(
+        experiment = _testbed(
             environment, "o2o", SCENARIO, "--simulate", "--log-episodes", "200",
             "--online-episodes", "50", "--evaluation-episodes", "10",
-            "--out", str(Path(home) / "story"), "--json",
+            "--out", str(Path(home) / "experiment"), "--json",
         )  # fmt: skip
-        policies = {"per-destination, shipped": SHIPPED, "o2o": story["policies"]["o2o"]}
+        policies = {"per-destination, shipped": SHIPPED, "o2o": experiment["policies"]["o2o"]}
         found = []
         for label, policy in policies.items():
             found += _agreement(environment, label, policy, episodes, time_scales)

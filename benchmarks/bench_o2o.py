@@ -25,7 +25,7 @@ def rows() -> list[Row]:
         # The first experiment of a process also loads compiled code.
         warm = O2OConfig(log_episodes=2, evaluation_episodes=2, online=False)
         run(SimulatedVenue(small), warm, Path(folder) / "warm")
-        result = run(SimulatedVenue(plan), O2OConfig(recipe=DEFAULT), Path(folder) / "story")
+        result = run(SimulatedVenue(plan), O2OConfig(recipe=DEFAULT), Path(folder) / "experiment")
     return rows_of(result)
 
 

@@ -21,7 +21,7 @@ LOST_STAGE: Final = "lost"
 _UNHELD: Final = -1
 
 
-class _Story:
+class _History:
     """The known history of one task; ``holder`` has it, or ``receiver`` is being sent it."""
 
     __slots__ = ("generated_at", "holder", "latest", "receiver", "seq", "task")
@@ -43,7 +43,7 @@ class Ledger:
     """
 
     def __init__(self, lost: set[int] | None = None) -> None:
-        self._open: dict[int, _Story] = {}
+        self._open: dict[int, _History] = {}
         self._presumed: set[int] = set()
         self._lost: set[int] = set() if lost is None else lost
         self._ended: set[int] = set()
@@ -71,7 +71,7 @@ class Ledger:
         if task.id in self._open or task.id in self._ended:
             return
         self.generated += 1
-        self._open[task.id] = _Story(task, task.source, at)
+        self._open[task.id] = _History(task, task.source, at)
         if task.source in self._dead:
             self._presumed.add(task.id)
 
@@ -84,36 +84,36 @@ class Ledger:
         task = record.task
         if task.id in self._lost:
             return False
-        story = self._open.get(task.id)
-        if story is None:
+        history = self._open.get(task.id)
+        if history is None:
             if task.id in self._ended:
                 # Another node's earlier step, which took longer to come here than the ending.
                 return record.kind is not RecordKind.ENDED
             self.generated += 1
-            story = self._open[task.id] = _Story(task, task.source, record.at)
-        story.latest = max(story.latest, record.at)
+            history = self._open[task.id] = _History(task, task.source, record.at)
+        history.latest = max(history.latest, record.at)
         if record.kind is RecordKind.ENDED:
             del self._open[task.id]
             self._presumed.discard(task.id)
             self._ended.add(task.id)
             self.outcomes[str(record.data["outcome"])] += 1
             return True
-        if record.seq > story.seq:
-            story.seq = record.seq
-            story.receiver = _UNHELD
-            story.holder = record.node
+        if record.seq > history.seq:
+            history.seq = record.seq
+            history.receiver = _UNHELD
+            history.holder = record.node
             if record.kind is RecordKind.SENT:
-                story.holder = int(record.data["peer"])
+                history.holder = int(record.data["peer"])
             elif record.kind is RecordKind.TRANSMISSION_STARTED:
-                story.receiver = int(record.data["peer"])
-            self._presume(task.id, story)
+                history.receiver = int(record.data["peer"])
+            self._presume(task.id, history)
         return True
 
     def node_died(self, node: int) -> None:
         """Presume all tasks of a node lost, for the rest of the episode."""
         self._dead.add(node)
-        for task_id, story in self._open.items():
-            self._presume(task_id, story)
+        for task_id, history in self._open.items():
+            self._presume(task_id, history)
 
     def close(self, at: Micros) -> list[Record]:
         """End every task that has not ended as lost, and say so in records, in order of task.
@@ -130,16 +130,16 @@ class Ledger:
         self._presumed.clear()
         return records
 
-    def _presume(self, task_id: int, story: _Story) -> None:
-        if story.holder in self._dead or story.receiver in self._dead:
+    def _presume(self, task_id: int, history: _History) -> None:
+        if history.holder in self._dead or history.receiver in self._dead:
             self._presumed.add(task_id)
         else:
             self._presumed.discard(task_id)
 
 
-def _lose(story: _Story, at: Micros) -> Iterable[Record]:
-    task, begun = story.task, story.generated_at
-    if story.seq < 0:
+def _lose(history: _History, at: Micros) -> Iterable[Record]:
+    task, begun = history.task, history.generated_at
+    if history.seq < 0:
         # The record its node would have made, so that it can never be there twice.
         yield Record(RecordKind.GENERATED, task, 0, task.source, begun, begun, {})
     data: dict[str, int | str] = {
@@ -147,6 +147,6 @@ def _lose(story: _Story, at: Micros) -> Iterable[Record]:
         "elapsed": max(0, at - begun),
         "stage": LOST_STAGE,
     }
-    # Clocks of nodes may be ahead of the controller's by milliseconds; a story does not run back.
-    at = max(at, begun, story.latest)
-    yield Record(RecordKind.ENDED, task, FIRST_OF_CONTROLLER, story.holder, at, at, data)
+    # Clocks of nodes may be ahead of the controller's by milliseconds; a history does not run back.
+    at = max(at, begun, history.latest)
+    yield Record(RecordKind.ENDED, task, FIRST_OF_CONTROLLER, history.holder, at, at, data)

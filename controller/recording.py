@@ -146,8 +146,8 @@ class Recording:
             folded = fold_all((), records, decisions)
             log.write_tasks(self._run, folded.rows)
             self._rows += len(folded.rows)
-            for story in folded.illegal:
-                _log.error("illegal story", run=self._run, story=str(story))
+            for history in folded.illegal:
+                _log.error("illegal history", run=self._run, history=str(history))
             return len(folded.illegal)
 
         try:

@@ -55,7 +55,7 @@ def sample_task(episode: int, slot: int, source: int) -> Task:
     )
 
 
-def sample_story(
+def sample_history(
     task: Task, destination: int, outcome: Outcome = Outcome.SUCCEEDED
 ) -> list[Record]:
     """Return the records of ``task``: decided at its origin, ended executing at ``destination``."""
@@ -131,7 +131,7 @@ def sample_episode(episode: int) -> tuple[list[Task], list[Record], list[Decisio
                 task = sample_task(episode, slot, node)
                 tasks.append(task)
                 outcome = Outcome.EXECUTION_FAILED if slot == 1 else Outcome.SUCCEEDED
-                records += sample_story(task, (node + 1) % NODES, outcome)
+                records += sample_history(task, (node + 1) % NODES, outcome)
             decisions.append(sample_decision(task, node, episode, slot))
     return tasks, records, decisions
 
@@ -334,9 +334,9 @@ class TaskLogContract:
         task_log.append(info.id, [*kept, records[0]], [])
         task_log.close_run(info.id, RunState.DEGRADED, {"tasks_closed": True})
         before = {row.task_id: row.outcome for row in task_log.tasks(info.id)}
-        story = [record for record in records if record.task.id in {lost, ended, untold}]
-        refused = task_log.hand_in(info.id, story, decisions)
-        assert refused == sum(record.task.id in {lost, untold} for record in story) - 1
+        history = [record for record in records if record.task.id in {lost, ended, untold}]
+        refused = task_log.hand_in(info.id, history, decisions)
+        assert refused == sum(record.task.id in {lost, untold} for record in history) - 1
         _each_ends_once(task_log, info.id)
         assert {row.task_id: row.outcome for row in task_log.tasks(info.id)} == before
         # What could be added is in the row too.
@@ -347,11 +347,11 @@ class TaskLogContract:
         info = sample_run()
         task_log.begin_run(info)
         tasks, records, _ = sample_episode(0)
-        story = [record for record in records if record.task == tasks[0]]
-        task_log.append(info.id, story, [])
+        history = [record for record in records if record.task == tasks[0]]
+        task_log.append(info.id, history, [])
         task_log.close_run(info.id, RunState.INTERRUPTED)
-        assert task_log.hand_in(info.id, [story[1]._replace(seq=4_000)], []) == 1
-        assert list(task_log.records(info.id)) == story
+        assert task_log.hand_in(info.id, [history[1]._replace(seq=4_000)], []) == 1
+        assert list(task_log.records(info.id)) == history
 
     def test_runs_do_not_mix(self, task_log: TaskLog) -> None:
         one, other = sample_run("one"), sample_run("other")

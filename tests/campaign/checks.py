@@ -174,7 +174,7 @@ def judge(run: Run, found: Account, expected: Expected) -> list[Violation]:
     if state in FINE and left:
         say("a node has left")
     if certificate.get("illegal_stories"):
-        say(f"{certificate['illegal_stories']} stories are illegal")
+        say(f"{certificate['illegal_stories']} histories are illegal")
     return wrong
 
 

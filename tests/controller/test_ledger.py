@@ -22,7 +22,7 @@ def record(
 
 
 def life(of: Task, destination: int, outcome: Outcome = Outcome.SUCCEEDED) -> list[Record]:
-    """A whole story, executed at ``destination``."""
+    """A whole history, executed at ``destination``."""
     steps: list[Record] = [
         record(RecordKind.GENERATED, of, 0, of.source),
         record(RecordKind.DECIDED, of, 1, of.source, destination=destination),
@@ -88,15 +88,15 @@ def test_the_holder_takes_a_task_with_it() -> None:
 def test_a_real_ending_beats_a_presumed_loss_until_the_episode_is_closed() -> None:
     ledger, of = Ledger(), task()
     ledger.generate(of, 0)
-    story = life(of, 1)
-    for each in story[:3]:
+    history = life(of, 1)
+    for each in history[:3]:
         ledger.add(each)
     ledger.node_died(0)
     assert ledger.settled
     # It had been handed over after all: a living node holds it.
-    assert ledger.add(story[4])
+    assert ledger.add(history[4])
     assert not ledger.settled
-    assert ledger.add(story[-1])
+    assert ledger.add(history[-1])
     assert ledger.settled
     assert ledger.close(1000) == []
     assert ledger.outcomes["lost"] == 0
@@ -116,12 +116,12 @@ def test_what_comes_after_the_close_of_a_lost_task_is_not_stored() -> None:
 def test_earlier_steps_may_come_after_the_end_but_no_second_end() -> None:
     ledger, of = Ledger(), task()
     ledger.generate(of, 0)
-    story = life(of, 1)
-    for each in story[4:]:
+    history = life(of, 1)
+    for each in history[4:]:
         assert ledger.add(each)
-    for each in story[:4]:
+    for each in history[:4]:
         assert ledger.add(each)
-    assert not ledger.add(story[-1])
+    assert not ledger.add(history[-1])
     assert ledger.settled
     assert ledger.generated == 1
 
@@ -137,7 +137,7 @@ def test_arrivals_at_a_dead_node_are_generated_and_lost() -> None:
     assert (row.outcome, row.elapsed) == (Outcome.LOST, 893)
 
 
-def test_a_story_never_runs_back_although_clocks_differ() -> None:
+def test_a_history_never_runs_back_although_clocks_differ() -> None:
     ledger, of = Ledger(), task()
     ledger.generate(of, 0)
     ledger.add(record(RecordKind.GENERATED, of, 0, 0, at=2000))
@@ -171,5 +171,5 @@ def test_whatever_is_missing_every_task_ends_once(
     assert sorted(ended) == [each.id for each in tasks]
     assert sum(ledger.outcomes.values()) == ledger.generated == len(tasks)
     for each in tasks:
-        # Every story that is stored can be true.
+        # Every history that is stored can be true.
         fold(each, [r for r in stored if r.task.id == each.id])

@@ -37,7 +37,7 @@ def secret_plan(server: MariaDb, **changes: int) -> Plan:
     return replace(small_plan(2, **changes), storage_url=server.open_url)
 
 
-def stories(bench: Bench, run: str) -> dict[int, list[int]]:
+def histories(bench: Bench, run: str) -> dict[int, list[int]]:
     """The numbers of the records of each task, as they are in the log."""
     found: dict[int, list[int]] = {}
     for record in bench.log.records(run):
@@ -67,7 +67,7 @@ def test_a_run_goes_on_while_its_server_restarts(
     assert last.lost == 0
     assert bench.log.run(run).state == last.state
     assert sum(bench.log.outcomes(run).values()) == last.generated == last.ended
-    found = stories(bench, run)
+    found = histories(bench, run)
     assert len(found) == last.generated
     assert all(numbers == list(range(len(numbers))) for numbers in found.values())
     assert not any(node.unacknowledged for node in bench.operator.status().nodes)
@@ -93,7 +93,7 @@ def test_what_a_dead_server_did_not_take_is_handed_in_by_the_next_testbed(
     while any(node.unacknowledged for node in again.operator.status().nodes):
         assert time.monotonic() < give_up
     assert again.log.run(run).state is RunState.INTERRUPTED
-    found = stories(again, run)
+    found = histories(again, run)
     assert len(found) >= before + 5
     for numbers in found.values():
         # A task that no node has ended was given an end, lost, when the run was settled.

@@ -218,14 +218,14 @@ class Cluster:
         return [ending for task in tasks if (ending := self.ending(task.id)) is not None]
 
     def told(self, task_id: int) -> bool:
-        """Whether the story of a task is complete."""
+        """Whether the history of a task is complete."""
         ending = self.ending(task_id)
-        return ending is not None and len(self.story(task_id)) > ending.seq
+        return ending is not None and len(self.history(task_id)) > ending.seq
 
     def ending(self, task_id: int) -> Record | None:
-        return next((r for r in self.story(task_id) if r.kind is RecordKind.ENDED), None)
+        return next((r for r in self.history(task_id) if r.kind is RecordKind.ENDED), None)
 
-    def story(self, task_id: int) -> list[Record]:
+    def history(self, task_id: int) -> list[Record]:
         """All records of a task, in order of ``seq``."""
         records = [r for member in self.members for r in member.of(task_id)]
         return sorted(records, key=lambda record: record.seq)

@@ -187,7 +187,7 @@ async def test_busy_burns_cpu_for_the_modelled_time(tmp_path: Path) -> None:
         used = time.process_time() - used
 
         assert ended.data["outcome"] == "succeeded"
-        started = next(r for r in network.story(1) if r.kind is RecordKind.EXECUTION_STARTED)
+        started = next(r for r in network.history(1) if r.kind is RecordKind.EXECUTION_STARTED)
         assert ended.at - started.at == 800_000
         # Far more than waiting costs, and what a busy machine leaves to one of many.
         assert used > 0.05
@@ -290,6 +290,6 @@ async def test_a_drawn_failure_ends_the_execution_at_its_instant(
         await network.start()
         await network.give(given)
         (ended,) = await network.ended(given)
-        started = next(r for r in network.story(1) if r.kind is RecordKind.EXECUTION_STARTED)
+        started = next(r for r in network.history(1) if r.kind is RecordKind.EXECUTION_STARTED)
         assert ended.data["outcome"] == "execution_failed"
         assert ended.at - started.at == after

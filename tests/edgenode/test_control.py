@@ -80,7 +80,7 @@ async def test_a_scheduler_that_raises_loses_the_task_and_not_the_node(tmp_path:
         await network.give(hapless)
         (ended,) = await network.ended(hapless)
         assert (ended.data["outcome"], ended.data["stage"]) == ("lost", "deciding")
-        assert kinds(network.story(1)) == ["generated", "ended"]
+        assert kinds(network.history(1)) == ["generated", "ended"]
 
         await network.members[0].node.set_scheduler(SchedulerSpec("local"))
         await network.give(other)
@@ -103,7 +103,7 @@ async def test_a_slot_of_another_episode_is_ignored_and_the_stream_goes_on(tmp_p
         await call.write(pb.SlotTask(episode=3, slot=2, task=task_to_message(given)))
         assert (await call.read()).episode == 3
         await network.ended(given)
-        assert network.story(stale.id) == []
+        assert network.history(stale.id) == []
 
 
 async def test_a_slot_that_comes_twice_is_taken_once(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ async def test_a_slot_that_comes_twice_is_taken_once(tmp_path: Path) -> None:
             await call.write(pb.SlotTask(episode=0, slot=1, task=task_to_message(given)))
             assert (await call.read()).slot == 1
         await network.ended(given)
-        assert [record.seq for record in network.story(1)] == [0, 1, 2, 3, 4]
+        assert [record.seq for record in network.history(1)] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("logged", [True, False])

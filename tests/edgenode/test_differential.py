@@ -1,4 +1,4 @@
-"""The same seeded workload in virtual time and on real nodes: the same story of every task.
+"""The same seeded workload in virtual time and on real nodes: the same history of every task.
 
 The schedulers here decide from the task alone, and no deadline is close to an ending, so a
 millisecond more or less on the real network changes nothing but times. This is what says that a
@@ -57,7 +57,7 @@ async def play(network: Cluster, plan: Plan) -> list[Task]:
 
 @pytest.mark.parametrize("payload", ["bytes", "metadata"])
 @pytest.mark.parametrize("scheduler", ["local", "random"])
-async def test_real_nodes_tell_the_story_of_the_simulator(
+async def test_real_nodes_tell_the_history_of_the_simulator(
     tmp_path: Path, scheduler: str, payload: Payload
 ) -> None:
     given = busy_plan(payload, deadline=30 * SECOND)
@@ -70,7 +70,7 @@ async def test_real_nodes_tell_the_story_of_the_simulator(
         assert len(set(simulated.outcomes.values())) >= 2, "choose rates with failures"
 
         for task in tasks:
-            real, virtual = network.story(task.id), story(simulated.records, task.id)
+            real, virtual = network.history(task.id), history(simulated.records, task.id)
             assert steps(real) == steps(virtual)
             assert abs(elapsed(real) - elapsed(virtual)) < TOLERANCE
 
@@ -80,7 +80,7 @@ async def test_real_nodes_tell_the_story_of_the_simulator(
             assert order == [r for n in range(3) for r in started(simulated.records, source, n)]
 
 
-def story(records: list[Record], task_id: int) -> list[Record]:
+def history(records: list[Record], task_id: int) -> list[Record]:
     found = [record for record in records if record.task.id == task_id]
     return sorted(found, key=lambda record: record.seq)
 

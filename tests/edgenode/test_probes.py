@@ -75,7 +75,7 @@ async def test_a_peer_that_does_not_answer_costs_the_probe_timeout(tmp_path: Pat
 
         (decision,) = network.members[0].decisions
         assert [answer.peer for answer in decision.observation.answers] == [1]
-        generated = network.story(1)[0]
+        generated = network.history(1)[0]
         assert generated.kind is RecordKind.GENERATED
         assert decision.at == generated.at + 100_000
 
@@ -94,7 +94,7 @@ async def test_control_delay_holds_answers_and_announcements_back(tmp_path: Path
         assert answer.answered - answer.asked >= 2 * delay
         assert answer.state is not None
         # True half way, when the question had reached the peer.
-        assert decision.at - network.story(1)[0].at >= 2 * delay
+        assert decision.at - network.history(1)[0].at >= 2 * delay
 
 
 async def test_announcements_are_counted_by_the_receiver(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ async def test_a_task_moves_with_its_bytes_at_the_links_rate(tmp_path: Path) -> 
         (ended,) = await network.ended(given)
 
         assert ended.data["outcome"] == "succeeded"
-        assert kinds(network.story(1)) == ALL_STEPS
-        clocks = {record.kind: record.clock for record in network.story(1)}
+        assert kinds(network.history(1)) == ALL_STEPS
+        clocks = {record.kind: record.clock for record in network.history(1)}
         # 1 MB at 20 MB/s, then 20 ms of execution: never early, however busy this machine is.
         transmission = clocks[RecordKind.SENT] - clocks[RecordKind.TRANSMISSION_STARTED]
         execution = clocks[RecordKind.ENDED] - clocks[RecordKind.EXECUTION_STARTED]
@@ -58,12 +58,12 @@ async def test_a_task_moves_with_its_bytes_at_the_links_rate(tmp_path: Path) -> 
         assert 0 < execution < 500_000
         assert (
             ended.at
-            - next(r.at for r in network.story(1) if r.kind is RecordKind.EXECUTION_STARTED)
+            - next(r.at for r in network.history(1) if r.kind is RecordKind.EXECUTION_STARTED)
             == 20_000
         )
         assert 70_000 <= int(ended.data["elapsed"]) < 1_000_000
         # Each side speaks for itself only.
-        assert [record.node for record in network.story(1)] == [0] * 4 + [1] * 4
+        assert [record.node for record in network.history(1)] == [0] * 4 + [1] * 4
 
 
 async def test_the_application_gets_the_bytes_that_were_sent(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ async def test_metadata_moves_no_bytes_and_takes_the_same_time(tmp_path: Path) -
         await network.give(given)
         await network.ended(given)
 
-        clocks = {record.kind: record.clock for record in network.story(1)}
+        clocks = {record.kind: record.clock for record in network.history(1)}
         assert clocks[RecordKind.SENT] - clocks[RecordKind.TRANSMISSION_STARTED] >= 50_000
 
 
@@ -124,7 +124,7 @@ async def test_a_deadline_in_transit_frees_the_link(tmp_path: Path) -> None:
 
         assert (first.data["outcome"], first.data["stage"]) == ("dropped", "transmission")
         assert second.data["outcome"] == "succeeded"
-        _, decided, started, *_ = network.story(2)
+        _, decided, started, *_ = network.history(2)
         assert started.kind is RecordKind.TRANSMISSION_STARTED
         assert started.at == max(decided.at, first.at)
         assert network.members[1].of(1) == []
@@ -145,7 +145,7 @@ async def test_a_drawn_failure_in_transit_ends_the_task_at_its_instant(tmp_path:
         (ended,) = await network.ended(given)
 
         assert ended.data["outcome"] == "transmission_failed"
-        started = next(r for r in network.story(1) if r.kind is RecordKind.TRANSMISSION_STARTED)
+        started = next(r for r in network.history(1) if r.kind is RecordKind.TRANSMISSION_STARTED)
         assert ended.at - started.at == after
 
 

@@ -1,4 +1,4 @@
-"""Faults on real nodes: the same story of every task as in the simulator."""
+"""Faults on real nodes: the same history of every task as in the simulator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from testbed.rpc.generated import edge_pb2 as pb
 from testbed.scenario.plan import Payload, Plan
 from testbed.sim.simulator import simulate_episode
 from tests.edgenode.network import AskFirst, SendTo, cluster, kinds, plan, task
-from tests.edgenode.test_differential import TOLERANCE, busy_plan, play, steps, story
+from tests.edgenode.test_differential import TOLERANCE, busy_plan, history, play, steps
 from tests.faults.plans import fault, with_faults
 
 MS = MILLISECOND
@@ -110,7 +110,7 @@ NO_SLOWER = {"arrivals", "node-failures"}
 
 @pytest.mark.parametrize("payload", ["bytes", "metadata"])
 @pytest.mark.parametrize("name", HARMLESS)
-async def test_real_nodes_tell_the_story_of_the_simulator(
+async def test_real_nodes_tell_the_history_of_the_simulator(
     tmp_path: Path, name: str, payload: Payload
 ) -> None:
     given = with_faults(busy_plan(payload, deadline=30 * SECOND), HARMLESS[name])
@@ -131,7 +131,7 @@ async def test_real_nodes_tell_the_story_of_the_simulator(
         assert len(simulated.outcomes) == len(tasks) > 40
         done: list[Unit] = []
         for each in tasks:
-            real, virtual = network.story(each.id), story(simulated.records, each.id)
+            real, virtual = network.history(each.id), history(simulated.records, each.id)
             assert steps(real) == steps(virtual)
             done.extend(units(real))
         check_units(done, given.timeline(0))
@@ -164,7 +164,7 @@ async def test_a_killed_node_loses_its_tasks_and_works_again(tmp_path: Path) -> 
         (end,) = await network.ended(sent)
         assert end.data["outcome"] == "succeeded"
         # All of it was sent again: a second from the end of the fault on.
-        (received,) = [r for r in network.story(2) if r.kind is RecordKind.RECEIVED]
+        (received,) = [r for r in network.history(2) if r.kind is RecordKind.RECEIVED]
         assert received.at > 1700 * MS
         after = task(4, source=1, deadline=60 * SECOND)
         await network.give(after)
@@ -191,7 +191,7 @@ async def test_probes_that_do_not_get_through_are_not_answered(
         await network.ended(task(1))
         (decision,) = network.members[0].decisions
         assert decision.observation.answers == ()
-        assert kinds(network.story(1))[-1] == "ended"
+        assert kinds(network.history(1))[-1] == "ended"
 
 
 async def test_faults_by_hand_begin_at_once_and_end_when_they_are_cleared(tmp_path: Path) -> None:

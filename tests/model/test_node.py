@@ -349,10 +349,10 @@ def test_every_task_ends_exactly_once(
     ended = [r.task.id for r in network.records if r.kind == "ended"]
     assert sorted(ended) == list(range(len(arrived)))
     for i in range(len(arrived)):
-        story = [r for r in network.records if r.task.id == i]
-        assert [r.seq for r in story] == list(range(len(story)))
-        assert story[-1].kind == "ended"
-        in_time = int(story[-1].data["elapsed"]) <= story[-1].task.deadline
+        history = [r for r in network.records if r.task.id == i]
+        assert [r.seq for r in history] == list(range(len(history)))
+        assert history[-1].kind == "ended"
+        in_time = int(history[-1].data["elapsed"]) <= history[-1].task.deadline
         assert in_time, "a task outlived its deadline"
     for node in network.nodes:
         assert node.receiving == (0, 0, 0)

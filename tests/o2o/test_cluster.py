@@ -1,4 +1,4 @@
-"""A story on a local Ray cluster of two workers is the story of one process."""
+"""An experiment on a local Ray cluster of two workers is the experiment of one process."""
 
 from __future__ import annotations
 

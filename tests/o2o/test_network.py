@@ -1,4 +1,4 @@
-"""The story on real nodes: what they log is learned from, what is learned decides there."""
+"""The experiment on real nodes: what they log is learned from, what is learned decides there."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def plan(tmp_path: Path) -> Plan:
 @pytest.fixture
 def testbed(plan: Plan, tmp_path: Path) -> Iterator[Testbed]:
     place = LocalRuntime(tmp_path / "home")
-    yield place.up(plan, "story")
-    place.down("story")
+    yield place.up(plan, "experiment")
+    place.down("experiment")
 
 
 def _config(online_episodes: int) -> O2OConfig:
@@ -169,7 +169,7 @@ def test_episodes_with_incomplete_logs_are_counted(plan: Plan, tmp_path: Path) -
 def test_a_node_that_died_keeps_a_policy_from_being_deployed_silently(
     plan: Plan, testbed: Testbed, tmp_path: Path
 ) -> None:
-    LocalRuntime(tmp_path / "home").kill("story", 1)
+    LocalRuntime(tmp_path / "home").kill("experiment", 1)
     with (
         OperatorClient(testbed.address, testbed.token, timeout=30.0) as client,
         open_task_log(testbed.store, create=False) as log,

@@ -1,4 +1,4 @@
-"""The whole story in the simulator, small: it learns, goes on where it stopped, and is fair."""
+"""The whole experiment in the simulator, small: it learns, continues where it stopped, is fair."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _config(name: str = "default", online_episodes: int = 40) -> O2OConfig:
 
 @pytest.fixture(scope="module")
 def told(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[O2OResult, Path]:
-    out = tmp_path_factory.mktemp("story") / "out"
+    out = tmp_path_factory.mktemp("experiment") / "out"
     return run(SimulatedVenue(plan, threads=1), _config(), out), out
 
 
@@ -107,7 +107,7 @@ def test_a_folder_of_another_story_is_refused(
     _, out = told
     with pytest.raises(UsageError, match="source"):
         run(SimulatedVenue(plan, threads=1), replace(_config(), source="rda"), out)
-    (tmp_path / "mine.txt").write_text("not a story")
+    (tmp_path / "mine.txt").write_text("not an experiment")
     with pytest.raises(UsageError, match="holds something else"):
         run(SimulatedVenue(plan, threads=1), _config(), tmp_path)
 
@@ -158,10 +158,10 @@ def test_the_report_and_the_policies_say_the_same(
 ) -> None:
     result, _ = told
     store = str(tmp_path / "store")
-    story = replace(result, policies=keep_policies(result, tmp_path, store, {}))
+    experiment = replace(result, policies=keep_policies(result, tmp_path, store, {}))
     again = replace(result, policies=keep_policies(result, tmp_path, store, {}))
-    assert story.policies == again.policies
-    page = write_report(story, tmp_path / "report")
+    assert experiment.policies == again.policies
+    page = write_report(experiment, tmp_path / "report")
     stored = json.loads((page.parent / "o2o.json").read_text())
     assert stored["success_rate"]["o2o"]["mean"] == pytest.approx(
         float(np.mean(result.rates["o2o"])), abs=1e-6
@@ -172,10 +172,10 @@ def test_the_report_and_the_policies_say_the_same(
         float(np.mean(result.rates["o2o"] - result.rates["ratc"])), abs=1e-6
     )
     assert (page.parent / "learning-curve.png").stat().st_size > 5_000
-    assert table(story)["method"].iloc[0] == "oracle"
-    assert document(story)["versions"]["torch"]
+    assert table(experiment)["method"].iloc[0] == "oracle"
+    assert document(experiment)["versions"]["torch"]
 
-    cards = {name: load_folder(tmp_path / "policies" / name).card for name in story.policies}
+    cards = {name: load_folder(tmp_path / "policies" / name).card for name in experiment.policies}
     assert cards["o2o"].parents == (cards["offline"].id,)
     assert cards["o2o"].nodes == 5
     assert cards["o2o"].dataset_hash == result.data_hash

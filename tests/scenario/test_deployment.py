@@ -68,7 +68,10 @@ def test_a_file_takes_the_place_of_the_section(tmp_path: Path) -> None:
         ("deployment.kind.workers=99", "deployment.kind.workers: 99 is out of range"),
         ("deployment.nodeSelector.zone=3", "deployment.nodeSelector.zone: 3; allowed: a text"),
         ("deployment.hdfs=1", "deployment.hdfs: 1; allowed: true or false"),
-        ("deployment=spread", "deployment: 'spread' is not a mapping; allowed: a mapping"),
+        (
+            "deployment=spread",
+            "deployment: 'spread' is not a mapping; allowed: a mapping of images",
+        ),
         ("deployment.kind.ports=8080:80", "deployment.kind.ports"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Hypothesis: whatever the network, the tasks and the rules, every story is legal and ends once."""
+"""Hypothesis: in any network, with any tasks and rules, every history is legal and ends once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plans(draw: st.DrawFn) -> Plan:
 
 @settings(max_examples=150)
 @given(plan=plans(), scheduler=st.sampled_from(SCHEDULERS), episode=st.integers(0, 3))
-def test_every_story_is_legal_and_ends_once(plan: Plan, scheduler: str, episode: int) -> None:
+def test_every_history_is_legal_and_ends_once(plan: Plan, scheduler: str, episode: int) -> None:
     result = simulate_episode(plan, episode, scheduler)
     possible = attainable(plan, episode)
     rows, illegal = fold_all((), result.records, result.decisions)

@@ -46,7 +46,7 @@ def _send_from_zero_to_one(context: SchedulerContext) -> To:
     return To(1)
 
 
-def _story(result: EpisodeResult, task_id: int) -> list[tuple[str, int, Micros]]:
+def _history(result: EpisodeResult, task_id: int) -> list[tuple[str, int, Micros]]:
     """Kind, node and instant of a task's records."""
     records = sorted((r for r in result.records if r.task.id == task_id), key=lambda r: r.seq)
     return [(r.kind.value, r.node, r.at) for r in records]
@@ -60,14 +60,14 @@ def _end(result: EpisodeResult, task_id: int) -> Record:
 def test_two_local_tasks_wait_for_each_other() -> None:
     plan = tiny_plan([1.0], slots=2, slot=400 * MILLISECOND)
     result = simulate_episode(plan, 0, "local")
-    assert _story(result, 0) == [
+    assert _history(result, 0) == [
         ("generated", 0, 0),
         ("decided", 0, 0),
         ("admitted", 0, 0),
         ("execution_started", 0, 0),
         ("ended", 0, 1_000_000),
     ]
-    assert _story(result, 1) == [
+    assert _history(result, 1) == [
         ("generated", 0, 400_000),
         ("decided", 0, 400_000),
         ("admitted", 0, 400_000),
@@ -83,7 +83,7 @@ def test_sent_tasks_wait_for_the_link_and_then_for_the_server() -> None:
     # 1 MB over 10 MB/s takes 100 ms, slots are 50 ms: the second waits 50 ms for the link.
     plan = tiny_plan([1.0, 0.0], slots=2, slot=50 * MILLISECOND)
     result = simulate_episode(plan, 0, _send_from_zero_to_one)
-    assert _story(result, 0) == [
+    assert _history(result, 0) == [
         ("generated", 0, 0),
         ("decided", 0, 0),
         ("transmission_started", 0, 0),
@@ -93,7 +93,7 @@ def test_sent_tasks_wait_for_the_link_and_then_for_the_server() -> None:
         ("execution_started", 1, 100_000),
         ("ended", 1, 1_100_000),
     ]
-    assert _story(result, 2) == [
+    assert _history(result, 2) == [
         ("generated", 0, 50_000),
         ("decided", 0, 50_000),
         ("transmission_started", 0, 100_000),
@@ -151,7 +151,7 @@ def test_a_deadline_in_transmission_drops_at_the_sender_and_frees_the_link() -> 
     first, second = _end(result, 0), _end(result, 2)
     assert (first.node, first.at, first.data["stage"]) == (0, 99_000, "transmission")
     # The other starts then, and is dropped on its way at its own deadline.
-    assert ("transmission_started", 0, 99_000) in _story(result, 2)
+    assert ("transmission_started", 0, 99_000) in _history(result, 2)
     assert (second.at, second.data["stage"]) == (149_000, "transmission")
 
 
@@ -244,7 +244,7 @@ def test_questions_and_answers_take_the_control_delay_each() -> None:
         (2 * delay, 3 * delay, 4 * delay),
     ]
     assert last.now == 4 * delay
-    assert ("decided", 0, 4 * delay) in _story(result, 0)
+    assert ("decided", 0, 4 * delay) in _history(result, 0)
     # The deadline runs from the arrival, not from the decision.
     assert _end(result, 0).data["elapsed"] == 4 * delay + SECOND
 

@@ -78,14 +78,14 @@ def _tasks(plan: Plan, episode: int) -> list[Task]:
     return list(itertools.chain.from_iterable(slots))
 
 
-def _stories(result: EpisodeResult) -> dict[int, dict[RecordKind, Record]]:
-    stories: defaultdict[int, dict[RecordKind, Record]] = defaultdict(dict)
+def _histories(result: EpisodeResult) -> dict[int, dict[RecordKind, Record]]:
+    histories: defaultdict[int, dict[RecordKind, Record]] = defaultdict(dict)
     for record in result.records:
-        stories[record.task.id][record.kind] = record
-    return stories
+        histories[record.task.id][record.kind] = record
+    return histories
 
 
-def test_every_task_ends_exactly_once_by_a_legal_story(hard: Plan, scheduler: str) -> None:
+def test_every_task_ends_exactly_once_by_a_legal_history(hard: Plan, scheduler: str) -> None:
     result = simulate_episode(hard, 0, scheduler)
     tasks = _tasks(hard, 0)
     ended = [r.task.id for r in result.records if r.kind is RecordKind.ENDED]
@@ -126,17 +126,17 @@ def test_a_task_meets_the_same_fate_at_a_unit_under_every_scheduler() -> None:
     met: defaultdict[tuple[int, int], set[Micros | None]] = defaultdict(set)
     crossed: defaultdict[tuple[int, int], set[Micros | None]] = defaultdict(set)
     for name in SCHEDULERS:
-        for task_id, story in _stories(simulate_episode(HARD, 0, name)).items():
-            end = story[RecordKind.ENDED]
-            began = story.get(RecordKind.EXECUTION_STARTED)
+        for task_id, history in _histories(simulate_episode(HARD, 0, name)).items():
+            end = history[RecordKind.ENDED]
+            began = history.get(RecordKind.EXECUTION_STARTED)
             outcome = end.data["outcome"]
             if began is not None and outcome != Outcome.DROPPED:
                 failed = outcome == Outcome.EXECUTION_FAILED
                 met[task_id, end.node].add(end.at - began.at if failed else None)
-            sending = story.get(RecordKind.TRANSMISSION_STARTED)
+            sending = history.get(RecordKind.TRANSMISSION_STARTED)
             if sending is not None and outcome == Outcome.TRANSMISSION_FAILED:
                 crossed[task_id, int(sending.data["peer"])].add(end.at - sending.at)
-            elif RecordKind.SENT in story and sending is not None:
+            elif RecordKind.SENT in history and sending is not None:
                 crossed[task_id, int(sending.data["peer"])].add(None)
     assert all(len(fates) == 1 for fates in (*met.values(), *crossed.values()))
     assert sum(fates != {None} for fates in met.values()) > 20
@@ -148,11 +148,11 @@ def test_servers_conserve_work_and_serve_in_order(hard: Plan, scheduler: str) ->
     result = simulate_episode(hard, 0, scheduler)
     by_node: defaultdict[int, list[tuple[Micros, Micros, Micros]]] = defaultdict(list)
     waits: list[tuple[int, Micros, Micros]] = []
-    for story in _stories(result).values():
-        admitted, end = story.get(RecordKind.ADMITTED), story[RecordKind.ENDED]
+    for history in _histories(result).values():
+        admitted, end = history.get(RecordKind.ADMITTED), history[RecordKind.ENDED]
         if admitted is None:
             continue
-        began = story.get(RecordKind.EXECUTION_STARTED)
+        began = history.get(RecordKind.EXECUTION_STARTED)
         if began is not None:
             by_node[end.node].append((began.at, end.at, admitted.at))
         waits.append((end.node, admitted.at, end.at if began is None else began.at))
@@ -173,11 +173,11 @@ def test_servers_conserve_work_and_serve_in_order(hard: Plan, scheduler: str) ->
 
 def test_links_send_one_at_a_time_in_order(hard: Plan, scheduler: str) -> None:
     sent: defaultdict[tuple[int, int], list[tuple[Micros, Micros, Micros]]] = defaultdict(list)
-    for story in _stories(simulate_episode(hard, 0, scheduler)).values():
-        began = story.get(RecordKind.TRANSMISSION_STARTED)
+    for history in _histories(simulate_episode(hard, 0, scheduler)).values():
+        began = history.get(RecordKind.TRANSMISSION_STARTED)
         if began is not None:
-            over = story.get(RecordKind.SENT) or story[RecordKind.ENDED]
-            decided = story[RecordKind.DECIDED]
+            over = history.get(RecordKind.SENT) or history[RecordKind.ENDED]
+            decided = history[RecordKind.DECIDED]
             sent[began.node, int(began.data["peer"])].append((began.at, over.at, decided.at))
     for link in sent.values():
         link.sort()

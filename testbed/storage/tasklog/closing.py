@@ -51,11 +51,11 @@ def close_some(
     found = connection.execute(query.order_by(events.task).limit(CHUNK)).scalars().all()
     if not found:
         return 0, None
-    stories = _stories(connection, run, found, rows)
-    ends = [end for story in stories.values() if (end := _end_if_none(story)) is not None]
+    histories = _histories(connection, run, found, rows)
+    ends = [end for history in histories.values() if (end := _end_if_none(history)) is not None]
     for end in ends:
-        stories[end.task.id].append(end)
-    _write(connection, run, rows, ends, stories)
+        histories[end.task.id].append(end)
+    _write(connection, run, rows, ends, histories)
     return len(ends), found[-1]
 
 
@@ -77,18 +77,18 @@ def hand_in(
     coming: defaultdict[int, list[Record]] = defaultdict(list)
     for record in records:
         coming[record.task.id].append(record)
-    stories = _stories(connection, run, sorted({*coming, *touched}), rows)
+    histories = _histories(connection, run, sorted({*coming, *touched}), rows)
     refused, added = 0, []
     for task, new in coming.items():
-        story = stories.get(task, [])
-        there = {record.seq for record in story}
+        history = histories.get(task, [])
+        there = {record.seq for record in history}
         new = [record for record in new if record.seq not in there]
-        taken = _accepted(story, new, final=final)
+        taken = _accepted(history, new, final=final)
         refused += len(new) - len(taken)
         if not taken:
             continue
         if any(record.kind is RecordKind.ENDED for record in taken):
-            made = [record.seq for record in story if _is_made_end(record)]
+            made = [record.seq for record in history if _is_made_end(record)]
             connection.execute(
                 delete(events_table).where(
                     events_table.c.run == run,
@@ -96,29 +96,29 @@ def hand_in(
                     events_table.c.seq.in_(made or [-1]),
                 )
             )
-            story = [record for record in story if record.seq not in made]
-        stories[task] = [*story, *taken]
+            history = [record for record in history if record.seq not in made]
+        histories[task] = [*history, *taken]
         added += taken
-    for story in stories.values():
-        end = _end_if_none(story)
+    for history in histories.values():
+        end = _end_if_none(history)
         if end is not None:
-            story.append(end)
+            history.append(end)
             added.append(end)
-    _write(connection, run, rows, added, stories)
+    _write(connection, run, rows, added, histories)
     return refused
 
 
-def _accepted(story: Sequence[Record], new: list[Record], *, final: bool) -> list[Record]:
-    """Return those of the ``new`` records of a task that may stand beside its ``story``."""
-    made = any(map(_is_made_end, story))
-    if final and (made or not story):
+def _accepted(history: Sequence[Record], new: list[Record], *, final: bool) -> list[Record]:
+    """Return those of the ``new`` records of a task that may stand beside its ``history``."""
+    made = any(map(_is_made_end, history))
+    if final and (made or not history):
         return []
-    ended = any(record.kind is RecordKind.ENDED and not _is_made_end(record) for record in story)
+    ended = any(record.kind is RecordKind.ENDED and not _is_made_end(record) for record in history)
     taken = [record for record in new if not (ended and record.kind is RecordKind.ENDED)]
     if not taken:
         return []
     try:
-        fold(taken[0].task, [record for record in [*story, *taken] if not _is_made_end(record)])
+        fold(taken[0].task, [record for record in [*history, *taken] if not _is_made_end(record)])
     except IllegalHistory:
         # For instance from a damaged spool; what is there already is worth more.
         return []
@@ -130,12 +130,12 @@ def _is_made_end(record: Record) -> bool:
     return record.kind is RecordKind.ENDED and record.seq >= FIRST_OF_CONTROLLER
 
 
-def _end_if_none(story: Sequence[Record]) -> Record | None:
+def _end_if_none(history: Sequence[Record]) -> Record | None:
     """Return the end as lost of a task that has none, None if it has one."""
-    if any(record.kind is RecordKind.ENDED for record in story):
+    if any(record.kind is RecordKind.ENDED for record in history):
         return None
-    first, last = min(story, key=_seq), max(story, key=_seq)
-    at = max(record.at for record in story)
+    first, last = min(history, key=_seq), max(history, key=_seq)
+    at = max(record.at for record in history)
     holder = int(last.data["peer"]) if last.kind is RecordKind.SENT else last.node
     data: dict[str, int | str] = {
         "outcome": Outcome.LOST.value,
@@ -149,7 +149,7 @@ def _seq(record: Record) -> int:
     return record.seq
 
 
-def _stories(
+def _histories(
     connection: Connection, run: int, tasks: Sequence[int], rows: Rows
 ) -> dict[int, list[Record]]:
     found: defaultdict[int, list[Record]] = defaultdict(list)
@@ -167,16 +167,16 @@ def _write(
     run: int,
     rows: Rows,
     added: Sequence[Record],
-    stories: Mapping[int, list[Record]],
+    histories: Mapping[int, list[Record]],
 ) -> None:
-    """Enter the records ``added``, and the rows of all tasks of ``stories`` anew."""
+    """Enter the records ``added``, and the rows of all tasks of ``histories`` anew."""
     if added:
         connection.execute(
             rows.insert_new(events_table), [rows.event_row(run, record) for record in added]
         )
-    told = {task: story for task, story in stories.items() if story}
+    told = {task: history for task, history in histories.items() if history}
     decided = _decisions(connection, run, told, rows)
-    folded = [_row(story, decided.get(task)) for task, story in sorted(told.items())]
+    folded = [_row(history, decided.get(task)) for task, history in sorted(told.items())]
     for named in _chunks(sorted(told)):
         connection.execute(
             delete(tasks_table).where(tasks_table.c.run == run, tasks_table.c.task.in_(named))
@@ -185,24 +185,24 @@ def _write(
         connection.execute(insert(tasks_table), [rows.task_row(run, row) for row in folded])
 
 
-def _row(story: Sequence[Record], decision: DecisionRecord | None) -> TaskRow:
-    task = story[0].task
+def _row(history: Sequence[Record], decision: DecisionRecord | None) -> TaskRow:
+    task = history[0].task
     try:
-        return fold(task, story, decision)
+        return fold(task, history, decision)
     except IllegalHistory:
         # As in ``fold_all``: nothing in it can be trusted.
         return fold(task, (), decision)
 
 
 def _decisions(
-    connection: Connection, run: int, stories: Mapping[int, Sequence[Record]], rows: Rows
+    connection: Connection, run: int, histories: Mapping[int, Sequence[Record]], rows: Rows
 ) -> dict[int | None, DecisionRecord]:
     """Return what was decided about these tasks, found by where and when it was."""
     columns = decisions_table.c
-    episodes = sorted({story[0].task.episode for story in stories.values()})
+    episodes = sorted({history[0].task.episode for history in histories.values()})
     found = {}
     for episode in episodes:
-        here = [task for task, story in stories.items() if story[0].task.episode == episode]
+        here = [task for task, history in histories.items() if history[0].task.episode == episode]
         for named in _chunks(sorted(here)):
             query = select(decisions_table).where(
                 columns.run == run, columns.episode == episode, columns.task.in_(named)
