@@ -193,6 +193,8 @@ def test_data_sets_are_built_found_and_exported(
     plan: tb.LoadedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TESTBED_HOME", str(tmp_path))
+    # A command run in this process has chosen its home for good.
+    tb.use_home(None)
     result = tb.simulate(plan, "ratc", episodes=2)
 
     data = tb.build_data_set(result, "small")
