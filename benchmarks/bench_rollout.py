@@ -19,8 +19,8 @@ from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.episodes import play, record, record_baseline
 from testbed.sim.engine.heuristics import METHODS
 from testbed.sim.engine.perceptron import Perceptron
-from testbed.sim.engine.rows import Rows
 from testbed.sim.engine.scoring import ScoringWeights, play_scoring
+from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import UniformPolicy, VectorEnv
 from testbed.sim.play import evaluate
 
@@ -34,7 +34,7 @@ def rows() -> list[dict[str, Any]]:
     numbers = list(range(EPISODES))
     slots = EPISODES * plan.workload.slots
     flat = Perceptron(_layers(env.features, 64, 64, env.size + 1))
-    scoring, batch, threads = _scoring(), pack([plan] * EPISODES), Rows(EPISODES)
+    scoring, batch, threads = _scoring(), pack([plan] * EPISODES), Threads(EPISODES)
     tasks = sum(int(count) for count in _tasks(env, numbers))
     measured = [
         ("rollout, policy of the paper", slots, 30_000.0, lambda: play(env, flat, numbers)),

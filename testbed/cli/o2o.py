@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from testbed.scenario.plan import Plan
     from testbed.scenario.schema import Scenario
     from trainer.o2o.result import O2OResult
-    from trainer.o2o.settings import O2OConfig, Progress
+    from trainer.o2o.settings import O2OConfig, StageProgress
     from trainer.o2o.sizes import Sizes
 
 _DEFAULT_SCENARIO: Final = "quickstart"
@@ -382,7 +382,7 @@ class _Teller:
     def __init__(self, every: float = 5.0) -> None:
         self._every, self._last, self._stage = every, 0.0, ""
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: StageProgress) -> None:
         now = time.monotonic()
         over = progress.done >= progress.total
         if progress.stage == self._stage and not over and now - self._last < self._every:

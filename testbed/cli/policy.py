@@ -234,8 +234,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Compare a policy with heuristics in the simulator, on the same tasks and faults."""
-    from testbed.experiment.evaluation import POLICY
-    from testbed.experiment.evaluation import evaluate as evaluated
+    from testbed.experiment.evaluation import POLICY, compare_policy
     from testbed.scenario.load import load
     from testbed.scenario.resolve import plan as plan_of
     from testbed.schedulers.catalogue import REFERENCES
@@ -247,7 +246,7 @@ def evaluate(
         if method == POLICY or done == episodes:
             console.note(f"{method}: episode {done}/{episodes}")
 
-    result = evaluated(
+    result = compare_policy(
         plan,
         found,
         episodes=episodes,

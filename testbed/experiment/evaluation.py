@@ -60,7 +60,7 @@ class Evaluation:
         }
 
 
-def evaluate(
+def compare_policy(
     plan: Plan,
     policy: Policy,
     *,

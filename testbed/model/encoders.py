@@ -28,7 +28,7 @@ Of the paper's parameters ten tasks are about as many as can wait and still end 
 """
 
 
-class Network(Protocol):
+class NetworkFacts(Protocol):
     """The part of a scenario that every node knows; ``Plan`` and ``SchedulerContext`` have it."""
 
     @property
@@ -59,11 +59,11 @@ class Encoder(Protocol):
         """Return the name of each of the D numbers."""
         ...
 
-    def bind(self, network: Network) -> Encode:
+    def bind(self, network: NetworkFacts) -> Encode:
         """Return the same as ``encode``, prepared for one network: for many observations."""
         ...
 
-    def encode(self, observation: Observation, network: Network) -> list[float]:
+    def encode(self, observation: Observation, network: NetworkFacts) -> list[float]:
         """Return the D numbers of ``observation``."""
         ...
 
@@ -84,7 +84,7 @@ class Scales(NamedTuple):
     deadline: float
 
     @classmethod
-    def of(cls, network: Network) -> Scales:
+    def of(cls, network: NetworkFacts) -> Scales:
         """The maxima of ``network``: of nodes and links as drawn, of tasks as they may be drawn."""
         topology, workload = network.topology, network.workload
         size_bytes = workload.size_bytes.maximum
@@ -130,7 +130,7 @@ class PaperEncoder:
             "deadline",
         )
 
-    def bind(self, network: Network) -> Encode:
+    def bind(self, network: NetworkFacts) -> Encode:
         """See ``Encoder``."""
         topology, scales = network.topology, Scales.of(network)
         nodes = topology.size
@@ -172,7 +172,7 @@ class PaperEncoder:
 
         return encode
 
-    def encode(self, observation: Observation, network: Network) -> list[float]:
+    def encode(self, observation: Observation, network: NetworkFacts) -> list[float]:
         """See ``Encoder``."""
         return self.bind(network)(observation)
 
@@ -202,7 +202,7 @@ class ExtendedEncoder:
             *(f"known_age_{i}" for i in range(nodes)),
         )
 
-    def bind(self, network: Network) -> Encode:
+    def bind(self, network: NetworkFacts) -> Encode:
         """See ``Encoder``."""
         paper, longest = self._paper.bind(network), Scales.of(network).deadline
 
@@ -230,7 +230,7 @@ class ExtendedEncoder:
 
         return encode
 
-    def encode(self, observation: Observation, network: Network) -> list[float]:
+    def encode(self, observation: Observation, network: NetworkFacts) -> list[float]:
         """See ``Encoder``."""
         return self.bind(network)(observation)
 
@@ -271,7 +271,7 @@ def action_mask(observation: Observation, nodes: int) -> list[bool]:
     return mask
 
 
-def time_slot(at: Micros, network: Network) -> int:
+def time_slot(at: Micros, network: NetworkFacts) -> int:
     """The slot, from 0, in which instant ``at`` of an episode lies; the last for all later ones."""
     workload = network.workload
     return min(at // workload.slot, workload.slots - 1)

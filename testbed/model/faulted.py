@@ -31,7 +31,7 @@ from testbed.model.events import (
 )
 from testbed.model.faults.scene import FULL, NORMAL, NORMAL_LINK, Conditions, LinkConditions, State
 from testbed.model.node import NodeState, Stage, _Held
-from testbed.model.progress import Progress
+from testbed.model.progress import WorkProgress
 from testbed.model.task import Outcome, Task
 from testbed.model.topology import Rules, Topology
 from testbed.model.units import Micros
@@ -57,8 +57,8 @@ class FaultedNode(NodeState):
     ) -> None:
         super().__init__(node, topology, rules, faults_seed, episode, scheduler)
         self._conditions = NORMAL
-        self._execution_progress: Progress | None = None
-        self._link_progress: list[Progress | None] = [None] * self._size
+        self._execution_progress: WorkProgress | None = None
+        self._link_progress: list[WorkProgress | None] = [None] * self._size
         # Whether the peer knows of the task in transmission, and what it has yet to be told.
         self._told = [False] * self._size
         self._to_withdraw: dict[int, list[int]] = {}
@@ -206,7 +206,7 @@ class FaultedNode(NodeState):
         task, peer = held.task, held.peer
         fate = extend(self._transmission_fates, task.id, self.node * self._size + peer)
         rates = self._link_rates(peer)
-        progress = Progress(held.work, to_unit(fate), now, *rates)
+        progress = WorkProgress(held.work, to_unit(fate), now, *rates)
         self._link_progress[peer] = progress
         self._transmitting_until[peer] = now + held.work
         self._told[peer] = rates[0] > 0
@@ -279,7 +279,7 @@ class FaultedNode(NodeState):
 
     def _begin_execution(self, held: _Held, now: Micros) -> None:
         fate = to_unit(extend(self._execution_fates, held.task.id, self.node))
-        progress = Progress(held.work, fate, now, *self._execution_rates())
+        progress = WorkProgress(held.work, fate, now, *self._execution_rates())
         self._execution_progress = progress
         self._running_until = now + held.work
         self._effects.append(StartExecution(held.task, now, *progress.plan()))

@@ -14,7 +14,7 @@ from testbed.model.faults.scene import FULL
 from testbed.model.units import NEVER, SECOND, Micros
 
 
-class Progress:
+class WorkProgress:
     """A piece of work of nominal length ``work``, begun at ``now``.
 
     It fails when the failure rate, summed over the time worked, reaches ``-log(u)``. ``revision``

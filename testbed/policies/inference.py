@@ -43,7 +43,7 @@ GENTLE_S: Final = 0.001
 TURN_S: Final = 3.0
 
 
-class Actor:
+class OnnxActor:
     """A loaded policy. ``card`` is what it says of itself; thread-safe."""
 
     __slots__ = ("_feed", "_numpy", "_outputs", "_run", "card")
@@ -162,7 +162,7 @@ _LIBRARIES: Final = (
 )
 
 
-def open_actor(policy: Policy) -> Actor:
+def open_actor(policy: Policy) -> OnnxActor:
     """Return the actor of a verified policy; shared by all who open the same one. May take a while.
 
     Raises: UsageError: the graph is none, or not of the policy's kind, encoder and N, keeps data
@@ -181,7 +181,7 @@ def open_actor(policy: Policy) -> Actor:
     return actor
 
 
-_open: Final[dict[tuple[str, str], Actor]] = {}
+_open: Final[dict[tuple[str, str], OnnxActor]] = {}
 _opening: Final = threading.Lock()
 
 
@@ -226,12 +226,12 @@ def open_session(policy: Policy) -> Any:
         raise _unusable(policy, [Problem("actor.onnx", reason, "an ONNX model")]) from error
 
 
-def load_actor(policy: Policy) -> Actor:
+def load_actor(policy: Policy) -> OnnxActor:
     """Load an accepted policy here and now, and decide with it a few times; see ``open_actor``."""
     session = open_session(policy)
     _, numpy = import_runtime()
     _check_interface(policy, session)
-    actor = Actor(policy.card, session, numpy)
+    actor = OnnxActor(policy.card, session, numpy)
     _try_out(policy, actor)
     return actor
 
@@ -273,7 +273,7 @@ def _check_interface(policy: Policy, session: Any) -> None:
         raise _unusable(policy, problems)
 
 
-def _try_out(policy: Policy, actor: Actor) -> None:
+def _try_out(policy: Policy, actor: OnnxActor) -> None:
     """Make a few decisions; also what is prepared on first use is then done.
 
     Raises: UsageError: one fails, or gives no distribution.
@@ -298,7 +298,7 @@ def _ramp(width: int) -> list[float]:
     return [(7 * i % width) / width for i in range(width)]
 
 
-def _decide(policy: Policy, actor: Actor, features: list[Any], mask: list[bool]) -> None:
+def _decide(policy: Policy, actor: OnnxActor, features: list[Any], mask: list[bool]) -> None:
     try:
         given: Any = actor.probabilities(features, mask)
     except Exception as error:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from testbed import policies
 from testbed.errors import Problem, UsageError
 from testbed.model.failures import Failures
-from testbed.policies.inference import Actor, open_actor
+from testbed.policies.inference import OnnxActor, open_actor
 from testbed.scenario.plan import Plan
 from testbed.schedulers.drl import Drl, pick
 from testbed.sim.engine.arrays import check, pack, problems_of
@@ -21,9 +21,9 @@ from testbed.sim.engine.episodes import play, score_baseline
 from testbed.sim.engine.features import KERNELS
 from testbed.sim.engine.heuristics import METHODS
 from testbed.sim.engine.policies import weights_of
-from testbed.sim.engine.rows import Rows
 from testbed.sim.engine.scoring import ScoringWeights, play_scoring
-from testbed.sim.engine.vector import Policy, UniformPolicy, VectorEnv, encoder_of
+from testbed.sim.engine.threads import Threads
+from testbed.sim.engine.vector import FeaturePolicy, UniformPolicy, VectorEnv, encoder_of
 from testbed.sim.simulator import SchedulerChoice, Simulation
 
 PER_DESTINATION: Final = "per-destination"
@@ -34,7 +34,7 @@ UNTRAINED: Final = "untrained"
 _AT_ONCE: Final = 64
 """Episodes side by side where only their scores are kept."""
 
-AnyPolicy: TypeAlias = Policy | ScoringWeights | policies.Policy
+AnyPolicy: TypeAlias = FeaturePolicy | ScoringWeights | policies.Policy
 """A policy on features, the weights of a per-destination policy, or an artifact."""
 
 
@@ -166,20 +166,20 @@ def _simulated(simulation: Simulation, problems: Sequence[Problem], otherwise: s
 
 def _score_policy(
     plan: Plan,
-    policy: Policy | ScoringWeights,
+    policy: FeaturePolicy | ScoringWeights,
     deterministic: bool,
     threads: int | None,
     numbers: Sequence[int],
 ) -> NDArray[np.float64]:
     if isinstance(policy, ScoringWeights):
-        batch, rows = pack([plan] * len(numbers)), Rows(len(numbers), threads)
+        batch, rows = pack([plan] * len(numbers)), Threads(len(numbers), threads)
         return play_scoring(batch, rows, policy, numbers, deterministic=deterministic)
     env = VectorEnv([plan] * len(numbers), threads, encoder_of(policy))
     return play(env, policy, numbers)
 
 
 def _score_actor(
-    plan: Plan, actor: Actor, deterministic: bool, threads: int | None, numbers: Sequence[int]
+    plan: Plan, actor: OnnxActor, deterministic: bool, threads: int | None, numbers: Sequence[int]
 ) -> NDArray[np.float64]:
     """Ask the actor as a node does, one observation at a time: sums in its graph depend on more."""
     size = plan.topology.size

@@ -1,4 +1,4 @@
-"""``policy evaluate``: the compiled engine gives the rates of the simulator, or gives way to it."""
+"""``policy evaluate``: the compiled engine gives the rates of the simulator, or gives way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from testbed.errors import UsageError
-from testbed.experiment.evaluation import POLICY, evaluate
+from testbed.experiment.evaluation import POLICY, compare_policy
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.policies import Policy, PolicyCard, shipped
 from testbed.scenario.plan import Plan
@@ -38,7 +38,7 @@ def test_the_engine_gives_the_rates_of_the_simulator(
     plan: Plan, name: str, deterministic: bool
 ) -> None:
     policy = artifact(name)
-    result = evaluate(plan, policy, episodes=6, first_episode=2, deterministic=deterministic)
+    result = compare_policy(plan, policy, episodes=6, first_episode=2, deterministic=deterministic)
     assert not result.notes
     options = {"deterministic": deterministic}
     simulations = {
@@ -56,7 +56,7 @@ def test_the_engine_gives_the_rates_of_the_simulator(
 def test_the_simulator_plays_what_the_engine_cannot_and_says_why() -> None:
     delayed = replace(PLANS[0], rules=replace(PLANS[0].rules, control_delay=1000))
     heard: list[tuple[str, int]] = []
-    result = evaluate(
+    result = compare_policy(
         delayed,
         shipped(),
         episodes=2,
@@ -68,7 +68,7 @@ def test_the_simulator_plays_what_the_engine_cannot_and_says_why() -> None:
     (note,) = result.notes
     assert "plays policy, ratc: rules.control_delay is 1000 us" in note
     assert heard == [("policy", 1), ("policy", 2), ("ratc", 1), ("ratc", 2)]
-    (note,) = evaluate(PLANS[0], shipped(), episodes=1, against=["oracle", "ratc"]).notes
+    (note,) = compare_policy(PLANS[0], shipped(), episodes=1, against=["oracle", "ratc"]).notes
     assert "plays oracle: the compiled engine does not have this scheduler" in note
 
 

@@ -70,7 +70,7 @@ def test_without_an_address_ray_does_not_delay_the_end() -> None:
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
-def test_two_workers_tell_the_story_of_one_process(address: str, tmp_path: Path) -> None:
+def test_two_workers_tell_the_experiment_of_one_process(address: str, tmp_path: Path) -> None:
     def config(learners: int) -> O2OConfig:
         small = sized(
             recipe("default"),

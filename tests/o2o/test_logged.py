@@ -133,7 +133,7 @@ def _with_log_prob(logged: Logged) -> Logged:
     return replace(logged, log_prob=np.full(len(logged), -0.5, np.float32))
 
 
-def test_a_story_can_begin_with_the_policy_that_ships(plan: Plan) -> None:
+def test_a_experiment_can_begin_with_the_policy_that_ships(plan: Plan) -> None:
     numbers = [0, 1, 7]
     said: list[tuple[int, int]] = []
     logged = log_episodes(

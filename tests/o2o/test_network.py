@@ -66,7 +66,7 @@ def _config(online_episodes: int) -> O2OConfig:
 
 
 @pytest.mark.long
-def test_the_story_on_nodes_goes_on_where_it_stopped(
+def test_the_experiment_on_nodes_goes_on_where_it_stopped(
     plan: Plan, testbed: Testbed, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -54,7 +54,7 @@ def told(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[O2OResul
     return run(SimulatedVenue(plan, threads=1), _config(), out), out
 
 
-def test_the_story_learns(told: tuple[O2OResult, Path]) -> None:
+def test_the_experiment_learns(told: tuple[O2OResult, Path]) -> None:
     result, _ = told
     means = {name: float(np.mean(rates)) for name, rates in result.rates.items()}
     assert means["offline"] > means["untrained"] + 0.03
@@ -87,7 +87,7 @@ def test_what_is_learned_from_is_never_evaluated_on() -> None:
         assert numbers[-1] < 2**31
 
 
-def test_an_interrupted_story_goes_on_and_ends_the_same(
+def test_an_interrupted_experiment_goes_on_and_ends_the_same(
     plan: Plan, told: tuple[O2OResult, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -101,7 +101,7 @@ def test_an_interrupted_story_goes_on_and_ends_the_same(
     assert more.curve[-1].episodes == 60
 
 
-def test_a_folder_of_another_story_is_refused(
+def test_a_folder_of_another_experiment_is_refused(
     plan: Plan, told: tuple[O2OResult, Path], tmp_path: Path
 ) -> None:
     _, out = told
@@ -202,7 +202,7 @@ def test_recipes_are_what_they_say() -> None:
 
 
 @pytest.mark.long
-def test_the_papers_recipe_tells_the_story_too(plan: Plan, tmp_path: Path) -> None:
+def test_the_papers_recipe_tells_the_experiment_too(plan: Plan, tmp_path: Path) -> None:
     result = run(SimulatedVenue(plan, threads=1), _config("paper"), tmp_path / "out")
     assert float(np.mean(result.rates["o2o"])) > float(np.mean(result.rates["random"]))
 

@@ -17,8 +17,8 @@ from testbed.schedulers import registry
 from testbed.schedulers.drl import pick
 from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.features import WIDTH
-from testbed.sim.engine.rows import Rows
 from testbed.sim.engine.scoring import ScoringWeights, play_scoring
+from testbed.sim.engine.threads import Threads
 from testbed.sim.simulator import simulate_episode
 from testbed.testing.runtime import small_plan
 from testbed.testing.schedulers import (
@@ -148,7 +148,7 @@ def test_it_is_the_policy_of_the_compiled_engine(tmp_path: Path) -> None:
         {name: rng.normal(0.0, 0.4, size).astype(np.float32) for name, size in sizes.items()}
     )
     write_folder(tmp_path, *tiny.scoring(given=weights._asdict()))
-    batch, rows = pack([network] * 2), Rows(2)
+    batch, rows = pack([network] * 2), Threads(2)
     for deterministic in (False, True):
         options = {"policy": str(tmp_path), "deterministic": deterministic}
         found = [simulate_episode(network, each, "drl", options).success_rate for each in (0, 3)]

@@ -18,13 +18,13 @@ from testbed.sim.engine.episodes import play, record, record_baseline
 from testbed.sim.engine.features import KERNELS
 from testbed.sim.engine.heuristics import METHODS
 from testbed.sim.engine.perceptron import Perceptron
-from testbed.sim.engine.rows import Rows
 from testbed.sim.engine.scoring import (
     ScoringWeights,
     play_scoring,
     probabilities_of,
     record_scoring,
 )
+from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import UniformPolicy, VectorEnv, choose, sample
 from testbed.sim.play import UNTRAINED, evaluate
 from testbed.sim.simulator import EpisodeResult, simulate_episode
@@ -273,7 +273,7 @@ def test_a_scoring_policy_decides_as_it_would_on_a_node(plan: Plan) -> None:
         scheduler.rows = kept
         return scheduler
 
-    batch, rows = pack([plan] * 2), Rows(2)
+    batch, rows = pack([plan] * 2), Threads(2)
     decisions = record_scoring(batch, rows, Scoring.weights, [0, 7])
     for row, number in enumerate([0, 7]):
         # The second episode follows the first at the same nodes: the moving average begins anew.

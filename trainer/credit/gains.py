@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.compiled import Batch
-from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.threads import Threads
 from testbed.storage.tasklog import TaskLog
 from trainer.credit.queues import credit_of
 from trainer.credit.rebuilding import (
@@ -41,7 +41,7 @@ class LoggedGains(NamedTuple):
 
 
 def gains_of(
-    plans: Sequence[Plan], batch: Batch, rows: Rows, setting: LaterWeight = BY_LOAD
+    plans: Sequence[Plan], batch: Batch, rows: Threads, setting: LaterWeight = BY_LOAD
 ) -> NDArray[np.float64]:
     """Return g = own + same + w * later of all tasks of finished episodes [E, T * N], in tasks.
 

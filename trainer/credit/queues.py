@@ -24,7 +24,7 @@ from testbed.sim.engine.compiled import (
     row_of,
 )
 from testbed.sim.engine.events import duration, extend, failure_after, task_id, to_unit
-from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.threads import Threads
 
 
 class Credit(NamedTuple):
@@ -41,7 +41,7 @@ class Credit(NamedTuple):
     later: NDArray[np.float64]
 
 
-def credit_of(batch: Batch, rows: Rows) -> Credit:
+def credit_of(batch: Batch, rows: Threads) -> Credit:
     """Return the credit of all tasks of a batch of finished episodes."""
     shape = batch.tasks.shape
     credit = Credit(np.full(shape, np.nan), np.zeros(shape), np.zeros(shape))

@@ -18,7 +18,7 @@ from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import pack, problems_of, without_control_delay
 from testbed.sim.engine.compiled import ABSENT, ENDED, OUTCOMES, Batch
-from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.threads import Threads
 from trainer.credit.queues import Credit, credit_of
 
 LARGEST_DISAGREEMENT: Final = 0.05
@@ -78,7 +78,7 @@ def rebuild(plan: Plan, episodes: Sequence[LoggedEpisode]) -> Rebuilt:
     batch = _opened(plan, [episode.number for episode in episodes])
     for row, episode in enumerate(episodes):
         _fill(plan, batch, row, episode)
-    credit = credit_of(batch, Rows(len(episodes), 1))
+    credit = credit_of(batch, Threads(len(episodes), 1))
     return Rebuilt(batch, credit, {each.number: row for row, each in enumerate(episodes)})
 
 
@@ -97,7 +97,7 @@ def disagreement(rebuilt: Rebuilt, row: int) -> float:
 
 def _opened(plan: Plan, numbers: Sequence[int]) -> Batch:
     batch = pack([without_control_delay(plan)] * len(numbers))
-    Rows(len(numbers), 1).open(batch, numbers)
+    Threads(len(numbers), 1).open(batch, numbers)
     return batch
 
 

@@ -114,9 +114,9 @@ class Actor:
         return total
 
     def probabilities(self, features: FloatArray, mask: BoolArray) -> FloatArray:
-        """Probabilities [B, A] of observations [B, D] under masks [B, A]; exactly 0 if masked.
+        """Return the probabilities [B, A] of observations [B, D] under masks [B, A]; 0 if masked.
 
-        What the vectorised environment asks a policy for (``testbed.sim.engine.vector.Policy``).
+        See ``testbed.sim.engine.vector.FeaturePolicy``.
         """
         found: FloatArray = np.exp(self.log_probabilities(features, mask))
         return found

@@ -128,7 +128,7 @@ class OnlineConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ScoreDifference:
     """A policy's scores against a reference's: difference of means and its standard error."""
 
     difference: float
@@ -137,9 +137,9 @@ class Comparison:
     """Below the reference by more than noise and tolerance."""
 
 
-def compare(
+def score_difference(
     scores: Scores, reference: Scores, *, noise: float = 2.0, tolerance: float = 0.0
-) -> Comparison:
+) -> ScoreDifference:
     """Hold per-episode scores against a reference.
 
     Paired where both have the same number of episodes (then they must be the same episodes),
@@ -172,7 +172,7 @@ def compare(
             float(np.var(scores, ddof=1)) / len(scores)
             + float(np.var(reference, ddof=1)) / len(reference)
         )
-    return Comparison(difference, error, difference < -(noise * error + tolerance) - 1e-12)
+    return ScoreDifference(difference, error, difference < -(noise * error + tolerance) - 1e-12)
 
 
 Verdict = Literal["gate", "kept", "rolled back", "not evaluated"]
@@ -202,7 +202,7 @@ class OnlineResult:
 
     actor: Actor
     weights: Arrays
-    gate: Comparison | None
+    gate: ScoreDifference | None
     """First online evaluation against the offline policy's; None without a reference."""
     refused: bool
     """The gate refused the hand-over: nothing was learned."""
@@ -312,7 +312,7 @@ class _Tuning:
         self._episodes = 0
         self._rollbacks = 0
         self._best_update = 0
-        self._gate: Comparison | None = None
+        self._gate: ScoreDifference | None = None
         self._refused = False
         self.history: list[CurvePoint] = []
         # The policy in force when it was last evaluated: what a worse one is rolled back to.
@@ -326,7 +326,9 @@ class _Tuning:
         scores = self._evaluate()
         if reference is not None:
             config = self._config
-            self._gate = compare(scores, reference, noise=config.noise, tolerance=config.tolerance)
+            self._gate = score_difference(
+                scores, reference, noise=config.noise, tolerance=config.tolerance
+            )
             self._refused = self._gate.worse
         self._accepted, self._accepted_scores = self._ppo.state(), scores
         self._best, self._best_scores = self._ppo.weights(), scores
@@ -378,7 +380,7 @@ class _Tuning:
 
     def _judge(self, scores: Scores) -> Verdict:
         config = self._config
-        verdict = compare(
+        verdict = score_difference(
             scores, self._accepted_scores, noise=config.noise, tolerance=config.tolerance
         )
         if verdict.worse:
@@ -474,7 +476,7 @@ class _Tuning:
         self._best_scores = arrays["best_scores"]
         self.update, self._episodes = int(note["update"]), int(note["episodes"])
         self._rollbacks, self._best_update = int(note["rollbacks"]), int(note["best_update"])
-        self._gate = None if note["gate"] is None else Comparison(**note["gate"])
+        self._gate = None if note["gate"] is None else ScoreDifference(**note["gate"])
         self._refused = bool(note["refused"])
         self.history = [CurvePoint(**point) for point in note["history"]]
 

@@ -33,7 +33,7 @@ from trainer.o2o.feedback import logged_of, rates_of
 from trainer.o2o.folder import DATA, ONLINE_DATA, Ledger, identity, refuse_if_busy
 from trainer.o2o.hand_over import artifact_of, keep
 from trainer.o2o.logged import Logged
-from trainer.o2o.settings import O2O, OFFLINE, Driver, O2OConfig, Progress
+from trainer.o2o.settings import O2O, OFFLINE, Driver, O2OConfig, StageProgress
 from trainer.o2o.simulated import FIRST_VALIDATION_EPISODE, first_online_episode
 from trainer.o2o.venue import BOUND, Setup, incomplete_note, spec_of
 
@@ -210,7 +210,9 @@ class NetworkVenue:
             for progress in self._client.watch_run(run):
                 rate = progress.success_rate
                 shown = "" if rate is None else f", {100 * rate:.1f} %"
-                self._setup.say(Progress("network", progress.completed, episodes, purpose + shown))
+                self._setup.say(
+                    StageProgress("network", progress.completed, episodes, purpose + shown)
+                )
                 reason = "; ".join(
                     filter(None, dict.fromkeys((progress.reason, *progress.invalid_because)))
                 )

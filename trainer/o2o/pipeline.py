@@ -28,7 +28,7 @@ from trainer.learning.online import (
 from trainer.o2o.folder import FOLDERS, Ledger, working_in
 from trainer.o2o.logged import Logged
 from trainer.o2o.result import O2OResult, keep_policies, training_of
-from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, O2OConfig, Progress, Report, Stage
+from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, O2OConfig, Report, Stage, StageProgress
 from trainer.o2o.simulated import first_log_episode
 from trainer.o2o.venue import BOUND, Setup, Venue, spec_of
 
@@ -154,9 +154,9 @@ def _evaluate(venue: Venue, setup: Setup, actors: Mapping[str, Actor]) -> dict[s
         names.append(BOUND)
     rates = {}
     for done, name in enumerate(names):
-        setup.say(Progress("evaluation", done, len(names), name))
+        setup.say(StageProgress("evaluation", done, len(names), name))
         rates[name] = venue.rates(name, config.evaluation_episodes, actors.get(name))
-    setup.say(Progress("evaluation", len(names), len(names), "done"))
+    setup.say(StageProgress("evaluation", len(names), len(names), "done"))
     return rates
 
 
@@ -196,7 +196,9 @@ def hash_of(logged: Logged) -> str:
 
 def _offline_progress(setup: Setup) -> Callable[[OfflineProgress], None]:
     def told(now: OfflineProgress) -> None:
-        setup.say(Progress("offline", now.step, now.steps, f"entropy {now.metrics['entropy']:.2f}"))
+        setup.say(
+            StageProgress("offline", now.step, now.steps, f"entropy {now.metrics['entropy']:.2f}")
+        )
 
     return told
 
@@ -210,6 +212,6 @@ def _online_progress(setup: Setup, stage: Stage) -> Callable[[CurvePoint], None]
             parts.append(f"collected {100 * point.collected:.1f} %")
         if point.evaluation is not None:
             parts.append(f"evaluated {100 * point.evaluation:.1f} %, {point.verdict}")
-        setup.say(Progress(stage, point.episodes, total, ", ".join(parts)))
+        setup.say(StageProgress(stage, point.episodes, total, ", ".join(parts)))
 
     return told

@@ -11,7 +11,7 @@ import numpy as np
 
 from testbed.scenario.plan import Plan
 from trainer.learning.actor import Actor
-from trainer.learning.online import Comparison, CurvePoint, Scores
+from trainer.learning.online import CurvePoint, ScoreDifference, Scores
 from trainer.o2o.hand_over import artifact_of, keep
 from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, Driver, O2OConfig
 
@@ -35,7 +35,7 @@ class O2OResult:
     log_rate: float | None = None
     curves: Mapping[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
     validation: Mapping[str, float] = field(default_factory=dict)
-    gate: Comparison | None = None
+    gate: ScoreDifference | None = None
     refused: bool = False
     rollbacks: int = 0
     best_update: int = 0

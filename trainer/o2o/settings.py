@@ -24,7 +24,7 @@ Stage: TypeAlias = Literal["logs", "offline", "online", "online-only", "evaluati
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StageProgress:
     """Progress of an experiment: ``done`` of ``total`` in a stage, with a message."""
 
     stage: Stage
@@ -33,7 +33,7 @@ class Progress:
     message: str
 
 
-Report: TypeAlias = Callable[[Progress], None]
+Report: TypeAlias = Callable[[StageProgress], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from testbed.sim.engine.compiled import ABSENT, SUCCEEDED, Batch
 from testbed.sim.engine.episodes import Played, record, record_baseline
 from testbed.sim.engine.features import kernel_of
 from testbed.sim.engine.heuristics import METHODS
-from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import VectorEnv
 from testbed.sim.play import evaluate
 from testbed.sim.record import record_run
@@ -41,7 +41,7 @@ from trainer.learning.transitions import FloatArray
 from trainer.o2o.feedback import logged_of
 from trainer.o2o.folder import RESULT, identity
 from trainer.o2o.logged import Logged, RewardKind, joined, of_engine
-from trainer.o2o.settings import Driver, O2OConfig, Progress
+from trainer.o2o.settings import Driver, O2OConfig, StageProgress
 from trainer.o2o.venue import BOUND, Setup
 
 FIRST_LOG_EPISODE: Final = 10_000_000
@@ -273,7 +273,7 @@ class SimulatedVenue:
             threads=self._threads,
             encoder=config.encoder,
             progress=lambda done, total: self._setup.say(
-                Progress("logs", done, total, f"{done} of {total} episodes of {config.source}")
+                StageProgress("logs", done, total, f"{done} of {total} episodes of {config.source}")
             ),
         )
 
@@ -331,7 +331,7 @@ def own_and_credit(
     arrived = tasks["stage"] != ABSENT
     feedback = np.where(tasks["outcome"] == SUCCEEDED, 1.0, -1.0)
     episodes = len(batch.episodes)
-    gain = gains_of([plan] * episodes, batch, Rows(episodes, threads), later_weight)
+    gain = gains_of([plan] * episodes, batch, Threads(episodes, threads), later_weight)
     size = plan.topology.size
 
     def by_node(values: NDArray[np.float64]) -> FloatArray:

@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(slots=True)
-class Counts:
+class DecisionCounts:
     """Number of decisions that were read, and of those that could not be used, by reason.
 
     ``plain`` says of which episodes (run, episode) the queues could not be served again. Decisions
@@ -92,7 +92,7 @@ class LoggedDecisions:
 
     plan: Plan
     batches: tuple[Judged, ...]
-    counts: Counts
+    counts: DecisionCounts
     success_rate: dict[tuple[str, int], float]
 
 
@@ -136,7 +136,7 @@ def read_decisions(
     """
     weights = weights_of(policy)
     runs = [task_log.run(run_id) for run_id in dict.fromkeys(run_ids)]
-    counts = Counts()
+    counts = DecisionCounts()
     used: list[Run] = []
     for run in runs:
         if run.trustworthy or include_untrustworthy:
@@ -193,7 +193,7 @@ def read_decisions(
     return LoggedDecisions(plans[0], batches, counts, rates)
 
 
-def _plans(used: Sequence[Run], counts: Counts) -> list[Plan]:
+def _plans(used: Sequence[Run], counts: DecisionCounts) -> list[Plan]:
     """Return the plans of the runs, which are of one network.
 
     Raises: UsageError: they are not, or there is none.
@@ -237,7 +237,7 @@ def _read(
     policy_id: str,
     complete: _Decisions,
     plain: _Decisions,
-    counts: Counts,
+    counts: DecisionCounts,
     rates: dict[tuple[str, int], float],
 ) -> None:
     """Read some episodes of a run, and add their decisions to ``complete`` or ``plain``."""
@@ -268,7 +268,7 @@ def _read(
 
 
 def _sampled(
-    task_log: TaskLog, run_id: str, plan: Plan, episode: int, policy_id: str, counts: Counts
+    task_log: TaskLog, run_id: str, plan: Plan, episode: int, policy_id: str, counts: DecisionCounts
 ) -> Iterator[tuple[DecisionRecord, list[tuple[float, ...]]]]:
     """Return the decisions that the policy sampled in an episode, with the rows it was fed with."""
     made = [
@@ -324,7 +324,7 @@ def _judged(decisions: _Decisions) -> Judged:
     )
 
 
-def _by_weights(batch: Judged, weights: ScoringWeights, counts: Counts) -> Judged:
+def _by_weights(batch: Judged, weights: ScoringWeights, counts: DecisionCounts) -> Judged:
     """Return the decisions that these weights give the logged probability for what was logged."""
     likely = log_ratios(network_of(weights), batch).abs() <= _UNLIKELY
     counts.not_by_weights += int((~likely).sum())

@@ -18,8 +18,8 @@ import torch
 from testbed.errors import Problem, UsageError
 from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.features import WIDTH
-from testbed.sim.engine.rows import Rows, success_rates
 from testbed.sim.engine.scoring import ScoringWeights, record_scoring
+from testbed.sim.engine.threads import Threads, success_rates
 from trainer.credit.gains import gains_of
 from trainer.credit.weight import BY_LOAD, LaterWeight
 from trainer.per_destination.improving import (
@@ -158,7 +158,7 @@ def _train(
     optimiser = torch.optim.Adam(
         [*network.parameters(), *baseline.parameters()], lr=config.learning_rate
     )
-    pools = [Rows(group.episodes, config.threads) for group in config.groups]
+    pools = [Threads(group.episodes, config.threads) for group in config.groups]
     history = []
     for number in range(config.iterations):
         started = time.perf_counter()
@@ -192,7 +192,7 @@ def _train(
 
 def _collect(
     config: PerDestinationConfig,
-    pools: Sequence[Rows],
+    pools: Sequence[Threads],
     network: ScoringNetwork,
     rng: np.random.Generator,
 ) -> tuple[list[Judged], dict[str, float]]:

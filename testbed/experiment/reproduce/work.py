@@ -19,7 +19,7 @@ from testbed.experiment.reproduce.points import (
 if TYPE_CHECKING:
     from trainer.o2o.recipe import Recipe
     from trainer.o2o.result import O2OResult
-    from trainer.o2o.settings import Progress
+    from trainer.o2o.settings import StageProgress
 
 Tell: TypeAlias = Callable[[str, float], None]
 """Hears what is being done, and which share of it is."""
@@ -106,10 +106,10 @@ def measured_of(result: O2OResult, method: str, notes: tuple[str, ...] = ()) -> 
     )
 
 
-def progress_of(tell: Tell) -> Callable[[Progress], None]:
+def progress_of(tell: Tell) -> Callable[[StageProgress], None]:
     """Report the progress of an experiment."""
 
-    def told(now: Progress) -> None:
+    def told(now: StageProgress) -> None:
         stage = now.message if now.stage == "network" else now.stage
         tell(f"{stage} {now.done}/{now.total}", now.done / max(1, now.total))
 

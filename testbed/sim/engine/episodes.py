@@ -17,8 +17,8 @@ from testbed.sim.engine.compiled import DECIDING, Batch, compiled, row_of
 from testbed.sim.engine.events import advance, open_episode
 from testbed.sim.engine.features import add_answers, kernel_of, observe
 from testbed.sim.engine.heuristics import METHODS, decide_slot, run_heuristic
-from testbed.sim.engine.rows import Rows, success_rates
-from testbed.sim.engine.vector import Policy, VectorEnv, choose
+from testbed.sim.engine.threads import Threads, success_rates
+from testbed.sim.engine.vector import FeaturePolicy, VectorEnv, choose
 
 _NEVER: Final = int(NEVER)
 
@@ -40,7 +40,7 @@ class Played(NamedTuple):
     encoder: str
 
 
-def play(env: VectorEnv, policy: Policy, numbers: Sequence[int]) -> NDArray[np.float64]:
+def play(env: VectorEnv, policy: FeaturePolicy, numbers: Sequence[int]) -> NDArray[np.float64]:
     """Play episodes ``numbers`` with actions sampled from ``policy``; the success rates [E]."""
     env.reset(numbers)
     done = False
@@ -49,7 +49,7 @@ def play(env: VectorEnv, policy: Policy, numbers: Sequence[int]) -> NDArray[np.f
     return env.success_rates()
 
 
-def record(env: VectorEnv, policy: Policy, numbers: Sequence[int]) -> Played:
+def record(env: VectorEnv, policy: FeaturePolicy, numbers: Sequence[int]) -> Played:
     """As ``play``, and keep what was observed, done and rewarded."""
     played = _room(env.episodes, env.plans[0], env.encoder)
     env.reset(numbers)
@@ -89,7 +89,7 @@ def record_baseline(
         batch = pack([plan] * len(numbers))
     played = _room(len(numbers), plan, encoder)
     kept = Kept(played.features, played.mask, played.actions)
-    Rows(len(numbers), threads).each(_log, batch, *codes, np.asarray(numbers, np.int64), kept)
+    Threads(len(numbers), threads).each(_log, batch, *codes, np.asarray(numbers, np.int64), kept)
     played.log_probability[:] = np.nan
     return played._replace(rewards=batch.rewards.copy(), success_rates=success_rates(batch))
 
@@ -103,7 +103,7 @@ def score_baseline(
         UsageError: a plan or a method the engine does not cover.
     """
     batch = pack([plan] * len(numbers))
-    Rows(len(numbers), threads).each(_score, batch, _code(method), np.asarray(numbers, np.int64))
+    Threads(len(numbers), threads).each(_score, batch, _code(method), np.asarray(numbers, np.int64))
     return success_rates(batch)
 
 

@@ -24,7 +24,7 @@ _ROWS_PER_THREAD: Final = 100
 
 
 class Perceptron:
-    """A masked softmax over layers with ReLU between them; a ``testbed.sim.engine.vector.Policy``.
+    """A masked softmax over layers with ReLU between them; a ``vector.FeaturePolicy``.
 
     ``layers`` are (weight [out, in], bias [out]) from the first to the last, as torch has them.
     ``threads`` None takes one per CPU.

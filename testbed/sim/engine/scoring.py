@@ -19,7 +19,7 @@ from testbed.model.units import NEVER
 from testbed.sim.engine.compiled import DECIDING, Batch, Row, compiled, row_of
 from testbed.sim.engine.events import advance, answer_probes, place, scheduler_draw
 from testbed.sim.engine.features import WIDTH, per_destination
-from testbed.sim.engine.rows import Rows, success_rates
+from testbed.sim.engine.threads import Threads, success_rates
 
 _NEVER: Final = int(NEVER)
 
@@ -72,7 +72,7 @@ class Decisions(NamedTuple):
 
 def play_scoring(
     batch: Batch,
-    rows: Rows,
+    rows: Threads,
     weights: ScoringWeights,
     numbers: Sequence[int],
     *,
@@ -89,7 +89,7 @@ def play_scoring(
 
 
 def record_scoring(
-    batch: Batch, rows: Rows, weights: ScoringWeights, numbers: Sequence[int]
+    batch: Batch, rows: Threads, weights: ScoringWeights, numbers: Sequence[int]
 ) -> Decisions:
     """Play episodes ``numbers`` with sampled destinations and keep all that was decided."""
     rows.open(batch, numbers)

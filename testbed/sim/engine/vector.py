@@ -20,7 +20,7 @@ from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.compiled import DECIDING, Batch, compiled, row_of
 from testbed.sim.engine.events import advance, place
 from testbed.sim.engine.features import kernel_of, observe
-from testbed.sim.engine.rows import Rows, success_rates
+from testbed.sim.engine.threads import Threads, success_rates
 
 _NEVER: Final = int(NEVER)
 
@@ -45,7 +45,7 @@ class Stepped(NamedTuple):
     done: bool
 
 
-class Policy(Protocol):
+class FeaturePolicy(Protocol):
     """Anything that gives a distribution over actions.
 
     One whose features are not those of the default encoder names its own in ``encoder``.
@@ -58,7 +58,7 @@ class Policy(Protocol):
         ...
 
 
-def encoder_of(policy: Policy) -> str:
+def encoder_of(policy: FeaturePolicy) -> str:
     """Return the name of the encoder that ``policy`` is to be given features by."""
     return str(getattr(policy, "encoder", DEFAULT))
 
@@ -99,7 +99,7 @@ class VectorEnv:
         self.features = ENCODERS[encoder].size(self.size)
         self.slot = self.slots
         self._last: Seen | None = None
-        self._rows = Rows(self.episodes, threads)
+        self._rows = Threads(self.episodes, threads)
 
     def reset(self, numbers: Sequence[int]) -> None:
         """Begin episodes ``numbers`` [E], each as its plan's seeds draw it.
@@ -180,7 +180,7 @@ def sample(
     return _sample(np.ascontiguousarray(probabilities, np.float64), draws)
 
 
-def choose(seen: Seen, policy: Policy) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def choose(seen: Seen, policy: FeaturePolicy) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Actions [E, N] sampled from ``policy``, and the probability [E, N] each had.
 
     The policy is asked about nodes with a task only; the others do nothing, with probability 1.

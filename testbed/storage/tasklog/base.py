@@ -311,7 +311,7 @@ class TaskLog(Protocol):
         ...
 
     def columns(self, table: LogTable) -> tuple[str, ...]:
-        """Return the names of the columns that ``rows`` gives."""
+        """Return the names of the columns that ``threads`` gives."""
         ...
 
     def rows(

@@ -13,7 +13,7 @@ from testbed.model.draws import extend, failure_after, to_unit
 from testbed.model.units import SECOND, duration
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.compiled import ABSENT, TRANSMISSION_FAILED, Batch
-from testbed.sim.engine.rows import Rows
+from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import UniformPolicy, VectorEnv, choose
 from tests.sim.networks import tiny_plan
 from tests.sim.plans import OVERLOADS, random_plan
@@ -34,7 +34,7 @@ def test_two_tasks_that_do_not_fit_one_after_the_other() -> None:
     # over the link, is in vain, and would be in time were it not for the first.
     plan = tiny_plan([1.0, 1.0], slots=1, deadline=1_900_000)
     batch = played(plan, [0, 0])
-    credit = credit_of(batch, Rows(1))
+    credit = credit_of(batch, Threads(1))
     assert credit.own[0].tolist() == [1.0, 0.0]
     assert credit.same[0].tolist() == [-1.0, 0.0]
     assert credit.later[0].tolist() == [0.0, 0.0]
@@ -44,7 +44,7 @@ def test_harm_to_a_later_slot_is_told_apart_and_weighed_by_reliability() -> None
     # Slot 1 s: the task of the second slot waits for the first, which takes 2 s of its 2.5 s.
     plan = tiny_plan([1.0], slots=3, deadline=2_500_000, capacity_hz=[4_000_000_000], alpha=1e-9)
     batch = played(plan, [0], [0], [0])
-    credit = credit_of(batch, Rows(1))
+    credit = credit_of(batch, Threads(1))
     survives = math.exp(-2e-9)
     # 0 to 2 s; the second could begin at 2 and end at 4 > 3.5: dropped; the third runs 2 to 4.
     assert credit.own[0].tolist() == pytest.approx([survives, 0.0, survives])
@@ -55,7 +55,7 @@ def test_harm_to_a_later_slot_is_told_apart_and_weighed_by_reliability() -> None
 
 def test_a_task_dropped_on_its_way_has_no_worth_and_does_no_harm() -> None:
     plan = tiny_plan([1.0, 0.0], slots=1, deadline=50_000)
-    credit = credit_of(played(plan, [1, 2]), Rows(1))
+    credit = credit_of(played(plan, [1, 2]), Threads(1))
     assert credit.own[0, 0] == 0.0
     assert np.isnan(credit.own[0, 1])
 
@@ -72,7 +72,7 @@ def test_credit_is_the_difference_of_serving_every_queue_with_and_without(
     env.reset([0, 1, 2, 3])
     for _ in range(plan.workload.slots):
         env.step(choose(env.observe(), UniformPolicy())[0])
-    credit = credit_of(env.batch, Rows(4))
+    credit = credit_of(env.batch, Threads(4))
     harmful = 0
     for row in range(4):
         for m in np.flatnonzero(env.batch.tasks[row]["stage"] != ABSENT):

@@ -21,8 +21,8 @@ from trainer.learning.online import (
     OnlineResult,
     Start,
     begun_from,
-    compare,
     fine_tune,
+    score_difference,
 )
 from trainer.learning.ppo import PpoConfig
 
@@ -274,21 +274,21 @@ def test_episodes_without_a_task_do_not_count(tmp_path: Path) -> None:
 def test_comparisons_are_paired_where_they_can_be() -> None:
     draw = np.random.default_rng(0)
     hard = draw.normal(0.7, 0.2, size=40)
-    slightly = compare(hard - 0.02 + draw.normal(0, 0.005, size=40), hard)
+    slightly = score_difference(hard - 0.02 + draw.normal(0, 0.005, size=40), hard)
     assert slightly.worse
     assert slightly.standard_error < 0.002
-    unpaired = compare(hard[:30] - 0.02, hard)
+    unpaired = score_difference(hard[:30] - 0.02, hard)
     assert not unpaired.worse
     assert unpaired.standard_error > 0.02
-    assert not compare(hard, hard).worse
+    assert not score_difference(hard, hard).worse
 
 
 def test_comparisons_need_scores() -> None:
     with pytest.raises(UsageError) as caught:
-        compare(np.array([0.5]), np.array([0.5, np.nan]))
+        score_difference(np.array([0.5]), np.array([0.5, np.nan]))
     assert [p.path for p in caught.value.problems] == ["scores", "reference"]
     with pytest.raises(UsageError, match="1 episodes with a task"):
-        compare(np.array([0.5, np.nan]), np.array([0.5, 0.5]))
+        score_difference(np.array([0.5, np.nan]), np.array([0.5, 0.5]))
 
 
 def test_settings_out_of_range_are_all_named() -> None:

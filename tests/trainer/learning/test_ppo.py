@@ -12,7 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 
 from testbed.errors import PermanentError, UsageError
-from testbed.sim.engine.vector import Policy
+from testbed.sim.engine.vector import FeaturePolicy
 from tests.trainer.learning.problems import (
     BEST,
     SPEC,
@@ -269,7 +269,7 @@ def test_the_numpy_actor_equals_the_torch_module_and_never_samples_a_masked_acti
         torch_log = torch.log_softmax(logits[Columns.ACTION_DIST_INPUTS], -1).numpy()
     ours = actor.log_probabilities(obs, mask)
     np.testing.assert_allclose(ours[mask], torch_log[mask], atol=1e-5)
-    policy: Policy = actor
+    policy: FeaturePolicy = actor
     assert (policy.probabilities(obs, mask)[~mask] == 0).all()
     np.testing.assert_allclose(policy.probabilities(obs, mask).sum(axis=1), 1, atol=1e-5)
     for uniform in (np.zeros(500), np.full(500, np.nextafter(1.0, 0.0)), draw.random(500)):

@@ -19,8 +19,8 @@ from testbed.policies import Policy, shipped
 from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.policies import weights_of
-from testbed.sim.engine.rows import Rows
 from testbed.sim.engine.scoring import record_scoring
+from testbed.sim.engine.threads import Threads
 from testbed.sim.record import record_run
 from testbed.storage.tasklog import RunInfo, RunState, TaskLog, open_task_log
 from tests.sim.plans import random_plan
@@ -84,7 +84,7 @@ def test_rebuilt_credits_are_those_of_the_engine(log: TaskLog) -> None:
     assert [why_not(PLAN, episode) for episode in episodes] == [None] * EPISODES
     rebuilt = rebuild(PLAN, episodes)
 
-    batch, rows = pack([PLAN] * EPISODES), Rows(EPISODES, 1)
+    batch, rows = pack([PLAN] * EPISODES), Threads(EPISODES, 1)
     record_scoring(batch, rows, weights_of(shipped()), list(numbers))
     credit = credit_of(batch, rows)
     np.testing.assert_array_equal(rebuilt.batch.tasks["outcome"], batch.tasks["outcome"])
@@ -99,7 +99,7 @@ def test_rebuilt_credits_are_those_of_the_engine(log: TaskLog) -> None:
 def test_decisions_are_read_as_the_engine_made_them(log: TaskLog) -> None:
     found = read_decisions(log, ["drl"], shipped())
     [batch] = found.batches
-    engine, rows = pack([PLAN] * EPISODES), Rows(EPISODES, 1)
+    engine, rows = pack([PLAN] * EPISODES), Threads(EPISODES, 1)
     made = record_scoring(engine, rows, weights_of(shipped()), list(range(EPISODES)))
     credit = credit_of(engine, rows)
     gain = credit.own + credit.same + later_weight(PLAN) * credit.later

@@ -22,8 +22,8 @@ from testbed.schedulers.drl import Drl
 from testbed.sim.engine.arrays import pack, without_control_delay
 from testbed.sim.engine.features import WIDTH
 from testbed.sim.engine.policies import decode_weights, weights_of
-from testbed.sim.engine.rows import Rows
 from testbed.sim.engine.scoring import ScoringWeights, probabilities_of, record_scoring
+from testbed.sim.engine.threads import Threads
 from testbed.sim.play import PER_DESTINATION, evaluate
 from testbed.sim.simulator import simulate_episode
 from tests.sim.plans import random_plan
@@ -97,7 +97,7 @@ def test_nodes_decide_as_the_engine_does(tmp_path: Path) -> None:
     policy = policies.load_folder(tmp_path / "p")
     plan = random_plan(77, size=6, slots=20)
     batch = pack([plan])
-    decisions = record_scoring(batch, Rows(1), weights, [3])
+    decisions = record_scoring(batch, Threads(1), weights, [3])
     result = simulate_episode(plan, 3, lambda context: Drl.of(context, policy))
     first = 3 * plan.workload.slots * plan.topology.size
     expected = {d.task_id: d.destination for d in result.decisions if d.task_id is not None}

@@ -18,7 +18,7 @@ _ROWS_PER_THREAD: Final = 8
 """Below this, handing rows to another thread costs more than it saves."""
 
 
-class Rows:
+class Threads:
     """Runs kernels on all ``count`` rows of batches; ``threads`` None takes one per CPU.
 
     A kernel takes a batch, the first row, the row after the last, and whatever else it is given.
