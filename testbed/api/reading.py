@@ -183,10 +183,12 @@ class Runs(Sequence["Run"]):
         return f"Runs({', '.join(self.ids)})"
 
     def _repr_html_(self) -> str:
+        import pandas as pd
+
         found = self.table
         rows = [
-            (*row[:-3], "" if row[-3] is None else f"{100 * row[-3]:.1f} %", *row[-2:])
-            for row in found.itertuples(index=False, name=None)
+            (*row, "" if pd.isna(rate) else f"{100 * rate:.1f} %", started[:19], label)
+            for *row, rate, started, label in found.itertuples(index=False, name=None)
         ]
         return html.table(list(found.columns), rows)
 

@@ -126,7 +126,7 @@ class RunResult:
         info = summary.run.info
         total = len(summary.tasks)
         ended = [
-            (f"tasks {name.replace('_', ' ')}", f"{count} ({100 * count / total:.1f} %)")
+            (name.replace("_", " "), f"{count} ({100 * count / total:.1f} %)")
             for name, count in self.outcomes.items()
             if count
         ]
@@ -138,6 +138,7 @@ class RunResult:
                 ("state", self.state),
                 ("episodes", summary.success_rate.count),
                 ("success rate", f"{summary.success_rate.in_percent} % (95 % over episodes)"),
+                ("tasks", total),
                 *ended,
                 ("sent to peers", f"{100 * summary.offloaded:.1f} %"),
             ],
