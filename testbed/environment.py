@@ -7,7 +7,6 @@ docs/cli.md has `MEANINGS` as a table.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from typing import Final
@@ -76,8 +75,6 @@ EARLIER: Final[Mapping[str, str]] = {
 }
 """Earlier names of variables; read with a warning until the release after 0.1."""
 
-_log: Final = logging.getLogger(__name__)
-
 
 def read(name: str) -> str:
     """Return the value of a variable, empty if it is not set.
@@ -88,7 +85,12 @@ def read(name: str) -> str:
         return value
     value = os.environ.get(EARLIER.get(name, name), "")
     if value:
-        _log.warning("the variable %s is now called %s; rename it", EARLIER[name], name)
+        # Imported here: it would take a tenth of the time of a command that needs none.
+        import logging
+
+        logging.getLogger(__name__).warning(
+            "the variable %s is now called %s; rename it", EARLIER[name], name
+        )
     return value
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from testbed.api.data_sets import exported, folder_of, new_folder, root
 from testbed.cli import console
 from testbed.cli.options import Json, Name, RunIds, Storage
 from testbed.errors import TestbedError
@@ -54,6 +53,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a data set from runs (default: the latest), one sequence per episode and node."""
+    from testbed.api.data_sets import new_folder
     from testbed.api.logs import open_log
     from testbed.cli.selection import find_runs
     from testbed.storage.dataset import build as build_data_set
@@ -90,6 +90,7 @@ def build(
 @group.command("list")
 def list_(as_json: Json = False) -> None:
     """List the data sets of this home, oldest first."""
+    from testbed.api.data_sets import root
     from testbed.storage.dataset import list_data_sets
 
     found = list_data_sets(root())
@@ -119,6 +120,7 @@ def list_(as_json: Json = False) -> None:
 @group.command()
 def show(data_set: DataSetName, as_json: Json = False) -> None:
     """Show the contents of a data set: runs, behaviour policies, counts, fidelity."""
+    from testbed.api.data_sets import folder_of
     from testbed.storage.dataset import show as show_data_set
 
     folder = folder_of(data_set)
@@ -143,6 +145,7 @@ def show(data_set: DataSetName, as_json: Json = False) -> None:
 @group.command()
 def validate(data_set: DataSetName, as_json: Json = False) -> None:
     """Check that a data set is unaltered and can be learned from; exit code 1 if it is not."""
+    from testbed.api.data_sets import folder_of
     from testbed.storage.dataset import validate as validate_data_set
 
     folder = folder_of(data_set)
@@ -181,6 +184,8 @@ def export(
 
     Each library's format gets a folder of its own; the plain files share one.
     """
+    from testbed.api.data_sets import exported, folder_of
+
     folder = folder_of(data_set)
     written = exported(folder, formats or ["csv"], out, overwrite=force, progress=_progress)
     if as_json:
@@ -191,6 +196,8 @@ def export(
 
 
 def _shown(folder: Path) -> str:
+    from testbed.api.data_sets import root
+
     return folder.name if folder.parent == root() else str(folder)
 
 

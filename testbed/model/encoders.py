@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from testbed.errors import Problem, UsageError
-from testbed.model.decision import Observation
-from testbed.model.topology import Rules, Topology
-from testbed.model.units import Micros
-from testbed.model.workload import Workload
+
+if TYPE_CHECKING:
+    # The name of an encoder is all that a command needs to show its help.
+    from testbed.model.decision import Observation
+    from testbed.model.topology import Rules, Topology
+    from testbed.model.units import Micros
+    from testbed.model.workload import Workload
 
 DEFAULT: Final = "paper-v1"
 """The encoder of data sets and policies for which none is named."""
@@ -39,7 +42,7 @@ class NetworkFacts(Protocol):
     def workload(self) -> Workload: ...
 
 
-Encode: TypeAlias = Callable[[Observation], list[float]]
+Encode: TypeAlias = "Callable[[Observation], list[float]]"
 """The encoder of one network: observations of any of its nodes to [size] numbers."""
 
 

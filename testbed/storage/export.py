@@ -29,7 +29,7 @@ TABLES: Final[tuple[LogTable, ...]] = ("tasks", "events", "decisions")
 FORMATS: Final = ("csv", "jsonl", "parquet")
 _CHUNK: Final = 20_000
 
-Progress: TypeAlias = Callable[[str, int, int], None]
+ProgressCallback: TypeAlias = Callable[[str, int, int], None]
 """Told after every piece of work: what it is, how much is done, how much there is."""
 
 
@@ -45,7 +45,7 @@ def export(
     formats: Sequence[str] = FORMATS,
     tables: Sequence[LogTable] = TABLES,
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> dict[str, Any]:
     """Write ``tables`` of these runs into ``folder``, in every one of ``formats``; all runs in one
     file per table and format, in the order given. Returns the metadata.
@@ -266,7 +266,7 @@ def _write(
     folder: Path,
     formats: Sequence[str],
     total: int,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> int:
     """Write one table in all formats, reading it once; returns the number of rows."""
     schema = arrow_schema(table)

@@ -9,25 +9,25 @@ import pytest
 
 from testbed.errors import PrerequisiteMissing, TemporaryError, UsageError
 from testbed.storage.artifacts import open_artifact_store
-from testbed.storage.artifacts.webhdfs import Place, WebHdfsArtifactStore
+from testbed.storage.artifacts.webhdfs import HdfsFolder, WebHdfsArtifactStore
 
 
 def test_a_url_names_nodes_path_and_user() -> None:
-    place = Place.of("webhdfs://me@nn1:9870,nn2/edge/test%20bed")
-    assert place == Place(("http://nn1:9870", "http://nn2:9870"), "/edge/test bed", "me")
+    place = HdfsFolder.of("webhdfs://me@nn1:9870,nn2/edge/test%20bed")
+    assert place == HdfsFolder(("http://nn1:9870", "http://nn2:9870"), "/edge/test bed", "me")
     assert str(place) == "webhdfs://me@nn1:9870,nn2:9870/edge/test bed"
-    assert Place.of("swebhdfs://me@nn1/edge").nodes == ("https://nn1:9871",)
-    assert Place.of("webhdfs://me@[::1]:50070/edge/").nodes == ("http://[::1]:50070",)
-    assert Place.of("webhdfs://me@nn/edge?auth=kerberos").kerberos
+    assert HdfsFolder.of("swebhdfs://me@nn1/edge").nodes == ("https://nn1:9871",)
+    assert HdfsFolder.of("webhdfs://me@[::1]:50070/edge/").nodes == ("http://[::1]:50070",)
+    assert HdfsFolder.of("webhdfs://me@nn/edge?auth=kerberos").kerberos
 
 
 def test_the_user_comes_from_where_hadoop_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HADOOP_USER_NAME", "hadoop's")
-    assert Place.of("webhdfs://nn/edge").user == "hadoop's"
-    assert Place.of("webhdfs://me@nn/edge").user == "me"
+    assert HdfsFolder.of("webhdfs://nn/edge").user == "hadoop's"
+    assert HdfsFolder.of("webhdfs://me@nn/edge").user == "me"
     monkeypatch.delenv("HADOOP_USER_NAME")
     monkeypatch.setenv("LOGNAME", "mine")
-    assert Place.of("webhdfs://nn/edge").user == "mine"
+    assert HdfsFolder.of("webhdfs://nn/edge").user == "mine"
 
 
 @pytest.mark.parametrize(

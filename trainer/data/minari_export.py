@@ -20,7 +20,7 @@ from minari.dataset.minari_storage import MinariStorage
 from testbed.storage.dataset.exports import EXPORT_KIND
 from testbed.storage.dataset.format import BoolArray
 from testbed.storage.dataset.loading import DataSet, load
-from testbed.storage.export import Progress, no_progress
+from testbed.storage.export import ProgressCallback, no_progress
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import utc_now
 
@@ -34,7 +34,7 @@ def export_minari(
     target: Path,
     *,
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> str:
     """Write the data set in ``folder`` for Minari into ``target``; returns its id there.
 

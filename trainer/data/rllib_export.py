@@ -19,7 +19,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from testbed.storage.dataset.exports import EXPORT_KIND
 from testbed.storage.dataset.loading import DataSet, load
-from testbed.storage.export import Progress, no_progress
+from testbed.storage.export import ProgressCallback, no_progress
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import utc_now
 
@@ -32,7 +32,7 @@ def export_rllib(
     target: Path,
     *,
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> Path:
     """Write the data set in ``folder`` as RLlib episodes into ``target``; returns the file.
 

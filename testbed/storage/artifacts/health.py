@@ -11,7 +11,7 @@ import requests
 from hdfs import Client, HdfsError
 
 from testbed.errors import PermanentError
-from testbed.storage.artifacts.webhdfs import Place
+from testbed.storage.artifacts.webhdfs import HdfsFolder
 from testbed.storage.artifacts.webhdfs_failures import explained
 
 _NO_QUOTA: Final = -1
@@ -41,7 +41,7 @@ def examine(url: str) -> HdfsHealth:
 
     Raises: TemporaryError: it does not answer. UsageError, PrerequisiteMissing: the URL.
     """
-    place = Place.of(url)
+    place = HdfsFolder.of(url)
     client = place.client()
     what = f"artifact store {place}"
     with explained(what):

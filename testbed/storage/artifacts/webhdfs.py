@@ -61,7 +61,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HdfsFolder:
     """Where a store is: ``nodes`` are the URLs of NameNodes, ``path`` is from the root of HDFS."""
 
     nodes: tuple[str, ...]
@@ -72,7 +72,7 @@ class Place:
     """DataNodes (host:port) and how they are reached from here, as through a forwarded port."""
 
     @classmethod
-    def of(cls, url: str) -> Place:
+    def of(cls, url: str) -> HdfsFolder:
         """Return the place of ``url``; the user is the URL's, else HADOOP_USER_NAME, else yours.
 
         Raises: UsageError: it names no NameNode or no path, or holds what it may not.
@@ -162,7 +162,7 @@ class WebHdfsArtifactStore:
     """
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
-        self.place = Place.of(url)
+        self.place = HdfsFolder.of(url)
         from hdfs import HdfsError
 
         self._refused = HdfsError

@@ -27,7 +27,7 @@ from testbed.storage.dataset.format import (
     TransitionSequence,
     write_data_set,
 )
-from testbed.storage.export import Progress, describe_run, no_progress
+from testbed.storage.export import ProgressCallback, describe_run, no_progress
 from testbed.storage.tasklog.base import Run, TaskLog
 
 
@@ -39,7 +39,7 @@ def build(
     *,
     include_untrustworthy: bool = False,
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> dict[str, Any]:
     """Make a data set in ``folder`` from these runs; returns its metadata.
 

@@ -18,7 +18,7 @@ import pyarrow.parquet
 from testbed.errors import Problem, UsageError
 from testbed.storage.dataset.format import KIND
 from testbed.storage.dataset.loading import DataSet, load
-from testbed.storage.export import Progress, no_progress
+from testbed.storage.export import ProgressCallback, no_progress
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import utc_now
 from testbed.version import __version__
@@ -34,7 +34,7 @@ def export_data_set(
     *,
     formats: tuple[str, ...] = FORMATS,
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> dict[str, Any]:
     """Write the data set in ``folder`` as ``transitions.FORMAT`` into ``target``.
 
@@ -82,14 +82,14 @@ def _keys(data: DataSet) -> dict[str, list[Any]]:
     }
 
 
-def _chunks(data: DataSet, what: str, progress: Progress) -> Iterator[slice]:
+def _chunks(data: DataSet, what: str, progress: ProgressCallback) -> Iterator[slice]:
     for begin in range(0, len(data), _CHUNK):
         progress(what, begin, len(data))
         yield slice(begin, min(begin + _CHUNK, len(data)))
     progress(what, len(data), len(data))
 
 
-def _write_csv(data: DataSet, path: Path, progress: Progress) -> None:
+def _write_csv(data: DataSet, path: Path, progress: ProgressCallback) -> None:
     names: list[str] = data.metadata["observation_columns"]
     keys = _keys(data)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -133,7 +133,7 @@ def _bits(mask: Any) -> str:
     return "".join("1" if allowed else "0" for allowed in mask.tolist())
 
 
-def _write_jsonl(data: DataSet, path: Path, progress: Progress) -> None:
+def _write_jsonl(data: DataSet, path: Path, progress: ProgressCallback) -> None:
     keys = _keys(data)
     names = (
         *keys,
@@ -166,7 +166,7 @@ def _write_jsonl(data: DataSet, path: Path, progress: Progress) -> None:
                 file.write(json.dumps(dict(zip(names, row, strict=True))) + "\n")
 
 
-def _write_parquet(data: DataSet, path: Path, progress: Progress) -> None:
+def _write_parquet(data: DataSet, path: Path, progress: ProgressCallback) -> None:
     def lists(array: Any, type_: pa.DataType) -> pa.Array:
         return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1), type_), array.shape[1])
 

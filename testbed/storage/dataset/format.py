@@ -19,7 +19,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from testbed.model.encoders import Encoder
-from testbed.storage.export import Progress, no_progress
+from testbed.storage.export import ProgressCallback, no_progress
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import utc_now
 from testbed.version import __version__
@@ -190,7 +190,7 @@ def write_data_set(
     *,
     counts: Counts | None = None,
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> dict[str, Any]:
     """Write a data set into ``folder``, as the sequences come; returns its metadata.
 
