@@ -135,7 +135,7 @@ def deploy(
     """Deploy a policy to the nodes of a running testbed: to all of them or to none.
 
     Nodes fetch and verify it, load it beside what decides, and swap between two decisions. Where
-    another scheduler than drl decides, it goes on; `testbed scheduler set drl` changes that.
+    another scheduler than drl decides, it continues; `testbed scheduler set drl` changes that.
     A folder is imported into the artifact store first.
     """
     wanted = node_numbers(nodes)

@@ -70,7 +70,7 @@ class Decision(NamedTuple):
     """The destination of a task, a node index; the own node means execute here.
 
     ``probabilities`` [N] is the distribution the destination was sampled from, where there is one;
-    ``mask`` [N] says which destinations were allowed, where a mask was used.
+    ``mask`` [N] marks the destinations that were allowed, where a mask was used.
     """
 
     destination: int
@@ -167,13 +167,13 @@ def checked(answer: object, node: int, size: int) -> Decision | Ask:
 
     Numbers of other libraries (NumPy) become Python's.
 
-    Raises: ValueError: it is none; the message says what it is and what it has to be.
+    Raises: ValueError: it is none; the message names what it is and what is required.
     """
     if isinstance(answer, Ask):
         return _checked_ask(answer, node, size)
     if not isinstance(answer, Decision):
         raise ValueError(f"{shown(answer)}; it has to be Decision(destination) or Ask(peers)")
-    # What a user's code made need not be what the fields say.
+    # Values made by a user's code need not have the types of the fields.
     given: tuple[Any, Any, Any] = answer
     destination, probabilities, mask = given
     if type(destination) is not int:

@@ -111,7 +111,7 @@ class ExecutionEnded(NamedTuple):
 class ExecutionBroken(NamedTuple):
     """The application raised or died; an infrastructure failure, never a simulated one.
 
-    ``reason`` says what failed and where, for the record of the task's end.
+    ``reason`` names what failed and where, for the record of the task's end.
     """
 
     task_id: int
@@ -121,7 +121,7 @@ class ExecutionBroken(NamedTuple):
 class DecisionBroken(NamedTuple):
     """The scheduler failed at this task; a defect of the scheduler, never a simulated outcome.
 
-    ``reason`` says what failed and where, for the record of the task's end.
+    ``reason`` names what failed and where, for the record of the task's end.
     """
 
     task_id: int
@@ -237,7 +237,7 @@ class AnnounceTransfer(NamedTuple):
 class WithdrawTransfer(NamedTuple):
     """Stop sending the task, if it is still being sent, and tell ``peer`` that it will not come.
 
-    ``tell`` False: nothing gets to the peer now; it is told later, or was never told of the task.
+    ``tell`` False: send nothing to the peer now; it hears later, or never knew of the task.
     """
 
     peer: int

@@ -27,7 +27,7 @@ Unit: TypeAlias = tuple[int, int | None]
 class Expected(NamedTuple):
     """Configured duration of work, and the failure rate summed over the time worked.
 
-    ``duration`` None: it never ends, or nobody can say because its receiver lost part of it.
+    ``duration`` None: it never ends, or is unknown because its receiver lost part of it.
     """
 
     duration: Micros | None

@@ -18,13 +18,13 @@ from testbed.model.task import Outcome, Task
 from testbed.model.units import Micros
 
 FIRST_OF_CONTROLLER: Final = 1_000_000
-"""Records numbered from here are the controller's: what it says of a task that it calls lost."""
+"""Records numbered from here are the controller's: its records of tasks that it declares lost."""
 
 
 class TaskRow(NamedTuple):
     """Outcome of one task; the row that reports, comparisons and data sets start from.
 
-    All durations in microseconds, None where the task never came so far or nobody could say. The
+    All durations in microseconds, None where the task never came so far or no record has them. The
     measured ones are differences of one host's clock. ``nominal_transmission`` and
     ``nominal_execution`` are the model's full times ``s / r`` and ``c / F``, of failed and dropped
     tasks too; the nominal waiting times are what the model's own instants give.

@@ -66,7 +66,7 @@ class Stage(StrEnum):
     """Waits in a sending queue."""
     TRANSMISSION = "transmission"
     HANDING_OVER = "handing_over"
-    """All bytes are sent and the peer was told to take over; its answer is awaited."""
+    """All bytes are sent and the peer was asked to take over; its answer is awaited."""
     RECEIVING = "receiving"
     """Arrived, waits for room in the execution queue."""
     WAITING = "waiting"
@@ -192,7 +192,7 @@ class NodeState:
     # --- driving ----------------------------------------------------------------------------
 
     def handle(self, event: Event, now: Micros) -> list[Effect]:
-        """Take one event that happens at ``now`` and say what follows from it.
+        """Process one event at ``now`` and return its effects.
 
         ``now`` must not run backwards; a driver whose timer rang late hands in the instant it was
         set for, unless a later event has been handled since. Events about tasks this node no
@@ -537,8 +537,8 @@ class NodeState:
         if held is None or held is not self._transmitting[event.peer]:
             return
         if event.handed_over:
-            # The peer may hold it: who tells how it ended is not this node. The controller calls
-            # it lost if nobody does.
+            # The peer may hold it, so this node does not report its end. The controller declares
+            # it lost if no node reports one.
             del self._held[held.task.id]
             self._free_link(event.peer, now)
         else:

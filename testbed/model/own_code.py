@@ -55,7 +55,7 @@ _REPR: Final = _Repr()
 
 
 class SchedulerFailed(PermanentError):
-    """A scheduler raised, or answered what is no answer; ``reason`` says which, what and where."""
+    """A scheduler raised, or gave an invalid answer; ``reason`` names which, what and where."""
 
     def __init__(self, scheduler: str, what: str, task: int, node: int) -> None:
         self.reason = shortened(f"scheduler '{shortened(scheduler, LONGEST_NAME)}' {what}")
@@ -93,7 +93,7 @@ def name_of(scheduler: object) -> str:
 
 
 def type_name(value: object) -> str:
-    """Return the name of the type of ``value``, whatever that says of itself."""
+    """Return the name of the type of ``value``, also where that type is misleading."""
     name: str = _TYPE_NAME(type(value))
     return name
 
@@ -167,7 +167,7 @@ def raised_at(error: BaseException) -> str:
 
 
 def running_at(frame: FrameType | None) -> str:
-    """Return the same of a call that goes on, whose innermost frame is ``frame``."""
+    """Return the same for a running call, whose innermost frame is ``frame``."""
     frames = []
     while frame is not None:
         frames.append((frame.f_code, frame.f_lineno))

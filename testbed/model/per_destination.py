@@ -4,7 +4,7 @@ A network that scores rows fits any number of nodes, and rows without units fit 
 are divided by the deadline, amounts by the scenario's maxima. Everything in a row is known to the
 node that decides: static facts, its own state, and the overload bits of the peers it asked. The
 compiled engine computes the same rows (``testbed.sim.engine.features``). docs/per-destination.md
-says what each column means.
+describes each column.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class PerDestinationEncoder:
 
         Call once per decision, in the order of the decisions: each call moves the average. The
         own entry of ``mask`` is True, because the own node is always allowed; whether it is
-        overloaded all the same is read from the observation.
+        nevertheless overloaded is read from the observation.
         """
         topology, node = self._topology, self._node
         deadline = task.deadline / SECOND

@@ -17,7 +17,7 @@ class Outcome(StrEnum):
     TRANSMISSION_FAILED = "transmission_failed"
     EXECUTION_FAILED = "execution_failed"
     LOST = "lost"
-    """The node that held it died. Not a simulated outcome: it says the testbed had a failure."""
+    """The node that held it died. Not a simulated outcome: the testbed itself had a failure."""
 
 
 class Task(NamedTuple):

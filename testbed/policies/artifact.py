@@ -56,7 +56,7 @@ def key_of(card: PolicyCard) -> str:
 def save(store: ArtifactStore | str, card: PolicyCard, actor: bytes) -> str:
     """Keep a policy in the store (or its URL); its key. Idempotent.
 
-    Raises: UsageError: the actor is not what the card says.
+    Raises: UsageError: the actor does not match the card.
     """
     verify(card, actor)
     key = key_of(card)
@@ -67,7 +67,7 @@ def save(store: ArtifactStore | str, card: PolicyCard, actor: bytes) -> str:
 def write_folder(folder: Path, card: PolicyCard, actor: bytes) -> None:
     """Write a policy as the two files of its artifact into ``folder``, which may exist.
 
-    Raises: UsageError: the actor is not what the card says. PermanentError: it cannot be written.
+    Raises: UsageError: the actor does not match the card. PermanentError: it cannot be written.
     """
     verify(card, actor)
     try:
@@ -81,7 +81,7 @@ def write_folder(folder: Path, card: PolicyCard, actor: bytes) -> None:
 def load(store: ArtifactStore | str, key: str) -> Policy:
     """Return the policy under ``key``, verified.
 
-    Raises: UsageError: there is none, or it is not what its card says. PermanentError: it is
+    Raises: UsageError: there is none, or it does not match its card. PermanentError: it is
     truncated or altered. TemporaryError: the store does not answer.
     """
     if not key.startswith(PREFIX):
@@ -117,7 +117,7 @@ def load_folder(folder: Path, reference: str | None = None) -> Policy:
 
 
 def _read(path: Path, largest: int, card: PolicyCard | None = None) -> bytes:
-    """The bytes of a file of a policy; those of an actor if it has the size its card says."""
+    """Return a file of a policy as bytes; an actor only if it has the size in its card."""
     try:
         return read_file(path, largest, exactly=None if card is None else card.size_bytes)
     except OSError as error:
@@ -148,7 +148,7 @@ def list_policies(store: ArtifactStore | str) -> tuple[str, ...]:
         try:
             return load(opened, key).card.created, key
         except (UsageError, PermanentError):
-            # Damaged; whoever opens it is told.
+            # Damaged; opening it raises the error.
             return "", key
 
     return tuple(sorted(keys(opened), key=age))
@@ -242,7 +242,7 @@ def folder_of(reference: str) -> Path:
 
 
 def verify_size(card: PolicyCard, source: str) -> None:
-    """Check that a policy is small enough for nodes, by what its card says of it.
+    """Check that a policy is small enough for nodes, by the size in its card.
 
     Raises: UsageError: it is not.
     """
@@ -258,7 +258,7 @@ def verify_size(card: PolicyCard, source: str) -> None:
 
 
 def verify(card: PolicyCard, actor: bytes, source: str = ACTOR) -> None:
-    """Check that ``actor`` is, byte for byte, what the card says.
+    """Check that ``actor`` is, byte for byte, the one of the card.
 
     Raises: UsageError: it is truncated, altered or too large.
     """

@@ -56,9 +56,9 @@ class PolicyCard:
 
     ``sha256`` and ``size_bytes`` are those of its ``actor.onnx``. ``nodes`` is the N it fits, None
     for any. ``scenario`` and ``scenario_hash`` name what it was trained on, None for no particular
-    one; with ``scenario_required`` it is refused elsewhere, without it a difference is only told.
+    one; with ``scenario_required`` it is refused elsewhere, without it a difference is a warning.
     ``overload`` (``{"measure": ..., "limit": ...}``) is the rule of the mask it was trained under.
-    ``dataset_hash`` and ``parents`` (ids of policies) say what it came from. ``evaluation`` and
+    ``dataset_hash`` and ``parents`` (ids of policies) are its origins. ``evaluation`` and
     ``training`` hold what the trainer measured and was set to, for people to read.
     """
 

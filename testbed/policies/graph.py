@@ -19,7 +19,7 @@ DOMAINS: Final = frozenset({"", "ai.onnx"})
 """Operators of these domains are allowed: those that ONNX itself defines."""
 
 REPEATING: Final = frozenset({"Loop", "Scan", "SequenceMap"})
-"""Operators that run a graph as often as data says; without them every node runs once."""
+"""Operators that repeat a graph depending on data; without them every node runs once."""
 
 _Value: TypeAlias = "int | memoryview"
 _Message: TypeAlias = Mapping[int, str]

@@ -35,7 +35,7 @@ FEEDS: Final = {"flat": "observation", "per-destination": "features"}
 """Name of the input that is not the mask, by kind."""
 
 KEPT_ACTORS: Final = 4
-"""Actors a process keeps for who opens them again: in use, being deployed, rolled back to."""
+"""Number of loaded actors a process caches: in use, being deployed, rolled back to."""
 
 GENTLE_S: Final = 0.001
 """Seconds after which an import gives way to the event loop; also between looks for a turn."""
@@ -44,7 +44,7 @@ TURN_S: Final = 3.0
 
 
 class OnnxActor:
-    """A loaded policy. ``card`` is what it says of itself; thread-safe."""
+    """A loaded policy with its ``card``; thread-safe."""
 
     __slots__ = ("_feed", "_numpy", "_outputs", "_run", "card")
 
@@ -77,7 +77,7 @@ class OnnxActor:
 
 @cache
 def import_runtime() -> tuple[Any, Any]:
-    """``onnxruntime`` and ``numpy``; in a thread, so that importing them holds up nobody.
+    """Import ``onnxruntime`` and ``numpy`` and return them; shortens the delay of other threads.
 
     Raises: PrerequisiteMissing: ONNX Runtime cannot be imported.
     """
@@ -188,7 +188,7 @@ _opening: Final = threading.Lock()
 def accept(policy: Policy) -> None:
     """Look through the file of a policy's actor, then have it tried in a process of its own.
 
-    Raises: UsageError: it must not be loaded; says why.
+    Raises: UsageError: it must not be loaded, with the reasons.
     """
     card = policy.card
     if card.kind == "flat" and card.encoder not in ENCODERS:

@@ -1,7 +1,7 @@
 """Tries a policy in a process of its own before a process of the testbed loads it.
 
 A graph may take all memory or time there is, or end the process that loads it. So each is loaded
-and run once where that harms nobody, with bounds on processor time, memory and time. The verdict is
+and run once in a separate process, with bounds on processor time, memory and time. The verdict is
 kept per machine and user, by the sha256 of the actor: the nodes of a host and its controller pay
 once together. Policies that ship with the package are not tried.
 """
@@ -60,7 +60,7 @@ def tried(policy: Policy) -> None:
     try:
         version = importlib.metadata.version("onnxruntime")
     except importlib.metadata.PackageNotFoundError:
-        # Who loads it says what is missing.
+        # Loading it raises the error.
         return
     card = policy.card
     what = (card.sha256, card.kind, card.encoder, card.nodes, version, __version__, MEMORY_BYTES)
@@ -162,7 +162,7 @@ def _held_alone(file: int, until: float, policy: Policy) -> bool:
 
 
 def _is_own(found: os.stat_result) -> bool:
-    """Return whether nobody else may have made this folder, or may write there."""
+    """Return whether only this user owns the folder and may write there."""
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 

@@ -18,7 +18,7 @@ from testbed.policies.trial import CPU_S, LARGEST_ANSWER, MEMORY_BYTES, SOURCE
 
 
 def main() -> None:
-    """Try the policy on standard input, and say what is wrong with it on standard output."""
+    """Try the policy on standard input, and write its problems to standard output."""
     # What reads the answer reads nothing else, whatever a library prints.
     answer = os.dup(1)
     os.dup2(2, 1)

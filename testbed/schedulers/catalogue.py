@@ -61,7 +61,7 @@ class Method:
 
     @property
     def asks_bits(self) -> bool:
-        """Whether it asks all peers for their overload bit, so that its log tells the mask."""
+        """Whether it asks all peers for their overload bit, so that its log contains the mask."""
         return self.knows.startswith(_BITS)
 
 

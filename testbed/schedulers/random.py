@@ -21,6 +21,6 @@ class Random:
         self._probabilities = (1.0 / self._size,) * self._size
 
     def decide(self, observation: Observation) -> Decision | Ask:
-        """One draw; asks nobody."""
+        """Draw one node; ask no peer."""
         u = self._context.uniform(task_of(observation), 0)
         return Decision(int(u * self._size), self._probabilities)

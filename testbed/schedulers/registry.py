@@ -113,7 +113,7 @@ def find(name: str) -> Callable[[SchedulerContext], Any]:
     """Return the factory of the scheduler ``name``: usually its class.
 
     Raises:
-        UsageError: unknown name; says which are known and which is the closest.
+        UsageError: unknown name; the message has the known ones and the closest.
     """
     target = TARGETS.get(name) or _entry_points().get(name)
     if target is None:
@@ -164,7 +164,7 @@ def _defined_at(factory: object) -> str:
 
 
 def declared_options(factory: object) -> Mapping[str, str] | None:
-    """Return the options that a scheduler declares, by name; None if it takes what it gets."""
+    """Return the options that a scheduler declares, by name; None if it accepts any."""
     declared = getattr(factory, "OPTIONS", None)
     return declared if isinstance(declared, Mapping) else None
 
@@ -172,7 +172,7 @@ def declared_options(factory: object) -> Mapping[str, str] | None:
 def _check_options(
     name: str, factory: Callable[[SchedulerContext], Any], options: Mapping[str, object]
 ) -> None:
-    """Refuse options the scheduler does not declare; one without OPTIONS takes what it gets."""
+    """Refuse options the scheduler does not declare; one without OPTIONS accepts any."""
     declared = declared_options(factory)
     if declared is None:
         return

@@ -42,7 +42,7 @@ AnyPolicy: TypeAlias = FeaturePolicy | ScoringWeights | policies.Policy
 class Player:
     """Plays episodes of one plan by one method.
 
-    ``simulated`` says why the heap simulator plays; it is empty where the compiled engine does.
+    ``simulated`` is why the heap simulator plays; it is empty where the compiled engine does.
     ``failures`` counts the tasks at which a user's own scheduler failed. ``at_once`` is how many
     episodes run side by side.
     """

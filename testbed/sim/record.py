@@ -32,7 +32,7 @@ def record_run(
 
     A name alone stands for the scheduler without options; what makes one gets the plan's options.
     What is None is taken from the plan or, the id, made up; the log holds the plan as used. An
-    episode is in the log, complete, before ``on_episode`` hears of it and the next one begins. A
+    episode is in the log, complete, before ``on_episode`` is called and the next one begins. A
     run that is interrupted ends as ``stopped``, one that breaks as ``failed``, with the episodes
     that were done. One whose scheduler failed at tasks, which are lost, ends as ``degraded``; why
     stands in its certificate under ``code_failures``. The faults of a plan that repeats such by

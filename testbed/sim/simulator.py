@@ -1,6 +1,6 @@
 """The heap simulator: one ``NodeState`` per node, driven in virtual time.
 
-It is the reference for what the model says: the real network and the compiled engine are held to
+It is the reference for the model: the real network and the compiled engine are held to
 its outcomes. Events are handled in the order of the key (time, phase, node, task, sequence), so
 what happens at equal instants is part of the model; see ``Phase``.
 """
@@ -77,7 +77,7 @@ class Phase(IntEnum):
     """Faults begin and end, in order of the nodes. What ends at that instant has ended."""
     DEADLINE = 3
     ARRIVAL = 4
-    """In order of the nodes; a decision that asks nobody takes effect here."""
+    """In order of the nodes; a decision without questions takes effect here."""
     PROBES = 5
     ANSWERS = 6
     CONTROL = 100

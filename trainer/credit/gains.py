@@ -88,7 +88,7 @@ def _gains(plan: Plan, episodes: Sequence[LoggedEpisode], weight: float) -> Iter
                 own, same, later = (part[row] for part in rebuilt.credit)
                 yield LoggedGains(episode, own + same + weight * later, None)
                 continue
-            reason = f"{wrong:.0%} of its tasks did not end as their queues say"
+            reason = f"{wrong:.0%} of its tasks ended differently from their rebuilt queues"
         yield LoggedGains(episode, _by_outcome(plan, episode), reason)
 
 

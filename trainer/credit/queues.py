@@ -28,10 +28,10 @@ from testbed.sim.engine.threads import Threads
 
 
 class Credit(NamedTuple):
-    """Parts of the credit of every task [E, T * N]; NaN in ``own`` where it cannot be told.
+    """Parts of the credit of every task [E, T * N]; NaN in ``own`` where it is not known.
 
     ``own`` is the chance of success of a task that was in time and 0 of one that was not; it
-    cannot be told of tasks that failed in transit, which have no place in a queue. ``same`` is what
+    is not known of tasks that failed in transit, which have no place in a queue. ``same`` is what
     the task cost those behind it that were decided in its slot or before, ``later`` what it cost
     those decided later; both are at most 0, up to failures of the task itself.
     """

@@ -22,7 +22,7 @@ from testbed.sim.engine.threads import Threads
 from trainer.credit.queues import Credit, credit_of
 
 LARGEST_DISAGREEMENT: Final = 0.05
-"""Share of the tasks of an episode that may have ended otherwise than their queues say."""
+"""Share of the tasks of an episode that may have ended differently from their rebuilt queues."""
 
 _CODES: Final = {outcome: code for code, outcome in enumerate(OUTCOMES) if outcome}
 _IN_QUEUE: Final = frozenset({"waiting", "execution"})
@@ -37,7 +37,7 @@ class LoggedEpisode(NamedTuple):
 
 
 class Rebuilt(NamedTuple):
-    """E episodes that were told completely. ``row`` gives the place of an episode in ``batch``."""
+    """E episodes with complete logs. ``row`` gives the place of an episode in ``batch``."""
 
     batch: Batch
     credit: Credit

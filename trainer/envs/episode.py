@@ -27,7 +27,7 @@ class EpisodeGame:
 
     Agents are called ``node_0`` to ``node_<N-1>``. An action outside the mask is corrected, because
     both libraries try any action of the space: a node with a task executes it itself, one without
-    does nothing. ``corrected`` tells of it.
+    does nothing. ``corrected`` marks it.
 
     Raises:
         UsageError: a plan or an encoder the compiled engine does not cover.

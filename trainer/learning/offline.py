@@ -152,7 +152,7 @@ def train_offline(
     Writes ``metrics.csv``, ``tensorboard/``, ``offline.npz`` (everything needed to go on) and
     ``actor.npz``. ``evaluate`` gives the score of an actor, higher is better; the best is kept.
     ``stop`` is asked at every pause and ends the training as if its steps were done, with a
-    checkpoint. With ``resume`` an existing checkpoint is continued, with none it starts anew;
+    checkpoint. With ``resume`` an existing checkpoint is continued, else it starts from step 0;
     without, an existing one is overwritten. ``steps`` may be raised between the two.
 
     Raises:

@@ -3,7 +3,7 @@
 Guarantees: the first online evaluation is held against the offline policy before anything is
 learned (hand-over gate); only trajectories of the policy in force are learned from; a policy that
 evaluates worse than the one it replaces, beyond noise, is rolled back; the best evaluated policy
-is what the training returns; after a restart it goes on where it stopped, with the same result.
+is what the training returns; after a restart it continues where it stopped, with the same result.
 What runs the episodes is a `Rollout`: the real network or the simulator.
 """
 

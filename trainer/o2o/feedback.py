@@ -26,8 +26,8 @@ def logged_of(
 ) -> Logged:
     """Return a data set with the feedback and the credit of its decisions.
 
-    Feedback is +1 or -1 by the outcome of the task, NaN of a task that was lost: that says that
-    the testbed had a failure, nothing about the decision. Episodes whose log is not complete are
+    Feedback is +1 or -1 by the outcome of the task, NaN of a task that was lost: then the
+    testbed had a failure, whatever the decision. Episodes whose log is not complete are
     in ``Logged.incomplete`` with the reason; their credit is the outcome of the task alone.
     """
     size = plan.topology.size

@@ -1,7 +1,7 @@
 """Logged decisions with everything a learner may be rewarded by, from the engine or a data set.
 
 Both ways give the same arrays for the same episodes; the tests hold them to it. The next stage is
-``trainer.learning``, which eats the `Transitions` and `Trajectory` made here.
+``trainer.learning``, which learns from the `Transitions` and `Trajectory` made here.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Logged:
         """Return the rewards of a kind [M]; NaN where there is none.
 
         Raises:
-            UsageError: the log tells no reward of this kind at all.
+            UsageError: the log has no reward of this kind at all.
         """
         found = {"team": self.team, "own": self.own, "credit": self.credit}[kind]
         if not np.isfinite(found).any():

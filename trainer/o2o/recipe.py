@@ -1,7 +1,7 @@
 """Recipes: which rewards, losses and steps the two phases use.
 
 ``paper`` is the paper's to the letter (sections IV-C and V-A); ``default`` is what was measured to
-be better on networks kept for choices (docs/o2o.md says how each part was chosen).
+be better on networks kept for choices (docs/o2o.md describes the choice of each part).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m trainer.per_destination FOLDER``: train the shipped policy anew and write it there.
+"""``python -m trainer.per_destination FOLDER``: train the shipped policy again and write it there.
 
 Progress goes to stderr, the final table to stdout as JSON. With ``--shipped`` instead of a folder
 nothing is trained, and the table is that of the policy that ships.

@@ -2,7 +2,7 @@
 
 Runs of the real network and of the simulator alike. Observations are encoded as the node encoded
 them, masks and probabilities are those that were logged, and the credit is that of training
-(``credit``), from the episode rebuilt. Where an episode was not told completely, the plain return
+(``credit``), from the episode rebuilt. Where the log of an episode is incomplete, the plain return
 of every decision stands in: 1 if its task succeeded, else 0. The next stage is ``tuning``.
 """
 
@@ -49,7 +49,7 @@ Progress = Callable[[int, int], None]
 class DecisionCounts:
     """Number of decisions that were read, and of those that could not be used, by reason.
 
-    ``plain`` says of which episodes (run, episode) the queues could not be served again. Decisions
+    ``plain`` lists the episodes (run, episode) whose queues could not be served again. Decisions
     that were not used: ``by_others`` (another scheduler or policy), ``not_sampled`` (the most
     probable destination was taken), ``not_told`` (failed in transit or lost), ``not_by_weights``
     (their probability is not what the policy gives for what was logged).

@@ -1,6 +1,6 @@
 """Faults of a scenario: what goes wrong when, for how long, and what it changes.
 
-One file per kind of fault; each says what it changes in the ``Scene``. The same files serve the
+One file per kind of fault; each states its changes to the ``Scene``. The same files serve the
 simulator and the network: both ask a ``Timeline`` what holds at which instant. docs/faults.md
 explains the kinds and their exact meaning.
 """

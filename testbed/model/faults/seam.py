@@ -1,4 +1,4 @@
-"""The seam of faults: one occurrence of a fault, and what a kind of fault has to say."""
+"""The seam of faults: one occurrence of a fault, and the interface of a kind of fault."""
 
 from __future__ import annotations
 

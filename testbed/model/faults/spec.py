@@ -20,7 +20,7 @@ from testbed.model.faults.seam import Fault
 from testbed.model.units import Micros
 
 ANY: Final = "any"
-"""Stands for one node, drawn anew for each occurrence."""
+"""Stands for one node, drawn separately for each occurrence."""
 
 Nodes: TypeAlias = tuple[int, ...] | Literal["any"]
 

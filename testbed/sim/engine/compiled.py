@@ -196,7 +196,7 @@ class Row(NamedTuple):
 def _uncounted(typing: Any, array: Any) -> Any:
     """Return an array without its reference count, which every access would change.
 
-    For arrays that somebody else keeps as long as they are used.
+    For arrays to which the caller holds a reference.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -42,7 +42,7 @@ def kernel_of(encoder: str) -> int:
 
 @compiled
 def _arrived(row: Row, i: int) -> bool:
-    """Return whether node ``i`` has a task to decide about; after the last slot nobody has."""
+    """Return whether node ``i`` has a task to decide about; after the last slot none has."""
     episode, tasks = row.episode, row.tasks
     if episode.slot >= episode.slots:
         return False
@@ -102,7 +102,7 @@ def _add_heard(row: Row, i: int, out: NDArray[np.float32]) -> None:
 
 @compiled
 def add_answers(row: Row, encoder: int, features: NDArray[np.float32]) -> None:
-    """Write into ``features`` [N, D] what nodes were told while they decided in this instant."""
+    """Add to ``features`` [N, D] the answers that nodes got while they decided in this instant."""
     if encoder == EXTENDED:
         for i in range(row.episode.nodes):
             _add_heard(row, i, features[i])

@@ -162,7 +162,7 @@ def _answered(row: Row, method: int, i: int, m: int, question: int, pool: NDArra
 
 @compiled
 def _bit(row: Row, i: int, j: int, question: int) -> int:
-    """Return the overload bit of ``j`` that ``i`` was told in answer to its first question."""
+    """Return the overload bit of ``j`` in the answer to the first question of ``i``."""
     nodes, links = row.nodes, row.links
     if question == 0:
         links[i, j].bit = nodes[j].overloaded
@@ -171,7 +171,7 @@ def _bit(row: Row, i: int, j: int, question: int) -> int:
 
 @compiled
 def _hear(row: Row, i: int, j: int) -> None:
-    """Node ``j`` tells ``i`` its backlog."""
+    """Note the backlog that node ``j`` answers to ``i``."""
     if i != j:
         link = row.links[i, j]
         link.heard_backlog = row.nodes[j].backlog

@@ -51,8 +51,8 @@ def weights_of(policy: Policy) -> ScoringWeights:
     """Return the weights of a verified per-destination policy.
 
     Raises:
-        UsageError: it is of another kind, or its actor does not tell its weights, or it tells
-            others than its graph has.
+        UsageError: it is of another kind, or its actor does not state its weights, or it
+            states others than its graph has.
     """
     card = policy.card
     if card.kind != "per-destination":

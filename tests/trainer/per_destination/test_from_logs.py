@@ -171,7 +171,7 @@ def test_queues_that_do_not_say_what_happened_are_not_believed(
     with copied(log, tmp_path, tasks=swapped) as other:
         plain = read_decisions(other, ["drl"], shipped()).counts.plain
     assert list(plain) == ["drl/2"]
-    assert "did not end as their queues say" in plain["drl/2"]
+    assert "ended differently from their rebuilt queues" in plain["drl/2"]
 
 
 def test_tasks_of_other_seeds_are_not_those_of_the_plan(log: TaskLog) -> None:
