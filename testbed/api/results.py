@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
@@ -221,6 +223,45 @@ class Comparison:
             ]
         )
 
+    def paired(
+        self, metric: Callable[[RunResult], Mapping[int, float] | pd.Series[float]]
+    ) -> pd.DataFrame:
+        """Compare the runs by any metric, episode by episode.
+
+        Args:
+            metric: Returns the metric of a run by episode number; NaN where there is none.
+
+        Returns:
+            A row per pair over the episodes that both have: ``first``, ``second``, ``difference``
+            (first less second, in the metric's unit), ``low``, ``high`` (95 %), ``p_value`` and
+            ``real`` (None where there are fewer than four episodes).
+
+        Raises: UsageError: two runs share no episode that has a value.
+        """
+        import pandas as pd
+
+        from testbed.experiment.statistics import compare
+
+        values = {each.id: _numbers(metric(each)) for each in self._results}
+        rows = []
+        for first, second in combinations(self._results, 2):
+            if not values[first.id].keys() & values[second.id].keys():
+                names = f"{first.summary.title} and {second.summary.title}"
+                raise UsageError(f"{names} share no episode that has a value of this metric")
+            found = compare(values[first.id], values[second.id])
+            rows.append(
+                {
+                    "first": first.summary.title,
+                    "second": second.summary.title,
+                    "difference": found.difference.mean,
+                    "low": found.difference.low,
+                    "high": found.difference.high,
+                    "p_value": found.p_value,
+                    "real": found.real,
+                }
+            )
+        return pd.DataFrame(rows)
+
     @property
     def verdicts(self) -> list[str]:
         """A sentence per pair, as ``testbed compare`` prints them."""
@@ -282,6 +323,12 @@ class ReplayResult:
 
     def _repr_html_(self) -> str:
         return html.paragraphs([self.verdict, *self.changes])
+
+
+def _numbers(values: Mapping[int, float] | pd.Series[float]) -> dict[int, float]:
+    """Return the values by episode, without those that are NaN."""
+    found = {int(str(episode)): float(value) for episode, value in values.items()}
+    return {episode: value for episode, value in found.items() if not math.isnan(value)}
 
 
 def figure(results: Sequence[RunResult], name: str) -> Figure:

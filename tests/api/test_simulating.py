@@ -83,6 +83,24 @@ def test_a_scheduler_of_ones_own_meets_the_same_tasks(plan: tb.LoadedPlan) -> No
     assert len(found.pairs) == len(found.verdicts) == 3
 
 
+def test_runs_are_compared_by_any_metric(plan: tb.LoadedPlan) -> None:
+    found = tb.compare(plan, ["local", "ratc"], episodes=5)
+
+    same = found.paired(lambda result: result.by_episode)
+    late = found.paired(lambda result: result.tasks.groupby("episode")["elapsed"].mean())
+
+    assert same["difference"].tolist() == found.pairs["difference"].tolist()
+    assert same["p_value"].tolist() == found.pairs["p_value"].tolist()
+    first, second = (
+        found[name].tasks.groupby("episode")["elapsed"].mean()
+        for name in (late["first"][0], late["second"][0])
+    )
+    assert late["difference"][0] == pytest.approx((first - second).mean())
+    assert late["low"][0] < late["difference"][0] < late["high"][0]
+    with pytest.raises(tb.UsageError, match="share no episode"):
+        found.paired(lambda result: {0: float("nan")})
+
+
 def test_two_of_one_scheduler_are_told_apart_by_their_options(plan: tb.LoadedPlan) -> None:
     drl = [tb.SchedulerSpec("drl", {"deterministic": each}) for each in (True, False)]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from testbed import testing
 from testbed.runtime import registry as runtimes
 from testbed.schedulers import registry as schedulers
@@ -51,5 +53,5 @@ def test_its_example_runs() -> None:
     exec(compile(block, "docs/adding.md", "exec"), names)
 
     late = names["late"]
-    assert isinstance(late, dict)
-    assert set(late) == {"ratc", "rda"}
+    assert isinstance(late, pd.DataFrame)
+    assert set(late.iloc[0][["first", "second"]]) == {"ratc", "rda"}
