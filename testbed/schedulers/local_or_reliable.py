@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.schedulers.estimates import Estimator
-from testbed.schedulers.probing import allowed, mask_from_bits, peers_of, task_of
+from testbed.schedulers.probing import allowed, is_overloaded, mask_from_bits, peers_of, task_of
 
 CHOICES = 3
 """Number of random peers that are compared (model section 5)."""
@@ -24,19 +24,13 @@ class LocalOrReliable:
         self._node = context.node
         self._size = context.topology.size
         self._peers = peers_of(context.node, self._size)
-        self._overload = context.rules.overload
-        self._cores = context.topology.cores[context.node]
         self._estimator = Estimator(context)
 
     def decide(self, observation: Observation) -> Decision | Ask:
         """Asks for the overload bits only; reliability is estimated from static facts."""
         task = task_of(observation)
         if observation.round == 0:
-            overloaded = self._overload.holds(
-                cores=self._cores,
-                queue_length=observation.queue_length,
-                backlog=observation.backlog,
-            )
+            overloaded = is_overloaded(self._context, observation)
             in_time = self._estimator.own(observation, task).completion <= task.deadline
             if (in_time and not overloaded) or not self._peers:
                 return Decision(self._node)

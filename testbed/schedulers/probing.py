@@ -1,8 +1,8 @@
-"""Reading the answers of peers: candidates from full states, and the mask from overload bits."""
+"""Reading observations: overload, candidates from full states, and the mask from overload bits."""
 
 from __future__ import annotations
 
-from testbed.model.decision import Observation
+from testbed.model.decision import Observation, SchedulerContext
 from testbed.model.task import Task
 from testbed.schedulers.estimates import Candidate, Estimator
 
@@ -47,6 +47,15 @@ def chosen_and_known(
         for destination in chosen
         if destination in backlogs
     ]
+
+
+def is_overloaded(context: SchedulerContext, observation: Observation) -> bool:
+    """Return whether the rule of overload holds at the node that decides (docs/model.md)."""
+    return context.rules.overload.holds(
+        cores=context.topology.cores[context.node],
+        queue_length=observation.queue_length,
+        backlog=observation.backlog,
+    )
 
 
 def peers_of(node: int, size: int) -> tuple[int, ...]:

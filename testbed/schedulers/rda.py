@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.schedulers.estimates import Estimator, faster
-from testbed.schedulers.probing import answered, peers_of, task_of
+from testbed.schedulers.probing import answered, is_overloaded, peers_of, task_of
 
 RESPONSES = 2
 """Number of answers that are waited for (paper section V-B)."""
@@ -23,8 +23,6 @@ class Rda:
         self._context = context
         self._node = context.node
         self._peers = peers_of(context.node, context.topology.size)
-        self._overload = context.rules.overload
-        self._cores = context.topology.cores[context.node]
         self._estimator = Estimator(context)
 
     def decide(self, observation: Observation) -> Decision | Ask:
@@ -35,11 +33,7 @@ class Rda:
         """
         task = task_of(observation)
         if observation.round == 0:
-            overloaded = self._overload.holds(
-                cores=self._cores,
-                queue_length=observation.queue_length,
-                backlog=observation.backlog,
-            )
+            overloaded = is_overloaded(self._context, observation)
             if not overloaded or not self._peers:
                 return Decision(self._node)
             order = self._context.sample(task, self._peers, len(self._peers))

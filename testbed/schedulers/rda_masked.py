@@ -10,7 +10,14 @@ from typing import ClassVar
 
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.schedulers.estimates import Estimator, faster
-from testbed.schedulers.probing import allowed, answered, mask_from_bits, peers_of, task_of
+from testbed.schedulers.probing import (
+    allowed,
+    answered,
+    is_overloaded,
+    mask_from_bits,
+    peers_of,
+    task_of,
+)
 from testbed.schedulers.rda import RESPONSES
 
 
@@ -25,8 +32,6 @@ class RdaMasked:
         self._node = context.node
         self._size = context.topology.size
         self._peers = peers_of(context.node, self._size)
-        self._overload = context.rules.overload
-        self._cores = context.topology.cores[context.node]
         self._estimator = Estimator(context)
 
     def decide(self, observation: Observation) -> Decision | Ask:
@@ -34,11 +39,7 @@ class RdaMasked:
         order, and take the faster of the first two that answer."""
         task = task_of(observation)
         if observation.round == 0:
-            overloaded = self._overload.holds(
-                cores=self._cores,
-                queue_length=observation.queue_length,
-                backlog=observation.backlog,
-            )
+            overloaded = is_overloaded(self._context, observation)
             if not overloaded or not self._peers:
                 return Decision(self._node)
             return Ask(self._peers, bits_only=True)

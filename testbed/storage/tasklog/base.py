@@ -265,7 +265,7 @@ class TaskLog(Protocol):
         *,
         final: bool | None = None,
     ) -> int:
-        """Add what comes when the episode of its tasks is over; how many records were refused.
+        """Add records that come after their episode; return the number of those refused.
 
         Each task still ends exactly once, and its row is folded anew from all its records. With
         ``final``, what the run has told of its tasks stands: records of a task that it ended as

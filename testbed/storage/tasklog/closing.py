@@ -68,7 +68,7 @@ def hand_in(
     *,
     final: bool,
 ) -> int:
-    """Add records to tasks of a run or episode that is over; how many were refused.
+    """Add records to tasks of a completed run or episode; return the number of those refused.
 
     ``touched`` are tasks whose row has to be folded anew in any case. With ``final`` a task that
     the run has told as lost, or has not told of, stays so: whatever comes about it is refused.
