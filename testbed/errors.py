@@ -92,11 +92,6 @@ class PrerequisiteMissing(TestbedError):
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(what, fix=fix)
 
-    @property
-    def what(self) -> str:
-        """Return what is missing: ``seen`` of other errors."""
-        return self.seen
-
 
 class TemporaryError(TestbedError):
     """The outside world did not answer this time; the same call may succeed later."""

@@ -77,7 +77,7 @@ def packages(_: Surroundings) -> Iterator[Finding]:
             wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
     others = [each for name in foreign.OWN if (each := foreign.problem_of(name, thorough=True))]
     for other in others:
-        yield Finding("packages", "problem", other.what, other.fix)
+        yield Finding("packages", "problem", other.seen, other.fix)
     if wrong:
         yield Finding("packages", "problem", "; ".join(wrong), "install again: make install")
     elif others:

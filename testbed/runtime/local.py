@@ -118,7 +118,7 @@ class LocalRuntime:
                 if not os.access(self.home, os.W_OK | os.X_OK):
                     raise PermissionError(13, "permission denied")
         except PrerequisiteMissing as error:
-            found.append(Lack(error.what, error.fix))
+            found.append(Lack(error.seen, error.fix))
         except PermanentError as error:
             found.append(Lack(str(error), "free some space"))
         return tuple(found)

@@ -133,8 +133,8 @@ class KindCluster:
         wanted.validate()
         if ":" in str(self.folder):
             raise UsageError(
-                f"{self.home} has a colon in its name, which the container engine cannot mount; "
-                "name another home: --home DIR or TESTBED_HOME"
+                f"{self.home} has a colon in its name, which the container engine cannot mount",
+                fix="name another home: --home DIR or TESTBED_HOME",
             )
         with self._locked() as held:
             nodes = engines.nodes(self.name)
@@ -220,30 +220,30 @@ class KindCluster:
         if mark is None:
             raise UsageError(
                 f"there is a kind cluster '{self.name}' that edge-testbed did not make and "
-                f"does not change ({', '.join(node.name for node in foreign)}); to run on it: "
+                f"does not change ({', '.join(node.name for node in foreign)})",
+                fix="to run on it: "
                 f"--runtime cluster --context {self.context}; or remove it manually: "
-                f"kind delete cluster --name {self.name}"
+                f"kind delete cluster --name {self.name}",
             )
         home = mark.folder.parent.parent
         raise UsageError(
-            f"kind cluster '{self.name}' was made for another home, {home}; to use or delete it "
-            f"name that: --home {home}"
+            f"kind cluster '{self.name}' was made for another home, {home}",
+            fix=f"to use or delete it name that: --home {home}",
         )
 
     def _refuse_other(self, nodes: Sequence[Node], settings: KindSettings) -> None:
         digests = {node.mark.digest for node in nodes if node.mark is not None}
         if digests != {settings.digest}:
             raise UsageError(
-                f"kind cluster '{self.name}' exists with other settings ({_described(nodes)}); "
-                "use the --workers and deployment.kind.nodeImage it was created with, or delete "
-                "it first: "
-                "testbed teardown"
+                f"kind cluster '{self.name}' exists with other settings ({_described(nodes)})",
+                fix="use the --workers and deployment.kind.nodeImage it was created with, or "
+                "delete it first: testbed teardown",
             )
         if len(nodes) != settings.nodes:
             raise PermanentError(
                 f"kind cluster '{self.name}' had {settings.nodes} nodes and has only "
-                f"{', '.join(node.name for node in nodes)}; delete it and bring it up again: "
-                "testbed teardown"
+                f"{', '.join(node.name for node in nodes)}",
+                fix="delete it and bring it up again: testbed teardown",
             )
 
     def _whole(self, nodes: Sequence[Node]) -> bool:
@@ -391,8 +391,8 @@ class KindCluster:
         )
         if exported.code:
             raise PermanentError(
-                f"kind gives no kubeconfig for cluster '{self.name}': {exported.said}; if its "
-                "nodes do not start, delete it: testbed teardown"
+                f"kind gives no kubeconfig for cluster '{self.name}': {exported.said}",
+                fix="if its nodes do not start, delete it: testbed teardown",
             )
 
     @property
@@ -437,8 +437,8 @@ class KindCluster:
         if left:
             names = " ".join(node.name for node in left)
             raise PermanentError(
-                f"of kind cluster '{self.name}' there is still {names} ({said}); remove it "
-                f"yourself: docker rm --force --volumes {names}"
+                f"of kind cluster '{self.name}' there is still {names} ({said})",
+                fix=f"remove it yourself: docker rm --force --volumes {names}",
             )
         self.kubeconfig.unlink(missing_ok=True)
 

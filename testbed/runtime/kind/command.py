@@ -158,6 +158,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 def _late(argv: Sequence[str], timeout: float) -> TemporaryError:
     shown = " ".join(argv[:3])
     return TemporaryError(
-        f"`{shown}` has not ended within {timeout:g} s; check whether `docker info` answers, and "
-        "restart the engine if it does not: sudo systemctl restart docker"
+        f"`{shown}` has not ended within {timeout:g} s",
+        fix="check whether `docker info` answers, and "
+        "restart the engine if it does not: sudo systemctl restart docker",
     )

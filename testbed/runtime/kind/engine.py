@@ -110,8 +110,8 @@ def refused(ran: Ran, what: str = "docker") -> TestbedError:
         return PrerequisiteMissing(f"the Docker engine does not answer: {ran.said}", START_FIX)
     if "no space left" in text:
         return PermanentError(
-            f"the disk of the Docker engine is full ({what}); see docker system df, and free some "
-            "space: docker image prune"
+            f"the disk of the Docker engine is full ({what})",
+            fix="see docker system df, and free some space: docker image prune",
         )
     return PermanentError(f"{what}: {ran.said}")
 

@@ -118,8 +118,8 @@ def _load(cluster: str, image: str, targets: Sequence[Node]) -> None:
             if saved.code:
                 raise PermanentError(
                     f"of {image} the Docker engine cannot save the one platform it has "
-                    f"({saved.said}); use Docker 28 or newer, or turn off its image store in "
-                    "containerd"
+                    f"({saved.said})",
+                    fix="use Docker 28 or newer, or turn off its image store in containerd",
                 )
             said.clear()
             code = stream(
@@ -129,8 +129,8 @@ def _load(cluster: str, image: str, targets: Sequence[Node]) -> None:
         text = "\n".join(said)
         if "no space left" in text:
             raise PermanentError(
-                f"{image} does not fit on the disk of the Docker engine; free some space there: "
-                "docker system df, docker image prune"
+                f"{image} does not fit on the disk of the Docker engine",
+                fix="free some space there: docker system df, docker image prune",
             )
         last = next((line for line in reversed(said) if line.strip()), f"exit code {code}")
         raise PermanentError(f"{image} cannot be loaded into kind cluster '{cluster}': {last}")
@@ -141,8 +141,8 @@ def _note(node: Node, image: str, identity: str) -> None:
     here = held.ids.get(full_name(image))
     if here is None:
         raise PermanentError(
-            f"{image} was loaded into {node.name}, which does not list it; see "
-            f"docker exec {node.name} crictl images"
+            f"{image} was loaded into {node.name}, which does not list it",
+            fix=f"see docker exec {node.name} crictl images",
         )
     text = json.dumps({**held.noted, image: [identity, here]})
     docker("exec", "--interactive", node.name, "cp", "/dev/stdin", NOTE, stdin=text)

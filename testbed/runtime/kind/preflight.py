@@ -259,10 +259,7 @@ def _disk(settings: KindSettings, root: Path) -> Iterator[Lack]:
 
 def lack_of(error: TestbedError) -> Lack:
     """Return what is missing according to an error."""
-    if isinstance(error, PrerequisiteMissing):
-        return Lack(error.what, error.fix)
-    what, _, fix = str(error).partition("; ")
-    return Lack(what, fix or "see docs/kubernetes-troubleshooting.md")
+    return Lack(error.seen, error.fix or "see docs/kubernetes-troubleshooting.md")
 
 
 def _gigabytes(count: int) -> str:

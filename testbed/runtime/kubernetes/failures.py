@@ -51,8 +51,8 @@ def explained(
     causes = (body.get("details") or {}).get("causes") or []
     if status == 401:
         return PermanentError(
-            f"the API server does not accept the credentials of {who}; log in to the cluster "
-            "again, then see that `kubectl auth whoami` answers"
+            f"the API server does not accept the credentials of {who}",
+            fix="log in to the cluster again, then see that `kubectl auth whoami` answers",
         )
     if status == 403:
         return _forbidden(message, causes, asked, who)
@@ -84,15 +84,15 @@ def _forbidden(message: str, causes: list[Any], asked: Asked, who: str) -> Testb
         return Busy(f"namespace {asked.namespace} is being removed: {message}", None)
     if "exceeded quota" in message:
         return PermanentError(
-            f"the quota of namespace {asked.namespace} does not allow {asked.what}: {message}; "
-            f"see `kubectl --namespace {asked.namespace} describe quota`, and have it raised"
+            f"the quota of namespace {asked.namespace} does not allow {asked.what}: {message}",
+            fix=f"see `kubectl --namespace {asked.namespace} describe quota`, and have it raised",
         )
     if "violates PodSecurity" in message:
         return PermanentError(f"the cluster's pod security refuses {asked.what}: {message}")
     if "cannot" in message and "resource" in message:
         where = f" in namespace {asked.namespace}" if asked.namespace else ""
         return PermanentError(
-            f"{who} has no right to {asked.verb} {asked.what}{where}: {message}; {RIGHTS}"
+            f"{who} has no right to {asked.verb} {asked.what}{where}: {message}", fix=RIGHTS
         )
     return PermanentError(f"the cluster does not admit {asked.what}: {message}")
 

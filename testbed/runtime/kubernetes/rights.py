@@ -45,7 +45,7 @@ def lacks(cluster: Cluster, given: str | None) -> tuple[Lack, ...]:
     try:
         cluster.version()
     except PrerequisiteMissing as error:
-        return (Lack(error.what, error.fix),)
+        return (Lack(error.seen, error.fix),)
     except TestbedError as error:
         return (Lack(str(error), "see that `kubectl cluster-info` answers"),)
     namespace = given or namespace_of("default")

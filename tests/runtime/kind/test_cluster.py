@@ -328,7 +328,7 @@ def test_failures_that_are_known(
     with pytest.raises(PrerequisiteMissing) as raised:
         cluster.ensure()
 
-    assert what in raised.value.what
+    assert what in raised.value.seen
     assert fix in raised.value.fix
     assert str(cluster.folder / "create.log") in raised.value.fix
     assert engine.names() == []
@@ -399,7 +399,7 @@ def test_the_node_image_cannot_be_pulled(cluster: KindCluster, engine: FakeEngin
     engine.forgets(NODE_IMAGE)
     with pytest.raises(PrerequisiteMissing) as raised:
         cluster.ensure()
-    assert "no such host" in raised.value.what
+    assert "no such host" in raised.value.seen
     assert "docker load --input kind-node.tar" in raised.value.fix
     with pytest.raises(PrerequisiteMissing, match="is not on this machine\n"):
         cluster.ensure(pull=False)

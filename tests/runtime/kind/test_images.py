@@ -91,7 +91,7 @@ def test_images_that_are_not_there(engine: FakeEngine, two: KindCluster) -> None
     with pytest.raises(PrerequisiteMissing) as raised:
         two.load_images([NODE, "edge-testbed/hdfs:1", MARIADB])
 
-    assert raised.value.what == f"the Docker engine has no edge-testbed/hdfs:1, {MARIADB}"
+    assert raised.value.seen == f"the Docker engine has no edge-testbed/hdfs:1, {MARIADB}"
     assert 'make images IMAGES="hdfs"; docker pull mariadb:10.11' in raised.value.fix
     assert loads(engine) == []
 
