@@ -17,7 +17,7 @@ from testbed.api.places import runtime
 from testbed.api.running import client_of
 from testbed.cli import console
 from testbed.cli.network import with_name
-from testbed.cli.options import Json, Name, Settings, Storage
+from testbed.cli.options import LARGEST_SEED, MOST, Json, Name, Settings, Storage
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 from testbed.model.encoders import DEFAULT
 
@@ -59,7 +59,11 @@ def o2o(
     seed: Annotated[
         int,
         typer.Option(
-            "--seed", metavar="N", min=0, help="Random seed for training and its episodes."
+            "--seed",
+            metavar="N",
+            min=0,
+            max=LARGEST_SEED,
+            help="Random seed for training and its episodes.",
         ),
     ] = 0,
     recipe: Annotated[
@@ -88,20 +92,29 @@ def o2o(
         ),
     ] = DEFAULT,
     log_episodes: Annotated[
-        int | None, typer.Option("--log-episodes", metavar="N", min=1, help="Episodes of logs.")
+        int | None,
+        typer.Option("--log-episodes", metavar="N", min=1, max=MOST, help="Episodes of logs."),
     ] = None,
     offline_steps: Annotated[
         int | None,
-        typer.Option("--offline-steps", metavar="N", min=1, help="Gradient steps on the logs."),
+        typer.Option(
+            "--offline-steps", metavar="N", min=1, max=MOST, help="Gradient steps on the logs."
+        ),
     ] = None,
     online_episodes: Annotated[
         int | None,
-        typer.Option("--online-episodes", metavar="N", min=10, help="Episodes of fine-tuning."),
+        typer.Option(
+            "--online-episodes", metavar="N", min=10, max=MOST, help="Episodes of fine-tuning."
+        ),
     ] = None,
     evaluation_episodes: Annotated[
         int | None,
         typer.Option(
-            "--evaluation-episodes", metavar="N", min=2, help="Paired episodes per method."
+            "--evaluation-episodes",
+            metavar="N",
+            min=2,
+            max=MOST,
+            help="Paired episodes per method.",
         ),
     ] = None,
     online_only: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
@@ -70,6 +70,11 @@ FirstEpisode: TypeAlias = Annotated[
         help="Number of the first episode; equal numbers have equal arrivals and faults.",
     ),
 ]
+MOST: Final = 1_000_000_000
+"""Episodes or steps of a learning experiment: more than anybody waits for."""
+
+LARGEST_SEED: Final = 2**63 - 1
+
 Label: TypeAlias = Annotated[
     str, typer.Option("--label", metavar="TEXT", help="Free text to identify the run later.")
 ]

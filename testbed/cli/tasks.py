@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -189,7 +190,7 @@ def _first(rows: Iterator[TaskRow], slowest: int | None, limit: int) -> tuple[li
         timed = (row for row in rows if row.elapsed is not None)
         found = heapq.nlargest(slowest, timed, key=lambda row: (row.elapsed or 0, -row.task_id))
         return found, len(found)
-    shown = list(islice(rows, limit)) if limit else list(rows)
+    shown = list(islice(rows, min(limit, sys.maxsize))) if limit else list(rows)
     return shown, len(shown) + sum(1 for _ in rows)
 
 

@@ -83,6 +83,25 @@ def test_sim_that_cannot_begin_writes_no_log(
     assert not home.exists()
 
 
+@pytest.mark.parametrize("label", ["x" * 256, "two\nlines", "\x1b[2J", "\u2028"])
+def test_a_label_that_no_table_can_show_is_refused(testbed: Command, log: Path, label: str) -> None:
+    before = testbed("runs", "list", "--json").document
+
+    said = testbed("sim", "quickstart", "-s", "local", "-e", "1", "--label", label)
+
+    assert said.code == 2
+    assert "label: " in said.err
+    assert label not in said.err
+    assert testbed("runs", "list", "--json").document == before
+
+
+def test_a_label_may_be_in_any_language(testbed: Command, log: Path) -> None:
+    label = "Versuch № 3 😀 " + "ü" * 200
+
+    assert testbed("sim", "quickstart", "-s", "local", "-e", "1", "--label", label).code == 0
+    assert testbed("runs", "list", "--json").document[-1]["label"] == label
+
+
 def test_runs_list(testbed: Command, log: Path) -> None:
     runs = testbed("runs", "list", "--json").document
 

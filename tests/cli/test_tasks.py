@@ -184,3 +184,28 @@ def test_a_fault_of_the_scenario_is_the_reason_and_is_replayed(testbed: Command)
         assert each["replays"][0]["changes"]["same_course"] == each["original"]["tasks"]
         assert each["left_out"] == []
     assert crowded["original"]["tasks"] > again["original"]["tasks"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("task", "latest", 10**25),
+        ("tasks", "--episode", 10**25),
+        ("tasks", "--node", 10**25),
+        ("tasks", "--limit", 10**25),
+        ("replay", "--task", 10**25),
+        ("replay", "--episode", 10**25),
+        ("runs", "list", "--limit", 10**25),
+        ("sim", "quickstart", "--first-episode", 10**25, "-e", 1),
+        ("sim", "quickstart", "-e", 10**25),
+        ("o2o", "quickstart", "--simulate", "--out", "o2o", "--log-episodes", 10**25),
+        ("o2o", "quickstart", "--simulate", "--out", "o2o", "--seed", 10**25),
+    ],
+)
+def test_a_number_that_no_log_holds_is_no_defect(
+    testbed: Command, log: Path, arguments: tuple[object, ...]
+) -> None:
+    said = testbed(*arguments)
+
+    assert said.code in (0, 2), said.err
+    assert "defect" not in said.err

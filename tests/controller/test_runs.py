@@ -61,6 +61,14 @@ def test_a_scheduler_that_never_answers_costs_its_tasks_and_no_node(bring_up: Br
     each_ends_once(bench, run)
 
 
+def test_a_label_that_not_every_log_can_hold_begins_no_run(bring_up: BringUp) -> None:
+    bench = bring_up(small_plan(2))
+    for label in ("x" * 256, "two\nlines"):
+        with pytest.raises(UsageError, match="label: "):
+            bench.operator.start_run(scheduler="local", label=label)
+    assert bench.operator.status().runs == ()
+
+
 def test_a_scheduler_that_ends_its_node_does_not_begin_a_run(bring_up: BringUp) -> None:
     bench = bring_up(small_plan(2))
     with pytest.raises(UsageError, match=r"node 1: does not answer: .* is dead: .*its process has"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
+from testbed.errors import Problem, UsageError
 from testbed.model.events import DecisionRecord, Record
 from testbed.model.faults import KINDS
 from testbed.model.faults.seam import BY_HAND
@@ -32,6 +34,11 @@ _REPLAY: Final = re.compile(r"(?:^|; )replay of (\S+)$")
 
 TESTBED: Final = "testbed"
 """Under this key of its versions a run has the name of the testbed it was made on."""
+
+LONGEST_TEXT: Final = 255
+"""Characters of a label and of a scheduler's name."""
+
+_NO_TEXT: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 LATEST = "latest"
 """Names the run that was begun last wherever a run's id is asked for."""
@@ -56,6 +63,14 @@ def label_of_replay(run_id: str, label: str = "") -> str:
     """Return the label of a replay of ``run_id``: the user's own text and the reference."""
     reference = f"replay of {run_id}"
     return f"{label}; {reference}" if label else reference
+
+
+def _text_problems(name: str, text: str) -> Iterator[Problem]:
+    if len(text) > LONGEST_TEXT:
+        seen = f"{text[:20]}... has {len(text)} characters"
+        yield Problem(name, seen, f"up to {LONGEST_TEXT}")
+    elif any(unicodedata.category(each) in _NO_TEXT for each in text):
+        yield Problem(name, ascii(text), "one line of text, without control characters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +126,21 @@ class RunInfo:
         label: str = "",
         scenario: str | None = None,
     ) -> RunInfo:
-        """Return a new run of ``plan``; what is None is taken from the plan or made up (the id)."""
+        """Return a new run of ``plan``; what is None is taken from the plan or made up (the id).
+
+        Raises: UsageError: a label or the name of a scheduler that not every log can hold, or that
+        no line of a table can show.
+        """
         seeds = plan.seeds
+        scheduler = plan.scheduler.name if scheduler is None else scheduler
+        problems = [*_text_problems("label", label), *_text_problems("scheduler", scheduler)]
+        if problems:
+            raise UsageError("a run cannot be logged like this", problems)
         return cls(
             id=new_run_id() if id is None else id,
             name=plan.name,
             scenario_hash=plan.scenario_hash,
-            scheduler=plan.scheduler.name if scheduler is None else scheduler,
+            scheduler=scheduler,
             driver=driver,
             plan=plan.to_json(),
             seeds={

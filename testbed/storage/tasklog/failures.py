@@ -13,7 +13,7 @@ from typing import Final
 import pymysql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from testbed.errors import PermanentError, TemporaryError, TestbedError
+from testbed.errors import PermanentError, Problem, TemporaryError, TestbedError, UsageError
 
 CANNOT_BE_WRITTEN: Final = (
     "it cannot be written",
@@ -145,9 +145,15 @@ def explained(where: str, login: str = "") -> Iterator[None]:
 
     ``login`` says who asks a server, and where the password comes from.
 
-    Raises: TemporaryError: locked or unreachable. PermanentError: anything else.
+    Raises: TemporaryError: locked or unreachable. UsageError: asked for a number that no column
+    holds. PermanentError: anything else.
     """
     try:
         yield
     except SQLAlchemyError as error:
         raise _explained(where, login, error) from error
+    except OverflowError as error:
+        # The driver's own: a number that was asked for fits into no column.
+        raise UsageError(
+            "no task log holds a number that large", [Problem("", "too large", "up to 2^63 - 1")]
+        ) from error
