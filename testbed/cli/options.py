@@ -121,6 +121,10 @@ def key_values(given: list[str] | None, option: str) -> dict[str, Any]:
     return found
 
 
+_DIGITS: Final = 9
+_RANGE: Final = 10_000
+
+
 def node_numbers(text: str | None, option: str = "--nodes") -> tuple[int, ...]:
     """Return ``0,2,5-7`` as numbers in order, each once; nothing for None.
 
@@ -136,11 +140,17 @@ def node_numbers(text: str | None, option: str = "--nodes") -> tuple[int, ...]:
                 "node numbers cannot be read",
                 [Problem(option, repr(text), "allowed: numbers and ranges, as in 0,2,5-7")],
             )
-        low, high = int(first), int(last) if dash else int(first)
-        if high < low or high - low > 10_000:
-            raise UsageError(
-                "node numbers cannot be read",
-                [Problem(option, repr(part), "allowed: the smaller number first")],
-            )
+        wrong = ""
+        if max(len(first), len(last)) > _DIGITS:
+            wrong = f"allowed: numbers of up to {_DIGITS} digits"
+        else:
+            low, high = int(first), int(last) if dash else int(first)
+            if high < low:
+                wrong = "allowed: the smaller number first"
+            elif high - low > _RANGE:
+                wrong = f"allowed: up to {_RANGE} numbers in a range"
+        if wrong:
+            shown = part if len(part) <= 40 else f"{part[:37]}..."
+            raise UsageError("node numbers cannot be read", [Problem(option, repr(shown), wrong)])
         found.update(range(low, high + 1))
     return tuple(sorted(found))

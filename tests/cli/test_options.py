@@ -44,6 +44,20 @@ def test_what_are_no_node_numbers(text: str) -> None:
         node_numbers(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("3-1", "the smaller number first"),
+        ("0-99999999", "'0-99999999'; allowed: up to 10000 numbers in a range"),
+        ("9" * 5000, r"'9{37}\.\.\.'; allowed: numbers of up to 9 digits"),
+        ("1-" + "9" * 5000, "allowed: numbers of up to 9 digits"),
+    ],
+)
+def test_what_is_wrong_with_node_numbers_is_told(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        node_numbers(text)
+
+
 def test_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home.choose(None)
     monkeypatch.delenv("TESTBED_HOME", raising=False)
