@@ -89,6 +89,8 @@ def complaints(last: Progress) -> Iterator[str]:
     if last.state == "failed":
         # How faithful its beginning was does not matter any more.
         return
+    if not last.generated:
+        yield f"no task arrived in run {last.run}, so there is nothing to show or compare"
     for reason in last.invalid_because:
         yield f"not faithful: {reason}"
     if last.state in ("degraded", "invalid"):

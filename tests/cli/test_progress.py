@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from testbed.api.running import complaints
 from testbed.cli.progress import Pace, ProgressDisplay, Snapshot, clock
+from testbed.model.run_state import RunState
+from tests.rpc.test_operator import PROGRESS
 
 
 def test_so_far_is_the_mean_of_the_episodes_that_are_over(
@@ -61,3 +66,14 @@ def test_the_time_left_is_told_once_there_is_one(
     assert second.endswith(", 10 s left")
     assert third == "2 of 4 things done, 10 s left"
     assert "left" not in last
+
+
+def test_a_run_in_which_nothing_arrived_says_so() -> None:
+    empty = dataclasses.replace(
+        PROGRESS, state=RunState.COMPLETED, generated=0, outcomes={}, invalid_because=()
+    )
+    assert list(complaints(empty)) == [
+        f"no task arrived in run {PROGRESS.run}, so there is nothing to show or compare"
+    ]
+    failed = dataclasses.replace(empty, state=RunState.FAILED)
+    assert not any("no task arrived" in line for line in complaints(failed))
