@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -287,8 +288,9 @@ def test_a_node_that_dies_takes_its_tasks_with_it_and_no_more(bring_up: BringUp)
     assert list(certificate["dead_nodes"]) == ["1"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_node_that_is_stopped_in_the_middle_of_a_run_hands_over_its_log(
-    bring_up: BringUp,
+    bring_up: BringUp, number: signal.Signals
 ) -> None:
     plan = small_plan(3, slots=40)
     bench = bring_up(plan)
@@ -296,7 +298,7 @@ def test_a_node_that_is_stopped_in_the_middle_of_a_run_hands_over_its_log(
     run = bench.operator.start_run(scheduler="random")
     bench.until(run, lambda progress: progress.slot >= 5)
     node = psutil.Process(place.processes()["node-1"][0])
-    node.terminate()
+    node.send_signal(number)
     psutil.wait_procs([node], timeout=PATIENCE_S)
     assert not list((place.spool / "node-1").iterdir())
     last = bench.end(run)
@@ -304,6 +306,18 @@ def test_a_node_that_is_stopped_in_the_middle_of_a_run_hands_over_its_log(
     assert last.dead_nodes == (1,)
     assert last.ended == last.generated == 40 * 3
     assert {row.task_id for row in bench.log.tasks(run)} == arrivals(plan, 0)
+
+
+def test_a_controller_that_is_hung_up_ends_its_run_in_order(bring_up: BringUp) -> None:
+    bench = bring_up(small_plan(2, slots=LONG))
+    run = bench.operator.start_run(scheduler="local")
+    bench.until(run, lambda progress: progress.slot >= 3)
+    place = RunDirectory(bench.runtime.home, "bench")
+    controller = psutil.Process(place.processes()["controller"][0])
+    controller.send_signal(signal.SIGHUP)
+    assert psutil.wait_procs([controller], timeout=PATIENCE_S)[0]
+    assert bench.log.run(run).state is RunState.STOPPED
+    each_ends_once(bench, run)
 
 
 def test_a_run_whose_nodes_all_die_fails(bring_up: BringUp) -> None:
