@@ -261,7 +261,9 @@ async def test_the_same_failure_is_logged_once_in_a_run(
         for number in range(1, 5):
             await network.give(task(number))
             await network.ended(task(number))
-    assert caplog.text.count("Traceback") == 1
+    # gRPC's own poller may have one too, about the event loop of a test before this one.
+    told = [each for each in caplog.records if each.exc_info and each.name.startswith("edgenode")]
+    assert len(told) == 1
 
 
 async def test_a_deadline_ends_what_an_application_does_not(tmp_path: Path) -> None:
