@@ -219,12 +219,12 @@ def test_side_by_side_killed_and_taken_down(shell: Shell) -> None:
     other = LocalRuntime(shell.home).find("other")
     with (
         OperatorClient(other.address, other.token) as operator,
-        shell.start("run", "--name", "other", "-s", "local", "-e", "10", "--json") as run,
+        shell.start("run", "--name", "other", "-s", "local", "-e", "30", "--json") as run,
     ):
         begun(run)
         assert shell("kill", "1", "--name", "other").code == 0
         left = next(operator.watch_run(""))
-        out, told = run.communicate(timeout=60)
+        out, told = run.communicate(timeout=240)
     assert left.state == "running", "the machine is too slow for this test: take more episodes"
     status = shell("status", "--name", "other")
     nodes = shell("nodes", "--name", "other")
