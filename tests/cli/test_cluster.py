@@ -11,6 +11,7 @@ import pytest
 from testbed.api import places
 from testbed.cli import network
 from testbed.runtime.kubernetes import ClusterRuntime
+from testbed.runtime.kubernetes.bringing_up import Patience
 from tests.api_server import CONTEXT, ApiServer
 from tests.cli.conftest import Command
 from tests.runtime.kubernetes.standin import Controller, controllers_secret
@@ -117,7 +118,7 @@ def test_one_that_never_came_up_needs_no_leave_to_go(
 ) -> None:
     defaults = ClusterRuntime.__init__.__kwdefaults__
     assert defaults is not None
-    monkeypatch.setitem(defaults, "hopeless_s", 0.2)
+    monkeypatch.setitem(defaults, "patience", Patience(hopeless_s=0.2))
     server.pods_become("image-pull-backoff", {"app.kubernetes.io/component": "mysql"})
     said = testbed(
         *("up", "quickstart", "--name", "pods", "--keep-on-failure", "--set", "nodes.count=2"),

@@ -17,7 +17,8 @@ from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid
 from testbed.runtime.kind.cluster import NAME, KindCluster
 from testbed.runtime.kind.config import KindSettings, Mount, PortMapping
 from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
-from testbed.runtime.kubernetes.api import PATIENCE_S
+from testbed.runtime.kubernetes.api import PATIENCE_S, Cluster
+from testbed.runtime.kubernetes.bringing_up import DEFAULT_PATIENCE, Patience
 from testbed.runtime.kubernetes.rendering import Services, render
 from testbed.runtime.registry import Settings
 from testbed.scenario.plan import Plan
@@ -26,40 +27,34 @@ from testbed.scenario.plan import Plan
 class KindRuntime:
     """The ``Runtime`` of the kind cluster of ``home``; several testbeds share it.
 
-    ``workers``, ``node_image``, ``map_port`` (``HOST:NODE``) and ``mount`` (``HERE:THERE``) are for
-    a cluster that is made; one that is there is used as it is, unless they are given and differ.
-    With ``merge_kubeconfig`` the user's own kubeconfig gets its context, too. ``keep_cluster``
-    leaves it when its last testbed goes.
+    ``wanted`` is for a cluster that is made; one that is there is used as it is, unless it is given
+    and differs. ``reaching`` is as for ``Cluster``. With ``merge_kubeconfig`` the user's own
+    kubeconfig gets its context, too. ``keep_cluster`` leaves it when its last testbed goes.
     """
 
     def __init__(
         self,
         home: Path,
         *,
-        workers: int = 0,
-        node_image: str = "",
-        map_port: Sequence[str] | None = None,
-        mount: Sequence[str] | None = None,
+        wanted: KindSettings | None = None,
         merge_kubeconfig: bool = False,
         keep_cluster: bool = False,
-        cluster_name: str = NAME,
         options: ClusterOptions | None = None,
         retain: bool = False,
-        **settings: Any,
+        force: bool = False,
+        patience: Patience = DEFAULT_PATIENCE,
+        **reaching: Any,
     ) -> None:
         self.home = home.absolute()
-        self.kind = KindCluster(home, cluster_name)
-        given: dict[str, Any] = {"workers": workers} if workers else {}
-        if node_image:
-            given["node_image"] = node_image
-        if map_port or mount:
-            given |= _ports_and_mounts(map_port or (), mount or ())
+        self.kind = KindCluster(home, NAME)
+        self._wanted = wanted
         self._merge_into = _users_kubeconfig() if merge_kubeconfig else None
-        self._given = given
         self._keep_cluster = keep_cluster
         self._options = options
         self._retain = retain
-        self._settings = settings
+        self._force = force
+        self._patience = patience
+        self._reaching = reaching
 
     takes = frozenset(
         {
@@ -74,10 +69,9 @@ class KindRuntime:
         own = settings.deployment.kind if settings.deployment else None
         return cls(
             settings.home,
-            workers=own.workers if own else 0,
-            node_image=own.node_image if own else "",
-            map_port=own.ports if own else (),
-            mount=own.mounts if own else (),
+            wanted=cluster_settings(own.workers, own.node_image, own.ports, own.mounts)
+            if own
+            else None,
             merge_kubeconfig=settings.merge_kubeconfig,
             keep_cluster=settings.keep_cluster,
             options=ClusterOptions.of(settings.deployment),
@@ -95,16 +89,16 @@ class KindRuntime:
         """The runtime of what is on the cluster."""
         return ClusterRuntime(
             self.home,
-            kubeconfig=self.kind.kubeconfig,
-            context=self.kind.context,
+            Cluster(self.kind.kubeconfig, self.kind.context, **self._reaching),
             options=self._options,
             retain=self._retain,
-            **self._settings,
+            force=self._force,
+            patience=self._patience,
         )
 
     def check(self) -> tuple[Lack, ...]:
         """See ``Runtime``."""
-        return self.kind.check(self._wanted())
+        return self.kind.check(self._wanted)
 
     def up(
         self,
@@ -117,7 +111,7 @@ class KindRuntime:
     ) -> Testbed:
         """See ``Runtime``; what is there already is only changed where it differs."""
         valid_name(name)
-        wanted = self._wanted()
+        wanted = self._wanted
         there = self.kind.exists()
         found = self.kind.preflight(wanted, pods=plan.topology.size)
         if found.lacks:
@@ -193,10 +187,6 @@ class KindRuntime:
     def _is_up(self) -> bool:
         return self.kind.owned() and self.kind.kubeconfig.exists()
 
-    def _wanted(self) -> KindSettings | None:
-        """Return settings to create the cluster with; None if an existing one is used as it is."""
-        return KindSettings(**self._given) if self._given else None
-
     def _images(self, plan: Plan, name: str, store: str | None) -> list[str]:
         """Return the images that pods will ask for and that no registry has."""
         options = self._options or ClusterOptions()
@@ -217,8 +207,15 @@ class KindRuntime:
         )
 
 
-def _ports_and_mounts(ports: Sequence[str], mounts: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of these options. Raises: UsageError: with all that are not valid."""
+def cluster_settings(
+    workers: int, node_image: str, ports: Sequence[str], mounts: Sequence[str]
+) -> KindSettings | None:
+    """Return the settings of a cluster; None if nothing is given (0 and empty texts).
+
+    ``ports`` are ``HOST:NODE``, ``mounts`` are ``HERE:THERE``.
+
+    Raises: UsageError: with all that are not valid.
+    """
     problems = []
     mapped = []
     for text in ports:
@@ -240,7 +237,12 @@ def _ports_and_mounts(ports: Sequence[str], mounts: Sequence[str]) -> dict[str, 
             )
     if problems:
         raise UsageError("invalid settings of the kind cluster", problems)
-    return {"ports": tuple(mapped), "mounts": tuple(mounted)}
+    given: dict[str, Any] = {"workers": workers} if workers else {}
+    if node_image:
+        given["node_image"] = node_image
+    if ports or mounts:
+        given |= {"ports": tuple(mapped), "mounts": tuple(mounted)}
+    return KindSettings(**given) if given else None
 
 
 def _users_kubeconfig() -> Path:

@@ -75,6 +75,9 @@ class Patience:
     hopeless_s: float = waiting.HOPELESS_S
 
 
+DEFAULT_PATIENCE: Final = Patience()
+
+
 class BringingUp:
     """One ``up`` of the testbed ``name`` in a namespace.
 

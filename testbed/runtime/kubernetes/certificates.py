@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from testbed.errors import PrerequisiteMissing
-from testbed.rpc.certificates import RENEW_BEFORE, Authority
+from testbed.rpc import certificates as issuing
+from testbed.rpc.certificates import Authority
 from testbed.rpc.credentials import Certificate, of_operator
 from testbed.rpc.identity import CONTROLLER, OPERATOR, node_identity
 from testbed.runtime.kubernetes.rendering import EDGE_NODE
@@ -71,4 +72,4 @@ def _authority(own: Mapping[str, str], testbed: str, renew: Callable[[], bool]) 
     except (KeyError, PrerequisiteMissing):
         return None
     left = authority.expires() - datetime.datetime.now(datetime.UTC)
-    return None if left < RENEW_BEFORE and renew() else authority
+    return None if left < issuing.RENEW_BEFORE and renew() else authority

@@ -22,9 +22,14 @@ from testbed.runtime.base import (
     valid_name,
 )
 from testbed.runtime.directory import RunDirectory
-from testbed.runtime.kubernetes import rights, taking_down, trainer, waiting
+from testbed.runtime.kubernetes import rights, taking_down, trainer
 from testbed.runtime.kubernetes.api import PATIENCE_S, Cluster
-from testbed.runtime.kubernetes.bringing_up import READY_S, BringingUp, Patience, refuse_foreign
+from testbed.runtime.kubernetes.bringing_up import (
+    DEFAULT_PATIENCE,
+    BringingUp,
+    Patience,
+    refuse_foreign,
+)
 from testbed.runtime.kubernetes.kubeconfig import current_context
 from testbed.runtime.kubernetes.objects import (
     SELECTOR,
@@ -53,41 +58,34 @@ from testbed.scenario.plan import Plan
 
 
 class ClusterRuntime:
-    """The ``Runtime`` of the cluster that ``context`` of ``kubeconfig`` names.
+    """The ``Runtime`` of a cluster; by default the one that kubectl uses.
 
     ``namespace`` was created for this testbed; None: one is created, and removed with the testbed.
     ``store`` and ``artifacts`` of ``up`` have to be reachable from pods. With ``retain`` what a
     failed ``up`` has started is kept, for inspection. ``force`` overwrites fields that others have
-    set. ``patience_s`` limits the wait of a call for an API server that is not reachable, which
-    ``tell`` gets lines about. Logs of what is taken down are kept below ``home``.
+    set. Logs of what is taken down are kept below ``home``.
     """
 
     def __init__(
         self,
         home: Path,
+        cluster: Cluster | None = None,
         *,
-        kubeconfig: Path | None = None,
-        context: str | None = None,
         namespace: str | None = None,
         options: ClusterOptions | None = None,
         artifacts: str | None = None,
         retain: bool = False,
         force: bool = False,
-        ready_s: float = READY_S,
-        hopeless_s: float = waiting.HOPELESS_S,
-        patience_s: float = PATIENCE_S,
-        tell: Report = lambda line: None,
+        patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
         self.home = home.absolute()
-        self.cluster = Cluster(kubeconfig, context, patience_s=patience_s, tell=tell)
-        self._kubeconfig = kubeconfig
-        self._context = context
+        self.cluster = Cluster() if cluster is None else cluster
         self._namespace = namespace
         self._options = options
         self._artifacts = artifacts
         self._retain = retain
         self._force = force
-        self._patience = Patience(ready_s, hopeless_s)
+        self._patience = patience
         self._objects = Objects(self.cluster)
         self._connections = Connections(self._objects, self.home)
 
@@ -98,14 +96,16 @@ class ClusterRuntime:
         """See ``RuntimeFactory``."""
         return cls(
             settings.home,
-            kubeconfig=Path(settings.kubeconfig) if settings.kubeconfig else None,
-            context=settings.context or None,
+            Cluster(
+                Path(settings.kubeconfig) if settings.kubeconfig else None,
+                settings.context or None,
+                patience_s=PATIENCE_S if settings.patience_s is None else settings.patience_s,
+                tell=settings.tell,
+            ),
             namespace=settings.namespace or None,
             options=ClusterOptions.of(settings.deployment),
             retain=settings.retain,
             force=settings.force,
-            patience_s=PATIENCE_S if settings.patience_s is None else settings.patience_s,
-            tell=settings.tell,
         )
 
     # --- the seam ---------------------------------------------------------------------------
@@ -279,9 +279,9 @@ class ClusterRuntime:
     @property
     def place(self) -> Mapping[str, str]:
         """See ``Runtime``."""
-        found = {"context": self._context or current_context(self._kubeconfig)}
-        if self._kubeconfig is not None:
-            found["kubeconfig"] = str(self._kubeconfig)
+        found = {"context": self.cluster.context or current_context(self.cluster.kubeconfig)}
+        if self.cluster.kubeconfig is not None:
+            found["kubeconfig"] = str(self.cluster.kubeconfig)
         if self._namespace:
             found["namespace"] = self._namespace
         return found

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
-from testbed.runtime.kind.runtime import KindRuntime
+from testbed.runtime.kind.runtime import KindRuntime, cluster_settings
 from testbed.runtime.kubernetes import ClusterOptions
+from testbed.runtime.kubernetes.bringing_up import Patience
 from testbed.testing.runtime import NAME, small_plan
 from tests.api_server import ApiServer
 from tests.runtime.kind.engine import FakeEngine
@@ -38,7 +39,7 @@ def server(engine: FakeEngine) -> Iterator[ApiServer]:
 
 
 def make(tmp_path: Path, **settings: Any) -> KindRuntime:
-    return KindRuntime(tmp_path / "home", hopeless_s=0.2, **settings)
+    return KindRuntime(tmp_path / "home", patience=Patience(hopeless_s=0.2), **settings)
 
 
 def test_the_first_makes_the_cluster_and_the_last_removes_it(
@@ -76,10 +77,10 @@ def test_the_cluster_may_be_kept(engine: FakeEngine, server: ApiServer, tmp_path
 def test_one_that_is_there_is_used_as_it_is(
     engine: FakeEngine, server: ApiServer, tmp_path: Path
 ) -> None:
-    make(tmp_path, workers=1).up(small_plan(), NAME)
+    make(tmp_path, wanted=cluster_settings(1, "", (), ())).up(small_plan(), NAME)
     assert make(tmp_path).up(small_plan(), NAME).nodes == 2
     with pytest.raises(UsageError, match="other settings"):
-        make(tmp_path, workers=2).up(small_plan(), NAME)
+        make(tmp_path, wanted=cluster_settings(2, "", (), ())).up(small_plan(), NAME)
     assert len(engine.names()) == 2
 
 
@@ -120,9 +121,8 @@ def test_ports_mounts_and_the_users_own_kubeconfig(
     monkeypatch.setenv("KUBECONFIG", str(own))
     data = tmp_path / "data"
     data.mkdir()
-    runtime = make(
-        tmp_path, map_port=["18080:30080"], mount=[f"{data}:/data"], merge_kubeconfig=True
-    )
+    wanted = cluster_settings(0, "", ["18080:30080"], [f"{data}:/data"])
+    runtime = make(tmp_path, wanted=wanted, merge_kubeconfig=True)
     runtime.up(small_plan(), NAME)
 
     written = (runtime.kind.folder / "config.yaml").read_text()
@@ -133,7 +133,7 @@ def test_ports_mounts_and_the_users_own_kubeconfig(
 
 def test_options_that_mean_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"(?s)kind.ports: 'x'.*kind.mounts: 'y'"):
-        make(tmp_path, map_port=["x"], mount=["y"])
+        cluster_settings(0, "", ["x"], ["y"])
 
 
 def test_without_an_engine_it_says_what_is_missing(

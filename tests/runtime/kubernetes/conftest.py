@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from testbed.runtime.kubernetes import ClusterRuntime
+from testbed.runtime.kubernetes.api import Cluster
+from testbed.runtime.kubernetes.bringing_up import Patience
 from testbed.testing.runtime import NAME
 from tests.api_server import CONTEXT, ApiServer
 from tests.runtime.kubernetes.standin import Controller, controllers_secret
@@ -36,7 +38,10 @@ def controller(server: ApiServer) -> Iterator[Controller]:
 
 @pytest.fixture
 def runtime(kubeconfig: Path, controller: Controller, tmp_path: Path) -> Iterator[ClusterRuntime]:
-    made = ClusterRuntime(tmp_path / "home", kubeconfig=kubeconfig, context=CONTEXT, hopeless_s=0.2)
-    made.cluster.patience_s = 5.0
+    made = ClusterRuntime(
+        tmp_path / "home",
+        Cluster(kubeconfig, CONTEXT, patience_s=5.0),
+        patience=Patience(hopeless_s=0.2),
+    )
     yield made
     made.close()

@@ -26,6 +26,8 @@ from testbed.rpc.identity import OPERATOR
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime.base import Testbed
 from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime, bringing_up, taking_down
+from testbed.runtime.kubernetes.api import Cluster
+from testbed.runtime.kubernetes.bringing_up import Patience
 from testbed.scenario.load import dumps, load
 from testbed.scenario.resolve import plan
 from testbed.testing.runtime import NAME, RuntimeContract, small_plan
@@ -41,11 +43,10 @@ def another(kubeconfig: Path, tmp_path: Path) -> Callable[..., ClusterRuntime]:
     """Runtimes of another shell, or of another machine if it has a home of its own."""
 
     def make(home: str = "home", **settings: Any) -> ClusterRuntime:
-        made = ClusterRuntime(
-            tmp_path / home, kubeconfig=kubeconfig, context=CONTEXT, hopeless_s=0.2, **settings
+        settings.setdefault("patience", Patience(hopeless_s=0.2))
+        return ClusterRuntime(
+            tmp_path / home, Cluster(kubeconfig, CONTEXT, patience_s=5.0), **settings
         )
-        made.cluster.patience_s = 5.0
-        return made
 
     return make
 
@@ -416,7 +417,7 @@ def test_it_ends_when_nothing_gets_better(
     server.pods_become("running", {"app.kubernetes.io/component": "mysql"})
     monkeypatch.setattr(bringing_up, "READY_PER_NODE_S", 0.0)
     with pytest.raises(TemporaryError, match="mysql-0: is running and not ready yet"):
-        another(ready_s=0.5).up(small_plan(), NAME)
+        another(patience=Patience(ready_s=0.5, hopeless_s=0.2)).up(small_plan(), NAME)
 
 
 def test_nodes_that_the_controller_does_not_find_healthy_are_named(
@@ -665,7 +666,7 @@ def test_up_waits_for_what_is_still_being_taken_down(
 
 
 def test_no_such_context_names_those_there_are(tmp_path: Path, kubeconfig: Path) -> None:
-    runtime = ClusterRuntime(tmp_path / "home", kubeconfig=kubeconfig, context="nowhere")
+    runtime = ClusterRuntime(tmp_path / "home", Cluster(kubeconfig, "nowhere"))
     (lack,) = runtime.check()
     assert "no context 'nowhere'" in lack.what
     assert CONTEXT in lack.fix
