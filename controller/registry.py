@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -59,6 +59,9 @@ RETURN_S: Final = 0.5
 
 SETTLE_S: Final = 8.0
 """Seconds to wait until the condition of all nodes is known."""
+
+DOUBT_S: Final = 1.0
+"""Seconds to wait for the end of the heartbeats of a node that a call to has just failed."""
 
 _REFUSED: Final = ("connection refused", "no such file or directory")
 """Texts of errors of connections to a port or a Unix socket where nothing listens."""
@@ -269,11 +272,23 @@ class Registry(pb_grpc.RegistryServicer):
             if silent > node.patience_s:
                 self._suspect(node, f"no heartbeat for {silent:.1f} s")
 
-    async def settled(self) -> None:
-        """Return when no node's condition is about to change, after ``SETTLE_S`` at the latest."""
-        until = self.pulse.awake() + SETTLE_S
-        while any(node.unsettled for node in self.nodes) and self.pulse.awake() < until:
-            await self.news(until - self.pulse.awake())
+    async def settled(self, doubted: Collection[int] = ()) -> None:
+        """Return when no node's condition is about to change, after ``SETTLE_S`` at the latest.
+
+        Of the ``doubted`` a call has just failed. What ended it may be seen before the end of their
+        heartbeats is, so they get ``DOUBT_S`` to be anything but healthy.
+        """
+        began = self.pulse.awake()
+        while (now := self.pulse.awake()) < began + SETTLE_S:
+            if any(node.unsettled for node in self.nodes):
+                until = began + SETTLE_S
+            elif any(self.nodes[each].condition == "healthy" for each in doubted):
+                until = began + DOUBT_S
+            else:
+                return
+            if now >= until:
+                return
+            await self.news(until - now)
 
     async def news(self, timeout_s: float) -> None:
         """Return when a node's condition has changed, after ``timeout_s`` at the latest."""

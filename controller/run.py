@@ -396,9 +396,14 @@ class Run:
         replies = await asyncio.gather(
             *(link.configure(request) for link in links), return_exceptions=True
         )
-        if any(isinstance(reply, TemporaryError) for reply in replies):
-            # It may have ended, for instance by what a scheduler does when it is made.
-            await self._registry.settled()
+        # They may have ended, for instance by what a scheduler does when it is made.
+        silent = [
+            link.node
+            for link, r in zip(links, replies, strict=True)
+            if isinstance(r, TemporaryError)
+        ]
+        if silent:
+            await self._registry.settled(silent)
         refusals: dict[str, list[int]] = {}
         for link, reply in zip(links, replies, strict=True):
             if isinstance(reply, str):
