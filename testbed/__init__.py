@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from testbed.errors import TemporaryError as TemporaryError
     from testbed.errors import TestbedError as TestbedError
     from testbed.errors import UsageError as UsageError
+    from testbed.experiment.metrics import Metric as Metric
     from testbed.model.decision import Answer as Answer
     from testbed.model.decision import Ask as Ask
     from testbed.model.decision import Decision as Decision
@@ -60,6 +61,7 @@ _MODULES = {
         "TestbedError",
         "UsageError",
     ),
+    "testbed.experiment.metrics": ("Metric",),
     "testbed.model.decision": (
         "Answer",
         "Ask",

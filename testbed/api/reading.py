@@ -15,6 +15,7 @@ from testbed.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from testbed.experiment.metrics import Metric
     from testbed.storage.tasklog import LogTable, Run
 
 
@@ -142,14 +143,15 @@ class Runs(Sequence["Run"]):
         """
         return compared(self.results())
 
-    def report(self, out: str | os.PathLike[str]) -> Path:
+    def report(self, out: str | os.PathLike[str], *, by: str | Metric = "success-rate") -> Path:
         """Write the report of these runs into the folder ``out`` and return its page.
 
-        An earlier report there is replaced.
+        An earlier report there is replaced. ``by`` is the metric that runs are compared by.
 
-        Raises: UsageError: no run, runs that cannot be compared, or ``out`` holds something else.
+        Raises: UsageError: no run, runs that cannot be compared, ``out`` holds something else, or
+        the metric is unknown.
         """
-        return written_report(self.log.task_log, self.ids, out)
+        return written_report(self.log.task_log, self.ids, out, by)
 
     def _joined(self, table: LogTable) -> pd.DataFrame:
         import pandas as pd

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
     from testbed.api.store import Store
     from testbed.experiment.comparison import RunComparison
+    from testbed.experiment.metrics import Metric
     from testbed.experiment.replay import Replay
     from testbed.experiment.summary import RunSummary
     from testbed.scenario.plan import Plan
     from testbed.storage.tasklog import TaskLog
 
-FigureName: TypeAlias = Literal["success", "outcomes", "latency", "queues", "topology"]
+FigureName: TypeAlias = Literal["success", "outcomes", "latency", "queues", "topology", "metric"]
 """Figures: success rates with intervals, outcomes of tasks, where succeeded tasks spent
-their time, queue lengths over an episode, the network with where tasks went."""
+their time, queue lengths over an episode, the network with where tasks went, the
+metric of a comparison (of a run: success rates)."""
 
 _FIGURES: Final = get_args(FigureName)
 
@@ -91,6 +93,33 @@ class RunResult:
     def times(self) -> pd.DataFrame:
         """``mean_ms``, ``p50_ms``, ``p95_ms`` of succeeded tasks by stage."""
         return self.summary.times
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """A row per metric, indexed by name: its mean over episodes.
+
+        Columns: ``mean``, ``low``, ``high`` (95 %), ``unit`` (shares are from 0 to 1, unit ``%``),
+        ``better`` (``higher``, ``lower`` or None), ``episodes`` that have a value, ``title``.
+
+        Raises: UsageError: the metric of another package cannot be loaded or computed.
+        """
+        import pandas as pd
+
+        from testbed.experiment import metrics
+
+        rows = {}
+        for name in metrics.names():
+            found = self.summary.measured(metrics.find(name))
+            rows[name] = {
+                "mean": found.interval.mean,
+                "low": found.interval.low,
+                "high": found.interval.high,
+                "unit": found.metric.unit,
+                "better": found.metric.better,
+                "episodes": found.interval.count,
+                "title": found.metric.title,
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
 
     @property
     def events(self) -> pd.DataFrame:
@@ -177,9 +206,16 @@ class Comparison:
         """A row per run, best first.
 
         Columns: ``scheduler``, ``driver``, ``run``, ``episodes``, ``tasks``, ``success_rate``,
-        ``low``, ``high`` (from 0 to 1), ``verdict`` (against the best).
+        ``low``, ``high`` (from 0 to 1), ``verdict`` (against the best). By another metric, its
+        mean stands under its name before ``success_rate``, and ``low`` and ``high`` are its.
         """
         import pandas as pd
+
+        from testbed.experiment.metrics import SUCCESS_RATE
+
+        name = self.compared.metric.name
+        measured = {run: found.interval for run, found in self.compared.measured.items()}
+        default = self.compared.metric is SUCCESS_RATE
 
         verdicts = {row[0]: row[-1] for row in self.compared.table()}
         return pd.DataFrame(
@@ -188,11 +224,12 @@ class Comparison:
                     "scheduler": result.summary.title,
                     "driver": result.summary.run.info.driver,
                     "run": result.id,
-                    "episodes": result.summary.success_rate.count,
+                    "episodes": measured[result.id].count,
                     "tasks": len(result.tasks),
+                    **({} if default else {name: measured[result.id].mean}),
                     "success_rate": result.success_rate,
-                    "low": result.interval[0],
-                    "high": result.interval[1],
+                    "low": measured[result.id].low,
+                    "high": measured[result.id].high,
                     "verdict": verdicts[result.id],
                 }
                 for result in self._results
@@ -203,16 +240,17 @@ class Comparison:
     def pairs(self) -> pd.DataFrame:
         """A row per pair of runs: the paired difference over the episodes that both have.
 
-        Columns: ``better``, ``worse``, ``difference``, ``low``, ``high`` (shares, 95 %),
-        ``p_value``, ``real`` (None where there are too few episodes to tell).
+        Columns: ``better``, ``worse``, ``difference``, ``low``, ``high`` (shares, or the unit of
+        the metric; 95 %), ``p_value``, ``real`` (None where there are too few episodes to tell).
+        By a metric without a direction ``better`` and ``worse`` are None, and ``higher`` and
+        ``lower`` name the runs.
         """
         import pandas as pd
 
         return pd.DataFrame(
             [
                 {
-                    "better": pair.better.title,
-                    "worse": pair.worse.title,
+                    **pair.named(pair.first.title, pair.second.title),
                     "difference": pair.comparison.difference.mean,
                     "low": pair.comparison.difference.low,
                     "high": pair.comparison.difference.high,
@@ -223,13 +261,27 @@ class Comparison:
             ]
         )
 
+    def by(self, metric: str | Metric) -> Comparison:
+        """Compare the same runs by another metric, the best by it first.
+
+        Args:
+            metric: Name of a metric (docs/metrics.md), or a ``Metric`` of your own.
+
+        Raises: UsageError: the metric is unknown or cannot be computed, or no two of the runs have
+        a value in the same episode.
+        """
+        results = {result.id: result for result in self._results}
+        return _compared(results, _metric(metric))
+
     def paired(
-        self, metric: Callable[[RunResult], Mapping[int, float] | pd.Series[float]]
+        self,
+        metric: str | Metric | Callable[[RunResult], Mapping[int, float] | pd.Series[float]],
     ) -> pd.DataFrame:
         """Compare the runs by any metric, episode by episode.
 
         Args:
-            metric: Returns the metric of a run by episode number; NaN where there is none.
+            metric: Name of a metric, a ``Metric``, or a function that returns the values of a run
+                by episode number; NaN where there is none.
 
         Returns:
             A row per pair over the episodes that both have: ``first``, ``second``, ``difference``
@@ -240,9 +292,15 @@ class Comparison:
         """
         import pandas as pd
 
+        from testbed.experiment.metrics import Metric
         from testbed.experiment.statistics import compare
 
-        values = {each.id: _numbers(metric(each)) for each in self._results}
+        values: dict[str, Mapping[int, float]]
+        if isinstance(metric, str | Metric):
+            named = _metric(metric)
+            values = {e.id: e.summary.measured(named).by_episode for e in self._results}
+        else:
+            values = {each.id: _numbers(metric(each)) for each in self._results}
         rows = []
         for first, second in combinations(self._results, 2):
             if not values[first.id].keys() & values[second.id].keys():
@@ -277,12 +335,18 @@ class Comparison:
 
         Raises: UsageError: there is no such figure.
         """
+        if name == "metric":
+            from testbed.experiment import figures
+
+            runs = self.compared.runs
+            return figures.by_metric(runs, [self.compared.measured[run.run.id] for run in runs])
         return figure(self._results, name)
 
     def __repr__(self) -> str:
         told = ", ".join(
-            f"{each.summary.title} {each.summary.success_rate.in_percent} %"
-            for each in self._results
+            f"{summary.title} {self.compared.metric.shown(found.interval)}"
+            for summary in self.compared.runs
+            for found in [self.compared.measured[summary.run.id]]
         )
         return f"Comparison({told})"
 
@@ -291,7 +355,9 @@ class Comparison:
             (title, driver, episodes, rate, interval, verdict)
             for _, title, driver, episodes, rate, interval, verdict in self.compared.table()
         ]
-        columns = ("scheduler", "driver", "episodes", "success", "95 % interval", "verdict")
+        name = self.compared.metric.name
+        name = "success" if name == "success-rate" else name
+        columns = ("scheduler", "driver", "episodes", name, "95 % interval", "verdict")
         return html.table(columns, rows) + html.paragraphs(self.verdicts)
 
 
@@ -337,7 +403,7 @@ def figure(results: Sequence[RunResult], name: str) -> Figure:
     from testbed.experiment.summary import queue_lengths
 
     summaries = [result.summary for result in results]
-    if name == "success":
+    if name in ("success", "metric"):
         return figures.success_rates(summaries)
     if name == "outcomes":
         return figures.outcome_shares(summaries)
@@ -359,19 +425,34 @@ def compared(results: Sequence[RunResult]) -> Comparison:
 
     Raises: UsageError: fewer than two, or they did not meet the same tasks.
     """
-    from testbed.experiment.comparison import compare_summaries
-
     by_id = {result.id: result for result in results}
     if len(by_id) < 2:
         raise UsageError("a comparison needs two different runs or more")
-    found = compare_summaries([result.summary for result in by_id.values()])
-    for warning in found.warnings:
+    return _compared(by_id)
+
+
+def _compared(results: Mapping[str, RunResult], metric: Metric | None = None) -> Comparison:
+    from testbed.experiment.comparison import compare_summaries
+    from testbed.experiment.metrics import SUCCESS_RATE
+
+    summaries = [result.summary for result in results.values()]
+    found = compare_summaries(summaries, metric or SUCCESS_RATE)
+    for warning in (*found.warnings, *found.left_out):
         notices.warn(warning)
-    return Comparison(found, by_id)
+    return Comparison(found, results)
 
 
-def written_report(log: TaskLog, ids: Sequence[str], out: str | os.PathLike[str]) -> Path:
+def _metric(metric: str | Metric) -> Metric:
+    """Return the metric of that name. Raises: UsageError: there is none."""
+    from testbed.experiment import metrics
+
+    return metrics.find(metric) if isinstance(metric, str) else metric
+
+
+def written_report(
+    log: TaskLog, ids: Sequence[str], out: str | os.PathLike[str], by: str | Metric
+) -> Path:
     """Write the report of runs into the folder ``out`` and return its page."""
     from testbed.experiment.report import write_report
 
-    return write_report(log, ids, Path(out), notices.note).path
+    return write_report(log, ids, Path(out), notices.note, _metric(by)).path

@@ -78,6 +78,14 @@ LARGEST_SEED: Final = 2**63 - 1
 Label: TypeAlias = Annotated[
     str, typer.Option("--label", metavar="TEXT", help="Free text to identify the run later.")
 ]
+By: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        metavar="NAME",
+        help="Metric to compare the runs by; `testbed runs show` lists them.",
+    ),
+]
 RunIds: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(

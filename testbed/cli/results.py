@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from testbed.cli import console
-from testbed.cli.options import Json, Name, RunIds, Storage, from_log
+from testbed.cli.options import By, Json, Name, RunIds, Storage, from_log
 from testbed.cli.progress import FEWEST
-from testbed.errors import UsageError
+from testbed.errors import TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.experiment.comparison import RunComparison
     from testbed.experiment.statistics import Interval
-    from testbed.experiment.summary import RunSummary
+    from testbed.experiment.summary import Measured, RunSummary
     from testbed.storage.tasklog import LogTable, Run, TaskLog
 
 group = typer.Typer(no_args_is_help=True, help="List and show past runs.")
@@ -140,6 +140,7 @@ def show(
             {
                 **document,
                 **({} if summary is None else summary.document),
+                **({} if summary is None else {"metrics": _metric_documents(summary)}),
                 "seeds": found.info.seeds,
                 "versions": found.info.versions,
                 "certificate": found.certificate,
@@ -209,10 +210,43 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
                 *(f"{row[column]:.1f} ms" for column in ("mean_ms", "p50_ms", "p95_ms")),
             )
         console.show(times)
+        console.out("")
+        metrics = console.Rows(["METRIC", ">MEAN OF EPISODES", ">EPISODES", "~WHAT"])
+        for name, found in _all_metrics(summary):
+            if isinstance(found, str):
+                metrics.add(console.plain(name), None, None, console.plain(found))
+            else:
+                value = found.metric.shown(found.interval, spread=found.interval.count >= FEWEST)
+                title = console.plain(found.metric.title)
+                metrics.add(console.plain(name), value, found.interval.count, title)
+        console.show(metrics)
+
+
+def _all_metrics(summary: RunSummary) -> list[tuple[str, Measured | str]]:
+    """Return every metric of a run by name; of one that cannot be computed, the reason."""
+    from testbed.experiment import metrics
+
+    found: list[tuple[str, Measured | str]] = []
+    for name in metrics.names():
+        try:
+            found.append((name, summary.measured(metrics.find(name))))
+        except TestbedError as error:
+            found.append((name, " ".join(str(error).split())))
+    return found
+
+
+def _metric_documents(summary: RunSummary) -> dict[str, Any]:
+    return {
+        name: {"problem": found}
+        if isinstance(found, str)
+        else {**found.metric.document, **found.document}
+        for name, found in _all_metrics(summary)
+    }
 
 
 def compare(
     runs: RunIds = None,
+    by: By = "success-rate",
     name: Name = "default",
     storage: Storage = None,
     as_json: Json = False,
@@ -224,20 +258,23 @@ def compare(
     """
     from testbed.api.logs import open_log
     from testbed.cli.selection import runs_to_look_at
+    from testbed.experiment import metrics
     from testbed.experiment.comparison import compare_runs
 
+    metric = metrics.find(by)
     with open_log(storage, name) as log:
         ids = runs_to_look_at(log, runs, name, least=2)
-        comparison = compare_runs(log, ids)
+        comparison = compare_runs(log, ids, metric)
     if as_json:
         console.emit(comparison.document)
         return
     print_runs(comparison.runs, comparison)
-    for warning in comparison.warnings:
+    for warning in (*comparison.warnings, *comparison.left_out):
         console.warn(warning)
     for summary in comparison.runs:
         warn_if_doubtful(summary.run)
-    named = " ".join(["testbed report", *(ids if runs else [])])
+    chosen = [] if metric is metrics.SUCCESS_RATE else ["--by", by]
+    named = " ".join(["testbed report", *(ids if runs else []), *chosen])
     console.next_command(from_log(f"{named} --out report", storage))
 
 
@@ -249,6 +286,7 @@ def report(
             "--out", metavar="DIR", help="Folder to write; an earlier report there is replaced."
         ),
     ] = Path("report"),
+    by: By = "success-rate",
     name: Name = "default",
     storage: Storage = None,
     as_json: Json = False,
@@ -259,11 +297,13 @@ def report(
     """
     from testbed.api.logs import open_log
     from testbed.cli.selection import runs_to_look_at
+    from testbed.experiment import metrics
     from testbed.experiment.report import write_report
 
+    metric = metrics.find(by)
     with open_log(storage, name) as log:
         ids = runs_to_look_at(log, runs, name, least=1)
-        written = write_report(log, ids, out, console.note)
+        written = write_report(log, ids, out, console.note, metric)
     if as_json:
         console.emit(written.document)
         return
@@ -359,11 +399,13 @@ def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> 
         ">FAILED": ("transmission_failed", "execution_failed"),
         **({">LOST": ("lost",)} if any(run.outcomes["lost"] for run in runs) else {}),
     }
+    by = _column(comparison)
+    outcomes = {title: alike for title, alike in outcomes.items() if title not in by}
     table = console.Rows(
         [
             *("RUN", "SCHEDULER"),
             *(["DRIVER"] if len(drivers) > 1 else []),
-            *(">EPISODES", ">TASKS", ">SUCCESS", *outcomes),
+            *(">EPISODES", ">TASKS", *by, ">SUCCESS", *outcomes),
         ]
     )
     for run in runs:
@@ -375,6 +417,7 @@ def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> 
             *([run.run.info.driver] if len(drivers) > 1 else []),
             rate.count,
             total,
+            *(console.mark(cells[run.run.id], "bold") for cells in by.values()),
             console.mark(f"{_with_spread(rate)} %", "bold"),
             *(
                 f"{100 * sum(run.outcomes[outcome] for outcome in alike) / total:.1f} %"
@@ -387,6 +430,24 @@ def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> 
         for pair in comparison.pairs:
             style = "green" if pair.comparison.real else "dim"
             console.show(console.mark(pair.verdict, style))
+
+
+def _column(comparison: RunComparison | None) -> dict[str, dict[str, str]]:
+    """Return the column of the metric that runs are compared by, unless it is always there.
+
+    By its header: the value of each run by its id.
+    """
+    from testbed.experiment.metrics import SUCCESS_RATE
+
+    if comparison is None or comparison.metric is SUCCESS_RATE:
+        return {}
+    metric = comparison.metric
+    return {
+        f">{metric.name.upper()}": {
+            run: metric.shown(found.interval, spread=found.interval.count >= FEWEST)
+            for run, found in comparison.measured.items()
+        }
+    }
 
 
 def comparison_or_none(runs: Sequence[RunSummary]) -> RunComparison | None:

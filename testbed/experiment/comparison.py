@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,37 +10,54 @@ from typing import Any
 
 from testbed.errors import Problem, UsageError
 from testbed.experiment import by_hand
+from testbed.experiment.metrics import SUCCESS_RATE, Metric
 from testbed.experiment.statistics import Comparison, compare
-from testbed.experiment.summary import RunSummary, none_if_nan, summarise
+from testbed.experiment.summary import Measured, RunSummary, none_if_nan, summarise
 from testbed.scenario.plan import Plan
 from testbed.storage.tasklog import Run, TaskLog
 
 
 @dataclass(frozen=True)
 class PairOfRuns:
-    """Two runs that share seeds, the better one first."""
+    """Two runs that share seeds, the better one first.
 
-    better: RunSummary
-    worse: RunSummary
+    By a metric without a direction, the higher one first.
+    """
+
+    first: RunSummary
+    second: RunSummary
     comparison: Comparison
+    metric: Metric = SUCCESS_RATE
 
     @property
     def verdict(self) -> str:
         """The result as a sentence."""
-        first, second = self.better.title, self.worse.title
+        first, second = self.first.title, self.second.title
+        difference = self.comparison.difference.mean
+        apart = self.metric.difference(difference)
         if not self.comparison.real:
-            return f"{first} and {second}: {self.comparison.verdict}"
-        points = 100 * self.comparison.difference.mean
+            return f"{first} and {second}: {self.comparison.undecided(apart)}"
         p_value = f"p = {self.comparison.p_value:.2g}"
-        return f"{first} is better than {second} by {points:.1f} points ({p_value})"
+        if self.metric is SUCCESS_RATE:
+            return f"{first} is better than {second} by {apart} ({p_value})"
+        pair = f"{first} is better than {second}" if self.metric.better else f"{first} and {second}"
+        return f"{pair}: {self.metric.title} {_way(difference)} by {apart} ({p_value})"
+
+    def named(self, first: str, second: str) -> dict[str, str | None]:
+        """Return the names of both runs as ``better`` and ``worse``.
+
+        By a metric without a direction these are None, and they are ``higher`` and ``lower``.
+        """
+        if self.metric.better:
+            return {"better": first, "worse": second}
+        return {"better": None, "worse": None, "higher": first, "lower": second}
 
     @property
     def document(self) -> dict[str, Any]:
-        """The comparison as plain values for JSON."""
+        """The comparison as plain values for JSON; ``difference`` in the metric's unit."""
         difference = self.comparison.difference
         return {
-            "better": self.better.run.id,
-            "worse": self.worse.run.id,
+            **self.named(self.first.run.id, self.second.run.id),
             "episodes": list(self.comparison.episodes),
             "difference": difference.mean,
             "low": none_if_nan(difference.low),
@@ -53,39 +70,74 @@ class PairOfRuns:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Several runs of one scenario, best first, and every pair of them."""
+    """Several runs of one scenario by one metric, best first, and every pair of them.
+
+    ``measured`` has the metric of each run by its id. Pairs without an episode in which both have
+    a value are left out.
+    """
 
     runs: tuple[RunSummary, ...]
     pairs: tuple[PairOfRuns, ...]
+    measured: Mapping[str, Measured]
+    metric: Metric = SUCCESS_RATE
 
     def table(self) -> Iterator[tuple[str, ...]]:
-        """Return a row per run: run, scheduler, driver, episodes, success rate, interval, verdict.
+        """Return a row per run: run, scheduler, driver, episodes, value, interval, verdict.
 
         The verdict compares with the best run.
         """
         best = self.runs[0]
-        verdicts = {p.worse.run.id: p.comparison for p in self.pairs if p.better is best}
+        verdicts = {p.second.run.id: p.comparison for p in self.pairs if p.first is best}
+        met = {
+            run.run.id
+            for p in self.pairs
+            if best in (p.first, p.second)
+            for run in (p.first, p.second)
+        }
+        top = "best" if self.metric.better else "highest"
         for summary in self.runs:
-            rate = summary.success_rate
+            found = self.measured[summary.run.id].interval
             comparison = verdicts.get(summary.run.id)
             if comparison is None:
-                verdict = "best"
+                known = summary is best or summary.run.id in met
+                verdict = top if known else "no value in an episode of the " + top
             elif comparison.real is None:
                 verdict = "too few shared episodes to tell"
             elif comparison.real:
-                verdict = f"worse by {100 * comparison.difference.mean:.1f} points"
+                verdict = self._behind(comparison.difference.mean)
             else:
-                verdict = "no real difference from the best"
-            interval = "" if rate.count < 2 else f"{100 * rate.low:.1f} .. {100 * rate.high:.1f}"
+                verdict = f"no real difference from the {top}"
             yield (
                 summary.run.id,
                 summary.title,
                 summary.run.info.driver,
-                str(rate.count),
-                f"{100 * rate.mean:.1f} %",
-                interval,
+                str(found.count),
+                self.metric.shown(found, spread=False),
+                self.metric.ends(found),
                 verdict,
             )
+
+    def _behind(self, difference: float) -> str:
+        """Return how a run differs from the best one, which is ahead by ``difference``."""
+        apart = self.metric.difference(difference)
+        if self.metric is SUCCESS_RATE:
+            return f"worse by {apart}"
+        worse = "worse, " if self.metric.better else ""
+        return f"{worse}{_way(-difference)} by {apart}"
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Return the episodes of runs that have no value of the metric, a sentence per run."""
+        told = []
+        for summary in self.runs:
+            if without := self.measured[summary.run.id].without:
+                numbers = ", ".join(map(str, without))
+                told.append(
+                    f"run {summary.run.id} ({summary.title}) has no value of "
+                    f"'{self.metric.name}' in episode{'s' * (len(without) > 1)} {numbers}; "
+                    f"{'they are' if len(without) > 1 else 'it is'} left out"
+                )
+        return tuple(told)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -110,37 +162,63 @@ class RunComparison:
     def document(self) -> dict[str, Any]:
         """The comparison as plain values for JSON."""
         return {
-            "warnings": list(self.warnings),
-            "runs": [summary.document for summary in self.runs],
+            "warnings": [*self.warnings, *self.left_out],
+            "metric": self.metric.document,
+            "runs": [
+                {**summary.document, "measured": self.measured[summary.run.id].document}
+                for summary in self.runs
+            ],
             "pairs": [pair.document for pair in self.pairs],
         }
 
 
-def compare_runs(log: TaskLog, run_ids: Sequence[str]) -> RunComparison:
-    """Compare runs episode by episode.
+def _way(difference: float) -> str:
+    return "higher" if difference > 0 else "lower"
+
+
+def compare_runs(
+    log: TaskLog, run_ids: Sequence[str], metric: Metric = SUCCESS_RATE
+) -> RunComparison:
+    """Compare runs by a metric, episode by episode.
 
     Raises: UsageError: fewer than two runs, runs of different scenarios or seeds, or runs that
-    share no episode: they met different tasks, so a difference would say nothing.
+    share no episode: they met different tasks, so a difference would say nothing; a metric that
+    cannot be computed, or of which no two runs have a value in the same episode.
     """
     if len(set(run_ids)) < 2:
         raise UsageError("a comparison needs two different runs; `testbed runs list` shows them")
     runs = [summarise(log, run_id) for run_id in dict.fromkeys(run_ids)]
-    return compare_summaries(runs)
+    return compare_summaries(runs, metric)
 
 
-def compare_summaries(runs: Sequence[RunSummary]) -> RunComparison:
+def compare_summaries(runs: Sequence[RunSummary], metric: Metric = SUCCESS_RATE) -> RunComparison:
     """Compare runs that were read already; see ``compare_runs``."""
     check_comparable(runs)
-    ordered = sorted(runs, key=lambda summary: -summary.success_rate.mean)
+    measured = {summary.run.id: summary.measured(metric) for summary in runs}
+    sign = 1 if metric.better == "lower" else -1
+
+    def place(summary: RunSummary) -> tuple[bool, float]:
+        found = measured[summary.run.id].interval
+        return not found.count, sign * found.mean if found.count else 0.0
+
+    ordered = sorted(runs, key=place)
     pairs = []
     for first, second in combinations(ordered, 2):
-        comparison = compare(first.by_episode, second.by_episode)
-        if comparison.difference.mean < 0:
+        mine, other = (measured[each.run.id].by_episode for each in (first, second))
+        if not mine.keys() & other.keys():
+            continue
+        comparison = compare(mine, other)
+        if sign * comparison.difference.mean > 0:
             # The order over all episodes may differ from that over the shared ones.
             first, second = second, first
-            comparison = compare(first.by_episode, second.by_episode)
-        pairs.append(PairOfRuns(first, second, comparison))
-    return RunComparison(tuple(ordered), tuple(pairs))
+            comparison = compare(other, mine)
+        pairs.append(PairOfRuns(first, second, comparison, metric))
+    if not pairs:
+        raise UsageError(
+            f"no two of these runs have a value of '{metric.name}' ({metric.title}) in the same "
+            "episode, so they cannot be compared by it; `testbed runs show RUN` lists all metrics"
+        )
+    return RunComparison(tuple(ordered), tuple(pairs), measured, metric)
 
 
 def check_comparable(runs: Sequence[RunSummary]) -> None:

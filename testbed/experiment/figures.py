@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator
 
-from testbed.experiment.summary import RunSummary
+from testbed.experiment.metrics import SUCCESS_RATE
+from testbed.experiment.summary import Measured, RunSummary
 from testbed.model.task import Outcome
 from testbed.model.topology import Topology
 
@@ -87,38 +88,56 @@ def plain(axes: Axes) -> None:
 
 def success_rates(runs: Sequence[RunSummary]) -> Figure:
     """Draw the success rate of each run with its 95 % interval, and every episode as a dot."""
+    measured = [run.measured(SUCCESS_RATE) for run in runs]
+    figure = by_metric(runs, measured)
+    lowest = min(min(each.by_episode.values()) for each in measured)
+    axes = figure.axes[0]
+    axes.set_ylim(max(0.0, 100 * lowest - 8), 101)
+    axes.set_title("Tasks that succeeded: mean, 95 % interval, episodes", fontsize=10, loc="left")
+    return figure
+
+
+def by_metric(runs: Sequence[RunSummary], measured: Sequence[Measured]) -> Figure:
+    """Draw a metric of each run: its mean with the 95 % interval, and every episode as a dot.
+
+    ``measured`` has that metric of every run; one without a value gets an empty column.
+    """
     figure, axes = new_figure(max(4.0, 1.6 + 1.1 * len(runs)))
-    lowest = 1.0
-    for x, run in enumerate(runs):
-        rate = run.success_rate
-        values = np.array(list(run.by_episode.values()))
+    metric = measured[0].metric
+    scale = metric.scale
+    for x, found in enumerate(measured):
+        interval = found.interval
+        if not interval.count:
+            continue
+        values = np.array(list(found.by_episode.values()))
         spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.scatter(x + spread, 100 * values, s=14, color=colour(x), alpha=0.35, linewidths=0)
-        if rate.count > 1:
+        axes.scatter(x + spread, scale * values, s=14, color=colour(x), alpha=0.35, linewidths=0)
+        if interval.count > 1:
             axes.errorbar(
                 x,
-                100 * rate.mean,
-                yerr=100 * np.transpose([rate.arms]),
+                scale * interval.mean,
+                yerr=scale * np.transpose([interval.arms]),
                 color=colour(x),
                 capsize=6,
                 linewidth=2,
             )
-        axes.plot(x, 100 * rate.mean, "o", color=colour(x), markersize=8)
+        axes.plot(x, scale * interval.mean, "o", color=colour(x), markersize=8)
         axes.annotate(
-            f"{100 * rate.mean:.1f}",
-            (x, 100 * rate.mean),
+            metric.mean(interval),
+            (x, scale * interval.mean),
             textcoords="offset points",
             xytext=(26, -4),
             fontsize=9,
         )
-        lowest = min(lowest, float(values.min()))
     # As wide as a run's part of the axis; whole words of a label, parts of a scheduler's name.
     titles = ["\n".join(textwrap.wrap(run.title, _TITLE_WIDTH)) for run in runs]
     axes.set_xticks(range(len(runs)), titles, fontsize=9)
     axes.set_xlim(-0.5, len(runs) - 0.35)
-    axes.set_ylim(max(0.0, 100 * lowest - 8), 101)
-    axes.set_ylabel("success rate, %")
-    axes.set_title("Tasks that succeeded: mean, 95 % interval, episodes", fontsize=10, loc="left")
+    axes.set_ylabel(f"{metric.name.replace('-', ' ')}, {metric.unit}".rstrip(", "))
+    title = f"{metric.title[:1].upper()}{metric.title[1:]}:"
+    wide = int(figure.get_figwidth() * 10)
+    lines = [*textwrap.wrap(title, wide), "mean, 95 % interval, episodes"]
+    axes.set_title("\n".join(lines), fontsize=10, loc="left")
     return figure
 
 

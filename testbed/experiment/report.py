@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment import figures
 from testbed.experiment.comparison import RunComparison, compare_summaries
-from testbed.experiment.summary import RunSummary, queue_lengths, summarise
+from testbed.experiment.metrics import SUCCESS_RATE, Metric
+from testbed.experiment.summary import Measured, RunSummary, queue_lengths, summarise
 from testbed.storage.tasklog import TaskLog
 
 MARKER: Final = "report.json"
@@ -59,12 +60,15 @@ def write_report(
     run_ids: Sequence[str],
     out: Path,
     progress: Callable[[str], None] | None = None,
+    metric: Metric = SUCCESS_RATE,
 ) -> Report:
     """Write the report of ``run_ids`` into ``out``; an earlier report there is replaced.
 
-    The folder appears complete or not at all.
+    Runs are compared by ``metric``; the success rate is shown in any case. The folder appears
+    complete or not at all.
 
-    Raises: UsageError: no run, no finished task in one, or ``out`` holds something else.
+    Raises: UsageError: no run, no finished task in one, ``out`` holds something else, or the metric
+    cannot be computed.
     PermanentError: the folder cannot be written.
     """
     if not run_ids:
@@ -75,18 +79,26 @@ def write_report(
     for run_id in dict.fromkeys(run_ids):
         say(f"reading run {run_id}")
         runs.append(summarise(log, run_id))
-    comparison = _comparison(runs)
+    compared = _Compared(metric, [run.measured(metric) for run in runs], _comparison(runs, metric))
+    comparison = compared.comparison
     say("drawing")
-    drawn = _draw(log, runs)
-    tables = _tables(runs, comparison)
+    drawn = _draw(log, runs, compared)
+    tables = _tables(runs, compared)
     document: dict[str, Any] = {
         "runs": [run.document for run in runs],
         "comparison": None if comparison is None else comparison.document,
+        "metric": {
+            **metric.document,
+            "runs": {
+                run.run.id: found.document
+                for run, found in zip(runs, compared.measured, strict=True)
+            },
+        },
         "certificates": {run.run.id: run.run.certificate for run in runs},
     }
     say(f"writing {out}")
     try:
-        _write(out, drawn, tables, document, _page(runs, comparison, drawn, tables))
+        _write(out, drawn, tables, document, _page(runs, compared, drawn, tables))
     except OSError as error:
         raise PermanentError(
             f"cannot write the report to {out}: {error.strerror or error}; choose another folder"
@@ -110,18 +122,30 @@ def _check_replaceable(out: Path) -> None:
         )
 
 
-def _comparison(runs: Sequence[RunSummary]) -> RunComparison | None:
-    """None for a single run, and for runs that met different tasks."""
+@dataclass(frozen=True)
+class _Compared:
+    """The metric that the report compares its runs by, with the values of each in order."""
+
+    metric: Metric
+    measured: Sequence[Measured]
+    comparison: RunComparison | None
+
+
+def _comparison(runs: Sequence[RunSummary], metric: Metric) -> RunComparison | None:
+    """None for a single run, and for runs that met different tasks or share no value."""
     if len(runs) < 2:
         return None
     try:
-        return compare_summaries(runs)
+        return compare_summaries(runs, metric)
     except UsageError:
         return None
 
 
-def _draw(log: TaskLog, runs: Sequence[RunSummary]) -> dict[str, Figure]:
-    drawn = {
+def _draw(log: TaskLog, runs: Sequence[RunSummary], compared: _Compared) -> dict[str, Figure]:
+    drawn = {}
+    if compared.metric is not SUCCESS_RATE:
+        drawn["metric"] = figures.by_metric(runs, compared.measured)
+    drawn |= {
         "success-rate": figures.success_rates(runs),
         "outcomes": figures.outcome_shares(runs),
         "latency": figures.latency_breakdown(runs),
@@ -136,9 +160,7 @@ def _draw(log: TaskLog, runs: Sequence[RunSummary]) -> dict[str, Figure]:
     return drawn
 
 
-def _tables(
-    runs: Sequence[RunSummary], comparison: RunComparison | None
-) -> dict[str, pd.DataFrame]:
+def _tables(runs: Sequence[RunSummary], compared: _Compared) -> dict[str, pd.DataFrame]:
     summary = pd.DataFrame(
         [
             {
@@ -176,7 +198,12 @@ def _tables(
     ]
     if faults:
         tables["faults"] = pd.DataFrame(faults)
-    if comparison is not None:
+    if compared.metric is not SUCCESS_RATE:
+        measured = zip(runs, compared.measured, strict=True)
+        values = pd.DataFrame({run.run.id: found.by_episode for run, found in measured})
+        values.index.name = "episode"
+        tables["metric"] = values.sort_index().reset_index()
+    if (comparison := compared.comparison) is not None:
         tables["comparison"] = pd.DataFrame(
             [
                 {key: value for key, value in pair.document.items() if key != "episodes"}
@@ -216,11 +243,12 @@ def _write(
 
 def _page(
     runs: Sequence[RunSummary],
-    comparison: RunComparison | None,
+    compared: _Compared,
     drawn: Mapping[str, Figure],
     tables: Mapping[str, pd.DataFrame],
 ) -> str:
     info = runs[0].run.info
+    comparison = compared.comparison
     names = sorted({run.run.info.name for run in runs})
     seeds = ", ".join(f"{purpose} {seed}" for purpose, seed in info.seeds.items())
     parts = [
@@ -229,20 +257,23 @@ def _page(
         f"{sum(len(run.tasks) for run in runs)} tasks. Intervals are 95 % (Student's t over "
         f"episodes). Seeds of the first run: {html.escape(seeds)}.</p>",
     ]
-    parts += [
+    success = [
         "<h2>Success rate</h2>",
         _image(drawn["success-rate"], "success rates"),
         _summary_table(runs),
     ]
-    if comparison is not None:
-        parts.append("<ul>")
-        parts += [f"<li>{html.escape(pair.verdict)}</li>" for pair in comparison.pairs]
-        parts.append("</ul>")
-    elif len(runs) > 1:
-        parts.append(
-            '<p class="note">These runs met different tasks (other scenario, seeds or episodes), '
-            "so they are shown side by side and not compared.</p>"
-        )
+    if compared.metric is SUCCESS_RATE:
+        parts += [*success, *_verdicts(runs, comparison)]
+    else:
+        by_success = _comparison(runs, SUCCESS_RATE)
+        parts += [
+            f"<h2>{html.escape(_headline(compared.metric))}</h2>",
+            _image(drawn["metric"], compared.metric.title),
+            _metric_table(runs, compared),
+            *(_verdicts(runs, comparison) if comparison or not by_success else [_NO_VALUE]),
+            *success,
+            *_verdicts(runs, by_success),
+        ]
     parts += ["<h2>How tasks ended</h2>", _image(drawn["outcomes"], "shares of outcomes")]
     parts += [
         "<h2>Where time went</h2>",
@@ -266,6 +297,50 @@ def _page(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
+
+
+_NO_VALUE: Final = (
+    '<p class="note">No two of these runs have a value in the same episode, so they are not '
+    "compared by it.</p>"
+)
+
+
+def _headline(metric: Metric) -> str:
+    return metric.title[:1].upper() + metric.title[1:]
+
+
+def _metric_table(runs: Sequence[RunSummary], compared: _Compared) -> str:
+    metric = compared.metric
+    rows = [
+        {
+            "run": run.run.id,
+            "scheduler": run.title,
+            "episodes with a value": found.interval.count,
+            f"{metric.name}, {metric.unit}".rstrip(", "): (
+                metric.mean(found.interval) if found.interval.count else ""
+            ),
+            "95 % interval": metric.ends(found.interval, " to "),
+        }
+        for run, found in zip(runs, compared.measured, strict=True)
+    ]
+    return _html_table(pd.DataFrame(rows))
+
+
+def _verdicts(runs: Sequence[RunSummary], comparison: RunComparison | None) -> list[str]:
+    """Return a sentence for each pair of runs, or why there is none."""
+    if comparison is not None:
+        return [
+            "<ul>",
+            *(f"<li>{html.escape(pair.verdict)}</li>" for pair in comparison.pairs),
+            "</ul>",
+            *(f'<p class="note">{html.escape(line)}</p>' for line in comparison.left_out),
+        ]
+    if len(runs) < 2:
+        return []
+    return [
+        '<p class="note">These runs met different tasks (other scenario, seeds or episodes), '
+        "so they are shown side by side and not compared.</p>"
+    ]
 
 
 def _faults(table: pd.DataFrame, comparison: RunComparison | None) -> list[str]:

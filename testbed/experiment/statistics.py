@@ -1,4 +1,4 @@
-"""Intervals and paired comparisons of success rates.
+"""Intervals and paired comparisons of values by episode, usually success rates.
 
 The unit of observation is the episode: tasks of one episode share queues and are not independent,
 so an interval over single tasks would be too narrow. Runs that share seeds have the same arrivals
@@ -116,21 +116,25 @@ class Comparison:
     def verdict(self) -> str:
         """The result in words."""
         points = f"{100 * abs(self.difference.mean):.1f} points"
-        if self.real is None:
-            return (
-                f"{points} apart, but {len(self.episodes)} shared episodes are too few to tell; "
-                f"run at least {MIN_PAIRS}"
-            )
         if not self.real:
-            return f"no real difference ({points} apart, p = {self.p_value:.2g})"
+            return self.undecided(points)
         better = "better" if self.difference.mean > 0 else "worse"
         return f"{better} by {points} (p = {self.p_value:.2g})"
+
+    def undecided(self, apart: str) -> str:
+        """Return why the difference, whose size is ``apart``, is not shown to be real."""
+        if self.real is None:
+            return (
+                f"{apart} apart, but {len(self.episodes)} shared episodes are too few to tell; "
+                f"run at least {MIN_PAIRS}"
+            )
+        return f"no real difference ({apart} apart, p = {self.p_value:.2g})"
 
 
 def compare(
     first: Mapping[int, float], second: Mapping[int, float], confidence: float = CONFIDENCE
 ) -> Comparison:
-    """Compare success rates by episode over the episodes that both have.
+    """Compare values by episode over the episodes that both have.
 
     Raises: ValueError if they share none.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from testbed.errors import UsageError
-from testbed.experiment.statistics import Interval, rate_interval
+from testbed.experiment.metrics import SUCCESS_RATE, Metric
+from testbed.experiment.statistics import Interval
 from testbed.model.task import Outcome
 from testbed.storage.tasklog import LogTable, Run, TaskLog
 
@@ -24,6 +26,21 @@ STAGES: Final = (
     "execution",
 )
 """The four times of a task, in the order in which they pass (model section 3)."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric of one run: ``by_episode`` where it has a value, and the episodes ``without``."""
+
+    metric: Metric
+    by_episode: Mapping[int, float]
+    without: tuple[int, ...]
+    interval: Interval
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The values as plain ones for JSON."""
+        return _interval_document(self.interval, self.by_episode)
 
 
 @dataclass(frozen=True)
@@ -52,14 +69,19 @@ class RunSummary:
     @cached_property
     def by_episode(self) -> dict[int, float]:
         """Success rate of each episode."""
-        succeeded = self.tasks["outcome"] == Outcome.SUCCEEDED.value
-        rates = succeeded.groupby(self.tasks["episode"]).mean()
-        return {int(episode): float(rate) for episode, rate in rates.items()}  # type: ignore[call-overload]
+        return SUCCESS_RATE.by_episode(self.tasks)
 
     @cached_property
     def success_rate(self) -> Interval:
         """Mean success rate over episodes (paper eq. 9 per episode)."""
-        return rate_interval(list(self.by_episode.values()))
+        return SUCCESS_RATE.interval(list(self.by_episode.values()))
+
+    def measured(self, metric: Metric) -> Measured:
+        """Compute a metric. Raises: UsageError: it cannot be computed."""
+        found = metric.by_episode(self.tasks)
+        by_episode = {number: each for number, each in found.items() if math.isfinite(each)}
+        without = tuple(number for number in found if number not in by_episode)
+        return Measured(metric, by_episode, without, metric.interval(list(by_episode.values())))
 
     @cached_property
     def outcomes(self) -> dict[str, int]:
@@ -125,13 +147,7 @@ class RunSummary:
             "seeds": dict(info.seeds),
             "tasks": len(self.tasks),
             "episodes": rate.count,
-            "success_rate": {
-                "mean": rate.mean,
-                "low": none_if_nan(rate.low),
-                "high": none_if_nan(rate.high),
-                "standard_deviation": none_if_nan(rate.deviation),
-                "by_episode": {str(k): v for k, v in self.by_episode.items()},
-            },
+            "success_rate": _interval_document(rate, self.by_episode),
             "outcomes": self.outcomes,
             "offloaded": self.offloaded,
             "times_ms": {
@@ -141,6 +157,16 @@ class RunSummary:
             "faithful": None if valid is None else bool(valid),
             "code_failures": list(self.run.code_failures),
         }
+
+
+def _interval_document(interval: Interval, by_episode: Mapping[int, float]) -> dict[str, Any]:
+    return {
+        "mean": none_if_nan(interval.mean),
+        "low": none_if_nan(interval.low),
+        "high": none_if_nan(interval.high),
+        "standard_deviation": none_if_nan(interval.deviation),
+        "by_episode": {str(k): v for k, v in by_episode.items()},
+    }
 
 
 def none_if_nan(value: float) -> float | None:

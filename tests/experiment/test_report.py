@@ -96,7 +96,7 @@ def test_queue_lengths_have_every_slot_of_every_node(log: TaskLog, ids: list[str
 def test_runs_that_met_the_same_tasks_are_compared(log: TaskLog, ids: list[str]) -> None:
     comparison = compare_runs(log, ids[:2])
     (pair,) = comparison.pairs
-    assert pair.better.run.info.scheduler == "ratc"
+    assert pair.first.run.info.scheduler == "ratc"
     assert pair.comparison.real is True
     assert "ratc is better than local" in pair.verdict
     assert [row[1] for row in comparison.table()] == ["ratc", "local"]
