@@ -119,7 +119,10 @@ class RunResult:
                 "episodes": found.interval.count,
                 "title": found.metric.title,
             }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+        table = pd.DataFrame([*rows.values()], index=pd.Index(rows, name="metric"))
+        # Text columns of pandas have NaN for None.
+        better = [row["better"] for row in rows.values()]
+        return table.assign(better=pd.Series(better, index=table.index, dtype=object))
 
     @property
     def events(self) -> pd.DataFrame:

@@ -53,6 +53,7 @@ def test_commands_and_python_take_every_metric(
     assert compared.results[0].metrics["mean"][name] == pytest.approx(
         compared.table.loc[0, _in(name)]
     )
+    assert compared.results[0].metrics["better"][name] == metric.better
     figure = compared.figure("metric")
     assert figure.axes[0].get_ylabel()
     assert compared._repr_html_()
