@@ -84,7 +84,7 @@ class Claims:
     def settle(self, log: TaskLog) -> list[tuple[str, RunState]]:
         """End the log's runs that nobody carries on; return those it called running.
 
-        Raises: TestbedError: the log cannot be told; the claims stay for the next attempt.
+        Raises: TestbedError: the log cannot be written; the claims stay for the next attempt.
         """
         settled = []
         for run in self._runs():

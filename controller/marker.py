@@ -121,7 +121,7 @@ class RunMarker:
 
         Only for who knows that no controller carries this run on.
 
-        Raises: TestbedError: the log cannot be told; the marker stays for the next attempt.
+        Raises: TestbedError: the log cannot be written; the marker stays for the next attempt.
         """
         for stale in self._path.parent.glob(f".{self._path.name}.*"):
             with suppress(OSError):

@@ -46,5 +46,5 @@ def _of_testbed(name: str | None) -> str | None:
     try:
         return runtime(name).find(name).store
     except UsageError:
-        # None is up; or left half-made: it has no run that is not in the log of its home.
+        # None is up; or incomplete: it has no run that is not in the log of its home.
         return None

@@ -22,7 +22,7 @@ def surroundings(name: str, artifacts: str | None) -> tuple[str, str]:
             status = client.status()
         store, deployed = testbed.artifacts or status.artifacts, status.policy
     except TestbedError:
-        # None is up, it is half-made, or it does not answer: the store can be looked at all the
+        # None is up, it is incomplete, or it does not answer: the store can be looked at all the
         # same.
         pass
     return home.artifacts_url(artifacts, store), deployed

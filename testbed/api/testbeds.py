@@ -285,7 +285,7 @@ def up(
 def connect(name: str = "default") -> Lab:
     """Return the testbed that is up under this name, wherever it was brought up.
 
-    Raises: UsageError: there is none, or it was left half-made; says which are there.
+    Raises: UsageError: there is none, or it is incomplete; names those there are.
     """
     place = places.runtime(name)
     return Lab(place.find(name), place, owned=False)

@@ -130,7 +130,9 @@ def _parent(log: TaskLog, ids: list[str], reference: str | None, store: str) -> 
     if len(found) != 1:
         seen = ", ".join(f"{policy} ({count} tasks)" for policy, count in sorted(found.items()))
         raise UsageError(
-            "which policy?" if found else "no learned policy decided in these runs",
+            "several policies decided in these runs"
+            if found
+            else "no learned policy decided in these runs",
             [
                 Problem(
                     "runs",

@@ -190,7 +190,7 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def resolve(reference: str, store: ArtifactStore | str | None) -> Policy:
-    """The policy that a user means: a key, an id or how it begins, ``shipped/NAME``, or a folder.
+    """The policy that a user means: a key, an id or a unique prefix, ``shipped/NAME``, or a folder.
 
     A folder is meant by what begins with ``/``, ``.`` or ``~``. ``store`` None is no store.
 
@@ -213,13 +213,13 @@ def resolve(reference: str, store: ArtifactStore | str | None) -> Policy:
         return load(opened, key if key in every else found[0])
     known = [each.removeprefix(PREFIX) for each in found or every]
     raise UsageError(
-        "which policy?" if found else "unknown policy",
+        "ambiguous policy" if found else "unknown policy",
         [
             Problem(
                 "policy",
                 f"{reference!r} is not in the artifact store"
                 if not found
-                else f"{reference!r} is how several begin",
+                else f"{reference!r} matches several policies",
                 f"there are {', '.join((*known, *(SHIPPED_PREFIX + n for n in shipped_names())))}"
                 if known or shipped_names()
                 else "there is none yet; see testbed policy import",

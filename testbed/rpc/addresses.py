@@ -102,7 +102,7 @@ def new_socket_folder() -> Path:
 def make_private(folder: Path) -> None:
     """Make a folder that only its owner can enter; it must not exist.
 
-    Raises: PrerequisiteMissing: it cannot be made there, or somebody else was faster.
+    Raises: PrerequisiteMissing: it cannot be made there, or another process has made it.
     """
     try:
         folder.mkdir(mode=0o700)

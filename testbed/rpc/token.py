@@ -45,7 +45,7 @@ def find_credentials(
 
     ``plaintext``: those made from the token that all processes of the testbed share.
 
-    Raises: PrerequisiteMissing: there are none, they cannot be used, or are somebody else's.
+    Raises: PrerequisiteMissing: there are none, they cannot be used, or belong to another user.
     """
     if plaintext and (token := find_token()):
         return shared(token, identity)

@@ -145,6 +145,11 @@ class Plan:
         default_factory=dict, compare=False, repr=False
     )
 
+    def differences(self, other: Plan) -> tuple[str, ...]:
+        """Return which of topology, workload and rules differ; one policy learns from no two."""
+        parts = ("topology", "workload", "rules")
+        return tuple(part for part in parts if getattr(self, part) != getattr(other, part))
+
     def timeline(self, episode: int) -> Timeline:
         """Return the faults of an episode, drawn with the faults seed, equal for every scheduler.
 

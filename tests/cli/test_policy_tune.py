@@ -53,7 +53,7 @@ def test_a_simulated_run_is_tuned_on_and_what_comes_out_is_in_the_store(
     listed = testbed("runs", "list", "--json").document
     both = [run["run"] for run in listed]
     said = testbed("policy", "tune", *both)
-    assert (said.code, "which policy?" in said.err) == (2, True)
+    assert (said.code, "several policies decided" in said.err) == (2, True)
     assert parent in said.err
     assert document["id"] in said.err
     named = testbed("policy", "tune", *both, "--policy", document["id"], "--json").document

@@ -211,11 +211,7 @@ def _plans(used: Sequence[Run], counts: DecisionCounts) -> list[Plan]:
             for run, reason in counts.left_out.items()
         ] or [Problem("runs", "none given", "name at least one, or `latest`")]
     for run, plan in zip(used, plans, strict=False):
-        differs = [
-            name
-            for name in ("topology", "workload", "rules")
-            if getattr(plan, name) != getattr(plans[0], name)
-        ]
+        differs = plan.differences(plans[0])
         if differs:
             problems.append(
                 Problem(

@@ -148,11 +148,7 @@ def _plans(
                 )
             )
     for plan, run in zip(plans[1:], used[1:], strict=False):
-        differs = [
-            name
-            for name in ("topology", "workload", "rules")
-            if getattr(plan, name) != getattr(plans[0], name)
-        ]
+        differs = plan.differences(plans[0])
         if differs:
             problems.append(
                 Problem(

@@ -293,7 +293,7 @@ class SqlTaskLog:
             problem = Problem(
                 "run", f"no run {run_id!r} in {self.where}", f"the latest are {known}"
             )
-        raise UsageError("which run?", [problem])
+        raise UsageError("ambiguous run" if found else "unknown run", [problem])
 
     def outcomes(self, run_id: str) -> dict[Outcome, int]:
         """See ``TaskLog``."""
@@ -419,7 +419,7 @@ class SqlTaskLog:
                 ).scalar_one_or_none()
             if key is None:
                 raise UsageError(
-                    "which run?",
+                    "unknown run",
                     [Problem("run", f"no run {run_id!r} in {self.where}", "begin it first")],
                 )
             self._keys[run_id] = key
