@@ -220,7 +220,7 @@ def test_references(tmp_path: Path) -> None:
     for reference in (keys[0], first[0].id, "fir", str(tmp_path / "folder")):
         assert resolve(reference, store).card == first[0]
     third = save(store, *tiny.per_destination("first", own=1.0))
-    with pytest.raises(UsageError, match=r"(?s)which policy.*several begin.*first-.*first-"):
+    with pytest.raises(UsageError, match=r"(?s)ambiguous policy.*matches several.*first-.*first-"):
         resolve("first", store)
     assert resolve(third, store).reference == third
     with pytest.raises(UsageError, match=r"unknown policy.*\n.*second-"):
