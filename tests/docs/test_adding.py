@@ -1,13 +1,12 @@
-"""docs/adding.md names files, classes and groups that exist, and its example runs."""
+"""docs/adding.md names files, classes and groups that exist; the example of a metric runs."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import pandas as pd
-
-from testbed import testing
+from testbed import Metric, compare, load, testing
+from testbed.experiment import metrics
 from testbed.runtime import registry as runtimes
 from testbed.schedulers import registry as schedulers
 from testbed.storage.artifacts import opening as artifacts
@@ -40,18 +39,22 @@ def test_suites_and_groups_that_it_names_exist() -> None:
     assert groups == {
         "edge_testbed.applications",
         artifacts.GROUP,
+        metrics.GROUP,
         runtimes.GROUP,
         schedulers.GROUP,
         task_logs.GROUP,
     }
 
 
-def test_its_example_runs() -> None:
-    [block] = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+def test_the_example_of_a_metric_runs() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    [block] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
     names: dict[str, object] = {}
-    exec(compile(block, "docs/adding.md", "exec"), names)
+    exec(compile(block, "docs/metrics.md", "exec"), names)
 
-    late = names["late"]
-    assert isinstance(late, pd.DataFrame)
-    assert set(late.iloc[0][["first", "second"]]) == {"ratc", "rda"}
+    metric = names["TASKS"]
+    assert isinstance(metric, Metric)
+    compared = compare(load("quickstart"), ["ratc", "rda"], episodes=4).paired(metric)
+    assert set(compared.iloc[0][["first", "second"]]) == {"ratc", "rda"}
+    assert compared.iloc[0]["difference"] == 0.0

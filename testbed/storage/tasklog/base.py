@@ -70,7 +70,7 @@ def _text_problems(name: str, text: str) -> Iterator[Problem]:
         seen = f"{text[:20]}... has {len(text)} characters"
         yield Problem(name, seen, f"up to {LONGEST_TEXT}")
     elif any(unicodedata.category(each) in _NO_TEXT for each in text):
-        yield Problem(name, ascii(text), "one line of text, without control characters")
+        yield Problem(name, ascii(text), "one line of text in UTF-8, without control characters")
 
 
 @dataclass(frozen=True, slots=True)
