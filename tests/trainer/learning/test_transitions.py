@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from trainer.learning.transitions import RewardScale, Trajectory, Transitions, t
 
 
 def changed(data: Transitions, **arrays: Any) -> Transitions:
-    values = {field.name: getattr(data, field.name).copy() for field in fields(data)}
+    values = {field.name: copy(getattr(data, field.name)) for field in fields(data)}
     return Transitions(**{**values, **arrays})
 
 
