@@ -19,6 +19,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TESTBED_HOME", str(tmp_path / "home"))
+    # A command that another test has run in this process may have chosen one.
+    tb.use_home(None)
     names: dict[str, object] = {"__name__": "page"}
     try:
         for block in BLOCK.findall(PAGE):
