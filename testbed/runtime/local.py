@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TextIO
@@ -366,7 +367,6 @@ class _Launch:
 
     def run(self) -> Testbed:
         nodes: int = self._description["nodes"]
-        zygote = None
         try:
             # It loads what nodes need while the controller starts.
             with directory.writing(self._place.path):
@@ -376,18 +376,16 @@ class _Launch:
                     directory=self._place.path,
                     testbed_name=self._place.name,
                 )
-            controller = self._start_controller()
-            address = self._controller_ready(controller)
-            self._report(f"controller at {address}")
-            for node in range(nodes):
-                self._enter(self._make(zygote, node, address))
-            zygote.close()
+            # It is closed once: its process id may be another's as soon as it has ended.
+            with closing(zygote):
+                address = self._controller_ready(self._start_controller())
+                self._report(f"controller at {address}")
+                for node in range(nodes):
+                    self._enter(self._make(zygote, node, address))
             self._report(f"{nodes} nodes started")
             self._nodes_healthy(address)
             return _testbed(self._place, self._description, address)
         finally:
-            if zygote is not None:
-                zygote.close()
             self._selector.close()
             for started in self._started:
                 os.close(started.alive)
