@@ -330,7 +330,7 @@ def _accept(policy: Policy) -> None:
 
 
 async def _commit(link: NodeLink, deployment: str, policy: Policy) -> NodeDeployment:
-    """Tell a node to use the policy it has loaded; a call may be lost although the node lives."""
+    """Switch a node to the policy it has loaded; a call may be lost although the node lives."""
     reason = ""
     for _ in range(COMMITS):
         try:

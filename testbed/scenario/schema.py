@@ -607,7 +607,7 @@ Text: TypeAlias = Annotated[str, Field(strict=True)]
 
 
 class Images(Part):
-    """Where a cluster gets the images of a testbed."""
+    """Names of the images that a cluster runs, and the registry that has them."""
 
     registry: Text = ""
     """Host and path before their names; empty if they are on the machines of the cluster."""

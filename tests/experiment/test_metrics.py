@@ -53,7 +53,7 @@ ROWS = [
     ("87.5 %", "83.8 .. 91.1", "no real difference from the best"),
     ("73.4 %", "68.1 .. 78.7", "worse by 17.8 points"),
 ]
-"""What was said of three runs when the success rate was the only metric."""
+"""Verdicts about three runs from when the success rate was the only metric."""
 
 EXPECTED = {
     "success-rate": (0.5, 0.0, 0.0),

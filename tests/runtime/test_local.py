@@ -386,7 +386,7 @@ def test_a_zygote_that_cannot_load_is_named_with_the_end_of_its_log(
 
 
 def open_files(pid: int) -> list[str]:
-    """What the descriptors of a process mean."""
+    """Return the files, pipes and sockets that a process has open."""
     return [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
 
 

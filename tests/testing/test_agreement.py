@@ -1,4 +1,4 @@
-"""What the toolkit asks of an API server, asked of the fake one and of a real one.
+"""Calls of the toolkit to an API server, made to the fake one and to a real one.
 
 The real one is that of ``TESTBED_TEST_KUBECONFIG``; a namespace is made there and removed again.
 So the fake is held to what Kubernetes does.

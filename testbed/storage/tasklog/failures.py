@@ -19,7 +19,7 @@ CANNOT_BE_WRITTEN: Final = (
     "it cannot be written",
     "make the file and its folder writable, or name another with --storage",
 )
-"""What was seen and what to do, as in the tables below."""
+"""Description of a failure and its remedy, as in the tables below."""
 
 # https://www.sqlite.org/rescode.html, primary codes.
 _SQLITE: Final[dict[int, tuple[str, str]]] = {
