@@ -101,6 +101,7 @@ class EpisodeDriver:
         self._log = log
         self._complaints = complaints
         self._slots_taken: set[int] = set()
+        self._tasks_taken: set[int] = set()
         self._events: deque[tuple[Event, Micros]] = deque()
         self._handling = False
         self._closed = False
@@ -189,9 +190,20 @@ class EpisodeDriver:
             return
         self._slots_taken.add(slot)
         if task is not None:
+            self._tasks_taken.add(task.id)
             self.happened(TaskArrived(task))
         elif self.plan.log_idle_slots:
             self.happened(SlotIdle(self.episode, slot))
+
+    def takes(self, slot: int, task: Task | None) -> bool:
+        """Return whether this can be a slot of the episode: its task is new and this node's own."""
+        if slot in self._slots_taken:
+            return True
+        if task is None:
+            return slot >= 0
+        own = (task.source, task.episode) == (self.node, self.episode)
+        least = min(slot, task.slot, task.size_bytes, task.cycles, task.deadline)
+        return own and least >= 0 and task.id not in self._tasks_taken
 
     def announced(self, sender: int, task: Task) -> None:
         """Note that a peer began to send a task to this node."""

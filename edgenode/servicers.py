@@ -51,6 +51,12 @@ class TasksServicer(pb_grpc.TasksServicer):
             driver = self._node.driver
             if driver is not None and driver.episode == request.episode:
                 task = task_from_message(request.task) if request.HasField("task") else None
+                if not driver.takes(request.slot, task):
+                    await context.abort(
+                        grpc.StatusCode.INVALID_ARGUMENT,
+                        f"slot {request.slot} of episode {request.episode} cannot bring {task} to "
+                        f"node {driver.node}",
+                    )
                 driver.slot(request.slot, task)
             elif ignored != request.episode:
                 ignored = request.episode

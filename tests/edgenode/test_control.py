@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testbed.model.task import Task
+from testbed.model.units import SECOND
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.messages import task_to_message
 from testbed.scenario.plan import ApplicationSpec, SchedulerSpec
@@ -104,6 +105,35 @@ async def test_a_slot_of_another_episode_is_ignored_and_the_stream_goes_on(tmp_p
         assert (await call.read()).episode == 3
         await network.ended(given)
         assert network.history(stale.id) == []
+
+
+WRONG = {
+    "another episode's": pb.Task(id=9, episode=4, slot=1, deadline=SECOND),
+    "another node's": pb.Task(id=9, episode=0, slot=1, source=1, deadline=SECOND),
+    "a negative size": pb.Task(id=9, episode=0, slot=1, size_bytes=-1, deadline=SECOND),
+    "a negative length": pb.Task(id=9, episode=0, slot=1, cycles=-1, deadline=SECOND),
+    "a negative deadline": pb.Task(id=9, episode=0, slot=1, deadline=-1),
+    "the same number": pb.Task(id=1, episode=0, slot=1, deadline=SECOND),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+async def test_a_task_that_cannot_be_is_refused(
+    tmp_path: Path, wrong: pb.Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = task(1, execution=1000)
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1), "local")
+        await network.start()
+        call = network.members[0].submit
+        await call.write(pb.SlotTask(episode=0, slot=0, task=task_to_message(given)))
+        assert (await call.read()).slot == 0
+        await call.write(pb.SlotTask(episode=0, slot=1, task=wrong))
+        with pytest.raises(grpc.aio.AioRpcError, match="cannot bring") as refused:
+            await call.read()
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await network.ended(given)
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_a_slot_that_comes_twice_is_taken_once(tmp_path: Path) -> None:

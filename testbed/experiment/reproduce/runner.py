@@ -118,7 +118,8 @@ def _in_parallel(works: Sequence[Work], store: PointStore, jobs: int, account: _
             futures = {pool.submit(_work, work, store): work for work in works}
             _follow(futures, said, account)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # The pool is still open: only it can wait, below, for its thread, which waits for the
+            # same processes. Whoever waits second is not told that a process has ended.
             _end([each for each in multiprocessing.active_children() if each not in others])
             raise
         finally:
