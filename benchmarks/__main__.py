@@ -1,20 +1,23 @@
 """``make bench``: run benchmarks and write their table to docs/benchmarks.md.
 
-``python -m benchmarks`` runs all, ``python -m benchmarks network cli`` only those named; the
-sections of the others stay in the page as they are. Every module ``benchmarks.bench_NAME`` with a
-function ``rows()`` takes part; each row has ``benchmark``, ``value``, ``unit`` and, where a figure
-is asked for, ``at_most`` or ``at_least`` and ``met``.
+``python -m benchmarks`` runs all sections, ``python -m benchmarks network cli`` only those named;
+the sections of the others stay in the page as they are. A section is a module
+``benchmarks.bench_NAME`` with a function ``rows()``, and the first line of its docstring describes
+it; no list has to be changed for a new one. A row has ``benchmark``, ``value``, ``unit`` and, where
+a figure is asked for, ``at_most`` or ``at_least`` and ``met``.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import os
 import pkgutil
 import platform
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -40,6 +43,25 @@ def names() -> list[str]:
     """Return all benchmarks there are."""
     found = pkgutil.iter_modules(benchmarks.__path__)
     return sorted(m.name.removeprefix("bench_") for m in found if m.name.startswith("bench_"))
+
+
+def descriptions() -> dict[str, str]:
+    """Return the first sentence about each section, without importing it."""
+    found = {}
+    for name in names():
+        source = (Path(__file__).parent / f"bench_{name}.py").read_text(encoding="utf-8")
+        found[name] = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return found
+
+
+def _epilog() -> str:
+    """Return the sections and their descriptions, one after another, for ``--help``."""
+    wide = max(map(len, names())) + 4
+    lines = ["sections:"]
+    for name, text in descriptions().items():
+        lead = f"  {name:{wide - 2}}"
+        lines.append(textwrap.fill(text, 96, initial_indent=lead, subsequent_indent=" " * wide))
+    return "\n".join(lines)
 
 
 def section(name: str, rows: Sequence[Mapping[str, Any]], doc: str, seconds: float) -> str:
@@ -84,8 +106,13 @@ def merged(page: str, written: Mapping[str, str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks named; exit status 1 if a figure that is asked for is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"some of: {', '.join(names())}")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Run benchmarks and write their table to docs/benchmarks.md.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="SECTION", help="default: all of them")
     chosen = parser.parse_args(arguments).names or names()
     unknown = sorted(set(chosen) - set(names()))
     if unknown:
