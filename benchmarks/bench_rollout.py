@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.episodes import play, record, record_baseline
 from testbed.sim.engine.heuristics import METHODS
 from testbed.sim.engine.perceptron import Perceptron
+from testbed.sim.engine.placement import PLACEMENTS
 from testbed.sim.engine.scoring import ScoringWeights, play_scoring
 from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import UniformPolicy, VectorEnv
@@ -65,6 +67,11 @@ def rows() -> list[dict[str, Any]]:
             "met": tasks / one_core >= 20_000.0,
         }
     )
+    for method in PLACEMENTS:
+        took = _best(partial(evaluate, plan, [method], numbers, threads=1))
+        table.append(
+            {"benchmark": f"{method} on one core", "value": tasks / took, "unit": "tasks/s"}
+        )
     everyone = _best(lambda: evaluate(plan, list(METHODS), 40))
     table.append({"benchmark": "40 episodes of all nine baselines", "value": everyone, "unit": "s"})
     return table

@@ -20,6 +20,7 @@ from testbed.sim.engine.arrays import check, pack, problems_of
 from testbed.sim.engine.episodes import play, score_baseline
 from testbed.sim.engine.features import KERNELS
 from testbed.sim.engine.heuristics import METHODS
+from testbed.sim.engine.placement import PLACEMENTS, score_placement
 from testbed.sim.engine.policies import weights_of
 from testbed.sim.engine.scoring import ScoringWeights, play_scoring
 from testbed.sim.engine.threads import Threads
@@ -90,6 +91,8 @@ def player(
     if isinstance(method, str) or callable(method):
         if isinstance(method, str) and method in METHODS and not problems:
             return Player(partial(score_baseline, plan, method, threads=threads))
+        if isinstance(method, str) and method in PLACEMENTS and not problems:
+            return Player(partial(score_placement, plan, method, threads=threads))
         missing = "the compiled engine does not have this scheduler"
         return _simulated(Simulation(plan, method, keep=False), problems, missing)
     check(plan)

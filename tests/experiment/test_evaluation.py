@@ -68,8 +68,8 @@ def test_the_simulator_plays_what_the_engine_cannot_and_says_why() -> None:
     (note,) = result.notes
     assert "plays policy, ratc: rules.control_delay is 1000 us" in note
     assert heard == [("policy", 1), ("policy", 2), ("ratc", 1), ("ratc", 2)]
-    (note,) = compare_policy(PLANS[0], shipped(), episodes=1, against=["oracle", "ratc"]).notes
-    assert "plays oracle: the compiled engine does not have this scheduler" in note
+    (note,) = compare_policy(PLANS[0], shipped(), episodes=1, against=["drl", "oracle"]).notes
+    assert "plays drl: the compiled engine does not have this scheduler" in note
 
 
 class Clumsy:

@@ -19,10 +19,10 @@ from testbed.model.encoders import DEFAULT
 from testbed.scenario.plan import Plan
 from testbed.schedulers.catalogue import SIMULATOR_ONLY
 from testbed.schedulers.registry import check as check_scheduler
-from testbed.sim.bound import bound
 from testbed.sim.engine.arrays import check, pack, without_control_delay
 from testbed.sim.engine.compiled import ABSENT, SUCCEEDED, Batch
 from testbed.sim.engine.episodes import Played, record, record_baseline
+from testbed.sim.engine.fates import bounds
 from testbed.sim.engine.features import kernel_of
 from testbed.sim.engine.heuristics import METHODS
 from testbed.sim.engine.threads import Threads
@@ -301,7 +301,7 @@ class SimulatedVenue:
             return self._known[method]
         numbers = range(episodes)
         if method == BOUND:
-            found = np.array([bound(self.plan, number) for number in numbers])
+            found = bounds(self.plan, numbers, self._threads)
         else:
             learned = {} if actor is None else {method: actor}
             found = evaluate(self.plan, [method], numbers, learned, threads=self._threads)[method]

@@ -1,0 +1,265 @@
+"""``central`` and ``oracle`` as machine code: placement with the whole network in view.
+
+Follows ``testbed.sim.network.GreedyPlacement`` with the expectations of ``testbed.sim.central`` and
+``testbed.sim.oracle``, sum by sum, so that every placement is the same. Tasks of a slot are placed
+one after another, in the order of the nodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from testbed.errors import Problem, UsageError
+from testbed.model.units import NEVER
+from testbed.scenario.plan import Plan
+from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.compiled import DECIDING, SENDING, WAITING, Batch, Row, compiled, row_of
+from testbed.sim.engine.events import advance, backlog, open_episode, place, send_backlog
+from testbed.sim.engine.fates import (
+    arrives,
+    execution_fails_after,
+    execution_time,
+    transmission_time,
+)
+from testbed.sim.engine.threads import Threads, success_rates
+
+CENTRAL: Final = 0
+ORACLE: Final = 1
+
+PLACEMENTS: Final[dict[str, int]] = {"central": CENTRAL, "oracle": ORACLE}
+"""Schedulers of the simulator that the engine knows, by their names."""
+
+_NEVER: Final = int(NEVER)
+_SECOND: Final = 1000000.0
+_NONE: Final = -1
+
+
+class Prospects(NamedTuple):
+    """The expectations of each task at the node it was sent to [T * N], and what is on its way.
+
+    The tasks on their way to a node are a list in order of arrival: ``first`` [N] and ``behind``
+    [T * N] link it, ``at`` is when each will be there if nothing fails.
+    """
+
+    worth: NDArray[np.float64]
+    occupied: NDArray[np.int64]
+    execution: NDArray[np.int64]
+    at: NDArray[np.int64]
+    behind: NDArray[np.int64]
+    first: NDArray[np.int64]
+
+
+def score_placement(
+    plan: Plan, method: str, numbers: Sequence[int], threads: int | None = None
+) -> NDArray[np.float64]:
+    """Play episodes ``numbers`` with ``central`` or ``oracle``; the success rates [E].
+
+    Raises:
+        UsageError: a plan or a method that the engine does not cover.
+    """
+    if method not in PLACEMENTS:
+        raise UsageError(
+            "the compiled engine has no such placement",
+            [Problem("method", method, f"one of {', '.join(PLACEMENTS)}")],
+        )
+    batch = pack([plan] * len(numbers))
+    Threads(len(numbers), threads).each(
+        _score, batch, PLACEMENTS[method], np.asarray(numbers, np.int64)
+    )
+    return success_rates(batch)
+
+
+@compiled
+def _score(batch: Batch, first: int, last: int, method: int, numbers: NDArray[np.int64]) -> None:
+    for e in range(first, last):
+        run_placement(row_of(batch, e), method, numbers[e])
+
+
+@compiled
+def run_placement(row: Row, method: int, number: int) -> None:
+    """Run episode ``number`` from the first task to the end of the last."""
+    row.rewards[:] = np.float32(0.0)
+    open_episode(row, number)
+    episode, count = row.episode, len(row.tasks)
+    prospects = Prospects(
+        np.zeros(count),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(episode.nodes, np.int64),
+    )
+    for slot in range(episode.slots):
+        advance(row, slot * episode.slot_length)
+        place_slot(row, method, prospects)
+        episode.slot = slot + 1
+    advance(row, _NEVER)
+
+
+@compiled
+def place_slot(row: Row, method: int, prospects: Prospects) -> None:
+    """Decide and place the tasks of the present slot."""
+    episode, tasks = row.episode, row.tasks
+    size = episode.nodes
+    looked, ended = False, 0
+    for i in range(size):
+        m = episode.slot * size + i
+        if tasks[m].stage != DECIDING:
+            continue
+        # Within an instant only a task that ends changes what is on its way, besides a placement.
+        if not looked or episode.ended != ended:
+            _look(row, prospects)
+            looked = True
+        destination = _best(row, method, m, prospects)
+        _, execution, worth, occupied = _expected(row, method, m, destination)
+        prospects.worth[m], prospects.occupied[m] = worth, occupied
+        prospects.execution[m] = execution
+        if destination != i:
+            link = row.links[i, destination]
+            at = episode.now + send_backlog(link, episode.now)
+            _insert(prospects, destination, m, at + transmission_time(row, m, destination), size)
+        ended = episode.ended
+        place(row, m, destination)
+        advance(row, episode.now)
+
+
+@compiled
+def _look(row: Row, prospects: Prospects) -> None:
+    """Find all tasks that are on their way now, and when they will be there."""
+    episode, links, tasks = row.episode, row.links, row.tasks
+    size, now = episode.nodes, episode.now
+    prospects.first[:] = _NONE
+    for i in range(size):
+        for j in range(size):
+            link = links[i, j]
+            if link.length == 0:
+                continue
+            at = max(now, link.until)
+            if link.current >= 0:
+                _insert(prospects, j, link.current, at, size)
+            m = link.first
+            while m >= 0:
+                task = tasks[m]
+                if task.stage == SENDING:
+                    at += task.work
+                    _insert(prospects, j, m, at, size)
+                m = task.next
+
+
+@compiled
+def _insert(prospects: Prospects, j: int, m: int, at: int, size: int) -> None:
+    """Put task ``m`` among those on their way to ``j``; of equal instants by source, then age."""
+    before, behind = _NONE, prospects.first[j]
+    while behind >= 0 and not _precedes(prospects, m, at, behind, size):
+        before, behind = behind, prospects.behind[behind]
+    prospects.at[m] = at
+    prospects.behind[m] = behind
+    if before >= 0:
+        prospects.behind[before] = m
+    else:
+        prospects.first[j] = m
+
+
+@compiled
+def _precedes(prospects: Prospects, m: int, at: int, other: int, size: int) -> bool:
+    """Return whether task ``m``, there at ``at``, comes before ``other``."""
+    if at != prospects.at[other]:
+        return bool(at < prospects.at[other])
+    if m % size != other % size:
+        return bool(m % size < other % size)
+    return m < other
+
+
+@compiled
+def _best(row: Row, method: int, m: int, prospects: Prospects) -> int:
+    """``GreedyPlacement.place``."""
+    episode = row.episode
+    size, now = episode.nodes, episode.now
+    i = m % size
+    best, least, shortest, earliest = i, np.inf, 0, 0
+    for j in range(size):
+        transmission, execution, worth, occupied = _expected(row, method, m, j)
+        at = now + transmission
+        if j != i:
+            at += send_backlog(row.links[i, j], now)
+        free = _free_at(row, method, j, prospects)
+        ahead = prospects.first[j]
+        while ahead >= 0 and not _precedes(prospects, m, at, ahead, size):
+            _, free = _serve(row, ahead, prospects.at[ahead], free, prospects)
+            ahead = prospects.behind[ahead]
+        prospects.worth[m], prospects.occupied[m] = worth, occupied
+        prospects.execution[m] = execution
+        alone, after = _serve(row, m, at, free, prospects)
+        without, with_it, one, other = 0.0, 0.0, free, after
+        while ahead >= 0:
+            gain, one = _serve(row, ahead, prospects.at[ahead], one, prospects)
+            without += gain
+            gain, other = _serve(row, ahead, prospects.at[ahead], other, prospects)
+            with_it += gain
+            ahead = prospects.behind[ahead]
+        used = after - max(free, at) if after > free else 0
+        loss = without - alone - with_it
+        if loss < least or (
+            loss == least and (used < shortest or (used == shortest and at < earliest))
+        ):
+            best, least, shortest, earliest = j, loss, used, at
+    return int(best)
+
+
+@compiled
+def _serve(row: Row, m: int, at: int, free: int, prospects: Prospects) -> tuple[float, int]:
+    """Expected successes of task ``m``, and when the server will be free after it."""
+    start = max(free, at)
+    deadline = row.tasks[m].deadline_at
+    if start + prospects.execution[m] <= deadline:
+        return float(prospects.worth[m]), int(start + prospects.occupied[m])
+    if row.episode.drop_hopeless == 0 and start < deadline:
+        return 0.0, int(min(start + prospects.occupied[m], deadline))
+    return 0.0, free
+
+
+@compiled
+def _expected(row: Row, method: int, m: int, j: int) -> tuple[int, int, float, int]:
+    """Transmission and execution time of task ``m`` at ``j``, ``worth`` and ``occupied``."""
+    transmission, execution = transmission_time(row, m, j), execution_time(row, m, j)
+    if method == ORACLE:
+        if not arrives(row, m, j):
+            return transmission, execution, 0.0, 0
+        fails_after = execution_fails_after(row, m, j)
+        worth = 1.0 if fails_after >= execution else 0.0
+        return transmission, execution, worth, min(execution, fails_after)
+    exposure = row.nodes[j].failure * execution
+    i = m % row.episode.nodes
+    if j != i:
+        exposure += row.links[i, j].failure * transmission
+    return transmission, execution, math.exp(-exposure / _SECOND), execution
+
+
+@compiled
+def _free_at(row: Row, method: int, j: int, prospects: Prospects) -> int:
+    """``Expectation.free_at`` or ``Foresight.free_at``."""
+    episode, node, tasks = row.episode, row.nodes[j], row.tasks
+    now = episode.now
+    if method == CENTRAL:
+        return int(now + backlog(node, now))
+    free = now
+    if node.running >= 0:
+        task = tasks[node.running]
+        began = node.until - task.work
+        free = min(began + prospects.occupied[node.running], task.deadline_at)
+    m = node.first
+    while m >= 0:
+        task = tasks[m]
+        if task.stage == WAITING:
+            occupied = prospects.occupied[m]
+            if free + task.work <= task.deadline_at:
+                free += occupied
+            elif episode.drop_hopeless == 0:
+                free = max(free, min(free + occupied, task.deadline_at))
+        m = task.next
+    return int(free)
