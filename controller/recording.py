@@ -16,6 +16,7 @@ from controller.writer import Entry, LogWriter
 from testbed.errors import PermanentError, TestbedError
 from testbed.model.events import DecisionRecord, Record
 from testbed.model.history import fold_all
+from testbed.model.hook import Decided
 from testbed.rpc.codec import decode_decision, decode_record
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.storage.tasklog import TaskLog
@@ -23,7 +24,7 @@ from testbed.storage.tasklog import TaskLog
 _log = structlog.get_logger("controller.recording")
 
 
-def decode(batch: pb.EventBatch) -> tuple[list[Record], list[DecisionRecord]]:
+def decode(batch: pb.EventBatch) -> tuple[list[Record], list[Decided]]:
     """Return the records and decisions of a batch. Raises: ValueError: it cannot be read."""
     try:
         return (
@@ -76,7 +77,7 @@ class Recording:
         link: NodeLink,
         number: int,
         records: Sequence[Record],
-        decisions: Sequence[DecisionRecord],
+        decisions: Sequence[Decided],
         late: Sequence[Record] = (),
     ) -> None:
         """Queue a node's batch for storage, and acknowledge it then.
@@ -131,12 +132,16 @@ class Recording:
     def _store(
         self,
         records: Sequence[Record],
-        decisions: Sequence[DecisionRecord],
+        decisions: Sequence[Decided],
         stored: Callable[[], None],
         late: Sequence[Record] = (),
     ) -> None:
         self._records += records
-        self._decisions += [decision for decision in decisions if decision.task_id is not None]
+        self._decisions += [
+            decision
+            for decision in decisions
+            if isinstance(decision, DecisionRecord) and decision.task_id is not None
+        ]
         self._writer.append(
             Entry(self._run, records, decisions, stored, self._failed, late, final=True)
         )

@@ -28,7 +28,7 @@ from controller.recording import Recording, decode
 from controller.registry import GONE, Node, Registry
 from controller.writer import LogWriter
 from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
-from testbed.model.events import Record
+from testbed.model.events import DecisionRecord, Record
 from testbed.model.failures import Failures
 from testbed.model.faults import Fault
 from testbed.model.fidelity import Certificate, Fidelity
@@ -325,7 +325,8 @@ class Run:
             record for record in records if not self._is_late(record) and self._count(record)
         ]
         for decision in decisions:
-            self._queue_lengths[decision.node] = decision.observation.queue_length
+            if isinstance(decision, DecisionRecord):
+                self._queue_lengths[decision.node] = decision.observation.queue_length
         self._recording.store_batch(link, batch.number, accepted, decisions, late)
         if self._episode is not None:
             self._episode.settle()

@@ -18,7 +18,8 @@ from typing import Final, TypeVar
 
 import structlog
 
-from testbed.model.events import DecisionRecord, Record
+from testbed.model.events import Record
+from testbed.model.hook import Decided
 from testbed.storage.tasklog import TaskLog
 
 _Result = TypeVar("_Result")
@@ -45,7 +46,7 @@ class Entry:
 
     run: str
     records: Sequence[Record]
-    decisions: Sequence[DecisionRecord]
+    decisions: Sequence[Decided]
     stored: Callable[[], None]
     failed: Callable[[Exception], None]
     late: Sequence[Record] = ()

@@ -54,6 +54,7 @@ from testbed.model.events import (
     WithdrawTransfer,
 )
 from testbed.model.faulted import FaultedNode
+from testbed.model.hook import Decided
 from testbed.model.own_code import SchedulerFailed
 from testbed.model.task import Task
 from testbed.model.units import Micros
@@ -69,7 +70,7 @@ class EventLog(Protocol):
 
     def record(self, record: Record) -> None: ...
 
-    def decision(self, decision: DecisionRecord) -> None: ...
+    def decision(self, decision: Decided) -> None: ...
 
     def fault(self, document: bytes) -> None: ...
 

@@ -23,7 +23,8 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from testbed.errors import PermanentError
-from testbed.model.events import DecisionRecord, Record
+from testbed.model.events import Record
+from testbed.model.hook import Decided
 from testbed.rpc.codec import decode_decision, decode_record, encode_decision, encode_record
 from testbed.rpc.generated import edge_pb2 as pb
 
@@ -317,7 +318,7 @@ class Spool:
         """Log a record."""
         self._append(_RECORD, encode_record(record))
 
-    def decision(self, decision: DecisionRecord) -> None:
+    def decision(self, decision: Decided) -> None:
         """Log a decision."""
         self._append(_DECISION, encode_decision(decision))
 

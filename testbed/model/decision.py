@@ -2,7 +2,8 @@
 
 A scheduler does no I/O. It is called with an ``Observation``; it answers with a ``Decision``, or
 with an ``Ask`` for what it still needs from peers, and is then called again with the answers added.
-Later kinds of decision (routing weights, replica counts) get protocols of their own beside this.
+This is the hook ``place``; other kinds of decision have modules of their own, and
+``testbed.model.hooks`` lists all.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from functools import cached_property
 from itertools import islice
 from math import isfinite
 from operator import index
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from testbed.model.draws import Purpose, extend, key, to_unit
+from testbed.model.hook import PLACE, HookContext
 from testbed.model.own_code import shown
 from testbed.model.task import Task
 from testbed.model.topology import Rules, Topology
@@ -104,13 +106,15 @@ class Observation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SchedulerContext:
+class SchedulerContext(HookContext["Scheduler"]):
     """The arguments of a scheduler: its node, the static network, and its own random stream.
 
     Static facts (capacities, rates, failure rates of all nodes and links) are known to every node;
     what changes while running is not, and has to be asked for. ``artifacts`` is the URL of the
     store that learned policies are fetched from.
     """
+
+    hook: ClassVar[str] = PLACE
 
     node: int
     topology: Topology

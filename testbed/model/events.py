@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 from testbed.model.decision import Answer, Observation
 from testbed.model.faults.scene import Conditions
+from testbed.model.hook import PLACE
 from testbed.model.task import Outcome, Task
 from testbed.model.units import Micros
 
@@ -329,7 +330,9 @@ class Record(NamedTuple):
 
 
 class DecisionRecord(NamedTuple):
-    """A decision with everything it was made from; ``task_id`` None for a slot without a task.
+    """A decision where a task is executed, with everything it was made from.
+
+    ``task_id`` is None for a slot without a task.
 
     ``destination`` is None if nothing was decided: no task, or it ended before the decision.
     """
@@ -344,6 +347,16 @@ class DecisionRecord(NamedTuple):
     destination: int | None
     probabilities: tuple[float, ...] | None
     mask: tuple[bool, ...] | None
+
+    @property
+    def hook(self) -> str:
+        """Name of its hook."""
+        return PLACE
+
+    @property
+    def number(self) -> int:
+        """Number of the decision at its node: that of the slot."""
+        return self.slot
 
 
 Effect: TypeAlias = (

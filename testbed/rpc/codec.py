@@ -9,13 +9,18 @@ keep every bit, tuples come back as tuples.
 from __future__ import annotations
 
 import json
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from testbed.model.decision import Answer, Observation, PeerState
-from testbed.model.events import DecisionRecord, Record, RecordKind
+from testbed.model import hooks
+from testbed.model.decision import Observation
+from testbed.model.events import Record, RecordKind
+from testbed.model.hook import Decided, Document
+from testbed.model.placing import (
+    observation_from_document,
+    observation_to_document,
+    task_to_document,
+)
 from testbed.model.task import Task
-
-Document: TypeAlias = dict[str, Any]
 
 _dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _KINDS: Final = {kind.value: kind for kind in RecordKind}
@@ -53,28 +58,17 @@ def decode_record(data: bytes) -> Record:
     )
 
 
-def encode_decision(decision: DecisionRecord) -> bytes:
-    """Return a decision with its inputs as a JSON document."""
-    document = decision._asdict()
-    document["observation"] = observation_to_document(decision.observation)
-    return _dumps(document).encode()
+def encode_decision(decision: Decided) -> bytes:
+    """Return a decision of any hook with its inputs as a JSON document."""
+    return _dumps(hooks.to_document(decision)).encode()
 
 
-def decode_decision(data: bytes) -> DecisionRecord:
-    """Return the decision of a document.
+def decode_decision(data: bytes) -> Any:
+    """Return the decision of a document; its type is that of its hook's records.
 
     Raises: ValueError, KeyError or TypeError if this is not a decision's document.
     """
-    document: Document = json.loads(data)
-    probabilities, mask = document["probabilities"], document["mask"]
-    return DecisionRecord(
-        **{
-            **document,
-            "observation": observation_from_document(document["observation"]),
-            "probabilities": None if probabilities is None else tuple(probabilities),
-            "mask": None if mask is None else tuple(mask),
-        }
-    )
+    return hooks.from_document(json.loads(data))
 
 
 def encode_observation(observation: Observation) -> bytes:
@@ -88,47 +82,3 @@ def decode_observation(data: bytes) -> Observation:
     Raises: ValueError, KeyError or TypeError if this is not an observation's document.
     """
     return observation_from_document(json.loads(data))
-
-
-def task_to_document(task: Task) -> Document:
-    """Return a task as plain values."""
-    return task._asdict()
-
-
-def observation_to_document(observation: Observation) -> Document:
-    """Return an observation as plain values; ``known`` has ``[state, heard]`` or null by peer."""
-    document = observation._asdict()
-    task = observation.task
-    document["task"] = None if task is None else task._asdict()
-    document["answers"] = [
-        {**answer._asdict(), "state": None if answer.state is None else answer.state._asdict()}
-        for answer in observation.answers
-    ]
-    document["known"] = [
-        None if known is None else [known[0]._asdict(), known[1]] for known in observation.known
-    ]
-    return document
-
-
-def observation_from_document(document: Document) -> Observation:
-    """Return the observation of plain values; the inverse of ``observation_to_document``."""
-    task = document["task"]
-    return Observation(
-        **{
-            **document,
-            "task": None if task is None else Task(**task),
-            "receiving": tuple(document["receiving"]),
-            "sending": tuple(document["sending"]),
-            "send_backlog": tuple(document["send_backlog"]),
-            "answers": tuple(_answer(answer) for answer in document["answers"]),
-            "known": tuple(
-                None if known is None else (PeerState(**known[0]), known[1])
-                for known in document["known"]
-            ),
-        }
-    )
-
-
-def _answer(document: Document) -> Answer:
-    state = document["state"]
-    return Answer(**{**document, "state": None if state is None else PeerState(**state)})

@@ -1,8 +1,8 @@
 """Every method that comparisons show: what it is called, what it knows, where it runs.
 
-One table for registry, commands, experiments and figures. A scheduler is added with a file of its
-own and a line here; docs/schedulers.md has a row for each. Methods of other packages, which are not
-listed, are shown by their own name.
+One table for registry, commands, experiments and figures. A scheduler, for whichever hook, is added
+with a file of its own and a line here; docs/schedulers.md has a row for each. Methods of other
+packages, which are not listed, are shown by their own name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias
+
+from testbed.model.hook import PLACE
 
 Kind: TypeAlias = Literal["scheduler", "policy", "bound"]
 """``scheduler``: fixed rules. ``policy``: a neural network, which ``drl`` runs on nodes. ``bound``:
@@ -45,6 +47,7 @@ class Method:
     """One row of the catalogue.
 
     ``label`` is what figures call it, ``knows`` what it knows of other nodes when it decides.
+    ``hook`` names the kind of decision that it makes (``testbed.model.hooks``).
     ``target`` (``module:Class``) is the scheduler that nodes make by this name, empty where there
     is none. ``on_nodes`` is False for what only the simulator can run.
     """
@@ -58,6 +61,7 @@ class Method:
     target: str = ""
     on_nodes: bool = True
     style: Style = PLAIN
+    hook: str = PLACE
 
     @property
     def asks_bits(self) -> bool:
@@ -152,9 +156,15 @@ _ALL: Final = (
 METHODS: Final[Mapping[str, Method]] = MappingProxyType({each.name: each for each in _ALL})
 """By name, in the order of tables and legends."""
 
-TARGETS: Final[Mapping[str, str]] = MappingProxyType(
-    {name: each.target for name, each in METHODS.items() if each.target}
-)
+
+def targets(hook: str) -> Mapping[str, str]:
+    """Return what nodes can make for a hook: ``module:Class`` by name."""
+    return MappingProxyType(
+        {name: each.target for name, each in METHODS.items() if each.target and each.hook == hook}
+    )
+
+
+TARGETS: Final[Mapping[str, str]] = targets(PLACE)
 """The schedulers that nodes can make: ``module:Class`` by name."""
 
 SIMULATOR_ONLY: Final = tuple(

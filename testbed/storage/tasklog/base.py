@@ -22,6 +22,7 @@ from testbed.model.events import DecisionRecord, Record
 from testbed.model.faults import KINDS
 from testbed.model.faults.seam import BY_HAND
 from testbed.model.history import TaskRow
+from testbed.model.hook import Decided, Hook, Recorded
 from testbed.model.run_state import RunState
 from testbed.model.task import Outcome
 from testbed.scenario.plan import Plan
@@ -250,13 +251,12 @@ class TaskLog(Protocol):
         """
         ...
 
-    def append(
-        self, run_id: str, records: Sequence[Record], decisions: Sequence[DecisionRecord]
-    ) -> int:
+    def append(self, run_id: str, records: Sequence[Record], decisions: Sequence[Decided]) -> int:
         """Add what is not there yet; returns how many rows were new.
 
-        A record is known by (run, task, seq), a decision by (run, node, episode, slot); one that
-        is there already stays as it is, so a batch may be sent again.
+        A record is known by (run, task, seq), a decision by (run, node, episode, number),
+        where the number is that of the slot or period; one that is there already stays as it is,
+        so a batch may be sent again. All decisions of a run are of one hook.
         """
         ...
 
@@ -284,7 +284,7 @@ class TaskLog(Protocol):
         self,
         run_id: str,
         records: Sequence[Record],
-        decisions: Sequence[DecisionRecord],
+        decisions: Sequence[Decided],
         *,
         final: bool | None = None,
     ) -> int:
@@ -330,7 +330,21 @@ class TaskLog(Protocol):
     def decisions(
         self, run_id: str, *, episode: int | None = None, node: int | None = None
     ) -> Iterator[DecisionRecord]:
-        """Decisions in order of (episode, node, slot), idle slots included where logged."""
+        """Decisions about tasks in order of (episode, node, slot), with logged idle slots."""
+        ...
+
+    def decisions_of(
+        self,
+        hook: Hook[Recorded],
+        run_id: str,
+        *,
+        episode: int | None = None,
+        node: int | None = None,
+    ) -> Iterator[Recorded]:
+        """Decisions of a run for ``hook``, in order of (episode, node, number).
+
+        None if the decisions of the run are of another hook.
+        """
         ...
 
     def columns(self, table: LogTable) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ from tenacity import (
 )
 
 from testbed.errors import PermanentError, Problem, TemporaryError, UsageError
+from testbed.model import hooks, placing
 from testbed.model.codec import (
     decode_answers,
     decode_observation,
@@ -48,6 +49,7 @@ from testbed.model.codec import (
 )
 from testbed.model.events import DecisionRecord, Record, RecordKind
 from testbed.model.history import TaskRow
+from testbed.model.hook import Decided, Hook, Recorded
 from testbed.model.run_state import RunState
 from testbed.model.task import Outcome, Task
 from testbed.storage.tasklog import closing
@@ -160,9 +162,7 @@ class SqlTaskLog:
                 )
             self._set(connection, info.id, state=RunState.RUNNING, ended=None)
 
-    def append(
-        self, run_id: str, records: Sequence[Record], decisions: Sequence[DecisionRecord]
-    ) -> int:
+    def append(self, run_id: str, records: Sequence[Record], decisions: Sequence[Decided]) -> int:
         """See ``TaskLog``."""
         key = self._patiently(lambda: self._key(run_id))
         # Everything is encoded before the transaction begins, to hold the lock shortly.
@@ -237,7 +237,7 @@ class SqlTaskLog:
         self,
         run_id: str,
         records: Sequence[Record],
-        decisions: Sequence[DecisionRecord],
+        decisions: Sequence[Decided],
         *,
         final: bool | None = None,
     ) -> int:
@@ -341,10 +341,23 @@ class SqlTaskLog:
         self, run_id: str, *, episode: int | None = None, node: int | None = None
     ) -> Iterator[DecisionRecord]:
         """See ``TaskLog``."""
+        return self.decisions_of(placing.HOOK, run_id, episode=episode, node=node)
+
+    def decisions_of(
+        self,
+        hook: Hook[Recorded],
+        run_id: str,
+        *,
+        episode: int | None = None,
+        node: int | None = None,
+    ) -> Iterator[Recorded]:
+        """See ``TaskLog``."""
         only = {"episode": episode, "node": node}
         for chunk in self._stream(decisions_table, run_id, only, _FETCH):
             for row in chunk:
-                yield _decision(row)
+                decision = _decided(row)
+                if isinstance(decision, hook.record):
+                    yield decision
 
     def columns(self, table: LogTable) -> tuple[str, ...]:
         """See ``TaskLog``."""
@@ -558,7 +571,9 @@ def _record(row: Sequence[Any]) -> Record:
     )
 
 
-def _decision_row(key: int, decision: DecisionRecord) -> dict[str, object]:
+def _decision_row(key: int, decision: Decided) -> dict[str, object]:
+    if not isinstance(decision, DecisionRecord):
+        return _document_row(key, decision)
     observation, mask, probabilities = (
         decision.observation,
         decision.mask,
@@ -579,6 +594,32 @@ def _decision_row(key: int, decision: DecisionRecord) -> dict[str, object]:
         "observation": encode_observation(observation._replace(answers=())),
         "probes": encode_answers(observation.answers),
     }
+
+
+def _document_row(key: int, decision: Decided) -> dict[str, object]:
+    """Return the row of a decision that places no task: its document as the observation."""
+    return {
+        "run": key,
+        "episode": decision.episode,
+        "node": decision.node,
+        "slot": decision.number,
+        "task": None,
+        "at": decision.at,
+        "scheduler": decision.scheduler,
+        "destination": None,
+        "mask": None,
+        "probabilities": None,
+        "observation": dumps(hooks.to_document(decision)),
+        "probes": "[]",
+    }
+
+
+def _decided(row: Sequence[Any]) -> Decided:
+    seen = row[-2]
+    # What a node saw before it placed a task begins with the number of the node.
+    if seen.startswith('{"hook":'):
+        return hooks.from_document(json.loads(seen))
+    return _decision(row)
 
 
 def _decision(row: Sequence[Any]) -> DecisionRecord:
