@@ -1,4 +1,4 @@
-"""Which nodes take part in a run, and when and why some did not. Pure bookkeeping."""
+"""Attendance: the nodes that take part in a run, and when and why some did not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which process carries a run on, proved by a lock that the system itself lets go of.
+"""Claims on runs: the process that carries one on holds a lock that the system itself lets go of.
 
 A run's marker lies in the folder of its testbed, and a folder can be removed. So the controller
 also holds a locked file per run elsewhere in the home. As long as it lives nobody else gets the

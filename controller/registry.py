@@ -1,4 +1,4 @@
-"""Which nodes there are and whether they live: registration, heartbeats, health.
+"""The nodes of a testbed and whether they live: registration, heartbeats, health.
 
 A node is healthy when it has registered, answers its health check and beats. When its heartbeat
 stream breaks, or no beat came for a while, it is *suspect* and asked. If it answers it lives, and

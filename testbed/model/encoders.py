@@ -260,7 +260,7 @@ def encoder(name: str) -> Encoder:
 
 
 def action_mask(observation: Observation, nodes: int) -> list[bool]:
-    """Which of the N + 1 actions are allowed (paper section IV-B2): a destination, or N for none.
+    """Return which of the N + 1 actions are allowed (paper section IV-B2); N is "no task".
 
     Without a task only N is, with a task never. The own node always is; a peer is unless the last
     it answered for this task is that it is overloaded.

@@ -64,7 +64,7 @@ def peers_of(node: int, size: int) -> tuple[int, ...]:
 
 
 def mask_from_bits(observation: Observation, size: int) -> tuple[bool, ...]:
-    """Which destinations are allowed [N], from the overload bits asked for alone (model section 6).
+    """Return the allowed destinations [N], from the overload bits alone (model section 6).
 
     The own node is never masked. A peer that did not answer is: it is not known to be free.
     """

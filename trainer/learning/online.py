@@ -277,7 +277,7 @@ def fine_tune(
 
 
 def begun_from(out_dir: Path, weights: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether the fine-tuning in ``out_dir`` began with these weights; True if there is none.
+    """Return whether fine-tuning in ``out_dir`` began with these weights; True if there is none.
 
     Raises:
         UsageError: its state cannot be read.

@@ -296,7 +296,7 @@ def _sampled(
 
 
 def _drawn(decision: DecisionRecord, context: SchedulerContext) -> bool:
-    """Whether the destination is the one that the node's draw gives for the probabilities."""
+    """Return whether the node's draw gives this destination for the probabilities."""
     probabilities = decision.probabilities
     if probabilities is None or decision.mask is None:
         return False

@@ -1,4 +1,4 @@
-"""Which faults there can be in a network: one check for those that come by hand and from logs."""
+"""The faults that a network can have: one check for those that come by hand and from logs."""
 
 from __future__ import annotations
 

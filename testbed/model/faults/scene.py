@@ -121,7 +121,7 @@ class Scene:
         return self._arrivals.get(node, 1.0)
 
     def passes(self, source: int, destination: int) -> bool:
-        """Whether a message gets from one node to another: both work and no fault cuts the link."""
+        """Return whether a message gets across: both nodes work and no fault cuts the link."""
         return (
             (source, destination) not in self._cut
             and self.state(source) is State.UP

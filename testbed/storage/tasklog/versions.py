@@ -1,4 +1,4 @@
-"""Which version the tables of a log have: made where there are none, refused where they differ."""
+"""The version of a log's tables: they are made where there are none, refused where they differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the file of a task log is still the one that was opened.
+"""A watch on the file of a task log: it may be replaced after it was opened.
 
 SQLite goes on writing into a file that nobody can find any more, and believes its own pages where
 others have written over them: what it stores then is lost without a word. So a writer looks at the
