@@ -118,7 +118,7 @@ def _of_node(row: Row, j: int, credit: Credit) -> None:
 
 @compiled
 def _serve(episode: Record, task: Record, work: int, busy: int, free: int) -> tuple[bool, int]:
-    """Return whether a task ends in time on a server free at ``free``, and when it is free again."""
+    """Return whether a task on a server free at ``free`` ends in time, and when that is free."""
     start = max(task.ready_at, free)
     if start + work <= task.deadline_at:
         return True, start + busy
