@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             plan = dataclasses.replace(plan, artifacts_url=artifacts)
         options.run_dir.mkdir(parents=True, exist_ok=True)
         # Imported late: what is wrong with the arguments is said at once.
-        from controller.process import Controller, Settings
+        from controller.process import Controller, ControllerSettings
 
-        settings = Settings(
+        settings = ControllerSettings(
             plan=plan,
             name=options.name or plan.name,
             bind=options.bind,

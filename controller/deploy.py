@@ -31,7 +31,7 @@ from testbed.policies import (
     shipped_names,
 )
 from testbed.rpc.generated import edge_pb2 as pb
-from testbed.rpc.operator import Deployment, NodeDeployment
+from testbed.rpc.operator import NodeDeployment, PolicyDeployment
 from testbed.scenario.plan import Plan, SchedulerSpec
 
 _log = structlog.get_logger("controller.deploy")
@@ -97,7 +97,7 @@ class Deployments:
         # Without any, the node says what is missing.
         return spec if policy is None else spec.with_policy(policy)
 
-    async def deploy(self, reference: str, nodes: Sequence[int]) -> Deployment:
+    async def deploy(self, reference: str, nodes: Sequence[int]) -> PolicyDeployment:
         """Bring a policy to ``nodes``, all living ones if empty; see ``OperatorClient``.
 
         Raises: TestbedError: nothing was begun.
@@ -125,7 +125,7 @@ class Deployments:
             self._kept([*self._stack, entry])
         return _with(result, warnings)
 
-    async def roll_back(self) -> Deployment:
+    async def roll_back(self) -> PolicyDeployment:
         """Deploy what decided before the last accepted deploy.
 
         Raises: UsageError: there was no deploy, or nothing before it.
@@ -224,7 +224,7 @@ class Deployments:
         run: ActiveRun | None,
         *,
         everywhere: bool,
-    ) -> Deployment:
+    ) -> PolicyDeployment:
         """Load everywhere, then use everywhere; ``policies`` by node, ``policy`` names it all.
 
         With ``everywhere`` it is for nodes too that are out of the run for a while.
@@ -248,7 +248,7 @@ class Deployments:
                         f"was given up in the middle: {error!r}",
                     )
                 raise
-            result = Deployment(
+            result = PolicyDeployment(
                 policy.card.id,
                 policy.reference,
                 accepted=accepted,
@@ -348,7 +348,9 @@ async def _commit(link: NodeLink, deployment: str, policy: Policy) -> NodeDeploy
     return NodeDeployment(link.node, "lost", reason=reason)
 
 
-def _tell(changes: SchedulerChanges, result: Deployment, policies: Mapping[int, Policy]) -> None:
+def _tell(
+    changes: SchedulerChanges, result: PolicyDeployment, policies: Mapping[int, Policy]
+) -> None:
     """Enter what has changed into the run's own log of changes."""
     for each in result.nodes:
         asked = changes.asked(each.node)
@@ -385,8 +387,8 @@ def _deciding(run: ActiveRun | None) -> dict[int, str]:
     return found
 
 
-def _with(result: Deployment, warnings: Sequence[str]) -> Deployment:
-    return Deployment(
+def _with(result: PolicyDeployment, warnings: Sequence[str]) -> PolicyDeployment:
+    return PolicyDeployment(
         result.policy,
         result.key,
         result.accepted,

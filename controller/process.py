@@ -23,7 +23,7 @@ from controller.recording import decode
 from controller.registry import Node, Registry
 from controller.run import Order, Run
 from controller.service import Operator
-from controller.writer import Entry, LogWriter
+from controller.writer import LogWriter, PendingRecords
 from testbed.errors import PermanentError, TemporaryError, TestbedError
 from testbed.files import write_atomically
 from testbed.rpc.channels import REQUEST_LIMIT, listen, listen_for_probes, new_server
@@ -58,7 +58,7 @@ WRITER_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ControllerSettings:
     """Settings of a controller.
 
     ``bind`` is host:port, port 0 for one the system chooses, or unix:/path; ``me`` are the
@@ -85,7 +85,7 @@ class Settings:
 class Controller:
     """One testbed's controller; make it and ``serve``."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ControllerSettings) -> None:
         self._settings = settings
         self._ending = asyncio.Event()
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
@@ -260,7 +260,7 @@ class Controller:
                 link.acknowledge(batch.run, batch.number)
 
         self._writer.append(
-            Entry(
+            PendingRecords(
                 batch.run,
                 (),
                 decisions,
@@ -288,7 +288,7 @@ class Controller:
         telling.add_done_callback(self._health_tasks.discard)
 
 
-def _bind(server: grpc.aio.Server, settings: Settings) -> str:
+def _bind(server: grpc.aio.Server, settings: ControllerSettings) -> str:
     try:
         return str(listen(server, settings.bind, settings.me))
     except PermanentError as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from controller.link import NodeLink
-from controller.writer import Entry, LogWriter
+from controller.writer import LogWriter, PendingRecords
 from testbed.errors import PermanentError, TestbedError
 from testbed.model.events import DecisionRecord, Record
 from testbed.model.history import fold_all
@@ -143,7 +143,7 @@ class Recording:
             if isinstance(decision, DecisionRecord) and decision.task_id is not None
         ]
         self._writer.append(
-            Entry(self._run, records, decisions, stored, self._failed, late, final=True)
+            PendingRecords(self._run, records, decisions, stored, self._failed, late, final=True)
         )
 
     async def _fold(self, records: list[Record], decisions: list[DecisionRecord]) -> None:

@@ -30,7 +30,7 @@ from testbed.rpc.commands import Commands
 from testbed.rpc.failures import abort
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.operator import Acknowledgement, Deployment, FaultList, NodeStatus, Status
+from testbed.rpc.operator import Acknowledgement, FaultList, NodeStatus, PolicyDeployment, Status
 from testbed.scenario.plan import Plan, SchedulerSpec
 
 _log = structlog.get_logger("controller.service")
@@ -181,7 +181,7 @@ class Operator(pb_grpc.OperatorServicer):
     ) -> pb.DeployPolicyReply:
         """Bring a policy to the nodes, all of them or none."""
 
-        async def deploy() -> Deployment:
+        async def deploy() -> PolicyDeployment:
             return await self._policies.deploy(request.policy, sorted(set(request.nodes)))
 
         result = await self._carried_out("a deploy", deploy, context)

@@ -37,7 +37,7 @@ BACKLOG: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PendingRecords:
     """Records of one run to be stored together; exactly one of the callbacks is called.
 
     ``late`` are records of tasks whose episode is over, ``final`` as in ``TaskLog.hand_in``; None
@@ -71,7 +71,7 @@ class LogWriter:
     def __init__(self, log: TaskLog) -> None:
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[Entry | _Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[PendingRecords | _Job | None] = queue.SimpleQueue()
         self._waiting = 0
         self.appended: Counter[str] = Counter()
         self._room = asyncio.Event()
@@ -88,7 +88,7 @@ class LogWriter:
         """Return when there is room for more; the back-pressure on the nodes."""
         await self._room.wait()
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: PendingRecords) -> None:
         """Queue an entry for storage; return at once."""
         self._waiting += entry.size
         if self._waiting > BACKLOG:
@@ -120,13 +120,13 @@ class LogWriter:
     # --- on the writer's thread -------------------------------------------------------------
 
     def _work(self) -> None:
-        held: Entry | _Job | None = None
+        held: PendingRecords | _Job | None = None
         while True:
             item = self._queue.get() if held is None else held
             held = None
             if item is None:
                 return
-            if not isinstance(item, Entry):
+            if not isinstance(item, PendingRecords):
                 item()
                 continue
             entries, size = [item], item.size
@@ -136,7 +136,7 @@ class LogWriter:
                     following = self._queue.get(timeout=max(0.0, until - time.monotonic()))
                 except queue.Empty:
                     break
-                if not isinstance(following, Entry) or following.run != item.run:
+                if not isinstance(following, PendingRecords) or following.run != item.run:
                     if following is None:
                         self._queue.put(None)
                     held = following
@@ -145,7 +145,7 @@ class LogWriter:
                 size += following.size
             self._store(entries)
 
-    def _store(self, entries: list[Entry]) -> None:
+    def _store(self, entries: list[PendingRecords]) -> None:
         try:
             run = entries[0].run
             self.appended[run] += self._log.append(
@@ -161,7 +161,7 @@ class LogWriter:
         else:
             self._tell(self._done, entries, None)
 
-    def _hand_in(self, entry: Entry) -> None:
+    def _hand_in(self, entry: PendingRecords) -> None:
         over = {record.task.episode for record in entry.late}
         decisions = [
             decision
@@ -185,7 +185,7 @@ class LogWriter:
 
     # --- back on the event loop -------------------------------------------------------------
 
-    def _done(self, entries: list[Entry], error: Exception | None) -> None:
+    def _done(self, entries: list[PendingRecords], error: Exception | None) -> None:
         self._waiting -= sum(entry.size for entry in entries)
         if self._waiting <= BACKLOG // 2:
             self._room.set()

@@ -197,7 +197,7 @@ def _folder() -> Path:
 
 
 def _remote(address: str) -> Runtime:
-    from testbed.rpc.credentials import Certificate, read
+    from testbed.rpc.credentials import PartyCertificate, read
     from testbed.rpc.identity import OPERATOR
     from testbed.rpc.token import PLAINTEXT, find_token
     from testbed.runtime.remote import RemoteRuntime
@@ -208,7 +208,7 @@ def _remote(address: str) -> Runtime:
         notices.warn(PLAINTEXT)
     elif path := os.environ.get(environment.CREDENTIALS):
         found = read(Path(path).expanduser())
-        if not isinstance(found, Certificate) or found.identity != OPERATOR:
+        if not isinstance(found, PartyCertificate) or found.identity != OPERATOR:
             raise UsageError(
                 "these are not an operator's credentials",
                 [Problem(environment.CREDENTIALS, f"names {path}", "name operator.pem")],

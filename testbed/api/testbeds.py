@@ -16,7 +16,7 @@ from testbed.errors import PermanentError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from testbed.rpc.operator import Acknowledgement, Deployment, FaultList, Progress, Status
+    from testbed.rpc.operator import Acknowledgement, FaultList, PolicyDeployment, Progress, Status
     from testbed.runtime.base import Runtime, Teardown, Testbed
 
 
@@ -95,7 +95,7 @@ class Lab:
         """
         return running.set_scheduler(self.testbed, scheduler, nodes, options or {})
 
-    def deploy(self, policy: str, *, nodes: Sequence[int] = ()) -> Deployment:
+    def deploy(self, policy: str, *, nodes: Sequence[int] = ()) -> PolicyDeployment:
         """Bring a policy to ``nodes`` (none: all) while they run: to all of them or to none.
 
         ``policy`` is its key, ``shipped/NAME``, or a folder, which is imported into the testbed's

@@ -61,14 +61,14 @@ def _certificate() -> Iterator[Finding]:
     """Return the certificate that commands show to a remote controller; None if none is named."""
     import datetime
 
-    from testbed.rpc.credentials import Certificate, read
+    from testbed.rpc.credentials import PartyCertificate, read
 
     named = os.environ.get(environment.CREDENTIALS)
     if not named:
         return
     try:
         found = read(Path(named).expanduser())
-        if not isinstance(found, Certificate):
+        if not isinstance(found, PartyCertificate):
             return
         from testbed.rpc.certificates import expiry
 

@@ -96,14 +96,14 @@ _KEYS: Final = {
 }
 
 
-class Changes(NamedTuple):
+class DeploymentChanges(NamedTuple):
     """``settings`` as of --set, and which setting of a runtime each option ``used``."""
 
     settings: tuple[str, ...]
     used: tuple[tuple[str, str], ...]
 
 
-def as_settings(given: Mapping[str, Any]) -> Changes:
+def as_settings(given: Mapping[str, Any]) -> DeploymentChanges:
     """Return what options of ``up`` mean for the section; what is empty or 0 was not given."""
     settings, options = [], []
     for option, value in given.items():
@@ -115,7 +115,7 @@ def as_settings(given: Mapping[str, Any]) -> Changes:
             value = {key: str(each) for key, each in value.items()}
         settings.append(f"deployment.{_KEYS[option]}={json.dumps(value)}")
         options.append((_setting(_KEYS[option]), option))
-    return Changes(tuple(settings), tuple(options))
+    return DeploymentChanges(tuple(settings), tuple(options))
 
 
 def used(settings: Sequence[str]) -> list[tuple[str, str]]:

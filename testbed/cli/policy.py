@@ -19,7 +19,7 @@ from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.policies import Policy, PolicyCard
-    from testbed.rpc.operator import Deployment
+    from testbed.rpc.operator import PolicyDeployment
 
 group = typer.Typer(no_args_is_help=True, help="List, evaluate, deploy and roll back policies.")
 
@@ -315,7 +315,7 @@ def _facts(card: PolicyCard) -> list[tuple[str, object]]:
     ]
 
 
-def _tell(done: Deployment, name: str, as_json: bool) -> None:
+def _tell(done: PolicyDeployment, name: str, as_json: bool) -> None:
     """Print what a deploy did.
 
     Raises: UsageError: it was refused. PermanentError: a node was lost on the way.

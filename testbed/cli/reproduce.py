@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from testbed.experiment.reproduce.runner import Status
+    from testbed.experiment.reproduce.runner import ComputationStatus
 
 _QUICK_NETWORKS = 2
 _QUICK_EPISODES = 10
@@ -264,7 +264,7 @@ class _Display:
         if self._bars is not None:
             self._bars.stop()
 
-    def __call__(self, status: Status) -> None:
+    def __call__(self, status: ComputationStatus) -> None:
         """Show ``status``."""
         if not self._begun:
             self._begun = True
@@ -279,7 +279,7 @@ class _Display:
         elif status.finished is not None:
             console.note(f"{status.done}/{status.total} {status.finished}")
 
-    def _draw(self, status: Status, bars: Progress) -> None:
+    def _draw(self, status: ComputationStatus, bars: Progress) -> None:
         if self._whole is None:
             self._whole = bars.add_task("points", total=status.total)
         bars.update(self._whole, completed=status.done)

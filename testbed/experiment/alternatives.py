@@ -47,7 +47,7 @@ class Alternative:
         }
 
 
-class Logged:
+class LoggedScheduler:
     """Decides as a log says, as late as the log says.
 
     Raises: LookupError: nothing was decided about a task; so it is lost and takes no one's time.
@@ -89,7 +89,7 @@ def alternatives(log: TaskLog, history: TaskHistory) -> Iterator[Alternative]:
         decisions = dict(decided)
         if destination is not None:
             decisions[task.id] = (destination, decided.get(task.id, (0, 0))[1])
-        simulation = Simulation(plan, lambda context: Logged(context, decisions))
+        simulation = Simulation(plan, lambda context: LoggedScheduler(context, decisions))
         return simulation.episode(task.episode)
 
     reference = _others(simulated(None), task.id)

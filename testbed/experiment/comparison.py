@@ -11,7 +11,7 @@ from typing import Any
 from testbed.errors import Problem, UsageError
 from testbed.experiment import by_hand
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
-from testbed.experiment.statistics import Comparison, compare
+from testbed.experiment.statistics import PairedComparison, compare
 from testbed.experiment.summary import Measured, RunSummary, none_if_nan, summarise
 from testbed.scenario.plan import Plan
 from testbed.storage.tasklog import Run, TaskLog
@@ -26,7 +26,7 @@ class PairOfRuns:
 
     first: RunSummary
     second: RunSummary
-    comparison: Comparison
+    comparison: PairedComparison
     metric: Metric = SUCCESS_RATE
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from testbed.errors import UsageError
-from testbed.experiment.statistics import Comparison, Interval, compare, rate_interval
+from testbed.experiment.statistics import Interval, PairedComparison, compare, rate_interval
 from testbed.experiment.summary import none_if_nan
 from testbed.policies import Policy, check_fits
 from testbed.scenario.plan import Plan
@@ -41,7 +41,7 @@ class Evaluation:
         found = {name: rate_interval([*rates.values()]) for name, rates in self.by_episode.items()}
         return dict(sorted(found.items(), key=lambda each: -each[1].mean))
 
-    def against(self, method: str) -> Comparison:
+    def against(self, method: str) -> PairedComparison:
         """The policy less ``method``, episode by episode."""
         return compare(self.by_episode[POLICY], self.by_episode[method])
 
@@ -122,7 +122,7 @@ def _interval(interval: Interval) -> dict[str, float | None]:
     }
 
 
-def _difference(comparison: Comparison) -> dict[str, Any]:
+def _difference(comparison: PairedComparison) -> dict[str, Any]:
     return {
         **_interval(comparison.difference),
         "p_value": none_if_nan(comparison.p_value),

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from testbed.errors import PermanentError
 from testbed.experiment import figures
-from testbed.experiment.statistics import Comparison, Interval, compare, rate_interval
+from testbed.experiment.statistics import Interval, PairedComparison, compare, rate_interval
 from testbed.schedulers import catalogue
 from testbed.schedulers.catalogue import METHODS, REFERENCES
 from testbed.version import __version__
@@ -42,7 +42,7 @@ def interval(result: O2OResult, method: str) -> Interval:
     return rate_interval(rates[np.isfinite(rates)].tolist())
 
 
-def against(result: O2OResult, method: str, other: str) -> Comparison:
+def against(result: O2OResult, method: str, other: str) -> PairedComparison:
     """Paired difference of two methods, episode by episode."""
     first, second = (
         {n: float(r) for n, r in enumerate(result.rates[name]) if math.isfinite(r)}

@@ -19,7 +19,7 @@ from testbed.errors import Problem, UsageError
 from testbed.experiment.by_hand import described, read
 from testbed.experiment.comparison import check_comparable
 from testbed.experiment.history import plan_of
-from testbed.experiment.statistics import MIN_PAIRS, Comparison, compare
+from testbed.experiment.statistics import MIN_PAIRS, PairedComparison, compare
 from testbed.experiment.summary import RunSummary, none_if_nan
 from testbed.model.faults import Fault
 from testbed.model.history import TaskRow
@@ -255,7 +255,7 @@ def _more(count: int) -> list[Problem]:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class OutcomeChanges:
     """The outcomes of the same tasks under two schedulers.
 
     ``moves`` counts the tasks by (outcome in the original, outcome in the replay), equal ones left
@@ -342,8 +342,8 @@ class Replay:
 
     original: RunSummary
     summary: RunSummary
-    comparison: Comparison
-    changes: Changes
+    comparison: PairedComparison
+    changes: OutcomeChanges
 
     @property
     def verdict(self) -> str:
@@ -391,7 +391,7 @@ def compared(original: RunSummary, replay: RunSummary) -> Replay:
     )
 
 
-def _changes(first: pd.DataFrame, second: pd.DataFrame) -> Changes:
+def _changes(first: pd.DataFrame, second: pd.DataFrame) -> OutcomeChanges:
     both = first.merge(second, on="task", suffixes=("_1", "_2"), validate="one_to_one")
     moves = Counter(zip(both["outcome_1"], both["outcome_2"], strict=True))
     order = [outcome.value for outcome in Outcome]
@@ -401,7 +401,7 @@ def _changes(first: pd.DataFrame, second: pd.DataFrame) -> Changes:
         return (old == new) | (old.isna() & new.isna())
 
     node = same("destination")
-    return Changes(
+    return OutcomeChanges(
         tasks=len(both),
         moves=tuple(
             (old, new, moves[old, new])

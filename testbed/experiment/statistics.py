@@ -99,7 +99,7 @@ def rate_interval(rates: Sequence[float], confidence: float = CONFIDENCE) -> Int
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedComparison:
     """Episode-wise difference ``first - second`` of two runs that share seeds.
 
     ``p_value`` is that of the paired t test (1 if all differences are 0); ``real`` is True if the
@@ -133,7 +133,7 @@ class Comparison:
 
 def compare(
     first: Mapping[int, float], second: Mapping[int, float], confidence: float = CONFIDENCE
-) -> Comparison:
+) -> PairedComparison:
     """Compare values by episode over the episodes that both have.
 
     Raises: ValueError if they share none.
@@ -144,11 +144,11 @@ def compare(
     differences = tuple(first[episode] - second[episode] for episode in shared)
     interval = mean_interval(differences, confidence)
     if len(shared) < MIN_PAIRS:
-        return Comparison(shared, differences, interval, math.nan, None)
+        return PairedComparison(shared, differences, interval, math.nan, None)
     if interval.deviation == 0.0:
         # Identical differences: the t statistic is 0/0 or infinite.
         p_value = 1.0 if interval.mean == 0.0 else 0.0
     else:
         error = interval.deviation / math.sqrt(interval.count)
         p_value = student_t.two_sided(interval.mean / error, interval.count - 1)
-    return Comparison(shared, differences, interval, p_value, p_value < 1 - confidence)
+    return PairedComparison(shared, differences, interval, p_value, p_value < 1 - confidence)

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 import grpc.aio
 
-from testbed.rpc.credentials import AUTHORIZATION_KEY, CALLER_KEY, Certificate, Credentials
+from testbed.rpc.credentials import AUTHORIZATION_KEY, CALLER_KEY, Credentials, PartyCertificate
 from testbed.rpc.identity import Identity, Role
 
 _logger: Final = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             )
         metadata = dict(handler_call_details.invocation_metadata or ())
         stamp = str(metadata.get(COMMAND_KEY, ""))
-        if roles is not ANYBODY and not isinstance(self._me, Certificate):
+        if roles is not ANYBODY and not isinstance(self._me, PartyCertificate):
             who = self._me.identify(
                 str(metadata.get(CALLER_KEY, "")), str(metadata.get(AUTHORIZATION_KEY, ""))
             )
@@ -187,7 +187,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             _caller.set(who)
         # Despite its type it is nothing where the server does not have the service.
         handler: Any = await continuation(handler_call_details)
-        if handler is not None and roles is not ANYBODY and isinstance(self._me, Certificate):
+        if handler is not None and roles is not ANYBODY and isinstance(self._me, PartyCertificate):
             # Who has connected is known to the call only, not here.
             return _guarded(handler, lambda context: self._admit_peer(method, stamp, context))
         return handler  # type: ignore[no-any-return]
@@ -210,7 +210,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     async def _admit_peer(
         self, method: str, stamp: str, context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
-        assert isinstance(self._me, Certificate)
+        assert isinstance(self._me, PartyCertificate)
         who = self._me.identify_peer(context.auth_context())
         code, why = self._judge(method, stamp, who)
         if code is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from testbed.errors import PrerequisiteMissing
-from testbed.rpc.credentials import Certificate, server_name, uri
+from testbed.rpc.credentials import PartyCertificate, server_name, uri
 from testbed.rpc.identity import Identity
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Authority:
         """Return when its certificates end at the latest."""
         return self.certificate.not_valid_after_utc
 
-    def issue(self, identity: Identity) -> Certificate:
+    def issue(self, identity: Identity) -> PartyCertificate:
         """Return a certificate for ``identity`` with a new key, valid as long as the authority."""
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -117,7 +117,7 @@ class Authority:
         builder = builder.add_extension(purposes, critical=False)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         builder = builder.add_extension(issuer, critical=False)
-        return Certificate(
+        return PartyCertificate(
             identity,
             self.testbed,
             _pem(_signed(builder, self.key)),
@@ -126,7 +126,7 @@ class Authority:
         )
 
 
-def expiry(certificate: Certificate) -> datetime.datetime:
+def expiry(certificate: PartyCertificate) -> datetime.datetime:
     """Return when a certificate ends."""
     from cryptography import x509
 

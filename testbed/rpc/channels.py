@@ -17,7 +17,7 @@ from testbed.errors import PermanentError, Problem, UsageError
 from testbed.rpc import addresses, tracebacks
 from testbed.rpc.addresses import TcpAddress, UnixAddress
 from testbed.rpc.authorization import CommandCheck, CommandStamps, Gatekeeper
-from testbed.rpc.credentials import Certificate, Credentials, Secrets, server_name
+from testbed.rpc.credentials import Credentials, PartyCertificate, Secrets, server_name
 from testbed.rpc.identity import OPERATOR, Identity
 
 _MEBIBYTE: Final = 1024 * 1024
@@ -116,7 +116,7 @@ def listen(server: grpc.aio.Server, bind: str, me: Credentials) -> addresses.Add
         _add(server.add_insecure_port, address)
         address.path.chmod(0o600)
         return address
-    if isinstance(me, Certificate):
+    if isinstance(me, PartyCertificate):
         tls = grpc.ssl_server_credentials(
             [(me.key.encode(), me.certificate.encode())],
             root_certificates=me.authority.encode(),
@@ -190,11 +190,11 @@ def connect_unknown(address: str) -> grpc.Channel:
     return grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
 
 
-def _certificate(address: str, me: Credentials) -> Certificate | None:
+def _certificate(address: str, me: Credentials) -> PartyCertificate | None:
     """Return the encryption of a connection to ``address``; None on one machine or if off."""
     if isinstance(addresses.parse(address), UnixAddress):
         return None
-    if isinstance(me, Certificate):
+    if isinstance(me, PartyCertificate):
         return me
     _check_plaintext(me, address)
     return None
@@ -219,7 +219,7 @@ def _check_plaintext(me: Credentials, address: str) -> None:
         )
 
 
-def _tls(me: Certificate, server: Identity) -> tuple[grpc.ChannelCredentials, tuple[str, str]]:
+def _tls(me: PartyCertificate, server: Identity) -> tuple[grpc.ChannelCredentials, tuple[str, str]]:
     # Pods come and go under other addresses: the certificate has to name the party.
     return (
         grpc.ssl_channel_credentials(
@@ -260,7 +260,7 @@ class _Bearing:
         self, channel: Any, me: Credentials, server: Identity, stamps: CommandStamps | None
     ) -> None:
         self._channel = channel
-        self._mine = () if isinstance(me, Certificate) else me.metadata(server)
+        self._mine = () if isinstance(me, PartyCertificate) else me.metadata(server)
         self._stamps = stamps
 
     def unary_unary(self, *arguments: Any, **named: Any) -> Any:

@@ -81,7 +81,7 @@ class Secrets:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class PartyCertificate:
     """A certificate with its key, and the authority that everybody of the testbed trusts. PEM."""
 
     identity: Identity
@@ -106,7 +106,7 @@ class Certificate:
         return f"{self.key}{self.certificate}{self.authority}"
 
 
-Credentials: TypeAlias = Secrets | Certificate
+Credentials: TypeAlias = Secrets | PartyCertificate
 
 _URI: Final = re.compile(rf"{URI_SCHEME}://(?P<testbed>[a-z0-9-]+)/(?P<identity>[a-z0-9-]+)")
 
@@ -197,7 +197,7 @@ def _hmac(key: str, text: str) -> str:
 _BLOCK: Final = re.compile(r"-----BEGIN ([A-Z ]+)-----\n[A-Za-z0-9+/=\s]+?-----END \1-----\n?")
 
 
-def _certificate(text: str, where: str) -> Certificate:
+def _certificate(text: str, where: str) -> PartyCertificate:
     keys: list[str] = []
     certificates: list[str] = []
     for block in _BLOCK.finditer(text.replace("\r\n", "\n")):
@@ -205,7 +205,7 @@ def _certificate(text: str, where: str) -> Certificate:
     if len(keys) == 1 and len(certificates) == 2:
         named = _named(certificates[0])
         if named is not None:
-            return Certificate(*named, certificates[0], keys[0], certificates[1])
+            return PartyCertificate(*named, certificates[0], keys[0], certificates[1])
     raise PrerequisiteMissing(
         f"{where}: {len(keys)} keys and {len(certificates)} certificates, where a key, the "
         "certificate of a party of a testbed and that of its authority are expected",

@@ -231,7 +231,7 @@ class NodeDeployment:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class PolicyDeployment:
     """A policy brought to nodes. ``accepted``: all had loaded it, so all were told to use it.
 
     Not accepted, nothing has changed at any node. ``seconds`` is real time until the last answer.
@@ -259,7 +259,7 @@ class Deployment:
         return json.dumps({**asdict(self), "complete": self.complete})
 
     @classmethod
-    def from_json(cls, text: str) -> Deployment:
+    def from_json(cls, text: str) -> PolicyDeployment:
         """Inverse of ``to_json``."""
         values = _known(cls, json.loads(text))
         values["nodes"] = tuple(
@@ -441,10 +441,10 @@ class OperatorClient:
             for node, answer in zip(reply.nodes, reply.replies, strict=True)
         )
 
-    def deploy_policy(self, policy: str, *, nodes: Sequence[int] = ()) -> Deployment:
+    def deploy_policy(self, policy: str, *, nodes: Sequence[int] = ()) -> PolicyDeployment:
         """Bring a policy of the testbed's artifact store to ``nodes`` (all living ones if empty).
 
-        All or none: what ``Deployment`` says. Where ``drl`` decides, the policy does from then on;
+        All or none, see ``PolicyDeployment``. Where ``drl`` decides, the policy does from then on;
         elsewhere it is loaded. A deploy to all is what runs under ``drl`` begin with from then on.
 
         Raises: UsageError: no such policy, it does not fit, no such node, or nodes are named and no
@@ -453,16 +453,16 @@ class OperatorClient:
         request = pb.DeployPolicyRequest(policy=policy, nodes=nodes)
         with self._errors():
             reply = self._stub.DeployPolicy(request, timeout=60.0)
-        return Deployment.from_json(reply.json)
+        return PolicyDeployment.from_json(reply.json)
 
-    def roll_back_policy(self) -> Deployment:
+    def roll_back_policy(self) -> PolicyDeployment:
         """Undo the last deploy that was accepted, by deploying what decided before it.
 
         Raises: UsageError: there was none.
         """
         with self._errors():
             reply = self._stub.RollBackPolicy(pb.Empty(), timeout=60.0)
-        return Deployment.from_json(reply.json)
+        return PolicyDeployment.from_json(reply.json)
 
     def inject_fault(self, fault: Fault) -> FaultList:
         """Inject a fault into the run under way, at once; its ``end`` is how long it lasts.

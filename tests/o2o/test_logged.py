@@ -18,7 +18,7 @@ from testbed.storage import dataset
 from testbed.storage.tasklog import open_task_log
 from trainer.credit.weight import later_weight
 from trainer.o2o.feedback import logged_of
-from trainer.o2o.logged import Logged, joined
+from trainer.o2o.logged import LoggedSequences, joined
 from trainer.o2o.simulated import log_episodes
 
 EPISODES = 6
@@ -35,23 +35,25 @@ def plan() -> Plan:
 
 
 @pytest.fixture(scope="module")
-def of_engine(plan: Plan) -> Logged:
+def of_engine(plan: Plan) -> LoggedSequences:
     return log_episodes(plan, "ratc", range(EPISODES), threads=1)
 
 
 @pytest.fixture(scope="module")
-def of_log(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Logged:
+def of_log(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> LoggedSequences:
     return _of_log(plan, tmp_path_factory.mktemp("log"))
 
 
-def _of_log(plan: Plan, folder: Path) -> Logged:
+def _of_log(plan: Plan, folder: Path) -> LoggedSequences:
     with open_task_log(str(folder / "log.sqlite")) as log:
         run = record_run(plan, log, scheduler="ratc", episodes=EPISODES)
         dataset.build(log, [run], "paper-v1", folder / "data")
         return logged_of(log, dataset.load(folder / "data"), plan)
 
 
-def test_engine_and_task_log_give_the_same_transitions(of_engine: Logged, of_log: Logged) -> None:
+def test_engine_and_task_log_give_the_same_transitions(
+    of_engine: LoggedSequences, of_log: LoggedSequences
+) -> None:
     assert of_log.sequences == EPISODES * 5
     mine, theirs = of_engine.transitions("team"), of_log.transitions("team")
     for name in ("mask", "action", "reward", "next_mask", "terminated", "truncated"):
@@ -63,7 +65,9 @@ def test_engine_and_task_log_give_the_same_transitions(of_engine: Logged, of_log
     np.testing.assert_allclose(of_engine.success_rate, of_log.success_rate)
 
 
-def test_engine_and_task_log_give_the_same_feedback(of_engine: Logged, of_log: Logged) -> None:
+def test_engine_and_task_log_give_the_same_feedback(
+    of_engine: LoggedSequences, of_log: LoggedSequences
+) -> None:
     np.testing.assert_array_equal(of_engine.own, of_log.own)
     mine, theirs = of_engine.transitions("own"), of_log.transitions("own")
     np.testing.assert_allclose(mine.obs, theirs.obs, atol=1e-6)
@@ -72,7 +76,9 @@ def test_engine_and_task_log_give_the_same_feedback(of_engine: Logged, of_log: L
     assert set(np.unique(mine.reward)) == {-1.0, 1.0}
 
 
-def test_credit_of_a_log_is_the_engines(of_engine: Logged, of_log: Logged) -> None:
+def test_credit_of_a_log_is_the_engines(
+    of_engine: LoggedSequences, of_log: LoggedSequences
+) -> None:
     np.testing.assert_allclose(of_engine.credit, of_log.credit, atol=1e-6)
     assert np.nanmin(of_log.credit) < 0 < np.nanmax(of_log.credit)
     assert not of_log.incomplete
@@ -105,7 +111,7 @@ def test_episodes_without_a_complete_log_are_scored_by_outcome(plan: Plan, tmp_p
     np.testing.assert_array_equal(logged.credit[told], logged.own[told] > 0)
 
 
-def test_trajectories_hold_the_decisions_that_have_a_reward(of_engine: Logged) -> None:
+def test_trajectories_hold_the_decisions_that_have_a_reward(of_engine: LoggedSequences) -> None:
     with pytest.raises(UsageError, match="log_prob"):
         of_engine.trajectories("own")
     known = _with_log_prob(of_engine)
@@ -118,7 +124,7 @@ def test_trajectories_hold_the_decisions_that_have_a_reward(of_engine: Logged) -
     np.testing.assert_array_equal(first.obs[:-1], whole[0].obs[:-1][chosen])
 
 
-def test_logs_are_joined_in_order(of_engine: Logged) -> None:
+def test_logs_are_joined_in_order(of_engine: LoggedSequences) -> None:
     twice = joined([of_engine, of_engine])
     assert len(twice) == 2 * len(of_engine)
     half = twice.transitions("team")
@@ -129,7 +135,7 @@ def test_logs_are_joined_in_order(of_engine: Logged) -> None:
         joined([])
 
 
-def _with_log_prob(logged: Logged) -> Logged:
+def _with_log_prob(logged: LoggedSequences) -> LoggedSequences:
     return replace(logged, log_prob=np.full(len(logged), -0.5, np.float32))
 
 

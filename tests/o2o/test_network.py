@@ -22,7 +22,7 @@ from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.play import evaluate
 from testbed.sim.record import record_run
 from testbed.storage.tasklog import open_task_log
-from trainer.o2o.folder import NETWORK, Ledger, working_in
+from trainer.o2o.folder import NETWORK, ExperimentLedger, working_in
 from trainer.o2o.network import NetworkVenue, check_experiment, episode_rates
 from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import recipe, sized
@@ -149,7 +149,7 @@ def test_episodes_with_incomplete_logs_are_counted(plan: Plan, tmp_path: Path) -
         def venue(of: Plan) -> NetworkVenue:
             found = NetworkVenue(client, log, "unused", of)
             mine = found.identity(config)
-            found.begin(Setup(config, Ledger.claim(out, "network", mine), lambda _: None))
+            found.begin(Setup(config, ExperimentLedger.claim(out, "network", mine), lambda _: None))
             return found
 
         good = record_run(plan, log, scheduler="ratc", episodes=2)

@@ -19,7 +19,7 @@ from testbed.experiment.reproduce.claims import (
     starts_where_offline_ended,
 )
 from testbed.experiment.reproduce.definitions import FIGURES
-from testbed.experiment.reproduce.points import CurvePoint, Measured
+from testbed.experiment.reproduce.points import LearningMoment, PointResult
 from testbed.experiment.reproduce.results import Results
 
 FIVE = (0.0, 0.1, -0.1, 0.05, -0.05)
@@ -35,7 +35,7 @@ def results(
     """Success rates by setting and method on several networks; little noise between episodes."""
     measured = {
         at: {
-            seed: Measured(
+            seed: PointResult(
                 tuple(
                     rate + network + noise * math.sin(7 * episode + 3 * seed + len(at[1]))
                     for episode in range(6)
@@ -185,8 +185,8 @@ def test_what_is_not_on_all_networks_is_not_drawn_beside_what_is() -> None:
 
 
 def with_curve(*evaluations: float | None) -> Results:
-    curve = tuple(CurvePoint(20 * k, None, rate) for k, rate in enumerate(evaluations))
-    measured = Measured((0.9, 0.9), curve, {"offline": 0.80, "ratc": 0.75})
+    curve = tuple(LearningMoment(20 * k, None, rate) for k, rate in enumerate(evaluations))
+    measured = PointResult((0.9, 0.9), curve, {"offline": 0.80, "ratc": 0.75})
     return Results(FIGURES["fig3"], FIGURES["fig3"].settings, {("default", "o2o"): {500: measured}})
 
 

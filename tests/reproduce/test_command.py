@@ -10,7 +10,7 @@ import pytest
 
 from testbed.experiment.reproduce.definitions import FIGURES
 from testbed.experiment.reproduce.methods import METHODS
-from testbed.experiment.reproduce.points import Measured, PointStore
+from testbed.experiment.reproduce.points import PointResult, PointStore
 from testbed.experiment.reproduce.study import Study
 from tests.cli.conftest import Command, home, testbed
 
@@ -65,7 +65,7 @@ def test_what_is_stored_is_drawn_without_the_rest(testbed: Command, tmp_path: Pa
         if point.method in {"ratc", "rda"}:
             better = (point.method == "ratc") == (setting.x < "0.8")
             rate = 0.9 + 0.02 * better - 0.1 * float(setting.x)
-            store.put(point, Measured((rate, rate + 0.001 * point.network.seed / 500)))
+            store.put(point, PointResult((rate, rate + 0.001 * point.network.seed / 500)))
 
     said = testbed("reproduce", "fig5b", "--out", tmp_path / "out", "--topologies", 3, "-e", 2,
                    "--draw", "--json")  # fmt: skip

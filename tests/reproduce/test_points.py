@@ -12,11 +12,11 @@ from testbed.errors import UsageError
 from testbed.experiment.reproduce.definitions import FIGURES, figures
 from testbed.experiment.reproduce.methods import LEARNED
 from testbed.experiment.reproduce.points import (
-    CurvePoint,
     Learning,
-    Measured,
+    LearningMoment,
     Network,
     Point,
+    PointResult,
     PointStore,
 )
 from testbed.experiment.reproduce.study import Study, all_points
@@ -27,9 +27,9 @@ RATC = Point(NETWORK, "ratc", 2)
 
 def test_a_point_is_read_as_it_was_stored(tmp_path: Path) -> None:
     store = PointStore(tmp_path / "points")
-    measured = Measured(
+    measured = PointResult(
         (0.5, 1.0),
-        (CurvePoint(0, None, 0.25), CurvePoint(20, 0.5, None)),
+        (LearningMoment(0, None, 0.25), LearningMoment(20, 0.5, None)),
         {"ratc": 0.5},
         1.5,
         ("a",),
@@ -42,7 +42,7 @@ def test_a_point_is_read_as_it_was_stored(tmp_path: Path) -> None:
 
 def test_an_episode_without_a_task_has_no_rate(tmp_path: Path) -> None:
     store = PointStore(tmp_path)
-    store.put(RATC, Measured((math.nan, 1.0)))
+    store.put(RATC, PointResult((math.nan, 1.0)))
 
     found = store.get(RATC)
 
@@ -53,7 +53,7 @@ def test_an_episode_without_a_task_has_no_rate(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 0, "rates": [1, 1]}'])
 def test_a_damaged_file_is_computed_again(tmp_path: Path, text: str) -> None:
     store = PointStore(tmp_path)
-    store.put(RATC, Measured((0.5, 1.0)))
+    store.put(RATC, PointResult((0.5, 1.0)))
     store.path(RATC).write_text(text)
 
     assert store.get(RATC) is None

@@ -10,7 +10,7 @@ import pytest
 
 from testbed.errors import PermanentError
 from testbed.experiment.reproduce.points import Learning, Network, Point, PointStore
-from testbed.experiment.reproduce.runner import Status, complete
+from testbed.experiment.reproduce.runner import ComputationStatus, complete
 from testbed.experiment.reproduce.work import work_of
 from testbed.sim.play import evaluate
 
@@ -18,11 +18,11 @@ NETWORKS = [Network("quickstart", (), seed) for seed in (1, 2, 3)]
 POINTS = [Point(network, method, 2) for network in NETWORKS for method in ("ratc", "bound")]
 
 
-def after(parts: int) -> Callable[[Status], None]:
+def after(parts: int) -> Callable[[ComputationStatus], None]:
     """Ctrl-C when so many parts are finished."""
     seen = 0
 
-    def report(status: Status) -> None:
+    def report(status: ComputationStatus) -> None:
         nonlocal seen
         seen += status.finished is not None
         if seen == parts:
@@ -48,7 +48,7 @@ def test_what_is_stored_is_not_computed_again(tmp_path: Path) -> None:
     store = PointStore(tmp_path)
     complete(POINTS[:2], store)
     before = store.path(POINTS[0]).stat().st_mtime_ns
-    heard: list[Status] = []
+    heard: list[ComputationStatus] = []
 
     complete(POINTS, store, report=heard.append)
 

@@ -18,7 +18,7 @@ from testbed.errors import PrerequisiteMissing, UsageError
 from testbed.rpc.authorization import caller, roles_for
 from testbed.rpc.certificates import LIFETIME, Authority, expiry
 from testbed.rpc.channels import connect, listen, listen_for_probes, new_server
-from testbed.rpc.credentials import Certificate, Secrets, issue, of_operator, read, shared
+from testbed.rpc.credentials import PartyCertificate, Secrets, issue, of_operator, read, shared
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import CONTROLLER, OPERATOR, node_identity
@@ -110,7 +110,7 @@ async def test_who_has_a_certificate_is_what_it_says() -> None:
     ],
     ids=["another authority of that name", "another testbed", "no certificate"],
 )
-async def test_nobody_else_is_let_in(me: Certificate | Secrets) -> None:
+async def test_nobody_else_is_let_in(me: PartyCertificate | Secrets) -> None:
     async with serving() as address, connect(address, me, CONTROLLER) as channel:
         code = await answer(channel, "/edge_testbed.v1.Operator/Status")
         assert code is grpc.StatusCode.UNAVAILABLE

@@ -22,7 +22,7 @@ from testbed.sim.play import evaluate
 from trainer.credit.weight import BY_LOAD, LaterWeight
 from trainer.learning.actor import Actor
 from trainer.learning.online import Collected
-from trainer.o2o.logged import Logged, RewardKind, joined
+from trainer.o2o.logged import LoggedSequences, RewardKind, joined
 from trainer.o2o.recipe import Recipe
 from trainer.o2o.simulated import (
     SimulatedRollout,
@@ -101,7 +101,7 @@ class ClusterRollout(SimulatedRollout):
     def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
         """Return episodes whose numbers follow from ``seed``, played all over the cluster."""
         shared = ray.put(actor)
-        parts: list[Logged] = ray.get(
+        parts: list[LoggedSequences] = ray.get(
             [
                 self._play.remote(self._shared, shared, part, self._later_weight)
                 for part in _parts(online_numbers(episodes, seed))

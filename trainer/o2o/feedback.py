@@ -18,17 +18,17 @@ from testbed.storage.dataset import DataSet
 from testbed.storage.tasklog import TaskLog
 from trainer.credit.gains import gains_of_log
 from trainer.credit.weight import BY_LOAD, LaterWeight
-from trainer.o2o.logged import Logged, of_data_set
+from trainer.o2o.logged import LoggedSequences, of_data_set
 
 
 def logged_of(
     log: TaskLog, data: DataSet, plan: Plan, later_weight: LaterWeight = BY_LOAD
-) -> Logged:
+) -> LoggedSequences:
     """Return a data set with the feedback and the credit of its decisions.
 
     Feedback is +1 or -1 by the outcome of the task, NaN of a task that was lost: then the
     testbed had a failure, whatever the decision. Episodes whose log is not complete are
-    in ``Logged.incomplete`` with the reason; their credit is the outcome of the task alone.
+    in ``LoggedSequences.incomplete`` with the reason; their credit is their outcome alone.
     """
     size = plan.topology.size
     places = plan.workload.slots * size

@@ -45,7 +45,7 @@ _CONTENT: Final[Mapping[Driver, tuple[str, ...]]] = {
 
 
 @dataclass(slots=True)
-class Ledger:
+class ExperimentLedger:
     """The record of an experiment from which it is continued."""
 
     out: Path
@@ -61,7 +61,7 @@ class Ledger:
     @classmethod
     def check(
         cls, out: Path, driver: Driver, identity: dict[str, Any], *, resume: bool = True
-    ) -> Ledger:
+    ) -> ExperimentLedger:
         """Return the record of ``out``, or a new one; write nothing.
 
         Raises:
@@ -88,7 +88,7 @@ class Ledger:
     @classmethod
     def claim(
         cls, out: Path, driver: Driver, identity: dict[str, Any], *, resume: bool = True
-    ) -> Ledger:
+    ) -> ExperimentLedger:
         """Make ``out`` the folder of this experiment; without ``resume`` old results are removed.
 
         Raises:

@@ -43,7 +43,7 @@ the mask a policy would have had. All destinations then count as allowed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Logged:
+class LoggedSequences:
     """S sequences of decisions, M in total; sequence s has ``lengths[s]`` of them.
 
     A sequence has one state more than decisions: the state after the last. ``own`` and ``credit``
@@ -180,7 +180,7 @@ def of_engine(
     credit: FloatArray,
     numbers: Sequence[int],
     method: str,
-) -> Logged:
+) -> LoggedSequences:
     """Episodes ``numbers`` [E] as ``method`` played them in the compiled engine; shares its arrays.
 
     ``own`` and ``credit`` are [E, N, T]. The engine knows every mask; a log of ``method`` may not
@@ -191,7 +191,7 @@ def of_engine(
     masks = played.mask.reshape(-1, size + 1)
     if method in ASK_NO_BITS:
         masks = _all_allowed(masks)
-    return Logged(
+    return LoggedSequences(
         states=played.features.reshape(-1, width),
         masks=masks,
         action=played.actions.reshape(-1),
@@ -214,7 +214,7 @@ def of_data_set(
     credit: FloatArray,
     success_rate: NDArray[np.float64],
     incomplete: Mapping[tuple[str, int], str] | None = None,
-) -> Logged:
+) -> LoggedSequences:
     """A data set made of logs; ``own`` and ``credit`` [M] come from the outcomes of its tasks."""
     lengths = np.diff(data.offsets)
     ends = data.offsets[1:] - 1
@@ -227,7 +227,7 @@ def of_data_set(
     masks[at], masks[after] = data.mask, data.next_mask[ends]
     silent = np.array([name in ASK_NO_BITS for name in data.policy])[data.policy_index]
     masks[at[silent]] = _all_allowed(masks[at[silent]])
-    return Logged(
+    return LoggedSequences(
         states=states,
         masks=masks,
         action=data.action,
@@ -252,7 +252,7 @@ def _all_allowed(masks: BoolArray) -> BoolArray:
     return allowed
 
 
-def joined(parts: Sequence[Logged]) -> Logged:
+def joined(parts: Sequence[LoggedSequences]) -> LoggedSequences:
     """Several logs of one network as one, in order.
 
     Raises:
@@ -267,7 +267,7 @@ def joined(parts: Sequence[Logged]) -> Logged:
         )
     if len(parts) == 1:
         return parts[0]
-    return Logged(
+    return LoggedSequences(
         states=np.concatenate([part.states for part in parts]),
         masks=np.concatenate([part.masks for part in parts]),
         action=np.concatenate([part.action for part in parts]),

@@ -30,9 +30,9 @@ from testbed.storage.tasklog import TaskLog
 from trainer.learning.actor import Actor, NetworkSpec
 from trainer.learning.online import Collected, Scores
 from trainer.o2o.feedback import logged_of, rates_of
-from trainer.o2o.folder import DATA, ONLINE_DATA, Ledger, identity, refuse_if_busy
+from trainer.o2o.folder import DATA, ONLINE_DATA, ExperimentLedger, identity, refuse_if_busy
 from trainer.o2o.hand_over import artifact_of, keep
-from trainer.o2o.logged import Logged
+from trainer.o2o.logged import LoggedSequences
 from trainer.o2o.settings import O2O, OFFLINE, Driver, O2OConfig, StageProgress
 from trainer.o2o.simulated import FIRST_VALIDATION_EPISODE, first_online_episode
 from trainer.o2o.venue import BOUND, Setup, incomplete_note, spec_of
@@ -75,7 +75,7 @@ class NetworkVenue:
         """Run for this experiment from now on."""
         self._setup, self._deployed, self._parents = setup, "", ()
 
-    def log(self, first: int, episodes: int) -> Logged:
+    def log(self, first: int, episodes: int) -> LoggedSequences:
         """Run the source of the experiment, and read what was logged."""
         source = self._setup.config.source
         runs = []
@@ -222,7 +222,7 @@ class NetworkVenue:
             raise
         return reason
 
-    def logged(self, runs: list[str], name: str) -> Logged:
+    def logged(self, runs: list[str], name: str) -> LoggedSequences:
         """The data set of these runs, written to the output folder, with the worth of decisions."""
         config, folder = self._setup.config, self._setup.out / name
         dataset.build(
@@ -255,7 +255,7 @@ class NetworkVenue:
         return complete and self._setup.config.include_invalid
 
 
-def incomplete_episodes(logged: Logged) -> dict[str, tuple[int, int]]:
+def incomplete_episodes(logged: LoggedSequences) -> dict[str, tuple[int, int]]:
     """Return by run how many episodes have an incomplete log, and how many there are."""
     seen = set(zip(logged.run, logged.episode.tolist(), strict=True)) | logged.incomplete.keys()
     among = Counter(run for run, _ in seen)
@@ -277,7 +277,7 @@ def check_experiment(plan: Plan, config: O2OConfig, out: Path, *, resume: bool =
         UsageError: an unknown source, learning from nothing, ``out`` has results of a different
             experiment, holds something else, or an experiment is working there.
     """
-    Ledger.check(out, "network", _identity(plan, config), resume=resume)
+    ExperimentLedger.check(out, "network", _identity(plan, config), resume=resume)
     refuse_if_busy(out)
 
 

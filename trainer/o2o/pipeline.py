@@ -25,8 +25,8 @@ from trainer.learning.online import (
     begun_from,
     fine_tune,
 )
-from trainer.o2o.folder import FOLDERS, Ledger, working_in
-from trainer.o2o.logged import Logged
+from trainer.o2o.folder import FOLDERS, ExperimentLedger, working_in
+from trainer.o2o.logged import LoggedSequences
 from trainer.o2o.result import O2OResult, keep_policies, training_of
 from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, O2OConfig, Report, Stage, StageProgress
 from trainer.o2o.simulated import first_log_episode
@@ -71,9 +71,9 @@ def run(
     """
     mine = venue.identity(config)
     # Before the folder is made: what is refused leaves nothing behind.
-    Ledger.check(out, venue.driver, mine, resume=resume)
+    ExperimentLedger.check(out, venue.driver, mine, resume=resume)
     with working_in(out):
-        ledger = Ledger.claim(out, venue.driver, mine, resume=resume)
+        ledger = ExperimentLedger.claim(out, venue.driver, mine, resume=resume)
         setup = Setup(config, ledger, progress or (lambda _: None))
         venue.begin(setup)
         return _run(venue, setup, resume)
@@ -186,7 +186,7 @@ def _result(
     )
 
 
-def hash_of(logged: Logged) -> str:
+def hash_of(logged: LoggedSequences) -> str:
     """sha256 over what was seen, done and got: which data a policy was trained on."""
     digest = hashlib.sha256()
     for array in (logged.states, logged.action, logged.team):

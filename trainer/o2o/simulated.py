@@ -40,7 +40,7 @@ from trainer.learning.online import Collected, Scores
 from trainer.learning.transitions import FloatArray
 from trainer.o2o.feedback import logged_of
 from trainer.o2o.folder import RESULT, identity
-from trainer.o2o.logged import Logged, RewardKind, joined, of_engine
+from trainer.o2o.logged import LoggedSequences, RewardKind, joined, of_engine
 from trainer.o2o.settings import Driver, O2OConfig, StageProgress
 from trainer.o2o.venue import BOUND, Setup
 
@@ -79,7 +79,7 @@ def log_episodes(
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     encoder: str = DEFAULT,
-) -> Logged:
+) -> LoggedSequences:
     """Return what the scheduler ``method`` decided in episodes ``numbers``, as its log has it.
 
     Baselines play in the compiled engine, at thousands of episodes a second; any other scheduler
@@ -108,7 +108,7 @@ def _log_by_heap(
     later_weight: LaterWeight,
     progress: Callable[[int, int], None] | None,
     encoder: str,
-) -> Logged:
+) -> LoggedSequences:
     """Runs in a task log of their own, read as those of a network are."""
     done = 0
 
@@ -158,7 +158,7 @@ def rollout_episodes(
     later_weight: LaterWeight = BY_LOAD,
     threads: int | None = None,
     env: VectorEnv | None = None,
-) -> Logged:
+) -> LoggedSequences:
     """Return what ``actor`` decided in episodes ``numbers``, actions sampled."""
     env = env or VectorEnv([plan] * len(numbers), threads, actor.encoder)
     played = record(env, actor, numbers)
@@ -262,7 +262,7 @@ class SimulatedVenue:
         path = setup.out / RESULT
         self._known = dict(read_checkpoint(path, "evaluation")[0]) if path.exists() else {}
 
-    def log(self, first: int, episodes: int) -> Logged:
+    def log(self, first: int, episodes: int) -> LoggedSequences:
         """Return what the source decides in ``episodes`` episodes from ``first`` on."""
         config = self._setup.config
         return log_episodes(
@@ -349,6 +349,6 @@ def _logged(
     method: str,
     later_weight: LaterWeight,
     threads: int | None,
-) -> Logged:
+) -> LoggedSequences:
     own, credit = own_and_credit(plan, batch, later_weight, threads)
     return of_engine(played, own, credit, numbers, method)

@@ -11,8 +11,8 @@ from testbed.model.encoders import encoder
 from testbed.scenario.plan import Plan
 from trainer.learning.actor import Actor, NetworkSpec
 from trainer.learning.online import Rollout, Scores
-from trainer.o2o.folder import Ledger
-from trainer.o2o.logged import Logged
+from trainer.o2o.folder import ExperimentLedger
+from trainer.o2o.logged import LoggedSequences
 from trainer.o2o.settings import Driver, O2OConfig, Report
 
 BOUND = "bound"
@@ -24,7 +24,7 @@ class Setup:
     """An experiment as its venue sees it."""
 
     config: O2OConfig
-    ledger: Ledger
+    ledger: ExperimentLedger
     say: Report
 
     @property
@@ -65,7 +65,7 @@ class Venue(Rollout, Protocol):
     def begin(self, setup: Setup) -> None:
         """Run for this experiment from now on."""
 
-    def log(self, first: int, episodes: int) -> Logged:
+    def log(self, first: int, episodes: int) -> LoggedSequences:
         """Return what the source decides in ``episodes`` episodes from ``first`` on."""
 
     def hand_over(self, actor: Actor, facts: Mapping[str, Any]) -> str | None:

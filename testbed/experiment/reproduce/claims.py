@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from testbed.experiment.reproduce.methods import O2O, label
-from testbed.experiment.reproduce.points import Measured, none_or
+from testbed.experiment.reproduce.points import PointResult, none_or
 from testbed.experiment.reproduce.setting import Setting
 from testbed.experiment.statistics import Interval
 
@@ -32,7 +32,7 @@ class Measurements(Protocol):
     def xs(self) -> tuple[str, ...]: ...
 
     @property
-    def measured(self) -> Mapping[At, Mapping[int, Measured]]: ...
+    def measured(self) -> Mapping[At, Mapping[int, PointResult]]: ...
 
     def rate(self, x: str, method: str) -> Interval | None: ...
 
@@ -66,7 +66,7 @@ Cells: TypeAlias = "Callable[[Measurements], list[Found]]"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ClaimResult:
     """A claim held against results."""
 
     claim: Claim
@@ -137,7 +137,7 @@ class Claim:
     margin: float = 0.0
     source: Literal["paper", "ours"] = "paper"
 
-    def judge(self, results: Measurements) -> Finding:
+    def judge(self, results: Measurements) -> ClaimResult:
         """Hold the claim against what was measured."""
         found = self.cells(results)
         cells = tuple(each for each in found if isinstance(each, Cell))
@@ -148,7 +148,7 @@ class Claim:
             if each in verdicts:
                 verdict = each
                 break
-        return Finding(self, verdict, cells, missing)
+        return ClaimResult(self, verdict, cells, missing)
 
 
 def above(first: str, *others: str, at: Sequence[str] | None = None) -> Cells:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from testbed.experiment.reproduce.methods import BOUND, OFFLINE, ONLINE_ONLY, label
 from testbed.experiment.reproduce.network import compute_on_network
-from testbed.experiment.reproduce.points import SIMULATOR, Learning, Measured, PointStore
+from testbed.experiment.reproduce.points import SIMULATOR, Learning, PointResult, PointStore
 from testbed.experiment.reproduce.work import (
     UNFINISHED,
     Tell,
@@ -49,7 +49,7 @@ def _play(work: Work, store: PointStore, tell: Tell) -> None:
             rates = [bound(plan, number) for number in numbers]
         else:
             rates = evaluate(plan, [point.method], numbers, threads=1)[point.method].tolist()
-        store.put(point, Measured(tuple(rates), seconds=time.perf_counter() - began))
+        store.put(point, PointResult(tuple(rates), seconds=time.perf_counter() - began))
 
 
 def _learn(work: Work, learning: Learning, store: PointStore, tell: Tell) -> None:

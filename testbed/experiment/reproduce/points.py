@@ -107,7 +107,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class CurvePoint:
+class LearningMoment:
     """A moment of the online phase: episodes learned from, and success rates then.
 
     ``collected`` is that of the episodes just learned from, ``evaluation`` that of the evaluation
@@ -120,14 +120,14 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class PointResult:
     """Results at a point. NaN in an episode without a task.
 
     ``references`` are success rates in the episodes of the curve's evaluations, by method.
     """
 
     rates: tuple[float, ...]
-    curve: tuple[CurvePoint, ...] = ()
+    curve: tuple[LearningMoment, ...] = ()
     references: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
@@ -143,7 +143,7 @@ class PointStore:
         """Return the file of a point, which need not exist."""
         return self.folder / f"{point.key}.json"
 
-    def get(self, point: Point) -> Measured | None:
+    def get(self, point: Point) -> PointResult | None:
         """Return the stored results of a point; None if there are none, or the file is damaged."""
         try:
             stored = json.loads(self.path(point).read_text(encoding="utf-8"))
@@ -151,7 +151,7 @@ class PointStore:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def put(self, point: Point, measured: Measured) -> None:
+    def put(self, point: Point, measured: PointResult) -> None:
         """Store a point; a reader never sees half of it.
 
         Raises: PermanentError: the folder cannot be written.
@@ -188,13 +188,13 @@ def none_or(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _decoded(stored: Mapping[str, Any], episodes: int) -> Measured | None:
+def _decoded(stored: Mapping[str, Any], episodes: int) -> PointResult | None:
     rates: Sequence[float | None] = stored["rates"]
     if stored["format"] != FORMAT or len(rates) != episodes:
         return None
-    return Measured(
+    return PointResult(
         rates=tuple(math.nan if rate is None else float(rate) for rate in rates),
-        curve=tuple(CurvePoint(**each) for each in stored["curve"]),
+        curve=tuple(LearningMoment(**each) for each in stored["curve"]),
         references={str(name): float(rate) for name, rate in stored["references"].items()},
         seconds=float(stored["seconds"]),
         notes=tuple(stored["notes"]),

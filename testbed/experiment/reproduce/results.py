@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from testbed.experiment.reproduce.claims import At
 from testbed.experiment.reproduce.definitions import Figure
 from testbed.experiment.reproduce.methods import METHODS, label
-from testbed.experiment.reproduce.points import Measured
+from testbed.experiment.reproduce.points import PointResult
 from testbed.experiment.reproduce.setting import Setting
 from testbed.experiment.statistics import Interval, mean_interval, rate_interval
 
@@ -36,7 +36,7 @@ class Results:
 
     figure: Figure
     settings: tuple[Setting, ...]
-    measured: Mapping[At, Mapping[int, Measured]]
+    measured: Mapping[At, Mapping[int, PointResult]]
 
     @property
     def xs(self) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ class Results:
         While a campaign is under way, methods are ahead of each other; means over different
         networks beside each other would show the networks, not the methods.
         """
-        kept: dict[At, Mapping[int, Measured]] = {}
+        kept: dict[At, Mapping[int, PointResult]] = {}
         for x in self.xs:
             here = {at: found for at, found in self.measured.items() if at[0] == x}
             every = {seed for found in here.values() for seed in found}
@@ -186,11 +186,11 @@ COLUMNS: Final = [
 ]
 
 
-def _rates(measured: Measured) -> NDArray[np.float64]:
+def _rates(measured: PointResult) -> NDArray[np.float64]:
     return np.asarray(measured.rates, dtype=np.float64)
 
 
-def _gap(first: Measured, second: Measured) -> NDArray[np.float64]:
+def _gap(first: PointResult, second: PointResult) -> NDArray[np.float64]:
     count = min(len(first.rates), len(second.rates))
     return _rates(first)[:count] - _rates(second)[:count]
 

@@ -30,7 +30,7 @@ _END_WITHIN: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ComputationStatus:
     """Progress of a computation. ``running`` has a description of each work, and its share."""
 
     done: int
@@ -41,7 +41,7 @@ class Status:
     failed: str | None = None
 
 
-Report: TypeAlias = Callable[[Status], None]
+Report: TypeAlias = Callable[[ComputationStatus], None]
 
 
 @dataclass(slots=True)
@@ -70,7 +70,9 @@ class _Account:
 
     def tell(self, *, finished: str | None = None, failed: str | None = None) -> None:
         self.report(
-            Status(self.done, self.total, self.stored, dict(self.running), finished, failed)
+            ComputationStatus(
+                self.done, self.total, self.stored, dict(self.running), finished, failed
+            )
         )
 
 

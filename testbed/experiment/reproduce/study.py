@@ -13,9 +13,9 @@ from testbed.experiment.reproduce.methods import LEARNED, METHODS, NOT_ON_NODES,
 from testbed.experiment.reproduce.points import (
     SIMULATOR,
     Learning,
-    Measured,
     Network,
     Point,
+    PointResult,
     PointStore,
 )
 from testbed.experiment.reproduce.results import Results
@@ -154,7 +154,7 @@ class Study:
 
     def results(self, figure: Figure, store: PointStore) -> Results:
         """Return the stored points of a figure; those that are not computed yet are left out."""
-        measured: dict[tuple[str, str], dict[int, Measured]] = {}
+        measured: dict[tuple[str, str], dict[int, PointResult]] = {}
         for setting, point in self.points(figure):
             found = store.get(point)
             if found is not None:

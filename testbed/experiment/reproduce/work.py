@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from testbed.experiment.reproduce.methods import BOUND, label
 from testbed.experiment.reproduce.points import (
     SIMULATOR,
-    CurvePoint,
     Learning,
-    Measured,
+    LearningMoment,
     Network,
     Point,
+    PointResult,
 )
 
 if TYPE_CHECKING:
@@ -91,14 +91,15 @@ def recipe_of(learning: Learning, evaluations: int | None = None) -> Recipe:
     )
 
 
-def measured_of(result: O2OResult, method: str, notes: tuple[str, ...] = ()) -> Measured:
+def measured_of(result: O2OResult, method: str, notes: tuple[str, ...] = ()) -> PointResult:
     """Return a method's part of what the pipeline returned; ``notes`` are added to its own."""
     rates = result.bound if method == BOUND else result.rates[method]
     assert rates is not None
-    return Measured(
+    return PointResult(
         rates=tuple(float(rate) for rate in rates),
         curve=tuple(
-            CurvePoint(p.episodes, p.collected, p.evaluation) for p in result.curves.get(method, ())
+            LearningMoment(p.episodes, p.collected, p.evaluation)
+            for p in result.curves.get(method, ())
         ),
         references=dict(result.validation),
         seconds=sum(result.durations.values()),

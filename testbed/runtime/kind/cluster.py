@@ -24,7 +24,7 @@ from testbed.runtime.kind import config, images, preflight
 from testbed.runtime.kind import engine as engines
 from testbed.runtime.kind.command import run, stream
 from testbed.runtime.kind.config import NODE_IMAGE_TAG, KindSettings
-from testbed.runtime.kind.engine import Node, docker
+from testbed.runtime.kind.engine import KindNode, docker
 from testbed.runtime.kind.images import Loaded
 from testbed.runtime.kind.preflight import Preflight
 
@@ -98,7 +98,7 @@ class KindCluster:
         nodes = engines.nodes(self.name)
         return bool(nodes) and not self._foreign(nodes)
 
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[KindNode, ...]:
         """Return its nodes by name; empty if there is no cluster, or one made by something else."""
         nodes = engines.nodes(self.name)
         return () if self._foreign(nodes) else nodes
@@ -200,20 +200,20 @@ class KindCluster:
 
     # --- whose it is, and how it is ---------------------------------------------------------
 
-    def _is_ours(self, node: Node) -> bool:
+    def _is_ours(self, node: KindNode) -> bool:
         return node.mark is not None and (
             node.mark.folder == self.folder
             # One folder may have several names.
             or os.path.realpath(node.mark.folder) == os.path.realpath(self.folder)
         )
 
-    def _foreign(self, nodes: Sequence[Node]) -> list[Node]:
+    def _foreign(self, nodes: Sequence[KindNode]) -> list[KindNode]:
         return [node for node in nodes if not self._is_ours(node)]
 
-    def _ours(self) -> list[Node]:
+    def _ours(self) -> list[KindNode]:
         return [node for node in engines.nodes(self.name) if self._is_ours(node)]
 
-    def _refuse_foreign(self, nodes: Sequence[Node]) -> None:
+    def _refuse_foreign(self, nodes: Sequence[KindNode]) -> None:
         if not (foreign := self._foreign(nodes)):
             return
         mark = foreign[0].mark
@@ -231,7 +231,7 @@ class KindCluster:
             fix=f"to use or delete it name that: --home {home}",
         )
 
-    def _refuse_other(self, nodes: Sequence[Node], settings: KindSettings) -> None:
+    def _refuse_other(self, nodes: Sequence[KindNode], settings: KindSettings) -> None:
         digests = {node.mark.digest for node in nodes if node.mark is not None}
         if digests != {settings.digest}:
             raise UsageError(
@@ -246,7 +246,7 @@ class KindCluster:
                 fix="delete it and bring it up again: testbed teardown",
             )
 
-    def _whole(self, nodes: Sequence[Node]) -> bool:
+    def _whole(self, nodes: Sequence[KindNode]) -> bool:
         """Return whether kind had finished with these nodes."""
         first = next((node for node in nodes if node.role == "control-plane"), None)
         if first is None or first.state == "created":
@@ -371,7 +371,7 @@ class KindCluster:
             f"({self.folder / 'create.log'}):\n" + "\n".join(f"  {line}" for line in lines)
         )
 
-    def _start_stopped(self, nodes: Sequence[Node], report: Report) -> None:
+    def _start_stopped(self, nodes: Sequence[KindNode], report: Report) -> None:
         stopped = [node for node in nodes if not node.running]
         if not stopped:
             return
@@ -443,7 +443,7 @@ class KindCluster:
         self.kubeconfig.unlink(missing_ok=True)
 
 
-def _described(nodes: Sequence[Node]) -> str:
+def _described(nodes: Sequence[KindNode]) -> str:
     workers = sum(node.role == "worker" for node in nodes)
     return "1 worker" if workers == 1 else f"{workers} workers"
 

@@ -44,7 +44,7 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class KindNode:
     """A container that is a node of a kind cluster. ``mark`` is None if no toolkit made it."""
 
     id: str
@@ -116,7 +116,7 @@ def refused(ran: Ran, what: str = "docker") -> TestbedError:
     return PermanentError(f"{what}: {ran.said}")
 
 
-def nodes(cluster: str) -> tuple[Node, ...]:
+def nodes(cluster: str) -> tuple[KindNode, ...]:
     """Return all containers, running or not, that are nodes of kind's ``cluster``, by name."""
     # An id may vanish between the two questions; then they are asked again.
     for _ in range(5):
@@ -135,10 +135,10 @@ def nodes(cluster: str) -> tuple[Node, ...]:
     raise PermanentError(f"containers of kind cluster '{cluster}' keep appearing and disappearing")
 
 
-def _node(said: dict[str, Any]) -> Node:
+def _node(said: dict[str, Any]) -> KindNode:
     binds: Sequence[str] = said["HostConfig"].get("Binds") or ()
     marks = [mark for bind in binds if (mark := read_mark(bind)) is not None]
-    return Node(
+    return KindNode(
         id=said["Id"],
         name=said["Name"].removeprefix("/"),
         role=said["Config"]["Labels"].get(ROLE_LABEL, ""),

@@ -18,7 +18,7 @@ from testbed.errors import PermanentError, PrerequisiteMissing
 from testbed.runtime.base import Report
 from testbed.runtime.kind import engine as engines
 from testbed.runtime.kind.command import run, stream
-from testbed.runtime.kind.engine import Node, docker
+from testbed.runtime.kind.engine import KindNode, docker
 
 LOAD_S: Final = 900.0
 """Bound on loading images, gigabytes over a slow disk included."""
@@ -34,7 +34,7 @@ class Loaded:
     present: tuple[str, ...]
 
 
-def load(cluster: str, nodes: Sequence[Node], images: Sequence[str], report: Report) -> Loaded:
+def load(cluster: str, nodes: Sequence[KindNode], images: Sequence[str], report: Report) -> Loaded:
     """Make every image be on every node.
 
     Raises:
@@ -85,7 +85,7 @@ class _Held:
         return here is not None and (here == identity or self.noted.get(image) == [identity, here])
 
 
-def _held(node: Node) -> _Held:
+def _held(node: KindNode) -> _Held:
     listed = docker("exec", node.name, "crictl", "images", "--output", "json")
     ids = {
         tag: str(image["id"])
@@ -100,7 +100,7 @@ def _held(node: Node) -> _Held:
     return _Held(ids, noted if isinstance(noted, dict) else {})
 
 
-def _load(cluster: str, image: str, targets: Sequence[Node]) -> None:
+def _load(cluster: str, image: str, targets: Sequence[KindNode]) -> None:
     names = ",".join(node.name for node in targets)
     said: list[str] = []
     common = ("--name", cluster, "--nodes", names)
@@ -136,7 +136,7 @@ def _load(cluster: str, image: str, targets: Sequence[Node]) -> None:
         raise PermanentError(f"{image} cannot be loaded into kind cluster '{cluster}': {last}")
 
 
-def _note(node: Node, image: str, identity: str) -> None:
+def _note(node: KindNode, image: str, identity: str) -> None:
     held = _held(node)
     here = held.ids.get(full_name(image))
     if here is None:

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from testbed.errors import PrerequisiteMissing
 from testbed.rpc import certificates as issuing
 from testbed.rpc.certificates import Authority
-from testbed.rpc.credentials import Certificate, of_operator
+from testbed.rpc.credentials import PartyCertificate, of_operator
 from testbed.rpc.identity import CONTROLLER, OPERATOR, node_identity
 from testbed.runtime.kubernetes.rendering import EDGE_NODE
 
@@ -67,7 +67,7 @@ def _authority(own: Mapping[str, str], testbed: str, renew: Callable[[], bool]) 
         authority = Authority.from_pem(testbed, own[AUTHORITY_KEY])
         for key in (CONTROLLER_KEY, OPERATOR_KEY):
             found = of_operator(own[key])
-            if not isinstance(found, Certificate) or found.testbed != testbed:
+            if not isinstance(found, PartyCertificate) or found.testbed != testbed:
                 return None
     except (KeyError, PrerequisiteMissing):
         return None

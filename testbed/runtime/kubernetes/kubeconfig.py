@@ -33,7 +33,7 @@ _REMOVED: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ConfigEntry:
     """One cluster, user or context of one file; paths in ``body`` are absolute."""
 
     file: Path
@@ -46,7 +46,7 @@ class Kubeconfig:
 
     files: tuple[Path, ...]
     current: str = ""
-    entries: Mapping[str, Mapping[str, Entry]] = field(
+    entries: Mapping[str, Mapping[str, ConfigEntry]] = field(
         default_factory=lambda: {kind: {} for kind in _KINDS}
     )
 
@@ -66,8 +66,8 @@ class Chosen:
     """One context with what it refers to; ``user`` is None where it names none."""
 
     name: str
-    cluster: Entry
-    user: Entry | None
+    cluster: ConfigEntry
+    user: ConfigEntry | None
     user_name: str
 
     @property
@@ -83,7 +83,7 @@ def read(given: Path | None) -> Kubeconfig:
     """
     files = []
     current = ""
-    entries: dict[str, dict[str, Entry]] = {kind: {} for kind in _KINDS}
+    entries: dict[str, dict[str, ConfigEntry]] = {kind: {} for kind in _KINDS}
     for file in _files(given):
         document = _document(file)
         if document is None:
@@ -196,7 +196,7 @@ def _document(file: Path) -> dict[str, Any] | None:
     return document
 
 
-def _entries(file: Path, document: Mapping[str, Any], kind: str) -> list[tuple[str, Entry]]:
+def _entries(file: Path, document: Mapping[str, Any], kind: str) -> list[tuple[str, ConfigEntry]]:
     listed = document.get(kind) or []
     if not isinstance(listed, list):
         raise _wrong(file, f"{kind} is no list")
@@ -208,7 +208,7 @@ def _entries(file: Path, document: Mapping[str, Any], kind: str) -> list[tuple[s
         body = each.get(_KINDS[kind]) or {}
         if not isinstance(body, dict):
             raise _wrong(file, f"the {_KINDS[kind]} '{name}' is no mapping")
-        found.append((name, Entry(file, _absolute(file.parent, kind, body))))
+        found.append((name, ConfigEntry(file, _absolute(file.parent, kind, body))))
     return found
 
 
@@ -225,7 +225,7 @@ def _absolute(folder: Path, kind: str, body: Mapping[str, Any]) -> dict[str, Any
     return made
 
 
-def _refuse_removed(user: Entry, name: str) -> None:
+def _refuse_removed(user: ConfigEntry, name: str) -> None:
     provider = user.body.get("auth-provider")
     if provider is None:
         return

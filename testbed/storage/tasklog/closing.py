@@ -26,7 +26,7 @@ CHUNK: Final = 400
 """Tasks named in one statement; SQLite takes at least 999 values in one."""
 
 
-class Rows(NamedTuple):
+class RowCodec(NamedTuple):
     """Conversion of rows to values and back; ``insert_new`` skips rows that are there."""
 
     record: Callable[[Sequence[Any]], Record]
@@ -37,7 +37,7 @@ class Rows(NamedTuple):
 
 
 def close_some(
-    connection: Connection, run: int, rows: Rows, after: int | None
+    connection: Connection, run: int, rows: RowCodec, after: int | None
 ) -> tuple[int, int | None]:
     """End and fold up to ``CHUNK`` tasks behind ``after`` that have records and no row.
 
@@ -62,7 +62,7 @@ def close_some(
 def hand_in(
     connection: Connection,
     run: int,
-    rows: Rows,
+    rows: RowCodec,
     records: Sequence[Record],
     touched: Iterable[int],
     *,
@@ -150,7 +150,7 @@ def _seq(record: Record) -> int:
 
 
 def _histories(
-    connection: Connection, run: int, tasks: Sequence[int], rows: Rows
+    connection: Connection, run: int, tasks: Sequence[int], rows: RowCodec
 ) -> dict[int, list[Record]]:
     found: defaultdict[int, list[Record]] = defaultdict(list)
     columns = events_table.c
@@ -165,7 +165,7 @@ def _histories(
 def _write(
     connection: Connection,
     run: int,
-    rows: Rows,
+    rows: RowCodec,
     added: Sequence[Record],
     histories: Mapping[int, list[Record]],
 ) -> None:
@@ -195,7 +195,7 @@ def _row(history: Sequence[Record], decision: DecisionRecord | None) -> TaskRow:
 
 
 def _decisions(
-    connection: Connection, run: int, histories: Mapping[int, Sequence[Record]], rows: Rows
+    connection: Connection, run: int, histories: Mapping[int, Sequence[Record]], rows: RowCodec
 ) -> dict[int | None, DecisionRecord]:
     """Return what was decided about these tasks, found by where and when it was."""
     columns = decisions_table.c

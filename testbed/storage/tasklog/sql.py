@@ -125,7 +125,7 @@ class SqlTaskLog:
         self._watch = watch
         self._keys: dict[str, int] = {}
         self._dialect = engine.dialect.name
-        self._rows = closing.Rows(
+        self._rows = closing.RowCodec(
             _record, _decision, _event_row, _task_row, lambda t: insert_new(t, self._dialect)
         )
 

@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from testbed.model.run_state import RunState
 from testbed.rpc.certificates import Authority
-from testbed.rpc.credentials import Certificate, of_operator
+from testbed.rpc.credentials import PartyCertificate, of_operator
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import CONTROLLER
@@ -96,7 +96,7 @@ class Controller(pb_grpc.OperatorServicer):
 
         def configuration() -> Any:
             me = of_operator(credentials())
-            assert isinstance(me, Certificate)
+            assert isinstance(me, PartyCertificate)
             return grpc.ssl_server_certificate_configuration(
                 [(me.key.encode(), me.certificate.encode())], me.authority.encode()
             )

@@ -21,7 +21,7 @@ from testbed.errors import (
 )
 from testbed.rpc import certificates as made
 from testbed.rpc.certificates import Authority
-from testbed.rpc.credentials import Certificate, of_operator
+from testbed.rpc.credentials import PartyCertificate, of_operator
 from testbed.rpc.identity import OPERATOR
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime.base import Testbed
@@ -236,7 +236,7 @@ def test_everybody_has_a_certificate_of_the_testbeds_own_authority(
     authority = found["authority.pem"]
     for key in ("controller.pem", "operator.pem", "edge-node-0", "edge-node-1"):
         certificate = of_operator(found[key])
-        assert isinstance(certificate, Certificate)
+        assert isinstance(certificate, PartyCertificate)
         assert certificate.testbed == NAME
         assert certificate.authority.strip() in authority
     with OperatorClient(up.address, up.token) as operator:
