@@ -23,6 +23,7 @@ CREDENTIALS: Final = "TESTBED_CREDENTIALS"
 TOKEN: Final = "TESTBED_TOKEN"
 INSECURE_PLAINTEXT: Final = "TESTBED_INSECURE_PLAINTEXT"
 MYSQL_PASSWORD: Final = "TESTBED_MYSQL_PASSWORD"
+THREADS: Final = "TESTBED_THREADS"
 
 PROCESS_CREDENTIALS: Final = "TESTBED_PROCESS_CREDENTIALS"
 PROCESS_TOKEN: Final = "TESTBED_PROCESS_TOKEN"
@@ -47,6 +48,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     CONTEXT: "Context of the cluster, as `--context`.",
     NAMESPACE: "Namespace on the cluster, as `--namespace`.",
     MYSQL_PASSWORD: "Password of the task log's server, for commands and the controller.",
+    THREADS: "Threads of the compiled engine, where `--threads` does not say it. Default: one per "
+    "processor.",
     "KUBECONFIG": "Kubeconfigs, as for kubectl.",
     "HADOOP_USER_NAME": "User at an HDFS whose URL names none.",
     "NO_COLOR": "If set to anything, no colours.",

@@ -211,7 +211,7 @@ class SimulatedVenue:
     """A whole experiment in the simulator (``trainer.o2o.venue.Venue``).
 
     Control messages take no time here; ``notes`` has a remark where they do in the plan.
-    ``threads`` None takes one per CPU for episodes. ``rollout`` runs the online episodes somewhere
+    ``threads`` None takes one per processor. ``rollout`` runs the online episodes somewhere
     else than in this process (``trainer.o2o.cluster``). ``store`` is the URL of an artifact store
     for policies.
     """

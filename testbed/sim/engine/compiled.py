@@ -1,49 +1,24 @@
-"""Compilation of the engine, and the records that hold its state.
+"""The records that hold the state of the engine.
 
 One numpy record per episode, node, link, task and pending event; an episode is one row of each
 array, so a batch of episodes is five arrays and everything in it can be read from Python while it
-runs. Compiled code is cached on disk and releases the interpreter lock.
+runs. ``compiled`` makes machine code of the functions that work on them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
-from numba import config, njit
+from numba import njit
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
 
+from testbed.sim.engine.compiling import compiled as compiled
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _separate_cache() -> None:
-    """Keep what is compiled from these sources apart from what was compiled from others.
-
-    numba looks at the time stamp of the file a function stands in, not at those of what it calls.
-    """
-    here = Path(__file__).parent
-    if getattr(config, "CACHE_DIR", "") or not os.access(here, os.W_OK):
-        return
-    digest = hashlib.sha256()
-    for source in sorted(here.glob("*.py")):
-        digest.update(source.read_bytes())
-    setting = str(here / "__pycache__" / f"compiled-{digest.hexdigest()[:12]}")
-    vars(config)["CACHE_DIR"] = setting
-
-
-_separate_cache()
-
-
-def compiled(function: _Function) -> _Function:
-    """``function`` as machine code; callable from Python and from other compiled functions."""
-    return cast(_Function, njit(cache=True, nogil=True)(function))
-
 
 Records: TypeAlias = NDArray[np.void]
 Record: TypeAlias = Any

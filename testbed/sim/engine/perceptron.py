@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from testbed.errors import Problem, UsageError
 from testbed.sim.engine.compiled import compiled
 from testbed.sim.engine.scoring import add_product
+from testbed.sim.engine.threads import usual_threads
 
 _ROWS_PER_THREAD: Final = 100
 
@@ -27,7 +27,7 @@ class Perceptron:
     """A masked softmax over layers with ReLU between them; a ``vector.FeaturePolicy``.
 
     ``layers`` are (weight [out, in], bias [out]) from the first to the last, as torch has them.
-    ``threads`` None takes one per CPU.
+    ``threads`` None takes ``threads.usual_threads``.
 
     Raises:
         UsageError: layers that do not follow from one another.
@@ -47,7 +47,7 @@ class Perceptron:
             )
         self._weights = tuple(np.ascontiguousarray(weight.T, np.float32) for weight, _ in layers)
         self._biases = tuple(np.ascontiguousarray(bias, np.float32) for _, bias in layers)
-        self._threads = threads or (os.cpu_count() or 1)
+        self._threads = threads or usual_threads()
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
 
     def probabilities(

@@ -78,8 +78,8 @@ class VectorEnv:
     """E episodes, one per plan in ``plans``; all with N nodes and T slots.
 
     Give a plan E times to play E episodes of it. Use: ``reset``, then T times ``observe`` and
-    ``step``. ``threads`` None takes one per CPU; ``encoder`` makes the features. Not for use by
-    several threads at once.
+    ``step``. ``threads`` None takes one per processor; ``encoder`` makes the features. Not for use
+    by several threads at once.
 
     Raises:
         UsageError: a plan or an encoder the compiled engine does not cover, or plans that do not
@@ -99,7 +99,7 @@ class VectorEnv:
         self.features = ENCODERS[encoder].size(self.size)
         self.slot = self.slots
         self._last: Seen | None = None
-        self._rows = Threads(self.episodes, threads)
+        self._rows = Threads(self.episodes, threads, by_slot=True)
 
     def reset(self, numbers: Sequence[int]) -> None:
         """Begin episodes ``numbers`` [E], each as its plan's seeds draw it.
