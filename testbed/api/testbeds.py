@@ -277,6 +277,10 @@ def up(
     where = _place(runtime, context, kubeconfig, namespace)
     place = places.open_place(where, deployment=loaded.scenario.deployment)
     drawn = lifecycle.planned(loaded.scenario, place, episodes=loaded.plan.episodes)
+    if place.on_this_machine:
+        from testbed.api.calibrating import shared_processes, warn_if_doubtful
+
+        warn_if_doubtful(drawn, shared=shared_processes(loaded.scenario.deployment))
     where = places.settled(where, place)
     testbed = lifecycle.bring_up(place, where, drawn, name, loaded.text)
     return Lab(testbed, place, owned=True)

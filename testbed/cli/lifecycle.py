@@ -17,6 +17,7 @@ from testbed.errors import Problem, UsageError
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Teardown
     from testbed.scenario.plan import Plan
+    from testbed.scenario.schema import Scenario
 
 _CLUSTER = "Kubernetes"
 
@@ -44,12 +45,23 @@ ForceConflicts: TypeAlias = Annotated[
         rich_help_panel=_CLUSTER,
     ),
 ]
+TimeScale: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--time-scale",
+        metavar="X",
+        help="Real seconds per emulated second, in place of the scenario's; `auto`: the smallest "
+        "that this machine carries by its calibration.",
+    ),
+]
+_AUTO = "auto"
 
 
 def up(
     scenario: ScenarioName,
     name: Name = "default",
     settings: Settings = None,
+    time_scale: TimeScale = None,
     storage: Storage = None,
     artifacts: Annotated[
         str | None,
@@ -116,7 +128,10 @@ def up(
             *([("merge_kubeconfig", "--merge-kubeconfig")] if merge_kubeconfig else []),
         ]
         places.refuse_unused(where.runtime, used)
-    loaded = load(scenario, [*(settings or ()), *changes.settings], deployment)
+    given = [*(settings or ()), *changes.settings]
+    if time_scale is not None and time_scale != _AUTO:
+        given.append(f"timeScale={time_scale}")
+    loaded = load(scenario, given, deployment)
     place = places.runtime(
         name,
         deployment=loaded.deployment,
@@ -124,10 +139,38 @@ def up(
         force=force_conflicts,
         merge_kubeconfig=merge_kubeconfig,
     )
+    if time_scale == _AUTO:
+        loaded = _with_time_scale(loaded, place)
     plan = planned(loaded, place, storage=storage, artifacts=artifacts)
+    if place.on_this_machine:
+        from testbed.api.calibrating import shared_processes, warn_if_doubtful
+
+        warn_if_doubtful(plan, shared=shared_processes(loaded.deployment))
     # What is kept with the testbed and its runs is the network alone.
     text = dumps(without_deployment(loaded))
     _bring_up(place, places.settled(where, place), plan, name, text)
+
+
+def _with_time_scale(scenario: Scenario, place: Runtime) -> Scenario:
+    """Return ``scenario`` with the smallest time scale that this machine carries.
+
+    Raises: UsageError: it is not for this machine.
+    """
+    from testbed.api.calibrating import forecast_here, shared_processes
+    from testbed.scenario.resolve import plan
+
+    if not place.on_this_machine:
+        raise UsageError(
+            "a time scale is found by itself on this machine only",
+            [Problem("--time-scale", _AUTO, "a number, as in --time-scale 2")],
+        )
+    expected = forecast_here(plan(scenario), shared=shared_processes(scenario.deployment))
+    scale = expected.time_scale
+    basis = "as calibrated" if expected.capacity.measured else "a guess without `testbed calibrate`"
+    speed = f"{scale:g} times slower" if scale > 1 else f"{1 / scale:g} times faster"
+    than = "in real time" if scale == 1 else f"{speed} than real time"
+    console.note(f"time scale {scale:g}: {than} ({basis})")
+    return scenario.model_copy(update={"time_scale": scale})
 
 
 def _bring_up(place: Runtime, where: places.Place, plan: Plan, name: str, scenario: str) -> None:

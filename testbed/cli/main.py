@@ -20,6 +20,7 @@ import typer
 from testbed import environment, foreign
 from testbed.api import home, places
 from testbed.cli import (
+    calibrate,
     console,
     credentials,
     dataset,
@@ -144,6 +145,7 @@ def root(
 
 app.command(rich_help_panel=_SET_UP)(scenario.init)
 app.command(rich_help_panel=_SET_UP)(doctor.doctor)
+app.command(rich_help_panel=_SET_UP)(calibrate.calibrate)
 app.add_typer(scenario.group, name="scenario", rich_help_panel=_SET_UP)
 app.add_typer(db.group, name="db", rich_help_panel=_SET_UP)
 app.command(rich_help_panel=_SET_UP)(credentials.credentials)

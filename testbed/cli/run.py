@@ -49,7 +49,12 @@ def run(
     Ctrl-C stops the run; what has happened so far is in the task log.
     A degraded or invalid run also ends with exit code 0; its state tells.
     """
-    testbed = runtime(name).find(name)
+    place = runtime(name)
+    testbed = place.find(name)
+    if place.on_this_machine:
+        from testbed.api.calibrating import warn_before_run
+
+        warn_before_run(testbed)
     last = watched_run(
         name,
         testbed,

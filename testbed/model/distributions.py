@@ -21,6 +21,11 @@ class Constant:
         """Largest value that can come, used to scale observations."""
         return self.value
 
+    @property
+    def mean(self) -> float:
+        """Expected value."""
+        return self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
@@ -38,6 +43,11 @@ class Uniform:
         """Largest value that can come, used to scale observations."""
         return self.high
 
+    @property
+    def mean(self) -> float:
+        """Expected value."""
+        return (self.low + self.high) / 2
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -53,6 +63,11 @@ class Choice:
     def maximum(self) -> float:
         """Largest value that can come, used to scale observations."""
         return max(self.values)
+
+    @property
+    def mean(self) -> float:
+        """Expected value."""
+        return sum(self.values) / len(self.values)
 
 
 Distribution: TypeAlias = Constant | Uniform | Choice
