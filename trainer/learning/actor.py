@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
 from testbed.model.encoders import DEFAULT
+from testbed.sim.engine.perceptron import FlatNetwork
 from trainer.learning.checkpoint import Arrays, read_checkpoint, write_checkpoint
 from trainer.learning.transitions import BoolArray, FloatArray, IntArray
 
@@ -94,6 +95,13 @@ class Actor:
     def encoder(self) -> str:
         """The name of the encoder that makes its observations."""
         return self.spec.encoder
+
+    def network(self) -> FlatNetwork:
+        """Return the same network for compiled code, equal up to float32 rounding.
+
+        See ``testbed.sim.engine.perceptron.CompiledPolicy``.
+        """
+        return FlatNetwork.of(self.layers, self.spec.offset, self.spec.scale)
 
     def log_probabilities(self, obs: FloatArray, mask: BoolArray) -> FloatArray:
         """Log-probabilities [B, A] of observations [B, D] under masks [B, A].

@@ -17,6 +17,9 @@ from testbed.sim.engine.compiled import DECIDING, Batch, compiled, row_of
 from testbed.sim.engine.events import advance, open_episode
 from testbed.sim.engine.features import add_answers, kernel_of, observe
 from testbed.sim.engine.heuristics import METHODS, decide_slot, run_heuristic
+from testbed.sim.engine.perceptron import CompiledPolicy
+from testbed.sim.engine.rollouts import Kept as RolloutKept
+from testbed.sim.engine.rollouts import roll_out
 from testbed.sim.engine.threads import Threads, success_rates
 from testbed.sim.engine.vector import FeaturePolicy, VectorEnv, choose
 
@@ -41,7 +44,13 @@ class Played(NamedTuple):
 
 
 def play(env: VectorEnv, policy: FeaturePolicy, numbers: Sequence[int]) -> NDArray[np.float64]:
-    """Play episodes ``numbers`` with actions sampled from ``policy``; the success rates [E]."""
+    """Play episodes ``numbers`` with actions sampled from ``policy``; the success rates [E].
+
+    Wholly in compiled code where ``policy`` is a ``perceptron.CompiledPolicy``.
+    """
+    if isinstance(policy, CompiledPolicy):
+        roll_out(env, policy.network(), numbers)
+        return env.success_rates()
     env.reset(numbers)
     done = False
     while not done:
@@ -52,6 +61,10 @@ def play(env: VectorEnv, policy: FeaturePolicy, numbers: Sequence[int]) -> NDArr
 def record(env: VectorEnv, policy: FeaturePolicy, numbers: Sequence[int]) -> Played:
     """As ``play``, and keep what was observed, done and rewarded."""
     played = _room(env.episodes, env.plans[0], env.encoder)
+    if isinstance(policy, CompiledPolicy):
+        kept = (played.features, played.mask, played.actions, played.log_probability)
+        roll_out(env, policy.network(), numbers, RolloutKept(*kept))
+        return played._replace(rewards=env.batch.rewards.copy(), success_rates=env.success_rates())
     env.reset(numbers)
     for slot in range(env.slots):
         seen = env.observe()

@@ -99,6 +99,7 @@ class VectorEnv:
         self.features = ENCODERS[encoder].size(self.size)
         self.slot = self.slots
         self._last: Seen | None = None
+        self.threads = threads
         self._rows = Threads(self.episodes, threads, by_slot=True)
 
     def reset(self, numbers: Sequence[int]) -> None:
@@ -164,6 +165,13 @@ class VectorEnv:
         rewards: NDArray[np.float32] = self.batch.rewards[:, self.slot].copy()
         self.slot += 1
         return Stepped(rewards, self.slot == self.slots)
+
+    def end(self, last: Seen) -> None:
+        """Take note that something else has played the episodes of ``batch`` to their end.
+
+        ``last`` is the state after the last slot.
+        """
+        self.slot, self._last = self.slots, last
 
     def success_rates(self) -> NDArray[np.float64]:
         """Share of the tasks that succeeded [E], of episodes that are over; NaN without a task."""
