@@ -21,7 +21,6 @@ import traceback
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
 from typing import Final, Self, TextIO, cast
 
 WINDOW_S: Final = 60.0
@@ -238,12 +237,7 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -7,7 +7,6 @@ shows who it is, and what goes between machines is encrypted with certificates o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, cast
 
 import grpc
@@ -287,22 +286,12 @@ class _Bearing:
         self._channel.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Any:
-        return self._channel.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> Any:
+        return self._channel.__exit__(*error)
 
     async def __aenter__(self) -> Self:
         await self._channel.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Any:
-        return await self._channel.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *error: object) -> Any:
+        return await self._channel.__aexit__(*error)

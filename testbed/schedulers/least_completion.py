@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
-from testbed.schedulers.estimates import Estimator, faster
-from testbed.schedulers.probing import answered, peers_of, task_of
+from testbed.model.decision import Ask, Decision, Observation
+from testbed.schedulers.estimates import faster
+from testbed.schedulers.probing import Prober, answered, task_of
 
 
-class LeastCompletion:
+class LeastCompletion(Prober):
     """Ask everyone and take the smallest completion estimate, the own node's included."""
 
-    OPTIONS: ClassVar[Mapping[str, str]] = {}
-
-    def __init__(self, context: SchedulerContext) -> None:
-        self.name = "least-completion"
-        self._node = context.node
-        self._peers = peers_of(context.node, context.topology.size)
-        self._estimator = Estimator(context)
+    name: str = "least-completion"
 
     def decide(self, observation: Observation) -> Decision | Ask:
         """Of equals the own node, then the first that answered; the silent are left out.

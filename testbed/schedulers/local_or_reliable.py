@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
-from testbed.schedulers.estimates import Estimator
-from testbed.schedulers.probing import allowed, is_overloaded, mask_from_bits, peers_of, task_of
+from testbed.model.decision import Ask, Decision, Observation
+from testbed.schedulers.probing import Prober, allowed, is_overloaded, mask_from_bits, task_of
 
 CHOICES = 3
 """Number of random peers that are compared (model section 5)."""
 
 
-class LocalOrReliable:
+class LocalOrReliable(Prober):
     """Local if not overloaded and in time, else the most reliable of three unmasked peers."""
 
-    OPTIONS: ClassVar[Mapping[str, str]] = {}
-
-    def __init__(self, context: SchedulerContext) -> None:
-        self.name = "local-or-reliable"
-        self._context = context
-        self._node = context.node
-        self._size = context.topology.size
-        self._peers = peers_of(context.node, self._size)
-        self._estimator = Estimator(context)
+    name: str = "local-or-reliable"
 
     def decide(self, observation: Observation) -> Decision | Ask:
         """Asks for the overload bits only; reliability is estimated from static facts."""

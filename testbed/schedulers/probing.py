@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from testbed.model.decision import Observation, SchedulerContext
 from testbed.model.task import Task
 from testbed.schedulers.estimates import Candidate, Estimator
+
+
+class Prober:
+    """What schedulers that ask their peers are made of: the peers, and estimates of answers."""
+
+    OPTIONS: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, context: SchedulerContext) -> None:
+        self._context = context
+        self._node = context.node
+        self._size = context.topology.size
+        self._peers = peers_of(context.node, self._size)
+        self._estimator = Estimator(context)
 
 
 def task_of(observation: Observation) -> Task:

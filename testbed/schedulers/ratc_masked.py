@@ -5,32 +5,21 @@ It has the information that the learned policy has (one bit from every peer), an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
-from testbed.schedulers.estimates import Estimator, more_reliable_or_faster, time_left
+from testbed.model.decision import Ask, Decision, Observation
+from testbed.schedulers.estimates import more_reliable_or_faster, time_left
 from testbed.schedulers.probing import (
+    Prober,
     allowed,
     chosen_and_known,
     mask_from_bits,
-    peers_of,
     task_of,
 )
 
 
-class RatcMasked:
+class RatcMasked(Prober):
     """RATC restricted to the own node and peers that are not overloaded."""
 
-    OPTIONS: ClassVar[Mapping[str, str]] = {}
-
-    def __init__(self, context: SchedulerContext) -> None:
-        self.name = "ratc-masked"
-        self._context = context
-        self._node = context.node
-        self._size = context.topology.size
-        self._peers = peers_of(context.node, self._size)
-        self._estimator = Estimator(context)
+    name: str = "ratc-masked"
 
     def decide(self, observation: Observation) -> Decision | Ask:
         """Ask all for their bit, then two of the unmasked nodes for their state, then choose."""

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
-from testbed.schedulers.estimates import Estimator, faster
-from testbed.schedulers.probing import answered, is_overloaded, peers_of, task_of
+from testbed.model.decision import Ask, Decision, Observation
+from testbed.schedulers.estimates import faster
+from testbed.schedulers.probing import Prober, answered, is_overloaded, task_of
 
 RESPONSES = 2
 """Number of answers that are waited for (paper section V-B)."""
 
 
-class Rda:
+class Rda(Prober):
     """Local while the own node is not overloaded, else the faster of the first two that answer."""
 
-    OPTIONS: ClassVar[Mapping[str, str]] = {}
-
-    def __init__(self, context: SchedulerContext) -> None:
-        self.name = "rda"
-        self._context = context
-        self._node = context.node
-        self._peers = peers_of(context.node, context.topology.size)
-        self._estimator = Estimator(context)
+    name: str = "rda"
 
     def decide(self, observation: Observation) -> Decision | Ask:
         """Ask all peers when overloaded; local if none answers.

@@ -5,34 +5,23 @@ It has the information that the learned policy has (one bit from every peer), an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
-from testbed.schedulers.estimates import Estimator, faster
+from testbed.model.decision import Ask, Decision, Observation
+from testbed.schedulers.estimates import faster
 from testbed.schedulers.probing import (
+    Prober,
     allowed,
     answered,
     is_overloaded,
     mask_from_bits,
-    peers_of,
     task_of,
 )
 from testbed.schedulers.rda import RESPONSES
 
 
-class RdaMasked:
+class RdaMasked(Prober):
     """RDA restricted to peers that are not overloaded; local if there is none."""
 
-    OPTIONS: ClassVar[Mapping[str, str]] = {}
-
-    def __init__(self, context: SchedulerContext) -> None:
-        self.name = "rda-masked"
-        self._context = context
-        self._node = context.node
-        self._size = context.topology.size
-        self._peers = peers_of(context.node, self._size)
-        self._estimator = Estimator(context)
+    name: str = "rda-masked"
 
     def decide(self, observation: Observation) -> Decision | Ask:
         """Ask, when overloaded, all for their bit, then the unmasked for their state, in random
