@@ -1,26 +1,46 @@
-"""One episode: arrivals at their absolute times, until every task has ended or is out of reach.
+"""One episode: arrivals told ahead to their nodes, until every task has ended or is out of reach.
 
-The episode waits on one event, ``over``, set by whatever settles it: the last record of the last
-task, the loss of the node that held it, a stop, or the hard bound. Nothing polls, and nothing is
-waited for beyond the bound: the last slot plus the longest deadline plus ``GRACE_S``, in time
-during which this process ran.
+Nodes let tasks arrive by their own clocks; this process enters them by its own. The episode waits
+on one event, ``over``, set by whatever settles it: the last record of the last task, the loss of
+the node that held it, a stop, or the hard bound. Nothing polls, and nothing is waited for beyond
+the bound: the last slot plus the longest deadline plus ``GRACE_S``, in time during which this
+process ran.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
+import structlog
+
+from controller.arrivals import Supply
 from controller.ledger import Ledger
-from controller.link import Delivery, Submission
-from testbed.model.events import Record
+from testbed.errors import TestbedError
+from testbed.model.events import Record, RecordKind
 from testbed.model.faults import Timeline
 from testbed.model.task import Task
 from testbed.model.units import SECOND, Micros
+from testbed.rpc.generated import edge_pb2 as pb
 from testbed.scenario.plan import Plan
+
+_log = structlog.get_logger("controller.episode")
+
+AHEAD_S: Final = 4.0
+"""Real seconds that nodes are told of their arrivals ahead."""
+
+MOST_AHEAD: Final = 10_000
+"""Most slots, summed over the nodes, that are drawn and told ahead."""
+
+AT_ONCE: Final = 2_000
+"""Slots, summed over the nodes, that are drawn before whatever else happens here has its turn."""
+
+RETRY_S: Final = 0.2
+"""Seconds between two attempts to tell a node something, and two looks at one that is behind."""
 
 GRACE_S: Final = 3.0
 """Real seconds a task may take longer than its deadline allows before it counts as lost."""
@@ -33,67 +53,103 @@ STOP_S: Final = 20.0
 class Overdue:
     """Work that an episode had not done at its hard bound.
 
-    Of ``arrivals`` tasks ``not_sent`` were still to be sent to their nodes; ``open`` tasks, these
-    included, had not ended. ``lateness`` is the worst one of a slot in emulated microseconds, sent
-    or not.
+    Of ``arrivals`` tasks ``not_begun`` had not arrived at their nodes, as far as these have said;
+    ``open`` tasks, these included, had not ended. ``lateness`` is the worst one of an arrival by
+    node, in emulated microseconds, of those that had not arrived too.
     """
 
     arrivals: int
-    not_sent: int
+    not_begun: int
     open: int
-    lateness: Micros
+    lateness: tuple[Micros, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an episode shares with its run.
+
+    ``late`` is told how late each task arrived, in emulated microseconds, ``changed`` that its
+    progress has. ``lost`` are the tasks that earlier episodes of the run closed as lost. ``awake``
+    counts the seconds in which this process ran; without it all seconds count.
+    """
+
+    lost: set[int]
+    late: Callable[[Micros], None]
+    changed: Callable[[], None]
+    awake: Callable[[], float] | None = None
+
+
+class Receiver(Protocol):
+    """Takes a node's arrivals to it: ``controller.link.NodeLink``."""
+
+    async def arrive(self, arrivals: pb.Arrivals) -> pb.ArrivalsTaken:
+        """Tell the node. Raises: TestbedError: it did not answer, or refuses."""
+        ...
 
 
 class Episode:
-    """Episode ``number`` of a run of ``plan``; made when all nodes have started it.
+    """Episode ``number`` of run ``run`` of ``plan``.
 
-    ``submissions`` has the stream of each node that takes part, None for the others. ``late`` is
-    told how late each slot was handed over, in emulated microseconds. ``lost`` are the tasks that
-    earlier episodes of the run closed as lost. ``awake`` counts the seconds in which this process
-    ran; without it all seconds count. ``timeline`` are its faults, None for those of the plan.
+    ``receivers`` has the connection to each node that takes part, None for the others. Each node is
+    to start the episode with ``first_arrivals``; ``started`` says that it has. ``begins`` is the
+    instant of its beginning on the event loop's clock (None: now). ``timeline`` are its faults,
+    None for those of the plan.
     """
 
     def __init__(
         self,
         plan: Plan,
         number: int,
-        submissions: list[Submission | None],
+        receivers: Sequence[Receiver | None],
+        seen: Seen,
         *,
-        lost: set[int],
-        late: Callable[[Micros], None],
-        changed: Callable[[], None],
-        awake: Callable[[], float] | None = None,
+        run: str = "",
+        begins: float | None = None,
         timeline: Timeline | None = None,
     ) -> None:
         self.number = number
         self.slot = 0
-        self.ledger = Ledger(lost)
+        self.ledger = Ledger(seen.lost)
         self.over = asyncio.Event()
         self.overdue: Overdue | None = None
-        workload = plan.workload
         self._plan = plan
-        self._submissions = submissions
-        self._on_late = late
-        self._changed = changed
+        self._receivers = list(receivers)
+        self._seen = seen
         self._loop = asyncio.get_running_loop()
-        self._awake = awake or self._loop.time
-        self._begun = 0
-        # Drawn slot by slot: all of a long episode would take seconds, and much memory.
-        self._to_come = plan.tasks_by_slot(number, timeline)
-        self._draw()
-        self._arriving: dict[int, dict[int, Task]] = {}
-        self._worst: Micros = 0
-        for node, submission in enumerate(submissions):
-            if submission is None:
-                self.ledger.node_died(node)
-            else:
-                arriving = self._arriving[node] = {}
-                submission.begin(Delivery(number, arriving, plan.log_idle_slots, self._late))
-        self._start = self._loop.time()
-        longest = workload.slots * workload.slot + workload.deadline.maximum
-        self._bound = self._awake() + longest / SECOND * plan.time_scale + GRACE_S
+        self._awake = seen.awake or self._loop.time
+        self._start = self._loop.time() if begins is None else begins
+        size = len(receivers)
+        self._slot_s = plan.workload.slot / SECOND * plan.time_scale
+        most = max(1, MOST_AHEAD // size)
+        self._window = min(most, math.ceil(AHEAD_S / self._slot_s))
+        self._at_once = max(1, AT_ONCE // size)
+        taking_part = [node for node, each in enumerate(receivers) if each is not None]
+        self._supply = Supply(
+            plan,
+            number,
+            timeline,
+            taking_part,
+            run=run,
+            window=self._window,
+            enter=self._enter,
+        )
+        self._worst = [0] * size
+        for node in set(range(size)) - set(taking_part):
+            self.ledger.node_died(node)
+        self._supply.draw(self._window)
+        self._news = [asyncio.Event() for _ in receivers]
+        self._telling: dict[int, asyncio.Task[None]] = {}
+        longest = plan.workload.slots * plan.workload.slot + plan.workload.deadline.maximum
+        ahead = max(0.0, self._start - self._loop.time())
+        self._bound = self._awake() + ahead + longest / SECOND * plan.time_scale + GRACE_S
+        self._stopped = False
         self._generating = self._loop.create_task(self._generate())
         self._generating.add_done_callback(self._generated)
+
+    @property
+    def begins(self) -> float:
+        """The instant of its beginning on the event loop's clock, in seconds."""
+        return self._start
 
     @property
     def timed_out(self) -> bool:
@@ -103,38 +159,62 @@ class Episode:
     @property
     def now(self) -> Micros:
         """The present instant on the controller's clock of this episode, emulated."""
-        return int((self._loop.time() - self._start) / self._plan.time_scale * SECOND)
+        seconds = max(0.0, self._loop.time() - self._start)
+        return int(seconds / self._plan.time_scale * SECOND)
+
+    def first_arrivals(self, node: int) -> pb.Arrivals | None:
+        """Return what a node has to know when it starts the episode; None if it takes no part."""
+        return self._supply.message(node)
+
+    def started(self, node: int) -> None:
+        """Note that a node has started the episode with its first arrivals."""
+        self._supply.answered(node, pb.ArrivalsTaken(number=1))
+        receiver = self._receivers[node]
+        if receiver is not None and node not in self._telling:
+            telling = self._loop.create_task(self._keep_telling(node, receiver))
+            telling.add_done_callback(self._told)
+            self._telling[node] = telling
+        self.settle()
 
     def redraw(self, timeline: Timeline) -> None:
         """Draw the arrivals of the slots to come under other faults."""
-        self._to_come = self._plan.tasks_by_slot(self.number, timeline, self._begun)
-        self._draw()
+        self._supply.redraw(timeline)
+        self._tell()
 
     def take(self, record: Record) -> bool:
         """Take a record of this episode; False if it must not be stored."""
-        return self.ledger.add(record)
+        if not self.ledger.add(record):
+            return False
+        if record.kind is RecordKind.GENERATED:
+            task = record.task
+            self._late(task.source, record.clock - task.slot * self._plan.workload.slot)
+        return True
 
     def node_died(self, node: int) -> None:
         """Count a node's tasks as lost, and all that arrive at it from now on."""
-        submission = self._submissions[node]
-        if submission is not None:
-            submission.end()
-        self._submissions[node] = None
+        self._receivers[node] = None
+        telling = self._telling.pop(node, None)
+        if telling is not None:
+            telling.cancel()
         self.ledger.node_died(node)
+        self._supply.leave(node)
         self.settle()
 
     def settle(self) -> None:
         """See whether the episode is over; to be called after everything that may end it."""
-        if self._generating.done() and self.ledger.settled:
+        if self._supply.settled and self.ledger.settled:
             self.over.set()
 
     def stop(self, *, wait: bool) -> None:
-        """Generate no more tasks; without ``wait`` the episode is over at once.
+        """Let no more tasks arrive; without ``wait`` the episode is over at once.
 
-        Tasks whose slot has begun are still sent: they have arrived. They may end within
-        ``STOP_S``, however long their deadlines last in real time.
+        What nodes know of slots that have not begun is taken back. Tasks whose slot has begun have
+        arrived. They may end within ``STOP_S``, however long their deadlines last in real time.
         """
+        self._stopped = True
         self._generating.cancel()
+        self._supply.stop()
+        self._tell()
         if wait:
             self._loop.call_later(STOP_S, self.over.set)
         else:
@@ -153,31 +233,36 @@ class Episode:
                     await self.over.wait()
         if self._generating.done() and not self._generating.cancelled():
             self._generating.result()
-        stopped = self._generating.cancelled() or self._generating.cancelling()
         if not self.over.is_set():
-            self._give_up(arrivals=not stopped)
+            self._give_up()
         self._generating.cancel()
-        await asyncio.gather(self._generating, return_exceptions=True)
-        for submission in self._submissions:
-            if submission is not None:
-                submission.end()
+        for telling in self._telling.values():
+            telling.cancel()
+        await asyncio.gather(self._generating, *self._telling.values(), return_exceptions=True)
 
-    def _give_up(self, *, arrivals: bool) -> None:
+    def close(self, complete: Collection[int] = ()) -> list[Record]:
+        """Enter everything that has arrived, and end what has not ended; records of those ends.
+
+        ``complete`` are the nodes whose log of the episode is here to its end.
+        """
+        self._supply.close(complete)
+        return self.ledger.close(self.now)
+
+    def _give_up(self) -> None:
         """Enter all that should have arrived, and say what is missing."""
-        if arrivals:
-            for slot in range(self._begun, self._plan.workload.slots):
-                self._enter(slot)
-                self._draw()
-        not_sent = 0
-        for node, submission in enumerate(self._submissions):
-            if submission is None:
-                continue
-            for slot in range(submission.next_slot, self._begun):
-                sent_here = slot in self._arriving[node]
-                not_sent += sent_here
-                if sent_here or self._plan.log_idle_slots:
-                    self._late(slot)
-        self.overdue = Overdue(self.ledger.generated, not_sent, self.ledger.unfinished, self._worst)
+        while self._supply.begun < self._supply.last:
+            self._supply.draw(self._supply.begun + self._at_once)
+            self._supply.begin(self._supply.drawn)
+        if not self._stopped:
+            self._supply.close()
+        not_begun = 0
+        for task in self.ledger.not_begun():
+            if self._receivers[task.source] is not None:
+                not_begun += 1
+                self._late(task.source, self.now - task.slot * self._plan.workload.slot)
+        self.overdue = Overdue(
+            self.ledger.generated, not_begun, self.ledger.unfinished, tuple(self._worst)
+        )
 
     def _generated(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -185,35 +270,54 @@ class Episode:
         self.settle()
 
     async def _generate(self) -> None:
-        """Begin the slots, each at its time however late the ones before were."""
-        for slot in range(self._plan.workload.slots):
+        """Draw the slots ahead, and enter them when their time has come."""
+        supply = self._supply
+        while supply.begun < supply.last:
+            due = self._start + supply.begun * self._slot_s
             # Also when it is late already: whatever else happens here must have its turn.
-            await asyncio.sleep(max(0.0, self._due(slot) - self._loop.time()))
-            self._enter(slot)
-            for submission in self._submissions:
-                if submission is not None:
-                    submission.due(slot)
-            self.slot = slot
-            self._draw()
-            self._changed()
+            await asyncio.sleep(max(0.0, due - self._loop.time()))
+            begun = math.floor((self._loop.time() - self._start) / self._slot_s) + 1
+            begun = min(max(begun, supply.begun), supply.begun + self._at_once)
+            supply.draw(min(begun + self._window, supply.drawn + self._at_once))
+            supply.begin(begun)
+            self.slot = max(0, supply.begun - 1)
+            self._tell()
+            self._seen.changed()
 
-    def _enter(self, slot: int) -> None:
-        tasks, self._begun = self._next, slot + 1
-        for task in tasks:
-            self.ledger.generate(task, slot * self._plan.workload.slot)
-            if task.source in self._arriving:
-                self._arriving[task.source][slot] = task
+    def _enter(self, task: Task) -> None:
+        self.ledger.generate(task, task.slot * self._plan.workload.slot)
 
-    def _draw(self) -> None:
-        """Draw the next slot, before its time comes."""
-        self._next = next(self._to_come, [])
+    def _tell(self) -> None:
+        for event in self._news:
+            event.set()
 
-    def _due(self, slot: int) -> float:
-        """Return the instant at which a slot begins, on the event loop's clock."""
-        return self._start + slot * self._plan.workload.slot / SECOND * self._plan.time_scale
+    async def _keep_telling(self, node: int, receiver: Receiver) -> None:
+        """Tell a node of its arrivals, again and again if it does not answer."""
+        news = self._news[node]
+        refused = ""
+        while True:
+            if self._supply.is_behind(node):
+                await asyncio.sleep(RETRY_S)
+            message = self._supply.message(node)
+            if message is None:
+                news.clear()
+                await news.wait()
+                continue
+            try:
+                answer = await receiver.arrive(message)
+            except TestbedError as error:
+                if str(error) != refused:
+                    refused = str(error)
+                    _log.warning("arrivals", node=node, episode=self.number, answer=refused)
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._supply.answered(node, answer)
+            self.settle()
 
-    def _late(self, slot: int) -> None:
-        seconds = self._loop.time() - self._due(slot)
-        lateness = int(seconds * SECOND / self._plan.time_scale)
-        self._worst = max(self._worst, lateness)
-        self._on_late(lateness)
+    def _told(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("defect in telling arrivals", exc_info=error)
+
+    def _late(self, node: int, lateness: Micros) -> None:
+        self._worst[node] = max(self._worst[node], lateness)
+        self._seen.late(lateness)

@@ -67,7 +67,7 @@ class Ledger:
         return len(self._open)
 
     def generate(self, task: Task, at: Micros) -> None:
-        """Enter a task that was sent to its source at ``at`` on the controller's episode clock."""
+        """Enter a task that arrived at its source at ``at`` on the episode's clock."""
         if task.id in self._open or task.id in self._ended:
             return
         self.generated += 1
@@ -114,6 +114,10 @@ class Ledger:
         self._dead.add(node)
         for task_id, history in self._open.items():
             self._presume(task_id, history)
+
+    def not_begun(self) -> list[Task]:
+        """Tasks that have not ended and of which their nodes have said nothing."""
+        return [history.task for history in self._open.values() if history.seq < 0]
 
     def close(self, at: Micros) -> list[Record]:
         """End every task that has not ended as lost, and say so in records, in order of task.

@@ -8,7 +8,8 @@ stops beating, and closing the link ends them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
@@ -17,14 +18,14 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testbed.errors import TemporaryError, TestbedError, UsageError
-from testbed.model.task import Task
+from testbed.model.units import SECOND
 from testbed.rpc.authorization import CommandStamps
 from testbed.rpc.channels import connect
+from testbed.rpc.clocks import clock_name
 from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import node_identity
-from testbed.rpc.messages import task_to_message
 from testbed.rpc.pulse import TOLERANCE_S, Pulse
 from testbed.scenario.plan import SchedulerSpec
 
@@ -40,10 +41,22 @@ _Reply = TypeVar("_Reply")
 
 _RETRY_S: Final = 0.2
 
-_Answers: TypeAlias = "asyncio.Task[str]"
-
 Handler: TypeAlias = Callable[["NodeLink", pb.EventBatch], Awaitable[None]]
 """Takes one event batch of a node; waits while there is no room for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeStart:
+    """The start of an episode at all nodes: ``at`` on ``time.monotonic``, in seconds.
+
+    ``faults`` are those by hand, ``arrivals`` gives the first ones of each node.
+    """
+
+    run: str
+    episode: int
+    at: float
+    faults: Sequence[bytes]
+    arrivals: Callable[[int], pb.Arrivals | None]
 
 
 class Acks:
@@ -91,9 +104,8 @@ class NodeLink:
         self._stamps = stamps or CommandStamps()
         self._channel = connect(address, me, node_identity(node), stamps=self._stamps)
         self._control = pb_grpc.ControlStub(self._channel)
-        self._tasks_stub = pb_grpc.TasksStub(self._channel)
+        self._tasks = pb_grpc.TasksStub(self._channel)
         self._events: asyncio.Task[None] | None = None
-        self._submit: Submission | None = None
         self._pulse = pulse
         self._acks = acks or Acks()
         self._closed = False
@@ -128,10 +140,26 @@ class NodeLink:
         reply = await self._ask(self._control.Configure, request, CONFIGURE_TIMEOUT_S)
         return str(reply.scheduler)
 
-    async def start_episode(self, run: str, episode: int, faults: Sequence[bytes] = ()) -> None:
-        """Empty the node's queues and start its clock, with these faults by hand."""
-        request = pb.StartEpisodeRequest(run=run, episode=episode, faults=faults)
+    async def start_episode(self, start: EpisodeStart) -> None:
+        """Empty the node's queues and start its clock; no-op if it has started this episode."""
+
+        def request() -> pb.StartEpisodeRequest:
+            left = start.at - time.monotonic()
+            return pb.StartEpisodeRequest(
+                run=start.run,
+                episode=start.episode,
+                faults=start.faults,
+                arrivals=start.arrivals(self.node),
+                clock=clock_name(),
+                start_at=int(start.at * SECOND),
+                start_in=max(0, int(left * SECOND)),
+            )
+
         await self._ask(self._control.StartEpisode, request, CALL_TIMEOUT_S)
+
+    async def arrive(self, arrivals: pb.Arrivals) -> pb.ArrivalsTaken:
+        """Tell the node of arrivals in slots to come. Idempotent."""
+        return await self._ask(self._tasks.Arrive, arrivals, CALL_TIMEOUT_S)
 
     async def set_faults(self, run: str, episode: int, faults: Sequence[bytes]) -> None:
         """Set the faults by hand of the episode, in place of those set before."""
@@ -179,8 +207,12 @@ class NodeLink:
             _log.debug("shutdown", node=self.node, answer=str(error))
 
     async def _ask(
-        self, method: Callable[..., Awaitable[_Reply]], request: object, timeout_s: float
+        self,
+        method: Callable[..., Awaitable[_Reply]],
+        request: object,
+        timeout_s: float,
     ) -> _Reply:
+        """Make a call; ``request`` is a message, or a function that makes it for each attempt."""
         pulse = self._pulse
         began = pulse.awake() if pulse else 0.0
         while True:
@@ -188,8 +220,9 @@ class NodeLink:
                 # gRPC calls this a defect of the caller, but a node may go before any call to it.
                 raise TemporaryError("the connection was closed")
             paused = pulse.pauses_until_now() if pulse else 0.0
+            made = request() if callable(request) else request
             try:
-                return await _answer(method(request, timeout=timeout_s))
+                return await _answer(method(made, timeout=timeout_s))
             except TemporaryError:
                 if pulse is None:
                     raise
@@ -197,13 +230,6 @@ class NodeLink:
                     raise
                 if pulse.awake() - began >= timeout_s:
                     raise
-
-    def submission(self) -> Submission:
-        """Return a new stream of slots, in place of an earlier one."""
-        if self._submit is not None:
-            self._submit.close()
-        self._submit = Submission(self.node, self._tasks_stub)
-        return self._submit
 
     def start_events(self) -> None:
         """Begin to take the node's log, what it has kept so far first. No-op if begun."""
@@ -218,8 +244,6 @@ class NodeLink:
     async def close(self) -> None:
         """End all streams and the connection."""
         self._closed = True
-        if self._submit is not None:
-            self._submit.close()
         if self._events is not None:
             self._events.cancel()
             await asyncio.gather(self._events, return_exceptions=True)
@@ -259,136 +283,6 @@ class NodeLink:
                 if told.get(run) != number:
                     await call.write(pb.BatchAck(run=run, number=number))
                     told[run] = number
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """The slots of one episode for one node.
-
-    ``tasks`` by slot. Without ``idle``, slots that have no task are left out. ``written`` is called
-    once for each slot, in order, when it has been passed on to the network.
-    """
-
-    episode: int
-    tasks: Mapping[int, Task]
-    idle: bool
-    written: Callable[[int], None]
-
-
-class Submission:
-    """The stream of slots to one node, opened again when it breaks, until ``close``.
-
-    One task writes, and nobody else waits for it: cancelling a gRPC write ends the whole stream.
-    What is due is not copied into a queue but remembered as the number of the last slot, so a node
-    that does not read costs no memory; whether it lives is the registry's business. What the node
-    has not answered is written again on a new stream.
-    """
-
-    def __init__(self, node: int, stub: pb_grpc.TasksStub) -> None:
-        self._node = node
-        self._stub = stub
-        self._delivery: Delivery | None = None
-        self._due = -1
-        self._next = 0
-        self._unanswered = 0
-        self._told = -1
-        self._more = asyncio.Event()
-        self._closed = False
-        self._writing = asyncio.get_running_loop().create_task(self._keep_writing())
-        self._writing.add_done_callback(self._ended)
-
-    @property
-    def next_slot(self) -> int:
-        """The first slot of the delivery that has not been passed on."""
-        return self._told + 1
-
-    def begin(self, delivery: Delivery) -> None:
-        """From now on deliver these slots; what is left of an earlier delivery is dropped."""
-        self._delivery = delivery
-        self._due, self._told = -1, -1
-        self._next = self._unanswered = 0
-
-    def due(self, slot: int) -> None:
-        """Release all slots up to ``slot``, whose time has come."""
-        self._due = slot
-        self._more.set()
-
-    def end(self) -> None:
-        """Deliver nothing more of the present episode."""
-        self._delivery = None
-
-    def close(self) -> None:
-        """End the stream. No-op if it has ended."""
-        self._closed = True
-        self._writing.cancel()
-
-    async def _keep_writing(self) -> None:
-        while not self._closed:
-            call = self._stub.Submit(wait_for_ready=True)
-            answers = asyncio.get_running_loop().create_task(self._take_answers(call))
-            answers.add_done_callback(lambda _: self._more.set())
-            try:
-                await self._write(call, answers)
-                reason = await answers
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-                reason = explain(error)
-            except asyncio.CancelledError:
-                if _meant():
-                    raise
-                reason = "the connection was closed"
-            finally:
-                call.cancel()
-                answers.cancel()
-                await asyncio.gather(answers, return_exceptions=True)
-            if not self._closed:
-                _log.warning("slots", node=self._node, broke=reason)
-                self._next = self._unanswered
-                await asyncio.sleep(_RETRY_S)
-
-    async def _write(
-        self, call: grpc.aio.StreamStreamCall[pb.SlotTask, pb.SlotTaskTaken], answers: _Answers
-    ) -> None:
-        """Write what is due for as long as the node answers."""
-        while not answers.done():
-            delivery, slot = self._delivery, self._following()
-            if delivery is None or slot is None:
-                self._more.clear()
-                await self._more.wait()
-                continue
-            self._next = slot + 1
-            message = pb.SlotTask(episode=delivery.episode, slot=slot)
-            if (task := delivery.tasks.get(slot)) is not None:
-                message.task.CopyFrom(task_to_message(task))
-            await call.write(message)
-            if delivery is self._delivery and slot > self._told:
-                self._told = slot
-                delivery.written(slot)
-
-    def _following(self) -> int | None:
-        """Return the next slot to write; None if none is due."""
-        delivery = self._delivery
-        if delivery is None:
-            return None
-        for slot in range(self._next, self._due + 1):
-            if delivery.idle or slot in delivery.tasks:
-                return slot
-        return None
-
-    async def _take_answers(
-        self, call: grpc.aio.StreamStreamCall[pb.SlotTask, pb.SlotTaskTaken]
-    ) -> str:
-        """Take the node's answers until the stream ends; why it did."""
-        try:
-            async for answer in call:
-                if self._delivery is not None and answer.episode == self._delivery.episode:
-                    self._unanswered = max(self._unanswered, answer.slot + 1)
-        except grpc.aio.AioRpcError as error:
-            return explain(error)
-        return "the node ended the stream"
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("defect in sending slots", node=self._node, exc_info=error)
 
 
 def _meant() -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -19,9 +19,9 @@ import structlog
 
 from controller.attendance import Attendance, by_reason, named
 from controller.changes import SchedulerChanges
-from controller.episode import GRACE_S, Episode, Overdue
+from controller.episode import GRACE_S, Episode, Overdue, Seen
 from controller.faults import RunFaults, refusal
-from controller.link import NodeLink, Submission
+from controller.link import EpisodeStart, NodeLink
 from controller.machine import MachineWatch
 from controller.marker import RunMarker, close
 from controller.recording import Recording, decode
@@ -51,8 +51,13 @@ RETURN_S: Final = 10.0
 LAG_TOLD: Final[Micros] = SECOND
 """Lag of a node's timers from which on it is named as what an episode waited for."""
 
-TOGETHER_S: Final = 0.5
-"""Nodes whose clocks for an episode started within this time have started together."""
+LEAST_LEAD_S: Final = 0.02
+MOST_LEAD_S: Final = 1.0
+"""Real seconds between asking the nodes to start an episode and its beginning: twice what the last
+start took, within these bounds."""
+
+FIRST_LEAD_S: Final = 0.002
+"""The same for a run's first episode, for each node."""
 
 LEAD: Final[Micros] = 50_000
 """Real microseconds between announcing a fault by hand to its nodes and its beginning."""
@@ -111,11 +116,11 @@ class Run:
         self._recording = Recording(self.id, size, writer, self._fail)
         self._machine = MachineWatch(registry)
         self._episode: Episode | None = None
-        self._submissions: list[Submission | None] = [None] * size
         self._links: list[NodeLink | None] = [None] * size
         self._processes = [""] * size
         self._attendance = Attendance()
         self._lost: set[int] = set()
+        self._lead = min(LEAST_LEAD_S + FIRST_LEAD_S * size, MOST_LEAD_S)
         self._overdue: list[str] = []
         self._lost_late = 0
         self._failures = Failures()
@@ -350,10 +355,6 @@ class Run:
         if not self.active or not self._attendance.leave(node, self._position()[0], reason):
             return
         _log.warning("node left the run", run=self.id, node=node, reason=reason)
-        submission = self._submissions[node]
-        self._submissions[node] = None
-        if submission is not None:
-            submission.close()
         if self._episode is not None:
             self._episode.node_died(node)
         self._came.set()
@@ -443,33 +444,37 @@ class Run:
 
     async def _run_episode(self, number: int) -> None:
         await self.changes.reassert(self._living())
-        by_hand = self.faults.begin(number)
-        await self._start_episode(number, by_hand)
         if self._stopping:
             return
+        by_hand = self.faults.begin(number)
         self._recording.begin_episode()
-        episode = Episode(
-            self.plan,
-            number,
-            self._submissions.copy(),
-            lost=self._lost,
-            late=self._arrival_late,
-            changed=self._changed,
-            awake=self._registry.pulse.awake,
-            timeline=self.faults.timeline(number),
-        )
         for node in self._registry.nodes:
             node.episode_lag = 0
-        self._episode = episode
+        episode = self._episode = Episode(
+            self.plan,
+            number,
+            [
+                None if node in self._attendance.out else link
+                for node, link in enumerate(self._links)
+            ],
+            Seen(self._lost, self._arrival_late, self._changed, self._registry.pulse.awake),
+            run=self.id,
+            begins=asyncio.get_running_loop().time() + self._lead,
+            timeline=self.faults.timeline(number),
+        )
         self._changed()
+        await self._start_episode(episode, by_hand)
         await episode.wait()
-        await self._flush(number)
-        self._close_episode(episode)
+        complete = await self._flush(number)
+        self._close_episode(episode, complete)
 
-    def _close_episode(self, episode: Episode) -> None:
-        """End what has not ended, and have the rows of all tasks entered."""
+    def _close_episode(self, episode: Episode, complete: Collection[int] = ()) -> None:
+        """End what has not ended, and have the rows of all tasks entered.
+
+        ``complete`` are the nodes whose log of the episode is here to its end.
+        """
         self.faults.end(episode.now, self._attendance.out)
-        records = episode.ledger.close(episode.now)
+        records = episode.close(complete)
         if episode.overdue is not None:
             self._not_in_time(episode.number, episode.overdue, len(records))
         for record in records:
@@ -502,7 +507,10 @@ class Run:
         seen = {**self._attendance.silences.get(number, {}), **self._attendance.out}
         nodes = self._registry.nodes
         behind = [node for node in nodes if node.episode_lag > LAG_TOLD]
-        if 2 * len(behind) < len(nodes) and overdue.lateness < LAG_TOLD:
+        others = {node.node for node in nodes} - {node.node for node in behind}
+        if 2 * len(behind) < len(nodes) and not any(
+            overdue.lateness[node] >= LAG_TOLD for node in others
+        ):
             for node in behind:
                 seen.setdefault(node.node, f"did not run for {node.episode_lag / SECOND:.1f} s")
         return [f"node {node}: {reason}" for node, reason in sorted(seen.items())]
@@ -534,27 +542,31 @@ class Run:
         elif node.condition == "healthy" or index not in self._attendance.out:
             if self._attendance.come_back(index, number):
                 _log.info("node is back in the run", run=self.id, node=index, episode=number)
-            if self._links[index] is not link or self._submissions[index] is None:
-                self._links[index] = link
-                self._submissions[index] = link.submission()
+            self._links[index] = link
 
-    async def _start_episode(self, number: int, faults: list[bytes]) -> None:
-        """Start an episode at all nodes that take part, within a short time of each other."""
-        while not self._alone:
-            began = self._registry.pulse.awake()
-            out = len(self._attendance.out)
-            for link, error in await self._ask_all(
-                lambda link: link.start_episode(self.id, number, faults), {}
-            ):
-                self._drop(link.node, f"did not start episode {number}: {error}")
-            if len(self._attendance.out) == out or self._stopping:
-                return
-            if self._registry.pulse.awake() - began < TOGETHER_S:
-                return
-            # The others have waited for one that did not answer, and their clocks run.
+    async def _start_episode(self, episode: Episode, faults: list[bytes]) -> None:
+        """Start an episode at all nodes that take part, at one instant.
 
-    async def _flush(self, number: int) -> None:
-        """Wait for all that happened in the episode, as far as its nodes live.
+        Nodes of this machine start at the same one; others as much later as a message takes.
+        """
+        number = episode.number
+        start = EpisodeStart(self.id, number, episode.begins, faults, episode.first_arrivals)
+
+        async def started(link: NodeLink) -> None:
+            await link.start_episode(start)
+            episode.started(link.node)
+
+        began = self._registry.pulse.awake()
+        for link, error in await self._ask_all(started, {}):
+            self._drop(link.node, f"did not start episode {number}: {error}")
+        took = self._registry.pulse.awake() - began
+        self._lead = min(max(LEAST_LEAD_S, 2 * took), MOST_LEAD_S)
+        if self.faults.told != faults:
+            # Injected while some of the nodes had not started.
+            await self._tell_faults(episode)
+
+    async def _flush(self, number: int) -> set[int]:
+        """Wait for all that happened in the episode; return the nodes of which it is here.
 
         What does not come in time costs its node no more than this episode.
         """
@@ -565,14 +577,15 @@ class Run:
             self._late(link.node, number, f"did not say that it has all of its log sent: {error}")
         awake, writer = self._registry.pulse.awake, self._writer
         until = awake() + FLUSH_TIMEOUT_S
-        while not self._reason and (
-            missing := [
+
+        def missing() -> set[int]:
+            return {
                 node
                 for node, reply in replies.items()
-                if node not in self._attendance.out
-                and not self._recording.has(node, reply.last_batch)
-            ]
-        ):
+                if not self._recording.has(node, reply.last_batch)
+            } - self._attendance.out.keys()
+
+        while not self._reason and missing():
             if not writer.has_room:
                 # It is this controller that takes nothing from the nodes.
                 until = awake() + FLUSH_TIMEOUT_S
@@ -582,10 +595,12 @@ class Run:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, 1.0)):
                     await self._came.wait()
-        for node in missing:
+        left_out = missing()
+        for node in sorted(left_out):
             self._late(
                 node, number, f"did not send the end of its log within {FLUSH_TIMEOUT_S:g} s"
             )
+        return replies.keys() - left_out - self._attendance.out.keys()
 
     def _late(self, node: int, number: int, reason: str) -> None:
         if node not in self._attendance.out:
@@ -595,7 +610,7 @@ class Run:
     @property
     def _alone(self) -> bool:
         """Whether no node is left in the run."""
-        return len(self._attendance.out) == len(self._submissions)
+        return len(self._attendance.out) == len(self._links)
 
     def _living(self) -> list[NodeLink]:
         """Connections to the nodes still in the run."""
@@ -625,9 +640,6 @@ class Run:
         if self._episode is not None:
             self._close_episode(self._episode)
         await self.changes.close()
-        for submission in self._submissions:
-            if submission is not None:
-                submission.close()
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 await self._recording.complete()
@@ -736,12 +748,11 @@ def _first(reasons: list[str]) -> list[str]:
 
 def _told(overdue: Overdue) -> str:
     """Return what an episode that ran into its bound lacked."""
-    if overdue.not_sent:
-        return (
-            f"{overdue.not_sent} of {overdue.arrivals} tasks were not sent to their nodes, "
-            f"slots came up to {overdue.lateness / SECOND:.1f} s late"
-        )
+    late = f"arrivals came up to {max(overdue.lateness) / SECOND:.1f} s late"
+    arrivals = overdue.arrivals
+    if overdue.not_begun:
+        return f"{overdue.not_begun} of {arrivals} tasks had not arrived at their nodes, {late}"
     return (
-        f"{overdue.open} of {overdue.arrivals} tasks had not ended {GRACE_S:g} s after the last "
-        f"deadline, slots came up to {overdue.lateness / SECOND:.1f} s late"
+        f"{overdue.open} of {arrivals} tasks had not ended {GRACE_S:g} s after the last "
+        f"deadline, {late}"
     )

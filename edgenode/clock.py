@@ -1,6 +1,6 @@
 """The episode clock of one node, and timers on it that do not add up lateness.
 
-The clock counts integer microseconds of emulated time since the episode began at this node;
+The clock counts integer microseconds of emulated time since the episode began;
 ``scale`` real seconds pass per emulated second. It is never compared with another host's clock.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Callable
 from enum import IntEnum
@@ -21,17 +22,20 @@ Callback: TypeAlias = Callable[[Micros], None]
 
 
 class EpisodeClock:
-    """Emulated microseconds since the clock was made."""
+    """Emulated microseconds since ``start``, an instant on ``time.monotonic`` in seconds.
+
+    Without ``start`` they count from now on. They are negative before it.
+    """
 
     __slots__ = ("_start", "scale")
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: float = 1.0, start: float | None = None) -> None:
         self.scale = scale
-        self._start = time.monotonic()
+        self._start = time.monotonic() if start is None else start
 
     def now(self) -> Micros:
         """Return the present instant."""
-        return int((time.monotonic() - self._start) / self.scale * SECOND)
+        return math.floor((time.monotonic() - self._start) / self.scale * SECOND)
 
     def loop_time(self, at: Micros) -> float:
         """Return the instant ``at`` on the event loop's clock, in seconds."""
@@ -53,6 +57,7 @@ class Urgency(IntEnum):
     FAULT = 2
     DEADLINE = 3
     MESSAGE = 4
+    ARRIVAL = 5
 
 
 class Timers:

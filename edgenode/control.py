@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -18,6 +19,8 @@ from edgenode.resources import resident_bytes
 from edgenode.spool import Spool
 from testbed.errors import TestbedError, UsageError
 from testbed.model.faults import Fault
+from testbed.model.units import SECOND
+from testbed.rpc.clocks import clock_name
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.scenario.plan import Plan, SchedulerSpec
@@ -26,6 +29,9 @@ from testbed.version import __version__
 _logger: Final = logging.getLogger(__name__)
 
 Context = Any
+
+FARTHEST_START_S: Final = 60.0
+"""Most seconds between the request for an episode and its beginning."""
 
 
 class Controlled(Protocol):
@@ -61,7 +67,14 @@ class Controlled(Protocol):
 
     async def set_scheduler(self, scheduler: SchedulerSpec) -> str: ...
 
-    def start_episode(self, episode: int, faults: Sequence[Fault] = ()) -> None: ...
+    def start_episode(
+        self,
+        episode: int,
+        faults: Sequence[Fault] = (),
+        *,
+        at: float | None = None,
+        arrivals: pb.Arrivals | None = None,
+    ) -> None: ...
 
     def end_episode(self, episode: int) -> int: ...
 
@@ -94,14 +107,23 @@ class ControlServicer(pb_grpc.ControlServicer):
         return pb.ConfigureReply(scheduler=name)
 
     async def StartEpisode(self, request: pb.StartEpisodeRequest, context: Context) -> pb.Empty:
-        """Start an episode with empty queues and the clock at 0."""
+        """Start an episode with empty queues; no-op for the one that is running."""
         if self._node.run_id != request.run:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"run '{request.run}' is not configured here, '{self._node.run_id}' is",
             )
+        driver = self._node.driver
+        if driver is not None and driver.episode == request.episode:
+            # The answer was lost: what has happened since the first request must stay.
+            return pb.Empty()
         try:
-            self._node.start_episode(request.episode, _faults(request.faults))
+            self._node.start_episode(
+                request.episode,
+                _faults(request.faults),
+                at=_start(request),
+                arrivals=request.arrivals if request.HasField("arrivals") else None,
+            )
         except (UsageError, ValueError) as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         return pb.Empty()
@@ -226,6 +248,20 @@ class ControlServicer(pb_grpc.ControlServicer):
         """Stop the process, after this answer."""
         self._node.dismiss()
         return pb.Empty()
+
+
+def _start(request: pb.StartEpisodeRequest) -> float:
+    """Return when an episode begins, on ``time.monotonic``.
+
+    Raises: ValueError: too far from now.
+    """
+    now = time.monotonic()
+    if not 0 <= request.start_in <= FARTHEST_START_S * SECOND:
+        raise ValueError(f"an episode begins within {FARTHEST_START_S:g} s of the request for it")
+    at = request.start_at / SECOND
+    if request.clock and request.clock == clock_name() and abs(at - now) <= FARTHEST_START_S:
+        return at
+    return now + request.start_in / SECOND
 
 
 def _faults(documents: Iterable[bytes]) -> list[Fault]:

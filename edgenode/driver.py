@@ -12,9 +12,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from edgenode.applications.seam import Application
+from edgenode.arrivals import Arrivals
 from edgenode.background import Background
 from edgenode.clock import EpisodeClock, Timers, Urgency
 from edgenode.complaints import Complaints
@@ -43,7 +45,6 @@ from testbed.model.events import (
     RecordKind,
     ResumeDecision,
     SetDeadline,
-    SlotIdle,
     StartExecution,
     StartTransmission,
     StopExecution,
@@ -75,6 +76,14 @@ class EventLog(Protocol):
     def fault(self, document: bytes) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """When an episode begins: ``at`` on ``time.monotonic``, in seconds; None: now."""
+
+    episode: int
+    at: float | None = None
+
+
 class EpisodeDriver:
     """One episode at one node, from its start until ``close``."""
 
@@ -82,7 +91,7 @@ class EpisodeDriver:
         self,
         node: int,
         plan: Plan,
-        episode: int,
+        begins: Beginning,
         scheduler: Scheduler,
         links: Mapping[int, PeerLink],
         application: Application,
@@ -92,17 +101,16 @@ class EpisodeDriver:
     ) -> None:
         self.node = node
         self.plan = plan
-        self.episode = episode
+        self.episode = episode = begins.episode
         self.state = FaultedNode(
             node, plan.topology, plan.rules, plan.seeds.faults, episode, scheduler
         )
-        self.clock = EpisodeClock(plan.time_scale)
+        self.clock = EpisodeClock(plan.time_scale, begins.at)
         self.timers = Timers(self.clock, asyncio.get_running_loop())
         self.inbox = Inbox(keep=application.needs_payload)
         self._log = log
         self._complaints = complaints
-        self._slots_taken: set[int] = set()
-        self._tasks_taken: set[int] = set()
+        self._arrived: dict[int, Micros] = {}
         self._events: deque[tuple[Event, Micros]] = deque()
         self._handling = False
         self._closed = False
@@ -125,6 +133,7 @@ class EpisodeDriver:
             ResumeDecision: lambda effect: self.handle(DecisionDue(effect.task_id), self.state.now),
         }
         self.faulting = Faulting(self, plan.timeline(episode), log.fault)
+        self.arrivals = Arrivals(self)
 
     # --- driving the model ------------------------------------------------------------------
 
@@ -174,7 +183,10 @@ class EpisodeDriver:
         if record.kind is RecordKind.ENDED:
             self.inbox.drop(record.task.id)
             self._executing.ended(record.task.id)
-        self._log.record(record._replace(clock=self.clock.now()))
+        clock = None
+        if record.kind is RecordKind.GENERATED:
+            clock = self._arrived.pop(record.task.id, None)
+        self._log.record(record._replace(clock=self.clock.now() if clock is None else clock))
 
     def _set_deadline(self, effect: SetDeadline) -> None:
         event = DeadlinePassed(effect.task_id)
@@ -185,26 +197,11 @@ class EpisodeDriver:
 
     # --- what the controller and peers say --------------------------------------------------
 
-    def slot(self, slot: int, task: Task | None) -> None:
-        """Begin a slot, with a task or without. No-op for a slot that was begun before."""
-        if slot in self._slots_taken:
-            return
-        self._slots_taken.add(slot)
-        if task is not None:
-            self._tasks_taken.add(task.id)
-            self.happened(TaskArrived(task))
-        elif self.plan.log_idle_slots:
-            self.happened(SlotIdle(self.episode, slot))
-
-    def takes(self, slot: int, task: Task | None) -> bool:
-        """Return whether this can be a slot of the episode: its task is new and this node's own."""
-        if slot in self._slots_taken:
-            return True
-        if task is None:
-            return slot >= 0
-        own = (task.source, task.episode) == (self.node, self.episode)
-        least = min(slot, task.slot, task.size_bytes, task.cycles, task.deadline)
-        return own and least >= 0 and task.id not in self._tasks_taken
+    def arrived(self, task: Task, at: Micros) -> None:
+        """Hand in a task that arrives at ``at``, the beginning of its slot."""
+        # How late it is, is told apart from how long the scheduler takes to decide.
+        self._arrived[task.id] = self.clock.now()
+        self.handle(TaskArrived(task), at)
 
     def announced(self, sender: int, task: Task) -> None:
         """Note that a peer began to send a task to this node."""
@@ -256,6 +253,7 @@ class EpisodeDriver:
         """End the episode; return the number of tasks this node still held. Idempotent."""
         unfinished = 0 if self._closed else len(self.state.held)
         self.faulting.close()
+        self.arrivals.close()
         self._closed = True
         self.timers.close()
         self._transmitting.close()

@@ -11,6 +11,7 @@ from edgenode.clock import EpisodeClock, Timers
 from edgenode.payload import Inbox
 from testbed.model.events import Event
 from testbed.model.faulted import FaultedNode
+from testbed.model.task import Task
 from testbed.model.units import Micros
 from testbed.scenario.plan import Plan
 
@@ -38,6 +39,10 @@ class Driver(Protocol):
 
     @property
     def inbox(self) -> Inbox: ...
+
+    def arrived(self, task: Task, at: Micros) -> None:
+        """Hand in a task that arrives at ``at``, the beginning of its slot."""
+        ...
 
     def happened(self, event: Event) -> None:
         """Hand in an event from outside, now; what was due before it happens first."""

@@ -16,10 +16,11 @@ from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  #
 from edgenode.applications import check as check_application
 from edgenode.applications import create as create_application
 from edgenode.applications.seam import Application
+from edgenode.arrivals import refusal
 from edgenode.background import Background
 from edgenode.complaints import Complaints
 from edgenode.control import ControlServicer
-from edgenode.driver import EpisodeDriver
+from edgenode.driver import Beginning, EpisodeDriver
 from edgenode.links import PeerLink
 from edgenode.policies import Policies
 from edgenode.servicers import PeersServicer, TasksServicer
@@ -40,6 +41,7 @@ from testbed.rpc.addresses import TcpAddress
 from testbed.rpc.authorization import CommandCheck
 from testbed.rpc.channels import listen, listen_for_probes, new_server
 from testbed.rpc.credentials import Credentials
+from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import node_identity
 from testbed.rpc.messages import ALIVE_SERVICE
@@ -249,23 +251,34 @@ class EdgeNode:
         }
         return created.name
 
-    def start_episode(self, episode: int, faults: Sequence[Fault] = ()) -> None:
-        """Start an episode with empty queues and the clock at 0; ends the one before it.
+    def start_episode(
+        self,
+        episode: int,
+        faults: Sequence[Fault] = (),
+        *,
+        at: float | None = None,
+        arrivals: pb.Arrivals | None = None,
+    ) -> None:
+        """Start an episode with empty queues; ends the one before it.
 
-        ``faults`` are those injected by hand that are still active.
+        ``faults`` are those injected by hand that are still active, ``arrivals`` the first ones.
+        The clock is at 0 at the instant ``at`` on ``time.monotonic`` (None: now).
 
-        Raises: UsageError: the node is leaving.
+        Raises: UsageError: the node is leaving. ValueError: these cannot be arrivals here; then
+        nothing has changed.
         """
         self._stay()
         assert self._plan is not None
         assert self._scheduler is not None
         assert self._application is not None
+        if arrivals is not None and (wrong := refusal(self._plan, self.index, episode, arrivals)):
+            raise ValueError(wrong)
         if self.driver is not None:
             self.end_episode(self.driver.episode)
         self.driver = EpisodeDriver(
             self.index,
             self._plan,
-            episode,
+            Beginning(episode, at),
             self._scheduler,
             self._links,
             self._application,
@@ -275,6 +288,8 @@ class EdgeNode:
         )
         if faults:
             self.driver.faulting.set_by_hand(faults)
+        if arrivals is not None:
+            self.driver.arrivals.take(arrivals)
 
     def end_episode(self, episode: int) -> int:
         """End this episode if it is running; return the number of tasks this node still held."""

@@ -1,13 +1,12 @@
-"""The gRPC services of a node: tasks from the controller, transfers and probes from peers.
+"""The gRPC services of a node: arrivals from the controller, transfers and probes from peers.
 
 Each call is turned into calls of the current episode's driver; nothing is decided here.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import grpc
 
@@ -19,8 +18,6 @@ from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.messages import task_from_message
 
-_logger: Final = logging.getLogger(__name__)
-
 Context = Any
 """``grpc.aio.ServicerContext``; its stubs know no message types."""
 
@@ -29,44 +26,32 @@ class HasDriver(Protocol):
     """Where the services find the episode that is running."""
 
     @property
+    def run_id(self) -> str: ...
+
+    @property
     def driver(self) -> EpisodeDriver | None: ...
 
 
 class TasksServicer(pb_grpc.TasksServicer):
-    """Takes the slots of an episode from the controller."""
+    """Takes the arrivals of an episode from the controller."""
 
     def __init__(self, node: HasDriver) -> None:
         self._node = node
 
-    async def Submit(
-        self, requests: AsyncIterator[pb.SlotTask], context: Context
-    ) -> AsyncIterator[pb.SlotTaskTaken]:
-        """Hand each slot to its episode if that is running, and answer it in any case.
-
-        A slot of another episode was under way when the controller gave the episode up. Ending the
-        stream over it would cost this node all episodes to come.
-        """
-        ignored = -1
-        async for request in requests:
-            driver = self._node.driver
-            if driver is not None and driver.episode == request.episode:
-                task = task_from_message(request.task) if request.HasField("task") else None
-                if not driver.takes(request.slot, task):
-                    await context.abort(
-                        grpc.StatusCode.INVALID_ARGUMENT,
-                        f"slot {request.slot} of episode {request.episode} cannot bring {task} to "
-                        f"node {driver.node}",
-                    )
-                driver.slot(request.slot, task)
-            elif ignored != request.episode:
-                ignored = request.episode
-                _logger.warning(
-                    "slots of episode %d are ignored from slot %d on: %s is running",
-                    request.episode,
-                    request.slot,
-                    "no episode" if driver is None else f"episode {driver.episode}",
-                )
-            yield pb.SlotTaskTaken(slot=request.slot, episode=request.episode)
+    async def Arrive(self, request: pb.Arrivals, context: Context) -> pb.ArrivalsTaken:
+        """Hand arrivals to their episode, if that is running."""
+        driver = self._node.driver
+        if driver is None or (self._node.run_id, driver.episode) != (request.run, request.episode):
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"episode {request.episode} of run '{request.run}' is not running here",
+            )
+            raise AssertionError("abort has raised already")
+        try:
+            return driver.arrivals.take(request)
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise  # abort has raised already
 
 
 class PeersServicer(pb_grpc.PeersServicer):

@@ -35,7 +35,7 @@ ANYBODY: Final = frozenset(Role)
 one machine the socket's folder, between machines the certificate is asked for before."""
 
 ALLOWED: Final[Mapping[str, Mapping[str, frozenset[Role]]]] = {
-    f"{_PACKAGE}.Tasks": {"Submit": _CONTROLLER},
+    f"{_PACKAGE}.Tasks": {"Arrive": _CONTROLLER},
     f"{_PACKAGE}.Peers": {"Transfer": _NODE, "Probe": _NODE},
     f"{_PACKAGE}.Control": {
         "Configure": _CONTROLLER,

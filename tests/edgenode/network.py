@@ -148,7 +148,6 @@ class Member:
     decisions: list[DecisionRecord] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
-    submit: Any = None
 
     def of(self, task_id: int) -> list[Record]:
         return [record for record in self.records if record.task.id == task_id]
@@ -186,7 +185,6 @@ class Cluster:
     async def start(self, episode: int = 0, *, run: str = "run", listen: bool = True) -> None:
         for member in self.members:
             await member.control.StartEpisode(pb.StartEpisodeRequest(run=run, episode=episode))
-            member.submit = member.tasks.Submit()
             if listen:
                 self._listening.append(asyncio.create_task(self._listen(member)))
 
@@ -197,12 +195,35 @@ class Cluster:
         ]
 
     async def give(self, *tasks: Task) -> None:
+        """Let tasks arrive now, whatever their slots are."""
         for given in tasks:
-            call = self.members[given.source].submit
-            await call.write(
-                pb.SlotTask(episode=given.episode, slot=given.slot, task=task_to_message(given))
-            )
-            await call.read()
+            driver = self.members[given.source].node.driver
+            assert driver is not None
+            driver.timers.ring_due()
+            driver.arrived(given, driver.clock.now())
+            # Others have their turn, as between two arrivals.
+            await asyncio.sleep(0)
+
+    async def tell(
+        self,
+        *tasks: Task,
+        number: int = 1,
+        first: int = 0,
+        until: int = 10,
+        node: int = 0,
+        episode: int = 0,
+    ) -> pb.ArrivalsTaken:
+        """Tell a node of arrivals in its slots, as a controller does."""
+        told = pb.Arrivals(
+            run="run",
+            episode=episode,
+            number=number,
+            first=first,
+            until=until,
+            tasks=map(task_to_message, tasks),
+        )
+        taken: pb.ArrivalsTaken = await self.members[node].tasks.Arrive(told)
+        return taken
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until what the nodes have logged makes the condition true."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testbed.model.task import Task
 from testbed.model.units import SECOND
+from testbed.rpc.clocks import clock_name
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.messages import task_to_message
 from testbed.scenario.plan import ApplicationSpec, SchedulerSpec
@@ -89,22 +91,18 @@ async def test_a_scheduler_that_raises_loses_the_task_and_not_the_node(tmp_path:
         assert ended.data["outcome"] == "succeeded"
 
 
-async def test_a_slot_of_another_episode_is_ignored_and_the_stream_goes_on(tmp_path: Path) -> None:
-    stale, given = task(1, execution=1000, episode=2), task(2, execution=1000, episode=3)
+async def test_arrivals_of_another_episode_are_refused(tmp_path: Path) -> None:
+    given = task(0, execution=1000, episode=3)
     async with cluster(tmp_path, nodes=1) as network:
-        (member,) = network.members
         await network.configure(plan(nodes=1), "local")
-        call = member.tasks.Submit()
-        for episode in (None, 3):
-            if episode is not None:
-                await network.start(episode)
-            await call.write(pb.SlotTask(episode=2, slot=1, task=task_to_message(stale)))
-            answer = await call.read()
-            assert (answer.episode, answer.slot) == (2, 1)
-        await call.write(pb.SlotTask(episode=3, slot=2, task=task_to_message(given)))
-        assert (await call.read()).episode == 3
+        for _ in range(2):
+            with pytest.raises(grpc.aio.AioRpcError, match="not running here") as refused:
+                await network.tell(task(0, episode=2), episode=2)
+            assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+            if network.members[0].node.driver is None:
+                await network.start(3)
+        await network.tell(given, episode=3)
         await network.ended(given)
-        assert network.history(stale.id) == []
 
 
 WRONG = {
@@ -113,7 +111,9 @@ WRONG = {
     "a negative size": pb.Task(id=9, episode=0, slot=1, size_bytes=-1, deadline=SECOND),
     "a negative length": pb.Task(id=9, episode=0, slot=1, cycles=-1, deadline=SECOND),
     "a negative deadline": pb.Task(id=9, episode=0, slot=1, deadline=-1),
-    "the same number": pb.Task(id=1, episode=0, slot=1, deadline=SECOND),
+    "the same number": pb.Task(id=0, episode=0, slot=1, deadline=SECOND),
+    "a slot before": pb.Task(id=9, episode=0, slot=0, deadline=SECOND),
+    "a slot after": pb.Task(id=9, episode=0, slot=2, deadline=SECOND),
 }
 
 
@@ -121,32 +121,76 @@ WRONG = {
 async def test_a_task_that_cannot_be_is_refused(
     tmp_path: Path, wrong: pb.Task, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = task(1, execution=1000)
+    given = task(0, execution=1000)
     async with cluster(tmp_path, nodes=1) as network:
         await network.configure(plan(nodes=1), "local")
         await network.start()
-        call = network.members[0].submit
-        await call.write(pb.SlotTask(episode=0, slot=0, task=task_to_message(given)))
-        assert (await call.read()).slot == 0
-        await call.write(pb.SlotTask(episode=0, slot=1, task=wrong))
-        with pytest.raises(grpc.aio.AioRpcError, match="cannot bring") as refused:
-            await call.read()
+        await network.tell(given, until=1)
+        told = pb.Arrivals(run="run", number=2, first=1, until=2, tasks=[wrong])
+        with pytest.raises(grpc.aio.AioRpcError, match="cannot arrive") as refused:
+            await network.members[0].tasks.Arrive(told)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         await network.ended(given)
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_a_slot_that_comes_twice_is_taken_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("first", "until"), [(2, 3), (-1, 3), (1, 0), (0, 11)])
+async def test_slots_that_cannot_be_are_refused(tmp_path: Path, first: int, until: int) -> None:
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1), "local")
+        await network.start()
+        await network.tell(until=1)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await network.tell(number=2, first=first, until=until)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_what_is_told_twice_is_taken_once(tmp_path: Path) -> None:
     given = task(1, execution=1000)
     async with cluster(tmp_path, nodes=1) as network:
         await network.configure(plan(nodes=1), "local")
         await network.start()
-        call = network.members[0].submit
-        for _ in range(2):
-            await call.write(pb.SlotTask(episode=0, slot=1, task=task_to_message(given)))
-            assert (await call.read()).slot == 1
+        answers = [await network.tell(given, until=3) for _ in range(2)]
         await network.ended(given)
-        assert [record.seq for record in network.history(1)] == [0, 1, 2, 3, 4]
+        # Also when its slots have begun: the answer is the one that was lost.
+        answers.append(await network.tell(given, until=3))
+        assert [(each.first, each.next) for each in answers] == [(0, 0)] * 3
+        assert [record.seq for record in network.history(given.id)] == [0, 1, 2, 3, 4]
+
+
+async def test_tasks_arrive_at_the_beginning_of_their_slots(tmp_path: Path) -> None:
+    told = [task(slot, execution=1000) for slot in (0, 1, 3)]
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1), "local")
+        await network.start()
+        await network.tell(*told)
+        await network.ended(*told)
+        arrived = [network.history(each.id)[0] for each in told]
+        assert [record.at for record in arrived] == [0, 100_000, 300_000]
+        assert all(record.clock >= record.at for record in arrived)
+
+
+async def test_slots_that_have_not_begun_are_replaced_or_taken_back(tmp_path: Path) -> None:
+    kept, dropped, given = task(0), task(8), task(1, execution=1000)
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1, time_scale=3.0), "local")
+        await network.start()
+        await network.tell(kept, dropped, until=10)
+        await network.ended(kept)
+        # It cannot be known here whether slot 1 has begun; what it answers is what is.
+        answer = await network.tell(given, number=2, first=0, until=10)
+        assert answer.first >= 1
+        if answer.first == 1:
+            await network.ended(given)
+        answer = await network.tell(number=3, first=0, until=0)
+        assert answer.next == answer.first
+        driver = network.members[0].node.driver
+        assert driver is not None
+        assert not driver.arrivals._tasks
+        await network.end()
+        assert network.history(dropped.id) == []
+        slots = {decision.slot for decision in network.members[0].decisions}
+        assert slots <= set(range(answer.first))
 
 
 @pytest.mark.parametrize("logged", [True, False])
@@ -155,13 +199,45 @@ async def test_idle_slots_are_logged_if_the_plan_says_so(tmp_path: Path, logged:
     async with cluster(tmp_path, nodes=1) as network:
         await network.configure(plan(nodes=1, log_idle_slots=logged), "local")
         await network.start()
-        call = network.members[0].submit
-        await call.write(pb.SlotTask(episode=0, slot=0))
-        await call.read()
-        await network.give(given)
+        await network.tell(given, until=2)
         await network.ended(given)
         slots = [(d.slot, d.task_id) for d in network.members[0].decisions]
-        assert slots == ([(0, None), (1, 1)] if logged else [(1, 1)])
+        assert slots == ([(0, None), (1, given.id)] if logged else [(1, given.id)])
+
+
+async def test_an_episode_begins_at_the_instant_that_was_agreed(tmp_path: Path) -> None:
+    given = task(0, execution=1000)
+    async with cluster(tmp_path, nodes=1) as network:
+        (member,) = network.members
+        await network.configure(plan(nodes=1), "local")
+        told = pb.Arrivals(run="run", number=1, until=1, tasks=[task_to_message(given)])
+        begins = time.monotonic() + 0.3
+        request = pb.StartEpisodeRequest(
+            run="run", arrivals=told, clock=clock_name(), start_at=int(begins * SECOND)
+        )
+        await member.control.StartEpisode(request)
+        driver = member.node.driver
+        assert driver is not None
+        assert abs(driver.clock.loop_time(0) - begins) < 1e-5
+        # Once more, as after an answer that was lost: nothing begins anew.
+        await member.control.StartEpisode(request)
+        assert member.node.driver is driver
+        network._listening.append(asyncio.create_task(network._listen(member)))
+        await network.ended(given)
+        assert network.history(given.id)[0].at == 0
+
+        # A clock that is not its own says nothing; then it begins some time after the request.
+        request = pb.StartEpisodeRequest(
+            run="run", episode=1, clock="another", start_at=1, start_in=SECOND // 2
+        )
+        before = time.monotonic()
+        await member.control.StartEpisode(request)
+        driver = member.node.driver
+        assert driver is not None
+        assert before + 0.5 <= driver.clock.loop_time(0) <= time.monotonic() + 0.5
+        request.episode, request.start_in = 2, 3600 * SECOND
+        with pytest.raises(grpc.aio.AioRpcError, match="begins within"):
+            await member.control.StartEpisode(request)
 
 
 async def test_an_episode_that_ends_early_says_what_was_left(tmp_path: Path) -> None:

@@ -114,10 +114,9 @@ async def in_mid_run(registry: Controller) -> AsyncIterator[Any]:
             )
         )
         await control.StartEpisode(pb.StartEpisodeRequest(run="run", episode=0))
-        submit = tasks.Submit()
-        given = task(1, execution=5_000_000, deadline=60_000_000)
-        await submit.write(pb.SlotTask(episode=0, slot=0, task=task_to_message(given)))
-        await submit.read()
+        given = task(1, execution=5_000_000, deadline=60_000_000)._replace(slot=0)
+        told = pb.Arrivals(run="run", number=1, until=1, tasks=[task_to_message(given)])
+        await tasks.Arrive(told)
         yield control
 
 

@@ -131,10 +131,21 @@ def commanded(plan: str) -> Messages:
             pb.ConfigureRequest(run="r", plan_json=plan, peers=[peer], scheduler="random"),
             pb.ConfigureRequest(run="r", plan_json=plan, scheduler="local"),
         ],
-        "StartEpisodeRequest": [pb.StartEpisodeRequest(run="r", episode=0)],
+        "StartEpisodeRequest": [
+            pb.StartEpisodeRequest(run="r", episode=0),
+            pb.StartEpisodeRequest(
+                run="r",
+                episode=1,
+                arrivals=pb.Arrivals(run="r", episode=1, number=1, first=0, until=4),
+                start_in=1000,
+            ),
+        ],
         "EndEpisodeRequest": [pb.EndEpisodeRequest(run="r", episode=0)],
         "SetSchedulerRequest": [pb.SetSchedulerRequest(scheduler="ratc", options_json="{}")],
-        "SlotTask": [pb.SlotTask(episode=0, slot=0, task=task), pb.SlotTask(episode=0, slot=1)],
+        "Arrivals": [
+            pb.Arrivals(run="after", episode=0, number=1, first=0, until=2, tasks=[task]),
+            pb.Arrivals(run="after", episode=0, number=2, first=2, until=2),
+        ],
         "TransferFrame": [
             pb.TransferFrame(sender=1, episode=0, announce=pb.Announce(task=task)),
             pb.TransferFrame(sender=1, episode=0, chunk=pb.Chunk(task_id=1, data=b"x" * 1000)),

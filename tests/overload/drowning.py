@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,19 +61,21 @@ async def drown(folder: Path, *, slots: int = 2500) -> tuple[list[float], int]:
 
 
 async def _flood(channel: Any, plan: Plan) -> None:
-    """Submit every slot of the node at its time, or as fast as it takes them."""
+    """Tell the node of all its tasks, and return when the last one has been due for a while."""
     slots = tasks_of_episode(plan.workload, (1.0, 0.0), plan.seeds.workload, 0)
+    tasks: Any = pb_grpc.TasksStub(channel)
     began = time.monotonic()
-
-    async def arriving() -> AsyncIterator[pb.SlotTask]:
-        for number, tasks in enumerate(slots):
-            await asyncio.sleep(max(0.0, began + number * SLOT / 1_000_000 - time.monotonic()))
-            yield pb.SlotTask(episode=0, slot=number, task=task_to_message(tasks[0]))
-
-    taken = 0
-    async for _ in pb_grpc.TasksStub(channel).Submit(arriving()):
-        taken += 1
-    assert taken == len(slots)
+    told = pb.Arrivals(run="r", number=1, until=len(slots))
+    told.tasks.extend(task_to_message(task) for [task] in slots)
+    await tasks.Arrive(told, timeout=60)
+    await asyncio.sleep(max(0.0, began + len(slots) * SLOT / 1_000_000 - time.monotonic()))
+    # Until it has begun them all: a node that is behind answers, but begins them later.
+    asked, begun = 1, 0
+    while begun < len(slots):
+        asked += 1
+        nothing = pb.Arrivals(run="r", number=asked, first=len(slots), until=len(slots))
+        begun = (await tasks.Arrive(nothing, timeout=60)).next
+        await asyncio.sleep(0.01)
 
 
 async def _probe(channel: Any, flood: asyncio.Task[None]) -> list[float]:

@@ -42,23 +42,31 @@ class Empty(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class SlotTask(_message.Message):
-    __slots__ = ("episode", "slot", "task")
+class Arrivals(_message.Message):
+    __slots__ = ("run", "episode", "number", "first", "until", "tasks")
+    RUN_FIELD_NUMBER: _ClassVar[int]
     EPISODE_FIELD_NUMBER: _ClassVar[int]
-    SLOT_FIELD_NUMBER: _ClassVar[int]
-    TASK_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    run: str
     episode: int
-    slot: int
-    task: Task
-    def __init__(self, episode: _Optional[int] = ..., slot: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
+    number: int
+    first: int
+    until: int
+    tasks: _containers.RepeatedCompositeFieldContainer[Task]
+    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ..., number: _Optional[int] = ..., first: _Optional[int] = ..., until: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ...) -> None: ...
 
-class SlotTaskTaken(_message.Message):
-    __slots__ = ("slot", "episode")
-    SLOT_FIELD_NUMBER: _ClassVar[int]
-    EPISODE_FIELD_NUMBER: _ClassVar[int]
-    slot: int
-    episode: int
-    def __init__(self, slot: _Optional[int] = ..., episode: _Optional[int] = ...) -> None: ...
+class ArrivalsTaken(_message.Message):
+    __slots__ = ("number", "first", "next")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    first: int
+    next: int
+    def __init__(self, number: _Optional[int] = ..., first: _Optional[int] = ..., next: _Optional[int] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
     __slots__ = ("task_id", "round", "bits_only", "sender", "episode")
@@ -175,14 +183,22 @@ class ConfigureReply(_message.Message):
     def __init__(self, scheduler: _Optional[str] = ...) -> None: ...
 
 class StartEpisodeRequest(_message.Message):
-    __slots__ = ("run", "episode", "faults")
+    __slots__ = ("run", "episode", "faults", "arrivals", "clock", "start_at", "start_in")
     RUN_FIELD_NUMBER: _ClassVar[int]
     EPISODE_FIELD_NUMBER: _ClassVar[int]
     FAULTS_FIELD_NUMBER: _ClassVar[int]
+    ARRIVALS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
+    START_AT_FIELD_NUMBER: _ClassVar[int]
+    START_IN_FIELD_NUMBER: _ClassVar[int]
     run: str
     episode: int
     faults: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ..., faults: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    arrivals: Arrivals
+    clock: str
+    start_at: int
+    start_in: int
+    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ..., faults: _Optional[_Iterable[bytes]] = ..., arrivals: _Optional[_Union[Arrivals, _Mapping]] = ..., clock: _Optional[str] = ..., start_at: _Optional[int] = ..., start_in: _Optional[int] = ...) -> None: ...
 
 class SetFaultsRequest(_message.Message):
     __slots__ = ("run", "episode", "faults")

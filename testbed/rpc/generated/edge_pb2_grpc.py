@@ -34,19 +34,19 @@ class TasksStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Submit = channel.stream_stream(
-                '/edge_testbed.v1.Tasks/Submit',
-                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.SlotTask.SerializeToString,
-                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.SlotTaskTaken.FromString,
+        self.Arrive = channel.unary_unary(
+                '/edge_testbed.v1.Tasks/Arrive',
+                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Arrivals.SerializeToString,
+                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ArrivalsTaken.FromString,
                 _registered_method=True)
 
 
 class TasksServicer:
     """Missing associated documentation comment in .proto file."""
 
-    def Submit(self, request_iterator, context):
-        """The slots of an episode, each sent at its time. A node answers each slot in order, and ignores
-        those of an episode that is not running there: they come too late, because the sender is behind.
+    def Arrive(self, request, context):
+        """A node lets the tasks of a slot arrive when its clock of the episode says so, and logs slots
+        without one. Ends with FAILED_PRECONDITION if that episode is not running there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -55,10 +55,10 @@ class TasksServicer:
 
 def add_TasksServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Submit': grpc.stream_stream_rpc_method_handler(
-                    servicer.Submit,
-                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.SlotTask.FromString,
-                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.SlotTaskTaken.SerializeToString,
+            'Arrive': grpc.unary_unary_rpc_method_handler(
+                    servicer.Arrive,
+                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Arrivals.FromString,
+                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ArrivalsTaken.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -72,7 +72,7 @@ class Tasks:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
-    def Submit(request_iterator,
+    def Arrive(request,
             target,
             options=(),
             channel_credentials=None,
@@ -82,12 +82,12 @@ class Tasks:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
+        return grpc.experimental.unary_unary(
+            request,
             target,
-            '/edge_testbed.v1.Tasks/Submit',
-            testbed_dot_rpc_dot_generated_dot_edge__pb2.SlotTask.SerializeToString,
-            testbed_dot_rpc_dot_generated_dot_edge__pb2.SlotTaskTaken.FromString,
+            '/edge_testbed.v1.Tasks/Arrive',
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.Arrivals.SerializeToString,
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.ArrivalsTaken.FromString,
             options,
             channel_credentials,
             insecure,
@@ -295,7 +295,7 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StartEpisode(self, request, context):
-        """resets the node's queues and clock
+        """Resets the node's queues and clock; no-op for the episode that is running.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
