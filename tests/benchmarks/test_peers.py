@@ -1,0 +1,46 @@
+"""The peers that are installed are measured, on the same work."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from benchmarks import peers
+
+
+def module(name: str) -> object:
+    found = importlib.import_module(f"benchmarks.peers.{name}")
+    if missing := found.lacks():
+        pytest.skip(f"{', '.join(missing)} is not installed")
+    return found
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_peer_gives_figures_of_its_own_and_of_ours(name: str) -> None:
+    found = module(name).rows(quick=True)  # type: ignore[attr-defined]
+
+    assert len(found) >= 3
+    assert all(row["value"] >= 0 for row in found)
+    assert {"x"} & {row["unit"] for row in found}
+
+
+def test_the_simpy_model_agrees_with_ours() -> None:
+    found = module("simpy_ratc").rows(quick=True)  # type: ignore[attr-defined]
+
+    by_name = {row["benchmark"]: row["value"] for row in found}
+    # Three episodes, other failures: 1.4 points by chance; 0.1 over sixty.
+    assert by_name["difference of the success rates"] < 3.0
+
+
+def test_what_is_not_installed_is_said_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in peers.PEERS:
+        found = importlib.import_module(f"benchmarks.peers.{name}")
+        monkeypatch.setattr(found, "lacks", lambda: ["some-package"])
+
+    assert peers.rows() == []
+    said = capsys.readouterr().err
+    assert said.count("some-package is not installed") == len(peers.PEERS)
+    assert "edge-testbed[peers" in said
