@@ -42,7 +42,7 @@ class Server:
     @property
     def backlog(self) -> float:
         """Seconds until all that is here now would be done."""
-        return self.waiting + max(0.0, self.until - self.env.now)
+        return self.waiting + max(0.0, self.until - float(self.env.now))
 
     def serve(self, work: float, until: float, hopeless: bool) -> Generator[Any, Any, str]:
         """Work ``work`` seconds on a task; returns how it ended, empty if it can go on."""
