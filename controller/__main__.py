@@ -26,7 +26,8 @@ from testbed import environment, logs
 from testbed.errors import PrerequisiteMissing, TestbedError, UsageError
 from testbed.rpc.identity import CONTROLLER
 from testbed.rpc.token import PLAINTEXT, add_access_arguments, find_credentials
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import PlanHead
+from testbed.scenario.plan import load as load_plan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,7 +146,7 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _plan_and_scenario(plan: Path | None, scenario: str | None) -> tuple[Plan, str | None]:
+def _plan_and_scenario(plan: Path | None, scenario: str | None) -> tuple[PlanHead, str | None]:
     """Return the plan, and the text of the scenario file if there is one.
 
     Raises: UsageError: neither is given, or one cannot be understood.
@@ -155,16 +156,15 @@ def _plan_and_scenario(plan: Path | None, scenario: str | None) -> tuple[Plan, s
     if scenario is None:
         raise UsageError("the controller needs a --plan, or a --scenario to draw one from")
     # Imported here: a controller that is given its plan needs neither YAML nor pydantic.
-    from testbed.scenario.load import dumps, load
-    from testbed.scenario.resolve import plan as plan_of
+    from testbed.scenario.load import draw, dumps, load
 
     loaded = load(scenario)
-    return plan_of(loaded), dumps(loaded)
+    return draw(loaded), dumps(loaded)
 
 
-def _read_plan(path: Path) -> Plan:
+def _read_plan(path: Path) -> PlanHead:
     try:
-        return Plan.from_json(_text(path))
+        return load_plan(_text(path))
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
 

@@ -32,7 +32,7 @@ from testbed.policies import (
 )
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.operator import NodeDeployment, PolicyDeployment
-from testbed.scenario.plan import Plan, SchedulerSpec
+from testbed.scenario.plan import PlanHead, SchedulerSpec
 
 _log = structlog.get_logger("controller.deploy")
 
@@ -71,7 +71,7 @@ class Deployments:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: PlanHead,
         registry: Registry,
         directory: Path,
         run: Callable[[], ActiveRun | None],
@@ -187,7 +187,7 @@ class Deployments:
                 f"the artifact store {plan.artifacts_url} cannot be read: {error}",
                 "name another one in the scenario",
             ) from error
-        return policy, check_fits(policy.card, plan.topology.size, plan.scenario_hash)
+        return policy, check_fits(policy.card, plan.size, plan.scenario_hash)
 
     def _links(
         self, wanted: Sequence[int], run: ActiveRun | None, *, only_living: bool = False

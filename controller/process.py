@@ -7,10 +7,10 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -31,7 +31,8 @@ from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.operator import NODES_SERVICE
-from testbed.scenario.plan import Plan
+from testbed.scenario.families import ByModel
+from testbed.scenario.plan import TASKS, PlanHead
 from testbed.scenario.secrets import without_password
 from testbed.storage.tasklog import TaskLog, open_task_log, utc_now
 from testbed.version import __version__
@@ -47,6 +48,11 @@ STORE_PAUSE_S: Final = 0.5
 CALLS: Final = 128
 CALLS_PER_NODE: Final = 4
 """Calls that a controller serves at a time: operators and probes, and what a node asks."""
+
+RUNS: Final[ByModel[Callable[..., Coroutine[Any, Any, Run]]]] = ByModel(
+    "the controller", {TASKS: Run.begin}
+)
+"""Beginnings of runs by model."""
 
 ENDING_S: Final = 20.0
 """Seconds that a change and a run under way may take, together, to end when the controller is
@@ -69,7 +75,7 @@ class ControllerSettings:
     ``claims`` is the folder for claims of runs, None for none.
     """
 
-    plan: Plan
+    plan: PlanHead
     name: str
     bind: str
     directory: Path
@@ -96,7 +102,7 @@ class Controller:
         plan = settings.plan
         self._registry = Registry(
             settings.name,
-            plan.topology.size,
+            plan.size,
             settings.me,
             on_events=self._take,
             changed=self._node_changed,
@@ -138,7 +144,7 @@ class Controller:
             self._writer = LogWriter(log)
             server = new_server(
                 self._settings.me,
-                calls=CALLS + CALLS_PER_NODE * self._settings.plan.topology.size,
+                calls=CALLS + CALLS_PER_NODE * self._settings.plan.size,
                 message_limit=REQUEST_LIMIT,
             )
             pb_grpc.add_RegistryServicer_to_server(self._registry, server)
@@ -228,7 +234,8 @@ class Controller:
 
     async def _begin(self, order: Order) -> Run:
         settings = self._settings
-        return await Run.begin(settings.plan, order, self._registry, self._writer, self._marker)
+        begin = RUNS.of(settings.plan)
+        return await begin(settings.plan, order, self._registry, self._writer, self._marker)
 
     def _describe(self) -> dict[str, str | int]:
         return {

@@ -31,7 +31,7 @@ from testbed.rpc.failures import abort
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.operator import Acknowledgement, FaultList, NodeStatus, PolicyDeployment, Status
-from testbed.scenario.plan import Plan, SchedulerSpec
+from testbed.scenario.plan import PlanHead, SchedulerSpec
 
 _log = structlog.get_logger("controller.service")
 
@@ -63,7 +63,7 @@ class Operator(pb_grpc.OperatorServicer):
 
     def __init__(
         self,
-        plan: Plan,
+        plan: PlanHead,
         registry: Registry,
         directory: Path,
         *,
@@ -284,7 +284,7 @@ class Operator(pb_grpc.OperatorServicer):
             episodes=request.episodes or self._plan.episodes,
             first_episode=request.first_episode,
             label=request.label,
-            faults=repeated_faults(request, self._plan.topology.size),
+            faults=repeated_faults(request, self._plan.size),
         )
 
     async def _run(self, run_id: str, context: _Context) -> Run:

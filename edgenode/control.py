@@ -23,7 +23,7 @@ from testbed.model.units import SECOND
 from testbed.rpc.clocks import clock_name
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.scenario.plan import Plan, SchedulerSpec
+from testbed.scenario.plan import PlanHead, SchedulerSpec, load
 from testbed.version import __version__
 
 _logger: Final = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Controlled(Protocol):
     def spool(self) -> Spool: ...
 
     async def configure(
-        self, run: str, plan: Plan, peers: Mapping[int, str], scheduler: SchedulerSpec
+        self, run: str, plan: PlanHead, peers: Mapping[int, str], scheduler: SchedulerSpec
     ) -> str: ...
 
     async def set_scheduler(self, scheduler: SchedulerSpec) -> str: ...
@@ -91,7 +91,7 @@ class ControlServicer(pb_grpc.ControlServicer):
     async def Configure(self, request: pb.ConfigureRequest, context: Context) -> pb.ConfigureReply:
         """Take the plan, the peers and the scheduler of a run."""
         try:
-            plan = Plan.from_json(request.plan_json)
+            plan = load(request.plan_json)
             scheduler = plan.scheduler
             if request.scheduler:
                 scheduler = SchedulerSpec.of_message(request.scheduler, request.options_json)
@@ -206,13 +206,8 @@ class ControlServicer(pb_grpc.ControlServicer):
             process=node.process,
         )
         if driver is not None:
-            state = driver.state
             description.episode = driver.episode
-            description.queue_length = state.queue_length
-            description.backlog = state.backlog(max(driver.clock.now(), state.now))
-            description.receiving.extend(state.receiving)
-            description.sending.extend(state.sending)
-            description.held = len(state.held)
+            driver.describe(description)
         return description
 
     async def Events(self, requests: AsyncIterator[pb.BatchAck], context: Context) -> None:

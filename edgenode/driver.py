@@ -249,6 +249,19 @@ class EpisodeDriver:
             state=None if request.bits_only else state_to_message(state),
         )
 
+    def decide_by(self, scheduler: Scheduler) -> None:
+        """Have tasks that arrive from now on decided about by ``scheduler``."""
+        self.state.scheduler = scheduler
+
+    def describe(self, into: pb.NodeDescription) -> None:
+        """Enter the present state of the queues."""
+        state = self.state
+        into.queue_length = state.queue_length
+        into.backlog = state.backlog(max(self.clock.now(), state.now))
+        into.receiving.extend(state.receiving)
+        into.sending.extend(state.sending)
+        into.held = len(state.held)
+
     def close(self) -> int:
         """End the episode; return the number of tasks this node still held. Idempotent."""
         unfinished = 0 if self._closed else len(self.state.held)

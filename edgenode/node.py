@@ -16,11 +16,11 @@ from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  #
 from edgenode.applications import check as check_application
 from edgenode.applications import create as create_application
 from edgenode.applications.seam import Application
-from edgenode.arrivals import refusal
 from edgenode.background import Background
 from edgenode.complaints import Complaints
 from edgenode.control import ControlServicer
 from edgenode.driver import Beginning, EpisodeDriver
+from edgenode.families import FAMILIES
 from edgenode.links import PeerLink
 from edgenode.policies import Policies
 from edgenode.servicers import PeersServicer, TasksServicer
@@ -33,7 +33,7 @@ from edgenode.watch import (
     made_in_time,
 )
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
-from testbed.model.decision import Scheduler, SchedulerContext
+from testbed.model.decision import Scheduler
 from testbed.model.faults import Fault
 from testbed.model.own_code import described, interrupted
 from testbed.model.units import Micros
@@ -45,7 +45,7 @@ from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import node_identity
 from testbed.rpc.messages import ALIVE_SERVICE
-from testbed.scenario.plan import Plan, SchedulerSpec
+from testbed.scenario.plan import PlanHead, SchedulerSpec
 from testbed.schedulers import registry
 
 _logger: Final = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class EdgeNode:
         self.policies = Policies(self)
         self._background = Background()
         self._complaints = Complaints()
-        self._plan: Plan | None = None
+        self._plan: PlanHead | None = None
         self._scheduler: Scheduler | None = None
         self._asked = SchedulerSpec("")
         self._watch = watch or CodeWatch()
@@ -205,7 +205,7 @@ class EdgeNode:
     async def configure(
         self,
         run: str,
-        plan: Plan,
+        plan: PlanHead,
         peers: Mapping[int, str],
         scheduler: SchedulerSpec,
     ) -> str:
@@ -220,9 +220,9 @@ class EdgeNode:
         self._stay()
         if not run:
             raise UsageError("the run has no name")
-        if not 0 <= self.index < plan.topology.size:
+        if not 0 <= self.index < plan.size:
             raise UsageError(
-                f"this is node {self.index}, but the plan has nodes 0 to {plan.topology.size - 1}"
+                f"this is node {self.index}, but the plan has nodes 0 to {plan.size - 1}"
             )
         self._configuring += 1
         turn = self._configuring
@@ -271,11 +271,14 @@ class EdgeNode:
         assert self._plan is not None
         assert self._scheduler is not None
         assert self._application is not None
-        if arrivals is not None and (wrong := refusal(self._plan, self.index, episode, arrivals)):
-            raise ValueError(wrong)
+        family = FAMILIES.of(self._plan)
+        if arrivals is not None:
+            wrong = family.refusal(self._plan, self.index, episode, arrivals)
+            if wrong:
+                raise ValueError(wrong)
         if self.driver is not None:
             self.end_episode(self.driver.episode)
-        self.driver = EpisodeDriver(
+        self.driver = family.driver(
             self.index,
             self._plan,
             Beginning(episode, at),
@@ -314,7 +317,7 @@ class EdgeNode:
         return self.scheduler_name
 
     @property
-    def plan(self) -> Plan | None:
+    def plan(self) -> PlanHead | None:
         """The plan of the last configuration; None before the first."""
         return self._plan
 
@@ -327,26 +330,18 @@ class EdgeNode:
         """Decide by ``scheduler``, which ``asked`` describes, from the next decision on."""
         self._scheduler, self._asked = BoundedScheduler(scheduler, self._watch), asked
         if self.driver is not None:
-            self.driver.state.scheduler = self._scheduler
+            self.driver.decide_by(self._scheduler)
 
-    def scheduler_context(self, plan: Plan, options: Mapping[str, Any]) -> SchedulerContext:
+    def scheduler_context(self, plan: PlanHead, options: Mapping[str, Any]) -> Any:
         """Return the context that a scheduler of this node is made from."""
-        return SchedulerContext(
-            self.index,
-            plan.topology,
-            plan.rules,
-            plan.workload,
-            plan.seeds.schedulers,
-            dict(options),
-            plan.artifacts_url,
-        )
+        return FAMILIES.of(plan).context(self.index, plan, options)
 
     def _stay(self) -> None:
         if self.stopped.is_set():
             raise UsageError(f"node {self.index} is shutting down")
 
     async def _create_scheduler(
-        self, plan: Plan, asked: SchedulerSpec, *, application: bool = False
+        self, plan: PlanHead, asked: SchedulerSpec, *, application: bool = False
     ) -> Scheduler:
         """Make a scheduler; with ``application`` import that of the plan as well."""
         context = self.scheduler_context(plan, asked.options)
@@ -354,14 +349,15 @@ class EdgeNode:
         def make() -> Scheduler:
             if application:
                 check_application(plan.application.name)
-            return registry.create(asked.name, context)
+            made: Scheduler = registry.create(asked.name, context)
+            return made
 
         what = f"scheduler '{asked.name}'"
         if application:
             what += f" with application '{plan.application.name}'"
         return await made_in_time(what, make)
 
-    def _create_application(self, plan: Plan) -> Application:
+    def _create_application(self, plan: PlanHead) -> Application:
         asked = plan.application
         # Not in a thread: what it makes may belong to the event loop.
         making = OwnCode(self._watch, f"making application '{asked.name}' had not ended after")

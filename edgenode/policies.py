@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from testbed.errors import PermanentError, Problem, UsageError
-from testbed.model.decision import Scheduler, SchedulerContext
+from testbed.model.decision import Scheduler
 from testbed.rpc.generated import edge_pb2 as pb
-from testbed.scenario.plan import Plan, SchedulerSpec
+from testbed.scenario.plan import PlanHead, SchedulerSpec
 
 if TYPE_CHECKING:
     from testbed.policies import Policy
@@ -47,7 +47,7 @@ class Deciding(Protocol):
     def index(self) -> int: ...
 
     @property
-    def plan(self) -> Plan | None: ...
+    def plan(self) -> PlanHead | None: ...
 
     @property
     def asked(self) -> SchedulerSpec: ...
@@ -55,7 +55,7 @@ class Deciding(Protocol):
     @property
     def scheduler_name(self) -> str: ...
 
-    def scheduler_context(self, plan: Plan, options: Mapping[str, Any]) -> SchedulerContext: ...
+    def scheduler_context(self, plan: PlanHead, options: Mapping[str, Any]) -> Any: ...
 
     def decide_by(self, scheduler: Scheduler, asked: SchedulerSpec) -> None: ...
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from testbed.rpc.operator import OperatorClient
     from testbed.runtime.base import Runtime, Testbed
-    from testbed.scenario.plan import Plan
+    from testbed.scenario.plan import Plan, PlanHead
     from testbed.scenario.schema import Deployment
 
 FOLDER: Final = ".calibrating"
@@ -256,8 +256,15 @@ def forecast_here(plan: Plan, *, shared: bool) -> Forecast:
     return forecast(plan, load(home.home(), machine), machine, shared=shared)
 
 
-def warn_if_doubtful(plan: Plan, *, shared: bool, up_again: bool = False) -> None:
-    """Warn if runs of ``plan`` on this machine will probably not be faithful."""
+def warn_if_doubtful(plan: PlanHead, *, shared: bool, up_again: bool = False) -> None:
+    """Warn if runs of ``plan`` on this machine will probably not be faithful.
+
+    Only machines that were calibrated with tasks are known, so only for plans of tasks.
+    """
+    from testbed.scenario.plan import Plan
+
+    if not isinstance(plan, Plan):
+        return
     expected = forecast_here(plan, shared=shared)
     if expected.doubtful:
         notices.warn(expected.warning(up_again=up_again))

@@ -9,7 +9,7 @@ from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError
 
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Teardown, Testbed
-    from testbed.scenario.plan import Plan
+    from testbed.scenario.plan import PlanHead
     from testbed.scenario.schema import Scenario
 
 
@@ -20,18 +20,18 @@ def planned(
     storage: str | None = None,
     artifacts: str | None = None,
     episodes: int | None = None,
-) -> Plan:
+) -> PlanHead:
     """Return the plan of a testbed in ``place``, with the stores it writes to.
 
     On this machine they are those of the home where neither the caller nor the scenario names one;
     a cluster has its own.
     """
-    from testbed.scenario.resolve import plan
+    from testbed.scenario.load import draw
 
     if home.controller() or place.on_this_machine:
         storage = home.choose_task_log(storage, scenario.storage)
         artifacts = home.artifacts_url(artifacts, scenario.artifacts)
-    return plan(
+    return draw(
         scenario,
         episodes=episodes,
         storage_url=storage or scenario.storage,
@@ -40,7 +40,7 @@ def planned(
 
 
 def bring_up(
-    place: Runtime, where: places.Place, plan: Plan, name: str, scenario: str | None
+    place: Runtime, where: places.Place, plan: PlanHead, name: str, scenario: str | None
 ) -> Testbed:
     """Start the testbed ``name`` and return it when all its nodes are healthy.
 
@@ -55,7 +55,7 @@ def bring_up(
     from edgenode.applications import registry as applications
     from testbed.schedulers import registry
 
-    registry.check(plan.scheduler.name, plan.scheduler.options)
+    registry.check(plan.scheduler.name, plan.scheduler.options, plan.hook)
     applications.check(plan.application.name)
     if lacks := place.check():
         raise PrerequisiteMissing(

@@ -16,7 +16,7 @@ from testbed.errors import Problem, UsageError
 
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Teardown
-    from testbed.scenario.plan import Plan
+    from testbed.scenario.plan import PlanHead
     from testbed.scenario.schema import Scenario
 
 _CLUSTER = "Kubernetes"
@@ -173,7 +173,9 @@ def _with_time_scale(scenario: Scenario, place: Runtime) -> Scenario:
     return scenario.model_copy(update={"time_scale": scale})
 
 
-def _bring_up(place: Runtime, where: places.Place, plan: Plan, name: str, scenario: str) -> None:
+def _bring_up(
+    place: Runtime, where: places.Place, plan: PlanHead, name: str, scenario: str
+) -> None:
     from testbed.api.lifecycle import bring_up
 
     began = time.monotonic()

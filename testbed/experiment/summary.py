@@ -17,6 +17,8 @@ from testbed.errors import UsageError
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
 from testbed.experiment.statistics import Interval
 from testbed.model.task import Outcome
+from testbed.scenario.families import ByModel
+from testbed.scenario.plan import TASKS
 from testbed.storage.tasklog import LogTable, Run, TaskLog
 
 STAGES: Final = (
@@ -175,11 +177,15 @@ def none_if_nan(value: float) -> float | None:
 
 
 def summarise(log: TaskLog, run_id: str) -> RunSummary:
-    """Read the tasks of a run.
+    """Read what a run did.
 
     Raises: UsageError: no such run, or it has no task that ended.
     """
     run = log.run(run_id)
+    return SUMMARIES.of(run.head)(log, run)
+
+
+def _of_tasks(log: TaskLog, run: Run) -> RunSummary:
     tasks = read_table(log, "tasks", run.id)
     if tasks.empty:
         raise UsageError(
@@ -193,6 +199,10 @@ def summarise(log: TaskLog, run_id: str) -> RunSummary:
     arrived = tasks["slot"] * run.plan.workload.slot
     tasks["deciding"] = tasks["task"].map(decided) - arrived
     return RunSummary(run, tasks)
+
+
+SUMMARIES: Final = ByModel("a summary", {TASKS: _of_tasks})
+"""Summaries of runs by model, each of a task log and a run of it."""
 
 
 def read_table(log: TaskLog, table: LogTable, run_id: str) -> pd.DataFrame:

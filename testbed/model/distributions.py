@@ -71,3 +71,14 @@ class Choice:
 
 
 Distribution: TypeAlias = Constant | Uniform | Choice
+
+
+def mean(distribution: Distribution) -> float:
+    """Return the expected value of a draw."""
+    match distribution:
+        case Constant(value):
+            return value
+        case Choice(values):
+            return sum(values) / len(values)
+        case _:
+            return (distribution.low + distribution.high) / 2

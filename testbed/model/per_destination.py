@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from testbed.model.decision import Observation
-from testbed.model.distributions import Choice, Constant, Distribution
+from testbed.model.distributions import mean
 from testbed.model.task import Task
 from testbed.model.topology import OverloadMeasure, Rules, Topology
 from testbed.model.units import SECOND
@@ -163,14 +163,3 @@ class PerDestinationEncoder:
         self._trend = kept * self._trend + (1.0 - kept) * share
         self._trend_slot = max(slot, self._trend_slot)
         return self._trend
-
-
-def mean(distribution: Distribution) -> float:
-    """Return the expected value of a draw."""
-    match distribution:
-        case Constant(value):
-            return value
-        case Choice(values):
-            return sum(values) / len(values)
-        case _:
-            return (distribution.low + distribution.high) / 2

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
 from testbed.errors import Problem, UsageError
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import PlanHead
 
 CONTROLLER: Final = "controller"
 """Name of the controller's process; a node's is ``node-3``."""
@@ -155,7 +155,7 @@ class Runtime(Protocol):
 
     def up(
         self,
-        plan: Plan,
+        plan: PlanHead,
         name: str,
         *,
         store: str | None = None,

@@ -55,7 +55,7 @@ from testbed.runtime.base import (
 from testbed.runtime.directory import RunDirectory
 from testbed.runtime.processes import Started, Zygote
 from testbed.runtime.registry import Settings
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import PlanHead
 from testbed.scenario.secrets import split_password
 from testbed.version import __version__
 
@@ -126,7 +126,7 @@ class LocalRuntime:
 
     def up(
         self,
-        plan: Plan,
+        plan: PlanHead,
         name: str,
         *,
         store: str | None = None,
@@ -154,14 +154,14 @@ class LocalRuntime:
                 "version": __version__,
                 "scenario": plan.name,
                 "store": url,
-                "nodes": plan.topology.size,
+                "nodes": plan.size,
             }
             try:
                 _remove_sockets(place)
                 place.create(description, plan.to_json(), scenario)
                 # After its name is written down: what is made can be found and removed again.
                 addresses.make_private(sockets)
-                self._write_credentials(place, secret, plan.topology.size)
+                self._write_credentials(place, secret, plan.size)
                 return _Launch(place, description, password, self._orphan_timeout_s, report).run()
             except BaseException as error:
                 # Ctrl-C too: half a testbed is of no use to anybody.

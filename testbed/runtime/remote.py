@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 from testbed.errors import Problem, UsageError
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid_name
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import PlanHead
 
 NAME: Final = "default"
 """Name of the one testbed here, independent of its name at the controller."""
@@ -45,7 +45,7 @@ class RemoteRuntime:
 
     def up(
         self,
-        plan: Plan,
+        plan: PlanHead,
         name: str,
         *,
         store: str | None = None,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,7 +14,9 @@ from testbed.errors import Problem
 from testbed.model.distributions import Distribution
 from testbed.model.faults import ANY
 from testbed.model.units import SECOND
-from testbed.scenario import check_faults
+from testbed.scenario import check_faults, resolve
+from testbed.scenario.families import ByModel
+from testbed.scenario.plan import TASKS, PlanHead
 from testbed.scenario.schema import API_VERSION, FORMS, FaultPart, Scenario
 from testbed.scenario.units import QuantityError, shown, whole
 
@@ -33,12 +35,17 @@ def check(data: Any) -> Scenario | list[Problem]:
         return [
             Problem("apiVersion", shown(data["apiVersion"]), f"allowed: {API_VERSION}"),
         ]
+    model = data.get("model", TASKS)
+    if not isinstance(model, str) or model not in FAMILIES:
+        # The keys of another family mean something else.
+        return [FAMILIES.problem(model)]
+    family = FAMILIES.named(model)
     try:
-        scenario = Scenario.model_validate(data)
+        scenario = family.schema.model_validate(data)
     except ValidationError as error:
-        found = [*_from_pydantic(error, data), *_structure(data)]
+        found = [*_from_pydantic(error, data), *family.structure(data)]
         return list(dict.fromkeys(found))
-    return [*_structure(data), *_consistency(scenario)] or scenario
+    return [*family.structure(data), *family.consistency(scenario)] or scenario
 
 
 def fault_problems(entry: dict[str, Any], count: int | None) -> list[Problem]:
@@ -330,3 +337,25 @@ def _consistency(scenario: Scenario) -> Iterator[Problem]:
 
 def _minimum(distribution: Distribution) -> float:
     return distribution.at(0.0) if not hasattr(distribution, "values") else min(distribution.values)
+
+
+# --- families of work ---------------------------------------------------------------------------
+
+
+class Family(NamedTuple):
+    """What a family of work makes of a scenario file.
+
+    ``structure`` names the problems of lists and counts in plain data, ``consistency`` those
+    between the values of a scenario; ``plan`` draws its plan (``testbed.scenario.resolve.plan``).
+    """
+
+    schema: type[Scenario]
+    structure: Callable[[dict[str, Any]], Iterator[Problem]]
+    consistency: Callable[[Scenario], Iterator[Problem]]
+    plan: Callable[..., PlanHead]
+
+
+FAMILIES: Final = ByModel(
+    "a scenario", {TASKS: Family(Scenario, _structure, _consistency, resolve.plan)}
+)
+"""The family of each model that a scenario file may name."""

@@ -15,7 +15,8 @@ import yaml
 
 from testbed.errors import Problem, UsageError
 from testbed.scenario import document, strict
-from testbed.scenario.check import check
+from testbed.scenario.check import FAMILIES, check
+from testbed.scenario.plan import TASKS, PlanHead
 from testbed.scenario.schema import Scenario
 
 _SHIPPED: Final = resources.files("testbed.scenario") / "shipped"
@@ -51,6 +52,14 @@ def without_deployment(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"deployment": None})
 
 
+def draw(scenario: Scenario, **changes: Any) -> PlanHead:
+    """Return the plan of a run of ``scenario``, whatever its model.
+
+    ``changes`` go before what the file says; they are those of ``testbed.scenario.resolve.plan``.
+    """
+    return FAMILIES.of(scenario).plan(scenario, **changes)
+
+
 def loads(text: str, overrides: Sequence[str] = ()) -> Scenario:
     """Return the scenario in the YAML ``text``; as ``load``."""
     try:
@@ -63,6 +72,9 @@ def loads(text: str, overrides: Sequence[str] = ()) -> Scenario:
 def dumps(scenario: Scenario) -> str:
     """Return the complete scenario as YAML, with defaults and overrides; ``loads`` reads it."""
     data = scenario.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if data["model"] == TASKS:
+        # Left out, as in files of releases that had no other model.
+        del data["model"]
     return yaml.dump(data, Dumper=strict.Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

@@ -659,6 +659,8 @@ class Scenario(Part):
     """Version of this format."""
     kind: Literal["Scenario"]
     """Always `Scenario`."""
+    model: Literal["tasks"] = "tasks"
+    """Family of work: `tasks`, which are placed at nodes, queued and executed."""
     metadata: Metadata
     nodes: Nodes
     links: Links

@@ -12,7 +12,8 @@ from testbed.model.failures import Failures
 from testbed.model.history import fold_all
 from testbed.model.run_state import RunState
 from testbed.scenario.plan import Plan, SchedulerSpec
-from testbed.sim.simulator import EpisodeResult, SchedulerChoice, Simulation
+from testbed.sim.families import SIMULATIONS
+from testbed.sim.simulator import EpisodeResult, SchedulerChoice
 from testbed.storage.tasklog import RunInfo, TaskLog, fault_documents
 
 
@@ -50,7 +51,7 @@ def record_run(
         plan = dataclasses.replace(plan, scheduler=scheduler)
         scheduler = None
     options = plan.scheduler.options
-    simulation = Simulation(plan, scheduler, options)
+    simulation = SIMULATIONS.of(plan)(plan, scheduler, options)
     if scheduler is not None:
         made = SchedulerSpec(simulation.scheduler_name, options)
         plan = dataclasses.replace(plan, scheduler=made)

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from testbed.model.per_destination import mean
+from testbed.model.distributions import mean
 from testbed.model.topology import OverloadMeasure
 from testbed.model.units import SECOND
 from testbed.scenario.plan import Plan

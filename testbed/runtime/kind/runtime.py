@@ -21,7 +21,7 @@ from testbed.runtime.kubernetes.api import PATIENCE_S, Cluster
 from testbed.runtime.kubernetes.bringing_up import DEFAULT_PATIENCE, Patience
 from testbed.runtime.kubernetes.rendering import Services, render
 from testbed.runtime.registry import Settings
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import PlanHead
 
 
 class KindRuntime:
@@ -102,7 +102,7 @@ class KindRuntime:
 
     def up(
         self,
-        plan: Plan,
+        plan: PlanHead,
         name: str,
         *,
         store: str | None = None,
@@ -113,7 +113,7 @@ class KindRuntime:
         valid_name(name)
         wanted = self._wanted
         there = self.kind.exists()
-        found = self.kind.preflight(wanted, pods=plan.topology.size)
+        found = self.kind.preflight(wanted, pods=plan.size)
         if found.lacks:
             raise PrerequisiteMissing(
                 "; ".join(lack.what for lack in found.lacks),
@@ -187,7 +187,7 @@ class KindRuntime:
     def _is_up(self) -> bool:
         return self.kind.owned() and self.kind.kubeconfig.exists()
 
-    def _images(self, plan: Plan, name: str, store: str | None) -> list[str]:
+    def _images(self, plan: PlanHead, name: str, store: str | None) -> list[str]:
         """Return the images that pods will ask for and that no registry has."""
         options = self._options or ClusterOptions()
         if options.image_registry:

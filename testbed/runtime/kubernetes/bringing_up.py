@@ -52,7 +52,7 @@ from testbed.runtime.kubernetes.rendering import (
     render,
 )
 from testbed.runtime.kubernetes.taking_down import wait_gone
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import PlanHead
 from testbed.scenario.secrets import split_password
 
 READY_S: Final = 300.0
@@ -87,7 +87,7 @@ class BringingUp:
     def __init__(
         self,
         connections: Connections,
-        plan: Plan,
+        plan: PlanHead,
         name: str,
         namespace: str,
         report: Report,
@@ -172,7 +172,7 @@ class BringingUp:
         contents, authority = completed(
             kept,
             self.name,
-            self.plan.topology.size,
+            self.plan.size,
             renew=lambda: self.connections.current_run(self.name, self.namespace) is None,
         )
         given = None if store is None else split_password(store)[1]
@@ -185,7 +185,7 @@ class BringingUp:
         return contents, authority
 
     def _apply(self, arguments: Mapping[str, Any]) -> None:
-        wanted = self.plan.topology.size
+        wanted = self.plan.size
         standing = None if self.made else self.cluster.get("StatefulSet", EDGE_NODE, self.namespace)
         current = 0 if standing is None else int(standing["spec"].get("replicas", 1))
         replicas = wanted if wanted <= current else min(wanted, max(current, WAVE))

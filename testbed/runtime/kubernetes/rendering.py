@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from testbed import environment
 from testbed.errors import Problem, UsageError
-from testbed.model.per_destination import mean
-from testbed.model.units import SECOND
 from testbed.runtime.base import CONTROLLER
 from testbed.runtime.kubernetes.manifests import BASE, HDFS, MYSQL, TRAINER, load
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import PlanHead
 from testbed.scenario.secrets import split_password
 from testbed.version import __version__
 
@@ -182,7 +180,7 @@ def namespace_of(name: str) -> str:
 
 
 def render(
-    plan: Plan,
+    plan: PlanHead,
     name: str,
     *,
     namespace: str | None = None,
@@ -301,7 +299,7 @@ def _object(kind: str, name: str, **content: Any) -> Document:
     }
 
 
-def _configuration(plan: Plan, scenario: str | None) -> dict[str, str]:
+def _configuration(plan: PlanHead, scenario: str | None) -> dict[str, str]:
     data = {"plan.json": plan.to_json()} if scenario is None else {"scenario.yaml": scenario}
     size = sum(len(text.encode()) for text in data.values())
     if size > LARGEST_SCENARIO_BYTES:
@@ -337,7 +335,7 @@ def _place(document: Document, name: str, namespace: str) -> None:
 
 def _set_workload(
     document: Document,
-    plan: Plan,
+    plan: PlanHead,
     options: ClusterOptions,
     services: Services,
     name: str,
@@ -351,7 +349,7 @@ def _set_workload(
     (container,) = pod["containers"]
     _set_images(pod, container, options)
     if component == EDGE_NODE:
-        spec["replicas"] = plan.topology.size if replicas is None else replicas
+        spec["replicas"] = plan.size if replicas is None else replicas
         container["resources"] = node_resources(plan)
         if options.node_selector:
             pod["nodeSelector"] = dict(options.node_selector)
@@ -459,43 +457,34 @@ def _order(document: Document) -> tuple[int, str]:
 # --- how much of a machine a pod needs ----------------------------------------------------------
 
 
-def node_resources(plan: Plan) -> Document:
+def node_resources(plan: PlanHead) -> Document:
     """Return requests and limits of an edge node's pod, from its scenario.
 
     Memory: 128 MiB, and half a MiB for the connections to each peer; the limit is twice that, and
-    eight of the largest tasks on top. Processor: 40 m, and 6 m for every MB/s of tasks that arrive;
+    eight of the largest tasks on top. Processor: 40 m, and 6 m for every MB/s of data that arrive;
     a whole core for an application that computes. There is no limit on the processor: a node that
     is held back does not take the times it should (``ClusterOptions.cpu_limits`` adds one).
     The emulated capacity of a node has nothing to do with it: that is the model's.
     """
-    size = plan.topology.size
-    request = 128 + _steps(0.5 * size, 8)
-    largest = plan.workload.size_bytes.maximum / _MIB
-    limit = _steps(2 * request + 8 * largest, 16)
+    demand = plan.demand
+    request = 128 + _steps(0.5 * plan.size, 8)
+    limit = _steps(2 * request + 8 * (demand.largest_bytes / _MIB), 16)
     if plan.application.name != "emulated":
         cpu = 1000
     else:
-        arrivals = sum(plan.topology.arrival_probability) / size
-        rate = (
-            arrivals
-            * mean(plan.workload.size_bytes)
-            / (plan.workload.slot / SECOND)
-            / plan.time_scale
-        )
-        moved = rate if plan.payload == "bytes" else 0.0
-        cpu = _steps(40 + 6 * moved / 1e6, 10)
+        cpu = _steps(40 + 6 * demand.bytes_per_second / 1e6, 10)
     return {
         "requests": {"cpu": f"{cpu}m", "memory": f"{request}Mi"},
         "limits": {"memory": f"{limit}Mi"},
     }
 
 
-def controller_resources(plan: Plan) -> Document:
+def controller_resources(plan: PlanHead) -> Document:
     """Return requests and limits of the controller's pod: 256 MiB plus 4 MiB per 10 nodes.
 
     Processor: 100 m, and 2 m for every node.
     """
-    size = plan.topology.size
+    size = plan.size
     request = 256 + _steps(0.4 * size, 8)
     return {
         "requests": {"cpu": f"{100 + _steps(2.0 * size, 20)}m", "memory": f"{request}Mi"},

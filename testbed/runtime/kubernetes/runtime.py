@@ -54,7 +54,7 @@ from testbed.runtime.kubernetes.rendering import (
     namespace_of,
 )
 from testbed.runtime.registry import Settings
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import PlanHead
 
 
 class ClusterRuntime:
@@ -118,7 +118,7 @@ class ClusterRuntime:
 
     def up(
         self,
-        plan: Plan,
+        plan: PlanHead,
         name: str,
         *,
         store: str | None = None,

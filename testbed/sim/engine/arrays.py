@@ -9,9 +9,8 @@ from typing import Final
 import numpy as np
 
 from testbed.errors import Problem, UsageError
-from testbed.model.distributions import Choice, Constant, Distribution, Uniform
+from testbed.model.distributions import Choice, Constant, Distribution, Uniform, mean
 from testbed.model.encoders import Scales
-from testbed.model.per_destination import mean
 from testbed.model.topology import OverloadMeasure
 from testbed.model.units import SECOND, duration
 from testbed.model.workload import Workload

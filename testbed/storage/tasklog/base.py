@@ -24,7 +24,7 @@ from testbed.model.history import TaskRow
 from testbed.model.hook import Decided, Hook, Recorded
 from testbed.model.run_state import RunState
 from testbed.model.task import Outcome
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import Plan, PlanHead, load
 from testbed.version import __version__
 
 Driver: TypeAlias = Literal["network", "simulator"]
@@ -116,7 +116,7 @@ class RunInfo:
     @classmethod
     def of(
         cls,
-        plan: Plan,
+        plan: PlanHead,
         driver: Driver,
         *,
         id: str | None = None,
@@ -176,8 +176,19 @@ class Run:
         return self.info.id
 
     @property
+    def head(self) -> PlanHead:
+        """The plan as used, of whatever model.
+
+        Raises: ValueError if another version of this toolkit wrote it.
+        """
+        return load(self.info.plan)
+
+    @property
     def plan(self) -> Plan:
-        """The plan as used. Raises: ValueError if another version of this toolkit wrote it."""
+        """The plan as used, of a run of tasks.
+
+        Raises: ValueError if another version of this toolkit wrote it, or it is of another model.
+        """
         return Plan.from_json(self.info.plan)
 
     @property

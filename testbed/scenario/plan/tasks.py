@@ -1,83 +1,38 @@
-"""A scenario with everything drawn and resolved: what the processes of a run are given.
-
-A ``Plan`` travels as JSON to every controller and node, which need nothing but the standard library
-and the model to read it. ``testbed.scenario.load.load`` and ``testbed.scenario.resolve.plan``
-make one from a scenario file; floats survive the round trip bit for bit.
-"""
+"""The plan of a run of tasks: a scenario with everything drawn and resolved."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from testbed.model.distributions import Choice, Constant, Distribution, Uniform
+from testbed.model.distributions import mean
 from testbed.model.faults import Exponential, Fault, FaultSpec, Timeline, draw
+from testbed.model.hook import PLACE
+from testbed.model.later import later
 from testbed.model.task import Task
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
 from testbed.model.units import MILLISECOND, SECOND, Micros
 from testbed.model.workload import Workload, tasks_by_slot
-from testbed.scenario.secrets import without_password
-
-PLAN_VERSION: Final = 1
-"""Version of the JSON form; another version is refused."""
+from testbed.scenario.plan.head import (
+    TASKS,
+    ApplicationSpec,
+    Demand,
+    PlanHead,
+    SchedulerSpec,
+    Seeds,
+    decode_distribution,
+    document_of,
+    encode,
+    loaded,
+    text_of,
+)
 
 Payload: TypeAlias = Literal["bytes", "metadata"]
 """``bytes`` moves every task's real bytes; ``metadata`` moves none and takes the same time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seeds:
-    """One seed per purpose, so that changing one thing leaves all others as they were."""
-
-    topology: int
-    workload: int
-    faults: int
-    schedulers: int
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerSpec:
-    """A scheduler by its registered name (or ``module:Class``) and its own options."""
-
-    name: str
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def options_json(self) -> str:
-        """The options as a message carries them: a JSON object, empty if there are none."""
-        return json.dumps(self.options) if self.options else ""
-
-    @classmethod
-    def of_message(cls, name: str, options_json: str) -> SchedulerSpec:
-        """Return the scheduler that a message names, with its options as `options_json` has them.
-
-        Raises:
-            ValueError: the options are not a JSON object.
-        """
-        try:
-            options = json.loads(options_json) if options_json else {}
-        except RecursionError:
-            raise ValueError("scheduler options are nested too deeply") from None
-        if not isinstance(options, dict):
-            raise ValueError(f"scheduler options have to be a JSON object, not {options_json}")
-        return cls(name, options)
-
-    def with_policy(self, reference: str) -> SchedulerSpec:
-        """Return the same scheduler with another policy."""
-        return SchedulerSpec(self.name, {**self.options, "policy": reference})
-
-
-@dataclass(frozen=True, slots=True)
-class ApplicationSpec:
-    """The application that executes tasks, by its registered name (or ``module:Class``)."""
-
-    name: str = "emulated"
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,44 +61,50 @@ class FidelityLimits:
         return max(self.execution_error, self.execution_error_share * nominal)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One run's complete description; nothing in it is left to be drawn but the tasks' fates.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(PlanHead):
+    """The complete plan of a run of tasks; nothing in it is left to be drawn but their fates.
 
-    ``scenario_hash`` says what is emulated: nodes, links, tasks, fates, faults and rules. Equal
-    hashes mean the same tasks meet the same fates, so runs can be paired. Names, scheduler, number
-    of episodes and how it is carried out (payload, time scale, application, storage, limits) are
-    not in it.
-
-    ``time_scale`` is real seconds per emulated second: 2.0 runs twice as slow as real time, 0.5
-    twice as fast. Every duration in the plan and in the logs is in emulated time.
-    ``storage_url`` and ``artifacts_url`` None mean the embedded default in the run directory.
+    ``scenario_hash`` covers nodes, links, tasks, fates, faults and rules, and neither the payload
+    nor the limits.
 
     ``by_hand`` are faults that the run this one repeats met beside those of its scenario, by the
     number of the episode. They are no part of what a plan is: neither of its JSON nor of its hash,
     and plans that differ in them are equal. So a replay pairs with its original.
     """
 
-    name: str
-    scenario_hash: str
+    model: ClassVar[str] = TASKS
+    hook: ClassVar[str] = PLACE
+
     topology: Topology
     workload: Workload
     rules: Rules
-    seeds: Seeds
-    scheduler: SchedulerSpec
-    episodes: int
-    time_scale: float = 1.0
     payload: Payload = "bytes"
     chunk_bytes: int = 64_000
-    application: ApplicationSpec = field(default_factory=ApplicationSpec)
     log_idle_slots: bool = True
-    storage_url: str | None = None
-    artifacts_url: str | None = None
     limits: FidelityLimits = field(default_factory=FidelityLimits)
-    faults: tuple[FaultSpec, ...] = ()
+    faults: tuple[FaultSpec, ...] = later(())
     by_hand: Mapping[int, tuple[Fault, ...]] = field(
         default_factory=dict, compare=False, repr=False
     )
+
+    @property
+    def size(self) -> int:
+        """Number of nodes."""
+        return self.topology.size
+
+    @property
+    def demand(self) -> Demand:
+        """See ``PlanHead``; no bytes arrive where only metadata is moved."""
+        workload = self.workload
+        rate = (
+            sum(self.topology.arrival_probability)
+            / self.size
+            * mean(workload.size_bytes)
+            / (workload.slot / SECOND)
+            / self.time_scale
+        )
+        return Demand(workload.size_bytes.maximum, rate if self.payload == "bytes" else 0.0)
 
     def differences(self, other: Plan) -> tuple[str, ...]:
         """Return which of topology, workload and rules differ; one policy learns from no two."""
@@ -210,35 +171,49 @@ class Plan:
 
         Plans are stored and handed on: passwords in their URLs are left out.
         """
-        data = {"planVersion": PLAN_VERSION, **_encode(self)}
-        del data["by_hand"]
-        if not self.faults:
-            # As it was before there were faults.
-            del data["faults"]
-        for name in ("storage_url", "artifacts_url"):
-            if data[name] is not None:
-                data[name] = without_password(data[name])
-        return json.dumps(data, separators=(",", ":"), allow_nan=False)
+        encoded = encode(self)
+        return text_of(self, {name: encoded[name] for name in _KEYS if name in encoded})
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Return the plan that ``to_json`` wrote.
 
-        Raises: ValueError if the text is no plan of this version.
+        Raises: ValueError if the text is no plan of tasks, or of another version.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"not a plan: {error}") from None
-        if not isinstance(data, dict) or "planVersion" not in data:
-            raise ValueError("not a plan: no planVersion")
-        version = data.pop("planVersion")
-        if version != PLAN_VERSION:
-            raise ValueError(f"plan version {version}; this toolkit reads version {PLAN_VERSION}")
-        try:
-            return _decode_plan(data)
-        except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise ValueError(f"not a complete plan: {error!r}") from None
+        return loaded(cls, document_of(text))
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Plan:
+        """See ``PlanHead``."""
+        fields: dict[str, Any] = {
+            name: _DECODERS[name](value) if name in _DECODERS else value
+            for name, value in document.items()
+        }
+        if "by_hand" in fields:
+            raise ValueError("not a plan: faults by hand are no part of one")
+        return cls(**fields)
+
+
+_KEYS: Final = (
+    "name",
+    "scenario_hash",
+    "topology",
+    "workload",
+    "rules",
+    "seeds",
+    "scheduler",
+    "episodes",
+    "time_scale",
+    "payload",
+    "chunk_bytes",
+    "application",
+    "log_idle_slots",
+    "storage_url",
+    "artifacts_url",
+    "limits",
+    "faults",
+)
+"""Keys of the JSON in the order of its first version: equal plans have equal texts."""
 
 
 def identity(
@@ -254,52 +229,22 @@ def identity(
     the schedulers' own draws are not part of what is emulated.
     """
     content = {
-        "topology": _encode(topology),
-        "workload": _encode(workload),
-        "rules": _encode(rules),
+        "topology": encode(topology),
+        "workload": encode(workload),
+        "rules": encode(rules),
         "seeds": {"workload": seeds.workload, "faults": seeds.faults},
     }
     if faults:
-        content["faults"] = _encode(faults)
+        content["faults"] = encode(faults)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-_DISTRIBUTIONS: Final[Mapping[type, str]] = {
-    Constant: "constant",
-    Uniform: "uniform",
-    Choice: "choice",
-    Exponential: "exponential",
-}
-
-
-def _encode(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        encoded = {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        kind = _DISTRIBUTIONS.get(type(value))
-        return encoded if kind is None else {"distribution": kind, **encoded}
-    if isinstance(value, tuple):
-        return [_encode(item) for item in value]
-    return value
-
-
-def _decode_distribution(data: dict[str, Any]) -> Distribution:
-    match data["distribution"]:
-        case "constant":
-            return Constant(data["value"])
-        case "uniform":
-            return Uniform(data["low"], data["high"])
-        case "choice":
-            return Choice(tuple(data["values"]))
-        case other:
-            raise ValueError(f"unknown distribution {other!r} in a plan")
 
 
 def _decode_fault(data: dict[str, Any]) -> FaultSpec:
     every = data["every"]
     if every is not None:
         exponential = every["distribution"] == "exponential"
-        every = Exponential(every["mean"]) if exponential else _decode_distribution(every)
+        every = Exponential(every["mean"]) if exponential else decode_distribution(every)
     targets = {
         name: value if isinstance(value := data[name], str) else tuple(value)
         for name in ("nodes", "sources", "destinations")
@@ -308,8 +253,8 @@ def _decode_fault(data: dict[str, Any]) -> FaultSpec:
         **{
             **data,
             **targets,
-            "duration": _decode_distribution(data["duration"]),
-            "at": None if data["at"] is None else _decode_distribution(data["at"]),
+            "duration": decode_distribution(data["duration"]),
+            "at": None if data["at"] is None else decode_distribution(data["at"]),
             "every": every,
         }
     )
@@ -334,9 +279,9 @@ def _decode_workload(data: dict[str, Any]) -> Workload:
     return Workload(
         slots=data["slots"],
         slot=data["slot"],
-        size_bytes=_decode_distribution(data["size_bytes"]),
-        complexity=_decode_distribution(data["complexity"]),
-        deadline=_decode_distribution(data["deadline"]),
+        size_bytes=decode_distribution(data["size_bytes"]),
+        complexity=decode_distribution(data["complexity"]),
+        deadline=decode_distribution(data["deadline"]),
     )
 
 
@@ -360,12 +305,3 @@ _DECODERS: Final[Mapping[str, Callable[[Any], object]]] = {
     "limits": lambda data: FidelityLimits(**data),
     "faults": lambda data: tuple(map(_decode_fault, data)),
 }
-
-
-def _decode_plan(data: dict[str, Any]) -> Plan:
-    fields: dict[str, Any] = {
-        name: _DECODERS[name](value) if name in _DECODERS else value for name, value in data.items()
-    }
-    if "by_hand" in fields:
-        raise ValueError("not a plan: faults by hand are no part of one")
-    return Plan(**fields)
