@@ -13,10 +13,21 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
+from testbed.model.certificate import (
+    FALSE_ALARM,
+    Certificate,
+    ControllerPause,
+    FailureCount,
+    Machine,
+    Spread,
+    TimingError,
+    failure_term,
+    lateness_term,
+    timing_term,
+)
 from testbed.model.events import Record, RecordKind
 from testbed.model.fault_effects import Expected, expect
 from testbed.model.faults.timeline import Timeline
@@ -25,10 +36,6 @@ from testbed.model.topology import Topology
 from testbed.model.units import NEVER, Micros, seconds
 
 _Number = TypeVar("_Number", int, float)
-
-CERTIFICATE_VERSION: Final = 1
-FALSE_ALARM: Final = 1e-4
-"""Probability that a faithful run has a failure count outside its interval."""
 
 
 class Limits(Protocol):
@@ -43,150 +50,6 @@ class Limits(Protocol):
 
     def execution_limit(self, nominal: Micros) -> float:
         """Return the largest error that is still faithful for an execution of ``nominal``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Percentiles of a sample of absolute errors or latenesses; all 0 for an empty sample."""
-
-    count: int
-    p50: Micros
-    p95: Micros
-    p99: Micros
-    max: Micros
-
-
-@dataclass(frozen=True, slots=True)
-class TimingError:
-    """Deviations of measured times from the configured ones.
-
-    ``error`` is absolute; ``mean`` is signed (above 0: slower than configured). ``p95_of_limit``
-    is the p95 of each error divided by its own limit: above 1 the run is not faithful.
-    ``real_p95`` is the p95 on the real clock, in real microseconds.
-    """
-
-    error: Spread
-    mean: float
-    p95_of_limit: float
-    real_p95: Micros
-
-
-@dataclass(frozen=True, slots=True)
-class FailureCount:
-    """Simulated failures against their probabilities.
-
-    Trial k fails with ``1 - exp(-rate x_k)``, where x_k ends at the deadline if that comes first.
-    ``low`` to ``high`` is the interval that holds the count with probability 1 - ``FALSE_ALARM``.
-    """
-
-    trials: int
-    failed: int
-    expected: float
-    low: int
-    high: int
-
-    @property
-    def plausible(self) -> bool:
-        """Whether the count is inside its interval."""
-        return self.low <= self.failed <= self.high
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerPause:
-    """A time in which the controller did not run, because it was stopped, suspended or starved.
-
-    ``at`` is since the run began, ``length`` how long, both in real microseconds.
-    """
-
-    at: Micros
-    length: Micros
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Load and other facts of the controller's machine during the run.
-
-    ``cpu_pressure`` is the share of the time in which something waited for a processor (Linux
-    pressure stall information), None where the system does not say. Lags are the worst lateness of
-    a timer of the controller and of each node, in real microseconds. ``pauses`` are those of the
-    controller itself; nodes are not blamed for what they seemed to miss in them.
-    """
-
-    cpus: int
-    load_average: float
-    cpu_pressure: float | None
-    controller_lag: Micros
-    node_lag: tuple[Micros, ...]
-    pauses: tuple[ControllerPause, ...] = ()
-
-    @property
-    def paused(self) -> Micros:
-        """Length of all pauses."""
-        return sum(pause.length for pause in self.pauses)
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """The verdict about one run and the figures it rests on; ``reasons`` is empty if valid."""
-
-    valid: bool
-    reasons: tuple[str, ...]
-    time_scale: float
-    transmission: TimingError
-    execution: TimingError
-    generator: Spread
-    transmission_failures: FailureCount
-    execution_failures: FailureCount
-    outcomes: Mapping[str, int]
-    machine: Machine | None
-
-    def to_document(self) -> dict[str, Any]:
-        """Return the certificate as plain values for JSON, with its version."""
-        return {"version": CERTIFICATE_VERSION, **asdict(self)}
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Certificate:
-        """Return the certificate of plain values; keys this version does not know are left out.
-
-        Raises: ValueError if it has another version or lacks something.
-        """
-        if document.get("version") != CERTIFICATE_VERSION:
-            raise ValueError(
-                f"certificate version {document.get('version')}; "
-                f"this toolkit reads version {CERTIFICATE_VERSION}"
-            )
-        try:
-            machine = document["machine"]
-            return cls(
-                valid=document["valid"],
-                reasons=tuple(document["reasons"]),
-                time_scale=document["time_scale"],
-                transmission=_timing(document["transmission"]),
-                execution=_timing(document["execution"]),
-                generator=Spread(**document["generator"]),
-                transmission_failures=FailureCount(**document["transmission_failures"]),
-                execution_failures=FailureCount(**document["execution_failures"]),
-                outcomes=dict(document["outcomes"]),
-                machine=machine and _machine(machine),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a complete certificate: {error!r}") from None
-
-
-def _machine(document: Mapping[str, Any]) -> Machine:
-    # Certificates of earlier releases have no pauses.
-    earlier = {"pauses": (), **document}
-    return Machine(
-        **{
-            **earlier,
-            "node_lag": tuple(document["node_lag"]),
-            "pauses": tuple(ControllerPause(**pause) for pause in earlier["pauses"]),
-        }
-    )
-
-
-def _timing(document: Mapping[str, Any]) -> TimingError:
-    return TimingError(**{**document, "error": Spread(**document["error"])})
 
 
 def spread(sample: array[int]) -> Spread:
@@ -353,49 +216,45 @@ class Fidelity:
 
     def certify(self, machine: Machine | None = None) -> Certificate:
         """Return the certificate over everything added so far."""
-        reasons: list[str] = list(self._unfaithful)
         transmission = self._transmission.result(self._time_scale)
         execution = self._execution.result(self._time_scale)
         generator = spread(self._lateness)
-        checked = [("transmission", transmission)]
-        if self._execution_modelled:
-            checked.append(("execution", execution))
-        for name, timing in checked:
-            if timing.p95_of_limit > 1.0:
-                reasons.append(
-                    f"{name} times are off by {timing.error.p95 / 1000:.1f} ms at p95, "
-                    f"{timing.p95_of_limit:.1f} times what the limits allow"
-                )
-        if generator.p95 > self._limits.generator_lateness:
-            paused = (
-                ""
-                if machine is None or not machine.pauses
-                else (f"; the controller itself did not run for {seconds(machine.paused):.1f} s")
-            )
-            reasons.append(
-                f"arrivals came {generator.p95 / 1000:.1f} ms late at p95; "
-                f"the limit is {self._limits.generator_lateness / 1000:.1f} ms{paused}"
-            )
         transmission_failures = self._transmission_failures.result()
         execution_failures = self._execution_failures.result()
-        counted = (("transmission", transmission_failures), ("execution", execution_failures))
-        for name, count in counted:
-            if not count.plausible:
-                reasons.append(
-                    f"{count.failed} of {count.trials} {name}s failed; "
-                    f"{count.low} to {count.high} are plausible"
-                )
+        terms = {
+            "transmission": timing_term(transmission),
+            "execution": timing_term(execution, judged=self._execution_modelled),
+            "generator": lateness_term(generator, self._limits.generator_lateness),
+            "transmission_failures": failure_term(transmission_failures),
+            "execution_failures": failure_term(execution_failures),
+        }
+        told = {
+            "transmission": _told_times("transmission", transmission),
+            "execution": _told_times("execution", execution),
+            "generator": self._told_lateness(generator, machine),
+            "transmission_failures": _told_failures("transmission", transmission_failures),
+            "execution_failures": _told_failures("execution", execution_failures),
+        }
+        broken = (told[name] for name, term in terms.items() if not term.holds)
+        reasons = (*self._unfaithful, *broken)
         return Certificate(
             valid=not reasons,
-            reasons=tuple(reasons),
+            reasons=reasons,
             time_scale=self._time_scale,
-            transmission=transmission,
-            execution=execution,
-            generator=generator,
-            transmission_failures=transmission_failures,
-            execution_failures=execution_failures,
+            terms=terms,
             outcomes=dict(self._outcomes),
             machine=machine,
+        )
+
+    def _told_lateness(self, generator: Spread, machine: Machine | None) -> str:
+        paused = (
+            ""
+            if machine is None or not machine.pauses
+            else (f"; the controller itself did not run for {seconds(machine.paused):.1f} s")
+        )
+        return (
+            f"arrivals came {generator.p95 / 1000:.1f} ms late at p95; "
+            f"the limit is {self._limits.generator_lateness / 1000:.1f} ms{paused}"
         )
 
     def _end(self, record: Record) -> None:
@@ -448,3 +307,32 @@ class Fidelity:
         if not timeline:
             return Expected(work, rate * seconds(max(0, min(work, left))))
         return expect(timeline, (node, peer), start.at, work, rate, left)
+
+
+def _told_times(name: str, timing: TimingError) -> str:
+    return (
+        f"{name} times are off by {timing.error.p95 / 1000:.1f} ms at p95, "
+        f"{timing.p95_of_limit:.1f} times what the limits allow"
+    )
+
+
+def _told_failures(name: str, count: FailureCount) -> str:
+    return (
+        f"{count.failed} of {count.trials} {name}s failed; "
+        f"{count.low} to {count.high} are plausible"
+    )
+
+
+__all__ = [
+    "FALSE_ALARM",
+    "Certificate",
+    "ControllerPause",
+    "FailureCount",
+    "Fidelity",
+    "Limits",
+    "Machine",
+    "Spread",
+    "TimingError",
+    "failure_interval",
+    "spread",
+]

@@ -280,3 +280,56 @@ def test_arrivals_that_were_late_because_the_controller_did_not_run_say_so() -> 
     (reason,) = measured.certify(paused).reasons
     assert reason.endswith("the controller itself did not run for 4.0 s")
     assert "did not run" not in measured.certify().reasons[0]
+
+
+def test_each_term_has_a_name_a_unit_a_value_and_its_bounds() -> None:
+    measured = fidelity(FidelityLimits(generator_lateness=5_000))
+    executed(measured, 0, error=9_000)
+    measured.late(6_000)
+    certificate = measured.certify()
+    assert {name: (term.unit, term.holds) for name, term in certificate.terms.items()} == {
+        "transmission": ("limits", True),
+        "execution": ("limits", False),
+        "generator": ("us", False),
+        "transmission_failures": ("failures", True),
+        "execution_failures": ("failures", True),
+    }
+    late = certificate.terms["generator"]
+    assert (late.value, late.low, late.high) == (6_000, None, 5_000)
+    assert len(certificate.reasons) == 2
+    document = certificate.to_document()
+    assert document["terms"]["generator"] == {
+        "unit": "us",
+        "value": 6_000,
+        "low": None,
+        "high": 5_000,
+    }
+    # What reports, scripts and earlier releases read of it.
+    assert list(document) == [
+        *("version", "valid", "reasons", "time_scale", "transmission", "execution", "generator"),
+        *("transmission_failures", "execution_failures", "outcomes", "machine", "terms"),
+    ]
+    assert document["generator"]["p95"] == 6_000
+
+
+def test_times_that_nobody_sets_are_reported_without_a_bound() -> None:
+    measured = fidelity(execution_modelled=False)
+    executed(measured, 0, error=500_000)
+    term = measured.certify().terms["execution"]
+    assert (term.high, term.holds) == (None, True)
+    assert term.value > 1
+
+
+def test_a_certificate_without_a_table_of_terms_is_read() -> None:
+    measured = fidelity()
+    executed(measured, 0, error=9_000)
+    measured.late(6_000)
+    certificate = measured.certify()
+    document = json.loads(json.dumps(certificate.to_document()))
+    del document["terms"]
+    read = Certificate.from_document(document)
+    assert (read.valid, read.reasons) == (certificate.valid, certificate.reasons)
+    assert read.execution == certificate.execution
+    assert read.generator == certificate.generator
+    assert read.terms["generator"].high is None
+    assert not read.terms["execution"].holds
