@@ -95,6 +95,10 @@ class Node:
     """Name of the node's last registration; heartbeats of another one are not counted."""
     process: str = ""
     """Names the process that has registered."""
+    trunk: str = ""
+    """Where its process takes trunks; empty: nowhere."""
+    sharing: int = 1
+    """How many nodes its process was started with."""
     heard: float = 0.0
     """When it was heard last, on the registry's pulse."""
     recent_lag: Micros = 0
@@ -192,6 +196,7 @@ class Registry(pb_grpc.RegistryServicer):
             node.link = None
         node.address, node.pid, node.version = request.address, request.pid, request.version
         node.process = process
+        node.trunk, node.sharing = request.trunk, max(1, request.nodes)
         node.session += 1
         node.beats = 0
         node.heard = self.pulse.awake()

@@ -389,7 +389,10 @@ class Run:
         request = pb.ConfigureRequest(
             run=self.id,
             plan_json=self.plan.to_json(),
-            peers=[pb.PeerAddress(node=node.node, address=node.address) for node in nodes],
+            peers=[
+                pb.PeerAddress(node=node.node, address=node.address, trunk=node.trunk)
+                for node in nodes
+            ],
             scheduler=spec.name,
             options_json=spec.options_json,
         )

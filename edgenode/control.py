@@ -8,12 +8,15 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
 
 from edgenode.driver import EpisodeDriver
+from edgenode.host import Host
+from edgenode.links import PeerAt
 from edgenode.policies import Policies
 from edgenode.resources import resident_bytes
 from edgenode.spool import Spool
@@ -32,6 +35,15 @@ Context = Any
 
 FARTHEST_START_S: Final = 60.0
 """Most seconds between the request for an episode and its beginning."""
+
+
+@lru_cache(maxsize=2)
+def _plan(text: str) -> PlanHead:
+    """Return a plan, which all nodes of a process share.
+
+    Raises: ValueError: it is none.
+    """
+    return load(text)
 
 
 class Controlled(Protocol):
@@ -53,6 +65,9 @@ class Controlled(Protocol):
     def scheduler_name(self) -> str: ...
 
     @property
+    def host(self) -> Host: ...
+
+    @property
     def driver(self) -> EpisodeDriver | None: ...
 
     @property
@@ -62,7 +77,7 @@ class Controlled(Protocol):
     def spool(self) -> Spool: ...
 
     async def configure(
-        self, run: str, plan: PlanHead, peers: Mapping[int, str], scheduler: SchedulerSpec
+        self, run: str, plan: PlanHead, peers: Mapping[int, PeerAt], scheduler: SchedulerSpec
     ) -> str: ...
 
     async def set_scheduler(self, scheduler: SchedulerSpec) -> str: ...
@@ -91,14 +106,14 @@ class ControlServicer(pb_grpc.ControlServicer):
     async def Configure(self, request: pb.ConfigureRequest, context: Context) -> pb.ConfigureReply:
         """Take the plan, the peers and the scheduler of a run."""
         try:
-            plan = load(request.plan_json)
+            plan = _plan(request.plan_json)
             scheduler = plan.scheduler
             if request.scheduler:
                 scheduler = SchedulerSpec.of_message(request.scheduler, request.options_json)
             name = await self._node.configure(
                 request.run,
                 plan,
-                {peer.node: peer.address for peer in request.peers},
+                {peer.node: PeerAt(peer.address, peer.trunk) for peer in request.peers},
                 scheduler,
             )
         except (TestbedError, ValueError) as error:
@@ -201,7 +216,7 @@ class ControlServicer(pb_grpc.ControlServicer):
             run=node.run_id,
             episode=-1,
             scheduler=node.scheduler_name,
-            resident_bytes=resident_bytes(),
+            resident_bytes=resident_bytes() // node.host.size,
             unacknowledged=node.spool.unacknowledged,
             process=node.process,
         )

@@ -1,186 +1,106 @@
-"""The sending side of links between nodes: one connection per peer, streams that open themselves.
+"""The sending side of a link between nodes: the seam that every carrier implements.
 
-A stream delivers frames in order, reports what comes back, and says once when it broke; the next
-frame opens it anew. Nothing here knows the model; ``edgenode.driver`` is the next stage.
+A link has two streams, one of transfer frames and one of probes. A stream delivers in order, hands
+back the answers, and says once when it broke; what is sent next opens it anew. A carrier knows
+nothing of the model. ``edgenode.receiving`` is the other end of each stream.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias
 
-import grpc
-import grpc.aio
-
-from edgenode.background import Background
-from testbed.rpc.channels import connect
-from testbed.rpc.credentials import Credentials
 from testbed.rpc.generated import edge_pb2 as pb
-from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.identity import node_identity
-
-_logger: Final = logging.getLogger(__name__)
-
-_EOF: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
-
-Frame = TypeVar("Frame")
-Reply = TypeVar("Reply")
 
 
-class FrameStream(Generic[Frame, Reply]):
-    """A bidirectional stream to one peer that is opened by the first frame and after each break.
+class PeerAt(NamedTuple):
+    """Where a peer is reached: its server, and where its process takes trunks (or empty)."""
 
-    ``on_broken`` is called once per break with the reason; frames not yet written are gone then.
+    address: str
+    trunk: str = ""
+
+
+class Piece(NamedTuple):
+    """Bytes of a task that are to be sent: ``length`` of its payload from ``position`` on.
+
+    A carrier makes them when it writes them (``edgenode.payload``), so what waits takes no memory.
     """
 
-    def __init__(
-        self,
-        name: str,
-        open_call: Callable[[], Any],
-        background: Background,
-        on_reply: Callable[[Reply], None],
-        on_broken: Callable[[str], None],
-    ) -> None:
-        self._name = name
-        self._open_call = open_call
-        self._background = background
-        self._on_reply = on_reply
-        self._on_broken = on_broken
-        self._frames: deque[Callable[[], Frame | None]] = deque()
-        self._more = asyncio.Event()
-        self._call: Any = None
-        self._writing = False
-        self._tasks: list[asyncio.Task[None]] = []
+    sender: int
+    episode: int
+    task_id: int
+    position: int
+    length: int
+
+
+Outgoing: TypeAlias = pb.TransferFrame | Piece
+"""A frame of a transfer; bytes are no message of their own, so that they need not be copied."""
+
+
+class TransferStream(Protocol):
+    """Tasks to one peer: announced, withdrawn, sent and handed over."""
 
     @property
     def is_open(self) -> bool:
         """Whether the stream was opened and did not break."""
-        return self._call is not None
+        ...
 
     @property
     def idle(self) -> bool:
-        """Whether everything given so far has been passed on to the network."""
-        return not self._frames and not self._writing
+        """Whether everything given so far goes on to the network without waiting for it."""
+        ...
 
-    def send(self, make: Callable[[], Frame | None]) -> None:
+    def send(self, make: Callable[[], Outgoing | None]) -> None:
         """Write what ``make`` returns when its turn comes; nothing if that is None."""
-        self._frames.append(make)
-        if self._call is None:
-            self._open()
-        else:
-            self._more.set()
+        ...
 
     def close(self) -> None:
         """Close the stream without calling it broken. No-op if it is not open."""
-        call, self._call = self._call, None
-        self._frames.clear()
-        self._writing = False
-        for task in self._tasks:
-            task.cancel()
-        self._tasks.clear()
-        if call is not None:
-            call.cancel()
-
-    def _open(self) -> None:
-        call = self._call = self._open_call()
-        self._tasks = [
-            self._background.start(self._write(call), f"{self._name} writer"),
-            self._background.start(self._read(call), f"{self._name} reader"),
-        ]
-
-    async def _write(self, call: Any) -> None:
-        try:
-            while self._call is call:
-                if not self._frames:
-                    self._more.clear()
-                    await self._more.wait()
-                    continue
-                make = self._frames.popleft()
-                try:
-                    frame = make()
-                except Exception:
-                    _logger.exception("%s: cannot make a frame", self._name)
-                    continue
-                if frame is not None:
-                    self._writing = True
-                    await call.write(frame)
-                    self._writing = False
-        except grpc.aio.AioRpcError as error:
-            self._broke(call, _reason(error))
-        except asyncio.InvalidStateError:
-            # The call ended while this frame waited; the reader knows why and says so.
-            return
-
-    async def _read(self, call: Any) -> None:
-        try:
-            while (reply := await call.read()) is not _EOF:
-                try:
-                    self._on_reply(reply)
-                except Exception:
-                    # One bad reply must not leave the stream without a reader.
-                    _logger.exception("%s: cannot use a reply", self._name)
-            reason = f"{(await call.code()).name}: {await call.details()}"
-        except grpc.aio.AioRpcError as error:
-            reason = _reason(error)
-        self._broke(call, reason)
-
-    def _broke(self, call: Any, reason: str) -> None:
-        if self._call is not call:
-            return
-        self.close()
-        _logger.info("%s broke: %s", self._name, reason)
-        self._on_broken(reason)
+        ...
 
 
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    return f"{error.code().name}: {error.details()}"
+class ProbeStream(Protocol):
+    """Questions to one peer."""
+
+    def send(self, make: Callable[[], pb.ProbeRequest | None]) -> None:
+        """Write what ``make`` returns when its turn comes; nothing if that is None."""
+        ...
+
+    def close(self) -> None:
+        """Close the stream without calling it broken. No-op if it is not open."""
+        ...
 
 
 class PeerLink:
-    """The connection to one peer, with a stream of transfer frames and one of probes.
+    """The link to one peer; carriers derive from it and make both streams.
 
     ``on_taken``, ``on_transfer_broken``, ``on_probe_reply`` and ``on_probes_broken`` are set by
     whoever uses the link at the time.
     """
 
-    def __init__(self, peer: int, address: str, background: Background, me: Credentials) -> None:
+    carrier = ""
+    """Name of the carrier, for people."""
+
+    transfer: TransferStream
+    probes: ProbeStream
+
+    def __init__(self, peer: int, address: str) -> None:
         self.peer = peer
         self.address = address
+        self.detach()
+
+    def detach(self) -> None:
+        """Stop reporting to whoever used the link."""
         self.on_taken: Callable[[int, pb.HandOverTaken], None] = _ignore
         self.on_transfer_broken: Callable[[int, str], None] = _ignore
         self.on_probe_reply: Callable[[int, pb.ProbeReply], None] = _ignore
         self.on_probes_broken: Callable[[int, str], None] = _ignore
-        self._channel = connect(address, me, node_identity(peer))
-        stub: Any = pb_grpc.PeersStub(self._channel)
-        self.transfer: FrameStream[pb.TransferFrame, pb.HandOverTaken] = FrameStream(
-            f"transfer to node {peer} at {address}",
-            stub.Transfer,
-            background,
-            lambda reply: self.on_taken(peer, reply),
-            lambda reason: self.on_transfer_broken(peer, reason),
-        )
-        self.probes: FrameStream[pb.ProbeRequest, pb.ProbeReply] = FrameStream(
-            f"probes to node {peer} at {address}",
-            stub.Probe,
-            background,
-            lambda reply: self.on_probe_reply(peer, reply),
-            lambda reason: self.on_probes_broken(peer, reason),
-        )
-
-    def detach(self) -> None:
-        """Stop reporting to whoever used the link."""
-        self.on_taken = self.on_transfer_broken = _ignore
-        self.on_probe_reply = self.on_probes_broken = _ignore
 
     async def close(self) -> None:
-        """Close both streams and the connection."""
+        """Close both streams and what carries them."""
         self.detach()
         self.transfer.close()
         self.probes.close()
-        await self._channel.close(None)
 
 
 def _ignore(_peer: int, _what: object) -> None:

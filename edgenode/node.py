@@ -21,9 +21,11 @@ from edgenode.complaints import Complaints
 from edgenode.control import ControlServicer
 from edgenode.driver import Beginning, EpisodeDriver
 from edgenode.families import FAMILIES
-from edgenode.links import PeerLink
+from edgenode.host import Host
+from edgenode.links import PeerAt, PeerLink
 from edgenode.policies import Policies
 from edgenode.servicers import PeersServicer, TasksServicer
+from edgenode.speaking import context_of
 from edgenode.spool import Spool
 from edgenode.watch import (
     BoundedApplication,
@@ -61,7 +63,8 @@ class EdgeNode:
     """The node ``index``: started, then registered, configured for a run, and given episodes.
 
     ``me`` is what proves it to others, and others to it. ``watch`` ends calls of a scheduler or an
-    application that go on too long; without one they go on.
+    application that go on too long; without one they go on. ``host`` is the process it shares with
+    other nodes; without one it is alone in it.
 
     Raises: UsageError: these are the credentials of somebody else.
     """
@@ -72,11 +75,14 @@ class EdgeNode:
         spool: Path,
         me: Credentials,
         watch: CodeWatch | None = None,
+        host: Host | None = None,
     ) -> None:
         if me.identity != node_identity(index):
             raise UsageError(f"these are the credentials of {me.identity}, not of node {index}")
         self.index = index
         self.me = me
+        self.context = context_of(index)
+        self.host = host or Host()
         self.commands = CommandCheck()
         self.spool = Spool(spool)
         self.address = ""
@@ -86,6 +92,7 @@ class EdgeNode:
         self.driver: EpisodeDriver | None = None
         self.stopped = asyncio.Event()
         self.dismissed = False
+        self.killed = False
         self.policies = Policies(self)
         self._background = Background()
         self._complaints = Complaints()
@@ -139,6 +146,7 @@ class EdgeNode:
             bare = ":" in advertise and not advertise.startswith("[")
             address = TcpAddress(f"[{advertise}]" if bare else advertise, address.port)
         self.address = str(address)
+        self.host.add(self, self._end_at_once)
         _logger.info("node %d listens on %s", self.index, self.address)
         return self.address
 
@@ -161,6 +169,14 @@ class EdgeNode:
         self.dismissed = True
         self.stop("asked to")
 
+    def _end_at_once(self) -> None:
+        """Stop as if killed: the log that is not handed over yet stays in the spool."""
+        self.killed = True
+        self.host.remove(self)
+        if self.driver is not None:
+            self.end_episode(self.driver.episode)
+        self.stop("ended at once, as if it had been killed")
+
     async def leave(self, farewell: float = FAREWELL) -> None:
         """End the episode, take part in no other, and hand the log over to the controller.
 
@@ -182,6 +198,7 @@ class EdgeNode:
     async def close(self) -> None:
         """End the episode and stop; what has not been handed over is left in the spool."""
         self.stopped.set()
+        self.host.remove(self)
         if self.driver is not None:
             self.end_episode(self.driver.episode)
         # Streams of peers and the controller are open for as long as both ends live.
@@ -191,6 +208,7 @@ class EdgeNode:
         await self._close_run()
         await self._background.close()
         self.spool.close()
+        self.host.gone(self.index)
 
     def take_lateness(self) -> Micros:
         """Worst lateness of a timer since this was asked last, in real microseconds."""
@@ -206,7 +224,7 @@ class EdgeNode:
         self,
         run: str,
         plan: PlanHead,
-        peers: Mapping[int, str],
+        peers: Mapping[int, PeerAt],
         scheduler: SchedulerSpec,
     ) -> str:
         """Configure a run; return the scheduler's name. Nothing changes on error.
@@ -245,8 +263,8 @@ class EdgeNode:
         self._scheduler, self._application = BoundedScheduler(created, self._watch), application
         self._asked = scheduler
         self._links = {
-            peer: PeerLink(peer, address, self._background, self.me)
-            for peer, address in peers.items()
+            peer: self.host.link(peer, at, self, self._background)
+            for peer, at in peers.items()
             if peer != self.index
         }
         return created.name

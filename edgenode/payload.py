@@ -31,6 +31,21 @@ def payload_slice(task_id: int, position: int, length: int) -> bytes:
     return data if len(data) == length else data + block[: length - len(data)]
 
 
+def payload_views(task_id: int, position: int, length: int) -> tuple[memoryview, ...]:
+    """Return the same bytes as ``payload_slice``, in one or two parts that are not copied."""
+    view = _view()
+    start = (key(Purpose.PAYLOAD, task_id) + position) % BLOCK_BYTES
+    end = start + length
+    if end <= BLOCK_BYTES:
+        return (view[start:end],)
+    return view[start:], view[: end - BLOCK_BYTES]
+
+
+@cache
+def _view() -> memoryview:
+    return memoryview(_block())
+
+
 def payload_of(task: Task) -> bytes:
     """Return the whole payload of a task, ``size_bytes`` long."""
     return b"".join(
@@ -39,20 +54,23 @@ def payload_of(task: Task) -> bytes:
     )
 
 
-def _is_slice(task_id: int, position: int, data: bytes) -> bool:
+def _is_slice(offset: int, data: bytes) -> bool:
+    """Return whether the repeated block has ``data`` at ``offset``."""
     if len(data) > BLOCK_BYTES:
         return False
-    start = (key(Purpose.PAYLOAD, task_id) + position) % BLOCK_BYTES
-    if start + len(data) <= BLOCK_BYTES:
-        # Compares in place: no copy of the block is made.
-        return _block().startswith(data, start)
-    return data == payload_slice(task_id, position, len(data))
+    block, start = _block(), offset % BLOCK_BYTES
+    # Compares in place: no copy of the block is made.
+    first = BLOCK_BYTES - start
+    if len(data) <= first:
+        return block.startswith(data, start)
+    return data.startswith(block[start:]) and block.startswith(data[first:])
 
 
 class _Arriving:
-    __slots__ = ("chunks", "intact", "received")
+    __slots__ = ("chunks", "intact", "received", "start")
 
-    def __init__(self) -> None:
+    def __init__(self, task_id: int) -> None:
+        self.start = key(Purpose.PAYLOAD, task_id)
         self.received = 0
         self.intact = True
         self.chunks: list[bytes] = []
@@ -74,9 +92,9 @@ class Inbox:
         """Take the next bytes of a task from ``sender``."""
         arriving = self._arriving.get((sender, task_id))
         if arriving is None:
-            arriving = self._arriving[sender, task_id] = _Arriving()
+            arriving = self._arriving[sender, task_id] = _Arriving(task_id)
         if arriving.intact:
-            arriving.intact = _is_slice(task_id, arriving.received, data)
+            arriving.intact = _is_slice(arriving.start + arriving.received, data)
         arriving.received += len(data)
         if self._keep and arriving.intact:
             arriving.chunks.append(data)
@@ -98,7 +116,7 @@ class Inbox:
 
         ``payload_bytes`` is what the sender says it sent: the task's size, or 0 for metadata.
         """
-        arriving = self._arriving.pop((sender, task.id), None) or _Arriving()
+        arriving = self._arriving.pop((sender, task.id), None) or _Arriving(task.id)
         if arriving.received != payload_bytes or payload_bytes not in (0, task.size_bytes):
             return (
                 f"{arriving.received} bytes arrived, {payload_bytes} were sent, "

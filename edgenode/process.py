@@ -1,4 +1,4 @@
-"""One edge node as a process: its arguments, its log, its event loop, its signals, its end."""
+"""The process of one or several nodes: its arguments, logs, event loop, signals, and its end."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import logging
 import math
 import os
 import re
+import select
 import selectors
 import signal
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from edgenode.host import Host, Transport
 from edgenode.node import FAREWELL, EdgeNode
 from edgenode.registration import stay_registered
+from edgenode.speaking import LogPerNode, formatter
 from edgenode.watch import CodeWatch, watch_tasks
 from testbed import logs
 from testbed.errors import TestbedError
@@ -25,27 +28,34 @@ from testbed.rpc.token import PLAINTEXT, add_access_arguments, find_credentials
 
 _logger: Final = logging.getLogger("edgenode")
 
+NODE: Final = "{node}"
+"""Stands for the index of a node in arguments."""
+
+T = TypeVar("T")
+
 LEAVE: Final = 0.2
 """Seconds the calls of a stopped server get to end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a node until it is stopped; its exit code."""
-    arguments = _parser().parse_args(argv)
+    """Run one node, or several, until all have stopped; the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    nodes = _nodes(parser, arguments)
     # Whatever it writes is for its user alone.
     os.umask(0o077)
-    logs.configure(
-        logging.Formatter(
-            f"%(asctime)s %(levelname)-7s node {arguments.node} %(name)s: %(message)s"
-        ),
-        arguments.log_level.upper(),
-    )
+    who = f"node {arguments.node}" if arguments.nodes is None else "nodes"
+    logs.configure(formatter(who), arguments.log_level.upper())
+    if arguments.log:
+        root = logging.getLogger()
+        files = {node: Path(_of(arguments.log, node)) for node in nodes}
+        root.handlers[:] = [LogPerNode(files, root.handlers[0])]
     try:
         with (
             CodeWatch() as watch,
             asyncio.Runner(loop_factory=new_event_loop) as runner,
         ):
-            return runner.run(_run(arguments, watch))
+            return runner.run(_run(arguments, nodes, watch))
     except (TestbedError, OSError) as error:
         _logger.error("%s", error)
         return error.exit_code if isinstance(error, TestbedError) else 1
@@ -54,28 +64,79 @@ def main(argv: Sequence[str] | None = None) -> int:
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """Return an event loop whose timers ring within a fraction of a millisecond.
 
-    The default selector rounds timeouts up to whole milliseconds; ``select`` does not, and the few
-    descriptors that asyncio itself watches here (gRPC watches its own) are well within its limit.
+    The default selector rounds timeouts up to whole milliseconds; ``select`` does not. gRPC watches
+    its own descriptors.
     """
-    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+    return asyncio.SelectorEventLoop(FineSelector())
 
 
-async def _run(arguments: argparse.Namespace, watch: CodeWatch) -> int:
+class FineSelector(selectors.EpollSelector):
+    """Waits as exactly as ``select`` does, for any number of descriptors."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """See ``selectors.BaseSelector``."""
+        if timeout is None or timeout > 0:
+            ready, _, _ = select.select([self.fileno()], [], [], timeout)
+            if not ready:
+                return []
+        return super().select(0)
+
+
+async def _run(arguments: argparse.Namespace, nodes: Sequence[int], watch: CodeWatch) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unhandled)
-    me = find_credentials(
-        node_identity(arguments.node), arguments.credentials, plaintext=arguments.insecure_plaintext
-    )
     if arguments.insecure_plaintext:
         _logger.warning("%s", PLAINTEXT)
-    node = EdgeNode(arguments.node, Path(arguments.spool), me, watch)
+    host = Host(len(nodes), Transport(arguments.transport))
+    members = [_member(arguments, index, watch, host) for index in nodes]
     watch_tasks(watch, loop)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, node.stop, signal.Signals(number).name)
-    await node.start(arguments.bind, arguments.advertise, arguments.probes)
-    # What is loaded now stays: a collector that visits it again would hold up timers for
-    # milliseconds.
-    gc.freeze()
+        loop.add_signal_handler(number, _stop, members, signal.Signals(number).name)
+    if arguments.trunk:
+        host.listen(arguments.trunk)
+    try:
+        await asyncio.gather(*(_as(node, _start(node, arguments)) for node in members))
+        # What is loaded now stays: a collector that visits it again would hold up timers for
+        # milliseconds.
+        gc.freeze()
+        ends = await asyncio.gather(*(_as(node, _live(node, arguments)) for node in members))
+        return max(ends)
+    finally:
+        host.close()
+        for node in members:
+            await node.close()
+        # gRPC ends the calls of a stopped server a little later; cut short, it prints tracebacks.
+        if calls := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(calls, timeout=LEAVE)
+
+
+def _member(arguments: argparse.Namespace, index: int, watch: CodeWatch, host: Host) -> EdgeNode:
+    credentials = arguments.credentials
+    me = find_credentials(
+        node_identity(index),
+        None if credentials is None else Path(_of(str(credentials), index)),
+        plaintext=arguments.insecure_plaintext,
+    )
+    return EdgeNode(index, Path(_of(arguments.spool, index)), me, watch, host)
+
+
+def _stop(nodes: Sequence[EdgeNode], why: str) -> None:
+    for node in nodes:
+        node.context.copy().run(node.stop, why)
+
+
+def _as(node: EdgeNode, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Begin ``work`` in the context of a node."""
+    loop = asyncio.get_running_loop()
+    return asyncio.Task(work, loop=loop, context=node.context.copy())
+
+
+async def _start(node: EdgeNode, arguments: argparse.Namespace) -> None:
+    await node.start(_of(arguments.bind, node.index), arguments.advertise, arguments.probes)
+
+
+async def _live(node: EdgeNode, arguments: argparse.Namespace) -> int:
+    """Keep a node registered until it is stopped; its exit code. Others live on."""
     registration = asyncio.create_task(
         stay_registered(node, arguments.controller, arguments.orphan_timeout or None)
     )
@@ -84,17 +145,18 @@ async def _run(arguments: argparse.Namespace, watch: CodeWatch) -> int:
         await asyncio.wait((registration, stopped), return_when=asyncio.FIRST_COMPLETED)
         if registration.done():
             registration.result()  # raises what ended it
-        # Still registered: a controller hangs up on a node that beats no more.
-        await node.leave(FAREWELL if node.dismissed else arguments.farewell)
+        if not node.killed:
+            # Still registered: a controller hangs up on a node that beats no more.
+            await node.leave(FAREWELL if node.dismissed else arguments.farewell)
         return 0
+    except TestbedError as error:
+        _logger.error("%s", error)
+        return error.exit_code
     finally:
         registration.cancel()
         stopped.cancel()
         await asyncio.gather(registration, stopped, return_exceptions=True)
         await node.close()
-        # gRPC ends the calls of a stopped server a little later; cut short, it prints tracebacks.
-        if calls := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(calls, timeout=LEAVE)
 
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -109,6 +171,33 @@ def _index(text: str) -> int:
     return int(found[1])
 
 
+def _range(text: str) -> range:
+    """Return the indices that ``FIRST-LAST`` names."""
+    found = re.fullmatch(r"([0-9]+)-([0-9]+)", text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST-LAST")
+    return range(int(found[1]), int(found[2]) + 1)
+
+
+def _of(text: str, node: int) -> str:
+    """Return an argument of all nodes for one of them."""
+    return text.replace(NODE, str(node))
+
+
+def _nodes(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Sequence[int]:
+    """Return the nodes of this process; ends it with a message if their arguments are the same."""
+    if arguments.nodes is None:
+        return (arguments.node,)
+    own = ("bind", "spool", "credentials", "log")
+    if len(arguments.nodes) > 1:
+        for name in own:
+            given = getattr(arguments, name)
+            port_0 = name == "bind" and str(given).endswith(":0")
+            if given and NODE not in str(given) and not port_0:
+                parser.error(f"--{name} needs {NODE} in it, for each of several nodes has its own")
+    return tuple(arguments.nodes)
+
+
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 <= seconds < math.inf:
@@ -118,13 +207,20 @@ def _seconds(text: str) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="edgenode", description="One node of an emulated edge network."
+        prog="edgenode", description="Nodes of an emulated edge network: one, or several."
     )
-    parser.add_argument(
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument(
         "--node",
         type=_index,
-        required=True,
         help="index of this node, from 0, or a name that ends in it: edge-node-3",
+    )
+    who.add_argument(
+        "--nodes",
+        type=_range,
+        metavar="FIRST-LAST",
+        help=f"several nodes in this process; {NODE} in --bind, --spool, --credentials and --log "
+        "stands for the index of each",
     )
     parser.add_argument(
         "--controller", required=True, help="where the controller listens: host:port, or unix:/path"
@@ -147,6 +243,21 @@ def _parser() -> argparse.ArgumentParser:
         default=FAREWELL,
         metavar="SECONDS",
         help="how long a node that is stopped waits for the controller to store what it has logged",
+    )
+    parser.add_argument(
+        "--log", default="", help="file for the log of a node; else it goes to standard error"
+    )
+    parser.add_argument(
+        "--trunk",
+        default="",
+        metavar="unix:/PATH",
+        help="where other processes of this machine connect trunks; without it there are none",
+    )
+    parser.add_argument(
+        "--transport",
+        default=Transport.AUTO.value,
+        choices=[each.value for each in Transport],
+        help="what carries messages between nodes",
     )
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error")

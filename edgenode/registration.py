@@ -112,6 +112,8 @@ async def _register(stub: Any, node: EdgeNode) -> float:
             # From now on only commands of the controller that gets this are taken.
             session=node.commands.renew(),
             process=node.process,
+            trunk=node.host.trunk,
+            nodes=node.host.size,
         ),
         timeout=CALL_TIMEOUT,
     )
@@ -131,9 +133,9 @@ async def _beat(stub: Any, node: EdgeNode, interval: float) -> None:
             await call.write(
                 pb.Heartbeat(
                     node=node.index,
-                    resident_bytes=resident_bytes(),
+                    resident_bytes=resident_bytes() // node.host.size,
                     lag=max(late, node.take_lateness()),
-                    cpu=cpu_time(),
+                    cpu=cpu_time() // node.host.size,
                     session=node.commands.session,
                 )
             )

@@ -13,8 +13,8 @@ from typing import Final
 
 from edgenode.clock import Urgency
 from edgenode.driving import Driver
-from edgenode.links import PeerLink
-from edgenode.payload import BLOCK_BYTES, payload_slice
+from edgenode.links import PeerLink, Piece
+from edgenode.payload import BLOCK_BYTES
 from testbed.model.events import (
     AnnounceTransfer,
     ChangeTransmission,
@@ -174,15 +174,10 @@ class Transmitting:
         length = min(transmission.chunk_bytes, task.size_bytes - position)
         transmission.bytes_sent += length
 
-        def make() -> pb.TransferFrame | None:
-            # Made when its turn to be written comes: only then does it take memory.
-            if self._current.get(peer) is not transmission:
-                return None
-            return pb.TransferFrame(
-                sender=self._driver.node,
-                episode=self._driver.episode,
-                chunk=pb.Chunk(task_id=task.id, data=payload_slice(task.id, position, length)),
-            )
+        piece = Piece(self._driver.node, self._driver.episode, task.id, position, length)
+
+        def make() -> Piece | None:
+            return piece if self._current.get(peer) is transmission else None
 
         self._links[peer].transfer.send(make)
         self._chunk_when_due(peer, transmission, revision)

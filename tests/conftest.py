@@ -26,6 +26,17 @@ pytest.register_assert_rewrite("testbed.testing")
 # Before anything imports matplotlib: a machine that runs tests may have no display.
 os.environ["MPLBACKEND"] = "Agg"
 
+
+@pytest.fixture(params=["grpc", "local", "trunk"])
+def carrier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What carries messages between nodes: a test that uses it runs with each."""
+    from tests.edgenode import network
+
+    name: str = request.param
+    monkeypatch.setattr(network, "carrier", name)
+    return name
+
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 # No deadline per example: on a busy machine it fails examples that are right.

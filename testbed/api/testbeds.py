@@ -243,7 +243,7 @@ def up(
     kubeconfig: str | Path = "",
     namespace: str = "",
 ) -> Lab:
-    """Bring a testbed up: a controller and one process per node, until all are healthy.
+    """Bring a testbed up: a controller and the processes of the nodes, until all are healthy.
 
     In a ``with`` block it is taken down at the end. Interrupted or failed, it leaves nothing.
 

@@ -46,6 +46,23 @@ Workers: TypeAlias = Annotated[
     ),
 ]
 
+NodesPerProcess: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--nodes-per-process",
+        metavar="N|auto",
+        help="Short for --set deployment.nodesPerProcess=N: nodes that share a process.",
+    ),
+]
+Transport: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--transport",
+        metavar="auto|trunk|grpc",
+        help="Short for --set deployment.transport=NAME: carrier of messages between nodes.",
+    ),
+]
+
 # Names of earlier versions, for one release.
 ImageTag: TypeAlias = Annotated[
     str, typer.Option("--image-tag", hidden=True, help=_key("images.tag"))
@@ -80,6 +97,8 @@ Mounts: TypeAlias = Annotated[
 ]
 
 _KEYS: Final = {
+    "--nodes-per-process": "nodesPerProcess",
+    "--transport": "transport",
     "--image-registry": "images.registry",
     "--image-tag": "images.tag",
     "--mysql-image": "images.mysql",
@@ -113,6 +132,8 @@ def as_settings(given: Mapping[str, Any]) -> DeploymentChanges:
             value = False
         elif isinstance(value, dict):
             value = {key: str(each) for key, each in value.items()}
+        elif option == "--nodes-per-process" and str(value).isdecimal():
+            value = int(value)
         settings.append(f"deployment.{_KEYS[option]}={json.dumps(value)}")
         options.append((_setting(_KEYS[option]), option))
     return DeploymentChanges(tuple(settings), tuple(options))
@@ -130,4 +151,9 @@ def used(settings: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _setting(key: str) -> str:
-    return "deployment.kind" if key.split(".")[0] == "kind" else "deployment"
+    first = key.split(".")[0]
+    return f"deployment.{first}" if first in _SETTINGS else "deployment"
+
+
+_SETTINGS: Final = ("kind", "nodesPerProcess", "transport")
+"""Keys that only some runtimes use; the others are for all clusters."""

@@ -72,6 +72,8 @@ def up(
             "home's, or an HDFS on the cluster.",
         ),
     ] = None,
+    nodes_per_process: deployment_options.NodesPerProcess = "",
+    transport: deployment_options.Transport = "",
     deployment: deployment_options.DeploymentFile = None,
     image_registry: deployment_options.ImageRegistry = "",
     workers: deployment_options.Workers = 0,
@@ -90,7 +92,7 @@ def up(
     map_port: deployment_options.Ports = None,
     mount: deployment_options.Mounts = None,
 ) -> None:
-    """Bring a network up: a controller and one process per node, until all are healthy.
+    """Bring a network up: a controller and the processes of the nodes, until all are healthy.
 
     With --runtime kind, as pods of a kind cluster that is made for it; with --runtime cluster,
     of a cluster that exists (--context NAME). There it may be repeated: what differs is changed.
@@ -102,6 +104,8 @@ def up(
     valid_name(name)
     changes = deployment_options.as_settings(
         {
+            "--nodes-per-process": nodes_per_process,
+            "--transport": transport,
             "--image-registry": image_registry,
             "--image-tag": image_tag,
             "--mysql-image": mysql_image,
@@ -307,11 +311,9 @@ def _to_take_down(name: str, everything: bool, keep_cluster: bool) -> list[tuple
 def _in_words(done: Teardown) -> str:
     if not done.stopped:
         return f"testbed '{done.name}': nothing was running"
-    pods = all(each.pid is None for each in done.stopped)
-    return (
-        f"testbed '{done.name}' is down: {len(done.stopped)} {'pods' if pods else 'processes'} "
-        f"ended in {done.seconds:.1f} s, none left"
-    )
+    processes = {each.pid for each in done.stopped if each.pid is not None}
+    number = f"{len(processes)} processes" if processes else f"{len(done.stopped)} pods"
+    return f"testbed '{done.name}' is down: {number} ended in {done.seconds:.1f} s, none left"
 
 
 def _purged(done: Teardown) -> Teardown:

@@ -51,9 +51,7 @@ class Secrets:
 
     def metadata(self, server: Identity) -> tuple[tuple[str, str], ...]:
         """Return what a call to ``server`` shows; nothing where it has nothing to show."""
-        token = self.tokens.get(str(server), "")
-        if self.shared:
-            token = _shared_token(self.shared, self.identity, server)
+        token = self.shown_to(server)
         if not token:
             return ()
         return ((AUTHORIZATION_KEY, f"Bearer {token}"), (CALLER_KEY, str(self.identity)))
@@ -64,14 +62,23 @@ class Secrets:
             claimed = Identity.parse(who) if who else OPERATOR
         except ValueError:
             return None
-        if self.shared:
-            expected = _shared_token(self.shared, claimed, self.identity)
-        elif self.key:
-            expected = _token(self.key, claimed)
-        else:
+        expected = self.expected_of(claimed)
+        if not expected:
             return None
         given = authorization.removeprefix("Bearer ").encode(errors="replace")
         return claimed if hmac.compare_digest(given, expected.encode()) else None
+
+    def shown_to(self, server: Identity) -> str:
+        """Return the token that a call to ``server`` shows; empty if there is none."""
+        if self.shared:
+            return _shared_token(self.shared, self.identity, server)
+        return self.tokens.get(str(server), "")
+
+    def expected_of(self, caller: Identity) -> str:
+        """Return the token that ``caller`` shows here; empty if this party serves nobody."""
+        if self.shared:
+            return _shared_token(self.shared, caller, self.identity)
+        return _token(self.key, caller) if self.key else ""
 
     def to_json(self) -> str:
         """Return one line of JSON; ``read`` gives equal ones back."""

@@ -51,7 +51,8 @@ class Testbed:
 class Stopped:
     """A process that ``down`` or ``kill`` ended; ``forced`` if it had to be killed.
 
-    ``pid`` is its id on this machine, None if it ran elsewhere.
+    ``pid`` is its id on this machine, None if it ran elsewhere. Nodes that shared a process have
+    the same; one of them that was killed alone has None, because its process lives on.
     """
 
     name: str

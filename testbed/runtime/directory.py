@@ -132,13 +132,30 @@ class RunDirectory:
 
     # --- its processes ----------------------------------------------------------------------
 
-    def enter(self, process: str, pid: int, created: float) -> None:
+    def enter(self, process: str, pid: int, created: float, host: str = "") -> None:
         """Note a process. ``created`` (``processes.created_at``) tells it from a later one with the
-        same id."""
+        same id. ``host`` is the name of the process that a node shares with others."""
+        entry = {"pid": pid, "created": created, **({"host": host} if host else {})}
         with writing(self.path):
-            write_atomically(
-                self._processes / f"{process}.json", json.dumps({"pid": pid, "created": created})
-            )
+            write_atomically(self._processes / f"{process}.json", json.dumps(entry))
+
+    def host(self, process: str) -> str:
+        """Return the name of the process that a node shares with others; empty if it does not."""
+        found = (_read(self._processes / f"{process}.json") or {}).get("host", "")
+        return found if isinstance(found, str) else ""
+
+    def hosted(self) -> dict[str, list[str]]:
+        """Return the nodes that share a process, by the name of that, without those that ended."""
+        found: dict[str, list[str]] = {}
+        for file in sorted(self._processes.glob("*.json")):
+            if host := self.host(file.stem):
+                found.setdefault(host, []).append(file.stem)
+        return found
+
+    def strike(self, process: str) -> None:
+        """Forget a process that has ended."""
+        with writing(self.path):
+            (self._processes / f"{process}.json").unlink(missing_ok=True)
 
     def credentials(self, process: str) -> Path:
         """Return the file with the credentials of a process."""

@@ -38,9 +38,10 @@ from testbed.errors import (
 )
 from testbed.rpc import addresses, identity
 from testbed.rpc.channels import connect_blocking
-from testbed.rpc.credentials import issue, of_operator
+from testbed.rpc.credentials import Secrets, issue, of_operator, read
 from testbed.rpc.identity import OPERATOR, node_identity
 from testbed.rpc.operator import NODES_SERVICE, OperatorClient
+from testbed.rpc.trunks import end_node
 from testbed.runtime import directory, processes
 from testbed.runtime.base import (
     CONTROLLER,
@@ -53,6 +54,7 @@ from testbed.runtime.base import (
     valid_name,
 )
 from testbed.runtime.directory import RunDirectory
+from testbed.runtime.hosting import Hosting, process_name
 from testbed.runtime.processes import Started, Zygote
 from testbed.runtime.registry import Settings
 from testbed.scenario.plan import PlanHead
@@ -90,19 +92,27 @@ _TAIL: Final = 15
 class LocalRuntime:
     """The ``Runtime`` of this machine; what it keeps is below ``home``.
 
-    ``orphan_timeout_s`` is how long nodes live on when their controller has died.
+    ``orphan_timeout_s`` is how long nodes live on when their controller has died. ``hosting`` says
+    which nodes share a process.
     """
 
-    def __init__(self, home: Path, *, orphan_timeout_s: float = ORPHAN_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        orphan_timeout_s: float = ORPHAN_TIMEOUT_S,
+        hosting: Hosting | None = None,
+    ) -> None:
         self.home = home.absolute()
         self._orphan_timeout_s = orphan_timeout_s
+        self._hosting = hosting or Hosting()
 
-    takes: frozenset[str] = frozenset()
+    takes: frozenset[str] = frozenset({"deployment.nodesPerProcess", "deployment.transport"})
 
     @classmethod
     def open(cls, settings: Settings) -> LocalRuntime:
         """See ``RuntimeFactory``."""
-        return cls(settings.home)
+        return cls(settings.home, hosting=Hosting.of(settings.deployment))
 
     on_this_machine = True
     on_cluster = None
@@ -162,7 +172,11 @@ class LocalRuntime:
                 # After its name is written down: what is made can be found and removed again.
                 addresses.make_private(sockets)
                 self._write_credentials(place, secret, plan.size)
-                return _Launch(place, description, password, self._orphan_timeout_s, report).run()
+                groups = self._hosting.groups(plan, self.home)
+                arguments = _NodeArguments(
+                    place, description, self._orphan_timeout_s, self._hosting.transport
+                )
+                return _Launch(place, description, password, groups, arguments, report).run()
             except BaseException as error:
                 # Ctrl-C too: half a testbed is of no use to anybody.
                 try:
@@ -211,9 +225,28 @@ class LocalRuntime:
                 "no such node",
                 [Problem("node", f"{process_name} is not running", ", ".join(running))],
             )
+        if host := place.host(process_name):
+            self._end_hosted(place, node, host)
+            return Stopped(process_name, None, forced=True)
         if processes.kill([process], KILL_S):
             raise PermanentError(f"{process_name} (process {process.pid}) cannot be killed")
         return Stopped(process_name, process.pid, forced=True)
+
+    @staticmethod
+    def _end_hosted(place: RunDirectory, node: int, host: str) -> None:
+        """End a node that shares its process with others, which live on."""
+        me = read(place.credentials(CONTROLLER))
+        description = place.description()
+        if description is None or not isinstance(me, Secrets):
+            raise PermanentError(f"testbed '{place.name}' is incomplete; take it down")
+        path = Path(description["sockets"]) / f"{host}.sock"
+        try:
+            end_node(path, node, me, KILL_S)
+        except PermanentError:
+            # Only now: another command may have ended it meanwhile.
+            place.strike(node_process(node))
+            raise
+        place.strike(node_process(node))
 
     def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """See ``Runtime``."""
@@ -341,8 +374,14 @@ class LocalRuntime:
             for pid, (name, _) in extra.items():
                 stopped[pid] = Stopped(name, pid, forced=True)
         _remove_sockets(place, arguments)
+        hosted = place.hosted()
         kept = place.remove()
-        in_order = sorted(stopped.values(), key=lambda each: (each.name, each.pid or 0))
+        ended = [
+            dataclasses.replace(each, name=name)
+            for each in stopped.values()
+            for name in hosted.get(each.name, [each.name])
+        ]
+        in_order = sorted(ended, key=lambda each: (each.name, each.pid or 0))
         return Teardown(place.name, tuple(in_order), time.monotonic() - began, kept, store)
 
 
@@ -354,12 +393,14 @@ class _Launch:
         place: RunDirectory,
         description: dict[str, Any],
         password: str | None,
-        orphan_timeout_s: float,
+        groups: Sequence[range],
+        arguments: _NodeArguments,
         report: Report,
     ) -> None:
         self._place = place
         self._password = password
-        self._orphan_timeout_s = orphan_timeout_s
+        self._groups = groups
+        self._arguments = arguments
         self._description = description
         self._report = report
         self._started: list[Started] = []
@@ -370,8 +411,13 @@ class _Launch:
         try:
             # It loads what nodes need while the controller starts.
             with directory.writing(self._place.path):
+                controller = self._arguments.socket(CONTROLLER)
+                every = [
+                    self._arguments.of(number, group, controller)
+                    for number, group in enumerate(self._groups)
+                ]
                 zygote = Zygote(
-                    self._node_arguments(nodes - 1, self._socket(CONTROLLER)),
+                    max(every, key=lambda each: sum(map(len, each)) + len(each)),
                     log=self._place.log(Zygote.NAME),
                     directory=self._place.path,
                     testbed_name=self._place.name,
@@ -380,19 +426,16 @@ class _Launch:
             with closing(zygote):
                 address = self._controller_ready(self._start_controller())
                 self._report(f"controller at {address}")
-                for node in range(nodes):
-                    self._enter(self._make(zygote, node, address))
-            self._report(f"{nodes} nodes started")
+                for number, group in enumerate(self._groups):
+                    self._begin(zygote, number, group, address)
+            shared = f" in {len(self._groups)} processes" if len(self._groups) < nodes else ""
+            self._report(f"{nodes} nodes started{shared}")
             self._nodes_healthy(address)
             return _testbed(self._place, self._description, address)
         finally:
             self._selector.close()
             for started in self._started:
                 os.close(started.alive)
-
-    def _socket(self, process: str) -> str:
-        """Return where a process listens."""
-        return f"unix:{self._description['sockets']}/{process}.sock"
 
     def _start_controller(self) -> Started:
         secrets = {environment.PROCESS_STORAGE: self._description["store"]}
@@ -413,7 +456,7 @@ class _Launch:
                     "--name",
                     self._place.name,
                     "--bind",
-                    self._socket(CONTROLLER),
+                    self._arguments.socket(CONTROLLER),
                     "--ready-fd",
                     str(processes.REPORT_DESCRIPTOR),
                     *(("--scenario", str(scenario)) if scenario.exists() else ()),
@@ -427,29 +470,13 @@ class _Launch:
             )
         return self._enter(started)
 
-    def _node_arguments(self, node: int, controller: str) -> list[str]:
-        name = node_process(node)
-        return [
-            "--node",
-            str(node),
-            "--controller",
-            controller,
-            "--bind",
-            self._socket(name),
-            "--spool",
-            str(self._place.spool / name),
-            "--orphan-timeout",
-            str(self._orphan_timeout_s),
-            "--credentials",
-            str(self._place.credentials(name)),
-        ]
-
-    def _make(self, zygote: Zygote, node: int, controller: str) -> Started:
-        name = node_process(node)
+    def _begin(self, zygote: Zygote, number: int, group: range, controller: str) -> None:
+        """Start the process of a group of nodes, and note all of them."""
+        name = process_name(group, number)
         try:
-            return zygote.make(
+            started = zygote.make(
                 name,
-                self._node_arguments(node, controller),
+                self._arguments.of(number, group, controller),
                 log=self._place.log(name),
                 timeout=CONTROLLER_TIMEOUT_S,
             )
@@ -457,6 +484,10 @@ class _Launch:
             raise PermanentError(
                 f"{name} could not be started: {error}" + self._tail(Zygote.NAME)
             ) from error
+        self._enter(started)
+        if len(group) > 1:
+            for node in group:
+                self._place.enter(node_process(node), started.pid, started.created, name)
 
     def _enter(self, started: Started) -> Started:
         """Note a process, and notice its end."""
@@ -527,6 +558,51 @@ class _Launch:
         if not lines:
             return "; it has written no log"
         return "; the end of its log:\n" + "\n".join(f"  | {line}" for line in lines)
+
+
+class _NodeArguments:
+    """The arguments of the processes of nodes."""
+
+    def __init__(
+        self,
+        place: RunDirectory,
+        description: Mapping[str, Any],
+        orphan_timeout_s: float,
+        transport: str,
+    ) -> None:
+        self._place = place
+        self._sockets: str = description["sockets"]
+        self._orphan_timeout_s = orphan_timeout_s
+        self._transport = transport
+
+    def socket(self, process: str) -> str:
+        """Return where a process listens."""
+        return f"unix:{self._sockets}/{process}.sock"
+
+    def of(self, number: int, group: range, controller: str) -> list[str]:
+        """Return those of the process of ``group``, the one with this number."""
+        shared = len(group) > 1
+        # It stands for the index of each node: see ``edgenode.process``.
+        name = "node-{node}" if shared else node_process(group[0])
+        trunk = process_name(group, number) if shared else f"trunk-{group[0]}"
+        return [
+            *(("--nodes", f"{group[0]}-{group[-1]}") if shared else ("--node", str(group[0]))),
+            "--controller",
+            controller,
+            "--bind",
+            self.socket(name),
+            "--spool",
+            str(self._place.spool / name),
+            "--orphan-timeout",
+            str(self._orphan_timeout_s),
+            "--credentials",
+            str(self._place.credentials(name)),
+            # That of a shared process also takes the order to end one of its nodes.
+            *(("--trunk", self.socket(trunk)) if shared or self._transport != "grpc" else ()),
+            "--transport",
+            self._transport,
+            *(("--log", str(self._place.log(name))) if shared else ()),
+        ]
 
 
 def _watch_health(channel: grpc.Channel, writing: int) -> None:

@@ -45,7 +45,8 @@ class Settings:
         context: context of the cluster in the kubeconfig; empty: the current one.
         kubeconfig: path of the kubeconfig; empty: as kubectl finds it.
         namespace: a namespace that was made for the testbed; empty: it gets one of its own.
-        deployment: how to put a testbed on a cluster; None: as it is, or the default.
+        deployment: how to put a testbed on this machine or a cluster; None: as it is, or the
+            default.
         retain: leave what was started when ``up`` fails.
         force: overwrite fields that others have changed.
         merge_kubeconfig: enter a cluster that is made in the user's kubeconfig.
@@ -69,7 +70,9 @@ class RuntimeFactory(Protocol):
     """The target of an entry point: opens a runtime, and names the settings it uses."""
 
     takes: frozenset[str]
-    """Names of fields of ``Settings``; ``deployment.kind`` if it uses that part too."""
+    """Names of fields of ``Settings``. ``deployment`` is what all clusters use of it; a runtime
+    that uses one of the others names it: ``deployment.kind``, ``deployment.nodesPerProcess``,
+    ``deployment.transport``."""
 
     def open(self, settings: Settings) -> Runtime:
         """Return the runtime. Starts no process and sends no request."""

@@ -7,6 +7,7 @@ cycles per bit, 1/s). ``testbed.scenario.load`` makes one from a file and report
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
@@ -71,6 +72,28 @@ class In:
             return self.quantity.read(value)
         except QuantityError as error:
             raise refusal(error.seen, error.allowed) from None
+
+
+class InOrAuto(In):
+    """Annotation: as ``In``, or the word ``auto``, which is 0."""
+
+    def __init__(self, quantity: Quantity) -> None:
+        limits = f"`auto` or {quantity.limits}"
+        super().__init__(dataclasses.replace(quantity, limits=limits))
+
+    def core_schema(self) -> CoreSchema:
+        """Return how pydantic reads and writes the quantity or the word."""
+        return core_schema.no_info_plain_validator_function(
+            lambda value: 0 if value == "auto" else self._read(value),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value: self.quantity.write(value) if value else "auto"
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"const": "auto"}, self.quantity.json_schema()]}
 
 
 LinkRate: TypeAlias = Annotated[float, In(units.LINK_RATE)]
@@ -635,8 +658,18 @@ class KindDeployment(Part):
 
 
 class Deployment(Part):
-    """Deployment of a testbed on a cluster. Nothing here changes the network, its draws or the hash
-    of the scenario, and a testbed on this machine or a simulation does not need it."""
+    """Deployment of a testbed: the first two keys are for this machine, the others for a cluster.
+    Nothing here changes the network, its draws or the hash of the scenario, and a simulation does
+    not need it."""
+
+    nodes_per_process: Annotated[int, InOrAuto(units.whole(1, LARGEST_NETWORK, 50))] = Field(
+        "auto", validate_default=True
+    )
+    """Nodes that share a process on this machine; see [runtime.md](runtime.md). `auto`: one process
+    per node if the machine carries that, else as many processes as it has cores."""
+    transport: Literal["auto", "trunk", "grpc"] = "auto"
+    """Carrier of messages between nodes on this machine: `auto` and `trunk` use Unix sockets shared
+    by all nodes of a process, `grpc` a connection per pair of nodes, as between machines."""
 
     images: Images = Field({}, validate_default=True)
     node_selector: dict[Text, Text] = Field(default_factory=dict)
@@ -685,8 +718,9 @@ class Scenario(Part):
     log: Log = Field({}, validate_default=True)
     fidelity: Fidelity = Field({}, validate_default=True)
     deployment: Deployment | None = None
-    """Deployment of a testbed on a cluster. Nothing here changes the network, its draws or the hash
-    of the scenario, and a testbed on this machine or a simulation does not need it."""
+    """Deployment of a testbed: the first two keys are for this machine, the others for a cluster.
+    Nothing here changes the network, its draws or the hash of the scenario, and a simulation does
+    not need it."""
 
     @field_validator("storage", "artifacts")
     @classmethod

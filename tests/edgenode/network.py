@@ -1,4 +1,4 @@
-"""Real nodes in this process, connected by real gRPC on ports the system chose."""
+"""Real nodes in this process, connected by the carrier that a test chooses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc.aio
 
+from edgenode.host import Host, Transport
 from edgenode.node import EdgeNode
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.model.distributions import Constant
@@ -31,6 +32,9 @@ from testbed.rpc.messages import task_to_message
 from testbed.scenario.plan import ApplicationSpec, Payload, Plan, SchedulerSpec, Seeds
 
 SECRET = "a secret of all"
+
+carrier = "grpc"
+"""What carries messages between nodes; the fixture ``carrier`` sets it to grpc, local or trunk."""
 
 PATIENCE = 10.0
 """Seconds after which something that should have happened has not."""
@@ -176,7 +180,12 @@ class Cluster:
                 pb.ConfigureRequest(
                     run=run,
                     plan_json=plan.to_json(),
-                    peers=[pb.PeerAddress(node=m.node.index, address=m.node.address) for m in self],
+                    peers=[
+                        pb.PeerAddress(
+                            node=m.node.index, address=m.node.address, trunk=m.node.host.trunk
+                        )
+                        for m in self
+                    ],
                     scheduler=name,
                     options_json=json.dumps(options),
                 )
@@ -273,12 +282,17 @@ class Cluster:
             await member.channel.close(None)
         for member in self.members:
             await member.node.close()
+            member.node.host.close()
 
 
 @asynccontextmanager
 async def cluster(folder: Path, nodes: int = 2) -> AsyncIterator[Cluster]:
     """``nodes`` started nodes that know nothing yet."""
-    members = [await start_member(folder, index) for index in range(nodes)]
+    all_of_them = Host(nodes)
+    members = [
+        await start_member(folder, index, all_of_them if carrier == "local" else None)
+        for index in range(nodes)
+    ]
     running = Cluster(members, folder)
     try:
         yield running
@@ -286,10 +300,17 @@ async def cluster(folder: Path, nodes: int = 2) -> AsyncIterator[Cluster]:
         await running.close()
 
 
-async def start_member(folder: Path, index: int) -> Member:
-    """One started node with its spool under ``folder``."""
+async def start_member(folder: Path, index: int, host: Host | None = None) -> Member:
+    """One started node with its spool under ``folder``; in a process of its own without ``host``.
+
+    As far as its messages are concerned: all nodes are in the process of the test.
+    """
     me = node_identity(index)
-    node = EdgeNode(index, folder / f"node-{index}", shared(SECRET, me))
+    if host is None:
+        host = Host(1, Transport.GRPC if carrier == "grpc" else Transport.TRUNK)
+        if carrier == "trunk":
+            host.listen(f"unix:{folder}/trunk-{index}.sock")
+    node = EdgeNode(index, folder / f"node-{index}", shared(SECRET, me), host=host)
     address = await node.start(f"unix:{folder}/node-{index}.sock")
     stamps = CommandStamps(node.commands.session)
     channel = as_controller(address, me, stamps)

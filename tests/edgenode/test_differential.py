@@ -22,6 +22,9 @@ from testbed.scenario.plan import Payload, Plan
 from testbed.sim.simulator import simulate_episode
 from tests.edgenode.network import Cluster, cluster, plan
 
+# Whatever carries the messages, they mean the same.
+pytestmark = pytest.mark.usefixtures("carrier")
+
 TOLERANCE = 200_000
 """Microseconds by which a task's end may differ: what the network adds to each transmission of a
 queue, on a machine that is busy with other tests."""

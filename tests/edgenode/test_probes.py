@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from testbed.model.events import RecordKind
 from testbed.scenario.plan import SchedulerSpec
 from tests.edgenode.network import AskFirst, SendTo, cluster, plan, task
+
+# Whatever carries the messages, they mean the same.
+pytestmark = pytest.mark.usefixtures("carrier")
 
 
 async def test_peers_answer_with_their_state_at_that_moment(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from testbed.rpc.identity import node_identity
 from testbed.rpc.messages import task_to_message
 from tests.edgenode.network import SECRET, SendTo, cluster, kinds, plan, task
 
+# Whatever carries the messages, they mean the same.
+pytestmark = pytest.mark.usefixtures("carrier")
+
 ALL_STEPS = [
     "generated",
     "decided",

@@ -22,6 +22,9 @@ from tests.edgenode.network import AskFirst, SendTo, cluster, kinds, plan, task
 from tests.edgenode.test_differential import TOLERANCE, busy_plan, history, play, steps
 from tests.faults.plans import fault, with_faults
 
+# Whatever carries the messages, they mean the same.
+pytestmark = pytest.mark.usefixtures("carrier")
+
 MS = MILLISECOND
 
 HARMLESS: dict[str, FaultSpec] = {

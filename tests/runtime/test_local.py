@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from testbed.rpc.operator import OperatorClient
 from testbed.runtime import processes
 from testbed.runtime.base import CONTROLLER
 from testbed.runtime.directory import RunDirectory
+from testbed.runtime.hosting import Hosting
 from testbed.runtime.local import LocalRuntime
 from testbed.storage.tasklog import RunState, open_task_log
 from testbed.testing.runtime import RuntimeContract, small_plan
@@ -30,6 +32,22 @@ PATIENCE_S = 20.0
 
 class LocalRuntimeTests(RuntimeContract):
     pass
+
+
+class SharedProcessTests(RuntimeContract):
+    """Both nodes in one process."""
+
+    @pytest.fixture
+    def runtime(self, tmp_path: Path) -> Iterator[LocalRuntime]:
+        yield from sharing(tmp_path, 2)
+
+
+def sharing(folder: Path, nodes: int) -> Iterator[LocalRuntime]:
+    """A runtime whose nodes share processes, ``nodes`` each; takes down what is up at the end."""
+    local = LocalRuntime(folder / "home", orphan_timeout_s=0.5, hosting=Hosting(nodes))
+    yield local
+    for name in local.names():
+        local.down(name)
 
 
 def running(runtime: LocalRuntime, name: str) -> dict[int, tuple[str, psutil.Process]]:
@@ -266,7 +284,8 @@ def test_the_sockets_go_with_the_testbed_whatever_became_of_its_files(
 ) -> None:
     up = runtime.up(small_plan(), "sockets")
     folder = Path(up.address.removeprefix("unix:")).parent
-    assert len(list(folder.iterdir())) == 3
+    # The controller's, and two of each node: its server and its trunk.
+    assert len(list(folder.iterdir())) == 5
     (up.directory / "testbed.json").write_text("scribbled on")
     runtime.down("sockets")
     assert not folder.exists()
@@ -364,7 +383,8 @@ def test_each_node_is_shown_as_if_it_had_been_started_alone(runtime: LocalRuntim
         if name != CONTROLLER:
             command = [argument for argument in process.cmdline() if argument]
             assert command[:5] == [sys.executable, "-m", "edgenode", "--node", name[-1]]
-            assert command[-1] == str(up.directory / "credentials" / f"{name}.json")
+            own = command[command.index("--credentials") + 1]
+            assert own == str(up.directory / "credentials" / f"{name}.json")
             assert os.readlink(f"/proc/{pid}/fd/1") == str(up.directory / "logs" / f"{name}.log")
             # The end of a node shows although others live on: none holds another's pipe.
             pipe = os.readlink(f"/proc/{pid}/fd/3")

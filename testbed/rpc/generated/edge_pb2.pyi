@@ -155,12 +155,14 @@ class HandOverTaken(_message.Message):
     def __init__(self, task_id: _Optional[int] = ..., accepted: _Optional[bool] = ..., reason: _Optional[str] = ..., down: _Optional[bool] = ...) -> None: ...
 
 class PeerAddress(_message.Message):
-    __slots__ = ("node", "address")
+    __slots__ = ("node", "address", "trunk")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TRUNK_FIELD_NUMBER: _ClassVar[int]
     node: int
     address: str
-    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
+    trunk: str
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., trunk: _Optional[str] = ...) -> None: ...
 
 class ConfigureRequest(_message.Message):
     __slots__ = ("run", "plan_json", "peers", "scheduler", "options_json")
@@ -339,20 +341,24 @@ class BatchAck(_message.Message):
     def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("node", "address", "pid", "version", "session", "process")
+    __slots__ = ("node", "address", "pid", "version", "session", "process", "trunk", "nodes")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PROCESS_FIELD_NUMBER: _ClassVar[int]
+    TRUNK_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     node: int
     address: str
     pid: int
     version: str
     session: str
     process: str
-    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., session: _Optional[str] = ..., process: _Optional[str] = ...) -> None: ...
+    trunk: str
+    nodes: int
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., session: _Optional[str] = ..., process: _Optional[str] = ..., trunk: _Optional[str] = ..., nodes: _Optional[int] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("testbed", "heartbeat_interval")

@@ -1,0 +1,96 @@
+"""How many nodes share a process on this machine, and which.
+
+A process of its own isolates a node; a process shared costs less memory, and far less processor
+time for each message. Code of a user may block the process it runs in, so ``auto`` gives each node
+a process of its own where the scenario names such code.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from testbed.runtime.base import node_process
+from testbed.scenario.plan import PlanHead
+
+if TYPE_CHECKING:
+    from testbed.scenario.schema import Deployment
+
+AUTO: Final = 0
+"""Number of nodes per process that is chosen by what the machine carries."""
+
+CARRIED: Final = 10
+"""Nodes with a process each that two cores carry with a valid certificate: measured with
+``python -m benchmarks network``."""
+
+CALIBRATION: Final = "calibration.json"
+"""File of a home with figures that were measured on this machine."""
+
+OWN_PROCESSES: Final = "nodesInOwnProcesses"
+"""Key of ``CALIBRATION``: the number that takes the place of ``CARRIED``."""
+
+_SHAREABLE: Final = "emulated"
+"""The application that uses no processor time, so that its node disturbs no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """The part of ``deployment`` that is for this machine: nodes per process, and the carrier."""
+
+    nodes_per_process: int = AUTO
+    transport: str = "auto"
+
+    @classmethod
+    def of(cls, deployment: Deployment | None) -> Hosting:
+        """Return what a scenario's section says; the default without one."""
+        if deployment is None:
+            return cls()
+        return cls(deployment.nodes_per_process, deployment.transport)
+
+    def groups(self, plan: PlanHead, home: Path) -> list[range]:
+        """Return which nodes each process has, in order."""
+        size = plan.size
+        per = self.nodes_per_process
+        if per == AUTO:
+            if size <= carried(home) or _own_code(plan):
+                per = 1
+            else:
+                per = -(-size // cores())
+        count = -(-size // per)
+        # As even as can be: 11 nodes in two processes are 6 and 5.
+        bounds = [number * size // count for number in range(count + 1)]
+        return [range(first, end) for first, end in itertools.pairwise(bounds)]
+
+
+def carried(home: Path) -> int:
+    """Return how many nodes with a process each this machine carries.
+
+    A figure that was measured here and is kept in ``home`` comes before ``CARRIED``.
+    """
+    try:
+        found: Any = json.loads((home / CALIBRATION).read_text(encoding="utf-8"))[OWN_PROCESSES]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return CARRIED
+    return found if isinstance(found, int) and found > 0 else CARRIED
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def process_name(group: range, number: int) -> str:
+    """Return the name of the process of ``group``, the one with this number."""
+    return node_process(group[0]) if len(group) == 1 else f"host-{number}"
+
+
+def _own_code(plan: PlanHead) -> bool:
+    """Return whether an application or a scheduler is named that may block its process."""
+    return plan.application.name != _SHAREABLE or ":" in plan.scheduler.name

@@ -1,0 +1,168 @@
+"""Nodes that share a process: which they are, and what stays as if each had its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.errors import PermanentError, UsageError
+from testbed.model.events import RecordKind
+from testbed.rpc.credentials import Secrets, issue, read
+from testbed.rpc.identity import CONTROLLER, node_identity
+from testbed.rpc.operator import OperatorClient
+from testbed.rpc.trunks import end_node
+from testbed.runtime import hosting, processes
+from testbed.runtime.directory import RunDirectory
+from testbed.runtime.hosting import Hosting, carried
+from testbed.runtime.local import LocalRuntime
+from testbed.scenario.load import load
+from testbed.scenario.plan import ApplicationSpec, Plan, SchedulerSpec
+from testbed.scenario.resolve import plan
+from testbed.storage.tasklog import open_task_log
+
+PATIENCE_S = 20.0
+
+
+def planned(nodes: int, *settings: str) -> Plan:
+    return plan(load("quickstart", [f"nodes.count={nodes}", *settings]))
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[LocalRuntime]:
+    """Two processes for four nodes."""
+    local = LocalRuntime(tmp_path / "home", orphan_timeout_s=0.5, hosting=Hosting(2))
+    yield local
+    for name in local.names():
+        local.down(name)
+
+
+def test_few_nodes_have_processes_of_their_own_and_many_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosting, "cores", lambda: 3)
+
+    def sizes(nodes: int, per: int = hosting.AUTO) -> list[int]:
+        return [len(group) for group in Hosting(per).groups(planned(nodes), tmp_path)]
+
+    assert sizes(4) == [1] * 4
+    assert sizes(hosting.CARRIED) == [1] * hosting.CARRIED
+    assert sizes(31) == [10, 10, 11]
+    assert sizes(31, 1) == [1] * 31
+    assert sizes(11, 10) == [5, 6]
+    assert sizes(3, 50) == [3]
+    (tmp_path / "calibration.json").write_text('{"nodesInOwnProcesses": 40}')
+    assert sizes(31) == [1] * 31
+    for damaged in ("", "[]", "{}", '{"nodesInOwnProcesses": "many"}'):
+        (tmp_path / "calibration.json").write_text(damaged)
+        assert carried(tmp_path) == hosting.CARRIED
+
+
+def test_code_of_a_user_gets_a_process_for_each_node(tmp_path: Path) -> None:
+    many = planned(31)
+    for own in (
+        dataclasses.replace(many, application=ApplicationSpec("busy")),
+        dataclasses.replace(many, scheduler=SchedulerSpec("my.module:Class")),
+    ):
+        assert len(Hosting().groups(own, tmp_path)) == 31
+        assert len(Hosting(31).groups(own, tmp_path)) == 1
+
+
+def test_the_groups_have_each_node_once(tmp_path: Path) -> None:
+    for nodes in (1, 2, 7, 31):
+        for per in (1, 2, 5, 100):
+            groups = Hosting(per).groups(planned(nodes), tmp_path)
+            assert [node for group in groups for node in group] == list(range(nodes))
+            assert max(map(len, groups)) <= per
+
+
+def test_a_run_of_nodes_in_two_processes_has_an_end_for_each_task(runtime: LocalRuntime) -> None:
+    given = planned(4, "slots.count=20")
+    up = runtime.up(given, "shared")
+    place = RunDirectory(runtime.home, "shared")
+    found = processes.of_testbed(place.path, place.processes())
+    assert sorted(name for name, _ in found.values()) == ["controller", "host-0", "host-1"]
+
+    with OperatorClient(up.address, up.token) as operator, open_task_log(up.store) as log:
+        pids = {node.pid for node in operator.status().nodes}
+        assert len(pids) == 2
+        run = operator.start_run(scheduler="random", episodes=1)
+        *_, _last = operator.watch_run(run)
+        ends = [r for r in log.records(run) if r.kind is RecordKind.ENDED]
+        assert len(ends) == len(list(log.tasks(run))) > 10
+        peers = {r.data["peer"] for r in log.records(run) if r.kind is RecordKind.SENT}
+        assert peers == {0, 1, 2, 3}
+
+
+def test_one_node_is_killed_and_the_others_of_its_process_live_on(runtime: LocalRuntime) -> None:
+    up = runtime.up(planned(4, "slots.count=40"), "shared")
+    with OperatorClient(up.address, up.token) as operator, open_task_log(up.store) as log:
+        run = operator.start_run(scheduler="random", episodes=1)
+        next(p for p in operator.watch_run(run) if p.generated > 5)
+        stopped = runtime.kill("shared", 1)
+        assert (stopped.name, stopped.pid, stopped.forced) == ("node-1", None, True)
+        *_, last = operator.watch_run(run)
+        conditions = [node.condition for node in operator.status().nodes]
+        assert conditions == ["healthy", "dead", "healthy", "healthy"]
+        ends = [r.task.id for r in log.records(run) if r.kind is RecordKind.ENDED]
+        assert len(ends) == len(set(ends)) > 0
+        assert last.degraded
+    with pytest.raises(UsageError, match="node-1 is not running"):
+        runtime.kill("shared", 1)
+    assert any("ended at once" in line for line in runtime.logs("shared", "node-1"))
+    assert {each.name for each in runtime.down("shared").stopped} == {
+        "controller",
+        "node-0",
+        "node-2",
+        "node-3",
+    }
+
+
+def test_the_death_of_a_process_is_that_of_all_its_nodes(runtime: LocalRuntime) -> None:
+    up = runtime.up(planned(4), "shared")
+    place = RunDirectory(runtime.home, "shared")
+    os.kill(place.processes()["host-1"][0], signal.SIGKILL)
+    with OperatorClient(up.address, up.token) as operator:
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            conditions = [node.condition for node in operator.status().nodes]
+            if conditions == ["healthy", "healthy", "dead", "dead"]:
+                break
+            assert time.monotonic() < until, conditions
+            time.sleep(0.05)
+    with pytest.raises(UsageError, match="node-2 is not running"):
+        runtime.kill("shared", 2)
+
+
+def test_only_the_controllers_credentials_end_a_node(runtime: LocalRuntime) -> None:
+    up = runtime.up(planned(4), "shared")
+    place = RunDirectory(runtime.home, "shared")
+    found = place.description()
+    assert found is not None
+    path = Path(found["sockets"]) / "host-0.sock"
+    controller = read(place.credentials("controller"))
+    peer = read(place.credentials("node-1"))
+    assert isinstance(controller, Secrets)
+    assert isinstance(peer, Secrets)
+    strangers = (issue("x", CONTROLLER, [node_identity(0)]), Secrets(CONTROLLER), peer)
+    for stranger in strangers:
+        with pytest.raises(PermanentError, match="credentials are needed"):
+            end_node(path, 0, stranger, 5.0)
+    with pytest.raises(PermanentError, match="not running in this process"):
+        end_node(path, 3, controller, 5.0)
+    with OperatorClient(up.address, up.token) as operator:
+        assert operator.status().healthy
+
+
+def test_each_node_has_its_log_and_the_process_its_own(runtime: LocalRuntime) -> None:
+    runtime.up(planned(4), "shared")
+    for node in range(4):
+        lines = list(runtime.logs("shared", f"node-{node}"))
+        assert lines
+        assert all(f"node {node} " in line for line in lines)
+    assert list(runtime.logs("shared", "host-0")) == []
