@@ -23,6 +23,8 @@ SECTION = (
     "deployment.spread=true",
     "deployment.hdfs=false",
     "deployment.kind.workers=2",
+    "deployment.nodesPerProcess=4",
+    "deployment.transport=grpc",
 )
 
 
@@ -46,6 +48,11 @@ def test_it_is_read_back_as_written() -> None:
     assert again is not None
     assert again == having.deployment
     assert (again.spread, again.hdfs, again.kind.workers) == (True, False, 2)
+    assert (again.nodes_per_process, again.transport) == (4, "grpc")
+    for text in ("auto", "1"):
+        chosen = load("quickstart", [f"deployment.nodesPerProcess={text}"])
+        assert loads(dumps(chosen)).deployment == chosen.deployment
+        assert f"nodesPerProcess: {text}" in dumps(chosen)
 
 
 def test_a_file_takes_the_place_of_the_section(tmp_path: Path) -> None:
@@ -67,10 +74,16 @@ def test_a_file_takes_the_place_of_the_section(tmp_path: Path) -> None:
         ("deployment.spred=true", "deployment.spred: unknown key; did you mean spread?"),
         ("deployment.kind.workers=99", "deployment.kind.workers: 99 is out of range"),
         ("deployment.nodeSelector.zone=3", "deployment.nodeSelector.zone: 3; allowed: a text"),
+        (
+            "deployment.nodesPerProcess=0",
+            "deployment.nodesPerProcess: 0 is out of range; allowed: `auto` or a whole number",
+        ),
+        ("deployment.nodesPerProcess=all", "deployment.nodesPerProcess: 'all'"),
+        ("deployment.transport=udp", "deployment.transport"),
         ("deployment.hdfs=1", "deployment.hdfs: 1; allowed: true or false"),
         (
             "deployment=spread",
-            "deployment: 'spread' is not a mapping; allowed: a mapping of images",
+            "deployment: 'spread' is not a mapping; allowed: a mapping of nodesPerProcess",
         ),
         ("deployment.kind.ports=8080:80", "deployment.kind.ports"),
     ],
