@@ -245,9 +245,11 @@ def _place() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def shared_processes(deployment: Deployment | None) -> bool:
-    """Return whether the nodes of a testbed on this machine share processes."""
-    return (getattr(deployment, "nodes_per_process", None) or 1) > 1
+def shared_processes(plan: Plan, deployment: Deployment | None) -> bool:
+    """Return whether nodes of a testbed on this machine share processes."""
+    from testbed.runtime.hosting import Hosting
+
+    return any(len(group) > 1 for group in Hosting.of(deployment).groups(plan, home.home()))
 
 
 def forecast_here(plan: Plan, *, shared: bool) -> Forecast:

@@ -274,7 +274,7 @@ def up(
     if place.on_this_machine:
         from testbed.api.calibrating import shared_processes, warn_if_doubtful
 
-        warn_if_doubtful(drawn, shared=shared_processes(loaded.scenario.deployment))
+        warn_if_doubtful(drawn, shared=shared_processes(drawn, loaded.scenario.deployment))
     where = places.settled(where, place)
     testbed = lifecycle.bring_up(place, where, drawn, name, loaded.text)
     return Lab(testbed, place, owned=True)

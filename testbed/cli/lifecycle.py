@@ -149,7 +149,7 @@ def up(
     if place.on_this_machine:
         from testbed.api.calibrating import shared_processes, warn_if_doubtful
 
-        warn_if_doubtful(plan, shared=shared_processes(loaded.deployment))
+        warn_if_doubtful(plan, shared=shared_processes(plan, loaded.deployment))
     # What is kept with the testbed and its runs is the network alone.
     text = dumps(without_deployment(loaded))
     _bring_up(place, places.settled(where, place), plan, name, text)
@@ -168,7 +168,8 @@ def _with_time_scale(scenario: Scenario, place: Runtime) -> Scenario:
             "a time scale is found by itself on this machine only",
             [Problem("--time-scale", _AUTO, "a number, as in --time-scale 2")],
         )
-    expected = forecast_here(plan(scenario), shared=shared_processes(scenario.deployment))
+    drawn = plan(scenario)
+    expected = forecast_here(drawn, shared=shared_processes(drawn, scenario.deployment))
     scale = expected.time_scale
     basis = "as calibrated" if expected.capacity.measured else "a guess without `testbed calibrate`"
     speed = f"{scale:g} times slower" if scale > 1 else f"{1 / scale:g} times faster"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,10 +29,7 @@ CARRIED: Final = 10
 ``python -m benchmarks network``."""
 
 CALIBRATION: Final = "calibration.json"
-"""File of a home with figures that were measured on this machine."""
-
-OWN_PROCESSES: Final = "nodesInOwnProcesses"
-"""Key of ``CALIBRATION``: the number that takes the place of ``CARRIED``."""
+"""File of a home with what `testbed calibrate` has measured, by machine."""
 
 _SHAREABLE: Final = "emulated"
 """The application that uses no processor time, so that its node disturbs no other."""
@@ -56,7 +54,7 @@ class Hosting:
         size = plan.size
         per = self.nodes_per_process
         if per == AUTO:
-            if size <= carried(home) or _own_code(plan):
+            if _own_code(plan) or size <= carried(home, plan.payload):
                 per = 1
             else:
                 per = -(-size // cores())
@@ -66,16 +64,22 @@ class Hosting:
         return [range(first, end) for first, end in itertools.pairwise(bounds)]
 
 
-def carried(home: Path) -> int:
-    """Return how many nodes with a process each this machine carries.
+def carried(home: Path, payload: str) -> int:
+    """Return how many nodes with a process each this machine carries, with that payload.
 
-    A figure that was measured here and is kept in ``home`` comes before ``CARRIED``.
+    What a calibration of this machine in ``home`` has found comes before ``CARRIED``.
     """
     try:
-        found: Any = json.loads((home / CALIBRATION).read_text(encoding="utf-8"))[OWN_PROCESSES]
+        document: Any = json.loads((home / CALIBRATION).read_text(encoding="utf-8"))
+        here = [
+            (each["when"], each["knees"][f"nodes-{payload}"]["level"])
+            for each in document["calibrations"]
+            if each["machine"]["host"] == platform.node() and each["machine"]["cores"] == cores()
+        ]
+        _, level = max(here)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return CARRIED
-    return found if isinstance(found, int) and found > 0 else CARRIED
+    return level if isinstance(level, int) and level > 0 else CARRIED
 
 
 def cores() -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import PermanentError, UsageError
+from testbed.experiment.calibration.values import Calibration, Knee, MachineFacts, store
 from testbed.model.events import RecordKind
 from testbed.rpc.credentials import Secrets, issue, read
 from testbed.rpc.identity import CONTROLLER, node_identity
@@ -56,11 +57,21 @@ def test_few_nodes_have_processes_of_their_own_and_many_share(
     assert sizes(31, 1) == [1] * 31
     assert sizes(11, 10) == [5, 6]
     assert sizes(3, 50) == [3]
-    (tmp_path / "calibration.json").write_text('{"nodesInOwnProcesses": 40}')
-    assert sizes(31) == [1] * 31
-    for damaged in ("", "[]", "{}", '{"nodesInOwnProcesses": "many"}'):
+
+
+def test_what_was_measured_on_this_machine_decides(tmp_path: Path) -> None:
+    machine = MachineFacts.here()
+    elsewhere = dataclasses.replace(machine, host="elsewhere")
+    for where, level in ((machine, 40), (elsewhere, 90)):
+        knees = {"nodes-metadata": Knee("nodes-metadata", level, level + 1, "", ())}
+        store(tmp_path, Calibration(where, "2026-11-29T10:00:00Z", False, knees))
+    assert carried(tmp_path, "metadata") == 40
+    assert carried(tmp_path, "bytes") == hosting.CARRIED
+    metadata = planned(31, "payload=metadata")
+    assert len(Hosting().groups(metadata, tmp_path)) == 31
+    for damaged in ("", "[]", "{}", '{"calibrations": [{"machine": 3}]}'):
         (tmp_path / "calibration.json").write_text(damaged)
-        assert carried(tmp_path) == hosting.CARRIED
+        assert carried(tmp_path, "metadata") == hosting.CARRIED
 
 
 def test_code_of_a_user_gets_a_process_for_each_node(tmp_path: Path) -> None:
