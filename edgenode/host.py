@@ -14,6 +14,7 @@ from edgenode.carriers.trunk import TrunkNode, Trunks
 from edgenode.links import PeerAt, PeerLink
 from testbed.rpc.credentials import Secrets
 
+
 class Transport(StrEnum):
     """What carries messages between nodes of different processes."""
 

@@ -245,7 +245,7 @@ def _place() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def shared_processes(plan: Plan, deployment: Deployment | None) -> bool:
+def shared_processes(plan: PlanHead, deployment: Deployment | None) -> bool:
     """Return whether nodes of a testbed on this machine share processes."""
     from testbed.runtime.hosting import Hosting
 

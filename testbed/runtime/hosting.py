@@ -54,7 +54,7 @@ class Hosting:
         size = plan.size
         per = self.nodes_per_process
         if per == AUTO:
-            if _own_code(plan) or size <= carried(home, plan.payload):
+            if _own_code(plan) or size <= carried(home, _payload(plan)):
                 per = 1
             else:
                 per = -(-size // cores())
@@ -98,3 +98,8 @@ def process_name(group: range, number: int) -> str:
 def _own_code(plan: PlanHead) -> bool:
     """Return whether an application or a scheduler is named that may block its process."""
     return plan.application.name != _SHAREABLE or ":" in plan.scheduler.name
+
+
+def _payload(plan: PlanHead) -> str:
+    """Return what moves between nodes, as a calibration calls it."""
+    return "bytes" if plan.demand.bytes_per_second else "metadata"
