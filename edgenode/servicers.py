@@ -14,7 +14,6 @@ from edgenode.receiving import HasDriver, Inflow, Refused, answer
 from testbed.rpc.authorization import caller
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
-from testbed.rpc.messages import task_from_message
 
 Context = Any
 """``grpc.aio.ServicerContext``; its stubs know no message types."""
