@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from testbed.api import home, notices
+from testbed.api import home, notices, places
 from testbed.errors import TestbedError, UsageError
+from testbed.runtime.directory import RunDirectory
 
 if TYPE_CHECKING:
     from testbed.storage.tasklog import TaskLog
@@ -39,12 +40,20 @@ def _settle(log: TaskLog, url: str) -> None:
 
 def _of_testbed(name: str | None) -> str | None:
     """Return the URL of the task log of the testbed that is up under this name; None if none is."""
-    from testbed.api.places import runtime
-
-    if name is None:
+    if name is None or _is_nowhere(name):
         return None
     try:
-        return runtime(name).find(name).store
+        return places.runtime(name).find(name).store
     except UsageError:
         # None is up; or incomplete: it has no run that is not in the log of its home.
         return None
+
+
+def _is_nowhere(name: str) -> bool:
+    """Return whether ``name`` would be a testbed of this machine, and there is none.
+
+    To ask the runtime for it takes as long as all the rest of a command that reads the log.
+    """
+    if home.controller() or places.place_of(name).runtime != places.LOCAL:
+        return False
+    return not RunDirectory(home.home(), name).exists

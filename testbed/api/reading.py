@@ -156,7 +156,7 @@ class Runs(Sequence["Run"]):
     def _joined(self, table: LogTable) -> pd.DataFrame:
         import pandas as pd
 
-        from testbed.experiment.summary import read_table
+        from testbed.experiment.frames import read_table
 
         if not self._runs:
             raise UsageError(

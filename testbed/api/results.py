@@ -147,7 +147,7 @@ class RunResult:
         return figure([self], name)
 
     def _table(self, name: Literal["events", "decisions"]) -> pd.DataFrame:
-        from testbed.experiment.summary import read_table
+        from testbed.experiment.frames import read_table
 
         return read_table(self.store.task_log, name, self.id)
 
@@ -158,7 +158,7 @@ class RunResult:
     def _repr_html_(self) -> str:
         summary = self.summary
         info = summary.run.info
-        total = len(summary.tasks)
+        total = summary.task_count
         ended = [
             (name.replace("_", " "), f"{count} ({100 * count / total:.1f} %)")
             for name, count in self.outcomes.items()
@@ -228,7 +228,7 @@ class Comparison:
                     "driver": result.summary.run.info.driver,
                     "run": result.id,
                     "episodes": measured[result.id].count,
-                    "tasks": len(result.tasks),
+                    "tasks": result.summary.task_count,
                     **({} if default else {name: measured[result.id].mean}),
                     "success_rate": result.success_rate,
                     "low": measured[result.id].low,
@@ -403,7 +403,7 @@ def _numbers(values: Mapping[int, float] | pd.Series[float]) -> dict[int, float]
 def figure(results: Sequence[RunResult], name: str) -> Figure:
     """Draw the figure ``name`` of ``results``. Raises: UsageError: there is none such."""
     from testbed.experiment import figures
-    from testbed.experiment.summary import queue_lengths
+    from testbed.experiment.frames import queue_lengths
 
     summaries = [result.summary for result in results]
     if name in ("success", "metric"):

@@ -1,7 +1,6 @@
-"""The ``testbed`` command: puts the commands together, and turns errors into exit codes.
+"""The ``testbed`` command: its common options, and errors turned into exit codes.
 
-The only place where everything may be imported; what a command needs is imported inside it, so
-that ``testbed --help`` starts at once.
+What it imports every command pays for; the commands themselves are in ``commands``.
 """
 
 from __future__ import annotations
@@ -19,43 +18,17 @@ import typer
 
 from testbed import environment, foreign
 from testbed.api import home, places
-from testbed.cli import (
-    calibrate,
-    console,
-    credentials,
-    dataset,
-    db,
-    doctor,
-    fault,
-    lifecycle,
-    network,
-    o2o,
-    policy,
-    replay,
-    reproduce,
-    results,
-    scenario,
-    scheduler,
-    sim,
-    streams,
-    tasks,
-    trainer,
-)
-from testbed.cli import run as running
+from testbed.cli import console, streams
+from testbed.cli.commands import MARKUP, Commands
 from testbed.cli.exit_codes import INTERRUPTED, TERMINATED, UNEXPECTED
 from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError, UsageError
-from testbed.version import __version__
-
-_SET_UP: Final = "Set up"
-_NETWORK: Final = "Network"
-_EXPERIMENTS: Final = "Experiments"
-_RESULTS: Final = "Results"
 
 app = typer.Typer(
     name="testbed",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=MARKUP,
     context_settings={"help_option_names": ["--help", "-h"]},
     epilog="Start with: testbed up quickstart",
 )
@@ -141,45 +114,6 @@ def root(
     home.choose(home_folder, look=command.invoked_subcommand != "doctor")
     home.choose_controller(controller, plaintext=insecure_plaintext)
     places.choose(runtime, context, kubeconfig, namespace)
-
-
-app.command(rich_help_panel=_SET_UP)(scenario.init)
-app.command(rich_help_panel=_SET_UP)(doctor.doctor)
-app.command(rich_help_panel=_SET_UP)(calibrate.calibrate)
-app.add_typer(scenario.group, name="scenario", rich_help_panel=_SET_UP)
-app.add_typer(db.group, name="db", rich_help_panel=_SET_UP)
-app.command(rich_help_panel=_SET_UP)(credentials.credentials)
-app.command(rich_help_panel=_NETWORK)(lifecycle.up)
-app.command(rich_help_panel=_NETWORK)(network.ps)
-app.command("list", hidden=True)(network.ps)
-app.command(rich_help_panel=_NETWORK)(network.status)
-app.command(rich_help_panel=_NETWORK)(network.nodes)
-app.command(rich_help_panel=_NETWORK)(network.logs)
-app.command(rich_help_panel=_NETWORK)(network.kill)
-app.command(rich_help_panel=_NETWORK)(lifecycle.scale)
-app.command(rich_help_panel=_NETWORK)(lifecycle.teardown)
-app.command(rich_help_panel=_EXPERIMENTS)(running.run)
-app.command(rich_help_panel=_EXPERIMENTS)(sim.sim)
-app.command(rich_help_panel=_EXPERIMENTS)(replay.replay)
-app.add_typer(scheduler.group, name="scheduler", rich_help_panel=_EXPERIMENTS)
-app.add_typer(fault.group, name="fault", rich_help_panel=_EXPERIMENTS)
-app.add_typer(policy.group, name="policy", rich_help_panel=_EXPERIMENTS)
-app.command(rich_help_panel=_EXPERIMENTS)(o2o.o2o)
-app.command(rich_help_panel=_EXPERIMENTS)(reproduce.reproduce)
-app.add_typer(trainer.group, name="trainer", rich_help_panel=_EXPERIMENTS)
-app.add_typer(results.group, name="runs", rich_help_panel=_RESULTS)
-app.command(rich_help_panel=_RESULTS)(tasks.tasks)
-app.command(rich_help_panel=_RESULTS)(tasks.task)
-app.command(rich_help_panel=_RESULTS)(results.compare)
-app.command(rich_help_panel=_RESULTS)(results.report)
-app.command(rich_help_panel=_RESULTS)(results.export)
-app.add_typer(dataset.group, name="dataset", rich_help_panel=_RESULTS)
-
-
-@app.command(rich_help_panel=_SET_UP)
-def version() -> None:
-    """Print the version."""
-    console.out(__version__)
 
 
 def run(arguments: Sequence[str]) -> int:

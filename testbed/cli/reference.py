@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from testbed import environment
 from testbed.cli.exit_codes import MEANINGS
@@ -57,12 +58,13 @@ def reference() -> str:
 
 def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield every command that can be called, with its path; no groups, no hidden ones."""
-    subcommands = getattr(command, "commands", None)
-    if subcommands is None:
+    if not isinstance(command, TyperGroup):
         yield path, command
         return
-    for name, each in subcommands.items():
-        if not each.hidden:
+    context = command.make_context(path, [], resilient_parsing=True)
+    for name in command.list_commands(context):
+        each = command.get_command(context, name)
+        if each is not None and not each.hidden:
             yield from walk(each, f"{path} {name}")
 
 

@@ -194,10 +194,10 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
     if summary is not None:
         rate = summary.success_rate
         facts.add("success rate", f"{_with_spread(rate)} % (95 % interval over episodes)")
-        facts.add("tasks", len(summary.tasks))
+        facts.add("tasks", summary.task_count)
         for outcome, count in summary.outcomes.items():
             if count:
-                share = 100 * count / len(summary.tasks)
+                share = 100 * count / summary.task_count
                 facts.add(f"  {outcome.replace('_', ' ')}", f"{count}  ({share:.1f} %)")
         facts.add("sent to peers", f"{100 * summary.offloaded:.1f} %")
     console.show(facts)
@@ -410,7 +410,7 @@ def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> 
     )
     for run in runs:
         rate = run.success_rate
-        total = len(run.tasks)
+        total = run.task_count
         table.add(
             console.mark(run.run.id, "cyan"),
             console.plain(run.title),

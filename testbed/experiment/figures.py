@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator
 
+from testbed.experiment.frames import flows
 from testbed.experiment.metrics import SUCCESS_RATE
 from testbed.experiment.summary import Measured, RunSummary
 from testbed.model.task import Outcome
@@ -150,7 +151,7 @@ def outcome_shares(runs: Sequence[RunSummary]) -> Figure:
         counts = np.array([run.outcomes[outcome] for run in runs], dtype=float)
         if not counts.any():
             continue
-        shares = 100 * counts / np.array([len(run.tasks) for run in runs])
+        shares = 100 * counts / np.array([run.task_count for run in runs])
         bars = axes.barh(
             range(len(runs)), shares, left=left, color=shade, label=outcome.replace("_", " ")
         )
@@ -261,7 +262,7 @@ def topology(network: Topology, run: RunSummary | None = None) -> Figure:
     angles = np.pi / 2 - 2 * np.pi * np.arange(size) / size
     x, y = np.cos(angles), np.sin(angles)
     if run is not None:
-        _draw_flows(ring, run.flows(size), x, y)
+        _draw_flows(ring, flows(run, size), x, y)
     capacity = np.array(network.capacity_hz) / 1e9
     points = ring.scatter(
         x,

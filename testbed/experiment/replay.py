@@ -95,8 +95,7 @@ class Original:
 
     def only_replayed(self, summary: RunSummary) -> RunSummary:
         """``summary`` of this run or of a replay, over the episodes that both have."""
-        kept = summary.tasks["episode"].isin(self.episodes)
-        return RunSummary(summary.run, summary.tasks[kept].reset_index(drop=True))
+        return summary.only(self.episodes)
 
 
 def original(

@@ -23,8 +23,9 @@ from matplotlib.figure import Figure
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment import figures
 from testbed.experiment.comparison import RunComparison, compare_summaries
+from testbed.experiment.frames import queue_lengths
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
-from testbed.experiment.summary import Measured, RunSummary, queue_lengths, summarise
+from testbed.experiment.summary import Measured, RunSummary, summarise
 from testbed.storage.tasklog import TaskLog
 
 MARKER: Final = "report.json"
@@ -169,7 +170,7 @@ def _tables(runs: Sequence[RunSummary], compared: _Compared) -> dict[str, pd.Dat
                 "driver": run.run.info.driver,
                 "state": run.run.state.value,
                 "episodes": run.success_rate.count,
-                "tasks": len(run.tasks),
+                "tasks": run.task_count,
                 "success rate": run.success_rate.mean,
                 "low": run.success_rate.low,
                 "high": run.success_rate.high,
@@ -254,7 +255,7 @@ def _page(
     parts = [
         f"<h1>Report: {html.escape(', '.join(names))}</h1>",
         f'<p class="note">{len(runs)} run{"s" * (len(runs) > 1)}, '
-        f"{sum(len(run.tasks) for run in runs)} tasks. Intervals are 95 % (Student's t over "
+        f"{sum(run.task_count for run in runs)} tasks. Intervals are 95 % (Student's t over "
         f"episodes). Seeds of the first run: {html.escape(seeds)}.</p>",
     ]
     success = [
@@ -379,7 +380,7 @@ def _summary_table(runs: Sequence[RunSummary]) -> str:
             "driver": run.run.info.driver,
             "state": run.run.state.value,
             "episodes": run.success_rate.count,
-            "tasks": len(run.tasks),
+            "tasks": run.task_count,
             "success rate, %": f"{100 * run.success_rate.mean:.1f}",
             "95 % interval": (
                 ""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Final
 
 from testbed.errors import UsageError
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
@@ -19,7 +16,10 @@ from testbed.experiment.statistics import Interval
 from testbed.model.task import Outcome
 from testbed.scenario.families import ByModel
 from testbed.scenario.plan import TASKS
-from testbed.storage.tasklog import LogTable, Run, TaskLog
+from testbed.storage.tasklog import Run, TaskLog
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STAGES: Final = (
     "transmission_waiting",
@@ -47,14 +47,35 @@ class Measured:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run as tables.
+    """One run with its tasks.
 
-    ``tasks`` has one row per task, as in the log; times in microseconds. One column more,
-    ``deciding``, is from a task's arrival to the decision about it, NaN where there is none.
+    ``columns`` has the values of each column of the log's table of tasks, in order of the tasks;
+    times in microseconds. One more, ``deciding``, is from a task's arrival to the decision about
+    it, NaN where there is none.
     """
 
     run: Run
-    tasks: pd.DataFrame
+    columns: Mapping[str, Sequence[Any]]
+
+    @property
+    def task_count(self) -> int:
+        """Number of tasks."""
+        return len(self.columns["task"])
+
+    @cached_property
+    def tasks(self) -> pd.DataFrame:
+        """A row per task, with ``columns``."""
+        # Loading it takes longer than all that most commands do.
+        import pandas as pd
+
+        return pd.DataFrame(self.columns)
+
+    def only(self, episodes: Sequence[int]) -> RunSummary:
+        """Return the same of these episodes alone."""
+        wanted = set(episodes)
+        kept = [number in wanted for number in self.columns["episode"]]
+        columns = {name: list(compress(values, kept)) for name, values in self.columns.items()}
+        return RunSummary(self.run, columns)
 
     @property
     def title(self) -> str:
@@ -70,8 +91,15 @@ class RunSummary:
 
     @cached_property
     def by_episode(self) -> dict[int, float]:
-        """Success rate of each episode."""
-        return SUCCESS_RATE.by_episode(self.tasks)
+        """Success rate of each episode, in order."""
+        episodes, outcomes = self.columns["episode"], self.columns["outcome"]
+        tasks = Counter(episodes)
+        good = Counter(
+            episode
+            for episode, outcome in zip(episodes, outcomes, strict=True)
+            if outcome == Outcome.SUCCEEDED.value
+        )
+        return {episode: good[episode] / tasks[episode] for episode in sorted(tasks)}
 
     @cached_property
     def success_rate(self) -> Interval:
@@ -80,7 +108,7 @@ class RunSummary:
 
     def measured(self, metric: Metric) -> Measured:
         """Compute a metric. Raises: UsageError: it cannot be computed."""
-        found = metric.by_episode(self.tasks)
+        found = self.by_episode if metric is SUCCESS_RATE else metric.by_episode(self.tasks)
         by_episode = {number: each for number, each in found.items() if math.isfinite(each)}
         without = tuple(number for number in found if number not in by_episode)
         return Measured(metric, by_episode, without, metric.interval(list(by_episode.values())))
@@ -88,14 +116,19 @@ class RunSummary:
     @cached_property
     def outcomes(self) -> dict[str, int]:
         """Tasks by outcome, all outcomes in it."""
-        counts = self.tasks["outcome"].value_counts()
-        return {outcome.value: int(counts.get(outcome.value, 0)) for outcome in Outcome}
+        counts = Counter(self.columns["outcome"])
+        return {outcome.value: counts[outcome.value] for outcome in Outcome}
+
+    @property
+    def decided(self) -> zip[tuple[int, int | None]]:
+        """The node at which each task arrived, and the one chosen for it; None if none was."""
+        return zip(self.columns["source"], self.columns["destination"], strict=True)
 
     @cached_property
     def offloaded(self) -> float:
         """Share of the decided tasks that were sent to a peer."""
-        decided = self.tasks[self.tasks["destination"].notna()]
-        return float((decided["destination"] != decided["source"]).mean()) if len(decided) else 0.0
+        decided = [each for each in self.decided if each[1] is not None]
+        return sum(source != chosen for source, chosen in decided) / max(1, len(decided))
 
     @cached_property
     def times(self) -> pd.DataFrame:
@@ -107,6 +140,8 @@ class RunSummary:
         deadline is compared with, are by the instants of the model. So on a network, where a stage
         takes a little longer than it should, the means add up to a little more than the total.
         """
+        import pandas as pd
+
         succeeded = self.tasks[self.tasks["outcome"] == Outcome.SUCCEEDED.value]
         times = succeeded[list(STAGES)].fillna(0).astype(float) / 1000
         times.insert(0, "deciding", succeeded["deciding"].astype(float) / 1000)
@@ -118,17 +153,6 @@ class RunSummary:
                 "p95_ms": times.quantile(0.95),
             }
         ).fillna(0.0)
-
-    def flows(self, nodes: int) -> npt.NDArray[np.float64]:
-        """[N, N]: share of the tasks of node i that were decided to be executed at node j."""
-        counts = np.zeros((nodes, nodes))
-        decided = self.tasks[self.tasks["destination"].notna()]
-        np.add.at(
-            counts, (decided["source"].to_numpy(int), decided["destination"].to_numpy(int)), 1
-        )
-        total = counts.sum(axis=1, keepdims=True)
-        shares: npt.NDArray[np.float64] = counts / np.maximum(total, 1)
-        return shares
 
     @property
     def document(self) -> dict[str, Any]:
@@ -147,7 +171,7 @@ class RunSummary:
             "started": info.started,
             "ended": self.run.ended,
             "seeds": dict(info.seeds),
-            "tasks": len(self.tasks),
+            "tasks": self.task_count,
             "episodes": rate.count,
             "success_rate": _interval_document(rate, self.by_episode),
             "outcomes": self.outcomes,
@@ -173,7 +197,7 @@ def _interval_document(interval: Interval, by_episode: Mapping[int, float]) -> d
 
 def none_if_nan(value: float) -> float | None:
     """NaN has no JSON form."""
-    return None if np.isnan(value) else value
+    return None if math.isnan(value) else value
 
 
 def summarise(log: TaskLog, run_id: str) -> RunSummary:
@@ -186,55 +210,24 @@ def summarise(log: TaskLog, run_id: str) -> RunSummary:
 
 
 def _of_tasks(log: TaskLog, run: Run) -> RunSummary:
-    tasks = read_table(log, "tasks", run.id)
-    if tasks.empty:
+    names = log.columns("tasks")
+    rows = [row for chunk in log.rows("tasks", run.id) for row in chunk]
+    if not rows:
         raise UsageError(
             f"run {run.id} ({run.state.value}) has no finished task, so there is nothing to report"
         )
+    columns: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
     decided: dict[int, int] = {}
-    columns = ("task", "at")
-    for chunk in log.rows("decisions", run.id, only=columns):
+    for chunk in log.rows("decisions", run.id, only=("task", "at")):
         decided |= {row[-2]: row[-1] for row in chunk if row[-2] is not None}
     # Tasks arrive with the slots, by the clock that the decision was entered by.
-    arrived = tasks["slot"] * run.plan.workload.slot
-    tasks["deciding"] = tasks["task"].map(decided) - arrived
-    return RunSummary(run, tasks)
+    slot = run.plan.workload.slot
+    columns["deciding"] = [
+        decided[task] - number * slot if task in decided else math.nan
+        for task, number in zip(columns["task"], columns["slot"], strict=True)
+    ]
+    return RunSummary(run, columns)
 
 
 SUMMARIES: Final = ByModel("a summary", {TASKS: _of_tasks})
 """Summaries of runs by model, each of a task log and a run of it."""
-
-
-def read_table(log: TaskLog, table: LogTable, run_id: str) -> pd.DataFrame:
-    """Return a table of the log of one run as a data frame, columns as stored."""
-    columns = list(log.columns(table))
-    rows: list[Sequence[Any]] = [row for chunk in log.rows(table, run_id) for row in chunk]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def queue_lengths(log: TaskLog, run_id: str) -> pd.DataFrame:
-    """Execution queue length of every node at every decision and idle slot it logged.
-
-    Columns: episode, node, slot, time_s (in the episode), queue_length, sending, receiving.
-    """
-    columns = list(log.columns("decisions"))
-    index = {name: columns.index(name) for name in ("episode", "node", "slot", "at", "observation")}
-    rows = []
-    for chunk in log.rows("decisions", run_id):
-        for row in chunk:
-            seen: Mapping[str, Any] = json.loads(row[index["observation"]])
-            rows.append(
-                (
-                    row[index["episode"]],
-                    row[index["node"]],
-                    row[index["slot"]],
-                    row[index["at"]] / 1e6,
-                    seen["queue_length"],
-                    sum(seen["sending"]),
-                    sum(seen["receiving"]),
-                )
-            )
-    return pd.DataFrame(
-        rows,
-        columns=["episode", "node", "slot", "time_s", "queue_length", "sending", "receiving"],
-    )

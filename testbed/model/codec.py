@@ -24,7 +24,10 @@ def _plain(value: object) -> object:
     return item()
 
 
-_encode: Final = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
+# Nothing here holds itself; to look for that at every value takes a fifth of the time.
+_encode: Final = json.JSONEncoder(
+    separators=(",", ":"), check_circular=False, default=_plain
+).encode
 
 
 def dumps(value: object) -> str:

@@ -10,7 +10,7 @@ else did (``FIRST_OF_CONTROLLER``), its end holds until the node's own end comes
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from testbed.model.events import DecisionRecord, Record, RecordKind
@@ -67,6 +67,13 @@ class TaskRow(NamedTuple):
         )
 
 
+class Choice(NamedTuple):
+    """The part of a decision that the row of its task tells."""
+
+    scheduler: str
+    destination: int | None
+
+
 class IllegalHistory(ValueError):
     """Records of one task that cannot all be true: a defect of a driver. Lists the records."""
 
@@ -102,6 +109,9 @@ _AT_ORIGIN: Final = frozenset(
         RecordKind.TRANSMISSION_STARTED,
         RecordKind.SENT,
     }
+)
+_AT_DESTINATION: Final = frozenset(
+    {RecordKind.RECEIVED, RecordKind.ADMITTED, RecordKind.EXECUTION_STARTED}
 )
 _STAGES: Final[dict[RecordKind, frozenset[str]]] = {
     RecordKind.GENERATED: frozenset({"deciding"}),
@@ -169,6 +179,50 @@ def problems(task: Task, records: Sequence[Record]) -> list[str]:
     return found
 
 
+def _usual_shapes() -> Iterator[tuple[RecordKind, ...]]:
+    """Return the kinds of records of every complete history, in their order."""
+    local = (RecordKind.ADMITTED, RecordKind.EXECUTION_STARTED)
+    sent = (RecordKind.TRANSMISSION_STARTED, RecordKind.SENT, RecordKind.RECEIVED)
+    for steps in (local, (*sent, *local)):
+        history = [RecordKind.GENERATED, RecordKind.DECIDED, *steps]
+        for count in range(1, len(history) + 1):
+            if RecordKind.ENDED in _FOLLOWS[history[count - 1]]:
+                yield (*history[:count], RecordKind.ENDED)
+
+
+_USUAL: Final = frozenset(_usual_shapes())
+
+
+def _is_usual(task: Task, records: Sequence[Record]) -> bool:
+    """Return whether this is a complete history in order that is beyond doubt.
+
+    Nearly all are, and this finds it in a fraction of the time of ``problems``, which says of the
+    others what is wrong with them, if anything.
+    """
+    if tuple([record[0] for record in records]) not in _USUAL:
+        return False
+    source, destination = task[3], None
+    origin_at = elsewhere_at = -1
+    for number, (kind, about, seq, node, at, _, data) in enumerate(records):
+        if seq != number or (about is not task and about != task):
+            return False
+        if kind is RecordKind.DECIDED:
+            destination = data["destination"]
+        elif kind is RecordKind.TRANSMISSION_STARTED and (
+            data["peer"] != destination or destination == source
+        ):
+            return False
+        if node == source:
+            if at < origin_at or (kind in _AT_DESTINATION and destination != source):
+                return False
+            origin_at = at
+        elif node != destination or kind in _AT_ORIGIN or at < elsewhere_at:
+            return False
+        else:
+            elsewhere_at = at
+    return not _wrong_end(task, records, records[-1])
+
+
 def _wrong_places(task: Task, by_kind: dict[RecordKind, Record]) -> list[str]:
     decided = by_kind.get(RecordKind.DECIDED)
     if decided is None:
@@ -228,15 +282,19 @@ def _nominal(started: Record | None) -> Micros | None:
     return None if started is None else int(started.data["nominal"])
 
 
-def fold(task: Task, records: Iterable[Record], decision: DecisionRecord | None = None) -> TaskRow:
+def fold(
+    task: Task, records: Iterable[Record], decision: DecisionRecord | Choice | None = None
+) -> TaskRow:
     """Return the row of ``task`` from all records of it (any order) and the decision about it.
 
     Raises:
         IllegalHistory: the records contradict each other.
     """
-    history = _in_order(records)
-    if wrong := problems(task, history):
-        raise IllegalHistory(task, wrong, history)
+    history = list(records)
+    if not _is_usual(task, history):
+        history = _in_order(history)
+        if wrong := problems(task, history):
+            raise IllegalHistory(task, wrong, history)
     at = {record.kind: record for record in history}
     decided = at.get(RecordKind.DECIDED)
     sending = at.get(RecordKind.TRANSMISSION_STARTED)

@@ -20,7 +20,7 @@ from sqlalchemy import BigInteger, Column, Integer
 from testbed.errors import Problem, UsageError
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import LogTable, Run, TaskLog, utc_now
-from testbed.storage.tasklog.schema import metadata as tables
+from testbed.storage.tasklog.schema import TABLES as COLUMNS
 from testbed.version import __version__
 
 KIND: Final = "edge-testbed export"
@@ -130,7 +130,7 @@ def describe_run(run: Run) -> dict[str, Any]:
 def describe_columns(table: LogTable) -> list[dict[str, str]]:
     """Name, type, unit and meaning of every column of an exported table."""
     described: list[dict[str, str]] = []
-    for column in tables.tables[table].columns:
+    for column in COLUMNS[table].columns:
         unit = column.info.get("unit", "")
         described.append(
             {
@@ -167,7 +167,7 @@ def arrow_schema(table: LogTable) -> pa.Schema:
                     "description": about["description"],
                 },
             )
-            for column, about in zip(tables.tables[table].columns, described, strict=True)
+            for column, about in zip(COLUMNS[table].columns, described, strict=True)
         ]
     )
 

@@ -417,6 +417,36 @@ class TaskLogContract:
         assert {len(rows) for rows in chunks[:-1]} == {chunk}
         assert len(expected) == task_log.counts(info.id)[table]
 
+    def test_texts_of_every_kind_come_back(self, task_log: TaskLog) -> None:
+        info = sample_run()
+        task_log.begin_run(info)
+        texts = (
+            'it\'s 100 % "so"',
+            "%s %(x)d ?",
+            "a\\'b\\",
+            "\n\t\x00\x1a;",
+            "naïve ü 😀",
+            "NULL",
+            "",
+        )
+        decisions = [
+            sample_decision(sample_task(0, slot, 0), 0, 0, slot)._replace(scheduler=text)
+            for slot, text in enumerate(texts)
+        ]
+        records = []
+        for slot, text in enumerate(texts):
+            end = sample_history(sample_task(0, slot, 0), 0)[-1]
+            records.append(end._replace(data={**end.data, "reason": text}))
+        rows = [
+            sample_rows(0)[0]._replace(task_id=number, scheduler=text, stage=text)
+            for number, text in enumerate(texts)
+        ]
+        task_log.append(info.id, records, decisions)
+        task_log.write_tasks(info.id, rows)
+        assert list(task_log.records(info.id)) == records
+        assert list(task_log.decisions(info.id)) == decisions
+        assert list(task_log.tasks(info.id)) == rows
+
     def test_a_reader_sees_what_is_committed_while_it_is_written(
         self, task_log: TaskLog, reopen: Callable[[], TaskLog]
     ) -> None:

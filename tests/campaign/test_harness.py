@@ -77,8 +77,12 @@ def test_a_second_end_is_found(log: TaskLog) -> None:
     [
         ("DELETE FROM tasks WHERE task = 3", "unaccounted"),
         ("UPDATE tasks SET outcome = 'lost' WHERE task = 3", "contradiction"),
-        ("DELETE FROM events WHERE task = 3 AND kind = 'ended'", "unaccounted"),
-        ("DELETE FROM events WHERE task = 3", "contradiction"),
+        (
+            "UPDATE histories SET steps = json_remove(steps, '$[#-1]'), records = records - 1 "
+            "WHERE task = 3",
+            "unaccounted",
+        ),
+        ("DELETE FROM histories WHERE task = 3", "contradiction"),
     ],
 )
 def test_what_is_missing_or_contradicts_is_found(
@@ -89,7 +93,7 @@ def test_what_is_missing_or_contradicts_is_found(
 
 
 def test_arrivals_that_never_came_are_found(log: TaskLog, tmp_path: Path) -> None:
-    for table in ("events", "tasks"):
+    for table in ("histories", "tasks"):
         change(tmp_path, f"DELETE FROM {table} WHERE task = 3")
     assert kinds(latest(log)) == {"unaccounted"}
 

@@ -107,7 +107,7 @@ def test_a_log_whose_rows_are_damaged_is_told_the_state_at_least(
     marker = RunMarker(tmp_path)
     marker.begin("run")
     with closing(sqlite3.connect(tmp_path / "tasks.db")) as database:
-        database.execute("DROP TABLE events")
+        database.execute("DROP TABLE histories")
     assert marker.settle(log) == ("run", RunState.INTERRUPTED)
     assert log.run("run").state is RunState.INTERRUPTED
     assert not marker.exists

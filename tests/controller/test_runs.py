@@ -343,7 +343,7 @@ def test_a_log_that_breaks_fails_the_run_and_nodes_keep_what_is_not_stored(
     run = bench.operator.start_run()
     bench.until(run, lambda progress: progress.ended >= 2)
     with closing(sqlite3.connect(bench.up.store)) as database:
-        database.execute("DROP TABLE events")
+        database.execute("DROP TABLE histories")
     last = bench.end(run)
     assert last.state == "failed"
     assert "the task log cannot be written" in last.reason

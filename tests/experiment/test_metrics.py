@@ -89,9 +89,9 @@ def runs(log: TaskLog) -> list[RunSummary]:
 
 def edited(run: RunSummary, episodes: tuple[int, ...]) -> RunSummary:
     """The run as if no task of these episodes had succeeded."""
-    tasks = run.tasks.copy()
-    tasks.loc[tasks["episode"].isin(episodes), "outcome"] = "dropped"
-    return RunSummary(run.run, tasks)
+    ended = zip(run.columns["episode"], run.columns["outcome"], strict=True)
+    outcomes = ["dropped" if number in episodes else outcome for number, outcome in ended]
+    return RunSummary(run.run, {**run.columns, "outcome": outcomes})
 
 
 def test_the_table_of_expected_values_is_complete() -> None:

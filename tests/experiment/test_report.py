@@ -14,8 +14,9 @@ import pytest
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment import figures
 from testbed.experiment.comparison import compare_runs
+from testbed.experiment.frames import flows, queue_lengths
 from testbed.experiment.report import write_report
-from testbed.experiment.summary import RunSummary, queue_lengths, summarise
+from testbed.experiment.summary import RunSummary, summarise
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan
 from testbed.sim.record import record_run
@@ -79,9 +80,9 @@ def test_no_time_is_negative_however_long_stages_were_measured(
 
 def test_flows_are_shares_of_the_tasks_of_a_node(log: TaskLog, ids: list[str]) -> None:
     size = log.run(ids[0]).plan.topology.size
-    local = summarise(log, ids[1]).flows(size)
+    local = flows(summarise(log, ids[1]), size)
     assert local.trace() == pytest.approx(size), "every task of `local` stays where it arrived"
-    sent = summarise(log, ids[0]).flows(size)
+    sent = flows(summarise(log, ids[0]), size)
     assert sent.trace() < size
     assert sent.sum(axis=1) == pytest.approx([1.0] * size)
 
@@ -139,7 +140,7 @@ def test_a_report_holds_page_figures_tables_and_document(
 def test_long_names_of_runs_do_not_overlap(log: TaskLog, ids: list[str]) -> None:
     summary = summarise(log, ids[0])
     info = replace(summary.run.info, scheduler="least-completion", label="with a longer label")
-    named = [RunSummary(replace(summary.run, info=info), summary.tasks)] * 4
+    named = [RunSummary(replace(summary.run, info=info), summary.columns)] * 4
     figure = figures.success_rates(named)
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import inspect, text
+from alembic import command
+from sqlalchemy import Connection, Table, inspect, text
 
 from testbed.errors import PermanentError, PrerequisiteMissing
+from testbed.model.codec import encode_answers, encode_observation
+from testbed.model.events import DecisionRecord, Record
 from testbed.storage.tasklog import migrating, open_task_log, versions
 from testbed.storage.tasklog.opening import connect
-from testbed.storage.tasklog.schema import REVISION, SCHEMA_VERSION, metadata
+from testbed.storage.tasklog.packing import task_row
+from testbed.storage.tasklog.schema import REVISION, SCHEMA_VERSION, events, metadata, tasks
 from testbed.testing.tasklog import sample_episode, sample_rows, sample_run
 
 NEXT = SCHEMA_VERSION + 1
@@ -56,6 +63,84 @@ def write(url: str) -> None:
         log.begin_run(sample_run())
         log.append(sample_run().id, *sample_episode(0)[1:])
         log.write_tasks(sample_run().id, sample_rows(0))
+
+
+def write_version_1(url: str, records: Sequence[Record], made: Sequence[DecisionRecord]) -> None:
+    """Make a log as the first schema version had it, with a row for each event."""
+    database = connect(url, create=True)
+    info = sample_run()
+    with versions.alone(database.engine, "here") as connection:
+        config = migrating._config(())
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO schema_info VALUES (1, 1, '0.1', 'now')"))
+        names = ("id", "name", "scenario_hash", "scheduler", "driver", "label", "first_episode")
+        values = {name: getattr(info, name) for name in names}
+        values |= {"episodes": 2, "state": "completed", "started": info.started, "ended": "now"}
+        values |= {"plan": info.plan, "seeds": json.dumps(info.seeds), "versions": "{}", "key": 1}
+        connection.execute(metadata.tables["runs"].insert(), values)
+        _insert(connection, events, [_event(each) for each in records])
+        _insert(connection, metadata.tables["decisions"], [_decision(each) for each in made])
+        _insert(connection, tasks, [task_row(1, row) for row in sample_rows(0)])
+    database.engine.dispose()
+
+
+def _insert(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+    names = [column.name for column in table.columns]
+    connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def _event(record: Record) -> Sequence[Any]:
+    kind, (task, *about), seq, node, at, clock, data = record
+    return (1, task, seq, kind, node, at, clock, json.dumps(data), *about)
+
+
+def _decision(decision: DecisionRecord) -> Sequence[Any]:
+    task, node, episode, slot, at, scheduler, observation, destination, odds, mask = decision
+    allowed = None if mask is None else "".join(str(int(each)) for each in mask)
+    seen = encode_observation(observation._replace(answers=()))
+    probes = encode_answers(observation.answers)
+    told = None if odds is None else json.dumps(odds)
+    return (1, episode, node, slot, task, at, scheduler, destination, allowed, told, seen, probes)
+
+
+def test_a_log_of_version_1_keeps_all_that_is_in_it(url: str) -> None:
+    _, records, made = sample_episode(0)
+    late = records[-1]._replace(seq=1_000_000)
+    missing = records[3]
+    records = sorted([*records, late], key=lambda each: (each.task.id, each.seq))
+    records.remove(missing)
+    write_version_1(url, records, made)
+    with pytest.raises(PermanentError, match="testbed db upgrade"):
+        open_task_log(url)
+    migrating.upgrade(url)
+    assert migrating.check(url).good
+    with open_task_log(url) as log:
+        run = log.run("latest")
+        assert list(log.records(run.id)) == records
+        assert list(log.decisions(run.id)) == sorted(
+            made, key=lambda d: (d.episode, d.node, d.slot)
+        )
+        assert list(log.tasks(run.id)) == sample_rows(0)
+        assert log.counts(run.id)["events"] == len(records)
+        # What was sent before the upgrade may come again after it, and what was missing too.
+        assert log.append(run.id, [*records, missing], made) == 1
+        assert missing in list(log.records(run.id))
+
+
+def test_an_upgrade_that_was_cut_short_is_repeated(url: str) -> None:
+    _, records, made = sample_episode(0)
+    write_version_1(url, records, made)
+    database = connect(url, create=True)
+    with versions.alone(database.engine, "here") as connection:
+        metadata.tables["histories"].create(connection)
+        # A part of it has been copied.
+        first = (1, 0, 0, 1, 0, 0, 0, 4_000_000, 51_200_000_000, 4_000_000, '[["generated",0,0,3]]')
+        _insert(connection, metadata.tables["histories"], [first])
+    database.engine.dispose()
+    migrating.upgrade(url)
+    with open_task_log(url) as log:
+        assert list(log.records(sample_run().id))[-1] == records[-1]
 
 
 def test_the_migrations_lead_to_the_tables_of_this_version(url: str) -> None:

@@ -83,7 +83,7 @@ def test_a_database_of_something_else_is_left_alone(mysql_url: str) -> None:
 
 def test_making_the_tables_that_was_cut_short_is_finished(mysql_url: str) -> None:
     open_task_log(mysql_url).close()
-    execute(mysql_url, "DELETE FROM schema_info", "DROP TABLE events")
+    execute(mysql_url, "DELETE FROM schema_info", "DROP TABLE histories")
     with open_task_log(mysql_url) as log:
         log.begin_run(sample_run())
         assert log.append(sample_run().id, *sample_episode(0)[1:]) > 0

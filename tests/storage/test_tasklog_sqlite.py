@@ -162,8 +162,11 @@ def change(path: Path, statement: str) -> None:
 
 def test_a_missing_table_is_explained(path: Path) -> None:
     written(path)
-    change(path, "DROP TABLE events")
-    with open_task_log(path) as log, pytest.raises(PermanentError, match="no such table: events"):
+    change(path, "DROP TABLE histories")
+    with (
+        open_task_log(path) as log,
+        pytest.raises(PermanentError, match="no such table: histories"),
+    ):
         list(log.records(sample_run().id))
 
 
@@ -291,7 +294,7 @@ def test_a_row_that_was_written_over_is_said_when_a_run_is_closed(path: Path) ->
     written(path)
     with sqlite3.connect(path) as database:
         database.execute("DELETE FROM tasks")
-        database.execute("UPDATE events SET kind = 'nonsense' WHERE seq = 1")
+        database.execute("UPDATE histories SET steps = replace(steps, 'decided', 'nonsense')")
     database.close()
     with open_task_log(path) as log:
         with pytest.raises(PermanentError, match="a row is not as this toolkit writes it"):

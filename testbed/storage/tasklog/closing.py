@@ -1,4 +1,4 @@
-"""Each task ends exactly once, in ``events`` and ``tasks`` alike, also where a writer has gone.
+"""Each task ends exactly once, in its history and in ``tasks`` alike, also where a writer has gone.
 
 Two things happen to a run besides being written: whoever comes after its writer closes it, and
 nodes hand in what they could not before. Both keep three promises for every task that is touched:
@@ -9,60 +9,47 @@ run has told it as final.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from sqlalchemy import Connection, Table, delete, exists, insert, select
-from sqlalchemy.sql.dml import Insert
+from sqlalchemy import Connection, delete, exists, select
 
-from testbed.model.events import DecisionRecord, Record, RecordKind
-from testbed.model.history import FIRST_OF_CONTROLLER, IllegalHistory, TaskRow, fold
+from testbed.model.events import Record, RecordKind
+from testbed.model.history import FIRST_OF_CONTROLLER, Choice, IllegalHistory, TaskRow, fold
 from testbed.model.task import Outcome
+from testbed.storage.tasklog.packing import history_rows, records_of, task_row
 from testbed.storage.tasklog.schema import decisions as decisions_table
-from testbed.storage.tasklog.schema import events as events_table
+from testbed.storage.tasklog.schema import histories as histories_table
 from testbed.storage.tasklog.schema import tasks as tasks_table
-
-CHUNK: Final = 400
-"""Tasks named in one statement; SQLite takes at least 999 values in one."""
-
-
-class RowCodec(NamedTuple):
-    """Conversion of rows to values and back; ``insert_new`` skips rows that are there."""
-
-    record: Callable[[Sequence[Any]], Record]
-    decision: Callable[[Sequence[Any]], DecisionRecord]
-    event_row: Callable[[int, Record], Mapping[str, object]]
-    task_row: Callable[[int, TaskRow], Mapping[str, object]]
-    insert_new: Callable[[Table], Insert]
+from testbed.storage.tasklog.statements import CHUNK, Statements
 
 
 def close_some(
-    connection: Connection, run: int, rows: RowCodec, after: int | None
+    connection: Connection, run: int, statements: Statements, after: int | None
 ) -> tuple[int, int | None]:
     """End and fold up to ``CHUNK`` tasks behind ``after`` that have records and no row.
 
     How many of them had no end (they are ``lost`` now), and the last one; None if there was none.
     """
-    events, tasks = events_table.c, tasks_table.c
-    row = exists().where(tasks.run == events.run, tasks.task == events.task)
-    query = select(events.task).where(events.run == run, ~row).distinct()
+    histories, tasks = histories_table.c, tasks_table.c
+    row = exists().where(tasks.run == histories.run, tasks.task == histories.task)
+    query = select(histories.task).where(histories.run == run, ~row).distinct()
     if after is not None:
-        query = query.where(events.task > after)
-    found = connection.execute(query.order_by(events.task).limit(CHUNK)).scalars().all()
+        query = query.where(histories.task > after)
+    found = connection.execute(query.order_by(histories.task).limit(CHUNK)).scalars().all()
     if not found:
         return 0, None
-    histories = _histories(connection, run, found, rows)
-    ends = [end for history in histories.values() if (end := _end_if_none(history)) is not None]
+    told = _histories(connection, run, found)
+    ends = [end for history in told.values() if (end := _end_if_none(history)) is not None]
     for end in ends:
-        histories[end.task.id].append(end)
-    _write(connection, run, rows, ends, histories)
+        told[end.task.id].append(end)
+    _write(connection, run, statements, ends, told)
     return len(ends), found[-1]
 
 
 def hand_in(
     connection: Connection,
     run: int,
-    rows: RowCodec,
+    statements: Statements,
     records: Sequence[Record],
     touched: Iterable[int],
     *,
@@ -77,7 +64,7 @@ def hand_in(
     coming: defaultdict[int, list[Record]] = defaultdict(list)
     for record in records:
         coming[record.task.id].append(record)
-    histories = _histories(connection, run, sorted({*coming, *touched}), rows)
+    histories = _histories(connection, run, sorted({*coming, *touched}))
     refused, added = 0, []
     for task, new in coming.items():
         history = histories.get(task, [])
@@ -90,10 +77,11 @@ def hand_in(
         if any(record.kind is RecordKind.ENDED for record in taken):
             made = [record.seq for record in history if _is_made_end(record)]
             connection.execute(
-                delete(events_table).where(
-                    events_table.c.run == run,
-                    events_table.c.task == task,
-                    events_table.c.seq.in_(made or [-1]),
+                delete(histories_table).where(
+                    histories_table.c.run == run,
+                    histories_table.c.task == task,
+                    # What the controller records has a row of its own.
+                    histories_table.c.seq.in_(made or [-1]),
                 )
             )
             history = [record for record in history if record.seq not in made]
@@ -104,7 +92,7 @@ def hand_in(
         if end is not None:
             history.append(end)
             added.append(end)
-    _write(connection, run, rows, added, histories)
+    _write(connection, run, statements, added, histories)
     return refused
 
 
@@ -149,43 +137,32 @@ def _seq(record: Record) -> int:
     return record.seq
 
 
-def _histories(
-    connection: Connection, run: int, tasks: Sequence[int], rows: RowCodec
-) -> dict[int, list[Record]]:
+def _histories(connection: Connection, run: int, tasks: Sequence[int]) -> dict[int, list[Record]]:
     found: defaultdict[int, list[Record]] = defaultdict(list)
-    columns = events_table.c
+    columns = histories_table.c
     for named in _chunks(tasks):
-        query = select(events_table).where(columns.run == run, columns.task.in_(named))
+        query = select(histories_table).where(columns.run == run, columns.task.in_(named))
         for row in connection.execute(query.order_by(columns.task, columns.seq)):
-            record = rows.record(row)
-            found[record.task.id].append(record)
+            found[row.task] += records_of(row)
     return dict(found)
 
 
 def _write(
     connection: Connection,
     run: int,
-    rows: RowCodec,
+    statements: Statements,
     added: Sequence[Record],
     histories: Mapping[int, list[Record]],
 ) -> None:
     """Enter the records ``added``, and the rows of all tasks of ``histories`` anew."""
-    if added:
-        connection.execute(
-            rows.insert_new(events_table), [rows.event_row(run, record) for record in added]
-        )
+    statements.add(connection, histories_table, history_rows(run, added))
     told = {task: history for task, history in histories.items() if history}
-    decided = _decisions(connection, run, told, rows)
+    decided = _decisions(connection, run, told)
     folded = [_row(history, decided.get(task)) for task, history in sorted(told.items())]
-    for named in _chunks(sorted(told)):
-        connection.execute(
-            delete(tasks_table).where(tasks_table.c.run == run, tasks_table.c.task.in_(named))
-        )
-    if folded:
-        connection.execute(insert(tasks_table), [rows.task_row(run, row) for row in folded])
+    statements.put(connection, tasks_table, [task_row(run, row) for row in folded])
 
 
-def _row(history: Sequence[Record], decision: DecisionRecord | None) -> TaskRow:
+def _row(history: Sequence[Record], decision: Choice | None) -> TaskRow:
     task = history[0].task
     try:
         return fold(task, history, decision)
@@ -195,8 +172,8 @@ def _row(history: Sequence[Record], decision: DecisionRecord | None) -> TaskRow:
 
 
 def _decisions(
-    connection: Connection, run: int, histories: Mapping[int, Sequence[Record]], rows: RowCodec
-) -> dict[int | None, DecisionRecord]:
+    connection: Connection, run: int, histories: Mapping[int, Sequence[Record]]
+) -> dict[int, Choice]:
     """Return what was decided about these tasks, found by where and when it was."""
     columns = decisions_table.c
     episodes = sorted({history[0].task.episode for history in histories.values()})
@@ -204,12 +181,11 @@ def _decisions(
     for episode in episodes:
         here = [task for task, history in histories.items() if history[0].task.episode == episode]
         for named in _chunks(sorted(here)):
-            query = select(decisions_table).where(
+            query = select(columns.task, columns.scheduler, columns.destination).where(
                 columns.run == run, columns.episode == episode, columns.task.in_(named)
             )
-            for row in connection.execute(query):
-                decision = rows.decision(row)
-                found[decision.task_id] = decision
+            for task, *decided in connection.execute(query):
+                found[task] = Choice(*decided)
     return found
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import pymysql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from testbed.errors import PermanentError, Problem, TemporaryError, TestbedError, UsageError
@@ -134,7 +133,8 @@ def _explained(where: str, login: str, error: SQLAlchemyError) -> TestbedError:
         elif "no such table" in seen or "no such column" in seen:
             fix = "it was not written by this toolkit: name another file"
         return PermanentError(f"{name}: {seen}", fix=fix)
-    if isinstance(cause, pymysql.Error):
+    if login and cause is not error:
+        # What the driver of a server raises, which is not loaded for a file.
         return _of_server(name, login, cause)
     return PermanentError(f"{name}: {cause}")
 

@@ -1,6 +1,8 @@
 """The tables of the task log, for every database that SQLAlchemy speaks to.
 
-Column types are those all of them have: keys of text have a length, JSON is stored as text. The
+``metadata`` has the tables as they are stored, ``TABLES`` those that readers get: events are stored
+several to a row, and of what a node knew only what is neither unknown nor zero (``packing``).
+Column types are those all databases have: keys of text have a length, JSON is stored as text. The
 comment of a column is its documentation: exports and docs/task-log.md take it from here.
 """
 
@@ -20,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised with every change of the tables; each has a migration in ``migrations/versions``."""
 
 _TEXT: Final[TypeEngine[str]] = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
@@ -96,25 +98,26 @@ def _maybe(name: str, comment: str, unit: str = "") -> Column[int]:
     return Column(name, BigInteger, comment=comment, info={"unit": unit})
 
 
-events = Table(
-    "events",
+histories = Table(
+    "histories",
     metadata,
     _of_run(),
     _key("task", "id of the task"),
-    _key("seq", "number of the record in the task's story, across nodes"),
-    Column("kind", String(24), nullable=False, comment="what happened"),
-    _count("node", "where"),
-    _count("at", "instant in the episode on the node's model clock", "us"),
-    _count("clock", "what the node's real clock said, emulated time", "us"),
-    Column(
-        "data", Text, nullable=False, comment="what belongs to this kind", info={"format": "json"}
-    ),
+    _key("seq", "number of the first of these records in the task's history, across nodes"),
+    _count("records", "number of records here; their numbers follow one another"),
     _count("episode", "of the task"),
     _count("slot", "of the task, from 0"),
     _count("source", "node at which the task arrived"),
     _count("size_bytes", "size of the task", "bytes"),
     _count("cycles", "work of the task", "cycles"),
     _count("deadline", "of the task after its arrival", "us"),
+    Column(
+        "steps",
+        _TEXT,
+        nullable=False,
+        comment="[kind, node, at, clock - at, data] of each record; data only where there is some",
+        info={"format": "json"},
+    ),
     sqlite_with_rowid=False,
     **_ON_SERVER,
 )
@@ -178,3 +181,28 @@ tasks = Table(
     sqlite_with_rowid=False,
     **_ON_SERVER,
 )
+
+events: Final = Table(
+    "events",
+    MetaData(),
+    _of_run(),
+    _key("task", "id of the task"),
+    _key("seq", "number of the record in the task's history, across nodes"),
+    Column("kind", String(24), nullable=False, comment="what happened"),
+    _count("node", "where"),
+    _count("at", "instant in the episode on the node's model clock", "us"),
+    _count("clock", "what the node's real clock said, emulated time", "us"),
+    Column(
+        "data", Text, nullable=False, comment="what belongs to this kind", info={"format": "json"}
+    ),
+    _count("episode", "of the task"),
+    _count("slot", "of the task, from 0"),
+    _count("source", "node at which the task arrived"),
+    _count("size_bytes", "size of the task", "bytes"),
+    _count("cycles", "work of the task", "cycles"),
+    _count("deadline", "of the task after its arrival", "us"),
+)
+"""Events as readers get them: a row for each record."""
+
+TABLES: Final[dict[str, Table]] = {"tasks": tasks, "events": events, "decisions": decisions}
+"""The tables of a run as readers get them."""

@@ -1,17 +1,17 @@
 """The task log in a relational database, through SQLAlchemy Core.
 
-Guarantees what ``TaskLog`` promises on SQLite and MySQL/MariaDB alike; the only SQL that differs
-between them is in ``insert_new``.
+Guarantees what ``TaskLog`` promises on SQLite and MySQL/MariaDB alike.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Any, Final, Self, TypeVar
 
-import structlog
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -19,16 +19,12 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    delete,
     func,
-    insert,
     literal,
     or_,
     select,
     update,
 )
-from sqlalchemy.dialects import mysql
-from sqlalchemy.sql.dml import Insert
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -38,53 +34,48 @@ from tenacity import (
 )
 
 from testbed.errors import PermanentError, Problem, TemporaryError, UsageError
-from testbed.model import hooks, placing
-from testbed.model.codec import (
-    decode_answers,
-    decode_observation,
-    dumps,
-    encode_answers,
-    encode_observation,
-)
-from testbed.model.events import DecisionRecord, Record, RecordKind
+from testbed.model import placing
+from testbed.model.codec import dumps
+from testbed.model.events import DecisionRecord, Record
 from testbed.model.history import TaskRow
 from testbed.model.hook import Decided, Hook, Recorded
 from testbed.model.run_state import RunState
-from testbed.model.task import Outcome, Task
+from testbed.model.task import Outcome
 from testbed.storage.tasklog import closing
 from testbed.storage.tasklog.base import LATEST, LogTable, Run, RunInfo, utc_now
 from testbed.storage.tasklog.failures import explained
+from testbed.storage.tasklog.packing import (
+    DecisionReader,
+    Stored,
+    decision_row,
+    decision_rows,
+    event_rows,
+    history_rows,
+    records_of,
+    task_of,
+    task_row,
+    unknown,
+)
+from testbed.storage.tasklog.schema import TABLES
 from testbed.storage.tasklog.schema import decisions as decisions_table
-from testbed.storage.tasklog.schema import events as events_table
+from testbed.storage.tasklog.schema import histories as histories_table
 from testbed.storage.tasklog.schema import runs as runs_table
 from testbed.storage.tasklog.schema import tasks as tasks_table
+from testbed.storage.tasklog.statements import CHUNK, Row, Statements, insert_new
 from testbed.storage.tasklog.watching import FileWatch
 
 _Result = TypeVar("_Result")
-_log = structlog.get_logger("testbed.tasklog")
 
 _LATEST_SHOWN: Final = 5
-_FORGET: Final = 500
-"""Rows named in one statement; SQLite takes at least 999 values in one."""
 _FETCH: Final = 5_000
+_RECORDS: Final = 8
+"""Records of a task, about: so many rows of events come of one that is stored."""
 
-_TABLES: Final[dict[LogTable, Table]] = {
+_STORED: Final[dict[LogTable, Table]] = {
     "tasks": tasks_table,
-    "events": events_table,
+    "events": histories_table,
     "decisions": decisions_table,
 }
-_TASK_COLUMNS: Final = tuple(column.name for column in tasks_table.columns)
-
-
-def insert_new(table: Table, dialect: str) -> Insert:
-    """Return an insert that skips rows whose key is there already and counts the new ones.
-
-    Not IGNORE on MySQL: it would also store what does not fit, cut to size.
-    """
-    if dialect == "sqlite":
-        return insert(table).prefix_with("OR IGNORE")
-    first = next(iter(table.primary_key.columns))
-    return mysql.insert(table).on_duplicate_key_update({first.name: first})
 
 
 def _behind(key: Sequence[ColumnElement[Any]], last: Sequence[Any]) -> ColumnElement[bool]:
@@ -97,6 +88,10 @@ def _behind(key: Sequence[ColumnElement[Any]], last: Sequence[Any]) -> ColumnEle
     if len(key) > 1:
         behind = and_(first >= value, or_(behind, _behind(key[1:], last[1:])))
     return behind
+
+
+class _AlreadyThere(Exception):
+    """Some decisions of a batch are in the log already."""
 
 
 class SqlTaskLog:
@@ -123,10 +118,8 @@ class SqlTaskLog:
         self._patience_s = patience_s
         self._watch = watch
         self._keys: dict[str, int] = {}
-        self._dialect = engine.dialect.name
-        self._rows = closing.RowCodec(
-            _record, _decision, _event_row, _task_row, lambda t: insert_new(t, self._dialect)
-        )
+        self._stored: dict[int, dict[int, Stored]] = {}
+        self._statements = Statements(engine.dialect)
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -149,7 +142,7 @@ class SqlTaskLog:
             "scenario": info.scenario,
         }
         with self._transaction() as connection:
-            if connection.execute(insert_new(runs_table, self._dialect), row).rowcount:
+            if connection.execute(insert_new(runs_table, connection.dialect.name), row).rowcount:
                 return
             plan = connection.execute(
                 select(runs_table.c.plan).where(runs_table.c.id == info.id)
@@ -164,37 +157,39 @@ class SqlTaskLog:
     def append(self, run_id: str, records: Sequence[Record], decisions: Sequence[Decided]) -> int:
         """See ``TaskLog``."""
         key = self._patiently(lambda: self._key(run_id))
-        # Everything is encoded before the transaction begins, to hold the lock shortly.
-        events = [_event_row(key, record) for record in records]
-        decided = [_decision_row(key, decision) for decision in decisions]
+        # Everything is encoded before the transaction begins, to hold the lock shortly. In order
+        # of their keys rows fill their pages; otherwise half of each stays empty.
+        histories = sorted(history_rows(key, records))
+        decided, last = decision_rows(key, decisions, self._stored.get(key, {}))
 
         def store() -> int:
-            new = 0
             with self._transaction() as connection:
-                for table, rows in ((events_table, events), (decisions_table, decided)):
-                    if rows:
-                        statement = insert_new(table, self._dialect)
-                        new += connection.execute(statement, rows).rowcount
-            return new
+                fresh = _fresh(connection, key, histories)
+                self._statements.add(connection, histories_table, fresh)
+                new = self._statements.add(connection, decisions_table, decided)
+                if new < len(decided) and last:
+                    raise _AlreadyThere
+            return new + sum(map(_records, fresh))
 
-        return self._patiently(store)
+        try:
+            new = self._patiently(store)
+        except _AlreadyThere:
+            # Those that are there stay as they are, whatever they say: nothing is told from them.
+            decided, last = [decision_row(key, each) for each in decisions], {}
+            new = self._patiently(store)
+        self._stored[key] = last
+        return new
 
     def write_tasks(self, run_id: str, rows: Sequence[TaskRow]) -> None:
         """See ``TaskLog``."""
         if not rows:
             return
         key = self._patiently(lambda: self._key(run_id))
-        values = [_task_row(key, row) for row in rows]
-        columns = tasks_table.c
+        values = [task_row(key, row) for row in rows]
 
         def store() -> None:
             with self._transaction() as connection:
-                for start in range(0, len(rows), _FORGET):
-                    named = [row.task_id for row in rows[start : start + _FORGET]]
-                    connection.execute(
-                        delete(tasks_table).where(columns.run == key, columns.task.in_(named))
-                    )
-                connection.execute(insert(tasks_table), values)
+                self._statements.put(connection, tasks_table, values)
 
         self._patiently(store)
 
@@ -206,7 +201,7 @@ class SqlTaskLog:
         ended = utc_now()
 
         def store() -> None:
-            self._key(run_id)
+            self._stored.pop(self._key(run_id), None)
             with self._transaction() as connection:
                 self._set(connection, run_id, state=RunState(state), ended=ended, certificate=text)
 
@@ -223,7 +218,7 @@ class SqlTaskLog:
 
             def some(after: int | None = last) -> tuple[int, int | None]:
                 with self._transaction() as connection, self._readable():
-                    return closing.close_some(connection, key, self._rows, after)
+                    return closing.close_some(connection, key, self._statements, after)
 
             ended, last = self._patiently(some)
             if last is None:
@@ -242,16 +237,16 @@ class SqlTaskLog:
     ) -> int:
         """See ``TaskLog``."""
         key = self._patiently(lambda: self._key(run_id))
-        decided = [_decision_row(key, decision) for decision in decisions]
+        decided = [decision_row(key, decision) for decision in decisions]
         touched = [each.task_id for each in decisions if each.task_id is not None]
 
         def store() -> int:
             with self._transaction() as connection, self._readable():
                 stands = _is_final(connection, key) if final is None else final
-                if decided:
-                    statement = insert_new(decisions_table, self._dialect)
-                    connection.execute(statement, decided)
-                return closing.hand_in(connection, key, self._rows, records, touched, final=stands)
+                self._statements.add(connection, decisions_table, decided)
+                return closing.hand_in(
+                    connection, key, self._statements, records, touched, final=stands
+                )
 
         return self._patiently(store)
 
@@ -311,30 +306,29 @@ class SqlTaskLog:
     def counts(self, run_id: str) -> dict[LogTable, int]:
         """See ``TaskLog``."""
         key = self._key(run_id)
+        found = {}
         with self._reading() as connection:
-            return {
-                name: connection.execute(
-                    select(func.count()).select_from(table).where(table.c.run == key)
-                ).scalar_one()
-                for name, table in _TABLES.items()
-            }
+            for name, table in _STORED.items():
+                number = func.sum(table.c.records) if name == "events" else func.count()
+                query = select(number).select_from(table).where(table.c.run == key)
+                found[name] = int(connection.execute(query).scalar_one() or 0)
+        return found
 
     # --- reading ----------------------------------------------------------------------------
 
     def tasks(self, run_id: str, *, episode: int | None = None) -> Iterator[TaskRow]:
         """See ``TaskLog``."""
         for chunk in self._stream(tasks_table, run_id, {"episode": episode}, _FETCH):
-            for row in chunk:
-                yield TaskRow._make((*row[1:6], Outcome(row[6]), *row[7:]))
+            yield from map(task_of, chunk)
 
     def records(
         self, run_id: str, *, episode: int | None = None, task_id: int | None = None
     ) -> Iterator[Record]:
         """See ``TaskLog``."""
         only = {"episode": episode, "task": task_id}
-        for chunk in self._stream(events_table, run_id, only, _FETCH):
+        for chunk in self._stream(histories_table, run_id, only, _FETCH // _RECORDS):
             for row in chunk:
-                yield _record(row)
+                yield from records_of(row)
 
     def decisions(
         self, run_id: str, *, episode: int | None = None, node: int | None = None
@@ -352,26 +346,43 @@ class SqlTaskLog:
     ) -> Iterator[Recorded]:
         """See ``TaskLog``."""
         only = {"episode": episode, "node": node}
+        reader = DecisionReader()
         for chunk in self._stream(decisions_table, run_id, only, _FETCH):
             for row in chunk:
-                decision = _decided(row)
+                decision = reader.record(row)
                 if isinstance(decision, hook.record):
                     yield decision
 
     def columns(self, table: LogTable) -> tuple[str, ...]:
         """See ``TaskLog``."""
-        return tuple(column.name for column in _TABLES[table].columns)
+        return tuple(column.name for column in TABLES[table].columns)
 
     def rows(
         self, table: LogTable, run_id: str, *, chunk: int = 20_000, only: Sequence[str] = ()
-    ) -> Iterator[Sequence[tuple[Any, ...]]]:
+    ) -> Iterator[Sequence[Row]]:
         """See ``TaskLog``. The first column is the run's id."""
-        source = _TABLES[table]
+        source = TABLES[table]
+        key = [column.name for column in source.primary_key.columns]
+        names = [*key, *only] if only else list(self.columns(table))
         name = literal(run_id).label("run")
-        key = list(source.primary_key.columns)[1:]
-        columns = [*key, *(source.c[each] for each in only)] if only else list(source.columns)[1:]
-        query = select(name, *columns)
-        return self._stream(source, run_id, {}, chunk, query)
+        if table == "events" or (table == "decisions" and "observation" in names):
+            stored = _STORED[table]
+            size = max(1, chunk // _RECORDS) if table == "events" else chunk
+            query = select(name, *list(stored.columns)[1:])
+            wanted = [self.columns(table).index(each) for each in names]
+            stream = chain.from_iterable(self._stream(stored, run_id, {}, size, query))
+            told: Iterator[Row]
+            if table == "events":
+                told = chain.from_iterable(map(event_rows, stream))
+            else:
+                told = map(DecisionReader().complete, stream)
+            if only:
+                told = (tuple(row[i] for i in wanted) for row in told)
+            while found := list(islice(told, chunk)):
+                yield found
+        else:
+            query = select(name, *(source.c[each] for each in names[1:]))
+            yield from self._stream(source, run_id, {}, chunk, query)
 
     def _stream(
         self,
@@ -445,7 +456,10 @@ class SqlTaskLog:
 
     def _tell(self, state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
-            _log.warning(
+            # Loading it takes as long as reading a list of runs.
+            import structlog
+
+            structlog.get_logger("testbed.tasklog").warning(
                 "waiting for the task log",
                 problem=str(state.outcome.exception()),
                 at_most_s=self._patience_s,
@@ -480,6 +494,7 @@ class SqlTaskLog:
     def _forget(self) -> None:
         """Forget what was known of the log; another one may be opened next."""
         self._keys.clear()
+        self._stored.clear()
         if self._watch is not None:
             self._watch.forget()
 
@@ -528,108 +543,25 @@ def _is_final(connection: Connection, key: int) -> bool:
     return RunState(state) not in {RunState.RUNNING, RunState.FAILED, RunState.INTERRUPTED}
 
 
-def _task_row(key: int, row: TaskRow) -> dict[str, object]:
-    return dict(zip(_TASK_COLUMNS, (key, *row), strict=True))
+def _fresh(connection: Connection, key: int, histories: Sequence[Row]) -> list[Row]:
+    """Return what of these rows of ``histories`` is not in the log yet."""
+    if not histories:
+        return []
+    columns = histories_table.c
+    tasks = sorted({row[1] for row in histories})
+    mine = columns.run == key
+    some = select(columns.task).where(mine, columns.task.between(tasks[0], tasks[-1])).limit(1)
+    if connection.execute(some).first() is None:
+        return list(histories)
+    known: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    query = select(columns.task, columns.seq, columns.records)
+    for start in range(0, len(tasks), CHUNK):
+        named = columns.task.in_(tasks[start : start + CHUNK])
+        for task, seq, records in connection.execute(query.where(mine, named)):
+            known[task].append((seq, records))
+    return [part for row in histories for part in unknown(row, known[row[1]])]
 
 
-def _event_row(key: int, record: Record) -> dict[str, object]:
-    task = record.task
-    return {
-        "run": key,
-        "task": task.id,
-        "seq": record.seq,
-        "kind": record.kind,
-        "node": record.node,
-        "at": record.at,
-        "clock": record.clock,
-        "data": dumps(record.data),
-        "episode": task.episode,
-        "slot": task.slot,
-        "source": task.source,
-        "size_bytes": task.size_bytes,
-        "cycles": task.cycles,
-        "deadline": task.deadline,
-    }
-
-
-def _record(row: Sequence[Any]) -> Record:
-    (_, task, seq, kind, node, at, clock, data, episode, slot, source, size, cycles, deadline) = row
-    return Record(
-        RecordKind(kind),
-        Task(task, episode, slot, source, size, cycles, deadline),
-        seq,
-        node,
-        at,
-        clock,
-        json.loads(data),
-    )
-
-
-def _decision_row(key: int, decision: Decided) -> dict[str, object]:
-    if not isinstance(decision, DecisionRecord):
-        return _document_row(key, decision)
-    observation, mask, probabilities = (
-        decision.observation,
-        decision.mask,
-        decision.probabilities,
-    )
-    return {
-        "run": key,
-        "episode": decision.episode,
-        "node": decision.node,
-        "slot": decision.slot,
-        "task": decision.task_id,
-        "at": decision.at,
-        "scheduler": decision.scheduler,
-        "destination": decision.destination,
-        "mask": None if mask is None else "".join("1" if allowed else "0" for allowed in mask),
-        "probabilities": None if probabilities is None else dumps(probabilities),
-        # The answers have a column of their own and are not stored twice.
-        "observation": encode_observation(observation._replace(answers=())),
-        "probes": encode_answers(observation.answers),
-    }
-
-
-def _document_row(key: int, decision: Decided) -> dict[str, object]:
-    """Return the row of a decision that places no task: its document as the observation."""
-    return {
-        "run": key,
-        "episode": decision.episode,
-        "node": decision.node,
-        "slot": decision.number,
-        "task": None,
-        "at": decision.at,
-        "scheduler": decision.scheduler,
-        "destination": None,
-        "mask": None,
-        "probabilities": None,
-        "observation": dumps(hooks.to_document(decision)),
-        "probes": "[]",
-    }
-
-
-def _decided(row: Sequence[Any]) -> Decided:
-    seen = row[-2]
-    # What a node saw before it placed a task begins with the number of the node.
-    if seen.startswith('{"hook":'):
-        return hooks.from_document(json.loads(seen))
-    return _decision(row)
-
-
-def _decision(row: Sequence[Any]) -> DecisionRecord:
-    (_, episode, node, slot, task, at, scheduler, destination, mask, odds, seen, probes) = row
-    observation = decode_observation(seen)
-    if probes != "[]":
-        observation = observation._replace(answers=decode_answers(probes))
-    return DecisionRecord(
-        task_id=task,
-        node=node,
-        episode=episode,
-        slot=slot,
-        at=at,
-        scheduler=scheduler,
-        observation=observation,
-        destination=destination,
-        probabilities=None if odds is None else tuple(json.loads(odds)),
-        mask=None if mask is None else tuple(allowed == "1" for allowed in mask),
-    )
+def _records(row: Row) -> int:
+    """Return the number of records in a row of ``histories``."""
+    return int(row[3])
