@@ -18,6 +18,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
 from testbed.errors import PermanentError, Problem, UsageError
+from trainer.learning.lean import Adam, Beside, descend
 from trainer.learning.module import (
     LOGITS,
     NEXT_LOGITS,
@@ -26,6 +27,8 @@ from trainer.learning.module import (
     Q2,
     TARGET_Q,
     VALUE,
+    OffloadingModule,
+    masked_logits,
     masked_logsumexp,
 )
 
@@ -108,6 +111,13 @@ def cql_losses(
     with torch.no_grad():
         following = soft_value(out[NEXT_LOGITS], out[NEXT_TARGET_Q], config.alpha)
         y = target_value(reward, terminated, following, config.gamma)
+    return critic_losses(out, mask, action, y, config) | policy_losses(out, y, config)
+
+
+def critic_losses(
+    out: Mapping[str, Tensor], mask: Tensor, action: Tensor, y: Tensor, config: CqlConfig
+) -> dict[str, Tensor]:
+    """Return what `cql_losses` has of the Q networks, for targets ``y`` [B]."""
     losses: dict[str, Tensor] = {}
     gaps, chosen = [], action.unsqueeze(-1)
     for name in (Q1, Q2):
@@ -116,18 +126,26 @@ def cql_losses(
         losses[f"{name}_loss"] = mse + config.cql_weight * gap
         losses[f"{name}_mse"] = mse
         gaps.append(gap)
+    with torch.no_grad():
+        losses["cql_gap"] = (gaps[0] + gaps[1]) / 2
+        losses["q_mean"] = (out[Q1].gather(-1, chosen) + out[Q2].gather(-1, chosen)).mean() / 2
+    return losses
+
+
+def policy_losses(out: Mapping[str, Tensor], y: Tensor, config: CqlConfig) -> dict[str, Tensor]:
+    """Return what `cql_losses` has of actor and value critic, for targets ``y`` [B]."""
     if config.actor_q == "target":
         judged = out[TARGET_Q]
     else:
         judged = torch.minimum(out[Q1], out[Q2]).detach()
-    losses["actor_loss"] = -soft_value(out[LOGITS], judged, config.alpha).mean()
-    losses["value_loss"] = (out[VALUE] - y).square().mean()
+    losses = {
+        "actor_loss": -soft_value(out[LOGITS], judged, config.alpha).mean(),
+        "value_loss": (out[VALUE] - y).square().mean(),
+    }
     with torch.no_grad():
         log_prob = torch.log_softmax(out[LOGITS], dim=-1)
         losses["entropy"] = -(log_prob.exp() * log_prob).sum(-1).mean()
-        losses["cql_gap"] = (gaps[0] + gaps[1]) / 2
         losses["target_mean"] = y.mean()
-        losses["q_mean"] = (out[Q1].gather(-1, chosen) + out[Q2].gather(-1, chosen)).mean() / 2
     return losses
 
 
@@ -160,7 +178,7 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
         module = self.module[module_id].unwrapped()
         trained = [p for p in module.parameters() if p.requires_grad]
         rate = float(self.config.learner_config_dict["cql"]["learning_rate"])
-        optimizer = torch.optim.Adam(trained, lr=rate, fused=True)
+        optimizer = Adam(trained, lr=rate, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=trained)
 
     def compute_loss_for_module(
@@ -181,10 +199,7 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
             batch[Columns.TERMINATEDS],
             self._cql,
         )
-        for name, value in losses.items():
-            value = value.detach()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._steps += 1
+        self._note(losses)
         return torch.stack([losses[name] for name in TRAINED_LOSSES]).sum()
 
     def compute_gradients(
@@ -197,10 +212,7 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
         """
         for loss in loss_per_module.values():
             if not bool(torch.isfinite(loss)):
-                raise PermanentError(
-                    "offline training diverged: the loss is no longer finite; "
-                    "use a smaller learning rate, or go on from an earlier checkpoint"
-                )
+                raise _diverged()
         gradients: dict[Any, Tensor] = super().compute_gradients(loss_per_module, **kwargs)
         return gradients
 
@@ -216,9 +228,91 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Close the running means of the losses since the last call."""
         super().after_gradient_based_update(timesteps=timesteps)
+        self._close()
+
+    def learn(self, batch: Mapping[str, Tensor], size: int, beside: Beside) -> None:
+        """Take one gradient step for every ``size`` rows of ``batch``, as ``update`` does."""
+        module = self.module[DEFAULT_MODULE_ID].unwrapped()
+        ((_, optimizer),) = self.get_optimizers_for_module(DEFAULT_MODULE_ID)
+        acting = [*module.pi.parameters(), *module.vf.parameters()]
+        judging = [*module.q1.parameters(), *module.q2.parameters()]
+        for first in range(0, len(batch[Columns.ACTIONS]), size):
+            part = {name: column[first : first + size] for name, column in batch.items()}
+            self._step(module, part, beside, optimizer, (acting, judging))
+        self._close()
+
+    def _step(
+        self,
+        module: OffloadingModule,
+        batch: Mapping[str, Tensor],
+        beside: Beside,
+        optimizer: Adam,
+        parameters: tuple[list[Tensor], list[Tensor]],
+    ) -> None:
+        """Take one gradient step; only what the losses of these settings need is computed."""
+        config, action = self._cql, batch[Columns.ACTIONS]
+        features, mask = module.split(batch[Columns.OBS])
+        following, next_mask = features, mask
+        if config.gamma:
+            following, next_mask = module.split(batch[Columns.NEXT_OBS])
+        out: dict[str, Tensor] = {}
+
+        def act() -> None:
+            out[LOGITS] = masked_logits(module.pi(features), mask)
+            out[VALUE] = module.vf(features).squeeze(-1)
+            if config.gamma:
+                with torch.no_grad():
+                    out[NEXT_LOGITS] = masked_logits(module.pi(following), next_mask)
+
+        def judge() -> None:
+            out[Q1], out[Q2] = module.q1(features), module.q2(features)
+            with torch.no_grad():
+                if config.actor_q == "target":
+                    out[TARGET_Q] = torch.minimum(module.tq1(features), module.tq2(features))
+                if config.gamma:
+                    out[NEXT_TARGET_Q] = torch.minimum(module.tq1(following), module.tq2(following))
+
+        beside.both(act, judge)
+        y = batch[Columns.REWARDS]
+        if config.gamma:
+            with torch.no_grad():
+                value = soft_value(out[NEXT_LOGITS], out[NEXT_TARGET_Q], config.alpha)
+                y = target_value(y, batch[Columns.TERMINATEDS], value, config.gamma)
+        losses: dict[str, Tensor] = {}
+        acting, judging = parameters
+
+        def improve_policy() -> None:
+            mine = policy_losses(out, y, config)
+            descend(mine["actor_loss"] + mine["value_loss"], acting, optimizer, _diverged())
+            losses.update(mine)
+
+        def improve_critics() -> None:
+            mine = critic_losses(out, mask, action, y, config)
+            descend(mine["q1_loss"] + mine["q2_loss"], judging, optimizer, _diverged())
+            with torch.no_grad():
+                torch._foreach_lerp_(self._targets, self._sources, config.tau)
+            losses.update(mine)
+
+        beside.both(improve_policy, improve_critics)
+        self._note(losses)
+
+    def _note(self, losses: Mapping[str, Tensor]) -> None:
+        for name, value in losses.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._steps += 1
+
+    def _close(self) -> None:
         steps = max(1, self._steps)
         self.last_metrics = {name: float(total) / steps for name, total in self._sums.items()}
         self._sums, self._steps = {}, 0
+
+
+def _diverged() -> PermanentError:
+    return PermanentError(
+        "offline training diverged: the loss is no longer finite; "
+        "use a smaller learning rate, or go on from an earlier checkpoint"
+    )
 
 
 def cql_algorithm_config(config: CqlConfig) -> AlgorithmConfig:

@@ -52,6 +52,15 @@ def learner_group(
         return LearnerGroup(config=config, module_spec=spec)
 
 
+def learn_here(group: LearnerGroup, **arguments: Any) -> None:
+    """Call ``learn`` of the learner in this process, which ``group`` must be.
+
+    Raises:
+        PermanentError: the loss is no longer finite.
+    """
+    group.foreach_learner(_learn, **arguments)
+
+
 def read_state(group: LearnerGroup) -> Arrays:
     """Weights (``module/...``) and Adam moments (``adam/...``) of the learners, as copies."""
     state: Arrays = _first(group, _read_learner)
@@ -121,6 +130,10 @@ def _quiet_deprecations() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+def _learn(learner: TorchLearner, **arguments: Any) -> None:
+    learner.learn(**arguments)
 
 
 def _write_rate(learner: TorchLearner, *, rate: float) -> None:

@@ -19,6 +19,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from torch import Tensor
 
 from testbed.errors import Problem, UsageError
 from trainer.learning.actor import Actor, NetworkSpec
@@ -32,6 +33,7 @@ from trainer.learning.checkpoint import (
 from trainer.learning.cql import CqlConfig, cql_algorithm_config
 from trainer.learning.curves import Curves
 from trainer.learning.groups import (
+    learn_here,
     learner_group,
     read_metrics,
     read_state,
@@ -39,6 +41,7 @@ from trainer.learning.groups import (
     torch_threads,
     write_state,
 )
+from trainer.learning.lean import Beside
 from trainer.learning.module import ONLINE_PARTS, actor_of, flat_observations, module_spec
 from trainer.learning.transitions import IntArray, RewardScale, Transitions
 
@@ -205,11 +208,11 @@ class _Training:
         try:
             if stored is not None:
                 self._restore(group, *stored)
-            threads = torch_threads(config.threads)
+            threads, beside = torch_threads(config.threads), Beside()
             kept = None if stored is None else self.step
-            with threads, Curves(self.out_dir, keep_until=kept) as curves:
+            with threads, beside, Curves(self.out_dir, keep_until=kept) as curves:
                 while self.step < config.steps and not self._out_of_patience():
-                    self._advance(group, self._next_pause())
+                    self._advance(group, self._next_pause(), beside)
                     if self._evaluation_due():
                         self.metrics["evaluation"] = self._judge(group)
                     if self._report_due() or "evaluation" in self.metrics:
@@ -245,7 +248,7 @@ class _Training:
             every.append(config.evaluate_every)
         return min(config.steps, *(self.step + size - self.step % size for size in every))
 
-    def _advance(self, group: LearnerGroup, until: int) -> None:
+    def _advance(self, group: LearnerGroup, until: int, beside: Beside) -> None:
         """Run gradient steps up to ``until``, all of them in one call of the learner."""
         config = self.config
         shards = max(1, config.num_learners)
@@ -255,11 +258,14 @@ class _Training:
         )  # [steps, batch]
         # A learner gets one contiguous piece of the batch: its share of every step.
         rows = rows.reshape(len(rows), shards, -1).transpose(1, 0, 2).reshape(-1)
-        group.update(
-            batch=self._batch(rows),
-            minibatch_size=config.cql.batch_size // shards,
-            num_epochs=1,
-        )
+        if group.is_local:
+            learn_here(group, batch=self._columns(rows), size=config.cql.batch_size, beside=beside)
+        else:
+            group.update(
+                batch=self._batch(rows),
+                minibatch_size=config.cql.batch_size // shards,
+                num_epochs=1,
+            )
         self.metrics = read_metrics(group)
         self.step = until
 
@@ -269,6 +275,10 @@ class _Training:
         return rows
 
     def _batch(self, rows: IntArray) -> MultiAgentBatch:
+        batch = SampleBatch(self._columns(rows))
+        return MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(rows))
+
+    def _columns(self, rows: IntArray) -> dict[str, Tensor]:
         data = self.data
         columns = {
             Columns.OBS: flat_observations(data.obs[rows], data.mask[rows]),
@@ -277,8 +287,7 @@ class _Training:
             Columns.REWARDS: self.reward[rows],
             Columns.TERMINATEDS: data.terminated[rows],
         }
-        batch = SampleBatch({name: torch.from_numpy(value) for name, value in columns.items()})
-        return MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(rows))
+        return {name: torch.from_numpy(value) for name, value in columns.items()}
 
     def _report_due(self) -> bool:
         return self.step % self.config.report_every == 0 or self.step == self.config.steps

@@ -21,6 +21,7 @@ from testbed.errors import Problem, UsageError
 from trainer.learning.actor import Actor, NetworkSpec
 from trainer.learning.checkpoint import Arrays
 from trainer.learning.groups import (
+    learn_here,
     learner_group,
     read_metrics,
     read_state,
@@ -30,8 +31,9 @@ from trainer.learning.groups import (
     write_state,
     write_weights,
 )
+from trainer.learning.lean import Beside
 from trainer.learning.module import ONLINE_PARTS, actor_of, flat_observations, module_spec
-from trainer.learning.ppo_learner import PpoConfig, ppo_algorithm_config
+from trainer.learning.ppo_learner import Laid, PpoConfig, ppo_algorithm_config
 from trainer.learning.transitions import RewardScale, Trajectory, check_widths
 
 __all__ = ["Ppo", "PpoConfig", "episodes_of"]
@@ -54,6 +56,21 @@ def _episode(trajectory: Trajectory, scale: RewardScale) -> SingleAgentEpisode:
         truncated=not trajectory.terminated,
         extra_model_outputs={Columns.ACTION_LOGP: _buffer(trajectory.log_prob)},
         len_lookback_buffer=0,
+    )
+
+
+def laid_out(trajectories: Sequence[Trajectory], scale: RewardScale) -> Laid:
+    """Return the trajectories laid end to end, rewards normalised."""
+    return Laid(
+        states=flat_observations(
+            np.concatenate([each.obs for each in trajectories]),
+            np.concatenate([each.mask for each in trajectories]),
+        ),
+        action=np.concatenate([each.action for each in trajectories]),
+        log_prob=np.concatenate([each.log_prob for each in trajectories]),
+        reward=scale.apply(np.concatenate([each.reward for each in trajectories])),
+        lengths=np.array([len(each) for each in trajectories], dtype=np.int64),
+        terminated=np.array([each.terminated for each in trajectories]),
     )
 
 
@@ -98,6 +115,9 @@ class Ppo:
             module_spec(self.spec, twin_q=False, seed=config.seed),
             config.num_learners,
         )
+        # Both need the other network in the middle of an update.
+        alone = config.kl_stop is None and config.gradient_clip is None
+        self._here = self._group.is_local and alone
         if weights is not None:
             self._warm_start(weights)
 
@@ -148,13 +168,25 @@ class Ppo:
         if config.rewards == "carried" and self._reward_scale is not None:
             scale = self._reward_scale
         steps = sum(len(trajectory) for trajectory in trajectories)
+        splits, shuffle_seed = math.ceil(steps / config.minibatch_size), (config.seed, self.updates)
         with torch_threads(config.threads):
-            self._group.update(
-                episodes=episodes_of(trajectories, scale),
-                num_epochs=config.epochs,
-                splits=math.ceil(steps / config.minibatch_size),
-                shuffle_seed=(config.seed, self.updates),
-            )
+            if self._here:
+                with Beside() as beside:
+                    learn_here(
+                        self._group,
+                        laid=laid_out(trajectories, scale),
+                        epochs=config.epochs,
+                        splits=splits,
+                        shuffle_seed=shuffle_seed,
+                        beside=beside,
+                    )
+            else:
+                self._group.update(
+                    episodes=episodes_of(trajectories, scale),
+                    num_epochs=config.epochs,
+                    splits=splits,
+                    shuffle_seed=shuffle_seed,
+                )
         self.updates += 1
         return read_metrics(self._group) | {"reward_mean": measured.mean}
 

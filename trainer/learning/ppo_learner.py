@@ -7,10 +7,10 @@ entropy). ``trainer.learning.ppo`` drives it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from torch import Tensor
 
 from testbed.errors import PermanentError, Problem, UsageError
 from trainer.learning.gae import advantages_of
+from trainer.learning.lean import Adam, Beside, descend
+from trainer.learning.module import OffloadingModule, masked_logits
+from trainer.learning.transitions import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,43 @@ class PpoConfig:
             raise UsageError("invalid settings of the online training", problems)
 
 
+class Laid(NamedTuple):
+    """S trajectories laid end to end: M decisions, and one state more per trajectory."""
+
+    states: FloatArray  # [M + S, D + A], flat
+    action: IntArray  # [M]
+    log_prob: FloatArray  # [M]
+    reward: FloatArray  # [M], normalised
+    lengths: IntArray  # [S]
+    terminated: BoolArray  # [S]
+
+
+def train_columns(
+    module: OffloadingModule, laid: Laid, gamma: float, lambda_: float, standardise: bool
+) -> dict[str, Tensor]:
+    """Return one row per decision [M], with advantages and value targets by the present critic."""
+    # The last state of an episode is no decision; it only lends its value.
+    last = np.cumsum(laid.lengths + 1) - 1
+    decided = np.ones(len(laid.states), dtype=np.bool_)
+    decided[last] = False
+    obs = torch.from_numpy(laid.states)
+    with torch.no_grad():
+        value = module.compute_values({Columns.OBS: obs}).numpy()
+        obs = obs[torch.from_numpy(decided)]
+    advantage = advantages_of(laid.reward, value, laid.lengths, laid.terminated, gamma, lambda_)
+    targets = advantage + value[decided]
+    if standardise:
+        spread = max(1e-4, float(advantage.std()))
+        advantage = (advantage - advantage.mean()) / np.float32(spread)
+    return {
+        Columns.OBS: obs,
+        Columns.ACTIONS: torch.from_numpy(laid.action),
+        Columns.ACTION_LOGP: torch.from_numpy(laid.log_prob),
+        Postprocessing.ADVANTAGES: torch.from_numpy(advantage),
+        Postprocessing.VALUE_TARGETS: torch.from_numpy(targets),
+    }
+
+
 class EpisodesToTrainBatch(ConnectorV2):  # type: ignore[misc]
     """Learner connector: complete episodes to one train batch with advantages and value targets.
 
@@ -131,42 +171,20 @@ class EpisodesToTrainBatch(ConnectorV2):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Fill ``batch`` with one row per decision, all episodes laid end to end."""
         module = rl_module[DEFAULT_MODULE_ID].unwrapped()
-        lengths = np.array([len(episode) for episode in episodes], dtype=np.int64)
-        states = np.concatenate([episode.get_observations() for episode in episodes])
-        reward = np.concatenate([episode.get_rewards() for episode in episodes])
-        # The last state of an episode is no decision; it only lends its value.
-        last = np.cumsum(lengths + 1) - 1
-        decided = np.ones(len(states), dtype=np.bool_)
-        decided[last] = False
-        obs = torch.from_numpy(states)
+        laid = Laid(
+            states=np.concatenate([episode.get_observations() for episode in episodes]),
+            action=np.concatenate([episode.get_actions() for episode in episodes]),
+            log_prob=np.concatenate(
+                [episode.get_extra_model_outputs(Columns.ACTION_LOGP) for episode in episodes]
+            ),
+            reward=np.concatenate([episode.get_rewards() for episode in episodes]),
+            lengths=np.array([len(episode) for episode in episodes], dtype=np.int64),
+            terminated=np.array([episode.is_terminated for episode in episodes]),
+        )
+        columns = train_columns(module, laid, self._gamma, self._lambda, self._standardise)
         with torch.no_grad():
-            value = module.compute_values({Columns.OBS: obs}).numpy()
-            obs = obs[torch.from_numpy(decided)]
-            logits = module.forward_inference({Columns.OBS: obs})[Columns.ACTION_DIST_INPUTS]
-        advantage = advantages_of(
-            reward,
-            value,
-            lengths,
-            np.array([episode.is_terminated for episode in episodes]),
-            self._gamma,
-            self._lambda,
-        )
-        targets = advantage + value[decided]
-        if self._standardise:
-            spread = max(1e-4, float(advantage.std()))
-            advantage = (advantage - advantage.mean()) / np.float32(spread)
-        action = np.concatenate([episode.get_actions() for episode in episodes])
-        log_prob = np.concatenate(
-            [episode.get_extra_model_outputs(Columns.ACTION_LOGP) for episode in episodes]
-        )
-        batch[DEFAULT_MODULE_ID] = {
-            Columns.OBS: obs,
-            Columns.ACTIONS: torch.from_numpy(action),
-            Columns.ACTION_LOGP: torch.from_numpy(log_prob),
-            Columns.ACTION_DIST_INPUTS: logits,
-            Postprocessing.ADVANTAGES: torch.from_numpy(advantage),
-            Postprocessing.VALUE_TARGETS: torch.from_numpy(targets),
-        }
+            logits = module.forward_inference(columns)[Columns.ACTION_DIST_INPUTS]
+        batch[DEFAULT_MODULE_ID] = {**columns, Columns.ACTION_DIST_INPUTS: logits}
         return batch
 
 
@@ -187,7 +205,7 @@ class PpoLearner(PPOTorchLearner):  # type: ignore[misc]
         """One Adam for actor and value critic, which have no parameter in common."""
         # Without a schedule of RLlib's, which would set the rate anew in every update.
         params = self.get_parameters(self._module[module_id])
-        optimizer = torch.optim.Adam(params, lr=self.config.lr, fused=True)
+        optimizer = Adam(params, lr=self.config.lr, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
 
     def _create_iterator_if_necessary(
@@ -203,16 +221,113 @@ class PpoLearner(PPOTorchLearner):  # type: ignore[misc]
         # numpy's global generator. As many minibatches for every learner, or they would wait for
         # each other for ever.
         whole = self._make_batch_if_necessary(training_data).policy_batches[DEFAULT_MODULE_ID]
-        rows = len(whole)
-        draw = np.random.default_rng([*shuffle_seed, self._learner_index])
         self._stop = False
-        for _epoch in range(num_epochs):
+        for index in self._minibatches(len(whole), num_epochs, splits, shuffle_seed):
+            batch = SampleBatch({name: column[index] for name, column in whole.items()})
+            yield MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(index))
+            if self._stop:
+                return
+
+    def _minibatches(
+        self, rows: int, epochs: int, splits: int, shuffle_seed: Sequence[int]
+    ) -> Iterator[Tensor]:
+        draw = np.random.default_rng([*shuffle_seed, self._learner_index])
+        for _epoch in range(epochs):
             for chosen in np.array_split(draw.permutation(rows), min(splits, rows)):
-                index = torch.from_numpy(chosen)
-                batch = SampleBatch({name: column[index] for name, column in whole.items()})
-                yield MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(index))
-                if self._stop:
-                    return
+                yield torch.from_numpy(chosen)
+
+    def learn(
+        self, laid: Laid, epochs: int, splits: int, shuffle_seed: Sequence[int], beside: Beside
+    ) -> None:
+        """Do what ``update`` does with episodes, for settings without KL stop or gradient clip.
+
+        Actor and value critic learn side by side, each through all its minibatches: they have
+        nothing in common but the rows.
+        """
+        module = self.module[DEFAULT_MODULE_ID].unwrapped()
+        ((_, optimizer),) = self.get_optimizers_for_module(DEFAULT_MODULE_ID)
+        settings = self.config.learner_config_dict
+        columns = train_columns(
+            module,
+            laid,
+            self.config.gamma,
+            self.config.lambda_,
+            settings["standardise_advantages"],
+        )
+        rows = len(columns[Columns.ACTIONS])
+        indices = list(self._minibatches(rows, epochs, splits, shuffle_seed))
+        surrogates: list[tuple[Tensor, Tensor | None]] = []
+        errors: list[Tensor] = []
+
+        def act() -> None:
+            for index in indices:
+                batch = {
+                    name: column[index]
+                    for name, column in columns.items()
+                    if name != Postprocessing.VALUE_TARGETS
+                }
+                surrogates.append(self._improve_actor(module, optimizer, batch))
+
+        def judge() -> None:
+            targets, obs = columns[Postprocessing.VALUE_TARGETS], columns[Columns.OBS]
+            parameters = list(module.vf.parameters())
+            for index in indices:
+                value = module.vf(module.split(obs[index])[0]).squeeze(-1)
+                error = torch.pow(value - targets[index], 2.0)
+                weighted = self.config.vf_loss_coeff * error
+                descend(weighted.mean(), parameters, optimizer, _diverged())
+                errors.append(error.detach())
+
+        beside.both(act, judge)
+        for (surrogate, bonus), error in zip(surrogates, errors, strict=True):
+            self._note("value_loss", float(error.mean()))
+            loss = surrogate + self.config.vf_loss_coeff * error
+            loss = loss if bonus is None else loss - bonus
+            self._note("loss", float(loss.mean()))
+        self._close()
+
+    def _improve_actor(
+        self, module: OffloadingModule, optimizer: Adam, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Take one gradient step of the actor; return loss and, if any, entropy bonus by row."""
+        features, mask = module.split(batch[Columns.OBS])
+        logits = masked_logits(module.pi(features), mask)
+        # As torch.distributions.Categorical has it.
+        normalised = logits - logits.logsumexp(dim=-1, keepdim=True)
+        chosen = batch[Columns.ACTIONS].unsqueeze(-1)
+        taken = normalised.gather(-1, chosen).squeeze(-1)
+        ratio = torch.exp(taken - batch[Columns.ACTION_LOGP])
+        advantage, clip = batch[Postprocessing.ADVANTAGES], self.config.clip_param
+        loss = -torch.min(advantage * ratio, advantage * torch.clamp(ratio, 1 - clip, 1 + clip))
+        whole, bonus = loss, None
+        weight = self.config.entropy_coeff
+        if weight:
+            least = torch.finfo(normalised.dtype).min
+            terms = torch.clamp(normalised, min=least) * torch.softmax(normalised, dim=-1)
+            bonus = weight * -terms.sum(-1)
+            whole, bonus = loss - bonus, bonus.detach()
+        descend(whole.mean(), list(module.pi.parameters()), optimizer, _diverged())
+        with torch.no_grad():
+            self._measure(logits.detach(), batch)
+        return loss.detach(), bonus
+
+    def _measure(self, logits: Tensor, batch: Mapping[str, Tensor]) -> float:
+        """Note how far the policy has moved; return the KL divergence of the minibatch."""
+        log_prob = torch.log_softmax(logits, dim=-1)
+        taken = log_prob.gather(-1, batch[Columns.ACTIONS].unsqueeze(-1)).squeeze(-1)
+        log_ratio = taken - batch[Columns.ACTION_LOGP]
+        # Unbiased and never negative: E[r - 1 - log r] under the policy that acted.
+        divergence = (log_ratio.expm1() - log_ratio).mean()
+        entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
+        clipped = ((log_ratio.exp() - 1).abs() > self.config.clip_param).float().mean()
+        if self.distributed:
+            torch.distributed.all_reduce(divergence)
+            divergence /= self.config.num_learners
+        kl = float(divergence)
+        self._note("kl", kl)
+        self._note("entropy", float(entropy))
+        self._note("clipped_share", float(clipped))
+        return kl
 
     def compute_loss_for_module(
         self,
@@ -227,22 +342,9 @@ class PpoLearner(PPOTorchLearner):  # type: ignore[misc]
             module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
         )
         with torch.no_grad():
-            log_prob = torch.log_softmax(fwd_out[Columns.ACTION_DIST_INPUTS], dim=-1)
-            taken = log_prob.gather(-1, batch[Columns.ACTIONS].unsqueeze(-1)).squeeze(-1)
-            log_ratio = taken - batch[Columns.ACTION_LOGP]
-            # Unbiased and never negative: E[r - 1 - log r] under the policy that acted.
-            divergence = (log_ratio.expm1() - log_ratio).mean()
+            kl = self._measure(fwd_out[Columns.ACTION_DIST_INPUTS], batch)
             error = fwd_out[Columns.EMBEDDINGS] - batch[Postprocessing.VALUE_TARGETS]
-            entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
-            clipped = ((log_ratio.exp() - 1).abs() > config.clip_param).float().mean()
-            if self.distributed:
-                torch.distributed.all_reduce(divergence)
-                divergence /= self.config.num_learners
-        kl = float(divergence)
-        self._note("kl", kl)
         self._note("value_loss", float(error.square().mean()))
-        self._note("entropy", float(entropy))
-        self._note("clipped_share", float(clipped))
         self._note("loss", float(loss.detach()))
         self._stop = self._kl_stop is not None and kl > self._kl_stop
         return loss
@@ -256,16 +358,16 @@ class PpoLearner(PPOTorchLearner):  # type: ignore[misc]
             PermanentError: the loss is no longer finite.
         """
         if not all(bool(torch.isfinite(loss)) for loss in loss_per_module.values()):
-            raise PermanentError(
-                "online training diverged: the loss is no longer finite; "
-                "use a smaller learning rate, or go back to an earlier policy"
-            )
+            raise _diverged()
         gradients: dict[Any, Tensor] = super().compute_gradients(loss_per_module, **kwargs)
         return gradients
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Close the means over the minibatches of this update."""
         super().after_gradient_based_update(timesteps=timesteps)
+        self._close()
+
+    def _close(self) -> None:
         self.last_metrics = {name: float(np.mean(seen)) for name, seen in self._seen.items()}
         self.last_metrics["minibatches"] = float(len(self._seen["loss"]))
         self.last_metrics["kl_last"] = self._seen["kl"][-1]
@@ -274,6 +376,13 @@ class PpoLearner(PPOTorchLearner):  # type: ignore[misc]
 
     def _note(self, name: str, value: float) -> None:
         self._seen.setdefault(name, []).append(value)
+
+
+def _diverged() -> PermanentError:
+    return PermanentError(
+        "online training diverged: the loss is no longer finite; "
+        "use a smaller learning rate, or go back to an earlier policy"
+    )
 
 
 def ppo_algorithm_config(config: PpoConfig) -> PPOConfig:
@@ -297,7 +406,10 @@ def ppo_algorithm_config(config: PpoConfig) -> PPOConfig:
     )
     described.learners(
         learner_class=PpoLearner,
-        learner_config_dict={"kl_stop": config.kl_stop},
+        learner_config_dict={
+            "kl_stop": config.kl_stop,
+            "standardise_advantages": config.standardise_advantages,
+        },
         learner_connector=partial(
             _connector, config.gamma, config.gae_lambda, config.standardise_advantages
         ),
