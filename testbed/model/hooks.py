@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from testbed.model import placing
 from testbed.model.hook import PLACE, Decided, Document, Hook, table
+from testbed.model.serving import route
 
-HOOKS: Final[Mapping[str, Hook[Any]]] = table(placing.HOOK)
+HOOKS: Final[Mapping[str, Hook[Any]]] = table(placing.HOOK, route.HOOK)
 """By name; the names are the keys of decisions in messages, spools and the task log."""
 
 

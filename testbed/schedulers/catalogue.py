@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from testbed.model.hook import PLACE
+from testbed.model.serving.route import ROUTE
 
 Kind: TypeAlias = Literal["scheduler", "policy", "bound"]
 """``scheduler``: fixed rules. ``policy``: a neural network, which ``drl`` runs on nodes. ``bound``:
@@ -88,6 +89,10 @@ def _scheduler(
     )
 
 
+def _router(name: str, label: str, knows: str, target: str) -> Method:
+    return Method(name, label, knows, target=f"testbed.schedulers.{target}", hook=ROUTE)
+
+
 _ALL: Final = (
     _policy("o2o", "O2O-DRL", "paper", Style(0, "o")),
     _policy("offline", "Offline only", "paper", Style(1, "s")),
@@ -136,6 +141,9 @@ _ALL: Final = (
         "least_completion:LeastCompletion",
         PLAIN,
     ),
+    _router("slack", "Slack", "what neighbours say", "slack:Slack"),
+    _router("all-local", "All local", "nothing", "all_local:AllLocal"),
+    _router("fixed-shares", "Fixed shares", "nothing", "fixed_shares:FixedShares"),
     Method("drl", "DRL", _BITS, kind="policy", target="testbed.schedulers.drl:Drl"),
     _policy("untrained", "Untrained, masked", "equal", Style(None, "x", "--"), "baseline"),
     _policy("per-destination", "Per-destination", "beyond", Style(7, "*"), "baseline"),

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from testbed.experiment.reproduce import definitions, drawing, methods
+from testbed.model.hook import PLACE
+from testbed.model.hooks import HOOKS
+from testbed.model.serving.route import ROUTE
 from testbed.schedulers import registry
 from testbed.schedulers.catalogue import (
     BASELINES,
@@ -19,6 +22,7 @@ from testbed.schedulers.catalogue import (
     TARGETS,
     label,
     method,
+    targets,
 )
 from testbed.sim import simulator
 from testbed.sim.engine import heuristics
@@ -33,11 +37,21 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_scheduler_has_an_entry_and_every_entry_is_something() -> None:
     own = {name for name in registry.names() if name in TARGETS}
     assert own == set(TARGETS)
+    routers = targets(ROUTE)
+    assert set(registry.names(ROUTE)) >= set(routers)
+    assert {each.hook for each in METHODS.values()} == {PLACE, ROUTE} == set(HOOKS)
     assert set(simulator.names()) >= own | set(SIMULATOR_ONLY)
     learned = {O2O, OFFLINE, ONLINE_ONLY}
-    assert set(METHODS) - set(simulator.names()) == {*learned, UNTRAINED, PER_DESTINATION, BOUND}
+    assert set(METHODS) - set(simulator.names()) == {
+        *learned,
+        UNTRAINED,
+        PER_DESTINATION,
+        BOUND,
+        *routers,
+    }
     files = {path.stem for path in (ROOT / "testbed" / "schedulers").glob("*.py")}
-    modules = {target.split(":")[0].rsplit(".", 1)[1] for target in TARGETS.values()}
+    made = [*TARGETS.values(), *routers.values()]
+    modules = {target.split(":")[0].rsplit(".", 1)[1] for target in made}
     assert files - modules == {"__init__", "catalogue", "estimates", "probing", "registry"}
     assert set(heuristics.METHODS) <= set(TARGETS)
     assert all(each.name == name and each.label and each.knows for name, each in METHODS.items())
