@@ -16,7 +16,7 @@ from testbed.model.failures import Failures
 from testbed.policies.inference import OnnxActor, open_actor
 from testbed.scenario.plan import Plan
 from testbed.schedulers.drl import Drl, pick
-from testbed.sim.engine.arrays import check, pack, problems_of
+from testbed.sim.engine.arrays import check, pack, problems_by_slot, problems_of
 from testbed.sim.engine.episodes import play, score_baseline
 from testbed.sim.engine.features import KERNELS
 from testbed.sim.engine.heuristics import METHODS
@@ -79,6 +79,8 @@ def player(
     problems = problems_of(plan)
     if isinstance(method, policies.Policy):
         policies.check_fits(method.card, plan.topology.size)
+        if method.card.kind == "flat":
+            problems = problems_by_slot(plan)
         known = _weights_or_reason(method) if not problems else ""
         if isinstance(known, ScoringWeights):
             return Player(partial(_score_policy, plan, known, deterministic, threads))
@@ -95,7 +97,7 @@ def player(
             return Player(partial(score_placement, plan, method, threads=threads))
         missing = "the compiled engine does not have this scheduler"
         return _simulated(Simulation(plan, method, keep=False), problems, missing)
-    check(plan)
+    check(plan, by_slot=not isinstance(method, ScoringWeights))
     return Player(partial(_score_policy, plan, method, deterministic, threads))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import onnx
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from testbed.errors import UsageError
 from testbed.experiment.evaluation import POLICY, compare_policy
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
+from testbed.model.distributions import Constant
 from testbed.policies import Policy, PolicyCard, shipped
 from testbed.scenario.plan import Plan
 from testbed.schedulers.catalogue import REFERENCES
@@ -19,9 +21,12 @@ from testbed.sim.engine.policies import weights_of
 from testbed.sim.play import player
 from testbed.sim.simulator import Simulation
 from tests.policies import tiny
-from tests.sim.plans import OVERLOADS, random_plan
+from tests.sim.plans import DELAYS, OVERLOADS, random_plan
 
 PLANS = [random_plan(60 + k, size=7, slots=25, overload=rule) for k, rule in enumerate(OVERLOADS)]
+DELAYED = random_plan(63, size=7, slots=25, delay=DELAYS[2], queue_limit=1)
+SILENT = random_plan(64, size=7, slots=25, delay=DELAYS[6])
+LATE = random_plan(65, size=7, slots=25, delay=DELAYS[4])
 
 
 def artifact(name: str) -> Policy:
@@ -32,8 +37,15 @@ def artifact(name: str) -> Policy:
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("name", ["shipped", "perceptron"])
-@pytest.mark.parametrize("plan", PLANS, ids=[plan.rules.overload.measure for plan in PLANS])
+@pytest.mark.parametrize(
+    ("name", "plan"),
+    [
+        *product(("shipped", "perceptron"), (*PLANS, DELAYED, SILENT)),
+        # What acts slot by slot cannot decide after the next slot began.
+        ("shipped", LATE),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_the_engine_gives_the_rates_of_the_simulator(
     plan: Plan, name: str, deterministic: bool
 ) -> None:
@@ -54,22 +66,25 @@ def test_the_engine_gives_the_rates_of_the_simulator(
 
 
 def test_the_simulator_plays_what_the_engine_cannot_and_says_why() -> None:
-    delayed = replace(PLANS[0], rules=replace(PLANS[0].rules, control_delay=1000))
+    hasty = replace(PLANS[0], workload=replace(PLANS[0].workload, size_bytes=Constant(1)))
     heard: list[tuple[str, int]] = []
     result = compare_policy(
-        delayed,
+        hasty,
         shipped(),
         episodes=2,
         against=["ratc"],
         progress=lambda method, done: heard.append((method, done)),
     )
-    simulation = Simulation(delayed, "ratc", keep=False)
+    simulation = Simulation(hasty, "ratc", keep=False)
     assert result.by_episode["ratc"] == {n: simulation.episode(n).success_rate for n in range(2)}
     (note,) = result.notes
-    assert "plays policy, ratc: rules.control_delay is 1000 us" in note
+    assert "plays policy, ratc: workload.size_bytes is transmission times of 0 us" in note
     assert heard == [("policy", 1), ("policy", 2), ("ratc", 1), ("ratc", 2)]
     (note,) = compare_policy(PLANS[0], shipped(), episodes=1, against=["drl", "oracle"]).notes
     assert "plays drl: the compiled engine does not have this scheduler" in note
+    each = player(LATE, artifact("perceptron"))
+    assert "answers 600000 us after a slot began" in each.simulated
+    assert 0.0 < each.play([0])[0] <= 1.0
 
 
 class Clumsy:

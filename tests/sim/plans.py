@@ -6,7 +6,7 @@ import random
 
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
-from testbed.model.units import SECOND, Micros
+from testbed.model.units import MILLISECOND, SECOND, Micros
 from testbed.model.workload import Workload
 from testbed.scenario.plan import Plan, SchedulerSpec, Seeds, identity
 
@@ -21,8 +21,13 @@ def random_plan(
     deadline: Distribution | None = None,
     slot: Micros = SECOND // 2,
     failures: float = 1.0,
+    delay: tuple[Micros, Micros] = (0, SECOND),
+    queue_limit: int | None = None,
 ) -> Plan:
-    """A network drawn as ``paper-simulation`` draws its own; ``failures`` scales the rates."""
+    """A network drawn as ``paper-simulation`` draws its own; ``failures`` scales the rates.
+
+    ``delay`` is the time of control messages, and how long answers are waited for.
+    """
     draw = random.Random(seed)
     cores = tuple(draw.choice([4, 8, 16, 20, 24, 28, 32]) for _ in range(size))
     topology = Topology(
@@ -49,6 +54,9 @@ def random_plan(
     rules = Rules(
         overload=overload or Overload(OverloadMeasure.QUEUE_LENGTH, 2),
         drop_hopeless=drop_hopeless,
+        execution_queue_limit=queue_limit,
+        control_delay=delay[0],
+        probe_timeout=delay[1],
     )
     seeds = Seeds(topology=seed, workload=seed + 1, faults=seed + 2, schedulers=seed + 3)
     return Plan(
@@ -68,6 +76,17 @@ OVERLOADS = (
     Overload(OverloadMeasure.QUEUE_LENGTH_PER_4_CORES, 1),
     Overload(OverloadMeasure.BACKLOG, SECOND),
 )
+DELAYS = (
+    (0, SECOND),
+    (1, SECOND),
+    (MILLISECOND, 250 * MILLISECOND),
+    (25 * MILLISECOND, 250 * MILLISECOND),  # answers of a short slot as the next one begins
+    (300 * MILLISECOND, 10 * SECOND),  # decisions of many slots side by side
+    (500 * MILLISECOND, SECOND),  # as long as a slot
+    (200 * MILLISECOND, 250 * MILLISECOND),  # answers that would come too late
+    (MILLISECOND, 0),
+)
+"""Times of control messages, and how long answers are waited for."""
 DEADLINES = (
     Constant(4 * SECOND),
     Uniform(0.2 * SECOND, 3 * SECOND),

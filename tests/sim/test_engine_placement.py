@@ -12,28 +12,29 @@ from hypothesis import strategies as st
 from testbed.errors import UsageError
 from testbed.model.distributions import Constant
 from testbed.model.units import MILLISECOND, SECOND
+from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
+from testbed.scenario.resolve import plan as resolve
 from testbed.sim.bound import bound
 from testbed.sim.engine.arrays import pack
-from testbed.sim.engine.compiled import Row
 from testbed.sim.engine.fates import bounds
 from testbed.sim.engine.placement import PLACEMENTS, run_placement, score_placement
 from testbed.sim.play import player
 from testbed.sim.simulator import simulate_episode
-from tests.sim.plans import DEADLINES, OVERLOADS, random_plan
-from tests.sim.test_engine import Endings, by_engine, by_simulator, shipped
+from tests.sim.plans import DEADLINES, DELAYS, OVERLOADS, random_plan
+from tests.sim.test_engine import Endings, by_engine, by_simulator
 
 
 def run(plan: Plan, method: str, episode: int) -> Endings:
     batch = pack([plan])
-    run_placement(Row(*(array[0] for array in batch)), PLACEMENTS[method], episode)
+    run_placement(batch.episodes[0], PLACEMENTS[method], episode)
     return by_engine(batch, 0)
 
 
 @pytest.mark.parametrize("method", PLACEMENTS)
 @pytest.mark.parametrize("name", ["paper-simulation", "paper-testbed", "quickstart"])
 def test_every_task_goes_where_it_goes_in_the_simulator(name: str, method: str) -> None:
-    plan = shipped(name)
+    plan = resolve(load(name))
     found = run(plan, method, 3)
     assert found == by_simulator(plan, method, 3)
     assert len({destination for _, _, destination in found.values()}) >= 2
@@ -50,6 +51,8 @@ def test_every_task_goes_where_it_goes_in_the_simulator(name: str, method: str) 
     drop_hopeless=st.booleans(),
     slot=st.sampled_from([50 * MILLISECOND, 500 * MILLISECOND]),
     failures=st.sampled_from([0.0, 1.0, 20.0, 1e6]),
+    delay=st.sampled_from(DELAYS),
+    queue_limit=st.sampled_from([None, None, 0, 1, 3]),
     episode=st.integers(0, 1000),
 )
 def test_any_small_network_is_placed_as_in_the_simulator(
@@ -62,6 +65,8 @@ def test_any_small_network_is_placed_as_in_the_simulator(
     drop_hopeless: bool,
     slot: int,
     failures: float,
+    delay: tuple[int, int],
+    queue_limit: int | None,
     episode: int,
 ) -> None:
     plan = random_plan(
@@ -73,6 +78,8 @@ def test_any_small_network_is_placed_as_in_the_simulator(
         drop_hopeless=drop_hopeless,
         slot=slot,
         failures=failures,
+        delay=delay,
+        queue_limit=queue_limit,
     )
     assert run(plan, method, episode) == by_simulator(plan, method, episode)
     expected = bound(plan, episode)
@@ -115,8 +122,8 @@ def test_scores_do_not_depend_on_threads_and_are_those_of_the_simulator(method: 
 def test_the_engine_plays_them_where_it_can(method: str) -> None:
     plan = random_plan(8, size=4, slots=10)
     assert player(plan, method).simulated == ""
-    delayed = replace(plan, rules=replace(plan.rules, control_delay=20 * MILLISECOND))
-    assert "control_delay" in player(delayed, method).simulated
+    hasty = replace(plan, workload=replace(plan.workload, size_bytes=Constant(1)))
+    assert "workload.size_bytes" in player(hasty, method).simulated
 
 
 def test_an_unknown_placement_is_refused() -> None:

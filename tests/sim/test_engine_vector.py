@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from testbed.errors import UsageError
 from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
+from testbed.model.distributions import Uniform
 from testbed.model.encoders import DEFAULT, ENCODERS, action_mask
 from testbed.model.events import RecordKind
 from testbed.model.per_destination import COLUMNS, PerDestinationEncoder
+from testbed.model.units import MILLISECOND, SECOND
 from testbed.scenario.plan import Plan
+from testbed.schedulers.probing import mask_from_bits
 from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.episodes import play, record, record_baseline
 from testbed.sim.engine.features import KERNELS
@@ -28,10 +32,15 @@ from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import UniformPolicy, VectorEnv, choose, sample
 from testbed.sim.play import UNTRAINED, evaluate
 from testbed.sim.simulator import EpisodeResult, simulate_episode
-from tests.sim.plans import OVERLOADS, random_plan
+from tests.sim.plans import DELAYS, OVERLOADS, random_plan
 from tests.sim.test_engine import by_engine, by_simulator
 
 PLANS = [random_plan(40 + k, size=6, slots=15, overload=rule) for k, rule in enumerate(OVERLOADS)]
+DELAYED = [
+    random_plan(45 + k, size=6, slots=15, delay=DELAYS[which], queue_limit=limit)
+    for k, (which, limit) in enumerate([(1, None), (2, 1), (6, None), (7, 0)])
+]
+EVERY = [*PLANS, *DELAYED]
 
 
 class Untrained:
@@ -47,11 +56,11 @@ class Untrained:
         assert task is not None
         if observation.round == 0:
             return Ask(self._peers, bits_only=True)
-        mask = action_mask(observation, len(self._peers) + 1)[:-1]
+        mask = mask_from_bits(observation, len(self._peers) + 1)
         probabilities = np.array([mask]) / sum(mask)
         draw = np.array([self._context.uniform(task, 0)])
         destination = int(sample(probabilities, draw)[0])
-        return Decision(destination, tuple(probabilities[0].tolist()), tuple(mask))
+        return Decision(destination, tuple(probabilities[0].tolist()), mask)
 
 
 def observed(
@@ -64,12 +73,15 @@ def observed(
     mask = np.zeros((slots, size, size + 1), bool)
     for decision in result.decisions:
         features[decision.slot, decision.node] = encode(decision.observation)
-        mask[decision.slot, decision.node] = action_mask(decision.observation, size)
+        used = decision.mask
+        mask[decision.slot, decision.node] = (
+            action_mask(decision.observation, size) if used is None else [*used, False]
+        )
     return features, mask
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("plan", PLANS, ids=[plan.rules.overload.measure for plan in PLANS])
+@pytest.mark.parametrize("plan", EVERY, ids=[plan.name for plan in EVERY])
 def test_nodes_see_and_do_the_same_in_both(plan: Plan, encoder: str) -> None:
     env = VectorEnv([plan] * 3, encoder=encoder)
     env.reset([0, 1, 2])
@@ -158,6 +170,45 @@ def test_recordings_of_baselines_show_what_nodes_knew(method: str, encoder: str)
         np.testing.assert_array_equal(found, features)
 
 
+def test_what_is_not_played_slot_by_slot_is_refused() -> None:
+    late = random_plan(1, size=3, delay=DELAYS[4])
+    with pytest.raises(UsageError, match="answers 600000 us after a slot began"):
+        VectorEnv([PLANS[0], late])
+    with pytest.raises(UsageError, match="without control delay only"):
+        record_baseline(DELAYED[1], "ratc", [0])
+
+
+def test_looking_again_or_not_at_all_changes_nothing() -> None:
+    plan = DELAYED[1]
+    looking, blind = VectorEnv([plan] * 2), VectorEnv([plan] * 2)
+    looking.reset([0, 1])
+    blind.reset([0, 1])
+    for _ in range(plan.workload.slots):
+        seen = looking.observe()
+        again = looking.observe()
+        np.testing.assert_array_equal(seen.features, again.features)
+        actions = choose(seen, UniformPolicy())[0]
+        assert (looking.step(actions).rewards == blind.step(actions).rewards).all()
+
+
+def test_a_task_dropped_while_it_is_asked_about_is_not_decided() -> None:
+    deadline = Uniform(MILLISECOND, 3 * SECOND)
+    plan = random_plan(3, size=6, slots=15, delay=(200 * MILLISECOND, SECOND), deadline=deadline)
+    env = VectorEnv([plan])
+    env.reset([1])
+    done = False
+    while not done:
+        done = env.step(choose(env.observe(), UniformPolicy())[0]).done
+    endings = by_engine(env.batch, 0)
+    assert endings == by_simulator(plan, Untrained, 1)
+    undecided = [task for task, (*_, destination) in endings.items() if destination < 0]
+    assert undecided
+    batch = pack([plan])
+    decisions = record_scoring(batch, Threads(1), Scoring.weights, [1])
+    assert by_engine(batch, 0) == by_simulator(plan, Scoring, 1)
+    assert len(decisions.task) == len(endings) - len(undecided)
+
+
 def test_the_engine_knows_every_encoder_and_refuses_others() -> None:
     assert set(KERNELS) == set(ENCODERS)
     with pytest.raises(UsageError, match="cannot compute this encoder"):
@@ -240,7 +291,7 @@ class Scoring:
     """A per-destination policy as a node runs it: the encoder of the model, plain numpy."""
 
     weights = random_weights()
-    rows: dict[int, np.ndarray]
+    rows: ClassVar[dict[int, np.ndarray]] = {}
 
     def __init__(self, context: SchedulerContext) -> None:
         self.name = "scoring"
@@ -256,7 +307,7 @@ class Scoring:
         assert task is not None
         if observation.round == 0:
             return Ask(self._peers, bits_only=True)
-        mask = action_mask(observation, self._size)[:-1]
+        mask = mask_from_bits(observation, self._size)
         rows = np.array(self._encoder.rows(observation, task, mask), np.float32)
         self.rows[task.id] = rows
         probabilities = forward(self.weights, rows, np.array(mask))
@@ -264,7 +315,7 @@ class Scoring:
         return Decision(int(sample(probabilities[None], draw)[0]))
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=[plan.rules.overload.measure for plan in PLANS])
+@pytest.mark.parametrize("plan", EVERY, ids=[plan.name for plan in EVERY])
 def test_a_scoring_policy_decides_as_it_would_on_a_node(plan: Plan) -> None:
     kept: dict[int, np.ndarray] = {}
 

@@ -19,11 +19,12 @@ from testbed.sim.engine.compiled import (
     TRANSMISSION_FAILED,
     Batch,
     Record,
-    Row,
     compiled,
-    row_of,
+    link_at,
+    node_at,
+    task_at,
 )
-from testbed.sim.engine.events import duration, extend, failure_after, task_id, to_unit
+from testbed.sim.engine.draws import duration, extend, failure_after, task_id, to_unit
 from testbed.sim.engine.threads import Threads
 
 
@@ -52,31 +53,34 @@ def credit_of(batch: Batch, rows: Threads) -> Credit:
 @compiled
 def _credit(batch: Batch, first: int, last: int, credit: Credit) -> None:
     for e in range(first, last):
-        row = row_of(batch, e)
+        episode = batch.episodes[e]
         own = credit.own[e]
-        for j in range(row.episode.nodes):
-            _of_node(row, j, Credit(own, credit.same[e], credit.later[e]))
-        for m in range(len(row.tasks)):
-            task = row.tasks[m]
+        for j in range(episode.nodes):
+            _of_node(episode, j, Credit(own, credit.same[e], credit.later[e]))
+        for m in range(episode.slots * episode.nodes):
+            task = task_at(episode, m)
             if task.stage != ABSENT and task.ready_at < 0 and task.outcome != TRANSMISSION_FAILED:
                 own[m] = 0.0  # dropped before it arrived
 
 
 @compiled
-def _of_node(row: Row, j: int, credit: Credit) -> None:
+def _of_node(episode: Record, j: int, credit: Credit) -> None:
     """Fill in the credit [T * N] of the tasks that entered the execution queue of node ``j``."""
-    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
+    node = node_at(episode, j)
+    tasks = episode.slots * episode.nodes
     count = 0
-    for m in range(len(tasks)):
-        if tasks[m].destination == j and tasks[m].ready_at >= 0:
+    for m in range(tasks):
+        task = task_at(episode, m)
+        if task.destination == j and task.ready_at >= 0:
             count += 1
     queue = np.empty(count, np.int64)
     order = np.empty(count, np.int64)
     at = 0
-    for m in range(len(tasks)):
-        if tasks[m].destination == j and tasks[m].ready_at >= 0:
+    for m in range(tasks):
+        task = task_at(episode, m)
+        if task.destination == j and task.ready_at >= 0:
             queue[at] = m
-            order[at] = tasks[m].admission
+            order[at] = task.admission
             at += 1
     queue = queue[np.argsort(order)]
     work = np.empty(count, np.int64)
@@ -84,26 +88,27 @@ def _of_node(row: Row, j: int, credit: Credit) -> None:
     survives = np.empty(count, np.float64)
     for k in range(count):
         m = queue[k]
-        task = tasks[m]
-        work[k] = duration(task.cycles, nodes[j].capacity)
+        task = task_at(episode, m)
+        work[k] = duration(task.cycles, node.capacity)
         state = extend(extend(episode.execution_fates, task_id(episode, m)), j)
-        busy[k] = min(work[k], failure_after(nodes[j].failure, to_unit(state)))
-        survives[k] = math.exp(-nodes[j].failure * work[k] * 1e-6)
+        busy[k] = min(work[k], failure_after(node.failure, to_unit(state)))
+        survives[k] = math.exp(-node.failure * work[k] * 1e-6)
     free = 0
     for k in range(count):
         m = queue[k]
-        in_time, after = _serve(episode, tasks[m], work[k], busy[k], free)
+        in_time, after = _serve(episode, task_at(episode, m), work[k], busy[k], free)
         i = m % episode.nodes
         reach = 1.0
         if i != j:
-            transmission = duration(tasks[m].size, links[i, j].rate)
-            reach = math.exp(-links[i, j].failure * transmission * 1e-6)
+            link = link_at(episode, i, j)
+            transmission = duration(task_at(episode, m).size, link.rate)
+            reach = math.exp(-link.failure * transmission * 1e-6)
         credit.own[m] = survives[k] * reach if in_time else 0.0
         with_it, without_it = after, free
         slot = m // episode.nodes
         b = k + 1
         while b < count and with_it != without_it:
-            behind = tasks[queue[b]]
+            behind = task_at(episode, queue[b])
             now_in_time, with_it = _serve(episode, behind, work[b], busy[b], with_it)
             then_in_time, without_it = _serve(episode, behind, work[b], busy[b], without_it)
             if now_in_time != then_in_time:

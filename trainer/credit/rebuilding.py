@@ -48,6 +48,8 @@ def why_not(plan: Plan, episode: LoggedEpisode) -> str | None:
     """Return why the queues of an episode cannot be served again; None if they can."""
     if problems := problems_of(without_control_delay(plan)):
         return f"the compiled engine does not cover {problems[0].path}"
+    if plan.rules.execution_queue_limit is not None:
+        return "tasks wait for room in the execution queue"
     if lost := sum(row.outcome is Outcome.LOST for row in episode.tasks):
         return f"{lost} tasks were lost"
     batch = _opened(plan, [episode.number])

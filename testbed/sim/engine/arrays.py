@@ -4,46 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from testbed.errors import Problem, UsageError
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform, mean
-from testbed.model.encoders import Scales
+from testbed.model.encoders import ExtendedEncoder, Scales
 from testbed.model.topology import OverloadMeasure
 from testbed.model.units import SECOND, duration
 from testbed.model.workload import Workload
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.compiled import (
+    ANSWERS,
     BY_BACKLOG,
     BY_QUEUE_LENGTH,
     EPISODE,
     EVENT,
+    HEARD,
+    LANE,
     LINK,
+    MESSAGE,
     NODE,
+    NUMBER,
+    PROBE,
     TASK,
     Batch,
+    Record,
 )
 
 _LARGEST: Final = 2**62 // SECOND
 """Amounts above this would overflow 64 bits when they are divided by a rate."""
 _WORD: Final = 0xFFFF_FFFF_FFFF_FFFF
+_LINE: Final = 64
+_MOST_BUCKETS: Final = 2**13
 
 
 def problems_of(plan: Plan) -> list[Problem]:
     """Return the reasons why the compiled engine cannot run ``plan``; empty if it can."""
     problems = []
-    rules, workload = plan.rules, plan.workload
-    if rules.control_delay != 0:
-        problems.append(Problem("rules.control_delay", f"{rules.control_delay} us", "0"))
+    workload = plan.workload
     if plan.faults or plan.by_hand:
         count = len(plan.faults) + sum(map(len, plan.by_hand.values()))
         problems.append(Problem("faults", _faults(count), "none"))
-    if rules.execution_queue_limit is not None:
-        problems.append(
-            Problem("rules.execution_queue_limit", str(rules.execution_queue_limit), "no limit")
-        )
     largest = 8 * workload.size_bytes.maximum * workload.complexity.maximum
     if largest > _LARGEST:
         problems.append(Problem("workload", f"tasks of {largest:.3g} cycles", f"<= {_LARGEST}"))
@@ -73,25 +76,29 @@ def without_control_delay(plan: Plan) -> Plan:
     return dataclasses.replace(plan, rules=rules)
 
 
-def check(plan: Plan) -> None:
-    """Refuse a plan the compiled engine does not cover.
+def check(plan: Plan, *, by_slot: bool = False) -> None:
+    """Refuse a plan the compiled engine does not cover, or not ``by_slot``.
 
     Raises:
         UsageError: with every reason; ``testbed.sim.simulator`` runs all plans.
     """
-    problems = problems_of(plan)
+    problems = problems_by_slot(plan) if by_slot else problems_of(plan)
     if problems:
         raise UsageError(f"the compiled engine cannot run scenario '{plan.name}'", problems)
 
 
-def pack(plans: Sequence[Plan]) -> Batch:
+def pack(plans: Sequence[Plan], encoder: str | None = None) -> Batch:
     """One row per plan; the same plan may stand in several rows.
+
+    ``encoder`` names what nodes will be observed by: what it looks at and no baseline does, the
+    receiving queues and what nodes last heard of each other, is kept for it alone.
 
     Raises:
         UsageError: a plan that is not covered, or plans that differ in nodes or slots.
     """
-    for distinct in {id(plan): plan for plan in plans}.values():
-        check(distinct)
+    distinct = list({id(plan): plan for plan in plans}.values())
+    for plan in distinct:
+        check(plan)
     sizes = {(plan.topology.size, plan.workload.slots) for plan in plans}
     if len(sizes) != 1:
         raise UsageError(
@@ -101,35 +108,134 @@ def pack(plans: Sequence[Plan]) -> Batch:
     ((size, slots),) = sizes
     rows, task_count = len(plans), slots * size
     widest = max(len(d.values) if isinstance(d, Choice) else 1 for p in plans for d in _drawn(p))
+    rooms = [_Room.of(plan, encoder) for plan in distinct]
     batch = Batch(
         episodes=np.zeros(rows, EPISODE),
         nodes=np.zeros((rows, size), NODE),
-        links=np.zeros((rows, size, size), LINK),
+        links=np.zeros((len(distinct), size, size), LINK),
         tasks=np.zeros((rows, task_count), TASK),
-        events=np.zeros((rows, 4 * task_count + 1), EVENT),
-        choices=np.zeros((rows, 3, widest)),
+        choices=np.zeros((len(distinct), 3, widest)),
         rewards=np.zeros((rows, slots), np.float32),
+        room=np.zeros((rows, max(room.bytes for room in rooms)), np.uint8),
     )
     first: dict[int, int] = {}
+    for network, plan in enumerate(distinct):
+        row = next(row for row, each in enumerate(plans) if each is plan)
+        first[id(plan)] = row
+        _fill(batch, row, network, plan)
+        rooms[network].describe(batch.episodes[row])
     for row, plan in enumerate(plans):
-        same = first.setdefault(id(plan), row)
-        if same == row:
-            _fill(batch, row, plan)
-            continue
-        for array in (batch.episodes, batch.nodes, batch.links, batch.choices):
-            array[row] = array[same]
+        same = first[id(plan)]
+        if same != row:
+            batch.episodes[row] = batch.episodes[same]
+            batch.nodes[row] = batch.nodes[same]
+        network = int(batch.episodes[row]["network"])
+        _place(batch, row, network, rooms[network])
     return batch
 
 
-def _fill(batch: Batch, row: int, plan: Plan) -> None:
+class _Room(NamedTuple):
+    """The layout of an episode's room to work in."""
+
+    shift: int
+    buckets: int
+    lanes: int
+    overlap: int
+    parts: dict[str, int]
+    """Bytes of each part, by the field that holds its address."""
+
+    @classmethod
+    def of(cls, plan: Plan, encoder: str | None) -> _Room:
+        """Return the room for episodes of ``plan``."""
+        size, workload = plan.topology.size, plan.workload
+        tasks = size * workload.slots
+        longest = round(workload.deadline.maximum)
+        # As many buckets for a slot as tasks are expected in it, as far as the ring stays small.
+        arrivals = max(1, round(sum(plan.topology.arrival_probability)))
+        shift = max((workload.slot // (2 * arrivals)).bit_length(), 1) - 1
+        shift = max(shift, (longest // _MOST_BUCKETS).bit_length())
+        buckets = 1 << ((longest >> shift) + 2).bit_length()
+        lanes = min(size, workload.slots, longest // workload.slot + 1)
+        last = max(_offsets(plan))
+        overlap = min(workload.slots, last // workload.slot + 1)
+        parts = {
+            "ring_at": buckets * NUMBER.itemsize,
+            "near_at": (4 * tasks + 1) * EVENT.itemsize,
+            "lanes_at": size * lanes * LANE.itemsize,
+            "probes_at": overlap * 2 * (size + 1) * PROBE.itemsize,
+            "asking_at": overlap * (size + 1) * NUMBER.itemsize,
+        }
+        if encoder is not None:
+            parts["messages_at"] = 2 * tasks * MESSAGE.itemsize
+            parts["receiving_at"] = size * size * NUMBER.itemsize
+        if encoder == ExtendedEncoder.name:
+            parts["heard_at"] = size * size * HEARD.itemsize
+        return cls(shift, buckets, lanes, overlap, parts)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all parts, each of whole cache lines."""
+        return sum(-(-part // _LINE) * _LINE for part in self.parts.values())
+
+    def describe(self, episode: Record) -> None:
+        """Write down the sizes of the parts."""
+        for name in ("shift", "buckets", "lanes", "overlap"):
+            episode[name] = getattr(self, name)
+
+
+def _place(batch: Batch, row: int, network: int, room: _Room) -> None:
+    """Write down where everything of an episode is."""
+    episode = batch.episodes[row]
+    episode["nodes_at"] = batch.nodes[row].ctypes.data
+    episode["links_at"] = batch.links[network].ctypes.data
+    episode["tasks_at"] = batch.tasks[row].ctypes.data
+    episode["rewards_at"] = batch.rewards[row].ctypes.data
+    episode["choices_at"] = batch.choices[network].ctypes.data
+    at = batch.room[row].ctypes.data
+    for name, size in room.parts.items():
+        episode[name] = at
+        at += -(-size // _LINE) * _LINE
+
+
+def _offsets(plan: Plan) -> tuple[int, ...]:
+    """Return the times of the stages of a decision, from the beginning of its slot."""
+    delay, timeout = plan.rules.control_delay, plan.rules.probe_timeout
+    if plan.topology.size == 1:
+        return 0, 0, 0, 0, 0  # there is nobody to ask
+    if _silent(plan):
+        return 0, delay, timeout, timeout, timeout
+    return 0, delay, 2 * delay, 3 * delay, 4 * delay
+
+
+def _silent(plan: Plan) -> bool:
+    return plan.topology.size > 1 and 2 * plan.rules.control_delay > plan.rules.probe_timeout
+
+
+def problems_by_slot(plan: Plan) -> list[Problem]:
+    """Return the reasons why ``plan`` cannot be played slot by slot; empty if it can."""
+    problems, waits = problems_of(plan), _offsets(plan)[ANSWERS]
+    if waits >= plan.workload.slot:
+        path = "rules.control_delay"
+        problems.append(Problem(path, f"answers {waits} us after a slot began", "before the next"))
+    return problems
+
+
+def _fill(batch: Batch, row: int, network: int, plan: Plan) -> None:
     topology, workload, rules = plan.topology, plan.workload, plan.rules
-    episode, nodes, links = batch.episodes[row], batch.nodes[row], batch.links[row]
+    episode, nodes, links = batch.episodes[row], batch.nodes[row], batch.links[network]
     by_backlog = rules.overload.measure is OverloadMeasure.BACKLOG
     episode["nodes"] = topology.size
     episode["slots"] = workload.slots
     episode["slot_length"] = workload.slot
     episode["measure"] = BY_BACKLOG if by_backlog else BY_QUEUE_LENGTH
     episode["drop_hopeless"] = rules.drop_hopeless
+    limit = rules.execution_queue_limit
+    episode["queue_limit"] = -1 if limit is None else limit
+    episode["control_delay"] = rules.control_delay
+    episode["silent"] = _silent(plan)
+    episode["offset"] = _offsets(plan)
+    episode["network"] = network
+    episode["widest"] = batch.choices.shape[2]
     episode["workload_seed"] = plan.seeds.workload & _WORD
     episode["faults_seed"] = plan.seeds.faults & _WORD
     episode["schedulers_seed"] = plan.seeds.schedulers & _WORD
@@ -142,7 +248,7 @@ def _fill(batch: Batch, row: int, plan: Plan) -> None:
                 episode["span"][which] = high - low
             case Choice(values):
                 episode["distribution"][which] = len(values)
-                batch.choices[row, which, : len(values)] = values
+                batch.choices[network, which, : len(values)] = values
     nodes["cores"] = topology.cores
     nodes["capacity"] = topology.capacity_hz
     nodes["limit"] = [rules.overload.limit_for(cores) for cores in topology.cores]

@@ -1,37 +1,36 @@
 """The records that hold the state of the engine.
 
-One numpy record per episode, node, link, task and pending event; an episode is one row of each
-array, so a batch of episodes is five arrays and everything in it can be read from Python while it
-runs. ``compiled`` makes machine code of the functions that work on them.
+An episode is one record; it holds the addresses of its nodes, links and tasks and of its room to
+work in, so that compiled functions take one argument and no array has to be passed on. All arrays
+of a batch can be read from Python while it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
-from numba import njit
+from numba import types
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
 
 from testbed.sim.engine.compiling import compiled as compiled
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from testbed.sim.engine.compiling import inlined as inlined
 
 Records: TypeAlias = NDArray[np.void]
 Record: TypeAlias = Any
 """One element of a record array, by reference; numpy has no static type for its fields."""
 
-# Where a task is. ABSENT: no task arrived in this slot at this node.
+# Where a task is. ABSENT: no task arrived in this slot at this node. From RECEIVING on it is held
+# by its destination.
 ABSENT: Final = 0
 DECIDING: Final = 1
 SENDING: Final = 2
 TRANSMISSION: Final = 3
-WAITING: Final = 4
-EXECUTION: Final = 5
-ENDED: Final = 6
+RECEIVING: Final = 4
+WAITING: Final = 5
+EXECUTION: Final = 6
+ENDED: Final = 7
 
 # How a task ended; index into OUTCOMES.
 OPEN: Final = 0
@@ -45,6 +44,14 @@ OUTCOMES: Final = ("", "succeeded", "dropped", "transmission_failed", "execution
 BY_QUEUE_LENGTH: Final = 0
 BY_BACKLOG: Final = 1
 
+# Stages of the decisions of a slot; see ``slots``.
+ARRIVAL: Final = 0
+PROBES: Final = 1
+ANSWERS: Final = 2
+PROBES_AGAIN: Final = 3
+ANSWERS_AGAIN: Final = 4
+STAGES: Final = 5
+
 EPISODE: Final = np.dtype(
     [
         ("episode", "i8"),
@@ -55,17 +62,50 @@ EPISODE: Final = np.dtype(
         ("slot_length", "i8"),
         ("measure", "i8"),
         ("drop_hopeless", "i8"),
+        ("queue_limit", "i8"),  # of waiting tasks per node, -1 without one
+        ("control_delay", "i8"),
+        ("silent", "i8"),  # the time for answers is over before any can come
+        ("network", "i8"),  # its matrix in ``Batch.links``
         ("workload_seed", "u8"),
         ("faults_seed", "u8"),
         ("schedulers_seed", "u8"),
         ("execution_fates", "u8"),  # keys with the episode folded in
         ("transmission_fates", "u8"),
         ("scheduler_draws", "u8"),
-        ("pending", "i8"),  # events in the heap
+        # Pending events: buckets of 2**shift microseconds in a ring; those of the present bucket
+        # are in a heap.
+        ("shift", "i8"),
+        ("buckets", "i8"),  # a power of two
+        ("bucket", "i8"),  # number of the present one
+        ("near", "i8"),  # events in the heap
         ("tasks", "i8"),
         ("admissions", "i8"),
         ("ended", "i8"),
         ("succeeded", "i8"),
+        ("credited", "i8"),  # the slot whose reward what ends now counts for, and its end
+        ("credited_until", "i8"),
+        ("offset", "i8", (STAGES,)),  # of each stage, from the beginning of the slot
+        ("cursor", "i8", (STAGES,)),  # the next slot of each stage
+        ("overlap", "i8"),  # slots whose decisions may be under way side by side
+        ("looked", "i8"),  # the slot whose tasks have arrived for ``vector``
+        ("sent", "i8"),  # control messages so far, and how many of them have arrived
+        ("delivered", "i8"),
+        ("lanes", "i8"),  # links of a node that may be busy at once
+        # Addresses; 0 for what is not kept.
+        ("nodes_at", "i8"),
+        ("links_at", "i8"),
+        ("tasks_at", "i8"),
+        ("rewards_at", "i8"),
+        ("choices_at", "i8"),
+        ("ring_at", "i8"),
+        ("near_at", "i8"),
+        ("lanes_at", "i8"),
+        ("probes_at", "i8"),
+        ("asking_at", "i8"),
+        ("messages_at", "i8"),
+        ("receiving_at", "i8"),
+        ("heard_at", "i8"),
+        ("widest", "i8"),  # K, of the choices
         ("distribution", "i8", (3,)),  # of size, complexity, deadline: number of choices; 0 uniform
         ("low", "f8", (3,)),
         ("span", "f8", (3,)),
@@ -83,120 +123,160 @@ EPISODE: Final = np.dtype(
 )
 NODE: Final = np.dtype(
     [
-        ("cores", "i8"),
         ("capacity", "i8"),
-        ("limit", "i8"),
-        ("arrival", "f8"),
         ("failure", "f8"),
-        ("running", "i8"),  # task or -1
+        ("limit", "i8"),
         ("until", "i8"),  # nominal end of the running task
-        ("first", "i8"),
-        ("last", "i8"),
-        ("waiting", "i8"),
         ("work", "i8"),  # of the waiting tasks, microseconds
-        # What this node answered in the current round of questions.
-        ("overloaded", "i8"),
-        ("queue_length", "i8"),
-        ("backlog", "i8"),
-        ("inbound", "i8"),
+        ("running", "i4"),  # task or -1
+        ("first", "i4"),  # of the execution queue
+        ("last", "i4"),
+        ("waiting", "i4"),
+        ("busy", "i4"),  # links with a transmission
+        ("inbound", "i4"),  # tasks announced and not admitted
+        ("arrived_first", "i4"),  # of the tasks that wait for room in the execution queue
+        ("arrived_last", "i4"),
+        ("arrival", "f8"),
+        ("cores", "i8"),
+        ("draws", "u8", (4,)),  # keys of its tasks' arrival, size, complexity and deadline
         # Moving average of the overloaded share that this node has seen (per-destination-v1).
         ("trend", "f8"),
         ("trend_slot", "i8"),
     ]
 )
-LINK: Final = np.dtype(
+LINK: Final = np.dtype([("rate", "i8"), ("failure", "f8")])
+LANE: Final = np.dtype(
     [
-        ("rate", "i8"),
-        ("failure", "f8"),
-        ("current", "i8"),  # task in transmission or -1
-        ("until", "i8"),
-        ("first", "i8"),
-        ("last", "i8"),
-        ("length", "i8"),  # waiting and in transmission
+        ("peer", "i4"),
+        ("current", "i4"),  # task in transmission
+        ("first", "i4"),  # of the sending queue
+        ("last", "i4"),
+        ("length", "i4"),  # waiting and in transmission
+        ("padding", "i4"),
+        ("until", "i8"),  # nominal end of the transmission
         ("work", "i8"),  # of the waiting tasks, microseconds
-        ("receiving", "i8"),  # length of the receiving queue at the far end
-        ("bit", "i8"),  # overload bit of the far end, as last asked by the near end
-        ("heard_backlog", "i8"),  # backlog of the far end, as the near end last heard it
-        ("heard_at", "i8"),  # when that was, -1 if never
     ]
 )
+"""A link that transmits; a node has as many as transmit at once, in no order."""
 TASK: Final = np.dtype(
     [
         ("size", "i8"),
         ("cycles", "i8"),
         ("deadline", "i8"),  # relative
         ("deadline_at", "i8"),
-        ("stage", "i8"),
-        ("failing", "i8"),  # the unit that works on it will fail before the end
         ("work", "i8"),  # nominal time of what it waits for or is in
-        ("next", "i8"),  # behind it in the queue it is in, or -1
-        ("destination", "i8"),
-        ("outcome", "i8"),
-        ("admission", "i8"),  # number of its entry into an execution queue, in this episode
-        ("ready_at", "i8"),  # entered the execution queue, -1 if it did not
-        ("started_at", "i8"),  # began to execute, -1 if it did not
+        ("event_at", "i8"),  # when what it is in ends
         ("ended_at", "i8"),
+        ("ready_at", "i8"),  # came to the node that executes it, -1 if it did not
+        ("started_at", "i8"),  # began to execute, -1 if it did not
+        ("admission", "i4"),  # how many had come to theirs before, in this episode
+        ("destination", "i4"),
+        ("next", "i4"),  # behind it in the queue it is in, or -1
+        (
+            "event_next",
+            "i4",
+        ),  # behind it in its bucket: 2 m + 1 for the deadline of task m, else 2 m
+        ("deadline_next", "i4"),
+        ("stage", "i1"),
+        ("outcome", "i1"),
+        ("failing", "i1"),  # the unit that works on it will fail before the end
+        ("announced", "i1"),  # see ``events``
     ]
 )
 EVENT: Final = np.dtype([("at", "i8"), ("order", "i8")])
+PROBE: Final = np.dtype(
+    [
+        ("backlog", "i8"),
+        ("queue_length", "i4"),
+        ("inbound", "i4"),
+        ("overloaded", "i4"),
+        ("below", "i4"),  # nodes with a smaller index that are not overloaded
+        ("free", "i4"),  # in entry k: the k-th node that is not overloaded
+        ("padding", "i4"),
+    ]
+)
+"""What a node answered in a round of questions."""
+MESSAGE: Final = np.dtype([("at", "i8"), ("task", "i4"), ("change", "i4")])
+"""An announcement (``change`` 1) or withdrawal (-1) of a transfer, to arrive at ``at``."""
+HEARD: Final = np.dtype([("backlog", "i8"), ("at", "i8")])
+"""The backlog of a node as another last heard it, and when that was, -1 if never."""
+NUMBER: Final = np.dtype([("value", "i4")])
+REWARD: Final = np.dtype([("value", "f4")])
+CHOICE: Final = np.dtype([("value", "f8")])
 
 
 class Batch(NamedTuple):
     """E episodes side by side; all have N nodes and T slots.
 
-    Task ``slot * N + source`` of an episode is row entry of that index.
+    Task ``slot * N + source`` of an episode is row entry of that index. Episodes of the same plan
+    share their links.
     """
 
     episodes: Records  # [E] EPISODE
     nodes: Records  # [E, N] NODE
-    links: Records  # [E, N, N] LINK, from first to second
+    links: Records  # [P, N, N] LINK, from first to second
     tasks: Records  # [E, T * N] TASK
-    events: Records  # [E, 4 * T * N] EVENT, a heap
-    choices: NDArray[np.float64]  # [E, 3, K] values of choice distributions
+    choices: NDArray[np.float64]  # [P, 3, K] values of choice distributions
     rewards: NDArray[np.float32]  # [E, T] team reward by slot
+    room: NDArray[np.uint8]  # [E, bytes] pending events, busy links, answers
 
 
-class Row(NamedTuple):
-    """One episode of a ``Batch``: views of its arrays, which compiled functions change in place."""
-
-    episode: Record
-    nodes: Records  # [N]
-    links: Records  # [N, N]
-    tasks: Records  # [T * N]
-    events: Records  # [4 * T * N + 1]
-    choices: NDArray[np.float64]  # [3, K]
-    rewards: NDArray[np.float32]  # [T]
-
-
-def _uncounted(typing: Any, array: Any) -> Any:
-    """Return an array without its reference count, which every access would change.
-
-    For arrays to which the caller holds a reference.
-    """
+def _element(typing: Any, record: Any, address: Any, index: Any) -> Any:
+    """Return the element ``index`` of the array of records of type ``record`` at ``address``."""
+    given = record.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        view: Any = make_array  # numba has no annotations
-        made = view(signature.args[0])(context, builder, arguments[0])
-        made.meminfo = made.meminfo.type(None)
-        made.parent = made.parent.type(None)
-        return made._getvalue()
+        size = context.get_constant(types.int64, given.size)
+        place = builder.add(arguments[1], builder.mul(arguments[2], size))
+        return builder.inttoptr(place, context.get_value_type(given))
 
-    return array(array), generate
+    return given(record, types.int64, types.int64), generate
 
 
-_borrowed: Final[Any] = intrinsic(_uncounted)
+element: Final[Any] = intrinsic(_element)
 
 
-# Inlined, because numba cannot return a record in a tuple.
-@cast("Callable[[_Function], _Function]", njit(inline="always"))
-def row_of(batch: Batch, e: int) -> Row:
-    """Episode ``e`` of ``batch``."""
-    return Row(
-        batch.episodes[e],
-        _borrowed(batch.nodes[e]),
-        _borrowed(batch.links[e]),
-        _borrowed(batch.tasks[e]),
-        _borrowed(batch.events[e]),
-        _borrowed(batch.choices[e]),
-        _borrowed(batch.rewards[e]),
-    )
+@inlined
+def node_at(episode: Record, i: int) -> Record:
+    """Return node ``i``."""
+    return element(NODE, episode.nodes_at, i)
+
+
+@inlined
+def task_at(episode: Record, m: int) -> Record:
+    """Return task ``m``."""
+    return element(TASK, episode.tasks_at, m)
+
+
+@inlined
+def link_at(episode: Record, i: int, j: int) -> Record:
+    """Return the link from ``i`` to ``j``."""
+    return element(LINK, episode.links_at, i * episode.nodes + j)
+
+
+@inlined
+def receiving_at(episode: Record, j: int, i: int) -> Record:
+    """Return the length of the receiving queue of ``j`` for ``i``; only where it is kept."""
+    return element(NUMBER, episode.receiving_at, j * episode.nodes + i)
+
+
+@inlined
+def heard_at(episode: Record, i: int, j: int) -> Record:
+    """Return what ``i`` last heard of ``j``; only where it is kept."""
+    return element(HEARD, episode.heard_at, i * episode.nodes + j)
+
+
+@inlined
+def probe_at(episode: Record, slot: int, question: int, j: int) -> Record:
+    """Return what node ``j`` answered to a question about the tasks of ``slot``.
+
+    Entry N holds in ``below`` how many nodes are not overloaded.
+    """
+    row = (slot % episode.overlap) * 2 + question
+    return element(PROBE, episode.probes_at, row * (episode.nodes + 1) + j)
+
+
+@inlined
+def asking_at(episode: Record, slot: int, k: int) -> Record:
+    """Return the k-th node with a task of ``slot`` to be decided; entry N is their number."""
+    return element(NUMBER, episode.asking_at, (slot % episode.overlap) * (episode.nodes + 1) + k)

@@ -40,13 +40,20 @@ def compiled(function: _Function) -> _Function:
     """``function`` as machine code; callable from Python and from other compiled functions.
 
     It is compiled when it is first called, unless its machine code was kept, and releases the
-    interpreter lock. The first compilation of a process is announced on a terminal.
+    interpreter lock. The first compilation of a process is announced on a terminal. Division by
+    zero is not checked for.
     """
-    dispatcher: Any = njit(nogil=True)(function)
+    dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
     # Without a place to write to, every process compiles for itself.
     with suppress(OSError, RuntimeError):
         dispatcher._cache = _Kept(function)  # type: ignore[no-untyped-call]
     return cast(_Function, dispatcher)
+
+
+def inlined(function: _Function) -> _Function:
+    """As ``compiled``, for small functions: they become part of every function that calls them."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline": True}
+    return cast(_Function, njit(**options)(function))
 
 
 def folder_of(source: Path) -> Path:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
 from testbed.model.encoders import DEFAULT, ENCODERS
-from testbed.model.units import NEVER
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import pack
-from testbed.sim.engine.compiled import DECIDING, Batch, compiled, row_of
-from testbed.sim.engine.events import advance, open_episode
+from testbed.sim.engine.compiled import DECIDING, STAGES, Batch, compiled, task_at
+from testbed.sim.engine.events import advance, finish, open_episode
 from testbed.sim.engine.features import add_answers, kernel_of, observe
-from testbed.sim.engine.heuristics import METHODS, decide_slot, run_heuristic
+from testbed.sim.engine.heuristics import METHODS, decide, run_heuristic, stages_asked
 from testbed.sim.engine.perceptron import CompiledPolicy
 from testbed.sim.engine.rollouts import Kept as RolloutKept
 from testbed.sim.engine.rollouts import roll_out
 from testbed.sim.engine.threads import Threads, success_rates
 from testbed.sim.engine.vector import FeaturePolicy, VectorEnv, choose
-
-_NEVER: Final = int(NEVER)
 
 
 class Played(NamedTuple):
@@ -91,15 +88,23 @@ def record_baseline(
 ) -> Played:
     """Play episodes ``numbers`` with the baseline ``method`` and keep what a policy would see.
 
-    ``batch``, of as many rows of this plan, is played in where it is given: it then holds what
-    became of every task.
+    ``batch``, of as many rows of this plan packed for ``encoder``, is played in where it is given:
+    it then holds what became of every task.
+
+    Control messages have to take no time: a baseline that asks nobody decides earlier than a
+    policy, and what that would see is not what it saw.
 
     Raises:
         UsageError: a plan, a method or an encoder the engine does not cover.
     """
     codes = (_code(method), kernel_of(encoder))
+    if delay := plan.rules.control_delay:
+        raise UsageError(
+            "baselines are recorded for policies without control delay only",
+            [Problem("rules.control_delay", f"{delay} us", "0")],
+        )
     if batch is None:
-        batch = pack([plan] * len(numbers))
+        batch = pack([plan] * len(numbers), encoder)
     played = _room(len(numbers), plan, encoder)
     kept = Kept(played.features, played.mask, played.actions)
     Threads(len(numbers), threads).each(_log, batch, *codes, np.asarray(numbers, np.int64), kept)
@@ -115,9 +120,12 @@ def score_baseline(
     Raises:
         UsageError: a plan or a method the engine does not cover.
     """
-    batch = pack([plan] * len(numbers))
-    Threads(len(numbers), threads).each(_score, batch, _code(method), np.asarray(numbers, np.int64))
-    return success_rates(batch)
+    # Few rows, used again and again, stay in the cache.
+    rows = Threads(len(numbers), threads)
+    batch = pack([plan] * rows.parts)
+    rates = np.empty(len(numbers))
+    rows.each_part(_score, batch, _code(method), np.asarray(numbers, np.int64), rates)
+    return rates
 
 
 def _code(method: str) -> int:
@@ -152,9 +160,20 @@ def _room(episodes: int, plan: Plan, encoder: str) -> Played:
 
 
 @compiled
-def _score(batch: Batch, first: int, last: int, method: int, numbers: NDArray[np.int64]) -> None:
-    for e in range(first, last):
-        run_heuristic(row_of(batch, e), method, numbers[e])
+def _score(
+    batch: Batch,
+    row: int,
+    first: int,
+    last: int,
+    method: int,
+    numbers: NDArray[np.int64],
+    rates: NDArray[np.float64],
+) -> None:
+    """Play ``numbers`` from ``first`` to ``last`` one after another in one row."""
+    episode = batch.episodes[row]
+    for k in range(first, last):
+        run_heuristic(episode, method, numbers[k])
+        rates[k] = episode.succeeded / episode.tasks if episode.tasks > 0 else np.nan
 
 
 @compiled
@@ -170,28 +189,27 @@ def _log(
     """As ``run_heuristic``, writing down every slot before and after its decisions."""
     size = batch.nodes.shape[1]
     features, mask, actions = kept.features, kept.mask, kept.actions
-    pool = np.empty(size, np.int64)
-    waits = np.empty(size, np.bool_)
     draws = np.empty(size, np.float64)
+    stages = stages_asked(method)
     for e in range(first, last):
-        row = row_of(batch, e)
-        episode, tasks = row.episode, row.tasks
-        row.rewards[:] = np.float32(0.0)
-        open_episode(row, numbers[e])
+        episode = batch.episodes[e]
+        open_episode(episode, numbers[e])
         for slot in range(episode.slots + 1):
             episode.slot = slot
-            advance(row, slot * episode.slot_length)
-            observe(row, encoder, features[e, :, slot], mask[e, :, slot], draws)
+            advance(episode, slot * episode.slot_length)
+            observe(episode, encoder, features[e, :, slot], mask[e, :, slot], draws)
             if slot == episode.slots:
                 break
             for i in range(size):
-                arrived = tasks[slot * size + i].stage == DECIDING
+                arrived = task_at(episode, slot * size + i).stage == DECIDING
                 actions[e, i, slot] = 0 if arrived else size
-            decide_slot(row, method, pool, waits)
-            add_answers(row, encoder, features[e, :, slot])
+            for stage in range(STAGES):
+                if stages >> stage & 1:
+                    decide(episode, method, stage, slot)
+            add_answers(episode, encoder, features[e, :, slot])
             for i in range(size):
                 if actions[e, i, slot] != size:
-                    chosen = tasks[slot * size + i].destination
+                    chosen = task_at(episode, slot * size + i).destination
                     actions[e, i, slot] = chosen
                     mask[e, i, slot, chosen] = True
-        advance(row, _NEVER)
+        finish(episode)

@@ -1,487 +1,568 @@
 """The compiled engine: the model of one episode as machine code, equal to ``NodeState``.
 
-Guarantees, to the microsecond, what ``testbed.sim.simulator`` gives for plans without control
-delay: the same draws, and the same order of events at equal instants (execution ends, transmissions
-end with the hand-over, deadlines, arrivals and decisions, announcements). Here are the events; how
-decisions are made is in ``heuristics``, ``features`` and ``vector``.
+Guarantees, to the microsecond, what ``testbed.sim.simulator`` gives: the same draws, and the same
+order of events at equal instants (execution ends, transmissions end with the hand-over, deadlines,
+decisions). Here are the events; ``slots`` has the instants at which is decided.
 
-A pending event is ordered by instant, then by ``phase << 56 | node << 36 | task``. Timers are never
-cancelled; stale ones are recognised by the stage of their task.
+A pending event stands in the bucket of its time: a list through the tasks, which takes no room and
+as long for few events as for many. When a bucket's time comes, those of its events that are not
+stale go into a heap, ordered by instant, then by ``phase << 56 | node << 36 | task``. Timers are
+never cancelled; stale ones are recognised by the stage of their task. The end of what would last
+beyond the deadline of its task is no event: the deadline comes first.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
-import numpy as np
-
-from testbed.model.draws import GOLDEN, MIX_1, MIX_2, Purpose
 from testbed.model.units import NEVER
 from testbed.sim.engine.compiled import (
-    ABSENT,
-    BY_BACKLOG,
-    DECIDING,
     DROPPED,
     ENDED,
+    EVENT,
     EXECUTION,
     EXECUTION_FAILED,
-    OPEN,
+    HEARD,
+    LANE,
+    NUMBER,
+    RECEIVING,
+    REWARD,
     SENDING,
+    STAGES,
     SUCCEEDED,
     TRANSMISSION,
     TRANSMISSION_FAILED,
     WAITING,
     Record,
-    Row,
     compiled,
+    element,
+    inlined,
+    link_at,
+    node_at,
+    task_at,
+)
+from testbed.sim.engine.draws import (
+    draw_slot,
+    duration,
+    extend,
+    failure_within,
+    fold_keys,
+    task_id,
+)
+from testbed.sim.engine.messages import (
+    admit_received,
+    announce,
+    deliver,
+    leave_received,
+    receive,
+    withdraw,
 )
 
 EXECUTION_ENDS: Final = 0
 TRANSMISSION_ENDS: Final = 1
 DEADLINE: Final = 2
-ANNOUNCEMENT: Final = 3
-WITHDRAWAL: Final = 4
-"""Phases of pending events. The last two come after the decisions of their instant."""
+"""Phases of pending events; all come before the decisions of their instant."""
 
 _PHASE: Final = 56
 _NODE: Final = 36
 _TASK_BITS: Final = (1 << _NODE) - 1
 _NODE_BITS: Final = (1 << (_PHASE - _NODE)) - 1
-
-_GOLDEN: Final = np.uint64(GOLDEN)
-_MIX_1: Final = np.uint64(MIX_1)
-_MIX_2: Final = np.uint64(MIX_2)
-_S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
-_ARRIVAL: Final = int(Purpose.ARRIVAL)
-_SIZE: Final = int(Purpose.SIZE)
-_COMPLEXITY: Final = int(Purpose.COMPLEXITY)
-_DEADLINE: Final = int(Purpose.DEADLINE)
-_EXECUTION_FATE: Final = int(Purpose.EXECUTION_FATE)
-_TRANSMISSION_FATE: Final = int(Purpose.TRANSMISSION_FATE)
-_SCHEDULER: Final = int(Purpose.SCHEDULER)
 _NEVER: Final = int(NEVER)
-
-
-# --- draws ----------------------------------------------------------------------------------
-
-
-@compiled
-def extend(state: np.uint64, word: int | np.uint64) -> np.uint64:
-    """``testbed.model.draws.extend`` by one word."""
-    state = (state ^ np.uint64(word)) + _GOLDEN
-    state = (state ^ (state >> _S30)) * _MIX_1
-    state = (state ^ (state >> _S27)) * _MIX_2
-    return state ^ (state >> _S31)
-
-
-@compiled
-def to_unit(state: np.uint64) -> float:
-    """``testbed.model.draws.to_unit``."""
-    return (float(state >> _S11) + 0.5) * 2.0**-53
-
-
-@compiled
-def key(seed: np.uint64, purpose: int, episode: int) -> np.uint64:
-    """``testbed.model.draws.key(seed, purpose, episode)``."""
-    return extend(extend(extend(np.uint64(0), seed), purpose), episode)
-
-
-@compiled
-def failure_after(rate: float, u: float) -> int:
-    """``testbed.model.draws.failure_after``."""
-    if rate <= 0.0:
-        return _NEVER
-    after = -math.log(u) / rate * 1000000.0
-    if after >= float(_NEVER):
-        return _NEVER
-    return int(after)
-
-
-@compiled
-def duration(amount: int, per_second: int) -> int:
-    """``testbed.model.units.duration``."""
-    return (2 * amount * 1000000 + per_second) // (2 * per_second)
-
-
-@compiled
-def task_id(episode: Record, task: int) -> int:
-    """Return the id, unique in the run, of task number ``task`` of this episode."""
-    return int(episode.episode * episode.slots * episode.nodes + task)
-
-
-@compiled
-def scheduler_draw(episode: Record, node: int, task: int, counter: int) -> float:
-    """``SchedulerContext.uniform`` of ``node`` for ``task``."""
-    state = extend(episode.scheduler_draws, task_id(episode, task))
-    return to_unit(extend(extend(state, node), counter))
 
 
 # --- pending events -------------------------------------------------------------------------
 
 
 @compiled
-def push(row: Row, at: int, phase: int, node: int, task: int) -> None:
-    """Add an event to the heap."""
-    episode, events = row.episode, row.events
+def _push(episode: Record, at: int, phase: int, node: int, task: int) -> None:
+    """Add an event of the present bucket to the heap."""
     order = (phase << _PHASE) | (node << _NODE) | task
-    index = episode.pending
-    episode.pending = index + 1
+    index = episode.near
+    episode.near = index + 1
     while index > 0:
         parent = (index - 1) >> 1
-        above = events[parent]
+        above = element(EVENT, episode.near_at, parent)
         if above.at < at or (above.at == at and above.order <= order):
             break
-        events[index].at = above.at
-        events[index].order = above.order
+        here = element(EVENT, episode.near_at, index)
+        here.at = above.at
+        here.order = above.order
         index = parent
-    events[index].at = at
-    events[index].order = order
+    here = element(EVENT, episode.near_at, index)
+    here.at = at
+    here.order = order
 
 
-@compiled
-def pop(row: Row) -> None:
+@inlined
+def _pop(episode: Record) -> None:
     """Remove the first event from the heap."""
-    episode, events = row.episode, row.events
-    size = episode.pending - 1
-    episode.pending = size
-    at = events[size].at
-    order = events[size].order
+    size = episode.near - 1
+    episode.near = size
+    last = element(EVENT, episode.near_at, size)
+    at, order = last.at, last.order
     index = 0
     while True:
         child = 2 * index + 1
         if child >= size:
             break
+        below = element(EVENT, episode.near_at, child)
         if child + 1 < size:
-            left, right = events[child], events[child + 1]
-            if right.at < left.at or (right.at == left.at and right.order < left.order):
+            right = element(EVENT, episode.near_at, child + 1)
+            if right.at < below.at or (right.at == below.at and right.order < below.order):
                 child += 1
-        below = events[child]
+                below = right
         if at < below.at or (at == below.at and order <= below.order):
             break
-        events[index].at = below.at
-        events[index].order = below.order
+        here = element(EVENT, episode.near_at, index)
+        here.at = below.at
+        here.order = below.order
         index = child
-    events[index].at = at
-    events[index].order = order
+    here = element(EVENT, episode.near_at, index)
+    here.at = at
+    here.order = order
 
 
-# --- arrivals -------------------------------------------------------------------------------
+@inlined
+def _bucket_of(episode: Record, at: int) -> Record:
+    number = (at >> episode.shift) & (episode.buckets - 1)
+    return element(NUMBER, episode.ring_at, number)
+
+
+@inlined
+def _end_at(episode: Record, m: int, at: int, phase: int, node: int) -> None:
+    """What task ``m`` is in ends at ``at``."""
+    task = task_at(episode, m)
+    if at > task.deadline_at:
+        return
+    task.event_at = at
+    if at >> episode.shift <= episode.bucket:
+        _push(episode, at, phase, node, m)
+    else:
+        bucket = _bucket_of(episode, at)
+        task.event_next = bucket.value
+        bucket.value = 2 * m
+
+
+@inlined
+def set_deadline(episode: Record, m: int) -> None:
+    """Task ``m`` has arrived at its source and will be dropped at its deadline."""
+    task = task_at(episode, m)
+    at = task.deadline_at
+    if at >> episode.shift <= episode.bucket:
+        _push(episode, at, DEADLINE, m % episode.nodes, m)
+    else:
+        bucket = _bucket_of(episode, at)
+        task.deadline_next = bucket.value
+        bucket.value = 2 * m + 1
+
+
+@inlined
+def _next_bucket(episode: Record) -> None:
+    """Bring the events of the next bucket into the heap."""
+    number = episode.bucket + 1
+    episode.bucket = number
+    bucket = element(NUMBER, episode.ring_at, number & (episode.buckets - 1))
+    entry = bucket.value
+    bucket.value = -1
+    while entry >= 0:
+        m = entry >> 1
+        task = task_at(episode, m)
+        stage = task.stage
+        source, destination = m % episode.nodes, task.destination
+        if entry & 1:
+            entry = task.deadline_next
+            if stage != ENDED:
+                holder = destination if stage >= RECEIVING else source
+                _push(episode, task.deadline_at, DEADLINE, holder, m)
+        else:
+            entry = task.event_next
+            if stage == EXECUTION:
+                _push(episode, task.event_at, EXECUTION_ENDS, destination, m)
+            elif stage == TRANSMISSION:
+                _push(episode, task.event_at, TRANSMISSION_ENDS, source, m)
+
+
+# --- episodes -------------------------------------------------------------------------------
 
 
 @compiled
-def open_episode(row: Row, number: int) -> None:
-    """Forget everything that moved and draw the tasks of episode ``number``."""
-    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
-    size, slots = episode.nodes, episode.slots
-    episode.episode = number
+def begin_episode(episode: Record, number: int) -> None:
+    """Forget everything that moved; the tasks of episode ``number`` are still to be drawn."""
+    fold_keys(episode, number)
     episode.now = 0
     episode.slot = 0
-    episode.pending = 0
+    episode.looked = -1
+    episode.bucket = 0
+    episode.near = 0
     episode.tasks = 0
     episode.admissions = 0
     episode.ended = 0
     episode.succeeded = 0
-    episode.execution_fates = key(episode.faults_seed, _EXECUTION_FATE, number)
-    episode.transmission_fates = key(episode.faults_seed, _TRANSMISSION_FATE, number)
-    episode.scheduler_draws = key(episode.schedulers_seed, _SCHEDULER, number)
+    episode.credited = 0
+    episode.credited_until = episode.slot_length if episode.slots > 1 else _NEVER
+    episode.sent = 0
+    episode.delivered = 0
+    for stage in range(STAGES):
+        episode.cursor[stage] = 0
+    for bucket in range(episode.buckets):
+        element(NUMBER, episode.ring_at, bucket).value = -1
+    for slot in range(episode.slots):
+        element(REWARD, episode.rewards_at, slot).value = 0.0
+    size = episode.nodes
     for i in range(size):
-        node = nodes[i]
+        node = node_at(episode, i)
         node.running = -1
         node.until = 0
         node.first = -1
         node.last = -1
         node.waiting = 0
         node.work = 0
+        node.busy = 0
+        node.inbound = 0
+        node.arrived_first = -1
+        node.arrived_last = -1
         node.trend = 0.0
         node.trend_slot = -1
-        for j in range(size):
-            link = links[i, j]
-            link.current = -1
-            link.until = 0
-            link.first = -1
-            link.last = -1
-            link.length = 0
-            link.work = 0
-            link.receiving = 0
-            link.bit = 0
-            link.heard_at = -1
-    arrival = key(episode.workload_seed, _ARRIVAL, number)
-    keys = (
-        key(episode.workload_seed, _SIZE, number),
-        key(episode.workload_seed, _COMPLEXITY, number),
-        key(episode.workload_seed, _DEADLINE, number),
-    )
-    for i in range(size):
-        arrives = extend(arrival, i)
-        of_node = (extend(keys[0], i), extend(keys[1], i), extend(keys[2], i))
-        for slot in range(slots):
-            task = tasks[slot * size + i]
-            task.outcome = OPEN
-            task.destination = -1
-            task.ready_at = -1
-            task.started_at = -1
-            task.ended_at = -1
-            task.failing = 0
-            task.next = -1
-            if to_unit(extend(arrives, slot)) >= nodes[i].arrival:
-                task.stage = ABSENT
-                continue
-            task.stage = DECIDING
-            episode.tasks += 1
-            task.size = _draw(row, 0, to_unit(extend(of_node[0], slot)))
-            per_bit = _value(row, 1, to_unit(extend(of_node[1], slot)))
-            task.cycles = int(np.rint(float(8 * task.size) * per_bit))
-            task.deadline = _draw(row, 2, to_unit(extend(of_node[2], slot)))
-            task.deadline_at = slot * episode.slot_length + task.deadline
+    if episode.receiving_at != 0:
+        for k in range(size * size):
+            element(NUMBER, episode.receiving_at, k).value = 0
+    if episode.heard_at != 0:
+        for k in range(size * size):
+            element(HEARD, episode.heard_at, k).at = -1
 
 
 @compiled
-def _value(row: Row, which: int, u: float) -> float:
-    episode, choices = row.episode, row.choices
-    count = episode.distribution[which]
-    if count > 0:
-        return float(choices[which, int(u * count)])
-    return float(episode.low[which] + episode.span[which] * u)
-
-
-@compiled
-def _draw(row: Row, which: int, u: float) -> int:
-    return int(np.rint(_value(row, which, u)))
+def open_episode(episode: Record, number: int) -> None:
+    """Forget everything that moved and draw all tasks of episode ``number``."""
+    begin_episode(episode, number)
+    for slot in range(episode.slots):
+        draw_slot(episode, slot)
 
 
 # --- looking --------------------------------------------------------------------------------
 
 
-@compiled
+@inlined
 def backlog(node: Record, now: int) -> int:
     """Return the time until the execution queue would be empty."""
-    if node.running >= 0 and node.until > now:
-        return int(node.work + node.until - now)
-    return int(node.work)
+    left = node.until - now
+    return int(node.work + (left if node.running >= 0 and left > 0 else 0))
 
 
-@compiled
-def send_backlog(link: Record, now: int) -> int:
-    """Return the time until the sending queue of this link would be empty."""
-    if link.until > now:
-        return int(link.work + link.until - now)
-    return int(link.work)
+@inlined
+def queue_length(node: Record) -> int:
+    """Return the number of tasks in the execution queue, waiting and running."""
+    return int(node.waiting + (1 if node.running >= 0 else 0))
 
 
-@compiled
-def answer_probes(row: Row) -> None:
-    """Write down what every node answers to a probe now."""
-    episode, nodes, links = row.episode, row.nodes, row.links
-    now = episode.now
-    for i in range(episode.nodes):
-        node = nodes[i]
-        node.queue_length = node.waiting + (1 if node.running >= 0 else 0)
-        node.backlog = backlog(node, now)
-        measured = node.backlog if episode.measure == BY_BACKLOG else node.queue_length
-        node.overloaded = 1 if measured >= node.limit else 0
-        inbound = 0
-        for j in range(episode.nodes):
-            inbound += links[j, i].receiving
-        node.inbound = inbound
+@inlined
+def lane_at(episode: Record, i: int, k: int) -> Record:
+    """Return the k-th busy link from ``i``."""
+    return element(LANE, episode.lanes_at, i * episode.lanes + k)
+
+
+@inlined
+def lane_to(episode: Record, i: int, j: int) -> int:
+    """Return the place of the link to ``j`` among the busy ones from ``i``; -1 if it is idle."""
+    for k in range(node_at(episode, i).busy):
+        if lane_at(episode, i, k).peer == j:
+            return k
+    return -1
+
+
+@inlined
+def send_backlog(episode: Record, i: int, j: int, now: int) -> int:
+    """Return the time until the sending queue from ``i`` to ``j`` would be empty."""
+    k = lane_to(episode, i, j)
+    if k < 0:
+        return 0
+    lane = lane_at(episode, i, k)
+    return int(lane.work + max(lane.until - now, 0))
 
 
 # --- the life of a task ---------------------------------------------------------------------
 
 
 @compiled
-def _end(row: Row, task: Record, outcome: int, now: int) -> None:
-    episode, rewards = row.episode, row.rewards
+def _end(episode: Record, task: Record, outcome: int, now: int) -> None:
     task.stage = ENDED
     task.outcome = outcome
     task.ended_at = now
     episode.ended += 1
-    slot = min(now // episode.slot_length, episode.slots - 1)
+    while now >= episode.credited_until:
+        episode.credited += 1
+        last = episode.credited == episode.slots - 1
+        episode.credited_until = _NEVER if last else episode.credited_until + episode.slot_length
+    reward = element(REWARD, episode.rewards_at, episode.credited)
     if outcome == SUCCEEDED:
         episode.succeeded += 1
-        rewards[slot] += np.float32(1.0)
+        reward.value += 1.0
     else:
-        rewards[slot] -= np.float32(1.0)
+        reward.value -= 1.0
 
 
-@compiled
-def _start_next(row: Row, i: int, now: int) -> None:
-    """Start the first task in the queue of node ``i`` that can still finish."""
-    episode, nodes, tasks = row.episode, row.nodes, row.tasks
-    node = nodes[i]
-    while node.first >= 0 and node.running < 0:
-        m = node.first
-        task = tasks[m]
-        node.first = task.next
-        if node.first < 0:
-            node.last = -1
-        if task.stage != WAITING:
-            continue  # dropped while it waited; it was left in the queue
-        node.waiting -= 1
-        node.work -= task.work
-        if episode.drop_hopeless != 0 and now + task.work > task.deadline_at:
-            _end(row, task, DROPPED, now)
-            continue
-        task.stage = EXECUTION
-        task.started_at = now
-        node.running = m
-        node.until = now + task.work
-        state = extend(extend(episode.execution_fates, task_id(episode, m)), i)
-        fate = failure_after(node.failure, to_unit(state))
-        task.failing = 1 if fate < task.work else 0
-        push(row, now + min(fate, task.work), EXECUTION_ENDS, i, m)
+@inlined
+def _start(episode: Record, i: int, m: int, now: int) -> None:
+    """Node ``i`` begins to execute task ``m``."""
+    node, task = node_at(episode, i), task_at(episode, m)
+    work = task.work
+    task.stage = EXECUTION
+    task.started_at = now
+    node.running = m
+    node.until = now + work
+    state = extend(extend(episode.execution_fates, task_id(episode, m)), i)
+    lasts = failure_within(node.failure, work, state)
+    task.failing = 1 if lasts < work else 0
+    _end_at(episode, m, now + lasts, EXECUTION_ENDS, i)
 
 
-@compiled
-def _admit(row: Row, i: int, m: int, now: int) -> None:
+@inlined
+def _admit(episode: Record, i: int, m: int) -> None:
     """Task ``m`` enters the execution queue of node ``i``."""
-    episode, nodes, tasks = row.episode, row.nodes, row.tasks
-    node, task = nodes[i], tasks[m]
+    node, task = node_at(episode, i), task_at(episode, m)
     task.stage = WAITING
-    task.ready_at = now
-    task.admission = episode.admissions
-    episode.admissions += 1
     task.work = duration(task.cycles, node.capacity)
     task.next = -1
     if node.last >= 0:
-        tasks[node.last].next = m
+        task_at(episode, node.last).next = m
     else:
         node.first = m
     node.last = m
     node.waiting += 1
     node.work += task.work
-    if node.running < 0:
-        _start_next(row, i, now)
 
 
 @compiled
-def _tell(row: Row, i: int, j: int, change: int, now: int) -> None:
-    """Announce a transfer from ``i`` to ``j`` (``change`` 1) or withdraw it (-1)."""
-    episode, links = row.episode, row.links
-    if now == episode.slot * episode.slot_length and episode.slot < episode.slots:
-        # Not to be seen by the decisions of this instant.
-        phase = ANNOUNCEMENT if change > 0 else WITHDRAWAL
-        push(row, now, phase, j, i)
-    else:
-        links[i, j].receiving += change
+def _first_arrived(episode: Record, node: Record) -> int:
+    """Return the first task that waits for room in the execution queue, -1 if none does."""
+    while node.arrived_first >= 0:
+        task = task_at(episode, node.arrived_first)
+        if task.stage == RECEIVING:
+            break
+        node.arrived_first = task.next
+    if node.arrived_first < 0:
+        node.arrived_last = -1
+    return int(node.arrived_first)
 
 
 @compiled
-def _start_transmission(row: Row, i: int, j: int, m: int) -> None:
-    episode, links, tasks = row.episode, row.links, row.tasks
-    link, task, now = links[i, j], tasks[m], episode.now
-    task.stage = TRANSMISSION
-    link.current = m
-    link.until = now + task.work
-    state = extend(episode.transmission_fates, task_id(episode, m))
-    fate = failure_after(link.failure, to_unit(extend(state, i * episode.nodes + j)))
-    task.failing = 1 if fate < task.work else 0
-    _tell(row, i, j, 1, now)
-    push(row, now + min(fate, task.work), TRANSMISSION_ENDS, i, m)
-
-
-@compiled
-def _free_link(row: Row, i: int, j: int) -> None:
-    links, tasks = row.links, row.tasks
-    link = links[i, j]
-    link.current = -1
-    link.until = 0
-    link.length -= 1
-    while link.first >= 0:
-        m = link.first
-        task = tasks[m]
-        link.first = task.next
-        if link.first < 0:
-            link.last = -1
-        if task.stage == SENDING:
-            link.work -= task.work
-            _start_transmission(row, i, j, m)
+def _serve(episode: Record, i: int, now: int) -> None:
+    """Start what can still finish if node ``i`` is free, and admit what there is room for."""
+    node = node_at(episode, i)
+    limit = episode.queue_limit
+    # A hopeless task that is dropped makes room before the next one is looked at.
+    room_first = False
+    while True:
+        if node.running < 0 and node.first >= 0 and not room_first:
+            m = node.first
+            task = task_at(episode, m)
+            node.first = task.next
+            if node.first < 0:
+                node.last = -1
+            if task.stage != WAITING:
+                continue  # dropped while it waited; it was left in the queue
+            node.waiting -= 1
+            node.work -= task.work
+            if episode.drop_hopeless != 0 and now + task.work > task.deadline_at:
+                _end(episode, task, DROPPED, now)
+                room_first = limit >= 0 and _first_arrived(episode, node) >= 0
+            else:
+                _start(episode, i, m, now)
+        elif limit >= 0 and (node.running < 0 or node.waiting < limit):
+            m = _first_arrived(episode, node)
+            if m < 0:
+                return
+            task = task_at(episode, m)
+            node.arrived_first = task.next
+            if task.next < 0:
+                node.arrived_last = -1
+            admit_received(episode, i, m)
+            _admit(episode, i, m)
+            room_first = False
+        else:
             return
 
 
 @compiled
-def place(row: Row, m: int, destination: int) -> None:
-    """Carry out the decision of the source of task ``m``."""
-    episode, links, tasks = row.episode, row.links, row.tasks
-    i = m % episode.nodes
-    task, now = tasks[m], episode.now
-    task.destination = destination
-    push(row, task.deadline_at, DEADLINE, i, m)
-    if destination == i:
-        _admit(row, i, m, now)
+def _arrive(episode: Record, i: int, m: int, now: int) -> None:
+    """Task ``m`` is at node ``i``, which will execute it."""
+    node, task = node_at(episode, i), task_at(episode, m)
+    task.ready_at = now
+    task.admission = episode.admissions
+    episode.admissions += 1
+    if episode.queue_limit >= 0:
+        task.stage = RECEIVING
+        task.next = -1
+        if node.arrived_last >= 0:
+            task_at(episode, node.arrived_last).next = m
+        else:
+            node.arrived_first = m
+        node.arrived_last = m
+        _serve(episode, i, now)
         return
-    link = links[i, destination]
-    task.stage = SENDING
-    task.work = duration(task.size, link.rate)
-    task.next = -1
-    link.length += 1
-    if link.current < 0:
-        _start_transmission(row, i, destination, m)
-        return
-    link.work += task.work
-    if link.last >= 0:
-        tasks[link.last].next = m
-    else:
-        link.first = m
-    link.last = m
+    admit_received(episode, i, m)
+    _admit(episode, i, m)
+    if node.running < 0:
+        _serve(episode, i, now)
+
+
+@inlined
+def _start_transmission(episode: Record, i: int, lane: Record, m: int) -> None:
+    task, now = task_at(episode, m), episode.now
+    j, work = lane.peer, task.work
+    task.stage = TRANSMISSION
+    lane.current = m
+    lane.until = now + work
+    state = extend(episode.transmission_fates, task_id(episode, m))
+    state = extend(state, i * episode.nodes + j)
+    lasts = failure_within(link_at(episode, i, j).failure, work, state)
+    task.failing = 1 if lasts < work else 0
+    announce(episode, m)
+    _end_at(episode, m, now + lasts, TRANSMISSION_ENDS, i)
 
 
 @compiled
-def advance(row: Row, until: int) -> None:
-    """Process all events that come before the decisions of instant ``until``."""
-    episode, nodes, links, tasks, events = row.episode, row.nodes, row.links, row.tasks, row.events
-    while episode.pending > 0:
-        now = events[0].at
-        order = events[0].order
-        phase = order >> _PHASE
-        if now > until or (now == until and phase >= ANNOUNCEMENT):
+def _free_link(episode: Record, i: int, j: int) -> None:
+    """The transmission from ``i`` to ``j`` is over; the next one begins."""
+    k = lane_to(episode, i, j)
+    lane = lane_at(episode, i, k)
+    lane.length -= 1
+    while lane.first >= 0:
+        m = lane.first
+        task = task_at(episode, m)
+        lane.first = task.next
+        if lane.first < 0:
+            lane.last = -1
+        if task.stage == SENDING:
+            lane.work -= task.work
+            _start_transmission(episode, i, lane, m)
+            return
+    node = node_at(episode, i)
+    node.busy -= 1
+    last = lane_at(episode, i, node.busy)
+    lane.peer, lane.current, lane.first, lane.last = last.peer, last.current, last.first, last.last
+    lane.length, lane.until, lane.work = last.length, last.until, last.work
+
+
+@compiled
+def place(episode: Record, m: int, destination: int) -> None:
+    """Carry out the decision of the source of task ``m``."""
+    i = m % episode.nodes
+    task, now = task_at(episode, m), episode.now
+    task.destination = destination
+    if destination == i:
+        _arrive(episode, i, m, now)
+        return
+    task.stage = SENDING
+    task.work = duration(task.size, link_at(episode, i, destination).rate)
+    task.next = -1
+    k = lane_to(episode, i, destination)
+    if k < 0:
+        node = node_at(episode, i)
+        lane = lane_at(episode, i, node.busy)
+        node.busy += 1
+        lane.peer = destination
+        lane.first = -1
+        lane.last = -1
+        lane.length = 1
+        lane.work = 0
+        _start_transmission(episode, i, lane, m)
+        return
+    lane = lane_at(episode, i, k)
+    lane.length += 1
+    lane.work += task.work
+    if lane.last >= 0:
+        task_at(episode, lane.last).next = m
+    else:
+        lane.first = m
+    lane.last = m
+
+
+@compiled
+def advance(episode: Record, until: int) -> None:
+    """Process all events up to and at ``until``, as far as they come before decisions."""
+    last = until >> episode.shift
+    while True:
+        while episode.near > 0:
+            first = element(EVENT, episode.near_at, 0)
+            now, order = first.at, first.order
+            if now > until:
+                break
+            _pop(episode)
+            phase = order >> _PHASE
+            i = (order >> _NODE) & _NODE_BITS
+            m = order & _TASK_BITS
+            task = task_at(episode, m)
+            stage, j = task.stage, task.destination
+            if stage == ENDED:
+                continue
+            episode.now = now
+            if phase == EXECUTION_ENDS:
+                _end(episode, task, EXECUTION_FAILED if task.failing else SUCCEEDED, now)
+                node_at(episode, i).running = -1
+                _serve(episode, i, now)
+            elif phase == TRANSMISSION_ENDS:
+                deliver(episode, now)
+                if task.failing:
+                    _end(episode, task, TRANSMISSION_FAILED, now)
+                    withdraw(episode, m)
+                else:
+                    receive(episode, j, m)
+                    if task.deadline_at >> episode.shift <= episode.bucket:
+                        # Deadlines of an instant are in order of the holders.
+                        _push(episode, task.deadline_at, DEADLINE, j, m)
+                    _arrive(episode, j, m, now)
+                _free_link(episode, i, j)
+            elif i == (j if stage >= RECEIVING else m % episode.nodes):
+                _drop(episode, m, i, now)
+        if episode.ended == episode.tasks:
+            # What is left in the buckets is stale.
+            episode.bucket = max(episode.bucket, last)
             break
-        pop(row)
-        episode.now = now
-        i = (order >> _NODE) & _NODE_BITS
-        m = order & _TASK_BITS
-        if phase >= ANNOUNCEMENT:
-            links[m, i].receiving += 1 if phase == ANNOUNCEMENT else -1
-            continue
-        task = tasks[m]
-        if task.stage == ENDED:
-            continue
-        j = task.destination
-        if phase == EXECUTION_ENDS:
-            _end(row, task, EXECUTION_FAILED if task.failing else SUCCEEDED, now)
-            nodes[i].running = -1
-            _start_next(row, i, now)
-        elif phase == TRANSMISSION_ENDS:
-            if task.failing:
-                _end(row, task, TRANSMISSION_FAILED, now)
-                _tell(row, i, j, -1, now)
-                _free_link(row, i, j)
-            else:
-                links[i, j].receiving -= 1
-                _admit(row, j, m, now)
-                _free_link(row, i, j)
-        else:
-            _drop(row, m, now)
+        if episode.bucket >= last:
+            break
+        _next_bucket(episode)
     if until < _NEVER:
         episode.now = until
 
 
+@inlined
+def settle(episode: Record) -> None:
+    """Process what happens at this very instant.
+
+    A failure less than a microsecond after the start comes before the next decision.
+    """
+    if episode.near > 0 and element(EVENT, episode.near_at, 0).at <= episode.now:
+        advance(episode, episode.now)
+
+
 @compiled
-def _drop(row: Row, m: int, now: int) -> None:
+def _drop(episode: Record, m: int, holder: int, now: int) -> None:
     """The deadline of task ``m`` passed: it ends where it is and frees what it held."""
-    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
-    task = tasks[m]
-    stage, i, j = task.stage, m % episode.nodes, task.destination
-    _end(row, task, DROPPED, now)
+    task = task_at(episode, m)
+    stage, j = task.stage, task.destination
+    node = node_at(episode, holder)
+    _end(episode, task, DROPPED, now)
     if stage == EXECUTION:
-        nodes[j].running = -1
-        _start_next(row, j, now)
+        node.running = -1
+        _serve(episode, holder, now)
     elif stage == WAITING:
-        nodes[j].waiting -= 1
-        nodes[j].work -= task.work
+        node.waiting -= 1
+        node.work -= task.work
+        if episode.queue_limit >= 0:
+            _serve(episode, holder, now)
+    elif stage == RECEIVING:
+        leave_received(episode, holder, m)
     elif stage == SENDING:
-        links[i, j].work -= task.work
-        links[i, j].length -= 1
+        lane = lane_at(episode, holder, lane_to(episode, holder, j))
+        lane.work -= task.work
+        lane.length -= 1
     elif stage == TRANSMISSION:
-        _tell(row, i, j, -1, now)
-        _free_link(row, i, j)
+        withdraw(episode, m)
+        _free_link(episode, holder, j)
+
+
+@inlined
+def finish(episode: Record) -> None:
+    """Process all events until the last task has ended."""
+    advance(episode, _NEVER)

@@ -10,58 +10,59 @@ from numpy.typing import NDArray
 
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import pack
-from testbed.sim.engine.compiled import DECIDING, Batch, Row, compiled, row_of
-from testbed.sim.engine.events import (
-    duration,
-    extend,
-    failure_after,
-    open_episode,
-    task_id,
-    to_unit,
+from testbed.sim.engine.compiled import (
+    DECIDING,
+    Batch,
+    Record,
+    compiled,
+    link_at,
+    node_at,
+    task_at,
 )
+from testbed.sim.engine.draws import duration, extend, failure_after, task_id, to_unit
+from testbed.sim.engine.events import open_episode
 from testbed.sim.engine.threads import Threads
 
 _AT_ONCE: Final = 64
 
 
 @compiled
-def execution_fails_after(row: Row, m: int, j: int) -> int:
+def execution_fails_after(episode: Record, m: int, j: int) -> int:
     """Return the time that node ``j`` could work on task ``m`` before it fails."""
-    state = extend(extend(row.episode.execution_fates, task_id(row.episode, m)), j)
-    return failure_after(row.nodes[j].failure, to_unit(state))
+    state = extend(extend(episode.execution_fates, task_id(episode, m)), j)
+    return failure_after(node_at(episode, j).failure, to_unit(state))
 
 
 @compiled
-def transmission_fails_after(row: Row, m: int, j: int) -> int:
+def transmission_fails_after(episode: Record, m: int, j: int) -> int:
     """Return the time that the link from its source to ``j`` could send ``m`` before it fails."""
-    episode = row.episode
     i = m % episode.nodes
     state = extend(episode.transmission_fates, task_id(episode, m))
     state = extend(state, i * episode.nodes + j)
-    return failure_after(row.links[i, j].failure, to_unit(state))
+    return failure_after(link_at(episode, i, j).failure, to_unit(state))
 
 
 @compiled
-def execution_time(row: Row, m: int, j: int) -> int:
+def execution_time(episode: Record, m: int, j: int) -> int:
     """``Topology.execution_time``."""
-    return duration(row.tasks[m].cycles, row.nodes[j].capacity)
+    return duration(task_at(episode, m).cycles, node_at(episode, j).capacity)
 
 
 @compiled
-def transmission_time(row: Row, m: int, j: int) -> int:
+def transmission_time(episode: Record, m: int, j: int) -> int:
     """``Topology.transmission_time`` from the source of task ``m``."""
-    i = m % row.episode.nodes
+    i = m % episode.nodes
     if i == j:
         return 0
-    return duration(row.tasks[m].size, row.links[i, j].rate)
+    return duration(task_at(episode, m).size, link_at(episode, i, j).rate)
 
 
 @compiled
-def arrives(row: Row, m: int, j: int) -> bool:
+def arrives(episode: Record, m: int, j: int) -> bool:
     """Return whether task ``m`` gets to node ``j`` without a failure of the link."""
-    if m % row.episode.nodes == j:
+    if m % episode.nodes == j:
         return True
-    return transmission_fails_after(row, m, j) >= transmission_time(row, m, j)
+    return transmission_fails_after(episode, m, j) >= transmission_time(episode, m, j)
 
 
 def bounds(plan: Plan, numbers: Sequence[int], threads: int | None = None) -> NDArray[np.float64]:
@@ -84,22 +85,22 @@ def _bounds(
     batch: Batch, first: int, last: int, numbers: NDArray[np.int64], out: NDArray[np.float64]
 ) -> None:
     for e in range(first, last):
-        row = row_of(batch, e)
-        open_episode(row, numbers[e])
+        episode = batch.episodes[e]
+        open_episode(episode, numbers[e])
         attainable = 0
-        for m in range(len(row.tasks)):
-            if row.tasks[m].stage == DECIDING and _attainable(row, m):
+        for m in range(episode.slots * episode.nodes):
+            if task_at(episode, m).stage == DECIDING and _attainable(episode, m):
                 attainable += 1
-        tasks = row.episode.tasks
+        tasks = episode.tasks
         out[e] = attainable / tasks if tasks > 0 else np.nan
 
 
 @compiled
-def _attainable(row: Row, m: int) -> bool:
+def _attainable(episode: Record, m: int) -> bool:
     """Return whether task ``m`` would succeed at some node with the network to itself."""
-    for j in range(row.episode.nodes):
-        execution = execution_time(row, m, j)
-        in_time = transmission_time(row, m, j) + execution <= row.tasks[m].deadline
-        if in_time and execution_fails_after(row, m, j) >= execution and arrives(row, m, j):
+    for j in range(episode.nodes):
+        execution = execution_time(episode, m, j)
+        in_time = transmission_time(episode, m, j) + execution <= task_at(episode, m).deadline
+        if in_time and execution_fails_after(episode, m, j) >= execution and arrives(episode, m, j):
             return True
     return False

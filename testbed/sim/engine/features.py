@@ -1,7 +1,4 @@
-"""The encoders that policies are trained with, as machine code.
-
-``answer_probes`` must have been called at this instant: it is what the peers answered.
-"""
+"""The encoders that policies are trained with, as machine code."""
 
 from __future__ import annotations
 
@@ -13,8 +10,30 @@ from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
 from testbed.model.per_destination import COLUMNS, TREND_DECAY
-from testbed.sim.engine.compiled import BY_BACKLOG, DECIDING, Row, compiled
-from testbed.sim.engine.events import answer_probes, backlog, scheduler_draw, send_backlog
+from testbed.sim.engine.compiled import (
+    ANSWERS,
+    BY_BACKLOG,
+    DECIDING,
+    PROBES,
+    Record,
+    compiled,
+    heard_at,
+    inlined,
+    link_at,
+    node_at,
+    probe_at,
+    receiving_at,
+    task_at,
+)
+from testbed.sim.engine.draws import scheduler_draw
+from testbed.sim.engine.events import advance, backlog, lane_at, queue_length, send_backlog
+from testbed.sim.engine.messages import deliver
+from testbed.sim.engine.slots import (
+    answer_probes,
+    nobody_answers,
+    overloaded,
+    tasks_arrive,
+)
 
 WIDTH: Final = len(COLUMNS)
 
@@ -40,134 +59,171 @@ def kernel_of(encoder: str) -> int:
     return KERNELS[encoder]
 
 
-@compiled
-def _arrived(row: Row, i: int) -> bool:
+@inlined
+def _arrived(episode: Record, i: int) -> bool:
     """Return whether node ``i`` has a task to decide about; after the last slot none has."""
-    episode, tasks = row.episode, row.tasks
     if episode.slot >= episode.slots:
         return False
-    return bool(tasks[episode.slot * episode.nodes + i].stage == DECIDING)
+    return bool(task_at(episode, episode.slot * episode.nodes + i).stage == DECIDING)
 
 
 @compiled
-def paper(row: Row, i: int, out: NDArray[np.float32]) -> None:
+def paper(episode: Record, i: int, out: NDArray[np.float32]) -> None:
     """The features [3 N + 7] of ``paper-v1`` of node ``i`` in the slot to be decided."""
-    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
     size = episode.nodes
-    node = nodes[i]
+    node = node_at(episode, i)
     for j in range(size):
-        out[j] = 1.0 if j == i else 0.0
-        out[size + 4 + j] = links[j, i].receiving / episode.queue_scale
-        out[2 * size + 4 + j] = 1.0 if j == i else links[i, j].rate / episode.max_rate
+        own = j == i
+        out[j] = 1.0 if own else 0.0
+        out[size + 4 + j] = receiving_at(episode, i, j).value / episode.queue_scale
+        rate = link_at(episode, i, j).rate / episode.max_rate
+        out[2 * size + 4 + j] = 1.0 if own else rate
     out[size] = node.arrival / episode.max_arrival
     out[size + 1] = node.failure / episode.max_failure
     out[size + 2] = node.capacity / episode.max_capacity
-    out[size + 3] = (node.waiting + (1 if node.running >= 0 else 0)) / episode.queue_scale
+    out[size + 3] = queue_length(node) / episode.queue_scale
     tail = out[3 * size + 4 :]
-    if _arrived(row, i):
-        task = tasks[episode.slot * size + i]
+    if _arrived(episode, i):
+        task = task_at(episode, episode.slot * size + i)
         tail[0] = task.size / episode.max_size
         tail[1] = task.cycles / episode.max_cycles
         tail[2] = task.deadline / episode.max_deadline
     else:
-        tail[:] = 0.0
+        tail[:3] = 0.0
 
 
 @compiled
-def extended(row: Row, i: int, out: NDArray[np.float32]) -> None:
+def extended(episode: Record, i: int, out: NDArray[np.float32]) -> None:
     """The features [6 N + 7] of ``extended-v1`` of node ``i`` in the slot to be decided."""
-    episode = row.episode
-    size, longest = episode.nodes, episode.max_deadline
-    paper(row, i, out)
-    for j in range(size):
-        sending = 0 if j == i else send_backlog(row.links[i, j], episode.now)
-        out[3 * size + 7 + j] = sending / longest
-    out[4 * size + 7 + i] = backlog(row.nodes[i], episode.now) / longest
+    size, longest, now = episode.nodes, episode.max_deadline, episode.now
+    paper(episode, i, out)
+    out[3 * size + 7 : 4 * size + 7] = 0.0
+    for k in range(node_at(episode, i).busy):
+        lane = lane_at(episode, i, k)
+        sending = lane.work + max(lane.until - now, 0)
+        out[3 * size + 7 + lane.peer] = sending / longest
+    out[4 * size + 7 + i] = backlog(node_at(episode, i), now) / longest
     out[5 * size + 7 + i] = 0.0
-    _add_heard(row, i, out)
+    _add_heard(episode, i, out)
 
 
 @compiled
-def _add_heard(row: Row, i: int, out: NDArray[np.float32]) -> None:
-    episode = row.episode
+def _add_heard(episode: Record, i: int, out: NDArray[np.float32]) -> None:
     size, longest = episode.nodes, episode.max_deadline
     for j in range(size):
         if j != i:
-            link = row.links[i, j]
-            never = link.heard_at < 0
-            age = 1.0 if never else min((episode.now - link.heard_at) / longest, 1.0)
-            out[4 * size + 7 + j] = 0.0 if never else link.heard_backlog / longest
+            heard = heard_at(episode, i, j)
+            never = heard.at < 0
+            age = 1.0 if never else min((episode.now - heard.at) / longest, 1.0)
+            out[4 * size + 7 + j] = 0.0 if never else heard.backlog / longest
             out[5 * size + 7 + j] = age
 
 
+@inlined
+def encode(episode: Record, encoder: int, i: int, out: NDArray[np.float32]) -> None:
+    """The features [D] of node ``i`` by ``encoder``, as it sees itself now."""
+    if encoder == EXTENDED:
+        extended(episode, i, out)
+    else:
+        paper(episode, i, out)
+
+
 @compiled
-def add_answers(row: Row, encoder: int, features: NDArray[np.float32]) -> None:
+def add_answers(episode: Record, encoder: int, features: NDArray[np.float32]) -> None:
     """Add to ``features`` [N, D] the answers that nodes got while they decided in this instant."""
     if encoder == EXTENDED:
-        for i in range(row.episode.nodes):
-            _add_heard(row, i, features[i])
+        for i in range(episode.nodes):
+            _add_heard(episode, i, features[i])
 
 
 @compiled
 def observe(
-    row: Row,
+    episode: Record,
     encoder: int,
     features: NDArray[np.float32],
     mask: NDArray[np.bool_],
     draws: NDArray[np.float64],
 ) -> None:
-    """Features [N, D] by ``encoder``, masks [N, N + 1] and the draws [N] to sample with."""
-    episode, nodes = row.episode, row.nodes
-    size = episode.nodes
-    answer_probes(row)
+    """Features [N, D] by ``encoder``, masks [N, N + 1] and the draws [N] to sample with.
+
+    Each of the instant at which its node decides about the tasks of the present slot, and of the
+    beginning of the slot where it has none. The slot may be the one after the last.
+    """
+    size, slot = episode.nodes, episode.slot
+    waits = episode.offset[ANSWERS] > 0 and slot < episode.slots
+    if waits and episode.looked != slot:
+        deliver(episode, episode.now)
+        for i in range(size):
+            encode(episode, encoder, i, features[i])
+    await_answers(episode)
+    deliver(episode, episode.now)
     for i in range(size):
-        m = episode.slot * size + i
-        arrived = _arrived(row, i)
-        if encoder == EXTENDED:
-            extended(row, i, features[i])
-        else:
-            paper(row, i, features[i])
+        m = slot * size + i
+        arrived = _arrived(episode, i)
+        if arrived or not waits:
+            encode(episode, encoder, i, features[i])
         draws[i] = scheduler_draw(episode, i, m, 0)
         for j in range(size):
-            mask[i, j] = arrived and (j == i or nodes[j].overloaded == 0)
+            mask[i, j] = arrived and (j == i or probe_at(episode, slot, 0, j).overloaded == 0)
         mask[i, size] = not arrived
 
 
 @compiled
+def await_answers(episode: Record) -> None:
+    """Let the tasks of the present slot arrive and all overload bits be asked for, once.
+
+    Afterwards it is the instant of the decisions.
+    """
+    slot = episode.slot
+    if slot >= episode.slots or episode.looked == slot:
+        return
+    episode.looked = slot
+    tasks_arrive(episode, slot)
+    begins = slot * episode.slot_length
+    if episode.silent != 0:
+        nobody_answers(episode, slot)
+    else:
+        advance(episode, begins + episode.offset[PROBES])
+        answer_probes(episode, slot, 0)
+    advance(episode, begins + episode.offset[ANSWERS])
+
+
+@compiled
 def per_destination(
-    row: Row, i: int, m: int, rows: NDArray[np.float32], mask: NDArray[np.bool_]
+    episode: Record, slot: int, i: int, m: int, rows: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> None:
     """The rows [N, WIDTH] and the mask [N] of ``per-destination-v1`` for task ``m`` at ``i``.
 
     Follows ``testbed.model.per_destination`` line by line; moves the average of node ``i``.
     """
-    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
     size = episode.nodes
-    task, own = tasks[m], nodes[i]
+    task, own = task_at(episode, m), node_at(episode, i)
     deadline = task.deadline / _SECOND
-    own_backlog = own.backlog / _SECOND
+    own_backlog = backlog(own, episode.now) / _SECOND
+    own_overloaded = overloaded(episode, i)
     share = 0.0
     unmasked = 0.0
     for j in range(size):
-        mask[j] = j == i or nodes[j].overloaded == 0
+        full = own_overloaded if j == i else probe_at(episode, slot, 0, j).overloaded != 0
+        mask[j] = j == i or not full
         if mask[j]:
             unmasked += 1.0
-        if nodes[j].overloaded != 0:
-            share += nodes[j].capacity / episode.total_capacity
-    kept = TREND_DECAY ** (episode.slot - own.trend_slot)
+        if full:
+            share += node_at(episode, j).capacity / episode.total_capacity
+    kept = TREND_DECAY ** (slot - own.trend_slot)
     own.trend = kept * own.trend + (1.0 - kept) * share
-    own.trend_slot = episode.slot
+    own.trend_slot = slot
     own_mean = episode.mean_cycles / own.capacity
     load = own.arrival * own_mean / (episode.slot_length / _SECOND)
     for j in range(size):
-        node, out = nodes[j], rows[j]
+        node, out = node_at(episode, j), rows[j]
         execution = task.cycles / node.capacity
         exposure = node.failure * min(execution, deadline)
         wait, transmission, sending = own_backlog, 0.0, 0.0
         if j != i:
-            link = links[i, j]
+            link = link_at(episode, i, j)
             transmission = task.size / link.rate
-            sending = send_backlog(link, episode.now) / _SECOND
+            sending = send_backlog(episode, i, j, episode.now) / _SECOND
             wait = sending
             exposure += link.failure * transmission
         slack = (deadline - wait - transmission - execution) / deadline
@@ -191,7 +247,7 @@ def per_destination(
         out[11] = own.capacity / episode.max_capacity
         out[12] = min(2.5 * own.failure * deadline, 4.0)
         out[13] = own.arrival
-        out[14] = 1.0 if node.overloaded != 0 else 0.0
+        out[14] = 0.0 if mask[j] else 1.0
         out[15] = share
         out[16] = 1.0 if slack > 0.0 else 0.0
         out[17] = math.log(unmasked + 1.0) / 3.0
@@ -199,3 +255,5 @@ def per_destination(
         out[19] = load / (1.0 + load)
         out[20] = min(mean_execution / deadline, 3.0)
         out[21] = min(limit / deadline, 3.0)
+    if own_overloaded:
+        rows[i, 14] = 1.0

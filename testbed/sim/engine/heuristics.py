@@ -1,7 +1,6 @@
 """The baseline schedulers as machine code, for thousands of episodes a minute.
 
-Each follows the class of the same name in ``testbed.schedulers`` draw by draw, with answers that
-take no time: questions of a round are all answered before the first node decides on them.
+Each follows the class of the same name in ``testbed.schedulers`` draw by draw.
 """
 
 from __future__ import annotations
@@ -9,19 +8,42 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from testbed.model.units import NEVER
-from testbed.sim.engine.compiled import BY_BACKLOG, DECIDING, Record, Row, compiled
-from testbed.sim.engine.events import (
-    advance,
-    answer_probes,
-    backlog,
+from testbed.sim.engine.compiled import (
+    ANSWERS,
+    ARRIVAL,
+    DECIDING,
+    PROBES,
+    PROBES_AGAIN,
+    Record,
+    asking_at,
+    compiled,
+    heard_at,
+    inlined,
+    link_at,
+    node_at,
+    probe_at,
+    task_at,
+)
+from testbed.sim.engine.draws import (
+    draw_slot,
     duration,
-    open_episode,
-    place,
+    extend,
     scheduler_draw,
-    send_backlog,
+    scheduler_stream,
+    to_unit,
+)
+from testbed.sim.engine.events import backlog, begin_episode, finish, place, send_backlog, settle
+from testbed.sim.engine.slots import (
+    AT_ONCE,
+    ONE_QUESTION,
+    TWO_QUESTIONS,
+    answer_probes,
+    next_stage,
+    overloaded,
+    slot_of,
+    stages_of,
+    tasks_arrive,
 )
 
 LOCAL: Final = 0
@@ -47,201 +69,226 @@ METHODS: Final[dict[str, int]] = {
 }
 """Schedulers the engine knows, by their registered names."""
 
-_NEVER: Final = int(NEVER)
 _SECOND: Final = 1000000.0
 _LATER: Final = -1
 
 
+@inlined
+def stages_asked(method: int) -> int:
+    """Return the stages at which ``method`` decides."""
+    if method in (LOCAL, RANDOM):
+        return AT_ONCE
+    return TWO_QUESTIONS if method in (RATC_MASKED, RDA_MASKED) else ONE_QUESTION
+
+
 @compiled
-def run_heuristic(row: Row, method: int, number: int) -> None:
+def run_heuristic(episode: Record, method: int, number: int) -> None:
     """Run episode ``number`` from the first task to the end of the last."""
-    episode, rewards = row.episode, row.rewards
-    rewards[:] = np.float32(0.0)
-    open_episode(row, number)
-    pool = np.empty(episode.nodes, np.int64)
-    waits = np.empty(episode.nodes, np.bool_)
-    for slot in range(episode.slots):
-        advance(row, slot * episode.slot_length)
-        decide_slot(row, method, pool, waits)
-        episode.slot = slot + 1
-    advance(row, _NEVER)
+    begin_episode(episode, number)
+    stages = stages_of(episode, stages_asked(method))
+    while True:
+        stage = next_stage(episode, stages)
+        if stage < 0:
+            break
+        slot = slot_of(episode, stage)
+        if stage == ARRIVAL:
+            draw_slot(episode, slot)
+            tasks_arrive(episode, slot)
+        decide(episode, method, stage, slot)
+    finish(episode)
 
 
 @compiled
-def decide_slot(row: Row, method: int, pool: NDArray[np.int64], waits: NDArray[np.bool_]) -> None:
-    """Decide and place the tasks of the present slot; ``pool`` and ``waits`` [N] to work in."""
-    episode, tasks = row.episode, row.tasks
+def decide(episode: Record, method: int, stage: int, slot: int) -> None:
+    """Do what ``method`` does at ``stage`` of ``slot``, whose tasks have arrived."""
+    if stage in (PROBES, PROBES_AGAIN):
+        answer_probes(episode, slot, 0 if stage == PROBES else 1)
+        return
     size = episode.nodes
-    asking = 0
-    for i in range(size):
-        m = episode.slot * size + i
-        waits[i] = False
-        if tasks[m].stage != DECIDING:
-            continue
-        destination = _at_once(row, method, i, m)
-        if destination >= 0:
-            place(row, m, destination)
-            # A failure less than a microsecond after the start comes before the next decision.
-            advance(row, episode.now)
+    count = asking_at(episode, slot, size).value
+    waiting = 0
+    for k in range(count):
+        i = asking_at(episode, slot, k).value
+        m = slot * size + i
+        if task_at(episode, m).stage != DECIDING:
+            continue  # its deadline has passed
+        if stage == ARRIVAL:
+            destination = _at_once(episode, method, i, m)
+        elif episode.silent != 0:
+            destination = i
         else:
-            waits[i] = True
-            asking += 1
-    for question in range(2):
-        if asking == 0:
-            return
-        answer_probes(row)
-        for i in range(size):
-            if not waits[i]:
-                continue
-            m = episode.slot * size + i
-            destination = _answered(row, method, i, m, question, pool)
-            if destination >= 0:
-                waits[i] = False
-                asking -= 1
-                place(row, m, destination)
-                advance(row, episode.now)
+            destination = _answered(episode, method, slot, i, m, 0 if stage == ANSWERS else 1)
+        if destination >= 0:
+            place(episode, m, destination)
+            settle(episode)
+        else:
+            asking_at(episode, slot, waiting).value = i
+            waiting += 1
+    asking_at(episode, slot, size).value = waiting
 
 
-@compiled
-def _at_once(row: Row, method: int, i: int, m: int) -> int:
+@inlined
+def _at_once(episode: Record, method: int, i: int, m: int) -> int:
     """Return the destination if no peer has to be asked, else ``_LATER``."""
-    episode, nodes, tasks = row.episode, row.nodes, row.tasks
     if method == RANDOM:
         return int(scheduler_draw(episode, i, m, 0) * episode.nodes)
     if method == LOCAL or episode.nodes == 1:
         return i
-    if method in (RDA, RDA_MASKED, LOCAL_OR_RELIABLE):
-        node = nodes[i]
-        pending = backlog(node, episode.now)
-        length = node.waiting + (1 if node.running >= 0 else 0)
-        measured = pending if episode.measure == BY_BACKLOG else length
-        if measured < node.limit:
-            execution = duration(tasks[m].cycles, node.capacity)
-            if method != LOCAL_OR_RELIABLE or pending + execution <= tasks[m].deadline:
-                return i
+    if method in (RDA, RDA_MASKED, LOCAL_OR_RELIABLE) and not overloaded(episode, i):
+        task, node = task_at(episode, m), node_at(episode, i)
+        pending = backlog(node, episode.now) + duration(task.cycles, node.capacity)
+        if method != LOCAL_OR_RELIABLE or pending <= task.deadline:
+            return i
     return _LATER
 
 
-@compiled
-def _answered(row: Row, method: int, i: int, m: int, question: int, pool: NDArray[np.int64]) -> int:
+@inlined
+def _answered(episode: Record, method: int, slot: int, i: int, m: int, question: int) -> int:
     """Return the destination after the answers to ``question``, ``_LATER`` to ask once more."""
-    episode = row.episode
-    size = episode.nodes
     if method == LEAST_COMPLETION:
-        best, least = i, _completion(row, i, m, i)
-        for j in range(size):
-            if j != i:
-                _hear(row, i, j)
-                completion = _completion(row, i, m, j)
-                if completion < least:
-                    best, least = j, completion
-        return best
-    if method in (RATC, TWO_CHOICE):
-        for j in range(size):
-            pool[j] = j
-        return _of_two(row, method, i, m, pool, size)
-    # The others restrict themselves to unmasked peers, and RATC to the own node too; the bits are
-    # those of the first question, of which nothing but the mask is kept.
-    count = 0
-    for j in range(size):
-        if (method == RATC_MASKED and j == i) or (
-            j != i and (method == RDA or _bit(row, i, j, question) == 0)
-        ):
-            pool[count] = j
-            count += 1
+        return _least_completion(episode, slot, i, m)
+    count = _choices(episode, method, slot, i)
     if method == LOCAL_OR_RELIABLE:
-        return _most_reliable(row, i, m, pool, count)
-    if method == RDA or (method == RDA_MASKED and question == 1):
-        return _of_two(row, method, i, m, pool, count)
-    if method == RDA_MASKED:
-        return i if count == 0 else _LATER
-    if question == 1 or (count == 1 and pool[0] == i):
-        return _of_two(row, method, i, m, pool, count)
-    return _LATER
+        return _most_reliable(episode, method, slot, i, m, count)
+    if question == 0 and method in (RATC_MASKED, RDA_MASKED):
+        if count == 0 or (method == RATC_MASKED and count == 1):
+            # Only the own node is left: there is nobody to ask. It may be the one node of RATC.
+            return i
+        return _LATER
+    return _of_two(episode, method, slot, i, m, question, count)
 
 
-@compiled
-def _bit(row: Row, i: int, j: int, question: int) -> int:
-    """Return the overload bit of ``j`` in the answer to the first question of ``i``."""
-    nodes, links = row.nodes, row.links
-    if question == 0:
-        links[i, j].bit = nodes[j].overloaded
-    return int(links[i, j].bit)
+# --- whom to choose from --------------------------------------------------------------------
 
 
-@compiled
-def _hear(row: Row, i: int, j: int) -> None:
-    """Note the backlog that node ``j`` answers to ``i``."""
-    if i != j:
-        link = row.links[i, j]
-        link.heard_backlog = row.nodes[j].backlog
-        link.heard_at = row.episode.now
+@inlined
+def _choices(episode: Record, method: int, slot: int, i: int) -> int:
+    """Return the number of nodes that ``method`` draws from at node ``i``."""
+    size = episode.nodes
+    if method in (RATC, TWO_CHOICE):
+        return int(size)
+    if method == RDA:
+        return int(size - 1)
+    # Unmasked peers, by the bits of the first question, and with RATC the own node too.
+    free = int(probe_at(episode, slot, 0, size).below)
+    own = 1 - int(probe_at(episode, slot, 0, i).overloaded)
+    return free - own + (1 if method == RATC_MASKED else 0)
 
 
-@compiled
-def _sample(
-    episode: Record, i: int, m: int, pool: NDArray[np.int64], count: int, counter: int
+@inlined
+def _choice(episode: Record, method: int, slot: int, i: int, k: int) -> int:
+    """Return the k-th of them, in order of the nodes."""
+    if method in (RATC, TWO_CHOICE):
+        return k
+    if method == RDA:
+        return k + (1 if k >= i else 0)
+    own = probe_at(episode, slot, 0, i)
+    if method == RATC_MASKED:
+        if k == own.below:
+            return i
+        if own.overloaded != 0 and k > own.below:
+            k -= 1
+    elif own.overloaded == 0 and k >= own.below:
+        k += 1
+    return int(probe_at(episode, slot, 0, k).free)
+
+
+@inlined
+def _of_two(
+    episode: Record, method: int, slot: int, i: int, m: int, question: int, count: int
 ) -> int:
-    """``SchedulerContext.sample``: draw number ``counter`` from the first ``count`` of ``pool``."""
-    index = int(scheduler_draw(episode, i, m, counter) * count)
-    chosen = pool[index]
-    pool[index] = pool[count - 1]
-    return int(chosen)
-
-
-@compiled
-def _of_two(row: Row, method: int, i: int, m: int, pool: NDArray[np.int64], count: int) -> int:
-    """Draw two of ``pool`` and choose between them by the rule of ``method``."""
-    episode, nodes, tasks = row.episode, row.nodes, row.tasks
-    first = _sample(episode, i, m, pool, count, 0)
-    _hear(row, i, first)
+    """Draw two of ``count`` nodes, as ``SchedulerContext.sample``, and take one of them."""
+    stream = scheduler_stream(episode, i, m)
+    one = int(to_unit(extend(stream, 0)) * count)
+    first = _choice(episode, method, slot, i, one)
+    _hear(episode, slot, question, i, first)
     if count == 1:
         return first
-    second = _sample(episode, i, m, pool, count - 1, 1)
-    _hear(row, i, second)
+    two = int(to_unit(extend(stream, 1)) * (count - 1))
+    # What was drawn is replaced by the last.
+    second = _choice(episode, method, slot, i, count - 1 if two == one else two)
+    _hear(episode, slot, question, i, second)
     if method == TWO_CHOICE:
-        return second if nodes[second].backlog < nodes[first].backlog else first
-    one = _completion(row, i, m, first)
-    two = _completion(row, i, m, second)
-    if method in (RDA, RDA_MASKED):
-        return second if two < one else first
-    if one > tasks[m].deadline or two > tasks[m].deadline:
-        return second if two < one else first
-    exposed_one = _exposure(row, i, m, first)
-    exposed_two = _exposure(row, i, m, second)
-    if exposed_two < exposed_one or (exposed_two == exposed_one and two < one):
+        a = _backlog_of(episode, slot, question, i, first)
+        b = _backlog_of(episode, slot, question, i, second)
+        return second if b < a else first
+    task = task_at(episode, m)
+    a, exposed_a = _estimate(episode, slot, question, i, m, first)
+    b, exposed_b = _estimate(episode, slot, question, i, m, second)
+    left = task.deadline_at - episode.now
+    if method in (RDA, RDA_MASKED) or a > left or b > left:
+        return second if b < a else first
+    if exposed_b < exposed_a or (exposed_b == exposed_a and b < a):
         return second
     return first
 
 
 @compiled
-def _most_reliable(row: Row, i: int, m: int, pool: NDArray[np.int64], count: int) -> int:
-    episode = row.episode
+def _most_reliable(episode: Record, method: int, slot: int, i: int, m: int, count: int) -> int:
+    """Draw three of ``count`` nodes, as ``SchedulerContext.sample``, and take the most reliable."""
+    stream = scheduler_stream(episode, i, m)
     best, least = i, np.inf
+    # Where was drawn, and what stands there instead: the last of those left.
+    moved = (-1, -1)
+    instead = (-1, -1)
     for counter in range(min(3, count)):
-        chosen = _sample(episode, i, m, pool, count - counter, counter)
-        exposure = _exposure(row, i, m, chosen)
+        left = count - counter
+        drawn = int(to_unit(extend(stream, counter)) * left)
+        place_of = instead[1] if drawn == moved[1] else instead[0] if drawn == moved[0] else drawn
+        last = left - 1
+        last_of = instead[1] if last == moved[1] else instead[0] if last == moved[0] else last
+        moved, instead = (moved[1], drawn), (instead[1], last_of)
+        chosen = _choice(episode, method, slot, i, place_of)
+        exposure = _estimate(episode, slot, 0, i, m, chosen)[1]
         if exposure < least:
             best, least = chosen, exposure
     return best
 
 
 @compiled
-def _completion(row: Row, i: int, m: int, j: int) -> int:
-    """``Estimator.candidate(...).completion`` with the backlog that ``j`` answered."""
-    episode, nodes, links, tasks = row.episode, row.nodes, row.links, row.tasks
-    completion = nodes[j].backlog + duration(tasks[m].cycles, nodes[j].capacity)
-    if j != i:
-        link = links[i, j]
-        completion += send_backlog(link, episode.now) + duration(tasks[m].size, link.rate)
-    return int(completion)
+def _least_completion(episode: Record, slot: int, i: int, m: int) -> int:
+    best, least = i, _estimate(episode, slot, 0, i, m, i)[0]
+    for j in range(episode.nodes):
+        if j != i:
+            _hear(episode, slot, 0, i, j)
+            completion = _estimate(episode, slot, 0, i, m, j)[0]
+            if completion < least:
+                best, least = j, completion
+    return best
 
 
-@compiled
-def _exposure(row: Row, i: int, m: int, j: int) -> float:
-    """``Estimator.candidate(...).exposure``."""
-    nodes, links, tasks = row.nodes, row.links, row.tasks
-    exposure = nodes[j].failure * duration(tasks[m].cycles, nodes[j].capacity)
+# --- estimates ------------------------------------------------------------------------------
+
+
+@inlined
+def _hear(episode: Record, slot: int, question: int, i: int, j: int) -> None:
+    """Note the backlog that node ``j`` answers to ``i``."""
+    if i != j and episode.heard_at != 0:
+        heard = heard_at(episode, i, j)
+        heard.backlog = probe_at(episode, slot, question, j).backlog
+        heard.at = episode.now
+
+
+@inlined
+def _backlog_of(episode: Record, slot: int, question: int, i: int, j: int) -> int:
+    """Return the backlog that node ``j`` answered to ``i``; the own one is that of now."""
+    if i == j:
+        return backlog(node_at(episode, i), episode.now)
+    return int(probe_at(episode, slot, question, j).backlog)
+
+
+@inlined
+def _estimate(
+    episode: Record, slot: int, question: int, i: int, m: int, j: int
+) -> tuple[int, float]:
+    """``Estimator.candidate``: completion and exposure with the backlog that ``j`` answered."""
+    node, task = node_at(episode, j), task_at(episode, m)
+    execution = duration(task.cycles, node.capacity)
+    completion = _backlog_of(episode, slot, question, i, j) + execution
+    exposure = node.failure * execution
     if j != i:
-        exposure += links[i, j].failure * duration(tasks[m].size, links[i, j].rate)
-    return float(exposure / _SECOND)
+        link = link_at(episode, i, j)
+        transmission = duration(task.size, link.rate)
+        exposure += link.failure * transmission
+        completion += send_backlog(episode, i, j, episode.now) + transmission
+    return completion, exposure / _SECOND

@@ -15,17 +15,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
-from testbed.model.units import NEVER
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import pack
-from testbed.sim.engine.compiled import DECIDING, SENDING, WAITING, Batch, Row, compiled, row_of
-from testbed.sim.engine.events import advance, backlog, open_episode, place, send_backlog
+from testbed.sim.engine.compiled import (
+    SENDING,
+    WAITING,
+    Batch,
+    Record,
+    asking_at,
+    compiled,
+    link_at,
+    node_at,
+    task_at,
+)
+from testbed.sim.engine.draws import draw_slot
+from testbed.sim.engine.events import (
+    backlog,
+    begin_episode,
+    finish,
+    lane_at,
+    place,
+    send_backlog,
+    settle,
+)
 from testbed.sim.engine.fates import (
     arrives,
     execution_fails_after,
     execution_time,
     transmission_time,
 )
+from testbed.sim.engine.slots import AT_ONCE, next_stage, slot_of, tasks_arrive
 from testbed.sim.engine.threads import Threads, success_rates
 
 CENTRAL: Final = 0
@@ -34,7 +53,6 @@ ORACLE: Final = 1
 PLACEMENTS: Final[dict[str, int]] = {"central": CENTRAL, "oracle": ORACLE}
 """Schedulers of the simulator that the engine knows, by their names."""
 
-_NEVER: Final = int(NEVER)
 _SECOND: Final = 1000000.0
 _NONE: Final = -1
 
@@ -77,15 +95,14 @@ def score_placement(
 @compiled
 def _score(batch: Batch, first: int, last: int, method: int, numbers: NDArray[np.int64]) -> None:
     for e in range(first, last):
-        run_placement(row_of(batch, e), method, numbers[e])
+        run_placement(batch.episodes[e], method, numbers[e])
 
 
 @compiled
-def run_placement(row: Row, method: int, number: int) -> None:
+def run_placement(episode: Record, method: int, number: int) -> None:
     """Run episode ``number`` from the first task to the end of the last."""
-    row.rewards[:] = np.float32(0.0)
-    open_episode(row, number)
-    episode, count = row.episode, len(row.tasks)
+    begin_episode(episode, number)
+    count = episode.slots * episode.nodes
     prospects = Prospects(
         np.zeros(count),
         np.zeros(count, np.int64),
@@ -94,60 +111,57 @@ def run_placement(row: Row, method: int, number: int) -> None:
         np.zeros(count, np.int64),
         np.zeros(episode.nodes, np.int64),
     )
-    for slot in range(episode.slots):
-        advance(row, slot * episode.slot_length)
-        place_slot(row, method, prospects)
-        episode.slot = slot + 1
-    advance(row, _NEVER)
+    while True:
+        stage = next_stage(episode, AT_ONCE)
+        if stage < 0:
+            break
+        slot = slot_of(episode, stage)
+        draw_slot(episode, slot)
+        tasks_arrive(episode, slot)
+        place_slot(episode, method, slot, prospects)
+    finish(episode)
 
 
 @compiled
-def place_slot(row: Row, method: int, prospects: Prospects) -> None:
-    """Decide and place the tasks of the present slot."""
-    episode, tasks = row.episode, row.tasks
+def place_slot(episode: Record, method: int, slot: int, prospects: Prospects) -> None:
+    """Decide and place the tasks of ``slot``, which have arrived."""
     size = episode.nodes
-    looked, ended = False, 0
-    for i in range(size):
-        m = episode.slot * size + i
-        if tasks[m].stage != DECIDING:
-            continue
+    ended = _NONE
+    for k in range(asking_at(episode, slot, size).value):
+        i = asking_at(episode, slot, k).value
+        m = slot * size + i
         # Within an instant only a task that ends changes what is on its way, besides a placement.
-        if not looked or episode.ended != ended:
-            _look(row, prospects)
-            looked = True
-        destination = _best(row, method, m, prospects)
-        _, execution, worth, occupied = _expected(row, method, m, destination)
+        if episode.ended != ended:
+            _look(episode, prospects)
+        destination = _best(episode, method, m, prospects)
+        _, execution, worth, occupied = _expected(episode, method, m, destination)
         prospects.worth[m], prospects.occupied[m] = worth, occupied
         prospects.execution[m] = execution
         if destination != i:
-            link = row.links[i, destination]
-            at = episode.now + send_backlog(link, episode.now)
-            _insert(prospects, destination, m, at + transmission_time(row, m, destination), size)
+            at = episode.now + send_backlog(episode, i, destination, episode.now)
+            at += transmission_time(episode, m, destination)
+            _insert(prospects, destination, m, at, size)
         ended = episode.ended
-        place(row, m, destination)
-        advance(row, episode.now)
+        place(episode, m, destination)
+        settle(episode)
 
 
 @compiled
-def _look(row: Row, prospects: Prospects) -> None:
+def _look(episode: Record, prospects: Prospects) -> None:
     """Find all tasks that are on their way now, and when they will be there."""
-    episode, links, tasks = row.episode, row.links, row.tasks
     size, now = episode.nodes, episode.now
     prospects.first[:] = _NONE
     for i in range(size):
-        for j in range(size):
-            link = links[i, j]
-            if link.length == 0:
-                continue
-            at = max(now, link.until)
-            if link.current >= 0:
-                _insert(prospects, j, link.current, at, size)
-            m = link.first
+        for k in range(node_at(episode, i).busy):
+            lane = lane_at(episode, i, k)
+            at = max(now, lane.until)
+            _insert(prospects, lane.peer, lane.current, at, size)
+            m = lane.first
             while m >= 0:
-                task = tasks[m]
+                task = task_at(episode, m)
                 if task.stage == SENDING:
                     at += task.work
-                    _insert(prospects, j, m, at, size)
+                    _insert(prospects, lane.peer, m, at, size)
                 m = task.next
 
 
@@ -176,30 +190,29 @@ def _precedes(prospects: Prospects, m: int, at: int, other: int, size: int) -> b
 
 
 @compiled
-def _best(row: Row, method: int, m: int, prospects: Prospects) -> int:
+def _best(episode: Record, method: int, m: int, prospects: Prospects) -> int:
     """``GreedyPlacement.place``."""
-    episode = row.episode
     size, now = episode.nodes, episode.now
     i = m % size
     best, least, shortest, earliest = i, np.inf, 0, 0
     for j in range(size):
-        transmission, execution, worth, occupied = _expected(row, method, m, j)
+        transmission, execution, worth, occupied = _expected(episode, method, m, j)
         at = now + transmission
         if j != i:
-            at += send_backlog(row.links[i, j], now)
-        free = _free_at(row, method, j, prospects)
+            at += send_backlog(episode, i, j, now)
+        free = _free_at(episode, method, j, prospects)
         ahead = prospects.first[j]
         while ahead >= 0 and not _precedes(prospects, m, at, ahead, size):
-            _, free = _serve(row, ahead, prospects.at[ahead], free, prospects)
+            _, free = _serve(episode, ahead, prospects.at[ahead], free, prospects)
             ahead = prospects.behind[ahead]
         prospects.worth[m], prospects.occupied[m] = worth, occupied
         prospects.execution[m] = execution
-        alone, after = _serve(row, m, at, free, prospects)
+        alone, after = _serve(episode, m, at, free, prospects)
         without, with_it, one, other = 0.0, 0.0, free, after
         while ahead >= 0:
-            gain, one = _serve(row, ahead, prospects.at[ahead], one, prospects)
+            gain, one = _serve(episode, ahead, prospects.at[ahead], one, prospects)
             without += gain
-            gain, other = _serve(row, ahead, prospects.at[ahead], other, prospects)
+            gain, other = _serve(episode, ahead, prospects.at[ahead], other, prospects)
             with_it += gain
             ahead = prospects.behind[ahead]
         used = after - max(free, at) if after > free else 0
@@ -212,49 +225,49 @@ def _best(row: Row, method: int, m: int, prospects: Prospects) -> int:
 
 
 @compiled
-def _serve(row: Row, m: int, at: int, free: int, prospects: Prospects) -> tuple[float, int]:
+def _serve(episode: Record, m: int, at: int, free: int, prospects: Prospects) -> tuple[float, int]:
     """Expected successes of task ``m``, and when the server will be free after it."""
     start = max(free, at)
-    deadline = row.tasks[m].deadline_at
+    deadline = task_at(episode, m).deadline_at
     if start + prospects.execution[m] <= deadline:
         return float(prospects.worth[m]), int(start + prospects.occupied[m])
-    if row.episode.drop_hopeless == 0 and start < deadline:
+    if episode.drop_hopeless == 0 and start < deadline:
         return 0.0, int(min(start + prospects.occupied[m], deadline))
     return 0.0, free
 
 
 @compiled
-def _expected(row: Row, method: int, m: int, j: int) -> tuple[int, int, float, int]:
+def _expected(episode: Record, method: int, m: int, j: int) -> tuple[int, int, float, int]:
     """Transmission and execution time of task ``m`` at ``j``, ``worth`` and ``occupied``."""
-    transmission, execution = transmission_time(row, m, j), execution_time(row, m, j)
+    transmission, execution = transmission_time(episode, m, j), execution_time(episode, m, j)
     if method == ORACLE:
-        if not arrives(row, m, j):
+        if not arrives(episode, m, j):
             return transmission, execution, 0.0, 0
-        fails_after = execution_fails_after(row, m, j)
+        fails_after = execution_fails_after(episode, m, j)
         worth = 1.0 if fails_after >= execution else 0.0
         return transmission, execution, worth, min(execution, fails_after)
-    exposure = row.nodes[j].failure * execution
-    i = m % row.episode.nodes
+    exposure = node_at(episode, j).failure * execution
+    i = m % episode.nodes
     if j != i:
-        exposure += row.links[i, j].failure * transmission
+        exposure += link_at(episode, i, j).failure * transmission
     return transmission, execution, math.exp(-exposure / _SECOND), execution
 
 
 @compiled
-def _free_at(row: Row, method: int, j: int, prospects: Prospects) -> int:
+def _free_at(episode: Record, method: int, j: int, prospects: Prospects) -> int:
     """``Expectation.free_at`` or ``Foresight.free_at``."""
-    episode, node, tasks = row.episode, row.nodes[j], row.tasks
+    node = node_at(episode, j)
     now = episode.now
     if method == CENTRAL:
         return int(now + backlog(node, now))
     free = now
     if node.running >= 0:
-        task = tasks[node.running]
+        task = task_at(episode, node.running)
         began = node.until - task.work
         free = min(began + prospects.occupied[node.running], task.deadline_at)
     m = node.first
     while m >= 0:
-        task = tasks[m]
+        task = task_at(episode, m)
         if task.stage == WAITING:
             occupied = prospects.occupied[m]
             if free + task.work <= task.deadline_at:

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.model.units import NEVER
-from testbed.sim.engine.compiled import DECIDING, Batch, compiled, row_of
-from testbed.sim.engine.events import advance, open_episode, place
+from testbed.sim.engine.compiled import DECIDING, Batch, compiled, task_at
+from testbed.sim.engine.events import advance, finish, open_episode, place
 from testbed.sim.engine.features import kernel_of, observe
 from testbed.sim.engine.perceptron import FlatNetwork, distribution, room_for
 from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import Seen, VectorEnv
-
-_NEVER: Final = int(NEVER)
 
 
 class Kept(NamedTuple):
@@ -85,14 +82,12 @@ def _roll_out(
     draws, probabilities = np.empty(size), np.empty(size + 1)
     room = room_for(network)
     for e in range(first, last):
-        row = row_of(batch, e)
-        episode, tasks = row.episode, row.tasks
-        row.rewards[:] = np.float32(0.0)
-        open_episode(row, numbers[e])
+        episode = batch.episodes[e]
+        open_episode(episode, numbers[e])
         for slot in range(episode.slots):
             episode.slot = slot
-            advance(row, slot * episode.slot_length)
-            observe(row, encoder, features, mask, draws)
+            advance(episode, slot * episode.slot_length)
+            observe(episode, encoder, features, mask, draws)
             if keep:
                 for i in range(size):
                     for d in range(width):
@@ -102,24 +97,24 @@ def _roll_out(
             for i in range(size):
                 m = slot * size + i
                 action, log_probability = size, 0.0
-                if tasks[m].stage == DECIDING:
+                if task_at(episode, m).stage == DECIDING:
                     distribution(network, features[i], mask[i], room, probabilities)
                     action = _chosen(probabilities, draws[i])
                     log_probability = math.log(probabilities[action])
-                    place(row, m, action)
+                    place(episode, m, action)
                 if keep:
                     kept.actions[e, i, slot] = action
                     kept.log_probability[e, i, slot] = log_probability
         episode.slot = episode.slots
-        advance(row, episode.slots * episode.slot_length)
-        observe(row, encoder, last_seen.features[e], last_seen.mask[e], last_seen.draws[e])
+        advance(episode, episode.slots * episode.slot_length)
+        observe(episode, encoder, last_seen.features[e], last_seen.mask[e], last_seen.draws[e])
         if keep:
             for i in range(size):
                 for d in range(width):
                     kept.features[e, i, episode.slots, d] = last_seen.features[e, i, d]
                 for a in range(size + 1):
                     kept.mask[e, i, episode.slots, a] = last_seen.mask[e, i, a]
-        advance(row, _NEVER)
+        finish(episode)
 
 
 @compiled

@@ -9,19 +9,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
-from testbed.model.units import NEVER
-from testbed.sim.engine.compiled import DECIDING, Batch, Row, compiled, row_of
-from testbed.sim.engine.events import advance, answer_probes, place, scheduler_draw
+from testbed.sim.engine.compiled import (
+    ARRIVAL,
+    DECIDING,
+    PROBES,
+    Batch,
+    Record,
+    asking_at,
+    compiled,
+    task_at,
+)
+from testbed.sim.engine.draws import scheduler_draw
+from testbed.sim.engine.events import finish, place, settle
 from testbed.sim.engine.features import WIDTH, per_destination
+from testbed.sim.engine.slots import (
+    ONE_QUESTION,
+    answer_probes,
+    next_stage,
+    nobody_answers,
+    slot_of,
+    stages_of,
+    tasks_arrive,
+)
 from testbed.sim.engine.threads import Threads, success_rates
-
-_NEVER: Final = int(NEVER)
 
 
 class ScoringWeights(NamedTuple):
@@ -96,9 +112,14 @@ def record_scoring(
     counts = batch.episodes["tasks"]
     offset = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     kept = _decisions(int(offset[-1]), batch)
+    kept.task[:] = -1
     rows.each(_play, batch, weights, False, True, offset[:-1], kept)
     kept.episode[:] = np.repeat(np.arange(len(counts)), counts)
-    return kept
+    decided = kept.task >= 0
+    # A task whose deadline passes before the answers come is not decided.
+    if decided.all():
+        return kept
+    return Decisions._make(array[decided] for array in kept)
 
 
 def _decisions(count: int, batch: Batch) -> Decisions:
@@ -199,17 +220,17 @@ def _room_for(size: int, weights: ScoringWeights) -> Room:
 
 
 @compiled
-def _decide_slot(row: Row, weights: ScoringWeights, deterministic: bool, room: Room) -> int:
-    """Decide and place the tasks of the present slot; ``room`` then holds what was decided."""
-    episode, tasks = row.episode, row.tasks
+def _decide_slot(
+    episode: Record, slot: int, weights: ScoringWeights, deterministic: bool, room: Room
+) -> int:
+    """Decide and place the tasks of ``slot``; ``room`` then holds what was decided."""
     size = episode.nodes
     count = 0
-    for i in range(size):
-        m = episode.slot * size + i
-        if tasks[m].stage == DECIDING:
-            if count == 0:
-                answer_probes(row)
-            per_destination(row, i, m, room.rows[count], room.mask[count])
+    for k in range(asking_at(episode, slot, size).value):
+        i = asking_at(episode, slot, k).value
+        m = slot * size + i
+        if task_at(episode, m).stage == DECIDING:
+            per_destination(episode, slot, i, m, room.rows[count], room.mask[count])
             room.task[count] = m
             count += 1
     p = room.probabilities
@@ -229,7 +250,8 @@ def _decide_slot(row: Row, weights: ScoringWeights, deterministic: bool, room: R
                     left -= p[j]
         room.chosen[k] = best
         room.log_probability[k] = math.log(p[best])
-        place(row, m, best)
+        place(episode, m, best)
+        settle(episode)
     return count
 
 
@@ -247,12 +269,24 @@ def _play(
     """Play opened episodes ``first`` to ``last``; episode e is kept from ``offset[e]`` on."""
     room = _room_for(batch.nodes.shape[1], weights)
     for e in range(first, last):
-        row = row_of(batch, e)
-        episode = row.episode
+        episode = batch.episodes[e]
         at = offset[e]
-        for slot in range(episode.slots):
-            advance(row, slot * episode.slot_length)
-            count = _decide_slot(row, weights, deterministic, room)
+        silent = episode.silent != 0
+        stages = stages_of(episode, ONE_QUESTION)
+        while True:
+            stage = next_stage(episode, stages)
+            if stage < 0:
+                break
+            slot = slot_of(episode, stage)
+            if stage == ARRIVAL:
+                tasks_arrive(episode, slot)
+                if silent:
+                    nobody_answers(episode, slot)
+                continue
+            if stage == PROBES:
+                answer_probes(episode, slot, 0)
+                continue
+            count = _decide_slot(episode, slot, weights, deterministic, room)
             if keep:
                 for k in range(count):
                     kept.rows[at + k] = room.rows[k]
@@ -261,5 +295,4 @@ def _play(
                     kept.log_probability[at + k] = room.log_probability[k]
                     kept.task[at + k] = room.task[k]
                 at += count
-            episode.slot = slot + 1
-        advance(row, _NEVER)
+        finish(episode)

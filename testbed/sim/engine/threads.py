@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from testbed import environment
 from testbed.errors import Problem, UsageError
-from testbed.sim.engine.compiled import Batch, compiled, row_of
+from testbed.sim.engine.compiled import Batch, compiled
 from testbed.sim.engine.events import open_episode
 
 _ROWS_PER_THREAD: Final = 8
@@ -62,13 +62,28 @@ class Threads:
         self._pool = ThreadPoolExecutor(wanted - 1) if wanted > 1 else None
         self._others = wanted - 1
 
+    @property
+    def parts(self) -> int:
+        """Number of parts that the rows are divided into; each is done by one thread."""
+        return len(self._parts)
+
     def each(self, kernel: Callable[..., None], batch: Batch, *arrays: Any) -> None:
         """Run ``kernel`` on all rows; returns when all are done."""
-        left = iter(self._parts)
+        self._run(kernel, [(batch, *part, *arrays) for part in self._parts])
+
+    def each_part(self, kernel: Callable[..., None], batch: Batch, *arrays: Any) -> None:
+        """As ``each``, for kernels that do the work of a part in one row of a batch of ``parts``.
+
+        They take the number of that row after the batch.
+        """
+        self._run(kernel, [(batch, k, *part, *arrays) for k, part in enumerate(self._parts)])
+
+    def _run(self, kernel: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
+        left = iter(calls)
 
         def work() -> None:
-            for first, last in left:
-                kernel(batch, first, last, *arrays)
+            for call in left:
+                kernel(*call)
 
         pool = self._pool
         futures = [] if pool is None else [pool.submit(work) for _ in range(self._others)]
@@ -97,6 +112,4 @@ def success_rates(batch: Batch) -> NDArray[np.float64]:
 @compiled
 def _open(batch: Batch, first: int, last: int, numbers: NDArray[np.int64]) -> None:
     for e in range(first, last):
-        row = row_of(batch, e)
-        row.rewards[:] = np.float32(0.0)
-        open_episode(row, numbers[e])
+        open_episode(batch.episodes[e], numbers[e])

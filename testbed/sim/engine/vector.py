@@ -8,21 +8,19 @@ Equal to the simulator task by task: same seeds, same actions, same endings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from testbed.model.encoders import DEFAULT, ENCODERS
-from testbed.model.units import NEVER
 from testbed.scenario.plan import Plan
-from testbed.sim.engine.arrays import pack
-from testbed.sim.engine.compiled import DECIDING, Batch, compiled, row_of
+from testbed.sim.engine.arrays import check, pack
+from testbed.sim.engine.compiled import DECIDING, Batch, compiled, task_at
 from testbed.sim.engine.events import advance, place
-from testbed.sim.engine.features import kernel_of, observe
+from testbed.sim.engine.events import finish as finish_episode
+from testbed.sim.engine.features import await_answers, kernel_of, observe
 from testbed.sim.engine.threads import Threads, success_rates
-
-_NEVER: Final = int(NEVER)
 
 
 class Seen(NamedTuple):
@@ -79,11 +77,11 @@ class VectorEnv:
 
     Give a plan E times to play E episodes of it. Use: ``reset``, then T times ``observe`` and
     ``step``. ``threads`` None takes one per processor; ``encoder`` makes the features. Not for use
-    by several threads at once.
+    by several threads at once. With a control delay, nodes decide when the answers are there.
 
     Raises:
-        UsageError: a plan or an encoder the compiled engine does not cover, or plans that do not
-            fit together.
+        UsageError: a plan or an encoder the compiled engine does not cover, plans that do not fit
+            together, or one in which answers come after the tasks of the next slot.
     """
 
     def __init__(
@@ -92,7 +90,9 @@ class VectorEnv:
         self._kernel = kernel_of(encoder)
         self.encoder = encoder
         self.plans = tuple(plans)
-        self.batch: Batch = pack(self.plans)
+        for plan in {id(plan): plan for plan in self.plans}.values():
+            check(plan, by_slot=True)
+        self.batch: Batch = pack(self.plans, encoder)
         self.episodes = len(self.plans)
         self.size: int = self.plans[0].topology.size
         self.slots: int = self.plans[0].workload.slots
@@ -113,13 +113,14 @@ class VectorEnv:
         self._last = None
 
     def observe(self) -> Seen:
-        """Return the observations of the slot to be decided; the arrays are new every time.
+        """Return the observations of the slot to be decided; the same until the next ``step``.
 
-        After the last slot: the state at its end, in which no node has a task.
+        Of a node with a task they are those of its decision; one whose task was dropped before that
+        has none. After the last slot: the state at its end, in which no node has a task.
         """
-        if self.slot == self.slots and self._last is not None:
-            return self._last
-        return self._look()
+        if self._last is None:
+            self._last = self._look()
+        return self._last
 
     def _look(self) -> Seen:
         shape = (self.episodes, self.size)
@@ -146,6 +147,8 @@ class VectorEnv:
             raise ValueError(f"actions have shape {actions.shape}, expected {expected}")
         if self.slot >= self.slots:
             raise ValueError("these episodes are over; call reset first")
+        if self._last is None:
+            self._rows.each(_wait, self.batch)
         slot = slice(self.slot * self.size, (self.slot + 1) * self.size)
         arrived = self.batch.tasks["stage"][:, slot] == DECIDING
         legal = (actions >= 0) & (actions <= self.size) & ((actions < self.size) == arrived)
@@ -157,6 +160,7 @@ class VectorEnv:
                 f"it has {task}; 0 to {self.size - 1} place a task, {self.size} means no task"
             )
         self._rows.each(_step, self.batch, actions)
+        self._last = None
         if self.slot + 1 == self.slots:
             self.slot += 1
             self._last = self._look()
@@ -219,28 +223,33 @@ def _observe(
     draws: NDArray[np.float64],
 ) -> None:
     for e in range(first, last):
-        observe(row_of(batch, e), encoder, features[e], mask[e], draws[e])
+        observe(batch.episodes[e], encoder, features[e], mask[e], draws[e])
+
+
+@compiled
+def _wait(batch: Batch, first: int, last: int) -> None:
+    for e in range(first, last):
+        await_answers(batch.episodes[e])
 
 
 @compiled
 def _step(batch: Batch, first: int, last: int, actions: NDArray[np.int64]) -> None:
     for e in range(first, last):
-        row = row_of(batch, e)
-        episode = row.episode
+        episode = batch.episodes[e]
         size = episode.nodes
         for i in range(size):
             m = episode.slot * size + i
-            if row.tasks[m].stage == DECIDING:
-                place(row, m, actions[e, i])
+            if task_at(episode, m).stage == DECIDING:
+                place(episode, m, actions[e, i])
         episode.slot += 1
-        advance(row, episode.slot * episode.slot_length)
+        advance(episode, episode.slot * episode.slot_length)
 
 
 @compiled
 def finish(batch: Batch, first: int, last: int) -> None:
     """Process all events until the tasks of the last slot have ended."""
     for e in range(first, last):
-        advance(row_of(batch, e), _NEVER)
+        finish_episode(batch.episodes[e])
 
 
 @compiled

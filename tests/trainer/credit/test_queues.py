@@ -12,7 +12,13 @@ from testbed.model.distributions import Constant
 from testbed.model.draws import extend, failure_after, to_unit
 from testbed.model.units import SECOND, duration
 from testbed.scenario.plan import Plan
-from testbed.sim.engine.compiled import ABSENT, TRANSMISSION_FAILED, Batch
+from testbed.sim.engine.compiled import (
+    ABSENT,
+    DROPPED,
+    SUCCEEDED,
+    TRANSMISSION_FAILED,
+    Batch,
+)
 from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import UniformPolicy, VectorEnv, choose
 from tests.sim.networks import tiny_plan
@@ -60,12 +66,19 @@ def test_a_task_dropped_on_its_way_has_no_worth_and_does_no_harm() -> None:
     assert np.isnan(credit.own[0, 1])
 
 
+@pytest.mark.parametrize("queue_limit", [None, 1])
 @pytest.mark.parametrize("drop_hopeless", [True, False])
 def test_credit_is_the_difference_of_serving_every_queue_with_and_without(
-    drop_hopeless: bool,
+    drop_hopeless: bool, queue_limit: int | None
 ) -> None:
     plan = random_plan(
-        9, size=5, slots=25, drop_hopeless=drop_hopeless, failures=2.0, overload=OVERLOADS[0]
+        9,
+        size=5,
+        slots=25,
+        drop_hopeless=drop_hopeless,
+        failures=2.0,
+        overload=OVERLOADS[0],
+        queue_limit=queue_limit,
     )
     plan = replace(plan, workload=replace(plan.workload, deadline=Constant(2 * SECOND)))
     env = VectorEnv([plan] * 4)
@@ -81,6 +94,8 @@ def test_credit_is_the_difference_of_serving_every_queue_with_and_without(
                 failed = task["outcome"] == TRANSMISSION_FAILED
                 assert np.isnan(credit.own[row, m]) if failed else credit.own[row, m] == 0.0
                 continue
+            if task["outcome"] in (SUCCEEDED, DROPPED):
+                assert (credit.own[row, m] > 0) == (task["outcome"] == SUCCEEDED)
             own, others = difference(env.batch, row, int(m))
             assert credit.own[row, m] == pytest.approx(own)
             found = credit.same[row, m] + credit.later[row, m]
@@ -99,7 +114,7 @@ def difference(batch: Batch, row: int, m: int) -> tuple[float, float]:
     source = m % int(episode["nodes"])
     reach = 1.0
     if source != j:
-        link = batch.links[row, source, j]
+        link = batch.links[episode["network"], source, j]
         reach = math.exp(
             -link["failure"] * duration(int(tasks[m]["size"]), int(link["rate"])) / 1e6
         )
