@@ -176,6 +176,10 @@ def test_what_is_not_played_slot_by_slot_is_refused() -> None:
         VectorEnv([PLANS[0], late])
     with pytest.raises(UsageError, match="without control delay only"):
         record_baseline(DELAYED[1], "ratc", [0])
+    for packed, encoder in ((None, "paper-v1"), ("paper-v1", "extended-v1")):
+        batch = pack([PLANS[0]], packed)
+        with pytest.raises(ValueError, match=f"not packed for encoder {encoder}"):
+            record_baseline(PLANS[0], "ratc", [0], batch=batch, encoder=encoder)
 
 
 def test_looking_again_or_not_at_all_changes_nothing() -> None:

@@ -49,7 +49,7 @@ def why_not(plan: Plan, episode: LoggedEpisode) -> str | None:
     if problems := problems_of(without_control_delay(plan)):
         return f"the compiled engine does not cover {problems[0].path}"
     if plan.rules.execution_queue_limit is not None:
-        return "tasks wait for room in the execution queue"
+        return "the plan limits execution queues"
     if lost := sum(row.outcome is Outcome.LOST for row in episode.tasks):
         return f"{lost} tasks were lost"
     batch = _opened(plan, [episode.number])

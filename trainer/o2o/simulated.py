@@ -93,7 +93,7 @@ def log_episodes(
     parts = []
     for first in range(0, len(numbers), AT_ONCE):
         part = list(numbers[first : first + AT_ONCE])
-        batch = pack([plan] * len(part))
+        batch = pack([plan] * len(part), encoder)
         played = record_baseline(plan, method, part, threads, batch=batch, encoder=encoder)
         parts.append(_logged(plan, played, batch, part, method, later_weight, threads))
         if progress is not None:

@@ -134,6 +134,13 @@ def pack(plans: Sequence[Plan], encoder: str | None = None) -> Batch:
     return batch
 
 
+def keeps(batch: Batch, encoder: str) -> bool:
+    """Return whether ``batch`` keeps what ``encoder`` looks at."""
+    episodes = batch.episodes
+    heard = encoder != ExtendedEncoder.name or bool((episodes["heard_at"] != 0).all())
+    return heard and bool((episodes["receiving_at"] != 0).all())
+
+
 class _Room(NamedTuple):
     """The layout of an episode's room to work in."""
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from testbed.errors import Problem, UsageError
 from testbed.model.encoders import DEFAULT, ENCODERS
 from testbed.scenario.plan import Plan
-from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.arrays import keeps, pack
 from testbed.sim.engine.compiled import DECIDING, STAGES, Batch, compiled, task_at
 from testbed.sim.engine.events import advance, finish, open_episode
 from testbed.sim.engine.features import add_answers, kernel_of, observe
@@ -96,6 +96,7 @@ def record_baseline(
 
     Raises:
         UsageError: a plan, a method or an encoder the engine does not cover.
+        ValueError: a batch that was not packed for the encoder.
     """
     codes = (_code(method), kernel_of(encoder))
     if delay := plan.rules.control_delay:
@@ -105,6 +106,8 @@ def record_baseline(
         )
     if batch is None:
         batch = pack([plan] * len(numbers), encoder)
+    if not keeps(batch, encoder):
+        raise ValueError(f"the batch was not packed for encoder {encoder}")
     played = _room(len(numbers), plan, encoder)
     kept = Kept(played.features, played.mask, played.actions)
     Threads(len(numbers), threads).each(_log, batch, *codes, np.asarray(numbers, np.int64), kept)

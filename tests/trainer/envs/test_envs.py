@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 from ray.rllib.utils.pre_checks.env import check_multiagent_environments
 
 from testbed.errors import UsageError
-from testbed.model.units import MILLISECOND
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.episodes import record
 from testbed.sim.engine.vector import UniformPolicy, VectorEnv
@@ -97,8 +98,11 @@ def test_episodes_follow_one_another() -> None:
         np.testing.assert_array_equal(following[agent]["observation"], again[agent]["observation"])
 
 
-def test_a_plan_with_control_delay_is_refused() -> None:
-    rules = type(PLAN.rules)(PLAN.rules.overload, control_delay=MILLISECOND)
+def test_a_plan_whose_answers_come_after_the_next_slot_began_is_refused() -> None:
+    rules = type(PLAN.rules)(PLAN.rules.overload, control_delay=PLAN.workload.slot // 2 - 1)
+    rules = replace(rules, probe_timeout=PLAN.workload.slot)
     delayed: Plan = replaced(PLAN, rules=rules)
+    NetworkParallelEnv(delayed).reset(seed=1)
+    late = replace(rules, control_delay=PLAN.workload.slot // 2)
     with pytest.raises(UsageError, match="control_delay"):
-        NetworkParallelEnv(delayed)
+        NetworkParallelEnv(replaced(PLAN, rules=late))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from testbed.errors import UsageError
+from testbed.model.distributions import Constant
 from testbed.policies import Policy, check_fits, save, shipped
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan, SchedulerSpec
@@ -174,15 +175,28 @@ def test_too_few_episodes_and_settings_without_sense_are_refused(
             make()
 
 
-def test_a_network_that_the_compiled_engine_does_not_cover_is_tuned_on_plain_returns(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        (
+            replace(PLAN, rules=replace(PLAN.rules, execution_queue_limit=3)),
+            "the plan limits execution queues",
+        ),
+        (
+            replace(PLAN, workload=replace(PLAN.workload, size_bytes=Constant(1.0))),
+            "does not cover workload.size_bytes",
+        ),
+    ],
+    ids=["queue limit", "no time to send"],
+)
+def test_a_network_whose_queues_cannot_be_served_again_is_tuned_on_plain_returns(
+    tmp_path: Path, plan: Plan, reason: str
 ) -> None:
-    plan = replace(PLAN, rules=replace(PLAN.rules, execution_queue_limit=3))
     policy = policy_of(perturbed(), tmp_path, "noisy")
     with open_task_log(str(tmp_path / "tasks.db")) as log:
         found = run(log, tmp_path / "store", policy, 0, 10, plan)
     assert len(found.counts.plain) == 10
-    assert "does not cover rules.execution_queue_limit" in next(iter(found.counts.plain.values()))
+    assert reason in next(iter(found.counts.plain.values()))
     result = fine_tune(perturbed(), found, replace(QUICK, check_episodes=2))
     assert result.check is not None
     assert result.check.before > 0.5
