@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -295,10 +294,10 @@ class Scoring:
     """A per-destination policy as a node runs it: the encoder of the model, plain numpy."""
 
     weights = random_weights()
-    rows: ClassVar[dict[int, np.ndarray]] = {}
 
     def __init__(self, context: SchedulerContext) -> None:
         self.name = "scoring"
+        self.rows: dict[int, np.ndarray] = {}
         self._context = context
         self._size = context.topology.size
         self._peers = tuple(j for j in range(self._size) if j != context.node)
