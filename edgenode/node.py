@@ -37,6 +37,7 @@ from edgenode.watch import (
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.model.decision import Scheduler
 from testbed.model.faults import Fault
+from testbed.model.hooks import HOOKS
 from testbed.model.own_code import described, interrupted
 from testbed.model.units import Micros
 from testbed.rpc.addresses import TcpAddress
@@ -260,7 +261,7 @@ class EdgeNode:
         self._background.start(_closed(self._application, self._links), "the end of a run")
         self._complaints.begin()
         self.run_id, self._plan = run, plan
-        self._scheduler, self._application = BoundedScheduler(created, self._watch), application
+        self._scheduler, self._application = self._bounded(created, plan), application
         self._asked = scheduler
         self._links = {
             peer: self.host.link(peer, at, self, self._background)
@@ -346,13 +347,17 @@ class EdgeNode:
 
     def decide_by(self, scheduler: Scheduler, asked: SchedulerSpec) -> None:
         """Decide by ``scheduler``, which ``asked`` describes, from the next decision on."""
-        self._scheduler, self._asked = BoundedScheduler(scheduler, self._watch), asked
+        assert self._plan is not None
+        self._scheduler, self._asked = self._bounded(scheduler, self._plan), asked
         if self.driver is not None:
             self.driver.decide_by(self._scheduler)
 
     def scheduler_context(self, plan: PlanHead, options: Mapping[str, Any]) -> Any:
         """Return the context that a scheduler of this node is made from."""
         return FAMILIES.of(plan).context(self.index, plan, options)
+
+    def _bounded(self, scheduler: Scheduler, plan: PlanHead) -> Scheduler:
+        return BoundedScheduler(scheduler, self._watch, HOOKS[plan.hook].method)
 
     def _stay(self) -> None:
         if self.stopped.is_set():

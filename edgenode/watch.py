@@ -234,20 +234,29 @@ async def made_in_time(what: str, make: Callable[[], T]) -> T:
 
 
 class BoundedScheduler:
-    """``scheduler`` under a watch.
+    """``scheduler`` under a watch, whichever hook it serves; ``method`` is the one of its hook.
 
-    Its decisions raise ``NotInTime`` when they go on too long, and at once when several have.
+    Calls of it raise ``NotInTime`` when they go on too long, and at once when several have. All
+    else of the scheduler is as it is.
     """
 
-    def __init__(self, scheduler: Scheduler, watch: CodeWatch) -> None:
+    decide: Callable[[Observation], Decision | Ask]
+    """Where that is the method of the hook."""
+
+    def __init__(self, scheduler: Scheduler, watch: CodeWatch, method: str = "decide") -> None:
         self._scheduler = scheduler
-        code = OwnCode(watch, "decide() had no answer after")
+        asked = getattr(scheduler, method)
+        code = OwnCode(watch, f"{method}() had no answer after")
 
-        @functools.wraps(scheduler.decide)
-        def decide(observation: Observation) -> Decision | Ask:
-            return code.call(scheduler.decide, observation)
+        @functools.wraps(asked)
+        def call(observation: Any) -> Any:
+            return code.call(asked, observation)
 
-        self.decide = decide
+        setattr(self, method, call)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only what the watch does not have itself: the phases of a router, for instance.
+        return getattr(self._scheduler, name)
 
     @property
     def name(self) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from testbed import Metric, compare, load, testing
 from testbed.experiment import metrics
+from testbed.model.hooks import HOOKS
 from testbed.runtime import registry as runtimes
-from testbed.schedulers import registry as schedulers
 from testbed.storage.artifacts import opening as artifacts
 from testbed.storage.tasklog import opening as task_logs
 
@@ -31,6 +31,7 @@ def test_suites_and_groups_that_it_names_exist() -> None:
 
     assert suites == {
         "ArtifactStoreContract",
+        "RouterContract",
         "RuntimeContract",
         "SchedulerContract",
         "TaskLogContract",
@@ -41,7 +42,7 @@ def test_suites_and_groups_that_it_names_exist() -> None:
         artifacts.GROUP,
         metrics.GROUP,
         runtimes.GROUP,
-        schedulers.GROUP,
+        *(hook.group for hook in HOOKS.values()),
         task_logs.GROUP,
     }
 

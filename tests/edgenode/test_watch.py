@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -117,6 +117,28 @@ def test_what_stands_in_messages_is_the_scheduler_itself(watch: CodeWatch) -> No
     bounded = BoundedScheduler(Own(answer), watch)
     assert bounded.name == "own"
     assert defined_at(bounded.decide) == defined_at(Own(answer).decide) != ""
+
+
+class Routing:
+    """A router whose ``route`` does not come back."""
+
+    name = "routing"
+    phases = (0.0, 0.5)
+
+    def decide(self, observation: Observation) -> Decision:
+        raise AssertionError("a router is not asked to decide")
+
+    def route(self, observation: Observation) -> Decision:
+        return wait(observation)
+
+
+def test_the_method_of_another_hook_is_watched(watch: CodeWatch) -> None:
+    bounded: Any = BoundedScheduler(Routing(), watch, "route")
+    with pytest.raises(NotInTime, match=r"route\(\) had no answer after"):
+        bounded.route(ANYTHING)
+    assert (bounded.name, bounded.phases) == ("routing", (0.0, 0.5))
+    with pytest.raises(AttributeError, match="colour"):
+        _ = bounded.colour
 
 
 class Doing:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import re
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -49,6 +51,21 @@ class SlackWithOptionsTests(RouterContract):
     @pytest.fixture
     def options(self, given: dict[str, object]) -> dict[str, object]:
         return given
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "serving-model.md"
+
+
+class DocumentedRouterTests(RouterContract):
+    """The example of the page is a router."""
+
+    @pytest.fixture
+    def factory(self) -> RouterFactory:
+        [block] = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+        names: dict[str, Any] = {}
+        exec(compile(block, str(PAGE), "exec"), names)
+        made: RouterFactory = names["HalfAway"]
+        return made
 
 
 # --- the hook of a name -------------------------------------------------------------------------
