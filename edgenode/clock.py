@@ -15,6 +15,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TypeAlias
 
+from edgenode.turns import later
 from testbed.model.units import SECOND, Micros
 
 Callback: TypeAlias = Callable[[Micros], None]
@@ -65,6 +66,9 @@ class Timers:
 
     One event-loop timer serves all. Timers are never cancelled one by one: whoever set one ignores
     a ring that no longer matters. ``worst_lateness`` is in real microseconds.
+
+    What is due and not more urgent than an arrival waits until the loop has done what is
+    (``edgenode.turns``), or until ``ring_due``.
     """
 
     def __init__(self, clock: EpisodeClock, loop: asyncio.AbstractEventLoop) -> None:
@@ -75,6 +79,8 @@ class Timers:
         self._armed: asyncio.TimerHandle | None = None
         self._armed_at: Micros = 0
         self._ringing = False
+        self._later = later(loop)
+        self._waits = False
         self.worst_lateness: Micros = 0
 
     def at(self, instant: Micros, urgency: Urgency, callback: Callback) -> None:
@@ -112,15 +118,35 @@ class Timers:
         self._arm()
 
     def _arm(self) -> None:
+        at = self._next()
         if self._armed is not None:
-            if self._heap and self._heap[0][0] == self._armed_at:
+            if at == self._armed_at:
                 return
             self._armed.cancel()
             self._armed = None
-        if self._heap:
-            self._armed_at = self._heap[0][0]
-            self._armed = self._loop.call_at(self._clock.loop_time(self._armed_at), self._ring)
+        if at is not None:
+            self._armed_at = at
+            self._armed = self._loop.call_at(self._clock.loop_time(at), self._ring)
+
+    def _next(self) -> Micros | None:
+        """Return the instant of the next ring; arrivals that have their place in the queue and what
+        comes with them need none."""
+        if not self._heap:
+            return None
+        if not self._waits:
+            return self._heap[0][0]
+        urgent = (entry[0] for entry in self._heap if entry[1] < Urgency.ARRIVAL)
+        return min(urgent, default=None)
 
     def _ring(self) -> None:
         self._armed = None
+        if self._waits or not self._heap or self._heap[0][1] < Urgency.ARRIVAL:
+            self.ring_due()
+            return
+        self._waits = True
+        self._later.add(self._turn_has_come)
+        self._arm()
+
+    def _turn_has_come(self) -> None:
+        self._waits = False
         self.ring_due()
