@@ -428,7 +428,8 @@ class _Launch:
                 self._report(f"controller at {address}")
                 for number, group in enumerate(self._groups):
                     self._begin(zygote, number, group, address)
-            shared = f" in {len(self._groups)} processes" if len(self._groups) < nodes else ""
+            count = len(self._groups)
+            shared = f" in {count} process{'es' * (count > 1)}" if count < nodes else ""
             self._report(f"{nodes} nodes started{shared}")
             self._nodes_healthy(address)
             return _testbed(self._place, self._description, address)
