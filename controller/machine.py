@@ -53,4 +53,5 @@ class MachineWatch:
                 for pause in self._registry.pulse.pauses
                 if pause.at + pause.seconds > self._began
             ),
+            sharing=tuple(node.sharing for node in self._registry.nodes),
         )

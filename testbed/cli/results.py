@@ -191,6 +191,9 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
         style = "green" if certificate.get("valid") else "yellow"
         text = console.mark(verdict, style)
         facts.add("fidelity", f"{text}: {console.plain(reasons)}" if reasons else text)
+        shared = max((certificate.get("machine") or {}).get("sharing") or [1])
+        if shared > 1:
+            facts.add("isolation", f"up to {shared} nodes shared a process, and could hold it up")
     if summary is not None:
         rate = summary.success_rate
         facts.add("success rate", f"{_with_spread(rate)} % (95 % interval over episodes)")

@@ -83,7 +83,9 @@ class Machine:
     ``cpu_pressure`` is the share of the time in which something waited for a processor (Linux
     pressure stall information), None where the system does not say. Lags are the worst lateness of
     a timer of the controller and of each node, in real microseconds. ``pauses`` are those of the
-    controller itself; nodes are not blamed for what they seemed to miss in them.
+    controller itself; nodes are not blamed for what they seemed to miss in them. ``sharing`` is how
+    many nodes the process of each node was started with: where more than one, code that blocked at
+    one held up the others. Empty where an earlier release did not tell.
     """
 
     cpus: int
@@ -92,6 +94,7 @@ class Machine:
     controller_lag: Micros
     node_lag: tuple[Micros, ...]
     pauses: tuple[ControllerPause, ...] = ()
+    sharing: tuple[int, ...] = ()
 
     @property
     def paused(self) -> Micros:
@@ -252,12 +255,13 @@ def _terms(document: Mapping[str, Any]) -> dict[str, Term]:
 
 
 def _machine(document: Mapping[str, Any]) -> Machine:
-    # Certificates of earlier releases have no pauses.
-    earlier = {"pauses": (), **document}
+    # Certificates of earlier releases have neither.
+    earlier = {"pauses": (), "sharing": (), **document}
     return Machine(
         **{
             **earlier,
             "node_lag": tuple(document["node_lag"]),
+            "sharing": tuple(earlier["sharing"]),
             "pauses": tuple(ControllerPause(**pause) for pause in earlier["pauses"]),
         }
     )

@@ -108,6 +108,9 @@ def test_a_run_of_nodes_in_two_processes_has_an_end_for_each_task(runtime: Local
         assert len(ends) == len(list(log.tasks(run))) > 10
         peers = {r.data["peer"] for r in log.records(run) if r.kind is RecordKind.SENT}
         assert peers == {0, 1, 2, 3}
+        certificate = log.run(run).certificate
+        assert certificate is not None
+        assert certificate["machine"]["sharing"] == [2, 2, 2, 2]
 
 
 def test_one_node_is_killed_and_the_others_of_its_process_live_on(runtime: LocalRuntime) -> None:
