@@ -28,6 +28,9 @@ from trainer.learning.module import (
     TARGET_Q,
     VALUE,
     OffloadingModule,
+    exp,
+    exp_in_range,
+    masked,
     masked_logits,
     masked_logsumexp,
 )
@@ -80,7 +83,7 @@ class CqlConfig:
 def soft_value(logits: Tensor, q: Tensor, alpha: float) -> Tensor:
     """V(o) = pi(o)^T (Q(o) - alpha log pi(o)) for masked logits and Q, both [B, A]; [B]."""
     log_prob = torch.log_softmax(logits, dim=-1)
-    return (log_prob.exp() * (q - alpha * log_prob)).sum(-1)
+    return (exp(log_prob) * (q - alpha * log_prob)).sum(-1)
 
 
 def target_value(reward: Tensor, terminated: Tensor, next_value: Tensor, gamma: float) -> Tensor:
@@ -144,7 +147,7 @@ def policy_losses(out: Mapping[str, Tensor], y: Tensor, config: CqlConfig) -> di
     }
     with torch.no_grad():
         log_prob = torch.log_softmax(out[LOGITS], dim=-1)
-        losses["entropy"] = -(log_prob.exp() * log_prob).sum(-1).mean()
+        losses["entropy"] = -(exp_in_range(log_prob) * log_prob).sum(-1).mean()
         losses["target_mean"] = y.mean()
     return losses
 
@@ -253,12 +256,13 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
         config, action = self._cql, batch[Columns.ACTIONS]
         features, mask = module.split(batch[Columns.OBS])
         following, next_mask = features, mask
+        # Without a discount nothing that follows counts, and ``batch`` need not have it.
         if config.gamma:
             following, next_mask = module.split(batch[Columns.NEXT_OBS])
         out: dict[str, Tensor] = {}
 
         def act() -> None:
-            out[LOGITS] = masked_logits(module.pi(features), mask)
+            out[LOGITS] = masked(module.pi(features), mask)
             out[VALUE] = module.vf(features).squeeze(-1)
             if config.gamma:
                 with torch.no_grad():

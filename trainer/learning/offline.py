@@ -259,7 +259,8 @@ class _Training:
         # A learner gets one contiguous piece of the batch: its share of every step.
         rows = rows.reshape(len(rows), shards, -1).transpose(1, 0, 2).reshape(-1)
         if group.is_local:
-            learn_here(group, batch=self._columns(rows), size=config.cql.batch_size, beside=beside)
+            batch = self._columns(rows, following=config.cql.gamma != 0)
+            learn_here(group, batch=batch, size=config.cql.batch_size, beside=beside)
         else:
             group.update(
                 batch=self._batch(rows),
@@ -278,15 +279,16 @@ class _Training:
         batch = SampleBatch(self._columns(rows))
         return MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(rows))
 
-    def _columns(self, rows: IntArray) -> dict[str, Tensor]:
+    def _columns(self, rows: IntArray, *, following: bool = True) -> dict[str, Tensor]:
         data = self.data
         columns = {
             Columns.OBS: flat_observations(data.obs[rows], data.mask[rows]),
-            Columns.NEXT_OBS: flat_observations(data.next_obs[rows], data.next_mask[rows]),
             Columns.ACTIONS: data.action[rows],
             Columns.REWARDS: self.reward[rows],
             Columns.TERMINATEDS: data.terminated[rows],
         }
+        if following:
+            columns[Columns.NEXT_OBS] = flat_observations(data.next_obs[rows], data.next_mask[rows])
         return {name: torch.from_numpy(value) for name, value in columns.items()}
 
     def _report_due(self) -> bool:

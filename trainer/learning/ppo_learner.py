@@ -29,7 +29,7 @@ from torch import Tensor
 from testbed.errors import PermanentError, Problem, UsageError
 from trainer.learning.gae import advantages_of
 from trainer.learning.lean import Adam, Beside, descend
-from trainer.learning.module import OffloadingModule, masked_logits
+from trainer.learning.module import OffloadingModule, exp_in_range, logsumexp, masked
 from trainer.learning.transitions import BoolArray, FloatArray, IntArray
 
 
@@ -291,9 +291,9 @@ class PpoLearner(PPOTorchLearner):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor | None]:
         """Take one gradient step of the actor; return loss and, if any, entropy bonus by row."""
         features, mask = module.split(batch[Columns.OBS])
-        logits = masked_logits(module.pi(features), mask)
+        logits = masked(module.pi(features), mask)
         # As torch.distributions.Categorical has it.
-        normalised = logits - logits.logsumexp(dim=-1, keepdim=True)
+        normalised = logits - logsumexp(logits).unsqueeze(-1)
         chosen = batch[Columns.ACTIONS].unsqueeze(-1)
         taken = normalised.gather(-1, chosen).squeeze(-1)
         ratio = torch.exp(taken - batch[Columns.ACTION_LOGP])
@@ -318,7 +318,7 @@ class PpoLearner(PPOTorchLearner):  # type: ignore[misc]
         log_ratio = taken - batch[Columns.ACTION_LOGP]
         # Unbiased and never negative: E[r - 1 - log r] under the policy that acted.
         divergence = (log_ratio.expm1() - log_ratio).mean()
-        entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
+        entropy = -(exp_in_range(log_prob) * log_prob).sum(-1).mean()
         clipped = ((log_ratio.exp() - 1).abs() > self.config.clip_param).float().mean()
         if self.distributed:
             torch.distributed.all_reduce(divergence)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
@@ -49,7 +50,8 @@ def trajectories(seed: int = 0, count: int = 30) -> list[Trajectory]:
 
 def by_rllib(group: LearnerGroup, *, batch: dict[str, Any], size: int, beside: Beside) -> None:
     """What ``learn_here`` does, by RLlib's own update."""
-    rows = SampleBatch(batch)
+    # Without a discount what follows is not given; RLlib's way computes it and does not use it.
+    rows = SampleBatch({Columns.NEXT_OBS: batch[Columns.OBS], **batch})
     whole = MultiAgentBatch({DEFAULT_MODULE_ID: rows}, env_steps=len(rows))
     group.update(batch=whole, minibatch_size=size, num_epochs=1)
 

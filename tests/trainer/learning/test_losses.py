@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +25,8 @@ from trainer.learning.module import (
     Q2,
     TARGET_Q,
     VALUE,
+    exp,
+    masked,
     masked_logits,
     masked_logsumexp,
     module_spec,
@@ -151,3 +154,28 @@ def test_settings_out_of_range_are_all_named() -> None:
     with pytest.raises(UsageError) as caught:
         CqlConfig(gamma=1.5, tau=0.0, batch_size=0)
     assert [p.path for p in caught.value.problems] == ["cql.gamma", "cql.tau", "cql.batch_size"]
+
+
+def test_masked_entries_are_left_out_of_exponentials_bit_for_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 30.0 * torch.randn(200, 9, generator=generator)
+    mask = torch.rand(200, 9, generator=generator) < 0.5
+    mask[:, 0] = True
+    weights = torch.randn(200, 9, generator=generator)
+    for mine, theirs in (
+        (masked, masked_logits),
+        (masked_logsumexp, lambda x, m: torch.logsumexp(masked_logits(x, m), -1)),
+        (
+            lambda x, m: exp(torch.log_softmax(masked(x, m), -1)),
+            lambda x, m: torch.log_softmax(masked_logits(x, m), -1).exp(),
+        ),
+    ):
+        found = []
+        for call in (mine, theirs):
+            given = logits.clone().requires_grad_()
+            value = call(given, mask)
+            (value * (weights if value.dim() == 2 else weights[:, 0])).sum().backward()
+            assert given.grad is not None
+            found.append((value.detach(), given.grad))
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
