@@ -13,7 +13,7 @@ import psutil
 
 from testbed.api import home, notices
 from testbed.errors import PermanentError, TemporaryError
-from testbed.experiment.calibration.estimate import Forecast, forecast
+from testbed.experiment.calibration.estimate import Forecast, forecast, nodes_carried
 from testbed.experiment.calibration.questions import SCENARIO, Question
 from testbed.experiment.calibration.search import FULL, QUICK, Told, calibrate
 from testbed.experiment.calibration.values import Calibration, MachineFacts, Trial, load, store
@@ -38,11 +38,15 @@ GRACE_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class _Usage:
-    """Processor time so far: of the controller, of the nodes, of the machine (busy, in all)."""
+    """Processor time so far, in seconds.
+
+    Of the controller, of the nodes, of these in the kernel, of the machine (busy, in all).
+    """
 
     at: float
     controller: float
     nodes: float
+    kernel: float
     busy: float
     total: float
 
@@ -117,7 +121,15 @@ class LocalRunner:
         if ended is None:
             reason = f"it took more than {PATIENCE:g} times as long as it should"
             return Trial(level, valid=False, reasons=(reason,), **used)
-        return replace(_certified(testbed.store, ended, plan, level), **used)
+        trial = replace(_certified(testbed.store, ended, plan, level), **used)
+        tasks = max(1.0, trial.tasks_per_s * plan.episodes * plan.episode_seconds)
+        nodes = after.nodes - before.nodes
+        return replace(
+            trial,
+            controller_ms=1000 * (after.controller - before.controller) / tasks,
+            nodes_ms=1000 * nodes / tasks,
+            kernel=(after.kernel - before.kernel) / max(1e-9, nodes),
+        )
 
     def _follow(self, client: OperatorClient, plan: Plan) -> str | None:
         """Run the episodes of ``plan`` and return the id of the run; None if it takes too long."""
@@ -139,16 +151,18 @@ class LocalRunner:
         from testbed.runtime.base import CONTROLLER
 
         spent = {True: 0.0, False: 0.0}
+        kernel = 0.0
         for name, process in self._processes(testbed):
             try:
                 times = process.cpu_times()
             except psutil.Error:
                 continue
             spent[name == CONTROLLER] += times.user + times.system
+            kernel += times.system if name != CONTROLLER else 0.0
         machine = psutil.cpu_times()
         total = sum(machine)
         idle = machine.idle + getattr(machine, "iowait", 0.0)
-        return _Usage(time.monotonic(), spent[True], spent[False], total - idle, total)
+        return _Usage(time.monotonic(), spent[True], spent[False], kernel, total - idle, total)
 
 
 def _memory(entry: tuple[str, psutil.Process]) -> int:
@@ -256,6 +270,12 @@ def forecast_here(plan: Plan, *, shared: bool) -> Forecast:
     """Return whether runs of ``plan`` will be faithful on this machine, as far as is known."""
     machine = MachineFacts.here()
     return forecast(plan, load(home.home(), machine), machine, shared=shared)
+
+
+def nodes_carried_here() -> int:
+    """Return how many nodes this machine is expected to emulate faithfully in real time."""
+    machine = MachineFacts.here()
+    return nodes_carried(load(home.home(), machine), machine)
 
 
 def warn_if_doubtful(plan: PlanHead, *, shared: bool, up_again: bool = False) -> None:

@@ -87,21 +87,15 @@ def calibrate(
 
 
 def _chosen(only: list[str]) -> list[Question]:
-    """Return the questions to ask. Raises: UsageError: one is not known, or not to be had."""
-    from testbed.experiment.calibration.questions import QUESTIONS, available
+    """Return the questions to ask. Raises: UsageError: one is not known."""
+    from testbed.experiment.calibration.questions import QUESTIONS, chosen
 
     unknown = [name for name in only if name not in QUESTIONS]
     if unknown:
         allowed = ", ".join(QUESTIONS)
         problems = [Problem("--only", repr(name), allowed) for name in unknown]
         raise UsageError("unknown question of a calibration", problems)
-    chosen = available(only)
-    if not chosen:
-        raise UsageError(
-            "nothing is left to measure",
-            [Problem("--only", ", ".join(only), "nodes of this release do not share processes")],
-        )
-    return chosen
+    return chosen(only)
 
 
 def _warn_if_others_run() -> None:

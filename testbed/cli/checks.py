@@ -163,12 +163,13 @@ def processors(around: Surroundings) -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     seen = f"{cores} for {around.nodes} nodes"
     load = os.getloadavg()[0]
-    if around.nodes > 8 * (cores or 1):
+    if around.nodes > around.carried:
         yield Finding(
             "processors",
             "warning",
             seen,
-            "emulate slower (--set timeScale=2), or move no bytes (--set payload=metadata)",
+            "emulate slower (--set timeScale=2), or move no bytes (--set payload=metadata); "
+            "`testbed calibrate` measures what this machine carries",
         )
     elif cores and load > cores:
         yield Finding(

@@ -24,6 +24,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check this machine for what a testbed needs; exit code 3 if something is missing."""
+    from testbed.api.calibrating import nodes_carried_here
     from testbed.cli.checks import CHECKS
     from testbed.cli.findings import Surroundings
     from testbed.scenario.load import load
@@ -34,6 +35,7 @@ def doctor(
         storage=home.choose_task_log(storage, loaded.storage),
         artifacts=home.artifacts_url(artifacts, loaded.artifacts),
         nodes=loaded.nodes.count,
+        carried=nodes_carried_here(),
     )
     findings = [finding for check in CHECKS for finding in check(around)]
     problems = [finding for finding in findings if finding.status == "problem"]

@@ -11,12 +11,16 @@ Status: TypeAlias = Literal["ok", "note", "warning", "problem"]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The setting that checks examine: storage locations, and the size of the network."""
+    """The setting that checks examine: storage locations, and the size of the network.
+
+    ``carried`` is how many nodes this machine is expected to emulate faithfully in real time.
+    """
 
     home: Path
     storage: str
     artifacts: str
     nodes: int
+    carried: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pytest
 
 from testbed.api.calibrating import LocalRunner
 from testbed.experiment.calibration.questions import QUESTIONS
@@ -159,3 +160,29 @@ def test_a_time_scale_is_refused_where_it_makes_no_sense(testbed: Command) -> No
 
     assert said.code == 2
     assert "timeScale" in said.err
+
+
+@pytest.mark.long
+def test_answers_are_stored_drawn_and_kept(testbed: Command, home: Path, tmp_path: Path) -> None:
+    nodes = testbed(
+        "calibrate", "--quick", "--only", "nodes-metadata", "--json", "--out", tmp_path / "figure"
+    )
+    assert nodes.code == 0, nodes.err
+    scale = testbed("calibrate", "--quick", "--only", "time-scale")
+    assert scale.code == 0, scale.err
+
+    document = nodes.document
+    assert document["machine"]["cores"] == len(os.sched_getaffinity(0))
+    knee = document["knees"]["nodes-metadata"]
+    assert knee["trials"][0]["level"] == 5
+    assert (knee["best"] or {"level": None})["level"] == knee["level"]
+    assert [Path(each).name for each in document["figures"]] == [
+        "calibration.png",
+        "calibration.svg",
+    ]
+    assert all(Path(each).stat().st_size > 1000 for each in document["figures"])
+    assert "[1/1] nodes with metadata, one process each: 5 nodes" in nodes.err
+    assert "CARRIES" in scale.out
+    [stored] = json.loads((home / FILE).read_text())["calibrations"]
+    assert set(stored["knees"]) == {"nodes-metadata", "time-scale"}
+    assert running(home) == []

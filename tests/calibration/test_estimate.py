@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from testbed.experiment.calibration.drawing import draw
-from testbed.experiment.calibration.estimate import Load, capacity, forecast, rounded_up
+from testbed.experiment.calibration.estimate import (
+    Load,
+    capacity,
+    forecast,
+    nodes_carried,
+    rounded_up,
+)
 from testbed.experiment.calibration.values import (
     FILE,
     Calibration,
@@ -124,6 +130,19 @@ def test_without_a_calibration_only_large_networks_are_warned_about() -> None:
 
     assert large.doubtful
     assert "`testbed calibrate` measures this machine" in large.warning()
+
+
+def test_the_most_nodes_are_those_without_bytes_in_the_better_kind_of_processes() -> None:
+    shared = replace(
+        CALIBRATION,
+        knees={
+            **CALIBRATION.knees,
+            "nodes-metadata-shared": knee("nodes-metadata-shared", 180, 900.0),
+        },
+    )
+
+    assert nodes_carried(shared, MACHINE) == 180
+    assert nodes_carried(None, MACHINE) == 80
 
 
 def test_tighter_limits_of_fidelity_need_more() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from testbed.experiment.calibration.questions import QUESTIONS, Question, available
+from testbed.experiment.calibration.questions import QUESTIONS, Question
 from testbed.experiment.calibration.search import FULL, QUICK, Effort, Told, calibrate, climb
 from testbed.experiment.calibration.values import Trial
 
@@ -113,8 +113,6 @@ def test_every_question_can_be_asked_at_its_levels(question: Question) -> None:
     from testbed.scenario.load import load
     from testbed.scenario.resolve import plan
 
-    if question not in available():
-        pytest.skip("nodes of this release do not share processes")
     for level in (1, question.first, min(question.most, 16 * question.first)):
         drawn = plan(load("paper-testbed", question.settings(level, 2)))
         assert drawn.topology.size == question.nodes(level)

@@ -17,7 +17,7 @@ from testbed.runtime.directory import RunDirectory
 @pytest.fixture
 def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
     monkeypatch.delenv("TESTBED_CREDENTIALS", raising=False)
-    return Surroundings(home=tmp_path / "home", storage="", artifacts="", nodes=5)
+    return Surroundings(home=tmp_path / "home", storage="", artifacts="", nodes=5, carried=50)
 
 
 def found(around: Surroundings) -> dict[str, Finding]:

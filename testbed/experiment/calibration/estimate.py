@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from testbed.experiment.calibration.questions import per_process, sharing_is_known
+from testbed.experiment.calibration.questions import per_process
 from testbed.experiment.calibration.values import Calibration, Knee, MachineFacts
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.scenario.plan import FidelityLimits, Plan
@@ -154,6 +154,21 @@ def capacity(
     )
 
 
+def nodes_carried(calibration: Calibration | None, machine: MachineFacts) -> int:
+    """Return how many nodes as busy as those of ``paper-testbed`` a machine carries at most.
+
+    Without bytes and with shared processes, where that is better.
+    """
+    both = (
+        capacity(calibration, machine, bytes_move=False, shared=shared) for shared in (True, False)
+    )
+    return int(max(each.tasks_per_s for each in both) / _TASKS_PER_NODE_S)
+
+
+_TASKS_PER_NODE_S: Final = 5.0
+"""A task in every second slot of 100 ms."""
+
+
 def _knee(calibration: Calibration | None, name: str) -> Knee | None:
     knee = None if calibration is None else calibration.knees.get(name)
     return knee if knee is not None and knee.best is not None else None
@@ -221,7 +236,7 @@ def forecast(
 
     here = carries(load, shared)
     sharing = None
-    if sharing_is_known() and not shared and carries(load, shared=True).used_by(load) <= 1.0:
+    if not shared and carries(load, shared=True).used_by(load) <= 1.0:
         sharing = per_process(load.nodes, machine.cores)
     light = replace(load, bytes_move=False)
     return Forecast(

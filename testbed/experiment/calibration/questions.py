@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from testbed.scenario.schema import LARGEST_NETWORK, Deployment
+from testbed.scenario.schema import LARGEST_NETWORK
 
 SCENARIO: Final = "paper-testbed"
 SHARING: Final = "deployment.nodesPerProcess"
@@ -42,11 +42,6 @@ class Question:
         return f"time scale {1 / level:g}" if self.unit == "x" else f"{level:,} {self.unit}"
 
 
-def sharing_is_known() -> bool:
-    """Return whether nodes of this release can share processes."""
-    return "nodes_per_process" in Deployment.model_fields
-
-
 def per_process(nodes: int, cores: int) -> int:
     """Return how many nodes share a process, if there is one process for each core."""
     return max(1, math.ceil(nodes / cores))
@@ -60,8 +55,6 @@ def _network(payload: str, shared: bool) -> Callable[[int, int], tuple[str, ...]
 
 
 def _hosts(nodes: int, cores: int, shared: bool) -> tuple[str, ...]:
-    if not sharing_is_known():
-        return ()
     # Given in both cases: the default may be either.
     return (f"{SHARING}={per_process(nodes, cores) if shared else 1}",)
 
@@ -83,7 +76,7 @@ def _tasks(level: int, cores: int) -> tuple[str, ...]:
         f"slots.length={slot_us}us",
         f"slots.count={max(1, round(_TASK_SLOTS_S * 1e6 / slot_us))}",
         "payload=metadata",
-        *_hosts(_TASK_NODES, cores, sharing_is_known()),
+        *_hosts(_TASK_NODES, cores, shared=True),
     )
 
 
@@ -124,7 +117,7 @@ def _fast(level: int, cores: int) -> tuple[str, ...]:
         f"nodes.count={_FAST_NODES}",
         "payload=metadata",
         f"timeScale={1 / level:.6g}",
-        *_hosts(_FAST_NODES, cores, sharing_is_known()),
+        *_hosts(_FAST_NODES, cores, shared=True),
     )
 
 
@@ -207,7 +200,6 @@ QUESTIONS: Final[Mapping[str, Question]] = {
 }
 
 
-def available(names: Sequence[str] = ()) -> list[Question]:
-    """Return the questions of these names (none: all) that this release can be asked."""
-    found = [each for name, each in QUESTIONS.items() if not names or name in names]
-    return [each for each in found if not each.shared or sharing_is_known()]
+def chosen(names: Sequence[str] = ()) -> list[Question]:
+    """Return the questions of these names; none: all."""
+    return [each for name, each in QUESTIONS.items() if not names or name in names]

@@ -35,7 +35,9 @@ class Trial:
     task (10^6 bytes). ``controller`` and ``nodes`` are processor time per real second (cores),
     ``others`` that of all other programs of the machine, ``busy`` the share of all cores that were
     busy, ``memory`` the proportional set size of all processes in bytes. ``reasons`` are those of
-    the certificate, or what stopped the trial. ``ran`` is False if nothing was started.
+    the certificate, or what stopped the trial. ``controller_ms`` and ``nodes_ms`` are processor
+    time per task in milliseconds, ``kernel`` the share of the nodes' that was spent in the kernel.
+    ``ran`` is False if nothing was started.
     """
 
     level: int
@@ -51,6 +53,9 @@ class Trial:
     others: float = 0.0
     busy: float = 0.0
     memory: int = 0
+    controller_ms: float = 0.0
+    nodes_ms: float = 0.0
+    kernel: float = 0.0
     seconds: float = 0.0
     ran: bool = True
 
