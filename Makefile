@@ -82,6 +82,14 @@ crash-campaign: $(STAMP) ## inject FAULTS=n faults drawn from SEED=n; also STORE
 bench: $(STAMP) ## run the benchmarks and write their table to docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
 
+# A revision is anything that git knows, and . the working tree: make bench-compare A=main B=.
+A ?= HEAD
+B ?= .
+
+.PHONY: bench-compare
+bench-compare: $(STAMP) ## compare the speed of two revisions, A=REV B=REV; also WORK=name INSTRUCTIONS=1
+	@$(BIN)/python -m benchmarks.compare $(A) $(B) $(if $(WORK),--work $(WORK)) $(if $(INSTRUCTIONS),--instructions)
+
 # --- the main job ------------------------------------------------------------------------------
 
 # Leaves no process behind, whichever way it ends.
