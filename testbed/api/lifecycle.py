@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from testbed.api import home, notices, places
+from testbed.api import home, notices, places, planning
 from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def bring_up(
     from edgenode.applications import registry as applications
     from testbed.schedulers import registry
 
+    planning.check_objective(plan)
     registry.check(plan.scheduler.name, plan.scheduler.options, plan.hook)
     applications.check(plan.application.name)
     if lacks := place.check():

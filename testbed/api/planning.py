@@ -14,7 +14,7 @@ from testbed.api import home, html
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from testbed.scenario.plan import Plan, SchedulerSpec
+    from testbed.scenario.plan import Plan, PlanHead, SchedulerSpec
     from testbed.scenario.schema import Scenario
 
 
@@ -105,7 +105,21 @@ def load(
     plan = drawn(
         loaded, episodes=episodes, artifacts_url=home.artifacts_url(None, loaded.artifacts)
     )
+    check_objective(plan)
     return LoadedPlan(loaded, plan)
+
+
+def check_objective(plan: PlanHead) -> None:
+    """Find out before a run whether its results can be scored.
+
+    Raises: UsageError: the objective of the scenario is unknown or cannot be loaded.
+    """
+    from testbed.scenario.plan import SUCCESS_RATE
+
+    if plan.objective != SUCCESS_RATE:
+        from testbed.experiment import metrics
+
+        metrics.objective(plan)
 
 
 def plan_of(plan: LoadedPlan | Plan) -> Plan:

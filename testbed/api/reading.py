@@ -143,10 +143,11 @@ class Runs(Sequence["Run"]):
         """
         return compared(self.results())
 
-    def report(self, out: str | os.PathLike[str], *, by: str | Metric = "success-rate") -> Path:
+    def report(self, out: str | os.PathLike[str], *, by: str | Metric | None = None) -> Path:
         """Write the report of these runs into the folder ``out`` and return its page.
 
-        An earlier report there is replaced. ``by`` is the metric that runs are compared by.
+        An earlier report there is replaced. ``by`` is the metric that runs are compared by;
+        None: the objective of their scenario.
 
         Raises: UsageError: no run, runs that cannot be compared, ``out`` holds something else, or
         the metric is unknown.

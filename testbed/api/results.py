@@ -436,10 +436,9 @@ def compared(results: Sequence[RunResult]) -> Comparison:
 
 def _compared(results: Mapping[str, RunResult], metric: Metric | None = None) -> Comparison:
     from testbed.experiment.comparison import compare_summaries
-    from testbed.experiment.metrics import SUCCESS_RATE
 
     summaries = [result.summary for result in results.values()]
-    found = compare_summaries(summaries, metric or SUCCESS_RATE)
+    found = compare_summaries(summaries, metric)
     for warning in (*found.warnings, *found.left_out):
         notices.warn(warning)
     return Comparison(found, results)
@@ -453,9 +452,9 @@ def _metric(metric: str | Metric) -> Metric:
 
 
 def written_report(
-    log: TaskLog, ids: Sequence[str], out: str | os.PathLike[str], by: str | Metric
+    log: TaskLog, ids: Sequence[str], out: str | os.PathLike[str], by: str | Metric | None
 ) -> Path:
     """Write the report of runs into the folder ``out`` and return its page."""
     from testbed.experiment.report import write_report
 
-    return write_report(log, ids, Path(out), notices.note, _metric(by)).path
+    return write_report(log, ids, Path(out), notices.note, None if by is None else _metric(by)).path

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from testbed.api import home, notices
-from testbed.api.planning import LoadedPlan, plan_of, text_of
+from testbed.api.planning import LoadedPlan, check_objective, plan_of, text_of
 from testbed.api.results import Comparison, ReplayResult, RunResult, compared
 from testbed.api.store import Store, temporary
 from testbed.errors import Problem, UsageError
@@ -43,9 +43,10 @@ class Job:
     scenario: str | None = None
 
     def check(self) -> None:
-        """Raise UsageError if the scheduler or one of its options is not known."""
+        """Raise UsageError if scheduler, one of its options, or the objective is not known."""
         from testbed.sim.simulator import Simulation
 
+        check_objective(self.plan)
         options = None if self.factory is None else self.plan.scheduler.options
         Simulation(self.plan, self.factory, options, keep=False)
 

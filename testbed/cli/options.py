@@ -79,11 +79,12 @@ Label: TypeAlias = Annotated[
     str, typer.Option("--label", metavar="TEXT", help="Free text to identify the run later.")
 ]
 By: TypeAlias = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--by",
         metavar="NAME",
-        help="Metric to compare the runs by; `testbed runs show` lists them.",
+        help="Metric to compare the runs by; `testbed runs show` lists them. "
+        "Default: the objective of the scenario.",
     ),
 ]
 RunIds: TypeAlias = Annotated[

@@ -197,6 +197,7 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
     if summary is not None:
         rate = summary.success_rate
         facts.add("success rate", f"{_with_spread(rate)} % (95 % interval over episodes)")
+        facts.add("objective", console.plain(summary.scored["objective"]))
         facts.add("tasks", summary.task_count)
         for outcome, count in summary.outcomes.items():
             if count:
@@ -249,7 +250,7 @@ def _metric_documents(summary: RunSummary) -> dict[str, Any]:
 
 def compare(
     runs: RunIds = None,
-    by: By = "success-rate",
+    by: By = None,
     name: Name = "default",
     storage: Storage = None,
     as_json: Json = False,
@@ -264,7 +265,7 @@ def compare(
     from testbed.experiment import metrics
     from testbed.experiment.comparison import compare_runs
 
-    metric = metrics.find(by)
+    metric = None if by is None else metrics.find(by)
     with open_log(storage, name) as log:
         ids = runs_to_look_at(log, runs, name, least=2)
         comparison = compare_runs(log, ids, metric)
@@ -276,7 +277,7 @@ def compare(
         console.warn(warning)
     for summary in comparison.runs:
         warn_if_doubtful(summary.run)
-    chosen = [] if metric is metrics.SUCCESS_RATE else ["--by", by]
+    chosen = [] if by is None else ["--by", by]
     named = " ".join(["testbed report", *(ids if runs else []), *chosen])
     console.next_command(from_log(f"{named} --out report", storage))
 
@@ -289,7 +290,7 @@ def report(
             "--out", metavar="DIR", help="Folder to write; an earlier report there is replaced."
         ),
     ] = Path("report"),
-    by: By = "success-rate",
+    by: By = None,
     name: Name = "default",
     storage: Storage = None,
     as_json: Json = False,
@@ -303,7 +304,7 @@ def report(
     from testbed.experiment import metrics
     from testbed.experiment.report import write_report
 
-    metric = metrics.find(by)
+    metric = None if by is None else metrics.find(by)
     with open_log(storage, name) as log:
         ids = runs_to_look_at(log, runs, name, least=1)
         written = write_report(log, ids, out, console.note, metric)

@@ -93,6 +93,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check scenario files and report every problem; exit code 2 if there is any."""
+    from testbed.api.planning import check_objective
     from testbed.scenario.load import load
     from testbed.scenario.resolve import plan as plan_of
 
@@ -101,6 +102,7 @@ def validate(
     for name in scenarios:
         try:
             plan = plan_of(load(name, settings or ()))
+            check_objective(plan)
         except UsageError as error:
             wrong += 1
             problems = [

@@ -177,9 +177,9 @@ def _way(difference: float) -> str:
 
 
 def compare_runs(
-    log: TaskLog, run_ids: Sequence[str], metric: Metric = SUCCESS_RATE
+    log: TaskLog, run_ids: Sequence[str], metric: Metric | None = None
 ) -> RunComparison:
-    """Compare runs by a metric, episode by episode.
+    """Compare runs by a metric, episode by episode; None: by the objective of their scenario.
 
     Raises: UsageError: fewer than two runs, runs of different scenarios or seeds, or runs that
     share no episode: they met different tasks, so a difference would say nothing; a metric that
@@ -191,9 +191,24 @@ def compare_runs(
     return compare_summaries(runs, metric)
 
 
-def compare_summaries(runs: Sequence[RunSummary], metric: Metric = SUCCESS_RATE) -> RunComparison:
+def objective_of(runs: Sequence[RunSummary]) -> Metric:
+    """Return the objective that runs have in common.
+
+    Raises: UsageError: they have different ones, or one that is unknown here.
+    """
+    objectives = {run.objective.name: run.objective for run in runs}
+    if len(objectives) > 1:
+        raise UsageError(
+            f"the scenarios of these runs have different objectives: {', '.join(objectives)}; "
+            "name the metric to compare them by"
+        )
+    return next(iter(objectives.values()))
+
+
+def compare_summaries(runs: Sequence[RunSummary], metric: Metric | None = None) -> RunComparison:
     """Compare runs that were read already; see ``compare_runs``."""
     check_comparable(runs)
+    metric = metric or objective_of(runs)
     measured = {summary.run.id: summary.measured(metric) for summary in runs}
     sign = 1 if metric.better == "lower" else -1
 

@@ -16,6 +16,7 @@ from testbed.experiment.statistics import Interval, mean_interval, rate_interval
 from testbed.model.own_code import described, interrupted
 from testbed.model.task import Outcome
 from testbed.plugins import Plugins
+from testbed.scenario.plan import PlanHead
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -234,3 +235,17 @@ def find(name: str) -> Metric:
             [Problem("", type(found).__name__, f"a testbed.Metric with the name '{name}'")],
         )
     return found
+
+
+def objective(plan: PlanHead) -> Metric:
+    """Return the metric that runs of ``plan`` are scored by.
+
+    Raises: UsageError: the scenario names one that is unknown or cannot be loaded.
+    """
+    try:
+        return find(plan.objective)
+    except UsageError as error:
+        raise UsageError(
+            f"the objective of scenario {plan.name} cannot be used",
+            [Problem("objective", str(error), f"allowed: {', '.join(names())}")],
+        ) from None

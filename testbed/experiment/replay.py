@@ -31,6 +31,7 @@ _HOW: Final = frozenset(
     {
         *("name", "scenario_hash", "scheduler", "episodes", "time_scale", "payload", "chunk_bytes"),
         *("application", "log_idle_slots", "storage_url", "artifacts_url", "limits", "by_hand"),
+        "objective",
     }
 )
 """Fields of a plan that do not say what its scenario emulates."""

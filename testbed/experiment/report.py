@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment import figures
-from testbed.experiment.comparison import RunComparison, compare_summaries
+from testbed.experiment.comparison import RunComparison, compare_summaries, objective_of
 from testbed.experiment.frames import queue_lengths
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
 from testbed.experiment.summary import Measured, RunSummary, summarise
@@ -61,12 +61,12 @@ def write_report(
     run_ids: Sequence[str],
     out: Path,
     progress: Callable[[str], None] | None = None,
-    metric: Metric = SUCCESS_RATE,
+    metric: Metric | None = None,
 ) -> Report:
     """Write the report of ``run_ids`` into ``out``; an earlier report there is replaced.
 
-    Runs are compared by ``metric``; the success rate is shown in any case. The folder appears
-    complete or not at all.
+    Runs are compared by ``metric`` (None: the objective of their scenario); the success rate is
+    shown in any case. The folder appears complete or not at all.
 
     Raises: UsageError: no run, no finished task in one, ``out`` holds something else, or the metric
     cannot be computed.
@@ -80,6 +80,7 @@ def write_report(
     for run_id in dict.fromkeys(run_ids):
         say(f"reading run {run_id}")
         runs.append(summarise(log, run_id))
+    metric = metric or objective_of(runs)
     compared = _Compared(metric, [run.measured(metric) for run in runs], _comparison(runs, metric))
     comparison = compared.comparison
     say("drawing")

@@ -11,7 +11,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any, Final
 
 from testbed.errors import UsageError
-from testbed.experiment.metrics import SUCCESS_RATE, Metric
+from testbed.experiment.metrics import SUCCESS_RATE, Metric, objective
 from testbed.experiment.statistics import Interval
 from testbed.model.task import Outcome
 from testbed.scenario.families import ByModel
@@ -90,6 +90,19 @@ class RunSummary:
         return f"{name} ({'; '.join(more)})" if more else name
 
     @cached_property
+    def objective(self) -> Metric:
+        """The metric that the scenario is scored by.
+
+        Raises: UsageError: it is of another package, and unknown here.
+        """
+        return objective(self.run.head)
+
+    @property
+    def score(self) -> Measured:
+        """The objective, measured. Raises: UsageError: it cannot be computed."""
+        return self.measured(self.objective)
+
+    @cached_property
     def by_episode(self) -> dict[int, float]:
         """Success rate of each episode, in order."""
         episodes, outcomes = self.columns["episode"], self.columns["outcome"]
@@ -155,6 +168,14 @@ class RunSummary:
         ).fillna(0.0)
 
     @property
+    def scored(self) -> dict[str, Any]:
+        """The objective and the score as plain values; only its name where it is unknown here."""
+        try:
+            return {"objective": self.objective.name, "score": self.score.document}
+        except UsageError:
+            return {"objective": self.run.head.objective, "score": None}
+
+    @property
     def document(self) -> dict[str, Any]:
         """The summary as plain values for JSON."""
         info = self.run.info
@@ -174,6 +195,7 @@ class RunSummary:
             "tasks": self.task_count,
             "episodes": rate.count,
             "success_rate": _interval_document(rate, self.by_episode),
+            **self.scored,
             "outcomes": self.outcomes,
             "offloaded": self.offloaded,
             "times_ms": {

@@ -16,11 +16,15 @@ import yaml
 from testbed.errors import Problem, UsageError
 from testbed.scenario import document, strict
 from testbed.scenario.check import FAMILIES, check
-from testbed.scenario.plan import TASKS, PlanHead
+from testbed.scenario.plan import SUCCESS_RATE, TASKS, PlanHead
 from testbed.scenario.schema import Scenario
 
 _SHIPPED: Final = resources.files("testbed.scenario") / "shipped"
 _ORDER: Final = ("quickstart", "paper-simulation", "paper-testbed")
+
+
+_LATER: Final = {"model": TASKS, "objective": SUCCESS_RATE}
+"""Keys that came later, with their defaults: left out then, as in texts of earlier releases."""
 
 
 def load(
@@ -72,9 +76,9 @@ def loads(text: str, overrides: Sequence[str] = ()) -> Scenario:
 def dumps(scenario: Scenario) -> str:
     """Return the complete scenario as YAML, with defaults and overrides; ``loads`` reads it."""
     data = scenario.model_dump(mode="json", by_alias=True, exclude_none=True)
-    if data["model"] == TASKS:
-        # Left out, as in files of releases that had no other model.
-        del data["model"]
+    for name, usual in _LATER.items():
+        if data[name] == usual:
+            del data[name]
     return yaml.dump(data, Dumper=strict.Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

@@ -72,6 +72,7 @@ def plan(
         rules=rules,
         seeds=seeds,
         scheduler=scheduler or SchedulerSpec(**_named(scenario.scheduler)),
+        objective=scenario.objective,
         episodes=scenario.episodes if episodes is None else episodes,
         time_scale=scenario.time_scale if time_scale is None else time_scale,
         payload=scenario.payload.mode,

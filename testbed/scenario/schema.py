@@ -29,7 +29,7 @@ from testbed.model.distributions import Choice, Constant, Distribution, Uniform
 from testbed.model.faults import ANY, KINDS, Exponential
 from testbed.model.units import Micros
 from testbed.scenario import units
-from testbed.scenario.plan import Payload
+from testbed.scenario.plan import SUCCESS_RATE, Payload
 from testbed.scenario.secrets import split_password
 from testbed.scenario.units import Quantity, QuantityError
 
@@ -703,6 +703,9 @@ class Scenario(Part):
     faults: list[FaultPart] = Field(default_factory=list)
     """Faults, with their times and durations; see [faults.md](faults.md). Faults that overlap
     combine: factors multiply, failure rates add."""
+    objective: Annotated[str, Field(min_length=1, strict=True)] = SUCCESS_RATE
+    """Metric that runs are scored and compared by, unless a command names another; see
+    [metrics.md](metrics.md)."""
     episodes: Annotated[int, In(units.whole(1, 10**6, 10))] = 10
     """Episodes per run, where the command does not say."""
     seeds: SeedSet = Field({}, validate_default=True)

@@ -14,6 +14,7 @@ from testbed.errors import UsageError
 from testbed.scenario.families import ByModel
 from testbed.scenario.plan.head import (
     PLAN_VERSION,
+    SUCCESS_RATE,
     TASKS,
     ApplicationSpec,
     Demand,
@@ -27,6 +28,7 @@ from testbed.scenario.plan.tasks import FidelityLimits, Payload, Plan, identity
 
 __all__ = [
     "PLAN_VERSION",
+    "SUCCESS_RATE",
     "TASKS",
     "ApplicationSpec",
     "Demand",

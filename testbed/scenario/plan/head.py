@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar
 
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform
 from testbed.model.faults import Exponential
-from testbed.model.later import left_out
+from testbed.model.later import later, left_out
 from testbed.scenario.secrets import without_password
 
 PLAN_VERSION: Final = 1
@@ -70,6 +70,10 @@ class ApplicationSpec:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+SUCCESS_RATE: Final = "success-rate"
+"""Objective of scenarios that name none."""
+
+
 class Demand(NamedTuple):
     """Demand of a plan on the machine of one node, in real bytes and seconds.
 
@@ -93,6 +97,7 @@ class PlanHead(ABC):
     ``time_scale`` is real seconds per emulated second: 2.0 runs twice as slow as real time, 0.5
     twice as fast. Every duration in the plan and in the logs is in emulated time.
     ``storage_url`` and ``artifacts_url`` None mean the embedded default in the run directory.
+    ``objective`` names the metric that runs are scored by (``testbed.experiment.metrics``).
     """
 
     model: ClassVar[str]
@@ -107,6 +112,7 @@ class PlanHead(ABC):
     application: ApplicationSpec = field(default_factory=ApplicationSpec)
     storage_url: str | None = None
     artifacts_url: str | None = None
+    objective: str = later(SUCCESS_RATE)
 
     @property
     @abstractmethod

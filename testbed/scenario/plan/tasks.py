@@ -212,6 +212,7 @@ _KEYS: Final = (
     "artifacts_url",
     "limits",
     "faults",
+    "objective",
 )
 """Keys of the JSON in the order of its first version: equal plans have equal texts."""
 
