@@ -245,7 +245,7 @@ def simulate(
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Leave the garbage collector off for the moment, if it is on.
 
     An episode makes many small objects and, while it runs, no cycles; looking for some among them
@@ -304,7 +304,7 @@ class _Episode:
             self._push(at, _FAULT, node, 0, ConditionsChanged(conditions))
 
     def run(self) -> EpisodeResult:
-        with _no_garbage_collection():
+        with no_garbage_collection():
             return self._run()
 
     def _run(self) -> EpisodeResult:

@@ -19,6 +19,7 @@ from testbed.sim.engine.compiled import (
     ANSWERS,
     BY_BACKLOG,
     BY_QUEUE_LENGTH,
+    DECISION,
     EPISODE,
     EVENT,
     HEARD,
@@ -27,11 +28,14 @@ from testbed.sim.engine.compiled import (
     MESSAGE,
     NODE,
     NUMBER,
+    PEER,
     PROBE,
+    STEP,
     TASK,
     Batch,
     Record,
 )
+from testbed.sim.engine.journal import KINDS
 
 _LARGEST: Final = 2**62 // SECOND
 """Amounts above this would overflow 64 bits when they are divided by a rate."""
@@ -87,11 +91,12 @@ def check(plan: Plan, *, by_slot: bool = False) -> None:
         raise UsageError(f"the compiled engine cannot run scenario '{plan.name}'", problems)
 
 
-def pack(plans: Sequence[Plan], encoder: str | None = None) -> Batch:
+def pack(plans: Sequence[Plan], encoder: str | None = None, *, journal: bool = False) -> Batch:
     """One row per plan; the same plan may stand in several rows.
 
     ``encoder`` names what nodes will be observed by: what it looks at and no baseline does, the
-    receiving queues and what nodes last heard of each other, is kept for it alone.
+    receiving queues and what nodes last heard of each other, is kept for it alone. ``journal``
+    keeps the steps of tasks and the decisions, to be read after every stage.
 
     Raises:
         UsageError: a plan that is not covered, or plans that differ in nodes or slots.
@@ -108,7 +113,7 @@ def pack(plans: Sequence[Plan], encoder: str | None = None) -> Batch:
     ((size, slots),) = sizes
     rows, task_count = len(plans), slots * size
     widest = max(len(d.values) if isinstance(d, Choice) else 1 for p in plans for d in _drawn(p))
-    rooms = [_Room.of(plan, encoder) for plan in distinct]
+    rooms = [_Room.of(plan, encoder, journal) for plan in distinct]
     batch = Batch(
         episodes=np.zeros(rows, EPISODE),
         nodes=np.zeros((rows, size), NODE),
@@ -152,7 +157,7 @@ class _Room(NamedTuple):
     """Bytes of each part, by the field that holds its address."""
 
     @classmethod
-    def of(cls, plan: Plan, encoder: str | None) -> _Room:
+    def of(cls, plan: Plan, encoder: str | None, journal: bool) -> _Room:
         """Return the room for episodes of ``plan``."""
         size, workload = plan.topology.size, plan.workload
         tasks = size * workload.slots
@@ -172,7 +177,12 @@ class _Room(NamedTuple):
             "probes_at": overlap * 2 * (size + 1) * PROBE.itemsize,
             "asking_at": overlap * (size + 1) * NUMBER.itemsize,
         }
-        if encoder is not None:
+        if journal:
+            decisions = (overlap + 2) * size
+            parts["steps_at"] = len(KINDS) * tasks * STEP.itemsize
+            parts["decisions_at"] = decisions * DECISION.itemsize
+            parts["peers_at"] = decisions * (size + lanes) * PEER.itemsize
+        if encoder is not None or journal:
             parts["messages_at"] = 2 * tasks * MESSAGE.itemsize
             parts["receiving_at"] = size * size * NUMBER.itemsize
         if encoder == ExtendedEncoder.name:
@@ -242,6 +252,7 @@ def _fill(batch: Batch, row: int, network: int, plan: Plan) -> None:
     episode["silent"] = _silent(plan)
     episode["offset"] = _offsets(plan)
     episode["network"] = network
+    episode["idle_slots"] = plan.log_idle_slots
     episode["widest"] = batch.choices.shape[2]
     episode["workload_seed"] = plan.seeds.workload & _WORD
     episode["faults_seed"] = plan.seeds.faults & _WORD

@@ -105,6 +105,15 @@ EPISODE: Final = np.dtype(
         ("messages_at", "i8"),
         ("receiving_at", "i8"),
         ("heard_at", "i8"),
+        ("steps_at", "i8"),
+        ("decisions_at", "i8"),
+        ("peers_at", "i8"),
+        ("idle_slots", "i8"),  # decisions of slots without a task are kept too
+        ("steps", "i8"),  # kept and not yet read, as are decisions and the peers they saw
+        ("decisions", "i8"),
+        ("peers", "i8"),
+        ("first_drawn", "i8"),  # the nodes that a baseline drew for its decision, or -1
+        ("second_drawn", "i8"),
         ("widest", "i8"),  # K, of the choices
         ("distribution", "i8", (3,)),  # of size, complexity, deadline: number of choices; 0 uniform
         ("low", "f8", (3,)),
@@ -200,6 +209,42 @@ MESSAGE: Final = np.dtype([("at", "i8"), ("task", "i4"), ("change", "i4")])
 """An announcement (``change`` 1) or withdrawal (-1) of a transfer, to arrive at ``at``."""
 HEARD: Final = np.dtype([("backlog", "i8"), ("at", "i8")])
 """The backlog of a node as another last heard it, and when that was, -1 if never."""
+STEP: Final = np.dtype(
+    [
+        ("at", "i8"),
+        ("value", "i8"),  # by kind, see ``journal``
+        ("task", "i4"),
+        ("node", "i4"),
+        ("kind", "i4"),
+        ("padding", "i4"),
+    ]
+)
+"""One step in the life of a task."""
+DECISION: Final = np.dtype(
+    [
+        ("at", "i8"),
+        ("backlog", "i8"),
+        ("slot", "i4"),
+        ("node", "i4"),
+        ("arrived", "i4"),  # there was a task
+        ("destination", "i4"),  # -1 if nothing was decided
+        ("queue_length", "i4"),
+        ("asked", "i4"),  # questions that were answered before
+        ("first", "i4"),  # the nodes that were drawn, or -1
+        ("second", "i4"),
+        ("peers", "i8"),  # how many peers this and the decisions before it saw
+    ]
+)
+PEER: Final = np.dtype(
+    [
+        ("node", "i4"),
+        ("receiving", "i4"),
+        ("sending", "i4"),
+        ("padding", "i4"),
+        ("send_backlog", "i8"),
+    ]
+)
+"""Part of what a decision was made from: queues of its node that are not empty."""
 NUMBER: Final = np.dtype([("value", "i4")])
 REWARD: Final = np.dtype([("value", "f4")])
 CHOICE: Final = np.dtype([("value", "f8")])

@@ -2,13 +2,8 @@
 
 Guarantees, to the microsecond, what ``testbed.sim.simulator`` gives: the same draws, and the same
 order of events at equal instants (execution ends, transmissions end with the hand-over, deadlines,
-decisions). Here are the events; ``slots`` has the instants at which is decided.
-
-A pending event stands in the bucket of its time: a list through the tasks, which takes no room and
-as long for few events as for many. When a bucket's time comes, those of its events that are not
-stale go into a heap, ordered by instant, then by ``phase << 56 | node << 36 | task``. Timers are
-never cancelled; stale ones are recognised by the stage of their task. The end of what would last
-beyond the deadline of its task is no event: the deadline comes first.
+decisions). Here are the events; ``calendar`` holds the pending ones, and ``slots`` has the instants
+at which is decided.
 """
 
 from __future__ import annotations
@@ -16,14 +11,27 @@ from __future__ import annotations
 from typing import Final
 
 from testbed.model.units import NEVER
+from testbed.sim.engine.calendar import (
+    DEADLINE,
+    EXECUTION_ENDS,
+    TRANSMISSION_ENDS,
+    end_at,
+    next_bucket,
+    node_of,
+    phase_of,
+    pop,
+    push,
+    task_of,
+)
 from testbed.sim.engine.compiled import (
+    ANSWERS,
+    DECIDING,
     DROPPED,
     ENDED,
     EVENT,
     EXECUTION,
     EXECUTION_FAILED,
     HEARD,
-    LANE,
     NUMBER,
     RECEIVING,
     REWARD,
@@ -49,6 +57,19 @@ from testbed.sim.engine.draws import (
     fold_keys,
     task_id,
 )
+from testbed.sim.engine.journal import (
+    ADMITTED,
+    DECIDED,
+    EXECUTION_STARTED,
+    RECEIVED,
+    SENT,
+    TASK_ENDED,
+    TRANSMISSION_STARTED,
+    keeps_journal,
+    note,
+    note_decision,
+)
+from testbed.sim.engine.looking import lane_at, lane_to
 from testbed.sim.engine.messages import (
     admit_received,
     announce,
@@ -58,128 +79,7 @@ from testbed.sim.engine.messages import (
     withdraw,
 )
 
-EXECUTION_ENDS: Final = 0
-TRANSMISSION_ENDS: Final = 1
-DEADLINE: Final = 2
-"""Phases of pending events; all come before the decisions of their instant."""
-
-_PHASE: Final = 56
-_NODE: Final = 36
-_TASK_BITS: Final = (1 << _NODE) - 1
-_NODE_BITS: Final = (1 << (_PHASE - _NODE)) - 1
 _NEVER: Final = int(NEVER)
-
-
-# --- pending events -------------------------------------------------------------------------
-
-
-@compiled
-def _push(episode: Record, at: int, phase: int, node: int, task: int) -> None:
-    """Add an event of the present bucket to the heap."""
-    order = (phase << _PHASE) | (node << _NODE) | task
-    index = episode.near
-    episode.near = index + 1
-    while index > 0:
-        parent = (index - 1) >> 1
-        above = element(EVENT, episode.near_at, parent)
-        if above.at < at or (above.at == at and above.order <= order):
-            break
-        here = element(EVENT, episode.near_at, index)
-        here.at = above.at
-        here.order = above.order
-        index = parent
-    here = element(EVENT, episode.near_at, index)
-    here.at = at
-    here.order = order
-
-
-@inlined
-def _pop(episode: Record) -> None:
-    """Remove the first event from the heap."""
-    size = episode.near - 1
-    episode.near = size
-    last = element(EVENT, episode.near_at, size)
-    at, order = last.at, last.order
-    index = 0
-    while True:
-        child = 2 * index + 1
-        if child >= size:
-            break
-        below = element(EVENT, episode.near_at, child)
-        if child + 1 < size:
-            right = element(EVENT, episode.near_at, child + 1)
-            if right.at < below.at or (right.at == below.at and right.order < below.order):
-                child += 1
-                below = right
-        if at < below.at or (at == below.at and order <= below.order):
-            break
-        here = element(EVENT, episode.near_at, index)
-        here.at = below.at
-        here.order = below.order
-        index = child
-    here = element(EVENT, episode.near_at, index)
-    here.at = at
-    here.order = order
-
-
-@inlined
-def _bucket_of(episode: Record, at: int) -> Record:
-    number = (at >> episode.shift) & (episode.buckets - 1)
-    return element(NUMBER, episode.ring_at, number)
-
-
-@inlined
-def _end_at(episode: Record, m: int, at: int, phase: int, node: int) -> None:
-    """What task ``m`` is in ends at ``at``."""
-    task = task_at(episode, m)
-    if at > task.deadline_at:
-        return
-    task.event_at = at
-    if at >> episode.shift <= episode.bucket:
-        _push(episode, at, phase, node, m)
-    else:
-        bucket = _bucket_of(episode, at)
-        task.event_next = bucket.value
-        bucket.value = 2 * m
-
-
-@inlined
-def set_deadline(episode: Record, m: int) -> None:
-    """Task ``m`` has arrived at its source and will be dropped at its deadline."""
-    task = task_at(episode, m)
-    at = task.deadline_at
-    if at >> episode.shift <= episode.bucket:
-        _push(episode, at, DEADLINE, m % episode.nodes, m)
-    else:
-        bucket = _bucket_of(episode, at)
-        task.deadline_next = bucket.value
-        bucket.value = 2 * m + 1
-
-
-@inlined
-def _next_bucket(episode: Record) -> None:
-    """Bring the events of the next bucket into the heap."""
-    number = episode.bucket + 1
-    episode.bucket = number
-    bucket = element(NUMBER, episode.ring_at, number & (episode.buckets - 1))
-    entry = bucket.value
-    bucket.value = -1
-    while entry >= 0:
-        m = entry >> 1
-        task = task_at(episode, m)
-        stage = task.stage
-        source, destination = m % episode.nodes, task.destination
-        if entry & 1:
-            entry = task.deadline_next
-            if stage != ENDED:
-                holder = destination if stage >= RECEIVING else source
-                _push(episode, task.deadline_at, DEADLINE, holder, m)
-        else:
-            entry = task.event_next
-            if stage == EXECUTION:
-                _push(episode, task.event_at, EXECUTION_ENDS, destination, m)
-            elif stage == TRANSMISSION:
-                _push(episode, task.event_at, TRANSMISSION_ENDS, source, m)
 
 
 # --- episodes -------------------------------------------------------------------------------
@@ -202,6 +102,11 @@ def begin_episode(episode: Record, number: int) -> None:
     episode.credited_until = episode.slot_length if episode.slots > 1 else _NEVER
     episode.sent = 0
     episode.delivered = 0
+    episode.steps = 0
+    episode.decisions = 0
+    episode.peers = 0
+    episode.first_drawn = -1
+    episode.second_drawn = -1
     for stage in range(STAGES):
         episode.cursor[stage] = 0
     for bucket in range(episode.buckets):
@@ -239,52 +144,13 @@ def open_episode(episode: Record, number: int) -> None:
         draw_slot(episode, slot)
 
 
-# --- looking --------------------------------------------------------------------------------
-
-
-@inlined
-def backlog(node: Record, now: int) -> int:
-    """Return the time until the execution queue would be empty."""
-    left = node.until - now
-    return int(node.work + (left if node.running >= 0 and left > 0 else 0))
-
-
-@inlined
-def queue_length(node: Record) -> int:
-    """Return the number of tasks in the execution queue, waiting and running."""
-    return int(node.waiting + (1 if node.running >= 0 else 0))
-
-
-@inlined
-def lane_at(episode: Record, i: int, k: int) -> Record:
-    """Return the k-th busy link from ``i``."""
-    return element(LANE, episode.lanes_at, i * episode.lanes + k)
-
-
-@inlined
-def lane_to(episode: Record, i: int, j: int) -> int:
-    """Return the place of the link to ``j`` among the busy ones from ``i``; -1 if it is idle."""
-    for k in range(node_at(episode, i).busy):
-        if lane_at(episode, i, k).peer == j:
-            return k
-    return -1
-
-
-@inlined
-def send_backlog(episode: Record, i: int, j: int, now: int) -> int:
-    """Return the time until the sending queue from ``i`` to ``j`` would be empty."""
-    k = lane_to(episode, i, j)
-    if k < 0:
-        return 0
-    lane = lane_at(episode, i, k)
-    return int(lane.work + max(lane.until - now, 0))
-
-
 # --- the life of a task ---------------------------------------------------------------------
 
 
 @compiled
-def _end(episode: Record, task: Record, outcome: int, now: int) -> None:
+def _end(episode: Record, m: int, holder: int, outcome: int, now: int) -> None:
+    task = task_at(episode, m)
+    note(episode, TASK_ENDED, m, holder, now, 16 * outcome + task.stage)
     task.stage = ENDED
     task.outcome = outcome
     task.ended_at = now
@@ -308,19 +174,21 @@ def _start(episode: Record, i: int, m: int, now: int) -> None:
     work = task.work
     task.stage = EXECUTION
     task.started_at = now
+    note(episode, EXECUTION_STARTED, m, i, now, work)
     node.running = m
     node.until = now + work
     state = extend(extend(episode.execution_fates, task_id(episode, m)), i)
     lasts = failure_within(node.failure, work, state)
     task.failing = 1 if lasts < work else 0
-    _end_at(episode, m, now + lasts, EXECUTION_ENDS, i)
+    end_at(episode, m, now + lasts, EXECUTION_ENDS, i)
 
 
 @inlined
-def _admit(episode: Record, i: int, m: int) -> None:
+def _admit(episode: Record, i: int, m: int, now: int) -> None:
     """Task ``m`` enters the execution queue of node ``i``."""
     node, task = node_at(episode, i), task_at(episode, m)
     task.stage = WAITING
+    note(episode, ADMITTED, m, i, now, 0)
     task.work = duration(task.cycles, node.capacity)
     task.next = -1
     if node.last >= 0:
@@ -364,7 +232,7 @@ def _serve(episode: Record, i: int, now: int) -> None:
             node.waiting -= 1
             node.work -= task.work
             if episode.drop_hopeless != 0 and now + task.work > task.deadline_at:
-                _end(episode, task, DROPPED, now)
+                _end(episode, m, i, DROPPED, now)
                 room_first = limit >= 0 and _first_arrived(episode, node) >= 0
             else:
                 _start(episode, i, m, now)
@@ -377,7 +245,7 @@ def _serve(episode: Record, i: int, now: int) -> None:
             if task.next < 0:
                 node.arrived_last = -1
             admit_received(episode, i, m)
-            _admit(episode, i, m)
+            _admit(episode, i, m, now)
             room_first = False
         else:
             return
@@ -401,7 +269,7 @@ def _arrive(episode: Record, i: int, m: int, now: int) -> None:
         _serve(episode, i, now)
         return
     admit_received(episode, i, m)
-    _admit(episode, i, m)
+    _admit(episode, i, m, now)
     if node.running < 0:
         _serve(episode, i, now)
 
@@ -411,6 +279,7 @@ def _start_transmission(episode: Record, i: int, lane: Record, m: int) -> None:
     task, now = task_at(episode, m), episode.now
     j, work = lane.peer, task.work
     task.stage = TRANSMISSION
+    note(episode, TRANSMISSION_STARTED, m, i, now, work)
     lane.current = m
     lane.until = now + work
     state = extend(episode.transmission_fates, task_id(episode, m))
@@ -418,7 +287,7 @@ def _start_transmission(episode: Record, i: int, lane: Record, m: int) -> None:
     lasts = failure_within(link_at(episode, i, j).failure, work, state)
     task.failing = 1 if lasts < work else 0
     announce(episode, m)
-    _end_at(episode, m, now + lasts, TRANSMISSION_ENDS, i)
+    end_at(episode, m, now + lasts, TRANSMISSION_ENDS, i)
 
 
 @compiled
@@ -450,6 +319,7 @@ def place(episode: Record, m: int, destination: int) -> None:
     i = m % episode.nodes
     task, now = task_at(episode, m), episode.now
     task.destination = destination
+    note(episode, DECIDED, m, i, now, destination)
     if destination == i:
         _arrive(episode, i, m, now)
         return
@@ -488,29 +358,29 @@ def advance(episode: Record, until: int) -> None:
             now, order = first.at, first.order
             if now > until:
                 break
-            _pop(episode)
-            phase = order >> _PHASE
-            i = (order >> _NODE) & _NODE_BITS
-            m = order & _TASK_BITS
+            pop(episode)
+            phase, i, m = phase_of(order), node_of(order), task_of(order)
             task = task_at(episode, m)
             stage, j = task.stage, task.destination
             if stage == ENDED:
                 continue
             episode.now = now
             if phase == EXECUTION_ENDS:
-                _end(episode, task, EXECUTION_FAILED if task.failing else SUCCEEDED, now)
+                _end(episode, m, i, EXECUTION_FAILED if task.failing else SUCCEEDED, now)
                 node_at(episode, i).running = -1
                 _serve(episode, i, now)
             elif phase == TRANSMISSION_ENDS:
                 deliver(episode, now)
                 if task.failing:
-                    _end(episode, task, TRANSMISSION_FAILED, now)
+                    _end(episode, m, i, TRANSMISSION_FAILED, now)
                     withdraw(episode, m)
                 else:
+                    note(episode, SENT, m, i, now, 0)
+                    note(episode, RECEIVED, m, j, now, 0)
                     receive(episode, j, m)
                     if task.deadline_at >> episode.shift <= episode.bucket:
                         # Deadlines of an instant are in order of the holders.
-                        _push(episode, task.deadline_at, DEADLINE, j, m)
+                        push(episode, task.deadline_at, DEADLINE, j, m)
                     _arrive(episode, j, m, now)
                 _free_link(episode, i, j)
             elif i == (j if stage >= RECEIVING else m % episode.nodes):
@@ -521,7 +391,7 @@ def advance(episode: Record, until: int) -> None:
             break
         if episode.bucket >= last:
             break
-        _next_bucket(episode)
+        next_bucket(episode)
     if until < _NEVER:
         episode.now = until
 
@@ -542,7 +412,11 @@ def _drop(episode: Record, m: int, holder: int, now: int) -> None:
     task = task_at(episode, m)
     stage, j = task.stage, task.destination
     node = node_at(episode, holder)
-    _end(episode, task, DROPPED, now)
+    if stage == DECIDING and keeps_journal(episode):
+        answered_at = task.deadline_at - task.deadline + episode.offset[ANSWERS]
+        asked = 0 if now <= answered_at else 1
+        note_decision(episode, m // episode.nodes, holder, True, -1, asked)
+    _end(episode, m, holder, DROPPED, now)
     if stage == EXECUTION:
         node.running = -1
         _serve(episode, holder, now)

@@ -26,7 +26,8 @@ from testbed.sim.engine.compiled import (
     task_at,
 )
 from testbed.sim.engine.draws import scheduler_draw
-from testbed.sim.engine.events import advance, backlog, lane_at, queue_length, send_backlog
+from testbed.sim.engine.events import advance
+from testbed.sim.engine.looking import backlog, lane_at, queue_length, send_backlog
 from testbed.sim.engine.messages import deliver
 from testbed.sim.engine.slots import (
     answer_probes,

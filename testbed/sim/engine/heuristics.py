@@ -33,7 +33,9 @@ from testbed.sim.engine.draws import (
     scheduler_stream,
     to_unit,
 )
-from testbed.sim.engine.events import backlog, begin_episode, finish, place, send_backlog, settle
+from testbed.sim.engine.events import begin_episode, finish, place, settle
+from testbed.sim.engine.journal import GENERATED, keeps_journal, note, note_decision
+from testbed.sim.engine.looking import backlog, send_backlog
 from testbed.sim.engine.slots import (
     AT_ONCE,
     ONE_QUESTION,
@@ -85,17 +87,23 @@ def stages_asked(method: int) -> int:
 def run_heuristic(episode: Record, method: int, number: int) -> None:
     """Run episode ``number`` from the first task to the end of the last."""
     begin_episode(episode, number)
-    stages = stages_of(episode, stages_asked(method))
-    while True:
-        stage = next_stage(episode, stages)
-        if stage < 0:
-            break
-        slot = slot_of(episode, stage)
-        if stage == ARRIVAL:
-            draw_slot(episode, slot)
-            tasks_arrive(episode, slot)
-        decide(episode, method, stage, slot)
-    finish(episode)
+    while play_stage(episode, method) >= 0:
+        pass
+
+
+@compiled
+def play_stage(episode: Record, method: int) -> int:
+    """Go on to the next stage of a slot and decide there; returns it, and -1 after the end."""
+    stage = next_stage(episode, stages_of(episode, stages_asked(method)))
+    if stage < 0:
+        finish(episode)
+        return stage
+    slot = slot_of(episode, stage)
+    if stage == ARRIVAL:
+        draw_slot(episode, slot)
+        tasks_arrive(episode, slot)
+    decide(episode, method, stage, slot)
+    return stage
 
 
 @compiled
@@ -107,11 +115,17 @@ def decide(episode: Record, method: int, stage: int, slot: int) -> None:
     size = episode.nodes
     count = asking_at(episode, slot, size).value
     waiting = 0
+    journal = keeps_journal(episode)
+    idle = 0
     for k in range(count):
         i = asking_at(episode, slot, k).value
         m = slot * size + i
         if task_at(episode, m).stage != DECIDING:
             continue  # its deadline has passed
+        if journal and stage == ARRIVAL:
+            note_idle(episode, slot, idle, i)
+            idle = i + 1
+            note(episode, GENERATED, m, i, episode.now, 0)
         if stage == ARRIVAL:
             destination = _at_once(episode, method, i, m)
         elif episode.silent != 0:
@@ -119,12 +133,24 @@ def decide(episode: Record, method: int, stage: int, slot: int) -> None:
         else:
             destination = _answered(episode, method, slot, i, m, 0 if stage == ANSWERS else 1)
         if destination >= 0:
+            if journal:
+                note_decision(episode, slot, i, True, destination, (stage + 1) // 2)
             place(episode, m, destination)
             settle(episode)
         else:
             asking_at(episode, slot, waiting).value = i
             waiting += 1
     asking_at(episode, slot, size).value = waiting
+    if journal and stage == ARRIVAL:
+        note_idle(episode, slot, idle, size)
+
+
+@compiled
+def note_idle(episode: Record, slot: int, first: int, last: int) -> None:
+    """Keep that nodes ``first`` to ``last`` have no task in ``slot``, if that is to be kept."""
+    if episode.idle_slots != 0:
+        for i in range(first, last):
+            note_decision(episode, slot, i, False, -1, 0)
 
 
 @inlined
@@ -201,12 +227,14 @@ def _of_two(
     stream = scheduler_stream(episode, i, m)
     one = int(to_unit(extend(stream, 0)) * count)
     first = _choice(episode, method, slot, i, one)
+    episode.first_drawn = first
     _hear(episode, slot, question, i, first)
     if count == 1:
         return first
     two = int(to_unit(extend(stream, 1)) * (count - 1))
     # What was drawn is replaced by the last.
     second = _choice(episode, method, slot, i, count - 1 if two == one else two)
+    episode.second_drawn = second
     _hear(episode, slot, question, i, second)
     if method == TWO_CHOICE:
         a = _backlog_of(episode, slot, question, i, first)

@@ -29,21 +29,14 @@ from testbed.sim.engine.compiled import (
     task_at,
 )
 from testbed.sim.engine.draws import draw_slot
-from testbed.sim.engine.events import (
-    backlog,
-    begin_episode,
-    finish,
-    lane_at,
-    place,
-    send_backlog,
-    settle,
-)
+from testbed.sim.engine.events import begin_episode, finish, place, settle
 from testbed.sim.engine.fates import (
     arrives,
     execution_fails_after,
     execution_time,
     transmission_time,
 )
+from testbed.sim.engine.looking import backlog, lane_at, send_backlog
 from testbed.sim.engine.slots import AT_ONCE, next_stage, slot_of, tasks_arrive
 from testbed.sim.engine.threads import Threads, success_rates
 

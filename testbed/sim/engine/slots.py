@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from testbed.model.units import NEVER
+from testbed.sim.engine.calendar import set_deadline
 from testbed.sim.engine.compiled import (
     ANSWERS,
     ANSWERS_AGAIN,
@@ -28,7 +29,8 @@ from testbed.sim.engine.compiled import (
     probe_at,
     task_at,
 )
-from testbed.sim.engine.events import advance, backlog, queue_length, set_deadline
+from testbed.sim.engine.events import advance
+from testbed.sim.engine.looking import backlog, queue_length
 from testbed.sim.engine.messages import deliver
 
 AT_ONCE: Final = 1 << ARRIVAL

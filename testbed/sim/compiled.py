@@ -1,0 +1,307 @@
+"""Simulations by the compiled engine, with the records and decisions of the heap simulator.
+
+The engine keeps a journal of what happened (``testbed.sim.engine.journal``); here it becomes the
+records and decisions that the heap simulator would have made, equal and in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from testbed.model.decision import Answer, Observation, PeerState
+from testbed.model.events import DecisionRecord, Record
+from testbed.model.task import Outcome, Task
+from testbed.scenario.plan import Plan
+from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.compiled import (
+    ABSENT,
+    ARRIVAL,
+    DECIDING,
+    DECISION,
+    EXECUTION,
+    OUTCOMES,
+    PEER,
+    PROBE,
+    RECEIVING,
+    SENDING,
+    STEP,
+    TRANSMISSION,
+    WAITING,
+    Records,
+)
+from testbed.sim.engine.events import begin_episode
+from testbed.sim.engine.heuristics import (
+    LEAST_COMPLETION,
+    LOCAL_OR_RELIABLE,
+    METHODS,
+    RANDOM,
+    RATC_MASKED,
+    RDA_MASKED,
+    play_stage,
+)
+from testbed.sim.engine.journal import (
+    DECIDED,
+    EXECUTION_STARTED,
+    KINDS,
+    RECEIVED,
+    SENT,
+    TASK_ENDED,
+    TRANSMISSION_STARTED,
+)
+from testbed.sim.simulator import EpisodeResult, no_garbage_collection
+
+_STAGES: Final = {
+    DECIDING: "deciding",
+    SENDING: "sending",
+    TRANSMISSION: "transmission",
+    RECEIVING: "receiving",
+    WAITING: "waiting",
+    EXECUTION: "execution",
+}
+_OUTCOMES: Final = {code: Outcome(name) for code, name in enumerate(OUTCOMES) if name}
+_NO_DATA: Final[dict[str, int | str]] = {}
+_MASKED: Final = frozenset({LOCAL_OR_RELIABLE, RATC_MASKED, RDA_MASKED})
+"""Methods that ask all peers for their overload bit first."""
+
+_new: Final = tuple.__new__
+_Known = tuple[tuple[PeerState, int] | None, ...]
+
+
+class CompiledSimulation:
+    """A plan under the baseline ``method``; results equal those of ``simulator.Simulation``.
+
+    Raises:
+        UsageError: a plan that the compiled engine does not cover.
+    """
+
+    def __init__(self, plan: Plan, method: str) -> None:
+        self.plan = plan
+        self.scheduler_name = method
+        self._method = METHODS[method]
+        self._batch = pack([plan], journal=True)
+        size, slots = plan.topology.size, plan.workload.slots
+        self._steps = self._view("steps_at", STEP, len(KINDS) * size * slots)
+        overlap, lanes = (int(self._batch.episodes[0][name]) for name in ("overlap", "lanes"))
+        count = (overlap + 2) * size
+        self._decisions = self._view("decisions_at", DECISION, count)
+        self._peers = self._view("peers_at", PEER, count * (size + lanes))
+        probes = self._view("probes_at", PROBE, overlap * 2 * (size + 1))
+        self._probes = probes.reshape(overlap, 2, size + 1)
+        # Views: looking a field up by its name takes longer than reading it.
+        fields = self._batch.episodes
+        self._counts = [fields[name] for name in ("steps", "decisions", "peers")]
+        self._arrivals: NDArray[np.int64] = fields["cursor"][:, ARRIVAL]
+
+    def _view(self, address: str, dtype: np.dtype[np.void], count: int) -> Records:
+        room: NDArray[np.uint8] = self._batch.room[0]
+        start = int(self._batch.episodes[0][address]) - room.ctypes.data
+        return room[start : start + count * dtype.itemsize].view(dtype)
+
+    def episode(self, episode: int) -> EpisodeResult:
+        """Run one episode; the same number gives the same result."""
+        with no_garbage_collection():
+            return self._run(episode)
+
+    def _run(self, number: int) -> EpisodeResult:
+        record, size = self._batch.episodes[0], self.plan.topology.size
+        story = _Story(self.plan, self._method, self.scheduler_name, number, self._probes)
+        begin_episode(record, number)
+        stage = ARRIVAL
+        while stage >= 0:
+            stage = play_stage(record, self._method)
+            if stage == ARRIVAL:
+                first = (int(self._arrivals[0]) - 1) * size
+                story.add_tasks(first, self._batch.tasks[0, first : first + size])
+            steps, decisions, peers = (int(count[0]) for count in self._counts)
+            if decisions:
+                seen = self._peers[:peers].tolist()
+                story.add_decisions(self._decisions[:decisions].tolist(), seen)
+            story.add_steps(self._steps[:steps].tolist())
+            for count in self._counts:
+                count[0] = 0
+        return EpisodeResult(number, story.records, story.decisions, story.outcomes)
+
+
+class _Story:
+    """The records and decisions of one episode, as they are rebuilt stage by stage."""
+
+    def __init__(self, plan: Plan, method: int, name: str, episode: int, probes: Records) -> None:
+        self.records: list[Record] = []
+        self.decisions: list[DecisionRecord] = []
+        self.outcomes: dict[int, Outcome] = {}
+        self._method, self._name, self._episode, self._probes = method, name, episode, probes
+        self._size = size = plan.topology.size
+        self._slot = plan.workload.slot
+        self._delay = plan.rules.control_delay
+        self._silent = size > 1 and 2 * self._delay > plan.rules.probe_timeout
+        self._first_id = episode * plan.workload.slots * size
+        self._tasks: dict[int, Task] = {}
+        self._seq: dict[int, int] = {}
+        self._destination: dict[int, int] = {}
+        self._zeros = (0,) * size
+        self._probabilities = (1.0 / size,) * size if method == RANDOM else None
+        self._known: list[_Known] = [(None,) * size] * size
+        self._bits_of: tuple[int, list[Answer]] = (-1, [])
+        self._states_of: tuple[tuple[int, int], list[Answer]] = ((-1, -1), [])
+
+    def add_tasks(self, first: int, tasks: Records) -> None:
+        """Add the tasks of a slot, of which the first may be number ``first`` of the episode."""
+        slot = first // self._size
+        columns = (tasks[name].tolist() for name in ("stage", "size", "cycles", "deadline"))
+        for source, (stage, size, cycles, deadline) in enumerate(zip(*columns, strict=True)):
+            if stage != ABSENT:
+                m = first + source
+                identity = (self._first_id + m, self._episode, slot, source)
+                self._tasks[m] = _new(Task, (*identity, size, cycles, deadline))
+                self._seq[m] = 0
+
+    def add_steps(self, steps: Sequence[tuple[int, ...]]) -> None:
+        """Add the records of ``steps``, rows of ``STEP``."""
+        records, seq, slot = self.records, self._seq, self._slot
+        for at, value, m, node, kind, _ in steps:
+            task = self._tasks[m]
+            data = _NO_DATA
+            if kind == DECIDED:
+                data = {"destination": value}
+                self._destination[m] = value
+            elif kind == TRANSMISSION_STARTED:
+                data = {"peer": self._destination[m], "nominal": value}
+            elif kind == SENT:
+                data = {"peer": self._destination[m]}
+            elif kind == RECEIVED:
+                data = {"sender": task.source, "elapsed": at - task.slot * slot}
+            elif kind == EXECUTION_STARTED:
+                data = {"nominal": value}
+            elif kind == TASK_ENDED:
+                outcome = _OUTCOMES[value >> 4]
+                self.outcomes[task.id] = outcome
+                stage = _STAGES[value & 15]
+                data = {"outcome": outcome.value, "elapsed": at - task.slot * slot, "stage": stage}
+            records.append(_new(Record, (KINDS[kind], task, seq[m], node, at, at, data)))
+            seq[m] += 1
+
+    def add_decisions(
+        self, decisions: Sequence[tuple[int, ...]], peers: Sequence[tuple[int, ...]]
+    ) -> None:
+        """Add ``decisions``, rows of ``DECISION``, which saw ``peers``, rows of ``PEER``."""
+        seen = 0
+        for row in decisions:
+            at, backlog, slot, node, arrived, destination, length, asked, *drawn, end = row
+            task = self._tasks[slot * self._size + node] if arrived else None
+            receiving, sending, send_backlog = self._queues(peers[seen:end])
+            seen = end
+            answers = self._answers(slot, node, asked, drawn)
+            known = self._known[node]
+            if answers and answers[-1].state is not None:
+                known = self._known[node] = _updated(known, answers)
+            observation = _new(
+                Observation,
+                (
+                    node, at, self._episode, slot, task, length, backlog, receiving, sending,
+                    send_backlog, answers, known, asked,
+                ),
+            )  # fmt: skip
+            self.decisions.append(
+                _new(
+                    DecisionRecord,
+                    (
+                        None if task is None else task.id,
+                        node,
+                        self._episode,
+                        slot,
+                        at,
+                        self._name,
+                        observation,
+                        None if destination < 0 else destination,
+                        self._probabilities if destination >= 0 else None,
+                        self._mask(slot, node, asked) if destination >= 0 else None,
+                    ),
+                )
+            )
+
+    def _queues(
+        self, peers: Sequence[tuple[int, ...]]
+    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Lengths of the receiving and sending queues [N], and the backlogs of the latter."""
+        if not peers:
+            return self._zeros, self._zeros, self._zeros
+        receiving, sending, backlog = list(self._zeros), list(self._zeros), list(self._zeros)
+        for peer, received, sent, _, until_sent in peers:
+            if received:
+                receiving[peer] = received
+            if sent:
+                sending[peer], backlog[peer] = sent, until_sent
+        return tuple(receiving), tuple(sending), tuple(backlog)
+
+    def _answers(
+        self, slot: int, node: int, asked: int, drawn: Sequence[int]
+    ) -> tuple[Answer, ...]:
+        """The answers that ``node`` had after ``asked`` questions about its task."""
+        if asked == 0 or self._silent:
+            return ()
+        bits: list[Answer] = []
+        if self._method in _MASKED:
+            every = self._bits(slot)
+            bits = every[:node] + every[node + 1 :]
+        if self._method == LEAST_COMPLETION:
+            every = self._states(slot, 0)
+            return (*every[:node], *every[node + 1 :])
+        return (
+            *bits,
+            *[self._states(slot, asked - 1)[j] for j in drawn if j >= 0 and j != node],
+        )
+
+    def _bits(self, slot: int) -> list[Answer]:
+        """Return what all nodes [N] answer when asked for their overload bit alone."""
+        if self._bits_of[0] != slot:
+            asked = slot * self._slot
+            answered = asked + 2 * self._delay
+            bits = self._answered(slot, 0)["overloaded"].tolist()
+            of_all = [
+                _new(Answer, (j, bit != 0, None, asked, answered)) for j, bit in enumerate(bits)
+            ]
+            self._bits_of = (slot, of_all)
+        return self._bits_of[1]
+
+    def _states(self, slot: int, question: int) -> list[Answer]:
+        """Return what all nodes [N] answer when asked for their state."""
+        if self._states_of[0] != (slot, question):
+            asked = slot * self._slot + 2 * self._delay * question
+            at, answered = asked + self._delay, asked + 2 * self._delay
+            of_all = []
+            for j, row in enumerate(self._answered(slot, question).tolist()):
+                backlog, length, inbound, overloaded, *_ = row
+                full = overloaded != 0
+                state = _new(PeerState, (full, length, backlog, inbound, at))
+                of_all.append(_new(Answer, (j, full, state, asked, answered)))
+            self._states_of = ((slot, question), of_all)
+        return self._states_of[1]
+
+    def _answered(self, slot: int, question: int) -> Records:
+        probes: Records = self._probes[slot % len(self._probes), question, : self._size]
+        return probes
+
+    def _mask(self, slot: int, node: int, asked: int) -> tuple[bool, ...] | None:
+        """Return the destinations [N] that were allowed, None where no mask was used."""
+        if self._size == 1:
+            return (True,) if self._method == RATC_MASKED else None
+        if self._method not in _MASKED or asked == 0:
+            return None
+        mask = [False] * self._size
+        if not self._silent:
+            mask = [not answer.overloaded for answer in self._bits(slot)]
+        mask[node] = True
+        return tuple(mask)
+
+
+def _updated(known: _Known, answers: Sequence[Answer]) -> _Known:
+    """``known`` with the states among ``answers``."""
+    changed: list[Any] = list(known)
+    for answer in answers:
+        if answer.state is not None:
+            changed[answer.peer] = (answer.state, answer.answered)
+    return tuple(changed)
