@@ -1,7 +1,7 @@
 """Tasks per second on one core: RATC in the compiled engine and in the heap simulator.
 
-Outcomes only if not said otherwise, the best of several runs after one that compiles. What grows with the number of nodes
-is the network itself: one rate and one failure rate per link.
+Outcomes only, where not said otherwise; the best of several runs after one that compiles. What
+grows with the number of nodes is the network itself: one rate and one failure rate per link.
 """
 
 from __future__ import annotations
