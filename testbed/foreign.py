@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-import testbed
 from testbed.errors import PrerequisiteMissing
 
 DISTRIBUTION: Final = "edge-testbed"
@@ -95,7 +94,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def _elsewhere(name: str, spec: ModuleSpec) -> str | None:
-    ours = Path(testbed.__file__).resolve().parent.with_name(name)
+    ours = Path(__file__).resolve().parent.with_name(name)
     places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
     for place in places:
         path = Path(place).resolve()

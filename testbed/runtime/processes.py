@@ -23,7 +23,6 @@ from typing import Any, Final
 
 import psutil
 
-import testbed
 from testbed import environment, foreign
 
 _SECRET: Final = (
@@ -209,7 +208,7 @@ def _spawn(
 
 def _import_path() -> Mapping[str, str]:
     """Return the import path that children need to find the same code as this process."""
-    root = str(Path(testbed.__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     if root in (*site.getsitepackages(), site.getusersitepackages()):
         return {}
     given = os.environ.get("PYTHONPATH")
