@@ -52,6 +52,8 @@ TIME_COLOURS: Final[Mapping[str, str]] = {
 }
 _TITLE_WIDTH: Final = 16
 """Letters of a title on one line below its column."""
+_LONGEST_TITLE: Final = 60
+"""Letters of a title that are drawn: to lay out many thousands takes minutes."""
 
 
 FAULT: Final = "#c0392b"
@@ -131,15 +133,24 @@ def by_metric(runs: Sequence[RunSummary], measured: Sequence[Measured]) -> Figur
             fontsize=9,
         )
     # As wide as a run's part of the axis; whole words of a label, parts of a scheduler's name.
-    titles = ["\n".join(textwrap.wrap(run.title, _TITLE_WIDTH)) for run in runs]
+    titles = ["\n".join(textwrap.wrap(_title(run), _TITLE_WIDTH)) for run in runs]
     axes.set_xticks(range(len(runs)), titles, fontsize=9)
     axes.set_xlim(-0.5, len(runs) - 0.35)
     axes.set_ylabel(f"{metric.name.replace('-', ' ')}, {metric.unit}".rstrip(", "))
-    title = f"{metric.title[:1].upper()}{metric.title[1:]}:"
+    title = f"{metric.title[:1].upper()}{_shortened(metric.title[1:], 4 * _LONGEST_TITLE)}:"
     wide = int(figure.get_figwidth() * 10)
     lines = [*textwrap.wrap(title, wide), "mean, 95 % interval, episodes"]
     axes.set_title("\n".join(lines), fontsize=10, loc="left")
     return figure
+
+
+def _title(run: RunSummary) -> str:
+    """Return the title of a run as it is drawn; tables have all of it."""
+    return _shortened(run.title, _LONGEST_TITLE)
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1].rstrip()}…"
 
 
 def outcome_shares(runs: Sequence[RunSummary]) -> Figure:
@@ -158,7 +169,7 @@ def outcome_shares(runs: Sequence[RunSummary]) -> Figure:
         labels = [f"{share:.1f}" if share >= 4 else "" for share in shares]
         axes.bar_label(bars, labels, label_type="center", fontsize=8, color="white")
         left += shares
-    axes.set_yticks(range(len(runs)), [run.title for run in runs])
+    axes.set_yticks(range(len(runs)), [*map(_title, runs)])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of all tasks, %")
@@ -195,7 +206,7 @@ def latency_breakdown(runs: Sequence[RunSummary]) -> Figure:
             fontsize=8,
             color="#555555",
         )
-    axes.set_yticks(range(len(runs)), [run.title for run in runs])
+    axes.set_yticks(range(len(runs)), [*map(_title, runs)])
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
@@ -210,7 +221,7 @@ def queues_over_time(runs: Sequence[tuple[RunSummary, pd.DataFrame]]) -> Figure:
     for x, (run, lengths) in enumerate(runs):
         by_slot = lengths.groupby(["episode", "slot"])["queue_length"].agg(["mean", "max"])
         mean = by_slot.groupby("slot").mean()
-        axes.plot(mean.index, mean["mean"], color=colour(x), linewidth=2, label=run.title)
+        axes.plot(mean.index, mean["mean"], color=colour(x), linewidth=2, label=_title(run))
         axes.plot(mean.index, mean["max"], color=colour(x), linewidth=1, linestyle=":")
     axes.set_ylim(bottom=0)
     shaded = mark_faults(axes, [run for run, _ in runs])
@@ -287,7 +298,7 @@ def topology(network: Topology, run: RunSummary | None = None) -> Figure:
     ring.set_ylim(-1.45, 1.45)
     ring.set_aspect("equal")
     ring.axis("off")
-    arrows = "" if run is None else f"\nArrows: where tasks went under {run.title}"
+    arrows = "" if run is None else f"\nArrows: where tasks went under {_title(run)}"
     ring.set_title(f"Nodes by capacity{arrows}", fontsize=10, loc="left")
     figure.colorbar(points, ax=ring, label="arrival probability", shrink=0.7)
     links = np.array(network.link_rate, dtype=float) / 1e6

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment import figures
@@ -146,6 +147,25 @@ def test_long_names_of_runs_do_not_overlap(log: TaskLog, ids: list[str]) -> None
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
     assert len(boxes) == 4
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_of_a_very_long_label_the_beginning_is_drawn(log: TaskLog, ids: list[str]) -> None:
+    """Labels have a bound today; logs of earlier versions and of other programs may have any."""
+    summary = summarise(log, ids[0])
+    info = replace(summary.run.info, label="once more, with feeling; " * 4_000)
+    named = RunSummary(replace(summary.run, info=info), summary.columns)
+    assert len(named.title) > 100_000
+    drawn = [
+        figures.success_rates([named, summary]),
+        figures.outcome_shares([named, summary]),
+        figures.latency_breakdown([named, summary]),
+        figures.queues_over_time([(named, queue_lengths(log, ids[0]))]),
+        figures.topology(summary.run.plan.topology, named),
+    ]
+    for figure in drawn:
+        texts = [text.get_text() for text in figure.findobj(Text)]
+        assert any("ratc (once more," in text.replace("\n", " ") for text in texts)
+        assert max(map(len, texts)) < 200
 
 
 def test_nodes_of_a_matrix_of_links_have_whole_numbers() -> None:
