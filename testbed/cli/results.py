@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from testbed.experiment.comparison import RunComparison
     from testbed.experiment.statistics import Interval
     from testbed.experiment.summary import Measured, RunSummary
-    from testbed.storage.tasklog import LogTable, Run, TaskLog
+    from testbed.model.task import Outcome
+    from testbed.storage.tasklog import LogTable, Run
 
 group = typer.Typer(no_args_is_help=True, help="List and show past runs.")
 
@@ -50,7 +51,8 @@ def list_(
     with open_log(storage, name) as log:
         runs = log.runs()
         shown = runs[-limit:] if limit else runs
-        documents = [_in_list(log, run) for run in shown]
+        outcomes = log.outcomes_by_run([run.id for run in shown])
+        documents = [_in_list(run, outcomes[run.id]) for run in shown]
     if as_json:
         console.emit(documents)
         return
@@ -87,8 +89,7 @@ def list_(
     )
 
 
-def _in_list(log: TaskLog, run: Run) -> dict[str, Any]:
-    outcomes = log.outcomes(run.id)
+def _in_list(run: Run, outcomes: Mapping[Outcome, int]) -> dict[str, Any]:
     tasks = sum(outcomes.values())
     succeeded = sum(count for outcome, count in outcomes.items() if outcome.value == "succeeded")
     info = run.info
@@ -128,7 +129,7 @@ def show(
 
     with open_log(storage, name) as log:
         found = find_run(log, run, name)
-        document = _in_list(log, found)
+        document = _in_list(found, log.outcomes(found.id))
         summary: RunSummary | None = summarise(log, found.id) if document["tasks"] else None
     if scenario:
         if found.info.scenario is None:

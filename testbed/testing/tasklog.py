@@ -269,6 +269,16 @@ class TaskLogContract:
             Outcome.LOST: 0,
         }
 
+    def test_outcomes_of_several_runs_are_those_of_each(self, task_log: TaskLog) -> None:
+        ids = [f"run-{number}" for number in range(3)]
+        for number, run in enumerate(ids):
+            task_log.begin_run(sample_run(run))
+            task_log.write_tasks(run, sample_rows(0)[: 3 * number])
+        found = task_log.outcomes_by_run(ids[::-1])
+        assert found == {run: task_log.outcomes(run) for run in ids}
+        assert [sum(each.values()) for each in found.values()] == [6, 3, 0]
+        assert task_log.outcomes_by_run([]) == {}
+
     # --- runs that are over -----------------------------------------------------------------
 
     def test_closing_a_run_ends_what_has_no_end(self, task_log: TaskLog) -> None:

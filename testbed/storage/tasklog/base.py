@@ -323,6 +323,10 @@ class TaskLog(Protocol):
         """Number of tasks by outcome, all outcomes in it."""
         ...
 
+    def outcomes_by_run(self, run_ids: Sequence[str]) -> dict[str, dict[Outcome, int]]:
+        """Return the same of several runs, by their ids."""
+        ...
+
     def counts(self, run_id: str) -> dict[LogTable, int]:
         """Number of rows by table."""
         ...

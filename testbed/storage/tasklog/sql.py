@@ -291,16 +291,20 @@ class SqlTaskLog:
 
     def outcomes(self, run_id: str) -> dict[Outcome, int]:
         """See ``TaskLog``."""
-        columns = tasks_table.c
-        query = (
-            select(columns.outcome, func.count())
-            .where(columns.run == self._key(run_id))
-            .group_by(columns.outcome)
-        )
-        counts = dict.fromkeys(Outcome, 0)
+        self._key(run_id)
+        return self.outcomes_by_run([run_id])[run_id]
+
+    def outcomes_by_run(self, run_ids: Sequence[str]) -> dict[str, dict[Outcome, int]]:
+        """See ``TaskLog``."""
+        runs, columns = runs_table.c, tasks_table.c
+        counted = select(runs.id, columns.outcome, func.count()).where(columns.run == runs.key)
+        counts = {run: dict.fromkeys(Outcome, 0) for run in run_ids}
         with self._reading() as connection:
-            for outcome, count in connection.execute(query):
-                counts[Outcome(outcome)] = count
+            for start in range(0, len(run_ids), CHUNK):
+                named = runs.id.in_(run_ids[start : start + CHUNK])
+                query = counted.where(named).group_by(runs.id, columns.outcome)
+                for run, outcome, count in connection.execute(query):
+                    counts[run][Outcome(outcome)] = count
         return counts
 
     def counts(self, run_id: str) -> dict[LogTable, int]:
