@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,7 +15,6 @@ from urllib.parse import quote
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from testbed.errors import PermanentError, PrerequisiteMissing, Problem, TestbedError, UsageError
 from testbed.plugins import Plugins
@@ -219,19 +220,16 @@ def _sqlite_engine(path: Path, writable: bool) -> Engine:
             # Readers do not wait for the writer, nor it for them; a power cut may take the last
             # batches, never the file. SQLite does not wait for its lock here as it does elsewhere,
             # and whoever opens the log at the same moment has it.
-            for attempt in Retrying(
-                retry=retry_if_exception(_is_busy),
-                wait=wait_random(0.005, 0.05),
-                stop=stop_after_delay(BUSY_TIMEOUT_S),
-                reraise=True,
-            ):
-                with attempt:
+            until = time.monotonic() + BUSY_TIMEOUT_S
+            while True:
+                try:
                     connection.execute("PRAGMA journal_mode=WAL")
+                    break
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                        raise
+                time.sleep(random.uniform(0.005, 0.05))
             connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA cache_size=-16000")
 
     return engine
-
-
-def _is_busy(error: BaseException) -> bool:
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY

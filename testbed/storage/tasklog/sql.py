@@ -6,6 +6,7 @@ Guarantees what ``TaskLog`` promises on SQLite and MySQL/MariaDB alike.
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,13 +25,6 @@ from sqlalchemy import (
     or_,
     select,
     update,
-)
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_exponential,
 )
 
 from testbed.errors import PermanentError, Problem, TemporaryError, UsageError
@@ -61,13 +55,16 @@ from testbed.storage.tasklog.schema import decisions as decisions_table
 from testbed.storage.tasklog.schema import histories as histories_table
 from testbed.storage.tasklog.schema import runs as runs_table
 from testbed.storage.tasklog.schema import tasks as tasks_table
-from testbed.storage.tasklog.statements import CHUNK, Row, Statements, insert_new
+from testbed.storage.tasklog.statements import CHUNK, Row, Statements
 from testbed.storage.tasklog.watching import FileWatch
 
 _Result = TypeVar("_Result")
 
 _LATEST_SHOWN: Final = 5
 _FETCH: Final = 5_000
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 1.0
+"""Seconds between attempts at what a server that is away has to store."""
 _RECORDS: Final = 8
 """Records of a task, about: so many rows of events come of one that is stored."""
 
@@ -142,7 +139,7 @@ class SqlTaskLog:
             "scenario": info.scenario,
         }
         with self._transaction() as connection:
-            if connection.execute(insert_new(runs_table, connection.dialect.name), row).rowcount:
+            if self._statements.add_one(connection, runs_table, row):
                 return
             plan = connection.execute(
                 select(runs_table.c.plan).where(runs_table.c.id == info.id)
@@ -449,25 +446,26 @@ class SqlTaskLog:
 
     def _patiently(self, write: Callable[[], _Result]) -> _Result:
         """Return the result of ``write``, repeated while the trouble is a temporary one."""
-        waiting = Retrying(
-            retry=retry_if_exception_type(TemporaryError),
-            stop=stop_after_delay(self._patience_s),
-            wait=wait_exponential(multiplier=0.05, max=1.0),
-            before_sleep=self._tell,
-            reraise=True,
+        until = time.monotonic() + self._patience_s
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                return write()
+            except TemporaryError as error:
+                if time.monotonic() + pause > until:
+                    raise
+                if pause == _FIRST_PAUSE_S:
+                    self._tell(error)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _tell(self, error: TemporaryError) -> None:
+        # Loading it takes as long as reading a list of runs.
+        import structlog
+
+        structlog.get_logger("testbed.tasklog").warning(
+            "waiting for the task log", problem=str(error), at_most_s=self._patience_s
         )
-        return waiting(write)
-
-    def _tell(self, state: RetryCallState) -> None:
-        if state.attempt_number == 1 and state.outcome is not None:
-            # Loading it takes as long as reading a list of runs.
-            import structlog
-
-            structlog.get_logger("testbed.tasklog").warning(
-                "waiting for the task log",
-                problem=str(state.outcome.exception()),
-                at_most_s=self._patience_s,
-            )
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

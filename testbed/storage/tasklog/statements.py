@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, Dialect, Table, insert
-from sqlalchemy.dialects import mysql
-from sqlalchemy.sql.dml import Insert
+from sqlalchemy import Column, Connection, Dialect, Table
 
 CHUNK: Final = 500
 """Values named in one statement; SQLite takes at least 999."""
@@ -23,17 +21,6 @@ Row: TypeAlias = tuple[Any, ...]
 """Values of a table's columns, in their order."""
 
 
-def insert_new(table: Table, dialect: str) -> Insert:
-    """Return an insert that skips rows whose key is there already and counts the new ones.
-
-    Not IGNORE on MySQL: it would also store what does not fit, cut to size.
-    """
-    if dialect == "sqlite":
-        return insert(table).prefix_with("OR IGNORE")
-    first = next(iter(table.primary_key.columns))
-    return mysql.insert(table).on_duplicate_key_update({first.name: first})
-
-
 class Statements:
     """Writes many rows, each a tuple in the order of its table's columns.
 
@@ -46,20 +33,36 @@ class Statements:
         self._quote = dialect.identifier_preparer.quote
 
     def add(self, connection: Connection, table: Table, rows: Sequence[Row]) -> int:
-        """Insert rows whose key is not there yet; return how many these were. As ``insert_new``."""
+        """Insert rows whose key is not there yet; return how many these were."""
+        return self._add(connection, table, list(table.columns), rows)
+
+    def add_one(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+        """Insert a row with ``values`` by column; whether it was not there yet by any key."""
+        columns = [table.c[name] for name in values]
+        return self._add(connection, table, columns, [tuple(values.values())]) > 0
+
+    def _add(
+        self,
+        connection: Connection,
+        table: Table,
+        columns: Sequence[Column[Any]],
+        rows: Sequence[Row],
+    ) -> int:
+        into = self._into(table, columns)
         if self._is_sqlite:
-            return self._bound(connection, f"INSERT OR IGNORE {self._into(table)}", rows)
+            return self._bound(connection, f"INSERT OR IGNORE {into}", rows)
+        # Not IGNORE: it would also store what does not fit, cut to size.
         first = self._quote(next(iter(table.primary_key.columns)).name)
         same = f" ON DUPLICATE KEY UPDATE {first} = {first}"
-        return _written(connection, f"INSERT {self._into(table)}", rows, same)
+        return _written(connection, f"INSERT {into}", rows, same)
 
     def put(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         """Insert rows in place of those with the same key."""
         write = self._bound if self._is_sqlite else _written
-        write(connection, f"REPLACE {self._into(table)}", rows)
+        write(connection, f"REPLACE {self._into(table, list(table.columns))}", rows)
 
-    def _into(self, table: Table) -> str:
-        names = ", ".join(self._quote(column.name) for column in table.columns)
+    def _into(self, table: Table, columns: Sequence[Column[Any]]) -> str:
+        names = ", ".join(self._quote(column.name) for column in columns)
         return f"INTO {self._quote(table.name)} ({names}) VALUES "
 
     @staticmethod
