@@ -19,6 +19,9 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateTable
+from sqlalchemy.sql.compiler import DDLCompiler
 from sqlalchemy.types import TypeEngine
 
 SCHEMA_VERSION: Final = 2
@@ -37,11 +40,8 @@ REVISION: Final = f"{SCHEMA_VERSION:04d}"
 """The migration that leads to these tables."""
 
 # Text is compared as it is, in every language, whatever the server's own default.
-_ON_SERVER: Final[dict[str, Any]] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-}
+_ON_SERVER: Final = " ENGINE=InnoDB CHARSET=utf8mb4 COLLATE utf8mb4_bin"
+_OF_LOG: Final = {"of_log": True}
 
 metadata = MetaData()
 
@@ -52,7 +52,7 @@ schema_info = Table(
     Column("version", Integer, nullable=False, comment="version of these tables"),
     Column("written_by", String(64), nullable=False, comment="version that made the tables"),
     Column("created", String(32), nullable=False, comment="when, UTC, ISO 8601"),
-    **_ON_SERVER,
+    info=_OF_LOG,
 )
 
 alembic_version = Table(
@@ -60,7 +60,7 @@ alembic_version = Table(
     "alembic_version",
     MetaData(),
     Column("version_num", String(32), primary_key=True),
-    mysql_engine="InnoDB",
+    info=_OF_LOG,
 )
 
 runs = Table(
@@ -83,7 +83,7 @@ runs = Table(
     Column("plan", _TEXT, nullable=False, comment="JSON: everything drawn and resolved"),
     Column("scenario", _TEXT, comment="the scenario file as the user wrote it"),
     Column("certificate", _TEXT, comment="JSON: fidelity certificate"),
-    **_ON_SERVER,
+    info=_OF_LOG,
 )
 
 
@@ -125,7 +125,7 @@ histories = Table(
         info={"format": "json"},
     ),
     sqlite_with_rowid=False,
-    **_ON_SERVER,
+    info=_OF_LOG,
 )
 
 decisions = Table(
@@ -157,7 +157,7 @@ decisions = Table(
         info={"format": "json"},
     ),
     sqlite_with_rowid=False,
-    **_ON_SERVER,
+    info=_OF_LOG,
 )
 
 tasks = Table(
@@ -185,7 +185,7 @@ tasks = Table(
     _maybe("nominal_execution_waiting", "by the model's instants", "us"),
     _maybe("nominal_execution", "cycles / capacity", "us"),
     sqlite_with_rowid=False,
-    **_ON_SERVER,
+    info=_OF_LOG,
 )
 
 events: Final = Table(
@@ -212,3 +212,13 @@ events: Final = Table(
 
 TABLES: Final[dict[str, Table]] = {"tasks": tasks, "events": events, "decisions": decisions}
 """The tables of a run as readers get them."""
+
+
+@compiles(CreateTable, "mysql", "mariadb")
+def _create_on_server(statement: CreateTable, compiler: DDLCompiler, **settings: Any) -> str:
+    """Return the statement that makes a table on a server.
+
+    Its options stand here: as arguments of a table they would load that dialect for every log.
+    """
+    made: str = compiler.visit_create_table(statement, **settings)  # type: ignore[no-untyped-call]
+    return made + _ON_SERVER if "of_log" in statement.element.info else made
