@@ -92,7 +92,7 @@ COMMANDS: Final[Sequence[Entry]] = (
         "up",
         "lifecycle",
         "up",
-        "Bring a network up: a controller and one process per node, until all are healthy.",
+        "Bring a network up: a controller and the processes of the nodes, until all are healthy.",
     ),
     Entry(_NETWORK, "ps", "network", "ps", "List all testbeds of this home with their states."),
     Entry(

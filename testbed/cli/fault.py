@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from testbed.api.faulting import fault_of, refuse_wrong
+from testbed.api.places import runtime
+from testbed.api.running import client_of
 from testbed.cli import console
-from testbed.cli.options import Json, Name
+from testbed.cli.network import with_name
+from testbed.cli.options import Json, Name, node_numbers
 from testbed.errors import Problem
+from testbed.model.faults import KINDS
 
 if TYPE_CHECKING:
     from testbed.rpc.operator import FaultList, OperatorClient
@@ -27,7 +32,6 @@ _KIND = typer.Argument(metavar="KIND", help="Kind of fault; `testbed fault kinds
 @group.command()
 def kinds(as_json: Json = False) -> None:
     """List the kinds of faults with what each acts on and needs."""
-    from testbed.model.faults import KINDS
 
     entries = [
         {
@@ -95,8 +99,6 @@ def inject(
 
     It ends when its time is over, with `testbed fault clear`, and with the run in any case.
     """
-    from testbed.api.faulting import fault_of, refuse_wrong
-    from testbed.cli.network import with_name
 
     entry = {
         "kind": kind,
@@ -154,8 +156,6 @@ def _done(
     name: str, call: Callable[[OperatorClient], FaultList], as_json: bool
 ) -> FaultList | None:
     """Return what ``call`` answers on the testbed ``name``; None if that was printed as JSON."""
-    from testbed.api.places import runtime
-    from testbed.api.running import client_of
 
     with client_of(runtime(name).find(name)) as client:
         found = call(client)
@@ -186,7 +186,6 @@ def _show(found: FaultList) -> None:
 
 
 def _places(text: str | None, option: str) -> list[int] | str | None:
-    from testbed.cli.options import node_numbers
 
     if text is None or text == "all":
         return text

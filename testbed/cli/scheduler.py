@@ -7,8 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from testbed.api.places import runtime
+from testbed.api.running import set_scheduler
 from testbed.cli import console
+from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, SchedulerOptions, key_values, node_numbers
+from testbed.schedulers import registry
+from testbed.schedulers.catalogue import SIMULATOR_ONLY
+from testbed.sim import simulator
 
 group = typer.Typer(no_args_is_help=True, help="List schedulers, or change the one that decides.")
 
@@ -16,9 +22,6 @@ group = typer.Typer(no_args_is_help=True, help="List schedulers, or change the o
 @group.command("list")
 def list_(as_json: Json = False) -> None:
     """List all schedulers known by name, those of other installed packages included."""
-    from testbed.schedulers import registry
-    from testbed.schedulers.catalogue import SIMULATOR_ONLY
-    from testbed.sim import simulator
 
     entries: list[dict[str, Any]] = []
     for name in simulator.names():
@@ -69,9 +72,6 @@ def set_(
     as_json: Json = False,
 ) -> None:
     """Change the scheduler of the current run on all or some nodes; all of them change or none."""
-    from testbed.api.places import runtime
-    from testbed.api.running import set_scheduler
-    from testbed.cli.network import with_name
 
     answers = set_scheduler(
         runtime(name).find(name), scheduler, node_numbers(nodes), key_values(options, "--option")
