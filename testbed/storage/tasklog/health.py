@@ -16,7 +16,7 @@ from testbed.errors import PermanentError
 from testbed.storage.tasklog import versions
 from testbed.storage.tasklog.failures import explained
 from testbed.storage.tasklog.opening import Database, connect
-from testbed.storage.tasklog.schema import events, metadata, runs, tasks
+from testbed.storage.tasklog.schema import histories, metadata, runs, tasks
 
 _PROBE: Final = "edge_testbed_probe"
 
@@ -111,7 +111,7 @@ def _refused(found: Database, made: bool) -> PermanentError | None:
         statements = [
             *(f"INSERT INTO {t} SELECT * FROM {t} WHERE 1 = 0" for t in metadata.tables),
             f"UPDATE {runs.name} SET state = state WHERE 1 = 0",
-            f"UPDATE {events.name} SET seq = seq WHERE 1 = 0",
+            f"UPDATE {histories.name} SET seq = seq WHERE 1 = 0",
             f"DELETE FROM {tasks.name} WHERE 1 = 0",
         ]
     else:
