@@ -76,6 +76,13 @@ def test_what_is_hopeless_is_not_repeated() -> None:
     assert (runs.count(5), runs.count(10)) == (2, 1)
 
 
+def test_what_is_clearly_valid_is_not_repeated() -> None:
+    found = climb(NODES, FULL, machine(100))
+
+    runs = [trial.level for trial in found.trials]
+    assert [runs.count(level) for level in (5, 10, 20, 40, 80)] == [1, 1, 1, 1, 2]
+
+
 def test_a_level_that_does_not_fit_into_memory_is_the_limit() -> None:
     even = machine(1e9)
 

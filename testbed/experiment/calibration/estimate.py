@@ -208,7 +208,7 @@ class Forecast:
         scale = f"--time-scale {self.time_scale:g}"
         ways = [scale if not up_again else f"testbed up ... {scale}"]
         if self.sharing is not None:
-            ways.append(f"--set deployment.nodesPerProcess={self.sharing}")
+            ways.append(f"--nodes-per-process {self.sharing}")
         if self.metadata:
             ways.append("--set payload=metadata")
         hint = "" if self.capacity.measured else "; `testbed calibrate` measures this machine"

@@ -18,13 +18,15 @@ class Effort:
 
     A level counts as valid if ``majority`` runs at it are, of at most ``2 * majority - 1``.
     Bisection ends when the first invalid level is at most ``ratio`` times the last valid one. A run
-    is not repeated where its worst term is ``hopeless`` times its limit.
+    is not repeated where its worst term is ``hopeless`` times its limit, nor the first of a level
+    where that is ``clear`` of it.
     """
 
     majority: int = 2
     ratio: float = 1.2
     hopeless: float = 2.0
-    episodes: int = 3
+    clear: float = 0.5
+    episodes: int = 2
 
 
 FULL: Final = Effort()
@@ -60,7 +62,7 @@ def expected_trials(question: Question, effort: Effort) -> float:
     # Most machines are within five doublings of the first level.
     doublings = 5.0
     bisections = math.log2(math.log(2) / math.log(effort.ratio)) if effort.ratio < 2 else 0.0
-    return effort.majority * (doublings + bisections)
+    return doublings + effort.majority * (1.0 + bisections)
 
 
 def climb(
@@ -80,6 +82,8 @@ def climb(
             trial = run(level)
             trials.append(trial)
             if trial.valid:
+                if not against and trial.worst <= effort.clear:
+                    return True
                 for_it += 1
             elif not trial.ran or not trial.terms or trial.worst > effort.hopeless:
                 return False
