@@ -79,6 +79,8 @@ class PerDestinationEncoder:
         self._own_load = load / (1.0 + load)
         self._arrival = arrival
         self._relative_capacity = [hz / max(capacity) for hz in capacity]
+        self._deadline = -1.0
+        self._by_deadline: list[tuple[float, float, float, float]] = []
         self._trend = 0.0
         self._trend_slot = -1
         self._episode = -1
@@ -92,6 +94,11 @@ class PerDestinationEncoder:
         own entry of ``mask`` is True, because the own node is always allowed; whether it is
         nevertheless overloaded is read from the observation.
         """
+        flat, width = self.flat(observation, task, mask), len(COLUMNS)
+        return [tuple(flat[at : at + width]) for at in range(0, len(flat), width)]
+
+    def flat(self, observation: Observation, task: Task, mask: Sequence[bool]) -> list[float]:
+        """Return the numbers of ``rows`` [N * len(COLUMNS)], row by row."""
         topology, node = self._topology, self._node
         deadline = task.deadline / SECOND
         backlog = observation.backlog / SECOND
@@ -113,46 +120,78 @@ class PerDestinationEncoder:
         own_failure = min(2.5 * topology.execution_failure_rate[node] * deadline, 4.0)
         own_capacity = self._relative_capacity[node]
         free_share = math.log(unmasked + 1.0) / 3.0
-        rates, link_failures = topology.link_rate[node], topology.link_failure_rate[node]
-        rows: list[tuple[float, ...]] = []
-        for j, hz in enumerate(topology.capacity_hz):
-            failure = topology.execution_failure_rate[j]
+        arrival, own_load = self._arrival, self._own_load
+        if deadline != self._deadline:
+            self._deadline, self._by_deadline = deadline, self._constants(deadline)
+        numbers: list[float] = []
+        # Comparisons instead of min and max, whose calls would take most of the time.
+        of_each = zip(
+            topology.capacity_hz,
+            topology.execution_failure_rate,
+            topology.link_rate[node],
+            topology.link_failure_rate[node],
+            observation.send_backlog,
+            bits,
+            self._by_deadline,
+            strict=True,
+        )
+        for j, (hz, failure, rate, link_failure, sent, bit, constants) in enumerate(of_each):
             execution = task.cycles / hz
+            exposure = failure * (execution if execution < deadline else deadline)
             if j == node:
-                wait, transmission, sending = backlog, 0.0, 0.0
-                exposure = failure * min(execution, deadline)
+                own, wait, transmission, sending = 1.0, backlog, 0.0, 0.0
             else:
-                transmission = task.size_bytes / rates[j]
-                wait = sending = observation.send_backlog[j] / SECOND
-                exposure = failure * min(execution, deadline) + link_failures[j] * transmission
+                own, transmission = 0.0, task.size_bytes / rate
+                wait = sending = sent / SECOND
+                exposure += link_failure * transmission
             slack = (deadline - wait - transmission - execution) / deadline
-            rows.append(
-                (
-                    1.0 if j == node else 0.0,
-                    size,
-                    cycles,
-                    min(transmission / deadline, 3.0),
-                    min(sending / deadline, 3.0),
-                    min(execution / deadline, 3.0),
-                    max(slack, -2.0),
-                    min(4.0 * exposure, 4.0),
-                    min(2.5 * failure * deadline, 4.0),
-                    self._relative_capacity[j],
-                    own_backlog,
-                    own_capacity,
-                    own_failure,
-                    self._arrival,
-                    bits[j],
-                    share,
-                    1.0 if slack > 0.0 else 0.0,
-                    free_share,
-                    trend,
-                    self._own_load,
-                    min(self._mean_execution[j] / deadline, 3.0),
-                    min(self._limit[j] / deadline, 3.0),
-                )
+            transmission /= deadline
+            sending /= deadline
+            execution /= deadline
+            exposure *= 4.0
+            numbers += (
+                own,
+                size,
+                cycles,
+                transmission if transmission < 3.0 else 3.0,
+                sending if sending < 3.0 else 3.0,
+                execution if execution < 3.0 else 3.0,
+                slack if slack > -2.0 else -2.0,
+                exposure if exposure < 4.0 else 4.0,
+                constants[0],
+                constants[1],
+                own_backlog,
+                own_capacity,
+                own_failure,
+                arrival,
+                bit,
+                share,
+                1.0 if slack > 0.0 else 0.0,
+                free_share,
+                trend,
+                own_load,
+                constants[2],
+                constants[3],
             )
-        return rows
+        return numbers
+
+    def _constants(self, deadline: float) -> list[tuple[float, float, float, float]]:
+        """Return what depends on the node [N] and on the deadline of a task only."""
+        return [
+            (
+                min(2.5 * failure * deadline, 4.0),
+                capacity,
+                min(mean_execution / deadline, 3.0),
+                min(limit / deadline, 3.0),
+            )
+            for failure, capacity, mean_execution, limit in zip(
+                self._topology.execution_failure_rate,
+                self._relative_capacity,
+                self._mean_execution,
+                self._limit,
+                strict=True,
+            )
+        ]
 
     def _moved(self, episode: int, slot: int, share: float) -> float:
         """Return the moving average after this node has seen ``share`` in ``slot``."""

@@ -7,7 +7,7 @@ fills in as that option, else the one that ships with the package.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import ClassVar, Self, TypeAlias
 
 from testbed.errors import Problem, UsageError
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
@@ -18,8 +18,9 @@ from testbed.policies import Policy, check_fits, resolve, shipped
 from testbed.policies.inference import open_actor
 from testbed.schedulers.probing import mask_from_bits, peers_of, task_of
 
-Features: TypeAlias = Callable[[Observation, Task, tuple[bool, ...]], Sequence[Any]]
-"""The input of a policy for a task under a mask [N]; called once per decision, in order."""
+Features: TypeAlias = Callable[[Observation, Task, tuple[bool, ...]], Sequence[float]]
+"""The input of a policy for a task under a mask [N], row by row; called once per decision, in
+order."""
 
 
 class Drl:
@@ -112,4 +113,4 @@ def _flat(context: SchedulerContext, policy: Policy) -> Features:
 def _per_destination(context: SchedulerContext, policy: Policy) -> Features:
     return PerDestinationEncoder(
         context.node, context.topology, context.rules, context.workload
-    ).rows
+    ).flat
