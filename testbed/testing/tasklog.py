@@ -7,16 +7,20 @@ The sample values here are also handy for tests of what reads a log.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import pytest
 
 from testbed.errors import UsageError
+from testbed.model import placing
 from testbed.model.decision import Answer, Observation, PeerState
 from testbed.model.events import DecisionRecord, Record, RecordKind
 from testbed.model.history import TaskRow, fold_all
+from testbed.model.hook import Decided
 from testbed.model.run_state import RunState
+from testbed.model.serving import route
+from testbed.model.serving.route import Heard, Route, RouteObservation, Routing, RoutingRecord
 from testbed.model.task import Outcome, Task
 from testbed.storage.tasklog.base import LogTable, RunInfo, TaskLog
 
@@ -117,6 +121,19 @@ def sample_decision(task: Task | None, node: int, episode: int, slot: int) -> De
         probabilities=None if task is None else (0.1, 0.2, 0.7),
         mask=None if task is None else (True, False, True),
     )
+
+
+def sample_routing(node: int, number: int) -> RoutingRecord:
+    """Return a routing at ``node``, number ``number`` of its episode 0."""
+    seen = RouteObservation(
+        node, 7 + number, 0, number, (3, 0), ({"local": 3}, {}), (Heard(0, {"f": 2}, 4),)
+    )
+    table = (
+        Route(2, (1, 0), (None, 4), 0.25),
+        Route(None, (0, 0), (None, None)),
+    )
+    routing = Routing(table, {"f": 1, "ü": [1, None]}) if number else Routing()
+    return RoutingRecord(node, 0, number, 7 + number, "slack", seen, routing)
 
 
 def sample_episode(episode: int) -> tuple[list[Task], list[Record], list[DecisionRecord]]:
@@ -230,6 +247,20 @@ class TaskLogContract:
         assert list(task_log.decisions(info.id, episode=1, node=2)) == [
             each for each in decisions if (each.episode, each.node) == (1, 2)
         ]
+
+    def test_decisions_of_another_hook_come_back_equal(self, task_log: TaskLog) -> None:
+        routings = [sample_routing(node, number) for node in range(2) for number in range(3)]
+        placed = [sample_decision(None, 1, 0, slot) for slot in (1, 2)]
+        runs: dict[str, Sequence[Decided]] = {"routings": routings, "placed": placed}
+        for run, decisions in runs.items():
+            task_log.begin_run(sample_run(run))
+            assert task_log.append(run, [], decisions) == len(decisions)
+            assert task_log.append(run, [], decisions) == 0
+        assert list(task_log.decisions_of(route.HOOK, "routings")) == routings
+        assert list(task_log.decisions_of(route.HOOK, "routings", node=1)) == routings[3:]
+        assert list(task_log.decisions("routings")) == []
+        assert list(task_log.decisions_of(placing.HOOK, "placed")) == placed
+        assert list(task_log.decisions_of(route.HOOK, "placed")) == []
 
     def test_the_same_batch_twice_counts_once(self, task_log: TaskLog) -> None:
         info = sample_run()

@@ -1,19 +1,17 @@
-"""Routings are keyed by their hook everywhere: documents, messages, spools and the task log."""
+"""Routings are keyed by their hook in documents, messages and spools."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.model import hooks, placing
+from testbed.model import hooks
 from testbed.model.events import DecisionRecord
 from testbed.model.hooks import HOOKS
-from testbed.model.serving import route
 from testbed.model.serving.route import (
     Heard,
     Route,
@@ -23,8 +21,7 @@ from testbed.model.serving.route import (
     checked,
 )
 from testbed.rpc.codec import decode_decision, encode_decision
-from testbed.storage.tasklog import open_task_log
-from testbed.testing.tasklog import sample_decision, sample_run
+from testbed.testing.tasklog import sample_decision
 from tests.model.serving.network import meshed
 
 counts = st.integers(0, 2**31 - 1)
@@ -87,27 +84,6 @@ def test_every_hook_describes_itself() -> None:
     for name, hook in HOOKS.items():
         assert hook.name == name == hook.context.hook  # type: ignore[attr-defined]
         assert callable(getattr(hook.protocol, hook.method))
-
-
-def test_the_task_log_holds_them(tmp_path: Path) -> None:
-    seen = RouteObservation(1, 5, 0, 0, (3,), ({"local": 3},), (Heard(0, {"f": 2}, 4),))
-    table = (Route(2, (1, 0), (None, 4), 0.25),)
-    routed = [
-        RoutingRecord(node, 0, number, 5, "slack", seen, Routing(table, {"f": 1}))
-        for node in (0, 1)
-        for number in (0, 1, 2)
-    ]
-    placed = [sample_decision(None, 1, 0, slot) for slot in (1, 2)]
-    with open_task_log(str(tmp_path / "log.sqlite")) as log:
-        for run, decisions in (("routed", routed), ("placed", placed)):
-            log.begin_run(sample_run(run))
-            assert log.append(run, [], decisions) == len(decisions)
-            assert log.append(run, [], decisions) == 0
-        assert list(log.decisions_of(route.HOOK, "routed")) == routed
-        assert list(log.decisions_of(route.HOOK, "routed", node=1)) == routed[3:]
-        assert list(log.decisions("routed")) == []
-        assert list(log.decisions_of(placing.HOOK, "placed")) == placed
-        assert list(log.decisions_of(route.HOOK, "placed")) == []
 
 
 def test_numbers_of_other_libraries_become_plain() -> None:
