@@ -38,6 +38,9 @@ _log = structlog.get_logger("controller.registry")
 BEAT_INTERVAL: Final[Micros] = SECOND // 2
 """Real microseconds between two heartbeats of a node."""
 
+SHARED_BEAT_INTERVAL: Final[Micros] = SECOND
+"""The same of a node that shares its process: there are many of them, and one loop tells of all."""
+
 BEAT_TIMEOUT_S: Final = 3.0
 """Silence after which a node is suspect. A process that ends is noticed at once, by its broken
 stream; this is for one that hangs, and must not hit one that merely waits for a processor."""
@@ -213,7 +216,8 @@ class Registry(pb_grpc.RegistryServicer):
         node.named = request.session
         self._set(node, "starting", "has registered, and is being checked")
         self._spawn(self._check(node, node.link, node.session))
-        return pb.RegisterReply(testbed=self.testbed, heartbeat_interval=BEAT_INTERVAL)
+        interval = BEAT_INTERVAL if node.sharing == 1 else SHARED_BEAT_INTERVAL
+        return pb.RegisterReply(testbed=self.testbed, heartbeat_interval=interval)
 
     async def Beat(
         self,

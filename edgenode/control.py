@@ -18,7 +18,7 @@ from edgenode.driver import EpisodeDriver
 from edgenode.host import Host
 from edgenode.links import PeerAt
 from edgenode.policies import Policies
-from edgenode.resources import resident_bytes
+from edgenode.resources import used
 from edgenode.spool import Spool
 from testbed.errors import TestbedError, UsageError
 from testbed.model.faults import Fault
@@ -216,7 +216,7 @@ class ControlServicer(pb_grpc.ControlServicer):
             run=node.run_id,
             episode=-1,
             scheduler=node.scheduler_name,
-            resident_bytes=resident_bytes() // node.host.size,
+            resident_bytes=used().resident_bytes // node.host.size,
             unacknowledged=node.spool.unacknowledged,
             process=node.process,
         )

@@ -36,6 +36,7 @@ class Executing:
         self._driver = driver
         self._complaints = complaints
         self._application = application
+        self._idle: bool = getattr(application, "idle", False)
         self._background = background
         self._running: dict[int, asyncio.Task[None]] = {}
         self._revision = 0
@@ -45,6 +46,8 @@ class Executing:
         task, application = effect.task, self._application
         self._revision = 0
         self._end_at(effect.started, effect, 0)
+        if self._idle:
+            return
         payload = self._payload(task) if application.needs_payload else None
         self._running[task.id] = self._background.start(
             self._execute(effect, payload), f"execution of task {task.id}"

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from edgenode.node import EdgeNode
-from edgenode.resources import cpu_time, resident_bytes
+from edgenode.resources import used
 from testbed.errors import PermanentError, TemporaryError
 from testbed.model.units import SECOND
 from testbed.rpc.channels import connect
@@ -130,12 +130,13 @@ async def _beat(stub: Any, node: EdgeNode, interval: float) -> None:
         due = time.monotonic()
         while not ended.is_set():
             late = max(0, int((time.monotonic() - due) * SECOND))
+            now = used()
             await call.write(
                 pb.Heartbeat(
                     node=node.index,
-                    resident_bytes=resident_bytes() // node.host.size,
+                    resident_bytes=now.resident_bytes // node.host.size,
                     lag=max(late, node.take_lateness()),
-                    cpu=cpu_time() // node.host.size,
+                    cpu=now.cpu // node.host.size,
                     session=node.commands.session,
                 )
             )

@@ -280,6 +280,7 @@ class BoundedApplication:
         self._closing = OwnCode(watch, "close() had not returned after")
         self.modelled = application.modelled
         self.needs_payload = application.needs_payload
+        self.idle = application.modelled and getattr(application, "idle", False) is True
 
     async def execute(self, task: Task, payload: bytes | None, duration: float) -> None:
         """Execute a task. Raises: TypeError: what is watched answers nothing to wait for."""

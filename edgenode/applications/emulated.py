@@ -10,6 +10,8 @@ class Emulated:
 
     modelled = True
     needs_payload = False
+    idle = True
+    """``execute`` does nothing, so it need not be called."""
 
     async def execute(self, task: Task, payload: bytes | None, duration: float) -> None:
         """Do nothing: the node's timer ends the execution."""
