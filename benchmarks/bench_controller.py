@@ -1,8 +1,8 @@
-"""The controller at full speed: ten nodes that send the log of a simulated run as fast as it is taken.
+"""The controller at full speed: ten nodes that send a log as fast as it is taken.
 
 The controller is a process of its own and treats the run as any other: registry, arrivals, ledger,
 certificate, task log, rows of tasks. The nodes are played by one process that has all batches
-ready. Rates are those of whole runs, from their start to their end in the log.
+of a simulated run ready. Rates are those of whole runs, from their start to their end in the log.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def rows(slots: int = SLOTS) -> list[Row]:
     return found
 
 
-def _figures(name: str, asked: float, plan: Plan, logs: Sequence[Sequence[Log]], url: str) -> list[Row]:
+def _figures(
+    name: str, asked: float, plan: Plan, logs: Sequence[Sequence[Log]], url: str
+) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="bc-") as folder, _controller(folder, plan, url) as it:
         measured = asyncio.run(_run(Path(folder), it.pid, plan, logs))
     rate = measured.tasks / measured.seconds

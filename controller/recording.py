@@ -17,7 +17,7 @@ from testbed.errors import PermanentError, TestbedError
 from testbed.model.events import DecisionRecord, Record
 from testbed.model.history import fold_all
 from testbed.model.hook import Decided
-from testbed.rpc.codec import decode_decision, decode_record
+from testbed.rpc.codec import decode_decisions, decode_records
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.storage.tasklog import TaskLog
 
@@ -28,10 +28,10 @@ def decode(batch: pb.EventBatch) -> tuple[list[Record], list[Decided]]:
     """Return the records and decisions of a batch. Raises: ValueError: it cannot be read."""
     try:
         return (
-            [decode_record(document) for document in batch.records],
-            [decode_decision(document) for document in batch.decisions],
+            decode_records(batch.records),
+            decode_decisions(batch.decisions),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, IndexError, RecursionError) as error:
         raise ValueError(repr(error)) from None
 
 

@@ -183,13 +183,13 @@ async def test_what_cannot_be_read_is_left_out_and_kept_beside(tmp_path: Path) -
 async def test_a_file_that_is_all_acknowledged_is_emptied_and_numbers_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgenode.spool._KEEP_BYTES", 100)
+    monkeypatch.setattr("edgenode.spool._KEEP_BYTES", 20)
     spool = Spool(tmp_path)
     spool.begin("run")
     spool.record(record(1))
     spool.acknowledge("run", spool.flush("run"))
     (path,) = files(tmp_path)
-    assert size(path) < 100
+    assert size(path) < 20
 
     again = Spool(tmp_path)
     again.begin("run")

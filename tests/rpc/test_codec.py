@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testbed.model import hooks
 from testbed.model.decision import Answer, Observation, PeerState
 from testbed.model.events import DecisionRecord, Record, RecordKind
 from testbed.model.task import Task
 from testbed.rpc.codec import (
     decode_decision,
+    decode_decisions,
     decode_observation,
     decode_record,
+    decode_records,
     encode_decision,
     encode_observation,
     encode_record,
@@ -107,7 +110,36 @@ def test_an_observation_comes_back_as_it_was(observation: Observation) -> None:
 def test_a_document_is_one_line(record: Record) -> None:
     document = encode_record(record)
     assert b"\n" not in document
-    assert json.loads(document)["seq"] == record.seq
+    assert json.loads(document)[2] == record.seq
+
+
+@given(records)
+def test_a_record_of_an_earlier_release_is_read(record: Record) -> None:
+    document = {**record._asdict(), "task": record.task._asdict()}
+    assert decode_record(json.dumps(document).encode()) == record
+
+
+@given(decisions)
+def test_a_decision_of_an_earlier_release_is_read(decision: DecisionRecord) -> None:
+    document = json.dumps(hooks.to_document(decision)).encode()
+    assert decode_decision(document) == decision
+    # Also beside new ones.
+    both = decode_decisions([document, encode_decision(decision)])
+    assert both == [decision, decision]
+    assert hash(both[0]) == hash(both[1])
+
+
+@given(st.lists(records, max_size=4))
+def test_many_documents_are_read_as_one_by_one(several: list[Record]) -> None:
+    assert decode_records([encode_record(record) for record in several]) == several
+
+
+@given(st.lists(decisions, max_size=1), records)
+def test_documents_that_are_none_spoil_all_of_them(some: list[DecisionRecord], one: Record) -> None:
+    good = encode_record(one)
+    for wrong in (b"", b"1", good + b"," + good, b"],[", b"null", *map(encode_decision, some)):
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            decode_records([good, wrong, good])
 
 
 @given(tasks, states)
