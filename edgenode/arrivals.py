@@ -66,6 +66,11 @@ class Arrivals:
         self._waits = False
         self._closed = False
 
+    @property
+    def finished(self) -> bool:
+        """Whether no task is to arrive any more in this episode."""
+        return self._until >= self._driver.plan.workload.slots and not self._tasks
+
     def take(self, told: pb.Arrivals) -> pb.ArrivalsTaken:
         """Take what the controller tells of the slots to come, and return the answer to it.
 

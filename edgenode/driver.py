@@ -75,6 +75,8 @@ class EventLog(Protocol):
 
     def fault(self, document: bytes) -> None: ...
 
+    def hurry(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
@@ -187,6 +189,9 @@ class EpisodeDriver:
         if record.kind is RecordKind.GENERATED:
             clock = self._arrived.pop(record.task.id, None)
         self._log.record(record._replace(clock=self.clock.now() if clock is None else clock))
+        if record.kind is RecordKind.ENDED and self.arrivals.finished and not self.state.held:
+            # The controller may wait for nothing but this.
+            self._log.hurry()
 
     def _set_deadline(self, effect: SetDeadline) -> None:
         event = DeadlinePassed(effect.task_id)

@@ -1,9 +1,9 @@
 """The node's log, kept in files until the controller has stored it.
 
-One append-only file per run. Every record goes to its file at once, so that a node killed at any
-moment has lost nothing it had seen happen; batches are cut from the file shortly after and sent
-again until they are acknowledged. A new process on the same folder goes on where the last one
-stopped.
+One append-only file per run. What happens in one turn of the event loop goes to its file in one
+write at the end of that turn, so that a node killed at any moment has lost no more than that turn;
+batches are cut from the file later and sent again until they are acknowledged. A batch is in the
+file before it is sent. A new process on the same folder goes on where the last one stopped.
 
 A file that is removed, cut short or written over while the node runs is made anew from what is in
 memory; what a new process cannot read of a file is left out, said, and kept beside it.
@@ -30,8 +30,14 @@ from testbed.rpc.generated import edge_pb2 as pb
 
 _logger: Final = logging.getLogger(__name__)
 
-CUT_AFTER: Final = 0.02
-"""Seconds from the first event of a batch to its cut."""
+SOON: Final = 0.02
+"""Seconds from the first event of a batch to its cut where little happens."""
+
+LATEST: Final = 0.25
+"""The same where much happens: a batch costs both ends more than the events in it."""
+
+AT_ONCE: Final = 4
+"""Batches that may be cut soon, one after another; another one for every ``LATEST`` seconds."""
 
 BATCH_BYTES: Final = 1 << 20
 """Size at which a batch is cut at once."""
@@ -66,7 +72,11 @@ class RunSpool:
         self._batches: deque[tuple[int, list[bytes]]] = deque()
         self._uncut: list[bytes] = []
         self._uncut_bytes = 0
+        self._unwritten: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._soon = float(AT_ONCE)
+        self._counted = 0.0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = 0
         self._writable = True
@@ -79,15 +89,38 @@ class RunSpool:
         return len(self._batches)
 
     def append(self, kind: bytes, document: bytes) -> None:
-        """Write one event's document; it will be in the next batch."""
+        """Write one event's document at the end of this turn; it will be in the next batch."""
         line = kind + document
         self._uncut.append(line)
         self._uncut_bytes += len(line)
-        self._write(line + b"\n")
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unwritten.append(line)
         if self._uncut_bytes >= BATCH_BYTES:
             self.cut()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(CUT_AFTER, self.cut)
+            self._cut_in(self._delay())
+
+    def hurry(self) -> None:
+        """Cut the next batch soon: nothing is to be expected after what has happened."""
+        if self._timer is not None and self._due > asyncio.get_running_loop().time() + SOON:
+            self._timer.cancel()
+            self._cut_in(SOON)
+
+    def _cut_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + seconds
+        self._timer = loop.call_later(seconds, self.cut)
+
+    def _delay(self) -> float:
+        """Return how long the next batch waits for more events, in seconds."""
+        now = asyncio.get_running_loop().time()
+        self._soon = min(AT_ONCE, self._soon + (now - self._counted) / LATEST)
+        self._counted = now
+        if self._soon < 1:
+            return LATEST
+        self._soon -= 1
+        return SOON
 
     def cut(self) -> int:
         """Make a batch of what is not in one yet; the number of the last batch, 0 if none was."""
@@ -96,7 +129,8 @@ class RunSpool:
             self._timer = None
         if self._uncut:
             self.last_batch += 1
-            self._write(_END + b"%d\n" % self.last_batch)
+            self._unwritten.append(_END + b"%d" % self.last_batch)
+            self._flush()
             self._batches.append((self.last_batch, self._uncut))
             self._uncut, self._uncut_bytes = [], 0
             self._look()
@@ -133,6 +167,12 @@ class RunSpool:
         os.close(self._file)
         if not self._batches:
             self.path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        """Write the lines that are not in the file yet."""
+        if self._unwritten:
+            lines, self._unwritten = self._unwritten, []
+            self._write(b"\n".join(lines) + b"\n")
 
     def _write(self, line: bytes) -> None:
         if not self._writable:
@@ -198,6 +238,7 @@ class RunSpool:
             parts += [line + b"\n" for line in lines]
             parts.append(_END + b"%d\n" % number)
         parts += [line + b"\n" for line in self._uncut]
+        self._unwritten.clear()
         content = b"".join(parts)
         temporary = self.path.with_suffix(".new")
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
@@ -325,6 +366,11 @@ class Spool:
     def fault(self, document: bytes) -> None:
         """Log that a fault was applied or released here."""
         self._append(_FAULT, document)
+
+    def hurry(self) -> None:
+        """Cut the next batch soon: nothing is to be expected after what has happened."""
+        if self._current is not None:
+            self._current.hurry()
 
     def flush(self, run: str) -> int:
         """Cut a run's batch now; the number of its last batch, 0 if there is none to wait for."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgenode.spool import Spool
+from edgenode.spool import LATEST, SOON, RunSpool, Spool
 from testbed.model.events import Record, RecordKind
 from testbed.rpc.codec import decode_record
 from testbed.rpc.generated import edge_pb2 as pb
@@ -64,6 +64,77 @@ async def test_batches_are_numbered_without_gaps_and_kept_until_acknowledged(spo
     assert spool.unacknowledged == 1
 
 
+async def end_of_turn() -> None:
+    """Let the event loop go on: what was logged in this turn is in its file then."""
+    await asyncio.sleep(0)
+
+
+async def test_what_happens_in_one_turn_is_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    spool.begin("run")
+    writes: list[bytes] = []
+
+    really = os.write
+
+    def write(file: int, content: bytes) -> int:
+        writes.append(content)
+        return really(file, content)
+
+    monkeypatch.setattr("edgenode.spool.os.write", write)
+    for number in range(3):
+        spool.record(record(number))
+    assert writes == []
+    await end_of_turn()
+    assert [content.count(b"\n") for content in writes] == [3]
+    # The end of a batch goes with what is in it.
+    spool.record(record(3))
+    spool.flush("run")
+    assert [content.count(b"\n") for content in writes] == [3, 2]
+
+
+async def test_batches_wait_longer_the_more_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    spool = RunSpool("run", tmp_path / "run.spool", lambda: None)
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+
+    def next_batch(after: float) -> float:
+        nonlocal now
+        now += after
+        spool.append(b"r", b"{}")
+        wait = spool._due - now
+        spool.cut()
+        return round(wait, 3)
+
+    # An event in every 50 ms: the first batches are cut soon, then four a second.
+    waits = [next_batch(0.05) for _ in range(20)]
+    assert waits[:4] == [SOON] * 4
+    assert set(waits[4:]) == {SOON, LATEST}
+    assert waits[4:].count(SOON) <= 4
+    # After a while in which nothing happens.
+    assert next_batch(2.0) == SOON
+    monkeypatch.undo()
+    spool.close()
+
+
+async def test_what_is_waited_for_is_cut_soon(tmp_path: Path) -> None:
+    spool = RunSpool("run", tmp_path / "run.spool", lambda: None)
+    for _ in range(10):
+        spool.append(b"r", b"{}")
+        spool.cut()
+    spool.append(b"r", b"{}")
+    loop = asyncio.get_running_loop()
+    assert spool._due - loop.time() > SOON
+    spool.hurry()
+    assert spool._due - loop.time() <= SOON
+    spool.close()
+
+
 async def test_nothing_new_makes_no_batch(spool: Spool) -> None:
     assert spool.flush("run") == 0
     spool.record(record(1))
@@ -99,6 +170,7 @@ async def test_a_new_process_goes_on_where_the_last_one_died(tmp_path: Path) -> 
     dead.flush("a/run")
     dead.acknowledge("a/run", 1)
     dead.record(record(3))  # not in a batch yet
+    await end_of_turn()
     (path,) = files(tmp_path)
     append(path, b'r{"kind":"gener')  # and died while it wrote
 
@@ -148,6 +220,7 @@ async def test_a_file_that_is_taken_away_or_damaged_is_made_anew(
     spool.record(record(3))
     spool.flush("run")
     spool.record(record(4))
+    await end_of_turn()
     again = Spool(folder)
     assert ids(sent(again)) == [1, 2, 3, 4]
     assert [batch.number for batch in sent(again)] == [2, 3, 4, 5]
