@@ -7,7 +7,6 @@ policy trained on simulations or on their logs meets the same system on real nod
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from pathlib import Path
 
@@ -45,15 +44,11 @@ def busy_plan(payload: Payload, deadline: float) -> Plan:
 
 
 async def play(network: Cluster, plan: Plan) -> list[Task]:
-    """One episode at its times; all its tasks, when they have ended."""
-    slots = plan.tasks(0)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    for number, tasks in enumerate(slots):
-        at = began + number * plan.workload.slot / SECOND
-        await asyncio.sleep(max(0.0, at - loop.time()))
-        await network.give(*tasks)
-    everything = [task for tasks in slots for task in tasks]
+    """One episode, whose arrivals the nodes are told ahead; all its tasks, when they have ended."""
+    everything = [task for tasks in plan.tasks(0) for task in tasks]
+    for node in range(plan.topology.size):
+        own = [task for task in everything if task.source == node]
+        await network.tell(*own, until=plan.workload.slots, node=node)
     await network.ended(*everything)
     return everything
 
