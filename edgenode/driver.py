@@ -143,8 +143,10 @@ class EpisodeDriver:
         """Handle an event from outside, now, after all that was due before it."""
         if self._closed:
             return
+        # The instant first: what falls due while this goes on comes after it, not before.
+        now = self.clock.now()
         self.timers.ring_due()
-        self.handle(event, self.clock.now())
+        self.handle(event, now)
 
     def handle(self, event: Event, at: Micros) -> None:
         """Handle an event at ``at``, or at the model's latest instant if that is later."""
