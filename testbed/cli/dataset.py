@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from testbed.api.data_sets import exported, folder_of, new_folder, root
-from testbed.api.logs import open_log
 from testbed.cli import console
 from testbed.cli.options import Json, Name, RunIds, Storage
-from testbed.cli.selection import find_runs
 from testbed.errors import TestbedError
 from testbed.model.encoders import DEFAULT
-from testbed.storage.dataset import build as build_data_set
-from testbed.storage.dataset import list_data_sets
-from testbed.storage.dataset import show as show_data_set
-from testbed.storage.dataset import validate as validate_data_set
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +53,10 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a data set from runs (default: the latest), one sequence per episode and node."""
+    from testbed.api.data_sets import new_folder
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import find_runs
+    from testbed.storage.dataset import build as build_data_set
 
     with open_log(storage, name) as log:
         ids = find_runs(log, runs, name)
@@ -93,6 +90,8 @@ def build(
 @group.command("list")
 def list_(as_json: Json = False) -> None:
     """List the data sets of this home, oldest first."""
+    from testbed.api.data_sets import root
+    from testbed.storage.dataset import list_data_sets
 
     found = list_data_sets(root())
     if as_json:
@@ -121,6 +120,8 @@ def list_(as_json: Json = False) -> None:
 @group.command()
 def show(data_set: DataSetName, as_json: Json = False) -> None:
     """Show the contents of a data set: runs, behaviour policies, counts, fidelity."""
+    from testbed.api.data_sets import folder_of
+    from testbed.storage.dataset import show as show_data_set
 
     folder = folder_of(data_set)
     metadata = show_data_set(folder)
@@ -144,6 +145,8 @@ def show(data_set: DataSetName, as_json: Json = False) -> None:
 @group.command()
 def validate(data_set: DataSetName, as_json: Json = False) -> None:
     """Check that a data set is unaltered and can be learned from; exit code 1 if it is not."""
+    from testbed.api.data_sets import folder_of
+    from testbed.storage.dataset import validate as validate_data_set
 
     folder = folder_of(data_set)
     problems = validate_data_set(folder)
@@ -181,6 +184,7 @@ def export(
 
     Each library's format gets a folder of its own; the plain files share one.
     """
+    from testbed.api.data_sets import exported, folder_of
 
     folder = folder_of(data_set)
     written = exported(folder, formats or ["csv"], out, overwrite=force, progress=_progress)
@@ -192,6 +196,7 @@ def export(
 
 
 def _shown(folder: Path) -> str:
+    from testbed.api.data_sets import root
 
     return folder.name if folder.parent == root() else str(folder)
 

@@ -10,7 +10,6 @@ from testbed.api import home
 from testbed.cli import console
 from testbed.cli.options import Json, Storage, from_log
 from testbed.errors import PermanentError
-from testbed.storage.tasklog import migrating
 
 group = typer.Typer(no_args_is_help=True, help="Check and upgrade the tables of the task log.")
 
@@ -18,6 +17,7 @@ group = typer.Typer(no_args_is_help=True, help="Check and upgrade the tables of 
 @group.command("check")
 def check(storage: Storage = None, as_json: Json = False) -> None:
     """Check whether the task log has this version; exit code 5 if not. Changes nothing."""
+    from testbed.storage.tasklog import migrating
 
     found = migrating.check(home.choose_task_log(storage))
     if as_json:
@@ -41,6 +41,7 @@ def upgrade(storage: Storage = None, as_json: Json = False) -> None:
 
     No-op if it is up to date. Testbeds that use it should be down.
     """
+    from testbed.storage.tasklog import migrating
 
     before, after = migrating.upgrade(home.choose_task_log(storage))
     if as_json:

@@ -8,14 +8,10 @@ from typing import Annotated
 import typer
 
 from testbed.api import home
-from testbed.api.calibrating import nodes_carried_here
 from testbed.cli import console
-from testbed.cli.checks import CHECKS
-from testbed.cli.findings import Surroundings
 from testbed.cli.options import Json, Storage
 from testbed.cli.policy import Artifacts
 from testbed.errors import PrerequisiteMissing
-from testbed.scenario.load import load
 
 
 def doctor(
@@ -28,6 +24,10 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check this machine for what a testbed needs; exit code 3 if something is missing."""
+    from testbed.api.calibrating import nodes_carried_here
+    from testbed.cli.checks import CHECKS
+    from testbed.cli.findings import Surroundings
+    from testbed.scenario.load import load
 
     loaded = load(scenario)
     around = Surroundings(

@@ -13,28 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from testbed import environment
-from testbed.api.logs import open_log
-from testbed.api.places import runtime
-from testbed.api.simulating import Job, not_repeated, replay_plan
 from testbed.cli import console
 from testbed.cli.options import Json, Label, SchedulerOptions, Storage, from_log, key_values
-from testbed.cli.progress import Pace
-from testbed.cli.results import print_runs, warn_if_doubtful
-from testbed.cli.selection import find_run
-from testbed.cli.sim import shown_run
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
-from testbed.experiment.history import arrival, rows, task_history
-from testbed.experiment.replay import compared, differences, original
-from testbed.experiment.summary import summarise
-from testbed.runtime.directory import RunDirectory
-from testbed.scenario.plan import Plan, SchedulerSpec
-from testbed.schedulers import registry
-from testbed.storage.tasklog import LATEST, label_of_replay, open_task_log
 
 if TYPE_CHECKING:
     from testbed.experiment.history import TaskHistory
     from testbed.experiment.replay import Original, Replay
     from testbed.runtime.base import Testbed
+    from testbed.scenario.plan import Plan, SchedulerSpec
     from testbed.storage.tasklog import TaskLog
 
 
@@ -100,6 +87,14 @@ def replay(
     Says how each task's outcome changes, and whether the difference in success is real. Only
     episodes whose tasks are complete in the log are replayed.
     """
+    from testbed.api.logs import open_log
+    from testbed.api.simulating import not_repeated
+    from testbed.cli.progress import Pace
+    from testbed.cli.selection import find_run
+    from testbed.experiment.history import task_history
+    from testbed.experiment.replay import compared, original
+    from testbed.experiment.summary import summarise
+    from testbed.storage.tasklog import LATEST
 
     if name is not None and no_log:
         raise UsageError(
@@ -155,6 +150,7 @@ def _specs(
     source: Original, names: Sequence[str] | None, options: dict[str, Any], policy: str | None
 ) -> list[SchedulerSpec]:
     """Return the schedulers to replay under, in the order given, each once."""
+    from testbed.scenario.plan import SchedulerSpec
 
     if not names and policy is not None:
         names = ["drl"]
@@ -180,6 +176,9 @@ def _simulator(
     source: Original, specs: list[SchedulerSpec], label: str, stack: ExitStack, log: TaskLog | None
 ) -> Venue:
     """Return what replays in the simulator, into ``log`` or one that goes with ``stack``."""
+    from testbed.api.simulating import Job, replay_plan
+    from testbed.cli.sim import shown_run
+    from testbed.storage.tasklog import label_of_replay, open_task_log
 
     jobs = [
         Job(
@@ -217,9 +216,12 @@ def _testbed(
 
     Raises: UsageError: it does not; names what differs.
     """
+    from testbed.api.places import runtime
     from testbed.api.policies import imported
     from testbed.api.running import client_of
     from testbed.cli.run import watched_run
+    from testbed.schedulers import registry
+    from testbed.storage.tasklog import label_of_replay, open_task_log
 
     testbed = runtime(name).find(name)
     log = stack.enter_context(open_task_log(testbed.store, create=False))
@@ -273,6 +275,7 @@ def _check_same(
     source: Original, testbed: Testbed, scenario_hash: str, runs: Sequence[str], log: TaskLog
 ) -> None:
     """Refuse a testbed that does not emulate what the run emulated."""
+    from testbed.experiment.replay import differences
 
     there = _plan_of_testbed(testbed, runs, log)
     found = [] if there is None else differences(source.plan, there)
@@ -296,6 +299,8 @@ def _check_same(
 
 def _plan_of_testbed(testbed: Testbed, runs: Sequence[str], log: TaskLog) -> Plan | None:
     """Return the testbed's plan, from its folder or else a run of it; None if neither."""
+    from testbed.runtime.directory import RunDirectory
+    from testbed.scenario.plan import Plan
 
     folder = RunDirectory(testbed.directory.parent, testbed.directory.name)
     try:
@@ -339,6 +344,7 @@ def _print(
     *,
     stored: bool,
 ) -> None:
+    from testbed.cli.results import print_runs, warn_if_doubtful
 
     summaries = [replays[0].original, *(each.summary for each in replays)]
     print_runs(summaries, None)
@@ -365,6 +371,7 @@ def _print(
 
 def print_histories(histories: Sequence[TaskHistory]) -> None:
     """Print one task's history in one run or several, side by side."""
+    from testbed.experiment.history import arrival, rows
 
     first = histories[0]
     console.out(f"task {first.task.id} {arrival(first.task)}")

@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from testbed.api.logs import open_log
 from testbed.cli import console
 from testbed.cli.options import By, Json, Name, RunIds, Storage, from_log
 from testbed.cli.progress import FEWEST
-from testbed.cli.selection import find_run, find_runs, runs_to_look_at
 from testbed.errors import TestbedError, UsageError
-from testbed.experiment import metrics
-from testbed.experiment.comparison import compare_runs, compare_summaries
-from testbed.experiment.metrics import SUCCESS_RATE
-from testbed.experiment.summary import summarise
-from testbed.storage.tasklog import TESTBED
 
 if TYPE_CHECKING:
     from testbed.experiment.comparison import RunComparison
@@ -53,6 +46,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the runs in the task log, the latest last; success is the share of all tasks."""
+    from testbed.api.logs import open_log
 
     with open_log(storage, name) as log:
         runs = log.runs()
@@ -129,6 +123,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one run: its settings, the outcomes of its tasks, and its fidelity."""
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import find_run
+    from testbed.experiment.summary import summarise
 
     with open_log(storage, name) as log:
         found = find_run(log, run, name)
@@ -156,6 +153,7 @@ def show(
 
 
 def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -> None:
+    from testbed.storage.tasklog import TESTBED
 
     info = run.info
     state = run.state.value
@@ -218,19 +216,20 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
             )
         console.show(times)
         console.out("")
-        table = console.Rows(["METRIC", ">MEAN OF EPISODES", ">EPISODES", "~WHAT"])
+        metrics = console.Rows(["METRIC", ">MEAN OF EPISODES", ">EPISODES", "~WHAT"])
         for name, found in _all_metrics(summary):
             if isinstance(found, str):
-                table.add(console.plain(name), None, None, console.plain(found))
+                metrics.add(console.plain(name), None, None, console.plain(found))
             else:
                 value = found.metric.shown(found.interval, spread=found.interval.count >= FEWEST)
                 title = console.plain(found.metric.title)
-                table.add(console.plain(name), value, found.interval.count, title)
-        console.show(table)
+                metrics.add(console.plain(name), value, found.interval.count, title)
+        console.show(metrics)
 
 
 def _all_metrics(summary: RunSummary) -> list[tuple[str, Measured | str]]:
     """Return every metric of a run by name; of one that cannot be computed, the reason."""
+    from testbed.experiment import metrics
 
     found: list[tuple[str, Measured | str]] = []
     for name in metrics.names():
@@ -262,6 +261,10 @@ def compare(
     Without runs: of each scheduler the latest run on the scenario of the latest run; if that is a
     replay, the run it replays and its replays.
     """
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import runs_to_look_at
+    from testbed.experiment import metrics
+    from testbed.experiment.comparison import compare_runs
 
     metric = None if by is None else metrics.find(by)
     with open_log(storage, name) as log:
@@ -297,6 +300,9 @@ def report(
 
     Without runs: of each scheduler the latest run on the scenario of the latest run.
     """
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import runs_to_look_at
+    from testbed.experiment import metrics
     from testbed.experiment.report import write_report
 
     metric = None if by is None else metrics.find(by)
@@ -345,6 +351,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write tasks, events and decisions of runs (the latest, if none is named) as files."""
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import find_runs
     from testbed.storage.export import FORMATS, TABLES
     from testbed.storage.export import export as write
 
@@ -434,6 +442,7 @@ def _column(comparison: RunComparison | None) -> dict[str, dict[str, str]]:
 
     By its header: the value of each run by its id.
     """
+    from testbed.experiment.metrics import SUCCESS_RATE
 
     if comparison is None or comparison.metric is SUCCESS_RATE:
         return {}
@@ -448,6 +457,7 @@ def _column(comparison: RunComparison | None) -> dict[str, dict[str, str]]:
 
 def comparison_or_none(runs: Sequence[RunSummary]) -> RunComparison | None:
     """Return the comparison of ``runs``; None if there is only one."""
+    from testbed.experiment.comparison import compare_summaries
 
     return compare_summaries(runs) if len(runs) > 1 else None
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from testbed.api.places import runtime
-from testbed.api.running import client_of, complaints, follow, refuse_failed, stopped_by_interrupt
 from testbed.cli import console
 from testbed.cli.network import with_name
 from testbed.cli.options import (
@@ -21,11 +20,7 @@ from testbed.cli.options import (
     SchedulerOptions,
     key_values,
 )
-from testbed.cli.progress import ProgressDisplay, Snapshot
-from testbed.cli.results import print_runs
 from testbed.errors import PermanentError, TestbedError
-from testbed.experiment.summary import summarise
-from testbed.storage.tasklog import open_task_log
 
 if TYPE_CHECKING:
     from testbed.rpc.operator import Progress
@@ -77,6 +72,7 @@ def watched_run(name: str, testbed: Testbed, **order: Any) -> Progress:
 
     ``order`` is what ``OperatorClient.start_run`` takes. Ctrl-C ends the run in order.
     """
+    from testbed.api.running import client_of, follow, stopped_by_interrupt
 
     with client_of(testbed) as client, stopped_by_interrupt(client):
         run_id = client.start_run(**order)
@@ -84,6 +80,7 @@ def watched_run(name: str, testbed: Testbed, **order: Any) -> Progress:
 
 
 def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress:
+    from testbed.cli.progress import ProgressDisplay, Snapshot
 
     last = None
     with ProgressDisplay() as display:
@@ -106,6 +103,10 @@ def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress
 
 
 def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:
+    from testbed.api.running import complaints, refuse_failed
+    from testbed.cli.results import print_runs
+    from testbed.experiment.summary import summarise
+    from testbed.storage.tasklog import open_task_log
 
     summary = None
     if last.state != "failed" and last.ended:

@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from testbed.api.planning import check_objective
 from testbed.cli import console
-from testbed.cli.files import write_text
 from testbed.cli.options import Json, ScenarioName, Settings
 from testbed.errors import UsageError
-from testbed.scenario.load import dumps, load, shipped, shipped_names, shipped_text
-from testbed.scenario.resolve import plan as plan_of
 
 if TYPE_CHECKING:
     from testbed.scenario.plan import Plan
@@ -32,6 +28,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a commented scenario file to change and bring up."""
+    from testbed.cli.files import write_text
+    from testbed.scenario.load import shipped_text
 
     text = shipped_text(source)
     # As everywhere, only what ends in .yaml or .yml is a scenario file.
@@ -44,6 +42,7 @@ def init(
 @group.command("list")
 def list_(as_json: Json = False) -> None:
     """List the scenarios that ship with the package."""
+    from testbed.scenario.load import shipped
 
     entries = shipped()
     if as_json:
@@ -69,6 +68,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print a scenario: as written, with all defaults, or as drawn."""
+    from testbed.scenario.load import dumps, load, shipped_names, shipped_text
+    from testbed.scenario.resolve import plan as plan_of
 
     loaded = load(scenario, settings or ())
     if plan:
@@ -92,6 +93,9 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check scenario files and report every problem; exit code 2 if there is any."""
+    from testbed.api.planning import check_objective
+    from testbed.scenario.load import load
+    from testbed.scenario.resolve import plan as plan_of
 
     documents = []
     wrong = 0

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from testbed.cli import console
 from testbed.errors import Problem, TestbedError, UsageError
-from testbed.storage.tasklog import LATEST, RunState
 
 if TYPE_CHECKING:
     from testbed.storage.tasklog import Run, TaskLog
@@ -35,6 +34,7 @@ def find_run(
 
     Raises: UsageError: there is none.
     """
+    from testbed.storage.tasklog import LATEST
 
     if given != LATEST:
         return log.run(given)
@@ -50,6 +50,7 @@ def find_run(
 
 def find_runs(log: TaskLog, given: Sequence[str] | None, name: str | None = None) -> list[str]:
     """Return the ids of the named runs, each once; of the latest ended one if none is named."""
+    from testbed.storage.tasklog import LATEST
 
     found = (find_run(log, each, name, over=True).id for each in given or [LATEST])
     return list(dict.fromkeys(found))
@@ -57,6 +58,7 @@ def find_runs(log: TaskLog, given: Sequence[str] | None, name: str | None = None
 
 def _preferred(runs: Sequence[Run], name: str | None, *, over: bool) -> tuple[Sequence[Run], str]:
     """Return those of ``runs`` that may be meant, and which were left out."""
+    from testbed.storage.tasklog import RunState
 
     why = ""
     if name not in (None, DEFAULT_NAME):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from testbed.api import home
-from testbed.api.simulating import Job, simulated
 from testbed.cli import console
 from testbed.cli.options import (
     Episodes,
@@ -23,15 +22,9 @@ from testbed.cli.options import (
     from_log,
     key_values,
 )
-from testbed.cli.progress import ProgressDisplay, Snapshot
-from testbed.cli.results import comparison_or_none, print_runs, warn_if_doubtful
-from testbed.scenario.load import dumps, load
-from testbed.scenario.plan import SchedulerSpec
-from testbed.scenario.resolve import plan as plan_of
-from testbed.sim.simulator import EpisodeResult
-from testbed.storage.tasklog import new_run_id, open_task_log
 
 if TYPE_CHECKING:
+    from testbed.api.simulating import Job
     from testbed.storage.tasklog import TaskLog
 
 
@@ -55,6 +48,12 @@ def sim(
     as_json: Json = False,
 ) -> None:
     """Run a scenario in virtual time: seconds instead of minutes, no processes, same results."""
+    from testbed.api.simulating import Job, simulated
+    from testbed.cli.results import comparison_or_none, print_runs, warn_if_doubtful
+    from testbed.scenario.load import dumps, load
+    from testbed.scenario.plan import SchedulerSpec
+    from testbed.scenario.resolve import plan as plan_of
+    from testbed.storage.tasklog import open_task_log
 
     loaded = load(scenario, settings or ())
     chosen = key_values(options, "--option")
@@ -101,6 +100,9 @@ def sim(
 
 def shown_run(job: Job, log: TaskLog, what: str = "sim") -> str:
     """Simulate ``job`` into ``log`` and show its progress; returns the id of the run."""
+    from testbed.cli.progress import ProgressDisplay, Snapshot
+    from testbed.sim.simulator import EpisodeResult
+    from testbed.storage.tasklog import new_run_id
 
     plan = job.plan
     run_id = new_run_id()

@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from testbed.api.logs import open_log
 from testbed.cli import console
 from testbed.cli.options import Json, Name, Storage, from_log
-from testbed.cli.progress import STYLES, Pace
-from testbed.cli.selection import find_run
 from testbed.errors import Problem, UsageError
-from testbed.experiment.history import failure_of, ms, plan_of, reason, task_history
 from testbed.model.task import Outcome
 
 if TYPE_CHECKING:
@@ -68,6 +64,9 @@ def tasks(
     as_json: Json = False,
 ) -> None:
     """List tasks of a run: destination, outcome and reason of each."""
+    from testbed.api.logs import open_log
+    from testbed.cli.selection import find_run
+    from testbed.experiment.history import failure_of, ms, plan_of, reason
 
     with open_log(storage, name) as log:
         found = find_run(log, run, name)
@@ -132,7 +131,10 @@ def task(
     as_json: Json = False,
 ) -> None:
     """Show a task's history: its decisions with their inputs, times, outcome and reason."""
+    from testbed.api.logs import open_log
     from testbed.cli.replay import print_histories
+    from testbed.cli.selection import find_run
+    from testbed.experiment.history import ms, task_history
 
     with open_log(storage, name) as log:
         history = task_history(log, find_run(log, run, name).id, number)
@@ -197,12 +199,14 @@ def _document(row: TaskRow, why: str) -> dict[str, Any]:
 
 
 def _style(outcome: Outcome) -> str:
+    from testbed.cli.progress import STYLES
 
     return STYLES.get(outcome.value, "default")
 
 
 def _simulated(log: TaskLog, history: TaskHistory) -> Iterator[Alternative]:
     """Return the alternatives, and report progress where that takes long."""
+    from testbed.cli.progress import Pace
     from testbed.experiment.alternatives import alternatives
 
     pace = Pace("destinations simulated", history.topology.size)
@@ -212,6 +216,7 @@ def _simulated(log: TaskLog, history: TaskHistory) -> Iterator[Alternative]:
 
 
 def _table(others: list[Alternative]) -> console.Rows:
+    from testbed.experiment.history import ms
 
     table = console.Rows(["SENT TO", "OUTCOME", ">AFTER", ">OTHERS", "~WHY (SIMULATED)"])
     for each in others:

@@ -79,6 +79,11 @@ def test_help_loads_no_command(home: Path) -> None:
     assert not loaded(home, "--help") & modules
 
 
+@pytest.mark.parametrize("command", [entry.name for entry in COMMANDS])
+def test_the_help_of_a_command_loads_nothing_slow(home: Path, command: str) -> None:
+    assert loaded(home, command, "--help") & SLOW <= {"rich.markdown"}
+
+
 @pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: str(entry.name))
 def test_the_list_of_commands_says_what_the_command_says(entry: Entry) -> None:
     command = entry.load()
