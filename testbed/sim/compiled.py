@@ -6,7 +6,8 @@ records and decisions that the heap simulator would have made, equal and in the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -52,6 +53,7 @@ from testbed.sim.engine.journal import (
     TASK_ENDED,
     TRANSMISSION_STARTED,
 )
+from testbed.sim.engine.placement import PLACEMENTS, play_slot, prospects_of
 from testbed.sim.simulator import EpisodeResult, no_garbage_collection
 
 _STAGES: Final = {
@@ -67,12 +69,17 @@ _NO_DATA: Final[dict[str, int | str]] = {}
 _MASKED: Final = frozenset({LOCAL_OR_RELIABLE, RATC_MASKED, RDA_MASKED})
 """Methods that ask all peers for their overload bit first."""
 
+_ASKS_NOBODY: Final = -1
+
+NAMES: Final = frozenset({*METHODS, *PLACEMENTS})
+"""Schedulers whose runs can be simulated here."""
+
 _new: Final = tuple.__new__
 _Known = tuple[tuple[PeerState, int] | None, ...]
 
 
 class CompiledSimulation:
-    """A plan under the baseline ``method``; results equal those of ``simulator.Simulation``.
+    """A plan under ``method``, one of ``NAMES``; results equal those of ``simulator.Simulation``.
 
     Raises:
         UsageError: a plan that the compiled engine does not cover.
@@ -81,8 +88,15 @@ class CompiledSimulation:
     def __init__(self, plan: Plan, method: str) -> None:
         self.plan = plan
         self.scheduler_name = method
-        self._method = METHODS[method]
         self._batch = pack([plan], journal=True)
+        self._play: Callable[[Any], int]
+        if method in PLACEMENTS:
+            self._method = _ASKS_NOBODY
+            prospects = prospects_of(self._batch.episodes[0])
+            self._play = partial(play_slot, method=PLACEMENTS[method], prospects=prospects)
+        else:
+            self._method = METHODS[method]
+            self._play = partial(play_stage, method=self._method)
         size, slots = plan.topology.size, plan.workload.slots
         self._steps = self._view("steps_at", STEP, len(KINDS) * size * slots)
         overlap, lanes = (int(self._batch.episodes[0][name]) for name in ("overlap", "lanes"))
@@ -112,7 +126,7 @@ class CompiledSimulation:
         begin_episode(record, number)
         stage = ARRIVAL
         while stage >= 0:
-            stage = play_stage(record, self._method)
+            stage = self._play(record)
             if stage == ARRIVAL:
                 first = (int(self._arrivals[0]) - 1) * size
                 story.add_tasks(first, self._batch.tasks[0, first : first + size])

@@ -46,11 +46,10 @@ def tasks_simulation(
     per_slot = sum(plan.topology.arrival_probability)
     if per_slot * plan.workload.slots * plan.episodes >= WORTHWHILE and not given:
         # Loading the compiler takes longer than most simulations.
-        from testbed.sim.compiled import CompiledSimulation
+        from testbed.sim.compiled import NAMES, CompiledSimulation
         from testbed.sim.engine.arrays import problems_of
-        from testbed.sim.engine.heuristics import METHODS
 
-        if isinstance(name, str) and name in METHODS and not problems_of(plan):
+        if isinstance(name, str) and name in NAMES and not problems_of(plan):
             return CompiledSimulation(plan, name)
     return Simulation(plan, scheduler, options)
 

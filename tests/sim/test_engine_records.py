@@ -16,8 +16,7 @@ from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
 from testbed.sim import families
-from testbed.sim.compiled import CompiledSimulation
-from testbed.sim.engine.heuristics import METHODS
+from testbed.sim.compiled import NAMES, CompiledSimulation
 from testbed.sim.families import tasks_simulation
 from testbed.sim.record import record_run
 from testbed.sim.simulator import EpisodeResult, Simulation, simulate_episode
@@ -41,7 +40,7 @@ def compare(plan: Plan, method: str, episode: int) -> EpisodeResult:
     return found
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(NAMES))
 @pytest.mark.parametrize("name", ["paper-simulation", "paper-testbed", "quickstart"])
 def test_every_record_and_decision_is_that_of_the_simulator(name: str, method: str) -> None:
     plan = resolve(load(name))
@@ -61,7 +60,7 @@ def test_episodes_of_one_simulation_leave_nothing_behind() -> None:
     seed=st.integers(0, 2**40),
     size=st.integers(1, 6),
     slots=st.integers(1, 12),
-    method=st.sampled_from(list(METHODS)),
+    method=st.sampled_from(sorted(NAMES)),
     overload=st.sampled_from(OVERLOADS),
     deadline=st.sampled_from(DEADLINES),
     drop_hopeless=st.booleans(),
@@ -127,7 +126,7 @@ def test_what_happens_at_one_instant_is_recorded_in_the_order_of_the_simulator(
             deadline=Constant(2 * SECOND),
         ),
     )
-    for method in METHODS:
+    for method in sorted(NAMES):
         compare(plan, method, 0)
 
 
@@ -145,7 +144,7 @@ def test_a_long_run_is_played_by_the_engine_into_an_equal_log(
             run = record_run(plan, log, scheduler=scheduler, run_id="same")
             logged.append([list(log.records(run)), list(log.decisions(run)), list(log.tasks(run))])
     assert isinstance(tasks_simulation(plan, "ratc"), CompiledSimulation)
-    assert isinstance(tasks_simulation(plan, "central"), Simulation)
+    assert isinstance(tasks_simulation(plan, "drl"), Simulation)
     assert logged[0] == logged[1]
     assert all(logged[0])
 

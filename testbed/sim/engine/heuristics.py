@@ -34,7 +34,7 @@ from testbed.sim.engine.draws import (
     to_unit,
 )
 from testbed.sim.engine.events import begin_episode, finish, place, settle
-from testbed.sim.engine.journal import GENERATED, keeps_journal, note, note_decision
+from testbed.sim.engine.journal import GENERATED, keeps_journal, note, note_decision, note_idle
 from testbed.sim.engine.looking import backlog, send_backlog
 from testbed.sim.engine.slots import (
     AT_ONCE,
@@ -143,14 +143,6 @@ def decide(episode: Record, method: int, stage: int, slot: int) -> None:
     asking_at(episode, slot, size).value = waiting
     if journal and stage == ARRIVAL:
         note_idle(episode, slot, idle, size)
-
-
-@compiled
-def note_idle(episode: Record, slot: int, first: int, last: int) -> None:
-    """Keep that nodes ``first`` to ``last`` have no task in ``slot``, if that is to be kept."""
-    if episode.idle_slots != 0:
-        for i in range(first, last):
-            note_decision(episode, slot, i, False, -1, 0)
 
 
 @inlined

@@ -98,6 +98,14 @@ def note_decision(
     decision.peers = episode.peers
 
 
+@compiled
+def note_idle(episode: Record, slot: int, first: int, last: int) -> None:
+    """Keep that nodes ``first`` to ``last`` have no task in ``slot``, if that is to be kept."""
+    if episode.idle_slots != 0:
+        for i in range(first, last):
+            note_decision(episode, slot, i, False, -1, 0)
+
+
 @inlined
 def _next_peer(episode: Record, j: int) -> Record:
     peer = element(PEER, episode.peers_at, episode.peers)

@@ -36,6 +36,7 @@ from testbed.sim.engine.fates import (
     execution_time,
     transmission_time,
 )
+from testbed.sim.engine.journal import GENERATED, keeps_journal, note, note_decision, note_idle
 from testbed.sim.engine.looking import backlog, lane_at, send_backlog
 from testbed.sim.engine.slots import AT_ONCE, next_stage, slot_of, tasks_arrive
 from testbed.sim.engine.threads import Threads, success_rates
@@ -95,8 +96,16 @@ def _score(batch: Batch, first: int, last: int, method: int, numbers: NDArray[np
 def run_placement(episode: Record, method: int, number: int) -> None:
     """Run episode ``number`` from the first task to the end of the last."""
     begin_episode(episode, number)
+    prospects = prospects_of(episode)
+    while play_slot(episode, method, prospects) >= 0:
+        pass
+
+
+@compiled
+def prospects_of(episode: Record) -> Prospects:
+    """Return room for the prospects of an episode."""
     count = episode.slots * episode.nodes
-    prospects = Prospects(
+    return Prospects(
         np.zeros(count),
         np.zeros(count, np.int64),
         np.zeros(count, np.int64),
@@ -104,15 +113,20 @@ def run_placement(episode: Record, method: int, number: int) -> None:
         np.zeros(count, np.int64),
         np.zeros(episode.nodes, np.int64),
     )
-    while True:
-        stage = next_stage(episode, AT_ONCE)
-        if stage < 0:
-            break
-        slot = slot_of(episode, stage)
-        draw_slot(episode, slot)
-        tasks_arrive(episode, slot)
-        place_slot(episode, method, slot, prospects)
-    finish(episode)
+
+
+@compiled
+def play_slot(episode: Record, method: int, prospects: Prospects) -> int:
+    """Go on to the arrival of the next slot and place its tasks; returns -1 after the end."""
+    stage = next_stage(episode, AT_ONCE)
+    if stage < 0:
+        finish(episode)
+        return stage
+    slot = slot_of(episode, stage)
+    draw_slot(episode, slot)
+    tasks_arrive(episode, slot)
+    place_slot(episode, method, slot, prospects)
+    return stage
 
 
 @compiled
@@ -120,9 +134,15 @@ def place_slot(episode: Record, method: int, slot: int, prospects: Prospects) ->
     """Decide and place the tasks of ``slot``, which have arrived."""
     size = episode.nodes
     ended = _NONE
+    journal = keeps_journal(episode)
+    idle = 0
     for k in range(asking_at(episode, slot, size).value):
         i = asking_at(episode, slot, k).value
         m = slot * size + i
+        if journal:
+            note_idle(episode, slot, idle, i)
+            idle = i + 1
+            note(episode, GENERATED, m, i, episode.now, 0)
         # Within an instant only a task that ends changes what is on its way, besides a placement.
         if episode.ended != ended:
             _look(episode, prospects)
@@ -135,8 +155,12 @@ def place_slot(episode: Record, method: int, slot: int, prospects: Prospects) ->
             at += transmission_time(episode, m, destination)
             _insert(prospects, destination, m, at, size)
         ended = episode.ended
+        if journal:
+            note_decision(episode, slot, i, True, destination, 0)
         place(episode, m, destination)
         settle(episode)
+    if journal:
+        note_idle(episode, slot, idle, size)
 
 
 @compiled
