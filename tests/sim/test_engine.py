@@ -180,6 +180,9 @@ def test_refused_plans_are_refused_with_every_reason() -> None:
         check(refused)
     paths = [problem.path for problem in error.value.problems]
     assert paths == ["workload", "workload.deadline"]
+    # As many bytes overflow also where each takes next to no work.
+    light = replace(workload, complexity=Constant(1e-6), deadline=plan.workload.deadline)
+    assert [each.path for each in problems_of(replace(plan, workload=light))] == ["workload"]
     assert problems_of(plan) == []
 
 

@@ -51,9 +51,11 @@ def problems_of(plan: Plan) -> list[Problem]:
     if plan.faults or plan.by_hand:
         count = len(plan.faults) + sum(map(len, plan.by_hand.values()))
         problems.append(Problem("faults", _faults(count), "none"))
-    largest = 8 * workload.size_bytes.maximum * workload.complexity.maximum
+    size = workload.size_bytes.maximum
+    largest = max(size, 8 * size * workload.complexity.maximum)
     if largest > _LARGEST:
-        problems.append(Problem("workload", f"tasks of {largest:.3g} cycles", f"<= {_LARGEST}"))
+        seen = f"tasks of {largest:.3g} cycles or bytes"
+        problems.append(Problem("workload", seen, f"<= {_LARGEST}"))
     if _minimum(workload.deadline) < 1:
         problems.append(Problem("workload.deadline", "0 us", "at least 1 us"))
     # Work that takes no time would end between two decisions of the same instant.
