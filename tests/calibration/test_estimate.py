@@ -117,6 +117,22 @@ def test_a_warning_says_what_is_expected_and_what_would_be_carried() -> None:
     assert "calibrate" not in said
 
 
+def test_shared_processes_are_proposed_where_they_carry_it() -> None:
+    shared = replace(
+        CALIBRATION,
+        knees={**CALIBRATION.knees, "nodes-bytes-shared": knee("nodes-bytes-shared", 60, 300.0)},
+    )
+
+    apart = forecast(plan(40), shared, MACHINE, shared=False)
+    together = forecast(plan(40), shared, MACHINE, shared=True)
+
+    assert apart.sharing == 20
+    assert "--nodes-per-process 20" in apart.warning()
+    assert not together.doubtful
+    assert together.sharing is None
+    assert forecast(plan(80), shared, MACHINE, shared=False).sharing is None
+
+
 def test_metadata_is_proposed_only_where_it_helps() -> None:
     said = forecast(plan(80), CALIBRATION, MACHINE, shared=False).warning()
 
