@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import pytest
 
 from edgenode.host import Host, Transport
 from edgenode.node import EdgeNode
@@ -331,3 +332,12 @@ def kinds(records: Sequence[Record]) -> list[str]:
 
 def _path(scheduler: type) -> str:
     return f"{scheduler.__module__}:{scheduler.__name__}"
+
+
+def defects(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged with a traceback, but for what gRPC says of the loop of an earlier test."""
+    return [
+        f"{record.getMessage()}: {record.exc_info[1]!r}"
+        for record in caplog.records
+        if record.exc_info and "Event loop is closed" not in str(record.exc_info[1])
+    ]

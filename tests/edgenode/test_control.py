@@ -18,7 +18,7 @@ from testbed.rpc.clocks import clock_name
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.messages import task_to_message
 from testbed.scenario.plan import ApplicationSpec, SchedulerSpec
-from tests.edgenode.network import Broken, SendTo, cluster, kinds, plan, task
+from tests.edgenode.network import Broken, SendTo, cluster, defects, kinds, plan, task
 
 
 def two_long_tasks() -> tuple[Task, Task]:
@@ -131,7 +131,7 @@ async def test_a_task_that_cannot_be_is_refused(
             await network.members[0].tasks.Arrive(told)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         await network.ended(given)
-    assert not [record for record in caplog.records if record.exc_info]
+    assert not defects(caplog)
 
 
 @pytest.mark.parametrize(("first", "until"), [(2, 3), (-1, 3), (1, 0), (0, 11)])

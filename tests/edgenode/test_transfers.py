@@ -16,7 +16,7 @@ from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import node_identity
 from testbed.rpc.messages import task_to_message
-from tests.edgenode.network import SECRET, Cluster, SendTo, cluster, kinds, plan, task
+from tests.edgenode.network import SECRET, Cluster, SendTo, cluster, defects, kinds, plan, task
 
 # Whatever carries the messages, they mean the same.
 pytestmark = pytest.mark.usefixtures("carrier")
@@ -255,7 +255,7 @@ async def test_a_peer_speaks_for_itself_and_of_its_own_tasks(
             assert (await call.code()).name.endswith(status)
         assert receiver.driver is not None
         assert receiver.driver.state.receiving == (0, 0)
-        assert "Traceback" not in caplog.text
+        assert not defects(caplog)
 
 
 async def test_announcements_that_are_repeated_count_once(tmp_path: Path) -> None:
