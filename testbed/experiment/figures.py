@@ -10,7 +10,7 @@ import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -63,6 +63,23 @@ FAULT: Final = "#c0392b"
 def colour(index: int) -> str:
     """Return the colour of series number ``index``."""
     return PALETTE[index % len(PALETTE)]
+
+
+class Formats(NamedTuple):
+    """A figure as files."""
+
+    png: bytes
+    svg: bytes
+
+
+def as_files(figure: Figure) -> Formats:
+    """Return a figure in both formats, laid out once; it is not laid out anew afterwards."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png")
+    # To find room for all texts takes as long as drawing them.
+    figure.set_layout_engine("none")
+    figure.savefig(svg, format="svg")
+    return Formats(png.getvalue(), svg.getvalue())
 
 
 class Drawing(Figure):

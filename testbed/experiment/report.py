@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment import figures
 from testbed.experiment.comparison import RunComparison, compare_summaries, objective_of
+from testbed.experiment.figures import Formats, as_files
 from testbed.experiment.frames import queue_lengths
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
 from testbed.experiment.summary import Measured, RunSummary, summarise
@@ -84,7 +84,7 @@ def write_report(
     compared = _Compared(metric, [run.measured(metric) for run in runs], _comparison(runs, metric))
     comparison = compared.comparison
     say("drawing")
-    drawn = _draw(log, runs, compared)
+    drawn = {name: as_files(each) for name, each in _draw(log, runs, compared).items()}
     tables = _tables(runs, compared)
     document: dict[str, Any] = {
         "runs": [run.document for run in runs],
@@ -217,7 +217,7 @@ def _tables(runs: Sequence[RunSummary], compared: _Compared) -> dict[str, pd.Dat
 
 def _write(
     out: Path,
-    drawn: Mapping[str, Figure],
+    drawn: Mapping[str, Formats],
     tables: Mapping[str, pd.DataFrame],
     document: Mapping[str, Any],
     page: str,
@@ -228,9 +228,9 @@ def _write(
         building.chmod(0o755)
         (building / "figures").mkdir()
         (building / "tables").mkdir()
-        for name, figure in drawn.items():
-            for suffix in ("png", "svg"):
-                figure.savefig(building / "figures" / f"{name}.{suffix}")
+        for name, files in drawn.items():
+            for suffix, data in files._asdict().items():
+                (building / "figures" / f"{name}.{suffix}").write_bytes(data)
         for name, table in tables.items():
             table.to_csv(building / "tables" / f"{name}.csv", index=False)
         (building / MARKER).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -246,7 +246,7 @@ def _write(
 def _page(
     runs: Sequence[RunSummary],
     compared: _Compared,
-    drawn: Mapping[str, Figure],
+    drawn: Mapping[str, Formats],
     tables: Mapping[str, pd.DataFrame],
 ) -> str:
     info = runs[0].run.info
@@ -366,10 +366,8 @@ def _faults(table: pd.DataFrame, comparison: RunComparison | None) -> list[str]:
     return parts
 
 
-def _image(figure: Figure, says: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    data = base64.b64encode(buffer.getvalue()).decode()
+def _image(files: Formats, says: str) -> str:
+    data = base64.b64encode(files.png).decode()
     return f'<p><img alt="{html.escape(says)}" src="data:image/png;base64,{data}"></p>'
 
 
