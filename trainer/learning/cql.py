@@ -18,7 +18,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
 from testbed.errors import PermanentError, Problem, UsageError
-from trainer.learning.lean import Adam, Beside, descend
+from trainer.learning.lean import Adam, descend
 from trainer.learning.module import (
     LOGITS,
     NEXT_LOGITS,
@@ -31,7 +31,6 @@ from trainer.learning.module import (
     exp,
     exp_in_range,
     masked,
-    masked_logits,
     masked_logsumexp,
 )
 
@@ -233,24 +232,22 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
         super().after_gradient_based_update(timesteps=timesteps)
         self._close()
 
-    def learn(self, batch: Mapping[str, Tensor], size: int, beside: Beside) -> None:
+    def learn(self, batch: Mapping[str, Tensor], size: int) -> None:
         """Take one gradient step for every ``size`` rows of ``batch``, as ``update`` does."""
         module = self.module[DEFAULT_MODULE_ID].unwrapped()
         ((_, optimizer),) = self.get_optimizers_for_module(DEFAULT_MODULE_ID)
-        acting = [*module.pi.parameters(), *module.vf.parameters()]
-        judging = [*module.q1.parameters(), *module.q2.parameters()]
+        parameters = [each for each in module.parameters() if each.requires_grad]
         for first in range(0, len(batch[Columns.ACTIONS]), size):
             part = {name: column[first : first + size] for name, column in batch.items()}
-            self._step(module, part, beside, optimizer, (acting, judging))
+            self._step(module, part, optimizer, parameters)
         self._close()
 
     def _step(
         self,
         module: OffloadingModule,
         batch: Mapping[str, Tensor],
-        beside: Beside,
         optimizer: Adam,
-        parameters: tuple[list[Tensor], list[Tensor]],
+        parameters: list[Tensor],
     ) -> None:
         """Take one gradient step; only what the losses of these settings need is computed."""
         config, action = self._cql, batch[Columns.ACTIONS]
@@ -259,45 +256,26 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
         # Without a discount nothing that follows counts, and ``batch`` need not have it.
         if config.gamma:
             following, next_mask = module.split(batch[Columns.NEXT_OBS])
-        out: dict[str, Tensor] = {}
-
-        def act() -> None:
-            out[LOGITS] = masked(module.pi(features), mask)
-            out[VALUE] = module.vf(features).squeeze(-1)
-            if config.gamma:
-                with torch.no_grad():
-                    out[NEXT_LOGITS] = masked_logits(module.pi(following), next_mask)
-
-        def judge() -> None:
-            out[Q1], out[Q2] = module.q1(features), module.q2(features)
-            with torch.no_grad():
-                if config.actor_q == "target":
-                    out[TARGET_Q] = torch.minimum(module.tq1(features), module.tq2(features))
-                if config.gamma:
-                    out[NEXT_TARGET_Q] = torch.minimum(module.tq1(following), module.tq2(following))
-
-        beside.both(act, judge)
+        out = {
+            LOGITS: masked(module.pi(features), mask),
+            VALUE: module.vf(features).squeeze(-1),
+            Q1: module.q1(features),
+            Q2: module.q2(features),
+        }
         y = batch[Columns.REWARDS]
-        if config.gamma:
-            with torch.no_grad():
-                value = soft_value(out[NEXT_LOGITS], out[NEXT_TARGET_Q], config.alpha)
+        with torch.no_grad():
+            if config.actor_q == "target":
+                out[TARGET_Q] = torch.minimum(module.tq1(features), module.tq2(features))
+            if config.gamma:
+                next_logits = masked(module.pi(following), next_mask)
+                next_q = torch.minimum(module.tq1(following), module.tq2(following))
+                value = soft_value(next_logits, next_q, config.alpha)
                 y = target_value(y, batch[Columns.TERMINATEDS], value, config.gamma)
-        losses: dict[str, Tensor] = {}
-        acting, judging = parameters
-
-        def improve_policy() -> None:
-            mine = policy_losses(out, y, config)
-            descend(mine["actor_loss"] + mine["value_loss"], acting, optimizer, _diverged())
-            losses.update(mine)
-
-        def improve_critics() -> None:
-            mine = critic_losses(out, mask, action, y, config)
-            descend(mine["q1_loss"] + mine["q2_loss"], judging, optimizer, _diverged())
-            with torch.no_grad():
-                torch._foreach_lerp_(self._targets, self._sources, config.tau)
-            losses.update(mine)
-
-        beside.both(improve_policy, improve_critics)
+        losses = critic_losses(out, mask, action, y, config) | policy_losses(out, y, config)
+        loss = torch.stack([losses[name] for name in TRAINED_LOSSES]).sum()
+        descend(loss, parameters, optimizer, _diverged())
+        with torch.no_grad():
+            torch._foreach_lerp_(self._targets, self._sources, config.tau)
         self._note(losses)
 
     def _note(self, losses: Mapping[str, Tensor]) -> None:

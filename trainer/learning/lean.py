@@ -2,8 +2,9 @@
 
 RLlib's learners log, convert and check around every minibatch; at these sizes that takes as long
 as the mathematics. What is here does the same operations on the same tensors in the same order, so
-that weights and metrics are equal bit for bit (the tests hold them to it). Networks that have no
-parameter in common are trained side by side, each in a thread of its own.
+that weights and metrics are equal bit for bit (the tests hold them to it). Networks that learn
+without each other are trained side by side, each in a thread of its own. Where they would have to
+meet in every step, as in offline training, handing over costs more than the second thread gains.
 """
 
 from __future__ import annotations

@@ -41,7 +41,6 @@ from trainer.learning.groups import (
     torch_threads,
     write_state,
 )
-from trainer.learning.lean import Beside
 from trainer.learning.module import ONLINE_PARTS, actor_of, flat_observations, module_spec
 from trainer.learning.transitions import IntArray, RewardScale, Transitions
 
@@ -208,11 +207,11 @@ class _Training:
         try:
             if stored is not None:
                 self._restore(group, *stored)
-            threads, beside = torch_threads(config.threads), Beside()
+            threads = torch_threads(config.threads)
             kept = None if stored is None else self.step
-            with threads, beside, Curves(self.out_dir, keep_until=kept) as curves:
+            with threads, Curves(self.out_dir, keep_until=kept) as curves:
                 while self.step < config.steps and not self._out_of_patience():
-                    self._advance(group, self._next_pause(), beside)
+                    self._advance(group, self._next_pause())
                     if self._evaluation_due():
                         self.metrics["evaluation"] = self._judge(group)
                     if self._report_due() or "evaluation" in self.metrics:
@@ -248,7 +247,7 @@ class _Training:
             every.append(config.evaluate_every)
         return min(config.steps, *(self.step + size - self.step % size for size in every))
 
-    def _advance(self, group: LearnerGroup, until: int, beside: Beside) -> None:
+    def _advance(self, group: LearnerGroup, until: int) -> None:
         """Run gradient steps up to ``until``, all of them in one call of the learner."""
         config = self.config
         shards = max(1, config.num_learners)
@@ -260,7 +259,7 @@ class _Training:
         rows = rows.reshape(len(rows), shards, -1).transpose(1, 0, 2).reshape(-1)
         if group.is_local:
             batch = self._columns(rows, following=config.cql.gamma != 0)
-            learn_here(group, batch=batch, size=config.cql.batch_size, beside=beside)
+            learn_here(group, batch=batch, size=config.cql.batch_size)
         else:
             group.update(
                 batch=self._batch(rows),
