@@ -113,7 +113,7 @@ def success_rates(runs: Sequence[RunSummary]) -> Figure:
     lowest = min(min(each.by_episode.values()) for each in measured)
     axes = figure.axes[0]
     axes.set_ylim(max(0.0, 100 * lowest - 8), 101)
-    axes.set_title("Tasks that succeeded: mean, 95 % interval, episodes", fontsize=10, loc="left")
+    axes.set_title("Tasks that succeeded:\nmean, 95 % interval, episodes", fontsize=10, loc="left")
     return figure
 
 
