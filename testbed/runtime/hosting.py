@@ -26,7 +26,7 @@ AUTO: Final = 0
 
 CARRIED: Final = 10
 """Nodes with a process each that two cores carry with a valid certificate: measured with
-``python -m benchmarks network``."""
+``python -m benchmarks carriers``."""
 
 CALIBRATION: Final = "calibration.json"
 """File of a home with what `testbed calibrate` has measured, by machine."""
