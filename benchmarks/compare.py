@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -108,9 +109,14 @@ class Worker:
         return found
 
     def close(self) -> None:
-        """End the process in order and wait for it."""
+        """End the process in order and wait for it; one that does not end is killed."""
         if self._process.poll() is None:
-            self._process.communicate(timeout=_STARTS)
+            try:
+                self._process.communicate(timeout=_STARTS)
+            except BaseException:
+                self._process.kill()
+                self._process.wait()
+                raise
 
 
 def environment(tree: Path) -> dict[str, str]:
@@ -157,9 +163,11 @@ def instructions(name: str, tree: Path) -> float:
             out = Path(folder) / "callgrind"
             grind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}"]
             worker = Worker(name, tree, grind)
-            if pieces:
-                items = worker.piece(pieces)["items"]
-            worker.close()
+            try:
+                if pieces:
+                    items = worker.piece(pieces)["items"]
+            finally:
+                worker.close()
             counts.append(_total(out.read_text(encoding="utf-8", errors="replace")))
     return (counts[1] - counts[0]) / items
 
@@ -237,4 +245,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # As after Ctrl-C: what was checked out is removed.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())
