@@ -87,7 +87,7 @@ def _digest(package: Path) -> str:
 @cache
 def _announce() -> None:
     """Say once what the process now waits for."""
-    told = "compiling the engine for this processor; this takes some seconds, once per release"
+    told = "compiling the engine for this processor; this takes up to a minute, once per release"
     if sys.stderr is not None and sys.stderr.isatty():
         sys.stderr.write(f"{told}\n")
         sys.stderr.flush()
