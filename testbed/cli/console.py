@@ -122,7 +122,7 @@ class Rows:
         widths = []
         columns = []
         for index, name in enumerate(self.columns):
-            cells = [name.lstrip(">~"), *(_bare(row[index]) for row in self.rows)]
+            cells = [_bare(name.lstrip(">~")), *(_bare(row[index]) for row in self.rows)]
             lengths = [*map(cell_len, cells)]
             widths.append(max(lengths))
             right = name.startswith(">")

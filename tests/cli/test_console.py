@@ -21,7 +21,7 @@ def laid_out(table: Rows) -> list[str]:
 
 
 def test_lines_are_those_of_the_layout() -> None:
-    table = Rows(["RUN", ">N", "~LABEL", ">SHARE"])
+    table = Rows([mark("RUN", "cyan"), ">N", "~" + mark("LABEL", "bold"), ">SHARE"])
     table.add(mark("a[b]", "cyan"), 12, plain("x [red] \\[ :smile: ü 漢字 \x07|"), None)
     table.add("b", None, plain("\\ end\\"), "1.5 %")
     table.add(mark("ccc\\", "bold red"), 3, "", mark("", "red"))
