@@ -20,6 +20,7 @@ from edgenode.links import PeerAt
 from edgenode.policies import Policies
 from edgenode.resources import used
 from edgenode.spool import Spool
+from edgenode.turns import later
 from testbed.errors import TestbedError, UsageError
 from testbed.model.faults import Fault
 from testbed.model.units import SECOND
@@ -232,11 +233,14 @@ class ControlServicer(pb_grpc.ControlServicer):
         acknowledging = asyncio.create_task(self._acknowledge(requests))
         leaving = asyncio.create_task(superseded.wait())
         sent: dict[str, int] = {}
+        turns = later(asyncio.get_running_loop())
         try:
             while not (acknowledging.done() or leaving.done()):
                 another = self._node.spool.news
                 batch = self._node.spool.next_batch(sent)
                 if batch is not None:
+                    # Nodes of one process have their batches at one time, and each takes a while.
+                    await turns.turn()
                     await context.write(batch)
                     continue
                 news = asyncio.create_task(another.wait())

@@ -85,7 +85,7 @@ class EdgeNode:
         self.context = context_of(index)
         self.host = host or Host()
         self.commands = CommandCheck()
-        self.spool = Spool(spool)
+        self.spool = Spool(spool, self.host.size)
         self.address = ""
         self.process = secrets.token_hex(8)
         """Names this process: a process number may be that of another one elsewhere."""

@@ -1,9 +1,9 @@
 """The node's log, kept in files until the controller has stored it.
 
-One append-only file per run. What happens in one turn of the event loop goes to its file in one
-write at the end of that turn, so that a node killed at any moment has lost no more than that turn;
-batches are cut from the file later and sent again until they are acknowledged. A batch is in the
-file before it is sent. A new process on the same folder goes on where the last one stopped.
+One append-only file per run. What has happened goes to its file in one write as soon as the event
+loop has nothing more urgent to do, so that a node killed at any moment has lost some milliseconds
+at most; batches are cut from the file later and sent again until they are acknowledged. A batch is
+in the file before it is sent. A new process on the same folder goes on where the last one stopped.
 
 A file that is removed, cut short or written over while the node runs is made anew from what is in
 memory; what a new process cannot read of a file is left out, said, and kept beside it.
@@ -19,9 +19,10 @@ import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
+from edgenode.turns import later
 from testbed.errors import PermanentError
 from testbed.model.events import Record
 from testbed.model.hook import Decided
@@ -35,6 +36,12 @@ SOON: Final = 0.02
 
 LATEST: Final = 0.25
 """The same where much happens: a batch costs both ends more than the events in it."""
+
+SHARING: Final = 12
+"""Nodes of one process with ``LATEST`` each; where there are more, their batches wait longer."""
+
+MOST_LONGER: Final = 4.0
+"""Factor by which ``LATEST`` is longer at most: people watch the tasks of a run end."""
 
 AT_ONCE: Final = 4
 """Batches that may be cut soon, one after another; another one for every ``LATEST`` seconds."""
@@ -57,25 +64,40 @@ _FAULT: Final = b"f"
 _END: Final = b"="
 
 
+class LogEvent(NamedTuple):
+    """What has happened, and how it is written."""
+
+    kind: bytes
+    encode: Callable[[Any], bytes]
+    what: Any
+
+
 class RunSpool:
     """The file of one run; batches are numbered from 1 without gaps.
 
     Batches stay in memory until they are acknowledged; the file is read only by the next process.
-    If it cannot be written (disk full), that is logged and the log goes on without it.
+    If it cannot be written (disk full), that is logged and the log goes on without it. ``sharing``
+    is the number of nodes in this process.
     """
 
-    def __init__(self, run: str, path: Path, on_batch: Callable[[], None]) -> None:
+    def __init__(
+        self, run: str, path: Path, on_batch: Callable[[], None], sharing: int = 1
+    ) -> None:
         self.run = run
         self.path = path
         self.last_batch = 0
         self._on_batch = on_batch
         self._batches: deque[tuple[int, list[bytes]]] = deque()
+        self._happened: list[LogEvent] = []
         self._uncut: list[bytes] = []
         self._uncut_bytes = 0
         self._unwritten: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._soon = float(AT_ONCE)
+        longer = min(MOST_LONGER, max(1.0, sharing / SHARING))
+        self._latest = LATEST * longer
+        self._at_once = AT_ONCE / longer
+        self._soon = self._at_once
         self._counted = 0.0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = 0
@@ -88,18 +110,30 @@ class RunSpool:
         """Number of batches that the controller has not acknowledged."""
         return len(self._batches)
 
-    def append(self, kind: bytes, document: bytes) -> None:
-        """Write one event's document at the end of this turn; it will be in the next batch."""
-        line = kind + document
-        self._uncut.append(line)
-        self._uncut_bytes += len(line)
-        if not self._unwritten:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unwritten.append(line)
+    def append(self, event: LogEvent) -> None:
+        """Write an event when nothing more urgent is due; it will be in the next batch."""
+        self._happened.append(event)
+        if len(self._happened) == 1:
+            later(asyncio.get_running_loop()).add(self._settle)
+        if self._timer is None:
+            self._cut_in(self._delay())
+
+    def _settle(self) -> None:
+        """Write what has happened."""
+        self._encode()
         if self._uncut_bytes >= BATCH_BYTES:
             self.cut()
-        elif self._timer is None:
-            self._cut_in(self._delay())
+        else:
+            self._flush()
+
+    def _encode(self) -> None:
+        """Make lines of what has happened."""
+        events, self._happened = self._happened, []
+        for kind, encode, what in events:
+            line = kind + encode(what)
+            self._uncut.append(line)
+            self._uncut_bytes += len(line)
+            self._unwritten.append(line)
 
     def hurry(self) -> None:
         """Cut the next batch soon: nothing is to be expected after what has happened."""
@@ -110,15 +144,18 @@ class RunSpool:
     def _cut_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self._due = loop.time() + seconds
-        self._timer = loop.call_later(seconds, self.cut)
+        self._timer = loop.call_later(seconds, lambda: later(loop).add(self._cut_late))
+
+    def _cut_late(self) -> None:
+        self.cut()
 
     def _delay(self) -> float:
         """Return how long the next batch waits for more events, in seconds."""
         now = asyncio.get_running_loop().time()
-        self._soon = min(AT_ONCE, self._soon + (now - self._counted) / LATEST)
+        self._soon = min(self._at_once, self._soon + (now - self._counted) / self._latest)
         self._counted = now
         if self._soon < 1:
-            return LATEST
+            return self._latest
         self._soon -= 1
         return SOON
 
@@ -127,6 +164,7 @@ class RunSpool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._encode()
         if self._uncut:
             self.last_batch += 1
             self._unwritten.append(_END + b"%d" % self.last_batch)
@@ -318,8 +356,10 @@ def _is_event(line: bytes) -> bool:
 class Spool:
     """The spool files of one node, one per run, in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sharing: int = 1) -> None:
+        """Open it. ``sharing`` is the number of nodes in this process."""
         self._folder = folder
+        self._sharing = sharing
         self._runs: dict[str, RunSpool] = {}
         self._current: RunSpool | None = None
         self.news = asyncio.Event()
@@ -357,15 +397,15 @@ class Spool:
 
     def record(self, record: Record) -> None:
         """Log a record."""
-        self._append(_RECORD, encode_record(record))
+        self._append(LogEvent(_RECORD, encode_record, record))
 
     def decision(self, decision: Decided) -> None:
         """Log a decision."""
-        self._append(_DECISION, encode_decision(decision))
+        self._append(LogEvent(_DECISION, encode_decision, decision))
 
     def fault(self, document: bytes) -> None:
         """Log that a fault was applied or released here."""
-        self._append(_FAULT, document)
+        self._append(LogEvent(_FAULT, bytes, document))
 
     def hurry(self) -> None:
         """Cut the next batch soon: nothing is to be expected after what has happened."""
@@ -421,15 +461,15 @@ class Spool:
         self._runs.clear()
         self._current = None
 
-    def _append(self, kind: bytes, document: bytes) -> None:
+    def _append(self, event: LogEvent) -> None:
         if self._current is None:
-            _logger.error("an event outside of any run: %s", document.decode())
+            _logger.error("an event outside of any run: %s", event.encode(event.what).decode())
             return
-        self._current.append(kind, document)
+        self._current.append(event)
 
     def _add(self, run: str) -> RunSpool:
         path = self._folder / f"{quote(run, safe='')}.spool"
-        spool = RunSpool(run, path, self._tell)
+        spool = RunSpool(run, path, self._tell, self._sharing)
         self._runs[run] = spool
         return spool
 

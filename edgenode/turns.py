@@ -25,6 +25,7 @@ class Later:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._work: deque[tuple[Context, Callable[[], None]]] = deque()
+        self._one_more = True
 
     def add(self, work: Callable[[], None]) -> None:
         """Call ``work`` in the present context, when nothing more urgent is due."""
@@ -32,14 +33,27 @@ class Later:
         if len(self._work) == 1:
             self._loop.call_soon(self._go_on)
 
+    async def turn(self) -> None:
+        """Return when nothing more urgent is due; of those who wait, one goes on at a time."""
+        come: asyncio.Future[None] = self._loop.create_future()
+        self.add(lambda: self._let(come))
+        await come
+
+    def _let(self, come: asyncio.Future[None]) -> None:
+        if not come.done():
+            come.set_result(None)
+            # What it does now takes a turn of its own.
+            self._one_more = False
+
     def _go_on(self) -> None:
         until = time.monotonic() + SLICE_S
+        self._one_more = True
         try:
             while True:
                 context, work = self._work[0]
                 context.run(work)
                 del self._work[0]
-                if not self._work or time.monotonic() >= until:
+                if not self._work or not self._one_more or time.monotonic() >= until:
                     break
         except BaseException:
             # The loop reports it; the others are not to wait for ever.

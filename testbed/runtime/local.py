@@ -469,6 +469,9 @@ class _Launch:
                 testbed_name=self._place.name,
                 secrets=secrets,
             )
+        if any(len(group) > 1 for group in self._groups):
+            # What it does can wait, and processes of many nodes need the processors at once.
+            processes.let_others_first(started.pid)
         return self._enter(started)
 
     def _begin(self, zygote: Zygote, number: int, group: range, controller: str) -> None:

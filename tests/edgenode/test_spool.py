@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgenode.spool import LATEST, SOON, RunSpool, Spool
+from edgenode.spool import LATEST, SOON, LogEvent, RunSpool, Spool
 from testbed.model.events import Record, RecordKind
 from testbed.rpc.codec import decode_record
 from testbed.rpc.generated import edge_pb2 as pb
@@ -106,7 +106,7 @@ async def test_batches_wait_longer_the_more_happens(
     def next_batch(after: float) -> float:
         nonlocal now
         now += after
-        spool.append(b"r", b"{}")
+        spool.append(LogEvent(b"r", bytes, b"{}"))
         wait = spool._due - now
         spool.cut()
         return round(wait, 3)
@@ -122,12 +122,26 @@ async def test_batches_wait_longer_the_more_happens(
     spool.close()
 
 
+async def test_batches_of_many_nodes_in_one_process_wait_longer(tmp_path: Path) -> None:
+    waits = []
+    for sharing in (1, 12, 30, 200):
+        spool = RunSpool("run", tmp_path / f"{sharing}.spool", lambda: None, sharing)
+        loop = asyncio.get_running_loop()
+        for _ in range(6):
+            spool.append(LogEvent(b"r", bytes, b"{}"))
+            wait = spool._due - loop.time()
+            spool.cut()
+        waits.append(round(wait, 2))
+        spool.close()
+    assert waits == [LATEST, LATEST, round(2.5 * LATEST, 2), 4 * LATEST]
+
+
 async def test_what_is_waited_for_is_cut_soon(tmp_path: Path) -> None:
     spool = RunSpool("run", tmp_path / "run.spool", lambda: None)
     for _ in range(10):
-        spool.append(b"r", b"{}")
+        spool.append(LogEvent(b"r", bytes, b"{}"))
         spool.cut()
-    spool.append(b"r", b"{}")
+    spool.append(LogEvent(b"r", bytes, b"{}"))
     loop = asyncio.get_running_loop()
     assert spool._due - loop.time() > SOON
     spool.hurry()

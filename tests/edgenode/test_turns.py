@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -88,3 +89,25 @@ async def until(done: Sequence[object], count: int) -> None:
             return
         await asyncio.sleep(0)
     raise AssertionError(done)
+
+
+async def test_those_who_wait_for_a_turn_get_one_each() -> None:
+    waiting = Later(asyncio.get_running_loop())
+    done: list[str] = []
+
+    async def take_turns(name: str) -> None:
+        await waiting.turn()
+        done.append(name)
+
+    taking = [asyncio.create_task(take_turns(str(number))) for number in range(3)]
+    given_up = asyncio.create_task(take_turns("given up"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    seen = []
+    while len(done) < 3:
+        await asyncio.sleep(0)
+        seen.append(len(done))
+    assert done == ["0", "1", "2"]
+    assert {after - before for before, after in itertools.pairwise(seen)} <= {0, 1}
+    assert given_up.cancelled()
+    await asyncio.gather(*taking)
