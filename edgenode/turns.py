@@ -2,7 +2,8 @@
 
 All nodes get the tasks of a slot at one instant. If their loop handled them in one go, whatever is
 due meanwhile (ends of transmissions, messages) would be late at all nodes. So arrivals wait here,
-and the loop handles a few of them in each turn, after timers and messages.
+and the loop handles a few of them in each turn, after timers and messages. Messages come first, but
+only some in each turn, so that timers of other nodes do not wait for all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Final
 
-SLICE_S: Final = 0.0002
+MESSAGES_S: Final = 0.0001
+"""Seconds of work on messages from one place in one turn of the loop; the last is finished."""
+
+SLICE_S: Final = 0.0001
 """Seconds of work that can wait in one turn of the loop; the last piece is finished."""
 
 

@@ -1,4 +1,4 @@
-"""Links between nodes of one process: a queue of what they say, worked off once per loop turn.
+"""Links between nodes of one process: a queue of what they say, some of it in each loop turn.
 
 The bytes of tasks are copied once, as if they had come from elsewhere, and checked like all others.
 """
@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from edgenode.links import Outgoing, PeerLink, Piece
 from edgenode.payload import payload_slice
 from edgenode.receiving import HasDriver, Inflow, Refused, answer
+from edgenode.turns import MESSAGES_S
 from testbed.rpc.generated import edge_pb2 as pb
 
 _logger: Final = logging.getLogger(__name__)
 
 Frame = TypeVar("Frame")
-
-MOST: Final = 10_000
-"""Messages that are worked off before the loop gets its turn."""
 
 
 class LocalNode(HasDriver, Protocol):
@@ -46,7 +45,8 @@ class Hub:
     def __init__(self) -> None:
         self._nodes: dict[str, LocalNode] = {}
         self._links: set[LocalLink] = set()
-        self._messages: deque[tuple[LocalNode, Callable[..., None], tuple[Any, ...]]] = deque()
+        self._messages: deque[_Message] = deque()
+        self._probes: deque[_Message] = deque()
         self._scheduled = False
 
     def add(self, node: LocalNode) -> None:
@@ -78,28 +78,39 @@ class Hub:
 
     def post(self, node: LocalNode, work: Callable[..., None], *arguments: Any) -> None:
         """Call ``work`` as ``node``, after what was posted before, when the loop comes round."""
-        self._messages.append((node, work, arguments))
+        self._add(self._messages, (node, work, arguments))
+
+    def post_probe(self, node: LocalNode, work: Callable[..., None], *arguments: Any) -> None:
+        """Do the same for probes and answers, which come after what tasks wait for."""
+        self._add(self._probes, (node, work, arguments))
+
+    def _add(self, messages: deque[_Message], message: _Message) -> None:
+        messages.append(message)
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._work_off, context=_EMPTY)
 
     def _work_off(self) -> None:
-        self._scheduled = False
-        messages = self._messages
-        for _ in range(MOST):
-            if not messages:
-                return
-            node, work, arguments = messages.popleft()
-            try:
-                node.context.run(work, *arguments)
-            except Exception:
-                _logger.exception("node %d: a message cannot be handled", node.index)
-        if messages and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._work_off, context=_EMPTY)
+        messages, probes = self._messages, self._probes
+        until = time.monotonic() + MESSAGES_S
+        try:
+            while messages or probes:
+                node, work, arguments = (messages or probes).popleft()
+                try:
+                    node.context.run(work, *arguments)
+                except Exception:
+                    _logger.exception("node %d: a message cannot be handled", node.index)
+                if time.monotonic() >= until:
+                    break
+        finally:
+            self._scheduled = bool(messages or probes)
+            if self._scheduled:
+                asyncio.get_running_loop().call_soon(self._work_off, context=_EMPTY)
 
 
 _EMPTY: Final = Context()
+
+_Message: TypeAlias = tuple[LocalNode, Callable[..., None], tuple[Any, ...]]
 
 
 class LocalLink(PeerLink):
@@ -142,7 +153,10 @@ class _Stream(Generic[Frame]):
         if not self.is_open:
             self.is_open = True
             self._opened += 1
-        self._hub.post(self._link.me, self._write, make, self._opened)
+        self._post(self._link.me, self._write, make, self._opened)
+
+    def _post(self, node: LocalNode, work: Callable[..., None], *arguments: Any) -> None:
+        self._hub.post(node, work, *arguments)
 
     def close(self) -> None:
         """See ``edgenode.links``."""
@@ -212,10 +226,13 @@ class _Transfers(_Stream[Outgoing]):
 
 
 class _Probes(_Stream[pb.ProbeRequest]):
+    def _post(self, node: LocalNode, work: Callable[..., None], *arguments: Any) -> None:
+        self._hub.post_probe(node, work, *arguments)
+
     def _deliver(self, node: LocalNode, frame: pb.ProbeRequest, opened: int) -> None:
         reply = answer(node, self._link.me.index, frame)
         if reply is not None:
-            self._hub.post(self._link.me, self._answered, reply, opened)
+            self._post(self._link.me, self._answered, reply, opened)
 
     def _answered(self, reply: pb.ProbeReply, opened: int) -> None:
         if self._current(opened):

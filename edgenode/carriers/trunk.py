@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
@@ -22,6 +23,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from edgenode.links import Outgoing, PeerLink, Piece
 from edgenode.payload import BLOCK_BYTES, payload_views
 from edgenode.receiving import HasDriver, Inflow, Refused, answer
+from edgenode.turns import MESSAGES_S
 from testbed.errors import PermanentError
 from testbed.rpc import addresses, trunks
 from testbed.rpc.addresses import UnixAddress
@@ -174,6 +176,8 @@ class _Trunk:
         self.blocked = False
         """Whether the system takes no more for now."""
         self._partial = b""
+        self._probes: deque[tuple[int, int, bytes]] = deque()
+        self._going_on = False
         # Of the chunk under way: its channel, episode, task, and how many bytes are to come.
         self._chunk = (0, 0, 0)
         self._chunk_left = 0
@@ -285,6 +289,8 @@ class _Trunk:
     def _readable(self) -> None:
         taken = 0
         while self._stream is not None and taken < TURN_BYTES:
+            if len(self._probes) > MOST_WAITING:
+                return
             wanted = self._chunk_left or READ_BYTES
             try:
                 data = self._stream.recv(wanted)
@@ -331,14 +337,39 @@ class _Trunk:
                 if end - body < length:
                     break
                 at = body + length
-                try:
-                    self._frame(kind, channel, data[body:at])
-                except Exception as error:
-                    _logger.exception("a trunk brought what cannot be handled")
-                    self.broke(f"a frame cannot be handled: {error}")
+                if kind in (Kind.PROBE, Kind.REPLY):
+                    self._probes.append((kind, channel, data[body:at]))
+                    self._schedule_probes()
+                else:
+                    self._handle(kind, channel, data[body:at])
             if self._stream is None:
                 return
         self._partial = data[at:] if at < end else b""
+
+    def _handle(self, kind: int, channel: int, body: bytes) -> None:
+        try:
+            self._frame(kind, channel, body)
+        except Exception as error:
+            _logger.exception("a trunk brought what cannot be handled")
+            self.broke(f"a frame cannot be handled: {error}")
+
+    def _schedule_probes(self) -> None:
+        if not self._going_on:
+            self._going_on = True
+            self._loop.call_soon(self._take_probes, context=_EMPTY)
+
+    def _take_probes(self) -> None:
+        """Handle probes and answers: some in each turn, for what tasks wait for comes first."""
+        self._going_on = False
+        until = time.monotonic() + MESSAGES_S
+        try:
+            while self._probes and self._stream is not None:
+                self._handle(*self._probes.popleft())
+                if time.monotonic() >= until:
+                    break
+        finally:
+            if self._probes and self._stream is not None:
+                self._schedule_probes()
 
     def _take_bytes(self, data: bytes) -> None:
         self._chunk_left -= len(data)
@@ -360,6 +391,7 @@ class _Trunk:
             self._loop.remove_writer(stream)
             stream.close()
         self._urgent.clear()
+        self._probes.clear()
         self._bulk.clear()
         self._channel_of_bulk.clear()
         self._left.clear()
