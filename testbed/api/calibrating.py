@@ -17,13 +17,13 @@ from testbed.experiment.calibration.estimate import Forecast, forecast, nodes_ca
 from testbed.experiment.calibration.questions import SCENARIO, Question
 from testbed.experiment.calibration.search import FULL, QUICK, Told, calibrate
 from testbed.experiment.calibration.values import Calibration, MachineFacts, Trial, load, store
+from testbed.scenario.plan import Plan, PlanHead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from testbed.rpc.operator import OperatorClient
     from testbed.runtime.base import Runtime, Testbed
-    from testbed.scenario.plan import Plan, PlanHead
     from testbed.scenario.schema import Deployment
 
 FOLDER: Final = ".calibrating"
@@ -283,8 +283,6 @@ def warn_if_doubtful(plan: PlanHead, *, shared: bool, up_again: bool = False) ->
 
     Only machines that were calibrated with tasks are known, so only for plans of tasks.
     """
-    from testbed.scenario.plan import Plan
-
     if not isinstance(plan, Plan):
         return
     expected = forecast_here(plan, shared=shared)
@@ -296,7 +294,6 @@ def warn_before_run(testbed: Testbed) -> None:
     """Warn if runs of a testbed of this machine will probably not be faithful."""
     from testbed.runtime.base import CONTROLLER
     from testbed.runtime.directory import RunDirectory
-    from testbed.scenario.plan import Plan
 
     place = RunDirectory(testbed.directory.parent, testbed.name)
     try:

@@ -11,6 +11,7 @@ from testbed.api import home, html, logs
 from testbed.api.results import Comparison, RunResult, compared, written_report
 from testbed.api.store import Store
 from testbed.errors import UsageError
+from testbed.scenario.secrets import without_password
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -219,6 +220,4 @@ def open_log(storage: str | os.PathLike[str] | None = None, *, create: bool = Fa
 
 
 def _shown(url: str) -> str:
-    from testbed.scenario.secrets import without_password
-
     return without_password(url)

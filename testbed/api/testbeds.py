@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from testbed.api import home, html, lifecycle, notices, places, running
-from testbed.api.planning import LoadedPlan
+from testbed.api.planning import LoadedPlan, load
 from testbed.api.reading import Log
 from testbed.api.results import RunResult
 from testbed.errors import PermanentError
+from testbed.runtime.base import valid_name
+from testbed.scenario.secrets import without_password
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +141,6 @@ class Lab:
 
     def log(self) -> Log:
         """Open the task log of the testbed. Raises: PrerequisiteMissing: no run is in it yet."""
-        from testbed.scenario.secrets import without_password
         from testbed.storage.tasklog import open_task_log
 
         store = self.testbed.store
@@ -205,7 +206,6 @@ class LiveRun:
             TemporaryError: the controller does not answer any more.
         """
         from testbed.experiment.summary import summarise
-        from testbed.scenario.secrets import without_password
         from testbed.storage.tasklog import open_task_log
 
         last: Progress | None = None
@@ -263,9 +263,6 @@ def up(
         PermanentError: a process could not start; the message shows the end of its log.
         TemporaryError: not all nodes became healthy in time.
     """
-    from testbed.api.planning import load
-    from testbed.runtime.base import valid_name
-
     valid_name(name)
     loaded = plan if isinstance(plan, LoadedPlan) else load(plan)
     where = _place(runtime, context, kubeconfig, namespace)

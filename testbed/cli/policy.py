@@ -15,7 +15,7 @@ from testbed.api.running import client_of
 from testbed.cli import console, tuning
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers
-from testbed.errors import Problem, TestbedError, UsageError
+from testbed.errors import PermanentError, Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.policies import Policy, PolicyCard
@@ -321,8 +321,6 @@ def _tell(done: PolicyDeployment, name: str, as_json: bool) -> None:
     Raises: UsageError: it was refused. PermanentError: a node was lost on the way.
     """
     import json
-
-    from testbed.errors import PermanentError
 
     for warning in done.warnings:
         console.warn(warning)

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from testbed.api.places import runtime
+from testbed.api.running import (
+    client_of,
+    complaints,
+    follow,
+    refuse_failed,
+    stopped_by_interrupt,
+)
 from testbed.cli import console
 from testbed.cli.network import with_name
 from testbed.cli.options import (
@@ -72,8 +79,6 @@ def watched_run(name: str, testbed: Testbed, **order: Any) -> Progress:
 
     ``order`` is what ``OperatorClient.start_run`` takes. Ctrl-C ends the run in order.
     """
-    from testbed.api.running import client_of, follow, stopped_by_interrupt
-
     with client_of(testbed) as client, stopped_by_interrupt(client):
         run_id = client.start_run(**order)
         return _watch(follow(client, run_id, runtime(name)), run_id, testbed.scenario)
@@ -103,7 +108,6 @@ def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress
 
 
 def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:
-    from testbed.api.running import complaints, refuse_failed
     from testbed.cli.results import print_runs
     from testbed.experiment.summary import summarise
     from testbed.storage.tasklog import open_task_log

@@ -197,9 +197,11 @@ class _Writer(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-class _CsvWriter:
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._writer = pa.csv.CSVWriter(path, schema)
+class _ArrowWriter:
+    """Writes by a writer of Arrow."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
 
     def write(self, rows: Sequence[tuple[Any, ...]], batch: pa.RecordBatch) -> None:
         self._writer.write_batch(batch)
@@ -211,21 +213,17 @@ class _CsvWriter:
         self._writer.close()
 
 
-class _ParquetWriter:
+class _CsvWriter(_ArrowWriter):
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        super().__init__(pa.csv.CSVWriter(path, schema))
+
+
+class _ParquetWriter(_ArrowWriter):
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         about = {"kind": KIND, "version": str(EXPORT_VERSION), "edge_testbed": __version__}
-        self._writer = pa.parquet.ParquetWriter(
-            path, schema.with_metadata(about), compression="zstd"
+        super().__init__(
+            pa.parquet.ParquetWriter(path, schema.with_metadata(about), compression="zstd")
         )
-
-    def write(self, rows: Sequence[tuple[Any, ...]], batch: pa.RecordBatch) -> None:
-        self._writer.write_batch(batch)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._writer.close()
 
 
 class _JsonLinesWriter:
