@@ -51,10 +51,11 @@ RETURN_S: Final = 10.0
 LAG_TOLD: Final[Micros] = SECOND
 """Lag of a node's timers from which on it is named as what an episode waited for."""
 
-LEAST_LEAD_S: Final = 0.02
-MOST_LEAD_S: Final = 1.0
-"""Real seconds between asking the nodes to start an episode and its beginning: twice what the last
-start took, within these bounds."""
+LEAST_LEAD_S: Final = 0.1
+MOST_LEAD_S: Final = 2.0
+"""Real seconds between asking the nodes to start an episode and its beginning: three times what the
+last start took, within these bounds. A node that has not started by then refuses tasks of others,
+which are lost."""
 
 FIRST_LEAD_S: Final = 0.002
 """The same for a run's first episode, for each node."""
@@ -563,7 +564,7 @@ class Run:
         for link, error in await self._ask_all(started, {}):
             self._drop(link.node, f"did not start episode {number}: {error}")
         took = self._registry.pulse.awake() - began
-        self._lead = min(max(LEAST_LEAD_S, 2 * took), MOST_LEAD_S)
+        self._lead = min(max(LEAST_LEAD_S, 3 * took), MOST_LEAD_S)
         if self.faults.told != faults:
             # Injected while some of the nodes had not started.
             await self._tell_faults(episode)

@@ -27,7 +27,7 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 edgenode_PARTS := testbed edgenode
 controller_PARTS := testbed controller
 trainer_PARTS := $(PACKAGES)
-CONTEXT := tar --create --exclude __pycache__ --exclude .complete
+CONTEXT := tar --create --mode='u+rwX,go+rX,go-w' --exclude __pycache__ --exclude .complete
 PYTHON_IMAGES := $(filter edgenode controller trainer,$(IMAGES))
 
 # With WHEELHOUSE and without the network where the base images are there.

@@ -341,7 +341,8 @@ def _decide(policy: Policy, actor: OnnxActor, features: list[Any], mask: list[bo
         given: Any = actor.probabilities(features, mask)
     except Exception as error:
         reason = _first_line(error)
-        raise _unusable(policy, [Problem("actor.onnx", reason, "a graph that runs")]) from error
+        allowed = "a graph that runs and gives probabilities that add up to 1"
+        raise _unusable(policy, [Problem("actor.onnx", reason, allowed)]) from error
     fine = isinstance(given, list) and len(given) == len(mask)
     fine = fine and all(isinstance(p, float) and 0.0 <= p <= 1.0 for p in given)
     if not fine or abs(sum(given) - 1.0) >= 1e-3 or given[-1] > 1e-6:

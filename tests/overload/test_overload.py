@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def test_a_controller_that_cannot_keep_up_says_so(tmp_path: Path) -> None:
-    # 30,000 tasks in one second; a controller in Python hands out one or two thousand of them.
+    # 30,000 tasks in one second; nodes and a controller in Python take a few thousand of them.
     plan = faster(small_plan(3, slots=10_000), 100)
     runtime = LocalRuntime(tmp_path / "home")
     up = runtime.up(plan, "over")
@@ -30,7 +30,9 @@ def test_a_controller_that_cannot_keep_up_says_so(tmp_path: Path) -> None:
             run = operator.start_run(scheduler="local")
             *_, last = operator.watch_run(run)
             assert last.state == "invalid", last
-            assert any("could not keep up" in why for why in last.invalid_because), last
+            # Nodes know their tasks ahead: they come late, or on a slow machine not in time at all.
+            told = " ".join(last.invalid_because)
+            assert "could not keep up" in told or "late at p95" in told, last
             assert last.generated == last.ended == 30_000
             for pid in pids:
                 assert pid is not None

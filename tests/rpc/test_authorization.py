@@ -287,6 +287,9 @@ def test_nothing_else_opens_a_port_or_a_connection() -> None:
         # Ports of pods as ports of this machine, and a look at whether TCP works.
         "testbed/runtime/kubernetes/forward.py",
         "testbed/cli/checks.py",
+        # What the machine itself can do, and a server for the generator of others; on loopback.
+        "benchmarks/bench_limits.py",
+        "benchmarks/peers/locust_generator.py",
     }
     found = {
         str(path.relative_to(ROOT))

@@ -48,7 +48,11 @@ def test_no_process_listens_on_a_port(attacked: Testbed) -> None:
         listening = [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
         assert listening == [], name
         assert list(process.net_connections("udp")) == [], name
-    assert len(sockets(attacked)) == 3
+    names = [Path(each).name for each in sockets(attacked)]
+    assert names == [
+        "controller.sock",
+        *(f"{kind}-{n}.sock" for kind in ("node", "trunk") for n in (0, 1)),
+    ]
 
 
 def test_everything_that_is_kept_is_for_its_user_alone(attacked: Testbed) -> None:
