@@ -62,7 +62,7 @@ ASKED: Final[Mapping[Layout, float | None]] = {
     Layout(20, "metadata", "1", "grpc"): None,
     Layout(20, "metadata", "10", "grpc"): None,
 }
-"""What is run, with the largest error of transmission times (p95, milliseconds) that is asked."""
+"""The networks that are run, with the largest p95 error of transmission times asked, in ms."""
 
 
 def rows(episodes: int = EPISODES, runs: int = RUNS) -> list[Row]:

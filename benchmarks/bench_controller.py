@@ -101,7 +101,7 @@ def _plan(slots: int) -> Plan:
 
 
 def _logs(plan: Plan) -> list[list[Log]]:
-    """What each node logs of each episode, by episode."""
+    """Return the events that each node logs, by episode."""
     found = []
     for result in simulate(plan, "ratc"):
         events = [

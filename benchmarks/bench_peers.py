@@ -1,4 +1,4 @@
-"""What a user would take instead, side by side: SimPy, RLlib, PettingZoo, Gymnasium, Locust.
+"""Alternatives to the toolkit, side by side: SimPy, RLlib, PettingZoo, Gymnasium, Locust.
 
 Those that are not installed are left out.
 """

@@ -45,7 +45,7 @@ class CannotCompare(Exception):
 
 @dataclass(frozen=True)
 class Ratio:
-    """How B compares with A: the median of paired ratios and the interval around it."""
+    """Comparison of B with A: the median of paired ratios and the interval around it."""
 
     median: float
     low: float

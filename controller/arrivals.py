@@ -24,7 +24,7 @@ BEHIND: Final = 3
 
 @dataclass(slots=True)
 class _Message:
-    """What a node is told and has not answered yet."""
+    """A message to a node that it has not answered yet."""
 
     number: int
     first: int
@@ -34,7 +34,7 @@ class _Message:
 
 @dataclass(slots=True)
 class _Feed:
-    """What one node knows.
+    """The knowledge of one node.
 
     ``told`` are the tasks of the slots before ``handed`` that have not been entered. Of slots from
     ``stale`` on it was told something else than what is to arrive there.
@@ -128,7 +128,7 @@ class Supply:
             self._outdate(feed)
 
     def stop(self) -> None:
-        """Let nothing arrive in the slots that have not begun."""
+        """Drop all arrivals in the slots that have not begun."""
         self._stopped = True
         self.last = self.drawn = self.begun
         for slot in [slot for slot in self._slots if slot >= self.begun]:
@@ -137,7 +137,7 @@ class Supply:
             self._outdate(feed)
 
     def leave(self, node: int) -> None:
-        """Tell a node nothing more; what arrives at it is entered all the same."""
+        """Stop telling a node; what arrives at it is entered all the same."""
         feed = self._feeds.pop(node, None)
         if feed is not None:
             self._enter_all(feed, self.begun)

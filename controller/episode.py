@@ -66,7 +66,7 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What an episode shares with its run.
+    """The state that an episode shares with its run.
 
     ``late`` is told how late each task arrived, in emulated microseconds, ``changed`` that its
     progress has. ``lost`` are the tasks that earlier episodes of the run closed as lost. ``awake``

@@ -1,4 +1,4 @@
-"""What a user would take instead, measured beside the toolkit in one go.
+"""Alternatives to the toolkit, measured beside it in one go.
 
 ``python -m benchmarks peers`` runs all that is installed (``pip install 'edge-testbed[peers]'``)
 and says what is not. Every module here measures one peer: ``lacks()`` names the packages that are

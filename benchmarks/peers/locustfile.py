@@ -53,7 +53,7 @@ class Node(User):  # type: ignore[misc]
 
 @events.spawning_complete.add_listener  # type: ignore[untyped-decorator]
 def begin(**_: Any) -> None:
-    """Let the first slot begin soon."""
+    """Begin the first slot soon."""
     first.append(time.time() + 0.5)
     started.append(time.process_time())
 

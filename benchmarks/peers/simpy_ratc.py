@@ -79,7 +79,7 @@ class Network:
         self.env.run()
 
     def slots(self, tasks: list[list[Task]]) -> Generator[Any, Any, None]:
-        """Let the tasks of each slot arrive; all are decided on the same state."""
+        """Handle the arrivals of each slot; all are decided on the same state."""
         for arriving in tasks:
             for task, target in [(task, self.ratc(task)) for task in arriving]:
                 self.env.process(self.life(task, target))

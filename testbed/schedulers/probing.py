@@ -11,7 +11,7 @@ from testbed.schedulers.estimates import Candidate, Estimator
 
 
 class Prober:
-    """What schedulers that ask their peers are made of: the peers, and estimates of answers."""
+    """Base of schedulers that ask their peers: the peers, and estimates of their answers."""
 
     OPTIONS: ClassVar[Mapping[str, str]] = {}
 
