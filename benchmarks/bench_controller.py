@@ -27,6 +27,7 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # not in the stubs
 
+from benchmarks.servers import mariadb
 from testbed.errors import TemporaryError
 from testbed.rpc.channels import connect, listen, new_server
 from testbed.rpc.codec import encode_decision, encode_record
@@ -41,8 +42,6 @@ from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.simulator import simulate
 from testbed.version import __version__
 from tests.overload.drowning import peak_bytes
-from tests.services.fixtures import short_folder
-from tests.services.mariadb import MariaDb
 
 NODES: Final = 10
 SLOTS: Final = 2_000
@@ -62,7 +61,7 @@ def rows(slots: int = SLOTS) -> list[Row]:
     logs = _logs(plan)
     with tempfile.TemporaryDirectory() as folder:
         found = _figures("SQLite", 2000, plan, logs, f"{folder}/tasks.db")
-    with _mariadb() as url:
+    with mariadb() as url:
         found += _figures("MariaDB", 1000, plan, logs, url)
     return found
 
@@ -298,17 +297,6 @@ class _Node(pb_grpc.ControlServicer, pb_grpc.TasksServicer):
 
     async def Shutdown(self, request: pb.Empty, context: Any) -> pb.Empty:
         return pb.Empty()
-
-
-@contextmanager
-def _mariadb() -> Iterator[str]:
-    with short_folder("db") as folder:
-        server = MariaDb(folder)
-        try:
-            server.start()
-            yield server.open_url
-        finally:
-            server.stop()
 
 
 if __name__ == "__main__":

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.servers import mariadb
 from testbed.api.planning import load
 from testbed.model.history import TaskRow, fold_all
 from testbed.scenario.plan import Plan
 from testbed.sim.record import record_run
 from testbed.sim.simulator import EpisodeResult, Simulation
 from testbed.storage.tasklog import RunInfo, open_task_log
-from tests.services.fixtures import short_folder
-from tests.services.mariadb import MariaDb
 
 SCENARIO: Final = "paper-testbed"
 EPISODES: Final = 20
@@ -40,7 +37,7 @@ def rows() -> list[Row]:
     results = [simulation.episode(number) for number in range(EPISODES)]
     episodes = [(each, fold_all((), each.records, each.decisions).rows) for each in results]
     found = []
-    with tempfile.TemporaryDirectory() as folder, _mariadb() as mysql:
+    with tempfile.TemporaryDirectory() as folder, mariadb() as mysql:
         for name, url, part in (("SQLite", f"{folder}/tasks.db", 1), ("MariaDB", mysql, 2)):
             for what, asked, complete in (
                 ("tasks with events and decisions", 20_000, True),
@@ -64,17 +61,6 @@ def rows() -> list[Row]:
             "met": met,
         },
     ]
-
-
-@contextmanager
-def _mariadb() -> Iterator[str]:
-    with short_folder("db") as folder:
-        server = MariaDb(folder)
-        try:
-            server.start()
-            yield server.open_url
-        finally:
-            server.stop()
 
 
 def _stored(plan: Plan, url: str, episodes: list[_Episode], complete: bool) -> float:

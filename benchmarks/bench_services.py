@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.servers import mariadb
 from testbed.model.events import Record
 from testbed.policies import artifact, inference
 from testbed.rpc.operator import OperatorClient
@@ -29,7 +29,6 @@ from testbed.testing.tasklog import sample_episode, sample_run
 from tests.policies import tiny
 from tests.services.fixtures import short_folder
 from tests.services.hdfs import Hdfs
-from tests.services.mariadb import MariaDb
 
 EVENTS: Final = 60_000
 POLICY_BYTES: Final = 100_000
@@ -39,20 +38,9 @@ Row = dict[str, Any]
 
 def rows() -> list[Row]:
     """Run all benchmarks; one row per figure, with what is asked and whether it is met."""
-    with _mariadb() as url:
+    with mariadb() as url:
         found = [*append_rows(url), *latency_rows(url)]
     return [*found, *policy_rows()]
-
-
-@contextmanager
-def _mariadb() -> Iterator[str]:
-    with short_folder("db") as folder:
-        server = MariaDb(folder)
-        try:
-            server.start()
-            yield server.open_url
-        finally:
-            server.stop()
 
 
 # --- events -------------------------------------------------------------------------------------
