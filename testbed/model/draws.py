@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     SCHEDULER = 12
     PAYLOAD = 13
     FAULT = 14
+    MESSAGE_LOSS = 18
     REQUEST_REJECTION = 22
 
 

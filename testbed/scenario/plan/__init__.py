@@ -14,6 +14,7 @@ from testbed.errors import UsageError
 from testbed.scenario.families import ByModel
 from testbed.scenario.plan.head import (
     PLAN_VERSION,
+    SERVING,
     SUCCESS_RATE,
     TASKS,
     ApplicationSpec,
@@ -24,10 +25,12 @@ from testbed.scenario.plan.head import (
     document_of,
     loaded,
 )
+from testbed.scenario.plan.serving import ServingPlan
 from testbed.scenario.plan.tasks import FidelityLimits, Payload, Plan, identity
 
 __all__ = [
     "PLAN_VERSION",
+    "SERVING",
     "SUCCESS_RATE",
     "TASKS",
     "ApplicationSpec",
@@ -38,11 +41,12 @@ __all__ = [
     "PlanHead",
     "SchedulerSpec",
     "Seeds",
+    "ServingPlan",
     "identity",
     "load",
 ]
 
-PLANS: Final[ByModel[type[PlanHead]]] = ByModel("a plan", {TASKS: Plan})
+PLANS: Final[ByModel[type[PlanHead]]] = ByModel("a plan", {TASKS: Plan, SERVING: ServingPlan})
 """The class of plans of each model."""
 
 

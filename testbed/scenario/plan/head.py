@@ -19,6 +19,9 @@ PLAN_VERSION: Final = 1
 TASKS: Final = "tasks"
 """Model of plans whose JSON names none: those of releases that had no other."""
 
+SERVING: Final = "serving"
+"""Model of plans of serving networks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seeds:

@@ -241,7 +241,8 @@ def identity(
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _decode_fault(data: dict[str, Any]) -> FaultSpec:
+def decode_fault(data: dict[str, Any]) -> FaultSpec:
+    """Return the fault that ``encode`` wrote."""
     every = data["every"]
     if every is not None:
         exponential = every["distribution"] == "exponential"
@@ -304,5 +305,5 @@ _DECODERS: Final[Mapping[str, Callable[[Any], object]]] = {
     "scheduler": lambda data: SchedulerSpec(**data),
     "application": lambda data: ApplicationSpec(**data),
     "limits": lambda data: FidelityLimits(**data),
-    "faults": lambda data: tuple(map(_decode_fault, data)),
+    "faults": lambda data: tuple(map(decode_fault, data)),
 }
