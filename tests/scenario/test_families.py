@@ -76,7 +76,7 @@ def test_the_text_of_a_plan_says_of_which_class_it_is() -> None:
     assert read == QUICKSTART
     document = json.loads(text)
     assert "model" not in document
-    for model, said in (("serving", "model: 'serving' is not supported"), ("x", "model: 'x'")):
+    for model, said in (("serving", "not a complete plan"), ("x", "model: 'x'")):
         other = json.dumps({**document, "model": model})
         with pytest.raises(ValueError, match=said):
             load_plan(other)
