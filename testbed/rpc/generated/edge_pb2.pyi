@@ -154,29 +154,47 @@ class HandOverTaken(_message.Message):
     down: bool
     def __init__(self, task_id: _Optional[int] = ..., accepted: _Optional[bool] = ..., reason: _Optional[str] = ..., down: _Optional[bool] = ...) -> None: ...
 
+class Said(_message.Message):
+    __slots__ = ("sender", "run", "episode", "number", "content")
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    sender: int
+    run: str
+    episode: int
+    number: int
+    content: bytes
+    def __init__(self, sender: _Optional[int] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., number: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
+
 class PeerAddress(_message.Message):
-    __slots__ = ("node", "address", "trunk")
+    __slots__ = ("node", "address", "trunk", "http")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     TRUNK_FIELD_NUMBER: _ClassVar[int]
+    HTTP_FIELD_NUMBER: _ClassVar[int]
     node: int
     address: str
     trunk: str
-    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., trunk: _Optional[str] = ...) -> None: ...
+    http: str
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., trunk: _Optional[str] = ..., http: _Optional[str] = ...) -> None: ...
 
 class ConfigureRequest(_message.Message):
-    __slots__ = ("run", "plan_json", "peers", "scheduler", "options_json")
+    __slots__ = ("run", "plan_json", "peers", "scheduler", "options_json", "standby")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PLAN_JSON_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
     SCHEDULER_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    STANDBY_FIELD_NUMBER: _ClassVar[int]
     run: str
     plan_json: str
     peers: _containers.RepeatedCompositeFieldContainer[PeerAddress]
     scheduler: str
     options_json: str
-    def __init__(self, run: _Optional[str] = ..., plan_json: _Optional[str] = ..., peers: _Optional[_Iterable[_Union[PeerAddress, _Mapping]]] = ..., scheduler: _Optional[str] = ..., options_json: _Optional[str] = ...) -> None: ...
+    standby: bool
+    def __init__(self, run: _Optional[str] = ..., plan_json: _Optional[str] = ..., peers: _Optional[_Iterable[_Union[PeerAddress, _Mapping]]] = ..., scheduler: _Optional[str] = ..., options_json: _Optional[str] = ..., standby: _Optional[bool] = ...) -> None: ...
 
 class ConfigureReply(_message.Message):
     __slots__ = ("scheduler",)
@@ -285,7 +303,7 @@ class CommitPolicyReply(_message.Message):
     def __init__(self, accepted: _Optional[bool] = ..., scheduler: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class NodeDescription(_message.Message):
-    __slots__ = ("node", "address", "pid", "version", "run", "episode", "scheduler", "queue_length", "backlog", "receiving", "sending", "resident_bytes", "unacknowledged", "held", "process")
+    __slots__ = ("node", "address", "pid", "version", "run", "episode", "scheduler", "queue_length", "backlog", "receiving", "sending", "resident_bytes", "unacknowledged", "held", "process", "http", "open_requests")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -301,6 +319,8 @@ class NodeDescription(_message.Message):
     UNACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     PROCESS_FIELD_NUMBER: _ClassVar[int]
+    HTTP_FIELD_NUMBER: _ClassVar[int]
+    OPEN_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     node: int
     address: str
     pid: int
@@ -316,21 +336,29 @@ class NodeDescription(_message.Message):
     unacknowledged: int
     held: int
     process: str
-    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., scheduler: _Optional[str] = ..., queue_length: _Optional[int] = ..., backlog: _Optional[int] = ..., receiving: _Optional[_Iterable[int]] = ..., sending: _Optional[_Iterable[int]] = ..., resident_bytes: _Optional[int] = ..., unacknowledged: _Optional[int] = ..., held: _Optional[int] = ..., process: _Optional[str] = ...) -> None: ...
+    http: str
+    open_requests: int
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., scheduler: _Optional[str] = ..., queue_length: _Optional[int] = ..., backlog: _Optional[int] = ..., receiving: _Optional[_Iterable[int]] = ..., sending: _Optional[_Iterable[int]] = ..., resident_bytes: _Optional[int] = ..., unacknowledged: _Optional[int] = ..., held: _Optional[int] = ..., process: _Optional[str] = ..., http: _Optional[str] = ..., open_requests: _Optional[int] = ...) -> None: ...
 
 class EventBatch(_message.Message):
-    __slots__ = ("run", "number", "records", "decisions", "faults")
+    __slots__ = ("run", "number", "records", "decisions", "faults", "requests", "windows", "ticks")
     RUN_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     FAULTS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    TICKS_FIELD_NUMBER: _ClassVar[int]
     run: str
     number: int
     records: _containers.RepeatedScalarFieldContainer[bytes]
     decisions: _containers.RepeatedScalarFieldContainer[bytes]
     faults: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., records: _Optional[_Iterable[bytes]] = ..., decisions: _Optional[_Iterable[bytes]] = ..., faults: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    requests: _containers.RepeatedScalarFieldContainer[bytes]
+    windows: _containers.RepeatedScalarFieldContainer[bytes]
+    ticks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., records: _Optional[_Iterable[bytes]] = ..., decisions: _Optional[_Iterable[bytes]] = ..., faults: _Optional[_Iterable[bytes]] = ..., requests: _Optional[_Iterable[bytes]] = ..., windows: _Optional[_Iterable[bytes]] = ..., ticks: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class BatchAck(_message.Message):
     __slots__ = ("run", "number")
@@ -341,7 +369,7 @@ class BatchAck(_message.Message):
     def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("node", "address", "pid", "version", "session", "process", "trunk", "nodes")
+    __slots__ = ("node", "address", "pid", "version", "session", "process", "trunk", "nodes", "http")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -350,6 +378,7 @@ class RegisterRequest(_message.Message):
     PROCESS_FIELD_NUMBER: _ClassVar[int]
     TRUNK_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    HTTP_FIELD_NUMBER: _ClassVar[int]
     node: int
     address: str
     pid: int
@@ -358,7 +387,8 @@ class RegisterRequest(_message.Message):
     process: str
     trunk: str
     nodes: int
-    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., session: _Optional[str] = ..., process: _Optional[str] = ..., trunk: _Optional[str] = ..., nodes: _Optional[int] = ...) -> None: ...
+    http: str
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., session: _Optional[str] = ..., process: _Optional[str] = ..., trunk: _Optional[str] = ..., nodes: _Optional[int] = ..., http: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("testbed", "heartbeat_interval")

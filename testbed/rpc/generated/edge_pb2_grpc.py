@@ -118,6 +118,11 @@ class PeersStub:
                 request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeRequest.SerializeToString,
                 response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeReply.FromString,
                 _registered_method=True)
+        self.Say = channel.unary_unary(
+                '/edge_testbed.v1.Peers/Say',
+                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Said.SerializeToString,
+                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class PeersServicer:
@@ -136,6 +141,12 @@ class PeersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Say(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeersServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +159,11 @@ def add_PeersServicer_to_server(servicer, server):
                     servicer.Probe,
                     request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeRequest.FromString,
                     response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeReply.SerializeToString,
+            ),
+            'Say': grpc.unary_unary_rpc_method_handler(
+                    servicer.Say,
+                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Said.FromString,
+                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -204,6 +220,33 @@ class Peers:
             '/edge_testbed.v1.Peers/Probe',
             testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeRequest.SerializeToString,
             testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Say(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_testbed.v1.Peers/Say',
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.Said.SerializeToString,
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,
