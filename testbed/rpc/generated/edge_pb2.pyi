@@ -181,20 +181,22 @@ class PeerAddress(_message.Message):
     def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., trunk: _Optional[str] = ..., http: _Optional[str] = ...) -> None: ...
 
 class ConfigureRequest(_message.Message):
-    __slots__ = ("run", "plan_json", "peers", "scheduler", "options_json", "standby")
+    __slots__ = ("run", "plan_json", "peers", "scheduler", "options_json", "standby", "http_tokens")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PLAN_JSON_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
     SCHEDULER_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
     STANDBY_FIELD_NUMBER: _ClassVar[int]
+    HTTP_TOKENS_FIELD_NUMBER: _ClassVar[int]
     run: str
     plan_json: str
     peers: _containers.RepeatedCompositeFieldContainer[PeerAddress]
     scheduler: str
     options_json: str
     standby: bool
-    def __init__(self, run: _Optional[str] = ..., plan_json: _Optional[str] = ..., peers: _Optional[_Iterable[_Union[PeerAddress, _Mapping]]] = ..., scheduler: _Optional[str] = ..., options_json: _Optional[str] = ..., standby: _Optional[bool] = ...) -> None: ...
+    http_tokens: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run: _Optional[str] = ..., plan_json: _Optional[str] = ..., peers: _Optional[_Iterable[_Union[PeerAddress, _Mapping]]] = ..., scheduler: _Optional[str] = ..., options_json: _Optional[str] = ..., standby: _Optional[bool] = ..., http_tokens: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ConfigureReply(_message.Message):
     __slots__ = ("scheduler",)
@@ -369,7 +371,7 @@ class BatchAck(_message.Message):
     def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("node", "address", "pid", "version", "session", "process", "trunk", "nodes", "http")
+    __slots__ = ("node", "address", "pid", "version", "session", "process", "trunk", "nodes", "http", "http_key")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -379,6 +381,7 @@ class RegisterRequest(_message.Message):
     TRUNK_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     HTTP_FIELD_NUMBER: _ClassVar[int]
+    HTTP_KEY_FIELD_NUMBER: _ClassVar[int]
     node: int
     address: str
     pid: int
@@ -388,7 +391,8 @@ class RegisterRequest(_message.Message):
     trunk: str
     nodes: int
     http: str
-    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., session: _Optional[str] = ..., process: _Optional[str] = ..., trunk: _Optional[str] = ..., nodes: _Optional[int] = ..., http: _Optional[str] = ...) -> None: ...
+    http_key: str
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., session: _Optional[str] = ..., process: _Optional[str] = ..., trunk: _Optional[str] = ..., nodes: _Optional[int] = ..., http: _Optional[str] = ..., http_key: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("testbed", "heartbeat_interval")
