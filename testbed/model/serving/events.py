@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeAlias
 
-from testbed.model.serving.route import RoutingRecord
+from testbed.model.serving.route import RouteObservation, RoutingRecord
 from testbed.model.units import Micros
 
 
@@ -74,6 +74,14 @@ class RouteDue(NamedTuple):
     """The instant of ``SetRouteTimer`` has come."""
 
 
+class RouterAnswered(NamedTuple):
+    """The router that had answered ``LATER`` has answered now, or has raised ``error``."""
+
+    observation: RouteObservation
+    answer: object = None
+    error: BaseException | None = None
+
+
 class WasSaid(NamedTuple):
     """A neighbour said something to all of its neighbours."""
 
@@ -81,7 +89,9 @@ class WasSaid(NamedTuple):
     content: Mapping[str, Any]
 
 
-Event: TypeAlias = Began | RequestCame | Served | PeerAnswered | PeerFailed | RouteDue | WasSaid
+Event: TypeAlias = (
+    Began | RequestCame | Served | PeerAnswered | PeerFailed | RouteDue | RouterAnswered | WasSaid
+)
 
 # --- effects ------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from testbed.model.serving.events import (
     Request,
     RequestCame,
     RouteDue,
+    RouterAnswered,
     Say,
     Serve,
     Served,
@@ -33,6 +34,7 @@ from testbed.model.serving.events import (
 from testbed.model.serving.network import ServingNetwork
 from testbed.model.serving.proxy import Local, ProxyState, Refused
 from testbed.model.serving.route import (
+    LATER,
     Heard,
     RouteObservation,
     Router,
@@ -104,6 +106,7 @@ class ServingState:
         self._period = 0
         self._phase = 0
         self._routings = 0
+        self._asked: tuple[Router, RouteObservation] | None = None
         # By function, since the episode began; and what they were when each phase came last.
         self._counts: tuple[dict[str, int], ...] = tuple({} for _ in network.functions)
         self._counts_at: dict[int, tuple[dict[str, int], ...]] = {}
@@ -115,6 +118,7 @@ class ServingState:
             PeerAnswered: self._on_peer_answered,
             PeerFailed: self._on_peer_failed,
             RouteDue: self._on_route_due,
+            RouterAnswered: self._on_router_answered,
             WasSaid: self._on_was_said,
         }
 
@@ -247,14 +251,43 @@ class ServingState:
         observation = RouteObservation(
             self.node, now, period, phase, self.proxy.rates(now), counts, tuple(alive)
         )
-        number, self._routings = self._routings, self._routings + 1
         # First, so that a router that fails is called again.
         self._step()
         self._set_timer()
-        routing = self._routed(router, observation)
+        try:
+            answer: object = router.route(observation)
+        except BaseException as error:
+            # Code of other people may raise anything, SystemExit included.
+            if interrupted(error):
+                raise
+            raise self._failed(router, f"raised {described(error)}") from error
+        if answer is LATER:
+            self._asked = router, observation
+        else:
+            self._take(router, observation, answer)
+
+    def _on_router_answered(self, event: RouterAnswered, _now: Micros) -> None:
+        asked, self._asked = self._asked, None
+        if asked is None or asked[1] is not event.observation:
+            return
+        router, observation = asked
+        if event.error is not None:
+            raise self._failed(router, f"raised {described(event.error)}") from event.error
+        self._take(router, observation, event.answer)
+
+    def _take(self, router: Router, observation: RouteObservation, answer: object) -> None:
+        """Route by the answer of a router from now on, and say what it says."""
+        routing = self._checked(router, answer)
+        number, self._routings = self._routings, self._routings + 1
         self._effects.append(
             RoutingRecord(
-                self.node, self.episode, number, now, name_of(router), observation, routing
+                self.node,
+                self.episode,
+                number,
+                observation.now,
+                name_of(router),
+                observation,
+                routing,
             )
         )
         if routing.table is not None:
@@ -262,14 +295,7 @@ class ServingState:
         if routing.say is not None and self._neighbours:
             self._effects.append(Say(self._neighbours, routing.say))
 
-    def _routed(self, router: Router, observation: RouteObservation) -> Routing:
-        try:
-            answer = router.route(observation)
-        except BaseException as error:
-            # Code of other people may raise anything, SystemExit included.
-            if interrupted(error):
-                raise
-            raise self._failed(router, f"raised {described(error)}") from error
+    def _checked(self, router: Router, answer: object) -> Routing:
         try:
             return checked(answer, self.node, self._network)
         except BaseException as error:

@@ -50,6 +50,12 @@ class Routing(NamedTuple):
     say: Mapping[str, Any] | None = None
 
 
+LATER: Final = Routing(say={"later": True})
+"""Answer of the router of a driver that calls the real one elsewhere: ``RouterAnswered`` follows.
+
+Until then the table stays. It is told apart by identity."""
+
+
 class Heard(NamedTuple):
     """What a neighbour said last, and when it was heard on the own clock."""
 

@@ -18,6 +18,7 @@ from testbed.model.serving.events import (
     Request,
     RequestCame,
     RouteDue,
+    RouterAnswered,
     Say,
     Serve,
     Served,
@@ -28,6 +29,7 @@ from testbed.model.serving.events import (
 from testbed.model.serving.network import Function, ServingNetwork
 from testbed.model.serving.node import IllegalEvent, ServingState, Timetable
 from testbed.model.serving.route import (
+    LATER,
     Heard,
     Route,
     RouteObservation,
@@ -276,6 +278,28 @@ def test_a_router_that_fails_costs_its_turn_and_nothing_else(answer: object, tol
     ]
     node.handle(RouteDue(), 6 * SECOND)
     assert len(router.seen) == 2
+
+
+def test_a_router_may_answer_later() -> None:
+    router = Given(LATER, LATER, LATER)
+    node = state(router)
+    node.handle(Began(), 0)
+    assert node.handle(RouteDue(), SECOND) == [SetRouteTimer(6 * SECOND)]
+    answer = Routing((Route(0, (0, 1, 1), (None,) * 3),), {"f": 1})
+
+    effects = node.handle(RouterAnswered(router.seen[0], answer), SECOND + 700)
+
+    assert [type(each) for each in effects] == [RoutingRecord, Say]
+    assert isinstance(effects[0], RoutingRecord)
+    assert (effects[0].at, effects[0].observation) == (SECOND, router.seen[0])
+    assert node.proxy.table == answer.table
+    # Once only, and not for a question that is not the last.
+    assert node.handle(RouterAnswered(router.seen[0], Routing()), SECOND + 800) == []
+    node.handle(RouteDue(), 6 * SECOND)
+    assert node.handle(RouterAnswered(router.seen[0], Routing()), 6 * SECOND) == []
+    with pytest.raises(RouterFailed, match="raised KeyError: 'x'"):
+        node.handle(RouterAnswered(router.seen[1], error=KeyError("x")), 6 * SECOND)
+    assert node.proxy.table == answer.table
 
 
 @pytest.mark.parametrize("phases", [(), (0.5, 0.2), (-0.1,), (0.0, 1.0), 3, ("a",)])
