@@ -267,9 +267,10 @@ class ServingState:
             self._take(router, observation, answer)
 
     def _on_router_answered(self, event: RouterAnswered, _now: Micros) -> None:
-        asked, self._asked = self._asked, None
+        asked = self._asked
         if asked is None or asked[1] is not event.observation:
             return
+        self._asked = None
         router, observation = asked
         if event.error is not None:
             raise self._failed(router, f"raised {described(event.error)}") from event.error
