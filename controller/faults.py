@@ -20,7 +20,7 @@ from testbed.model.faults.seam import BY_HAND
 from testbed.model.units import SECOND, Micros
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.operator import FaultStatus
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import PlanHead
 
 MOST_LOGGED: Final = 5_000
 """Faults of one run that its log has one by one; the rest is counted."""
@@ -72,7 +72,7 @@ class RunFaults:
     ``repeated`` are met like faults by hand, each in its episode.
     """
 
-    def __init__(self, plan: Plan, repeated: Mapping[int, tuple[Fault, ...]]) -> None:
+    def __init__(self, plan: PlanHead, repeated: Mapping[int, tuple[Fault, ...]]) -> None:
         self._plan = plan
         self._repeated = repeated
         self._by_hand: list[Fault] = []

@@ -21,8 +21,9 @@ from controller.link import NodeLink
 from controller.marker import RunMarker
 from controller.recording import decode
 from controller.registry import Node, Registry
-from controller.run import Order, Run
+from controller.run import AnyRun, Order
 from controller.service import Operator
+from controller.task_run import TaskRun
 from controller.writer import LogWriter, PendingRecords
 from testbed.errors import PermanentError, TemporaryError, TestbedError
 from testbed.files import write_atomically
@@ -49,8 +50,8 @@ CALLS: Final = 128
 CALLS_PER_NODE: Final = 4
 """Calls that a controller serves at a time: operators and probes, and what a node asks."""
 
-RUNS: Final[ByModel[Callable[..., Coroutine[Any, Any, Run]]]] = ByModel(
-    "the controller", {TASKS: Run.begin}
+RUNS: Final[ByModel[Callable[..., Coroutine[Any, Any, AnyRun]]]] = ByModel(
+    "the controller", {TASKS: TaskRun.begin}
 )
 """Beginnings of runs by model."""
 
@@ -223,7 +224,7 @@ class Controller:
         await server.stop(0.1)
         await self._writer.close(WRITER_S)
 
-    def _stop_run(self) -> Run | None:
+    def _stop_run(self) -> AnyRun | None:
         """Mark the run under way as stopped, even if it does not get the time; None if none."""
         run = self._operator.current
         if run is None or not run.active:
@@ -232,7 +233,7 @@ class Controller:
         run.stop(wait=False)
         return run
 
-    async def _begin(self, order: Order) -> Run:
+    async def _begin(self, order: Order) -> AnyRun:
         settings = self._settings
         begin = RUNS.of(settings.plan)
         return await begin(settings.plan, order, self._registry, self._writer, self._marker)

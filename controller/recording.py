@@ -7,7 +7,9 @@ acknowledgement is for everything before it too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import structlog
 
@@ -35,23 +37,21 @@ def decode(batch: pb.EventBatch) -> tuple[list[Record], list[Decided]]:
         raise ValueError(repr(error)) from None
 
 
-class Recording:
-    """The log of run ``run`` of ``size`` nodes; ``failed`` is told why it cannot be written."""
+class Recording(ABC):
+    """The log of run ``run`` of ``size`` nodes; ``failed`` is told why it cannot be written.
+
+    Each family of work adds what it stores.
+    """
 
     def __init__(
         self, run: str, size: int, writer: LogWriter, failed: Callable[[str], None]
     ) -> None:
-        self.illegal = 0
         self._run = run
         self._writer = writer
         self._on_failed = failed
         self._broken = False
-        self._rows = 0
         self._received = [0] * size
         self._stored = [0] * size
-        self._records: list[Record] = []
-        self._decisions: list[DecisionRecord] = []
-        self._folding: set[asyncio.Task[None]] = set()
 
     def is_new(self, link: NodeLink, number: int) -> bool:
         """Return whether this batch of a node has not been here; from now on it has."""
@@ -72,6 +72,66 @@ class Recording:
         """Return whether all batches of a node up to ``number`` have come."""
         return self._received[node] >= number
 
+    @abstractmethod
+    def store_own(self, rest: Sequence[Any]) -> None:
+        """Queue what the controller has made itself for storage."""
+
+    @abstractmethod
+    def begin_episode(self) -> None:
+        """Begin the next episode: what comes from now on belongs to it."""
+
+    @abstractmethod
+    def end_episode(self) -> None:
+        """Queue what can be worked out now that all of the episode has come."""
+
+    async def complete(self) -> None:
+        """Return when everything given so far is stored and found in the log, or could not be."""
+        if not self._broken:
+            try:
+                await self._writer.call(self._look)
+            except TestbedError as error:
+                self._failed(error)
+
+    def _look(self, log: TaskLog) -> None:
+        """See with new connections whether what was stored is there; on the writer's thread."""
+        log.close()
+        if missing := self._missing(log.counts(self._run)):
+            raise PermanentError(
+                f"the task log has only {missing}: another program changed or replaced it"
+            )
+
+    @abstractmethod
+    def _missing(self, found: Mapping[Any, int]) -> str:
+        """Return what the log lacks, given its numbers of rows; empty if nothing."""
+
+    def _acknowledging(self, link: NodeLink, number: int) -> Callable[[], None]:
+        """Return what acknowledges a batch of a node once it is stored."""
+
+        def stored() -> None:
+            if not self._broken:
+                self._stored[link.node] = max(self._stored[link.node], number)
+                link.acknowledge(self._run, number)
+
+        return stored
+
+    def _failed(self, error: Exception) -> None:
+        self._broken = True
+        self._on_failed(f"the task log cannot be written: {error}")
+
+
+class TaskRecording(Recording):
+    """The log of a run of tasks; ``illegal`` counts histories that cannot be."""
+
+    def __init__(
+        self, run: str, size: int, writer: LogWriter, failed: Callable[[str], None]
+    ) -> None:
+        super().__init__(run, size, writer, failed)
+        self.illegal = 0
+        self._rows = 0
+        self._records: list[Record] = []
+        self._decisions: list[DecisionRecord] = []
+        self._folding: set[asyncio.Task[None]] = set()
+
     def store_batch(
         self,
         link: NodeLink,
@@ -84,13 +144,7 @@ class Recording:
 
         ``late`` are records of tasks whose episode is over: they change no end that was told.
         """
-
-        def stored() -> None:
-            if not self._broken:
-                self._stored[link.node] = max(self._stored[link.node], number)
-                link.acknowledge(self._run, number)
-
-        self._store(records, decisions, stored, late)
+        self._store(records, decisions, self._acknowledging(link, number), late)
 
     def store_own(self, records: Sequence[Record]) -> None:
         """Queue records that the controller made for storage."""
@@ -98,7 +152,7 @@ class Recording:
             self._store(records, (), lambda: None)
 
     def begin_episode(self) -> None:
-        """Begin the next episode: records that come from now on belong to it."""
+        """See ``Recording``."""
         self._records, self._decisions = [], []
 
     def end_episode(self) -> None:
@@ -109,25 +163,19 @@ class Recording:
         self.begin_episode()
 
     async def complete(self) -> None:
-        """Return when everything given so far is stored and found in the log, or could not be."""
+        """See ``Recording``."""
         await asyncio.gather(*self._folding)
-        if not self._broken:
-            try:
-                await self._writer.call(self._look)
-            except TestbedError as error:
-                self._failed(error)
+        await super().complete()
 
-    def _look(self, log: TaskLog) -> None:
-        """See with new connections whether what was stored is there; on the writer's thread."""
-        log.close()
-        found = log.counts(self._run)
+    def _missing(self, found: Mapping[Any, int]) -> str:
         stored = self._writer.appended[self._run]
         rows = found["events"] + found["decisions"]
-        if rows < stored or found["tasks"] < self._rows:
-            raise PermanentError(
-                f"the task log has only {rows} of {stored} stored events and decisions, and "
-                f"{found['tasks']} of {self._rows} tasks: another program changed or replaced it"
-            )
+        if rows >= stored and found["tasks"] >= self._rows:
+            return ""
+        return (
+            f"{rows} of {stored} stored events and decisions, and {found['tasks']} of "
+            f"{self._rows} tasks"
+        )
 
     def _store(
         self,
@@ -159,7 +207,3 @@ class Recording:
             self.illegal += await self._writer.call(write)
         except TestbedError as error:
             self._failed(error)
-
-    def _failed(self, error: Exception) -> None:
-        self._broken = True
-        self._on_failed(f"the task log cannot be written: {error}")

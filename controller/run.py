@@ -1,6 +1,9 @@
 """One run: nodes configured, episodes one after another, everything that happened in the task log.
 
-A run always ends, in one of the states of the task log. A node that is gone takes its tasks with it
+``Run`` is what the runs of all families of work have in common; ``controller.task_run`` and
+``controller.serving.run`` add theirs.
+
+A run always ends, in one of the states of the task log. A node that is gone takes its work with it
 (``lost``), and the run goes on without it and ends as ``degraded``; if the same process is back, it
 takes part again from the next episode on. When the log cannot be written the run ends as
 ``failed``: what is not stored is not acknowledged and stays in the nodes' spools.
@@ -11,33 +14,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import structlog
 
 from controller.attendance import Attendance, by_reason, named
 from controller.changes import SchedulerChanges
-from controller.episode import GRACE_S, Episode, Overdue, Seen
 from controller.faults import RunFaults, refusal
 from controller.link import EpisodeStart, NodeLink
 from controller.machine import MachineWatch
 from controller.marker import RunMarker, close
-from controller.recording import Recording, decode
+from controller.recording import Recording
 from controller.registry import GONE, Node, Registry
 from controller.writer import LogWriter
 from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
-from testbed.model.events import DecisionRecord, Record
-from testbed.model.failures import Failures
-from testbed.model.faults import Fault
-from testbed.model.fidelity import Certificate, Fidelity
+from testbed.model.certificate import Certificate, Machine
+from testbed.model.faults import Fault, Timeline
 from testbed.model.run_state import RunState
-from testbed.model.task import Outcome
-from testbed.model.units import SECOND, Micros
+from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.operator import FaultList, Progress, RunStatus
-from testbed.scenario.plan import Plan, SchedulerSpec
+from testbed.scenario.plan import PlanHead, SchedulerSpec
 from testbed.storage.tasklog import TESTBED, RunInfo, TaskLog, new_run_id
 
 _log = structlog.get_logger("controller.run")
@@ -47,9 +47,6 @@ FLUSH_TIMEOUT_S: Final = 5.0
 
 RETURN_S: Final = 10.0
 """Seconds that a run without nodes waits for one that may live."""
-
-LAG_TOLD: Final[Micros] = SECOND
-"""Lag of a node's timers from which on it is named as what an episode waited for."""
 
 LEAST_LEAD_S: Final = 0.1
 MOST_LEAD_S: Final = 2.0
@@ -69,9 +66,6 @@ STORE_TIMEOUT_S: Final = 90.0
 SHOWN: Final = 3
 """Episodes over their bound that are told one by one; all of them stand in the run's document."""
 
-MODELLED_APPLICATIONS: Final = frozenset({"emulated", "busy"})
-"""Applications that take the modelled time; of others the execution times are not judged."""
-
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -85,21 +79,77 @@ class Order:
     """Faults that another run met by hand, by episode, to be met once more."""
 
 
-class Run:
+class RunningEpisode(Protocol):
+    """The episode of a run under way, whatever its work is."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def slot(self) -> int:
+        """The present slot, or window."""
+        ...
+
+    @property
+    def begins(self) -> float:
+        """The instant of its beginning on the event loop's clock, in seconds."""
+        ...
+
+    @property
+    def now(self) -> Micros:
+        """The present instant on the controller's clock of this episode, emulated."""
+        ...
+
+    def first_arrivals(self, node: int) -> pb.Arrivals | None:
+        """Return what a node has to know of its tasks when it starts the episode."""
+        ...
+
+    def started(self, node: int) -> None:
+        """Note that a node has started the episode."""
+        ...
+
+    def node_died(self, node: int) -> None:
+        """Note that a node is out of the run."""
+        ...
+
+    def redraw(self, timeline: Timeline) -> None:
+        """Note that other faults hold from now on."""
+        ...
+
+    def settle(self) -> None:
+        """See whether the episode is over."""
+        ...
+
+    def stop(self, *, wait: bool) -> None:
+        """Let no more work arrive; without ``wait`` the episode is over at once."""
+        ...
+
+    async def wait(self) -> None:
+        """Return when the episode is over."""
+        ...
+
+
+_Plan = TypeVar("_Plan", bound=PlanHead)
+_Episode = TypeVar("_Episode", bound=RunningEpisode)
+
+
+class Run(ABC, Generic[_Plan, _Episode]):
     """A run from configuring the nodes to its end in the log.
 
-    Make it with ``Run.begin``; ``wait`` for its end.
+    Make it with ``begin`` of a class for one family of work; ``wait`` for its end.
     """
+
+    _recording: Recording
 
     def __init__(
         self,
-        plan: Plan,
+        plan: _Plan,
         order: Order,
         registry: Registry,
         writer: LogWriter,
         marker: RunMarker,
     ) -> None:
-        size = plan.topology.size
+        size = plan.size
         self.id = new_run_id()
         self.plan = dataclasses.replace(plan, scheduler=order.scheduler, episodes=order.episodes)
         self.order = order
@@ -107,49 +157,71 @@ class Run:
         self._writer = writer
         self._marker = marker
         self.faults = RunFaults(self.plan, order.faults)
-        self._fidelity = Fidelity(
-            plan.topology,
-            plan.limits,
-            time_scale=plan.time_scale,
-            execution_modelled=plan.application.name in MODELLED_APPLICATIONS,
-            timeline=self.faults.timeline,
-        )
-        self._recording = Recording(self.id, size, writer, self._fail)
         self._machine = MachineWatch(registry)
-        self._episode: Episode | None = None
+        self._episode: _Episode | None = None
         self._links: list[NodeLink | None] = [None] * size
         self._processes = [""] * size
         self._attendance = Attendance()
-        self._lost: set[int] = set()
         self._lead = min(LEAST_LEAD_S + FIRST_LEAD_S * size, MOST_LEAD_S)
         self._overdue: list[str] = []
-        self._lost_late = 0
-        self._failures = Failures()
         self._came = asyncio.Event()
         self._stopping = False
         self._state = RunState.RUNNING
         self._reason = ""
         self._certificate: Certificate | None = None
         self._completed = 0
-        self._generated = 0
-        self._outcomes = {outcome.value: 0 for outcome in Outcome}
-        self._queue_lengths: list[int | None] = [None] * size
         self._watchers: set[asyncio.Event] = set()
         self._worst_lateness: Micros = 0
         self._main: asyncio.Task[None] | None = None
         self.changes = SchedulerChanges(size, self._position)
+
+    # --- what each family of work has of its own ----------------------------------------------
+
+    @property
+    @abstractmethod
+    def progress(self) -> Progress:
+        """Progress of the run."""
+
+    @abstractmethod
+    def _new_episode(self, number: int, begins: float) -> _Episode:
+        """Return a new episode, which begins at ``begins`` on the event loop's clock."""
+
+    @abstractmethod
+    def _decode(self, batch: pb.EventBatch) -> Any:
+        """Return the content of a batch. Raises: ValueError: it cannot be read."""
+
+    @abstractmethod
+    def _take(self, link: NodeLink, number: int, content: Any) -> None:
+        """Count the content of a node's batch ``number``, and have it stored."""
+
+    @abstractmethod
+    def _count_up(self, episode: _Episode, complete: Collection[int]) -> Sequence[Any]:
+        """Close an episode and count it; return what the controller has to add to the log."""
+
+    @abstractmethod
+    def _certify(self, machine: Machine, unfaithful: Sequence[str]) -> Certificate:
+        """Return the certificate; ``unfaithful`` are reasons that the log does not show."""
+
+    @abstractmethod
+    def _found(self) -> Mapping[str, Any]:
+        """Return what the run's document says of the family's own."""
+
+    @property
+    @abstractmethod
+    def _incomplete(self) -> bool:
+        """Whether work was lost or failed, so that the run is degraded."""
 
     # --- for the operator -------------------------------------------------------------------
 
     @classmethod
     async def begin(
         cls,
-        plan: Plan,
+        plan: _Plan,
         order: Order,
         registry: Registry,
         writer: LogWriter,
         marker: RunMarker,
-    ) -> Run:
+    ) -> Self:
         """Configure all nodes, enter the run in the log, and start it.
 
         Raises: UsageError: a node refuses, for instance an unknown scheduler, or is not healthy;
@@ -201,39 +273,6 @@ class Run:
         return self.active or bool(self._reason)
 
     @property
-    def progress(self) -> Progress:
-        """Progress of the run."""
-        episode = self._episode
-        outcomes = dict(self._outcomes)
-        if episode is not None:
-            for name, count in episode.ledger.outcomes.items():
-                outcomes[name] += count
-        first = self.order.first_episode
-        certificate = self._certificate
-        return Progress(
-            run=self.id,
-            state=self._state,
-            scheduler=self.changes.summary,
-            first_episode=first,
-            episodes=self.order.episodes,
-            episode=episode.number if episode else first + max(0, self._completed - 1),
-            completed=self._completed,
-            slot=episode.slot if episode else 0,
-            slots=self.plan.workload.slots,
-            generated=self._generated + (episode.ledger.generated if episode else 0),
-            outcomes=outcomes,
-            completed_outcomes=dict(self._outcomes),
-            queue_lengths=tuple(self._queue_lengths),
-            dead_nodes=tuple(sorted(self._attendance.out)),
-            degraded=self._degraded,
-            reason=self._reason or "; ".join(_first(self._overdue) or self._attendance.told()),
-            valid=None if certificate is None else certificate.valid,
-            invalid_because=() if certificate is None else certificate.reasons,
-            code_failures=self._failures.lines,
-            absences=self._attendance.told(),
-        )
-
-    @property
     def status(self) -> RunStatus:
         """Progress of the run, with what has been changed while it ran."""
         return RunStatus(self.progress, self.order.label, tuple(self.changes.log))
@@ -259,7 +298,7 @@ class Run:
 
         Raises: UsageError: it cannot be. TemporaryError: a node did not answer.
         """
-        wrong = refusal(fault, self.plan.topology.size)
+        wrong = refusal(fault, self.plan.size)
         if wrong:
             raise UsageError(wrong)
         episode = self._episode
@@ -291,7 +330,7 @@ class Run:
         number = self._position()[0]
         return FaultList(self.id, number, now, self.faults.described(now), changed)
 
-    async def _tell_faults(self, episode: Episode | None) -> str:
+    async def _tell_faults(self, episode: _Episode | None) -> str:
         """Bring the faults by hand to the nodes; what went wrong, or empty."""
         if episode is None:
             return ""
@@ -321,36 +360,16 @@ class Run:
         if self._reason or not self._recording.is_new(link, batch.number):
             return
         try:
-            records, decisions = decode(batch)
+            content = self._decode(batch)
             self.faults.note(batch.faults)
         except ValueError as error:
             self._fail(f"node {link.node} sent what cannot be read: {error}")
             return
-        late = [record for record in records if self._is_late(record)]
-        accepted = [
-            record for record in records if not self._is_late(record) and self._count(record)
-        ]
-        for decision in decisions:
-            if isinstance(decision, DecisionRecord):
-                self._queue_lengths[decision.node] = decision.observation.queue_length
-        self._recording.store_batch(link, batch.number, accepted, decisions, late)
+        self._take(link, batch.number, content)
         if self._episode is not None:
             self._episode.settle()
         self._came.set()
         self._changed()
-
-    def _is_late(self, record: Record) -> bool:
-        """Return whether the episode of its task is over, so that all its tasks have ended."""
-        return self._episode is None or record.task.episode != self._episode.number
-
-    def _count(self, record: Record) -> bool:
-        assert self._episode is not None
-        if not self._episode.take(record):
-            return False
-        self._fidelity.add(record)
-        self._failures.add(record)
-        self.faults.add(record)
-        return True
 
     def _drop(self, node: int, reason: str) -> None:
         if not self.active or not self._attendance.leave(node, self._position()[0], reason):
@@ -454,70 +473,28 @@ class Run:
         self._recording.begin_episode()
         for node in self._registry.nodes:
             node.episode_lag = 0
-        episode = self._episode = Episode(
-            self.plan,
-            number,
-            [
-                None if node in self._attendance.out else link
-                for node, link in enumerate(self._links)
-            ],
-            Seen(self._lost, self._arrival_late, self._changed, self._registry.pulse.awake),
-            run=self.id,
-            begins=asyncio.get_running_loop().time() + self._lead,
-            timeline=self.faults.timeline(number),
-        )
+        begins = asyncio.get_running_loop().time() + self._lead
+        episode = self._episode = self._new_episode(number, begins)
         self._changed()
         await self._start_episode(episode, by_hand)
         await episode.wait()
         complete = await self._flush(number)
         self._close_episode(episode, complete)
 
-    def _close_episode(self, episode: Episode, complete: Collection[int] = ()) -> None:
-        """End what has not ended, and have the rows of all tasks entered.
+    def _close_episode(self, episode: _Episode, complete: Collection[int] = ()) -> None:
+        """End what has not ended, and have the rows of the episode entered.
 
         ``complete`` are the nodes whose log of the episode is here to its end.
         """
         self.faults.end(episode.now, self._attendance.out)
-        records = episode.close(complete)
-        if episode.overdue is not None:
-            self._not_in_time(episode.number, episode.overdue, len(records))
-        for record in records:
-            self._fidelity.add(record)
-        self._generated += episode.ledger.generated
-        for name, count in episode.ledger.outcomes.items():
-            self._outcomes[name] += count
+        rest = self._count_up(episode, complete)
         self._episode = None
         self._completed += not self._stopping
         if self._recording.broken:
             return
-        self._recording.store_own(records)
+        self._recording.store_own(rest)
         self._recording.end_episode()
         self._changed()
-
-    def _not_in_time(self, number: int, overdue: Overdue, lost: int) -> None:
-        """Note that an episode was ended by its hard bound, with ``lost`` tasks open."""
-        blamed = self._silent_in(number, overdue)
-        if blamed:
-            cause = "; ".join(blamed)
-        else:
-            cause = "the machine could not keep up"
-            self._lost_late += lost
-        reason = f"episode {number} did not finish within its bound: {cause} ({_told(overdue)})"
-        _log.error("hard bound", run=self.id, reason=reason)
-        self._overdue.append(reason)
-
-    def _silent_in(self, number: int, overdue: Overdue) -> list[str]:
-        """Return what was seen of single nodes that others had to wait for in an episode."""
-        seen = {**self._attendance.silences.get(number, {}), **self._attendance.out}
-        nodes = self._registry.nodes
-        behind = [node for node in nodes if node.episode_lag > LAG_TOLD]
-        others = {node.node for node in nodes} - {node.node for node in behind}
-        if 2 * len(behind) < len(nodes) and not any(
-            overdue.lateness[node] >= LAG_TOLD for node in others
-        ):
-            for node in behind:
-                seen.setdefault(node.node, f"did not run for {node.episode_lag / SECOND:.1f} s")
-        return [f"node {node}: {reason}" for node, reason in sorted(seen.items())]
 
     async def _take_back(self, number: int) -> None:
         """See who takes part in an episode: all that live, and are the process that was configured.
@@ -548,7 +525,7 @@ class Run:
                 _log.info("node is back in the run", run=self.id, node=index, episode=number)
             self._links[index] = link
 
-    async def _start_episode(self, episode: Episode, faults: list[bytes]) -> None:
+    async def _start_episode(self, episode: _Episode, faults: list[bytes]) -> None:
         """Start an episode at all nodes that take part, at one instant.
 
         Nodes of this machine start at the same one; others as much later as a message takes.
@@ -652,11 +629,10 @@ class Run:
         except Exception as error:  # noqa: BLE001 - a run has to end whatever went wrong
             _log.exception("run", run=self.id)
             self._fail(f"defect of the controller: {error!r}")
-        for reason in _first(self._overdue):
-            self._fidelity.unfaithful(reason)
-        for reason in self.faults.reasons:
-            self._fidelity.unfaithful(reason)
-        self._certificate = self._fidelity.certify(self._machine.result(self._worst_lateness))
+        self._certificate = self._certify(
+            self._machine.result(self._worst_lateness),
+            (*shortened(self._overdue), *self.faults.reasons),
+        )
         state = self._final_state()
         document = {
             **self._certificate.to_document(),
@@ -668,8 +644,7 @@ class Run:
                 for episode, nodes in self._attendance.silences.items()
                 for node, seen in nodes.items()
             ],
-            "illegal_stories": self._recording.illegal,
-            "code_failures": list(self._failures.lines),
+            **self._found(),
             "episodes_completed": self._completed,
             "scheduler_changes": [dataclasses.asdict(change) for change in self.changes.log],
             "faults": self.faults.log,
@@ -708,15 +683,7 @@ class Run:
 
     @property
     def _degraded(self) -> bool:
-        # Tasks that a machine lost which could not keep up make the run invalid, and it says so.
-        # Nor do those that a fault of the scenario took with their node say that anything is wrong.
-        lost = self._outcomes[Outcome.LOST] - self._lost_late - self.faults.lost
-        return bool(
-            not self._attendance.complete
-            or self._recording.illegal
-            or self._failures
-            or lost > self.plan.limits.lost_tasks
-        )
+        return not self._attendance.complete or self._incomplete
 
     def _final_state(self) -> RunState:
         if self._reason:
@@ -729,10 +696,6 @@ class Run:
             return RunState.COMPLETED
         return RunState.INVALID
 
-    def _arrival_late(self, lateness: Micros) -> None:
-        self._fidelity.late(lateness)
-        self._worst_lateness = max(self._worst_lateness, lateness)
-
     def _position(self) -> tuple[int, int]:
         episode = self._episode
         if episode is None:
@@ -744,19 +707,11 @@ class Run:
             event.set()
 
 
-def _first(reasons: list[str]) -> list[str]:
+def shortened(reasons: list[str]) -> list[str]:
     """Return the first of many reasons of one kind, and how many more there are."""
     more = len(reasons) - SHOWN
     return reasons[:SHOWN] + ([f"{more} more episodes did not finish either"] if more > 0 else [])
 
 
-def _told(overdue: Overdue) -> str:
-    """Return what an episode that ran into its bound lacked."""
-    late = f"arrivals came up to {max(overdue.lateness) / SECOND:.1f} s late"
-    arrivals = overdue.arrivals
-    if overdue.not_begun:
-        return f"{overdue.not_begun} of {arrivals} tasks had not arrived at their nodes, {late}"
-    return (
-        f"{overdue.open} of {arrivals} tasks had not ended {GRACE_S:g} s after the last "
-        f"deadline, {late}"
-    )
+AnyRun: TypeAlias = Run[Any, Any]
+"""A run of some family of work."""

@@ -23,7 +23,7 @@ from controller.deploy import DRL, ActiveRun, Deployments
 from controller.faults import repeated_faults
 from controller.link import NodeLink
 from controller.registry import Node, Registry
-from controller.run import Order, Run
+from controller.run import AnyRun, Order
 from testbed.errors import TestbedError, UsageError
 from testbed.model.faults import Fault
 from testbed.rpc.commands import Commands
@@ -67,7 +67,7 @@ class Operator(pb_grpc.OperatorServicer):
         registry: Registry,
         directory: Path,
         *,
-        begin: Callable[[Order], Awaitable[Run]],
+        begin: Callable[[Order], Awaitable[AnyRun]],
         describe: Callable[[], dict[str, str | int]],
         shutdown: Callable[[], None],
     ) -> None:
@@ -77,11 +77,11 @@ class Operator(pb_grpc.OperatorServicer):
         self._describe = describe
         self._shutdown = shutdown
         self._commands = Commands(lambda line: _log.warning("command", what=line))
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, AnyRun] = {}
         self._policies = Deployments(plan, registry, directory, self._active)
 
     @property
-    def current(self) -> Run | None:
+    def current(self) -> AnyRun | None:
         """The run that is under way, or else the last one."""
         return next(reversed(self.runs.values()), None)
 
@@ -105,7 +105,7 @@ class Operator(pb_grpc.OperatorServicer):
     async def StartRun(self, request: pb.StartRunRequest, context: _Context) -> pb.StartRunReply:
         """Begin a run if none is under way and all nodes agree."""
 
-        async def start() -> Run:
+        async def start() -> AnyRun:
             current = self.current
             if current is not None and current.active:
                 raise _Refused(
@@ -222,7 +222,7 @@ class Operator(pb_grpc.OperatorServicer):
         listed = run.fault_list() if run is not None and run.active else FaultList()
         return pb.FaultsReply(json=listed.to_json())
 
-    def _under_way(self) -> Run:
+    def _under_way(self) -> AnyRun:
         run = self.current
         if run is None or not run.active:
             raise _Refused(
@@ -287,7 +287,7 @@ class Operator(pb_grpc.OperatorServicer):
             faults=repeated_faults(request, self._plan.size),
         )
 
-    async def _run(self, run_id: str, context: _Context) -> Run:
+    async def _run(self, run_id: str, context: _Context) -> AnyRun:
         run = self.runs.get(run_id) if run_id else self.current
         if run is None:
             known = ", ".join(self.runs) or "none so far"
@@ -297,7 +297,7 @@ class Operator(pb_grpc.OperatorServicer):
             )
         return run
 
-    def _links(self, wanted: Sequence[int], run: Run) -> list[NodeLink]:
+    def _links(self, wanted: Sequence[int], run: AnyRun) -> list[NodeLink]:
         dead = set(run.progress.dead_nodes)
         size = len(self._registry.nodes)
         numbers = sorted(set(wanted)) or [n for n in range(size) if n not in dead]

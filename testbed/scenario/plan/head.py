@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar
 
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform
-from testbed.model.faults import Exponential
+from testbed.model.faults import Exponential, Timeline
 from testbed.model.later import later, left_out
 from testbed.scenario.secrets import without_password
 
@@ -126,6 +126,10 @@ class PlanHead(ABC):
     @abstractmethod
     def demand(self) -> Demand:
         """Demand on the machine of one node, for runtimes that reserve resources."""
+
+    @abstractmethod
+    def timeline(self, episode: int) -> Timeline:
+        """Return the faults of an episode, drawn with its seed, equal for every scheduler."""
 
     @abstractmethod
     def to_json(self) -> str:
