@@ -20,9 +20,11 @@ from testbed.model.history import TaskRow, fold_all
 from testbed.model.hook import Decided
 from testbed.model.run_state import RunState
 from testbed.model.serving import route
+from testbed.model.serving.record import RequestOutcome, WindowRecord
 from testbed.model.serving.route import Heard, Route, RouteObservation, Routing, RoutingRecord
 from testbed.model.task import Outcome, Task
-from testbed.storage.tasklog.base import LogTable, RunInfo, TaskLog
+from testbed.storage.tasklog.base import TABLES_OF, LogTable, RunInfo, TaskLog
+from testbed.storage.tasklog.serving import RequestRow
 
 NODES: Final = 3
 SLOTS: Final = 4
@@ -134,6 +136,31 @@ def sample_routing(node: int, number: int) -> RoutingRecord:
     )
     routing = Routing(table, {"f": 1, "ü": [1, None]}) if number else Routing()
     return RoutingRecord(node, 0, number, 7 + number, "slack", seen, routing)
+
+
+def sample_requests(episode: int) -> list[RequestRow]:
+    """Return the requests of an episode, one of each outcome, those of the client's side first."""
+    rows = [
+        RequestRow(
+            *(episode, number, number % NODES, "f", 1_000 * number),
+            *(200 + number, outcome, number or None, 0, 5_000 + number),
+            *(1_000 * number + 3, 6_000, 200 + number),
+        )
+        for number, outcome in enumerate(RequestOutcome)
+    ]
+    lost = rows[-1]._replace(status=None, peer=None, server=None, elapsed=None, sent=None)
+    # Others' requests have high numbers.
+    external = rows[0]._replace(request=2**40 + 1, sent=None, answered=None, client_status=None)
+    return [*rows[:-1], lost._replace(answered=None, client_status=None), external]
+
+
+def sample_windows(episode: int) -> list[WindowRecord]:
+    """Return the windows of an episode: two of each node."""
+    return [
+        WindowRecord(node, episode, number, ({"local": 3, "to:1": node}, {}), 2, 30, number, 15)
+        for node in range(NODES)
+        for number in range(2)
+    ]
 
 
 def sample_episode(episode: int) -> tuple[list[Task], list[Record], list[DecisionRecord]]:
@@ -261,6 +288,46 @@ class TaskLogContract:
         assert list(task_log.decisions("routings")) == []
         assert list(task_log.decisions_of(placing.HOOK, "placed")) == placed
         assert list(task_log.decisions_of(route.HOOK, "placed")) == []
+
+    def test_a_serving_run_comes_back_equal(self, task_log: TaskLog) -> None:
+        info = sample_run(model="serving", scheduler="slack")
+        task_log.begin_run(sample_run("another", model="serving"))
+        task_log.begin_run(info)
+        assert task_log.run(info.id).info == info
+        routings = [sample_routing(node, number) for node in range(2) for number in range(3)]
+        for run in (info.id, "another"):
+            one, two = sample_requests(0)[::-1], sample_windows(0)
+            new = task_log.append_serving(run, one, two, routings)
+            assert new == len(one) + len(two) + len(routings)
+            assert task_log.append_serving(run, sample_requests(1)) == len(one)
+            assert task_log.append_serving(run, windows=sample_windows(1)) == len(two)
+        # What is sent again stays as it is, whatever it says now.
+        changed = [row._replace(elapsed=1) for row in sample_requests(0)]
+        assert task_log.append_serving(info.id, changed, sample_windows(1), routings) == 0
+        assert task_log.append_serving(info.id) == 0
+        assert list(task_log.requests(info.id)) == sample_requests(0) + sample_requests(1)
+        assert list(task_log.requests(info.id, episode=1)) == sample_requests(1)
+        assert list(task_log.windows(info.id)) == sample_windows(0) + sample_windows(1)
+        assert list(task_log.windows(info.id, episode=1, node=2)) == sample_windows(1)[-2:]
+        assert list(task_log.routings(info.id)) == routings
+        assert list(task_log.routings(info.id, node=1)) == routings[3:]
+        assert task_log.counts(info.id) == {
+            "requests": 2 * len(sample_requests(0)),
+            "windows": 2 * len(sample_windows(0)),
+            "routings": len(routings),
+        }
+        counted = task_log.request_outcomes([info.id, "another"])
+        assert counted[info.id] == counted["another"]
+        assert counted[info.id] == dict.fromkeys(RequestOutcome, 2) | {RequestOutcome.SERVED: 4}
+
+    def test_routings_that_are_handed_in_late_are_added(self, task_log: TaskLog) -> None:
+        info = sample_run(model="serving")
+        task_log.begin_run(info)
+        task_log.close_run(info.id, RunState.INTERRUPTED)
+        routings = [sample_routing(0, number) for number in range(3)]
+        for _ in range(2):
+            assert task_log.hand_in(info.id, [], routings) == 0
+        assert list(task_log.routings(info.id)) == routings
 
     def test_the_same_batch_twice_counts_once(self, task_log: TaskLog) -> None:
         info = sample_run()
@@ -438,6 +505,21 @@ class TaskLogContract:
         assert first["task"] == sample_rows(0)[0].task_id
         assert first["nominal_execution"] == 1_000_000
         assert task_log.columns("decisions")[:4] == ("run", "episode", "node", "slot")
+
+    @pytest.mark.parametrize("table", TABLES_OF.named("serving"))
+    def test_tables_of_serving_runs_are_read_in_chunks(
+        self, task_log: TaskLog, table: LogTable
+    ) -> None:
+        info = sample_run(model="serving")
+        task_log.begin_run(info)
+        routings = [sample_routing(node, number) for node in range(2) for number in range(3)]
+        task_log.append_serving(info.id, sample_requests(0), sample_windows(0), routings)
+        (expected,) = task_log.rows(table, info.id)
+        assert len(expected) == task_log.counts(info.id)[table]
+        chunks = list(task_log.rows(table, info.id, chunk=4))
+        assert [row for rows in chunks for row in rows] == expected
+        named = dict(zip(task_log.columns(table), expected[-1], strict=True))
+        assert (named["run"], named["episode"]) == (info.id, 0)
 
     @pytest.mark.parametrize("table", ["tasks", "events", "decisions"])
     @pytest.mark.parametrize("chunk", [1, 2, 3, 7])

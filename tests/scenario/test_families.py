@@ -24,13 +24,14 @@ from testbed.scenario.plan import load as load_plan
 from testbed.scenario.plan.head import encode
 from testbed.scenario.resolve import plan
 from testbed.sim.families import SIMULATIONS
+from testbed.storage.tasklog import TABLES_OF
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = plan(load.load("quickstart"))
 
 
 def test_every_layer_has_the_families_that_scenarios_may_name() -> None:
-    tables: Iterable[Iterable[str]] = (PLANS, SIMULATIONS, NODES, RUNS, SUMMARIES)
+    tables: Iterable[Iterable[str]] = (PLANS, SIMULATIONS, NODES, RUNS, TABLES_OF, SUMMARIES)
     assert all(set(SCENARIOS) <= set(table) for table in tables)
     assert "tasks" in SCENARIOS
 

@@ -9,16 +9,22 @@ from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import Connection, Table, inspect, text
+from sqlalchemy import Connection, MetaData, Table, inspect, text
 
 from testbed.errors import PermanentError, PrerequisiteMissing
 from testbed.model.codec import encode_answers, encode_observation
 from testbed.model.events import DecisionRecord, Record
 from testbed.storage.tasklog import migrating, open_task_log, versions
 from testbed.storage.tasklog.opening import connect
-from testbed.storage.tasklog.packing import task_row
+from testbed.storage.tasklog.packing import decision_rows, history_rows, task_row
 from testbed.storage.tasklog.schema import REVISION, SCHEMA_VERSION, events, metadata, tasks
-from testbed.testing.tasklog import sample_episode, sample_rows, sample_run
+from testbed.testing.tasklog import (
+    sample_episode,
+    sample_requests,
+    sample_rows,
+    sample_run,
+    sample_windows,
+)
 
 NEXT = SCHEMA_VERSION + 1
 MIGRATION = f'''
@@ -126,6 +132,65 @@ def test_a_log_of_version_1_keeps_all_that_is_in_it(url: str) -> None:
         # What was sent before the upgrade may come again after it, and what was missing too.
         assert log.append(run.id, [*records, missing], made) == 1
         assert missing in list(log.records(run.id))
+
+
+VERSION_2 = ("runs", "histories", "decisions", "tasks")
+
+
+def write_version_2(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Make a log as the second schema version had it; return its rows by table."""
+    database = connect(url, create=True)
+    with versions.alone(database.engine, "here") as connection:
+        config = migrating._config(())
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.execute(text("INSERT INTO schema_info VALUES (1, 2, '0.2', 'now')"))
+        found = MetaData()
+        found.reflect(connection)
+        values = {name: getattr(sample_run(), name) for name in ("id", "name", "scenario_hash")}
+        values |= {"scheduler": "ratc", "driver": "network", "label": "ü", "first_episode": 0}
+        values |= {"episodes": 2, "state": "completed", "started": "then", "ended": "now"}
+        values |= {"plan": sample_run().plan, "seeds": "{}", "versions": "{}", "key": 1}
+        connection.execute(found.tables["runs"].insert(), values)
+        _, records, made = sample_episode(0)
+        _insert(connection, found.tables["histories"], history_rows(1, records))
+        _insert(connection, found.tables["decisions"], decision_rows(1, made, {})[0])
+        _insert(connection, found.tables["tasks"], [task_row(1, row) for row in sample_rows(0)])
+        rows = stored(connection, found)
+    database.engine.dispose()
+    return rows
+
+
+def stored(connection: Connection, tables: MetaData) -> dict[str, list[tuple[Any, ...]]]:
+    return {
+        name: [tuple(row) for row in connection.execute(tables.tables[name].select())]
+        for name in VERSION_2
+    }
+
+
+def test_a_log_of_version_2_keeps_all_that_is_in_it_and_takes_serving_runs(url: str) -> None:
+    before = write_version_2(url)
+    with pytest.raises(PermanentError, match="testbed db upgrade"):
+        open_task_log(url)
+    # The first half of an upgrade that was cut short.
+    told = " COMMENT 'family of work: tasks or serving'" if url.startswith("mysql") else ""
+    execute(url, f"ALTER TABLE runs ADD COLUMN model VARCHAR(16) DEFAULT 'tasks' NOT NULL{told}")
+    migrating.upgrade(url)
+    assert migrating.check(url).good
+    database = connect(url, create=True)
+    with database.engine.connect() as connection:
+        found = stored(connection, metadata)
+    database.engine.dispose()
+    assert found.pop("runs") == [(*row, "tasks") for row in before.pop("runs")]
+    assert found == before
+    with open_task_log(url) as log:
+        run = log.run("latest")
+        assert run.model == "tasks"
+        assert list(log.records(run.id)) == sample_episode(0)[1]
+        assert list(log.tasks(run.id)) == sample_rows(0)
+        log.begin_run(sample_run("serving", model="serving"))
+        log.append_serving("serving", sample_requests(0), sample_windows(0))
+        assert list(log.requests("serving")) == sample_requests(0)
 
 
 def test_an_upgrade_that_was_cut_short_is_repeated(url: str) -> None:

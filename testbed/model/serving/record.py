@@ -3,9 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from enum import StrEnum
+from typing import Final, NamedTuple
 
+from testbed.model.serving.events import Status
 from testbed.model.units import Micros
+
+
+class RequestOutcome(StrEnum):
+    """What became of a request, as logs and reports name it."""
+
+    SERVED = "served"
+    """A service answered it, 200."""
+    NO_PEER = "no_peer"
+    """It was above the cap and there was no neighbour to forward it to, or rejected: 503."""
+    OVER_LIMIT = "over_limit"
+    """The neighbour that it was forwarded to had served its share of this window, 429."""
+    FORBIDDEN = "forbidden"
+    """The neighbour that it was forwarded to does not know the sender, 403."""
+    UNREACHABLE = "unreachable"
+    """The neighbour that it was forwarded to did not answer, 502."""
+    OVERLOAD = "overload"
+    """The node had too many requests open to take another one, 503; only on a network."""
+    LOST = "lost"
+    """No answer is known."""
+
+    @classmethod
+    def of(cls, status: int) -> RequestOutcome:
+        """Return the outcome of a request that the model answered with a ``Status``.
+
+        Raises: ValueError: the model has no such status.
+        """
+        return _OUTCOMES[Status(status)]
+
+
+_OUTCOMES: Final = {
+    Status.OK: RequestOutcome.SERVED,
+    Status.NO_PEER: RequestOutcome.NO_PEER,
+    Status.OVER_LIMIT: RequestOutcome.OVER_LIMIT,
+    Status.FORBIDDEN: RequestOutcome.FORBIDDEN,
+    Status.UNREACHABLE: RequestOutcome.UNREACHABLE,
+}
 
 
 class RequestRecord(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from testbed.model.run_state import RunState
 from testbed.storage.tasklog.base import (
     LATEST,
+    TABLES_OF,
     TESTBED,
     Driver,
     LogTable,
@@ -21,14 +22,17 @@ from testbed.storage.tasklog.base import (
     utc_now,
 )
 from testbed.storage.tasklog.opening import open_task_log
+from testbed.storage.tasklog.serving import RequestRow
 from testbed.storage.tasklog.versions import NothingLogged
 
 __all__ = [
     "LATEST",
+    "TABLES_OF",
     "TESTBED",
     "Driver",
     "LogTable",
     "NothingLogged",
+    "RequestRow",
     "Run",
     "RunInfo",
     "RunState",

@@ -23,12 +23,25 @@ from testbed.model.faults.seam import BY_HAND
 from testbed.model.history import TaskRow
 from testbed.model.hook import Decided, Hook, Recorded
 from testbed.model.run_state import RunState
+from testbed.model.serving.record import RequestOutcome, WindowRecord
+from testbed.model.serving.route import RoutingRecord
 from testbed.model.task import Outcome
-from testbed.scenario.plan import Plan, PlanHead, load
+from testbed.scenario.families import ByModel
+from testbed.scenario.plan import SERVING, TASKS, Plan, PlanHead, load
+from testbed.storage.tasklog.serving import RequestRow
 from testbed.version import __version__
 
 Driver: TypeAlias = Literal["network", "simulator"]
-LogTable: TypeAlias = Literal["tasks", "events", "decisions"]
+LogTable: TypeAlias = Literal["tasks", "events", "decisions", "requests", "windows", "routings"]
+
+TABLES_OF: Final[ByModel[tuple[LogTable, ...]]] = ByModel(
+    "the task log",
+    {
+        TASKS: ("tasks", "events", "decisions"),
+        SERVING: ("requests", "windows", "routings"),
+    },
+)
+"""The tables of runs of each model."""
 
 _REPLAY: Final = re.compile(r"(?:^|; )replay of (\S+)$")
 
@@ -80,7 +93,8 @@ class RunInfo:
     ``plan`` is the JSON of the ``Plan`` as used, ``scenario`` the text of the scenario file it
     came from where there was one. Episodes ``first_episode`` to ``first_episode + episodes - 1``
     are run; ``episodes`` is what was asked for. ``label`` is free text to find the run again.
-    ``versions`` are those a result may depend on, and the ``testbed`` it was made on.
+    ``versions`` are those a result may depend on, and the ``testbed`` it was made on. ``model`` is
+    that of the plan.
     """
 
     id: str
@@ -96,6 +110,7 @@ class RunInfo:
     scenario: str | None = None
     versions: Mapping[str, str] = field(default_factory=current_versions)
     started: str = field(default_factory=utc_now)
+    model: str = TASKS
 
     @property
     def testbed(self) -> str | None:
@@ -153,6 +168,7 @@ class RunInfo:
             first_episode=first_episode,
             label=label,
             scenario=scenario,
+            model=plan.model,
         )
 
 
@@ -182,6 +198,11 @@ class Run:
         Raises: ValueError if another version of this toolkit wrote it.
         """
         return load(self.info.plan)
+
+    @property
+    def model(self) -> str:
+        """Its family of work, that of its plan."""
+        return self.info.model
 
     @property
     def plan(self) -> Plan:
@@ -244,7 +265,7 @@ def fault_documents(plan: Plan, episodes: Iterable[int]) -> tuple[Mapping[str, A
 
 
 class TaskLog(Protocol):
-    """Runs with all their events, decisions and tasks.
+    """Runs with all their events, decisions and tasks, or requests, windows and routings.
 
     Every writing call is one transaction: it happened completely or not at all. One process writes
     a run; any number read at the same time and see what is committed. Calls may come from any
@@ -267,6 +288,21 @@ class TaskLog(Protocol):
         A record is known by (run, task, seq), a decision by (run, node, episode, number),
         where the number is that of the slot or period; one that is there already stays as it is,
         so a batch may be sent again. All decisions of a run are of one hook.
+        """
+        ...
+
+    def append_serving(
+        self,
+        run_id: str,
+        requests: Sequence[RequestRow] = (),
+        windows: Sequence[WindowRecord] = (),
+        routings: Sequence[RoutingRecord] = (),
+    ) -> int:
+        """Add what is not there yet of a serving run; return how many rows were new.
+
+        A request is known by (run, episode, request), a window by (run, episode, node, window), a
+        routing by (run, episode, node, number); one that is there already stays as it is, so a
+        batch may be sent again. Routings may come with ``append`` as well.
         """
         ...
 
@@ -327,8 +363,12 @@ class TaskLog(Protocol):
         """Return the same of several runs, by their ids."""
         ...
 
+    def request_outcomes(self, run_ids: Sequence[str]) -> dict[str, dict[RequestOutcome, int]]:
+        """Return the number of requests by outcome, all outcomes in it, by the ids of runs."""
+        ...
+
     def counts(self, run_id: str) -> dict[LogTable, int]:
-        """Number of rows by table."""
+        """Number of rows by table, of the tables that runs of its model have."""
         ...
 
     def tasks(self, run_id: str, *, episode: int | None = None) -> Iterator[TaskRow]:
@@ -359,6 +399,22 @@ class TaskLog(Protocol):
 
         None if the decisions of the run are of another hook.
         """
+        ...
+
+    def requests(self, run_id: str, *, episode: int | None = None) -> Iterator[RequestRow]:
+        """Requests in order of (episode, request)."""
+        ...
+
+    def windows(
+        self, run_id: str, *, episode: int | None = None, node: int | None = None
+    ) -> Iterator[WindowRecord]:
+        """Windows in order of (episode, node, window)."""
+        ...
+
+    def routings(
+        self, run_id: str, *, episode: int | None = None, node: int | None = None
+    ) -> Iterator[RoutingRecord]:
+        """Routings in order of (episode, node, number), as ``decisions_of`` gives them."""
         ...
 
     def columns(self, table: LogTable) -> tuple[str, ...]:

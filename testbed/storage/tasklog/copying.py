@@ -35,6 +35,12 @@ def copy_runs(
             target.append(run.id, (), decisions)
         for rows in _batches(source.tasks(run.id)):
             target.write_tasks(run.id, rows)
+        for requests in _batches(source.requests(run.id)):
+            target.append_serving(run.id, requests)
+        for windows in _batches(source.windows(run.id)):
+            target.append_serving(run.id, windows=windows)
+        for routings in _batches(source.routings(run.id)):
+            target.append_serving(run.id, routings=routings)
         if run.state is RunState.RUNNING:
             target.close_run(run.id, RunState.INTERRUPTED)
         else:

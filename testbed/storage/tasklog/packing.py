@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from testbed.model import hooks
 from testbed.model.codec import (
     decode_answers,
     decode_observation,
@@ -23,7 +22,6 @@ from testbed.model.codec import (
 from testbed.model.decision import Answer, Observation, PeerState
 from testbed.model.events import DecisionRecord, Record, RecordKind
 from testbed.model.history import FIRST_OF_CONTROLLER, TaskRow
-from testbed.model.hook import Decided
 from testbed.model.task import Outcome, Task
 from testbed.model.units import Micros
 from testbed.storage.tasklog.statements import Row
@@ -170,7 +168,7 @@ class Stored(NamedTuple):
 
 
 def decision_rows(
-    run: int, decisions: Iterable[Decided], stored: Mapping[int, Stored]
+    run: int, decisions: Iterable[DecisionRecord], stored: Mapping[int, Stored]
 ) -> tuple[list[Row], dict[int, Stored]]:
     """Return rows of ``decisions`` in order of their key, and the last decision of each node.
 
@@ -181,9 +179,6 @@ def decision_rows(
     rows = []
     last = dict(stored)
     for decision in sorted(decisions, key=_number):
-        if not isinstance(decision, DecisionRecord):
-            rows.append(decision_row(run, decision))
-            continue
         before = last.get(decision.node)
         if before and (before.episode != decision.episode or before.slot >= decision.slot):
             before = None
@@ -192,14 +187,12 @@ def decision_rows(
     return rows, last
 
 
-def _number(decision: Decided) -> tuple[int, int, int]:
+def _number(decision: DecisionRecord) -> tuple[int, int, int]:
     return decision.episode, decision.node, decision.number
 
 
-def decision_row(run: int, decision: Decided, before: Stored | None = None) -> Row:
+def decision_row(run: int, decision: DecisionRecord, before: Stored | None = None) -> Row:
     """Return a row of ``decisions``, which tells what has changed since ``before``."""
-    if not isinstance(decision, DecisionRecord):
-        return _document_row(run, decision)
     task, node, episode, slot, at, scheduler, observation, destination, odds, mask = decision
     answers = observation.answers
     return (
@@ -217,18 +210,6 @@ def decision_row(run: int, decision: Decided, before: Stored | None = None) -> R
         # The answers have a column of their own and are not stored twice.
         encode_answers(answers) if answers else _NO_ANSWERS,
     )
-
-
-def _document_row(run: int, decision: Decided) -> Row:
-    """Return the row of a decision that places no task: its document as the observation."""
-    where = (run, decision.episode, decision.node, decision.number)
-    document = dumps(hooks.to_document(decision))
-    return (*where, None, decision.at, decision.scheduler, None, None, None, document, _NO_ANSWERS)
-
-
-def _places_no_task(observation: str) -> bool:
-    # What a node saw before it placed a task begins with another name.
-    return observation.startswith('{"hook":')
 
 
 def _sparse(decision: DecisionRecord, before: Stored | None) -> str:
@@ -284,15 +265,13 @@ class DecisionReader:
         self._of: tuple[int, int] | None = None
         self._known: dict[int, Known] = {}
 
-    def record(self, row: Sequence[Any]) -> Decided:
+    def record(self, row: Sequence[Any]) -> DecisionRecord:
         """Return the decision of a row.
 
         Raises: ValueError, KeyError or TypeError: it is no such row, or builds on one that is not
         there.
         """
-        (_, episode, node, slot, task, at, scheduler, destination, mask, odds, seen, _) = row
-        if _places_no_task(seen):
-            return hooks.from_document(json.loads(seen))
+        (_, episode, node, slot, task, at, scheduler, destination, mask, odds, _, _) = row
         return DecisionRecord(
             task_id=task,
             node=node,
@@ -308,8 +287,6 @@ class DecisionReader:
 
     def complete(self, row: Sequence[Any]) -> Row:
         """Return a row with its complete observation. Raises: as ``record``."""
-        if _places_no_task(row[-2]):
-            return tuple(row)
         seen = self._observation(row)._replace(answers=())
         return (*row[:-2], encode_observation(seen), row[-1])
 

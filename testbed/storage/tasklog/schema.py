@@ -24,7 +24,9 @@ from sqlalchemy.schema import CreateTable
 from sqlalchemy.sql.compiler import DDLCompiler
 from sqlalchemy.types import TypeEngine
 
-SCHEMA_VERSION: Final = 2
+from testbed.scenario.plan import TASKS
+
+SCHEMA_VERSION: Final = 3
 """Raised with every change of the tables; each has a migration in ``migrations/versions``."""
 
 
@@ -83,6 +85,13 @@ runs = Table(
     Column("plan", _TEXT, nullable=False, comment="JSON: everything drawn and resolved"),
     Column("scenario", _TEXT, comment="the scenario file as the user wrote it"),
     Column("certificate", _TEXT, comment="JSON: fidelity certificate"),
+    Column(
+        "model",
+        String(16),
+        nullable=False,
+        server_default=TASKS,
+        comment="family of work: tasks or serving",
+    ),
     info=_OF_LOG,
 )
 
@@ -188,6 +197,76 @@ tasks = Table(
     info=_OF_LOG,
 )
 
+requests = Table(
+    "requests",
+    metadata,
+    _of_run(),
+    _key("episode", "episode"),
+    _key("request", "id of the request, within its episode"),
+    _count("source", "node that it came to"),
+    Column("function", String(255), nullable=False, comment="name of the function it is for"),
+    _count("at", "instant in the episode at which it came, on the node's clock", "us"),
+    _maybe("status", "HTTP status of the node's answer; null if it is not known"),
+    Column("outcome", String(24), nullable=False, comment="what became of it"),
+    _maybe("peer", "node that it was forwarded to; null if none"),
+    _maybe("server", "node whose service answered it; null if none"),
+    _maybe("elapsed", "from its coming to the node's answer", "us"),
+    _maybe("sent", "instant in the episode at which the client sent it, on its clock", "us"),
+    _maybe("answered", "from sent to the answer at the client", "us"),
+    _maybe("client_status", "HTTP status that the client got"),
+    sqlite_with_rowid=False,
+    info=_OF_LOG,
+)
+
+windows = Table(
+    "windows",
+    metadata,
+    _of_run(),
+    _key("episode", "episode"),
+    _key("node", "node that counted"),
+    _key("window", "number of the window, from 0"),
+    Column(
+        "counts",
+        _TEXT,
+        nullable=False,
+        comment="number of requests by what became of them, for each function",
+        info={"format": "json"},
+    ),
+    _count("said", "messages to neighbours, one for each receiver"),
+    _count("said_bytes", "size of these messages", "bytes"),
+    _count("heard", "messages of neighbours that came"),
+    _count("heard_bytes", "size of these messages", "bytes"),
+    sqlite_with_rowid=False,
+    info=_OF_LOG,
+)
+
+routings = Table(
+    "routings",
+    metadata,
+    _of_run(),
+    _key("episode", "episode"),
+    _key("node", "node that decided"),
+    _key("number", "number of the routing among those of its node, from 0"),
+    _count("at", "instant in the episode on the node's clock", "us"),
+    Column("scheduler", String(255), nullable=False, comment="router that decided"),
+    Column(
+        "observation",
+        _TEXT,
+        nullable=False,
+        comment="what the router was told",
+        info={"format": "json"},
+    ),
+    Column(
+        "routing",
+        _TEXT,
+        nullable=False,
+        comment="what it answered: table and words to neighbours",
+        info={"format": "json"},
+    ),
+    sqlite_with_rowid=False,
+    info=_OF_LOG,
+)
+
 events: Final = Table(
     "events",
     MetaData(),
@@ -210,8 +289,10 @@ events: Final = Table(
 )
 """Events as readers get them: a row for each record."""
 
-TABLES: Final[dict[str, Table]] = {"tasks": tasks, "events": events, "decisions": decisions}
-"""The tables of a run as readers get them."""
+TABLES: Final[dict[str, Table]] = {
+    table.name: table for table in (tasks, events, decisions, requests, windows, routings)
+}
+"""The tables of runs as readers get them."""
 
 
 @compiles(CreateTable, "mysql", "mariadb")

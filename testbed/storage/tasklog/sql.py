@@ -10,8 +10,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from itertools import chain, islice
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -34,9 +35,12 @@ from testbed.model.events import DecisionRecord, Record
 from testbed.model.history import TaskRow
 from testbed.model.hook import Decided, Hook, Recorded
 from testbed.model.run_state import RunState
+from testbed.model.serving import route
+from testbed.model.serving.record import RequestOutcome, WindowRecord
+from testbed.model.serving.route import RoutingRecord
 from testbed.model.task import Outcome
 from testbed.storage.tasklog import closing
-from testbed.storage.tasklog.base import LATEST, LogTable, Run, RunInfo, utc_now
+from testbed.storage.tasklog.base import LATEST, TABLES_OF, LogTable, Run, RunInfo, utc_now
 from testbed.storage.tasklog.failures import explained
 from testbed.storage.tasklog.packing import (
     DecisionReader,
@@ -53,12 +57,24 @@ from testbed.storage.tasklog.packing import (
 from testbed.storage.tasklog.schema import TABLES
 from testbed.storage.tasklog.schema import decisions as decisions_table
 from testbed.storage.tasklog.schema import histories as histories_table
+from testbed.storage.tasklog.schema import requests as requests_table
+from testbed.storage.tasklog.schema import routings as routings_table
 from testbed.storage.tasklog.schema import runs as runs_table
 from testbed.storage.tasklog.schema import tasks as tasks_table
+from testbed.storage.tasklog.schema import windows as windows_table
+from testbed.storage.tasklog.serving import (
+    RequestRow,
+    request_of,
+    routing_of,
+    routing_row,
+    window_of,
+    window_row,
+)
 from testbed.storage.tasklog.statements import CHUNK, Row, Statements
 from testbed.storage.tasklog.watching import FileWatch
 
 _Result = TypeVar("_Result")
+_Outcome = TypeVar("_Outcome", bound=StrEnum)
 
 _LATEST_SHOWN: Final = 5
 _FETCH: Final = 5_000
@@ -72,7 +88,16 @@ _STORED: Final[dict[LogTable, Table]] = {
     "tasks": tasks_table,
     "events": histories_table,
     "decisions": decisions_table,
+    "requests": requests_table,
+    "windows": windows_table,
+    "routings": routings_table,
 }
+
+_DECIDED: Final[Mapping[str, tuple[Table, Callable[[], Callable[[Sequence[Any]], Any]]]]] = {
+    placing.HOOK.name: (decisions_table, lambda: DecisionReader().record),
+    route.HOOK.name: (routings_table, lambda: routing_of),
+}
+"""By hook, the table of its decisions, and what makes a reader of its rows."""
 
 
 def _behind(key: Sequence[ColumnElement[Any]], last: Sequence[Any]) -> ColumnElement[bool]:
@@ -137,6 +162,7 @@ class SqlTaskLog:
             "versions": dumps(dict(info.versions)),
             "plan": info.plan,
             "scenario": info.scenario,
+            "model": info.model,
         }
         with self._transaction() as connection:
             if self._statements.add_one(connection, runs_table, row):
@@ -157,7 +183,8 @@ class SqlTaskLog:
         # Everything is encoded before the transaction begins, to hold the lock shortly. In order
         # of their keys rows fill their pages; otherwise half of each stays empty.
         histories = sorted(history_rows(key, records))
-        decided, last = decision_rows(key, decisions, self._stored.get(key, {}))
+        placed, routings = _by_table(key, decisions)
+        decided, last = decision_rows(key, placed, self._stored.get(key, {}))
 
         def store() -> int:
             with self._transaction() as connection:
@@ -166,16 +193,42 @@ class SqlTaskLog:
                 new = self._statements.add(connection, decisions_table, decided)
                 if new < len(decided) and last:
                     raise _AlreadyThere
+                new += self._statements.add(connection, routings_table, routings)
             return new + sum(map(_records, fresh))
 
         try:
             new = self._patiently(store)
         except _AlreadyThere:
             # Those that are there stay as they are, whatever they say: nothing is told from them.
-            decided, last = [decision_row(key, each) for each in decisions], {}
+            decided, last = [decision_row(key, each) for each in placed], {}
             new = self._patiently(store)
         self._stored[key] = last
         return new
+
+    def append_serving(
+        self,
+        run_id: str,
+        requests: Sequence[RequestRow] = (),
+        windows: Sequence[WindowRecord] = (),
+        routings: Sequence[RoutingRecord] = (),
+    ) -> int:
+        """See ``TaskLog``."""
+        key = self._patiently(lambda: self._key(run_id))
+        rows: dict[Table, list[Row]] = {
+            requests_table: sorted([(key, *row) for row in requests], key=_of_request),
+            windows_table: [window_row(key, window) for window in windows],
+            routings_table: [routing_row(key, routing) for routing in routings],
+        }
+
+        def store() -> int:
+            with self._transaction() as connection:
+                return sum(
+                    self._statements.add(connection, table, some)
+                    for table, some in rows.items()
+                    if some
+                )
+
+        return self._patiently(store)
 
     def write_tasks(self, run_id: str, rows: Sequence[TaskRow]) -> None:
         """See ``TaskLog``."""
@@ -234,13 +287,15 @@ class SqlTaskLog:
     ) -> int:
         """See ``TaskLog``."""
         key = self._patiently(lambda: self._key(run_id))
-        decided = [decision_row(key, decision) for decision in decisions]
-        touched = [each.task_id for each in decisions if each.task_id is not None]
+        placed, routings = _by_table(key, decisions)
+        decided = [decision_row(key, decision) for decision in placed]
+        touched = [each.task_id for each in placed if each.task_id is not None]
 
         def store() -> int:
             with self._transaction() as connection, self._readable():
                 stands = _is_final(connection, key) if final is None else final
                 self._statements.add(connection, decisions_table, decided)
+                self._statements.add(connection, routings_table, routings)
                 return closing.hand_in(
                     connection, key, self._statements, records, touched, final=stands
                 )
@@ -293,15 +348,25 @@ class SqlTaskLog:
 
     def outcomes_by_run(self, run_ids: Sequence[str]) -> dict[str, dict[Outcome, int]]:
         """See ``TaskLog``."""
-        runs, columns = runs_table.c, tasks_table.c
+        return self._counted(tasks_table, Outcome, run_ids)
+
+    def request_outcomes(self, run_ids: Sequence[str]) -> dict[str, dict[RequestOutcome, int]]:
+        """See ``TaskLog``."""
+        return self._counted(requests_table, RequestOutcome, run_ids)
+
+    def _counted(
+        self, table: Table, kind: type[_Outcome], run_ids: Sequence[str]
+    ) -> dict[str, dict[_Outcome, int]]:
+        """Return the rows of a table by outcome, for each of these runs."""
+        runs, columns = runs_table.c, table.c
         counted = select(runs.id, columns.outcome, func.count()).where(columns.run == runs.key)
-        counts = {run: dict.fromkeys(Outcome, 0) for run in run_ids}
+        counts = {run: dict.fromkeys(kind, 0) for run in run_ids}
         with self._reading() as connection:
             for start in range(0, len(run_ids), CHUNK):
                 named = runs.id.in_(run_ids[start : start + CHUNK])
                 query = counted.where(named).group_by(runs.id, columns.outcome)
                 for run, outcome, count in connection.execute(query):
-                    counts[run][Outcome(outcome)] = count
+                    counts[run][kind(outcome)] = count
         return counts
 
     def counts(self, run_id: str) -> dict[LogTable, int]:
@@ -309,7 +374,9 @@ class SqlTaskLog:
         key = self._key(run_id)
         found = {}
         with self._reading() as connection:
-            for name, table in _STORED.items():
+            model = connection.scalar(select(runs_table.c.model).where(runs_table.c.key == key))
+            for name in TABLES_OF.named(str(model)):
+                table = _STORED[name]
                 number = func.sum(table.c.records) if name == "events" else func.count()
                 query = select(number).select_from(table).where(table.c.run == key)
                 found[name] = int(connection.execute(query).scalar_one() or 0)
@@ -347,12 +414,29 @@ class SqlTaskLog:
     ) -> Iterator[Recorded]:
         """See ``TaskLog``."""
         only = {"episode": episode, "node": node}
-        reader = DecisionReader()
-        for chunk in self._stream(decisions_table, run_id, only, _FETCH):
-            for row in chunk:
-                decision = reader.record(row)
-                if isinstance(decision, hook.record):
-                    yield decision
+        table, reader = _DECIDED[hook.name]
+        read = reader()
+        for chunk in self._stream(table, run_id, only, _FETCH):
+            yield from map(read, chunk)
+
+    def requests(self, run_id: str, *, episode: int | None = None) -> Iterator[RequestRow]:
+        """See ``TaskLog``."""
+        for chunk in self._stream(requests_table, run_id, {"episode": episode}, _FETCH):
+            yield from map(request_of, chunk)
+
+    def windows(
+        self, run_id: str, *, episode: int | None = None, node: int | None = None
+    ) -> Iterator[WindowRecord]:
+        """See ``TaskLog``."""
+        only = {"episode": episode, "node": node}
+        for chunk in self._stream(windows_table, run_id, only, _FETCH):
+            yield from map(window_of, chunk)
+
+    def routings(
+        self, run_id: str, *, episode: int | None = None, node: int | None = None
+    ) -> Iterator[RoutingRecord]:
+        """See ``TaskLog``."""
+        return self.decisions_of(route.HOOK, run_id, episode=episode, node=node)
 
     def columns(self, table: LogTable) -> tuple[str, ...]:
         """See ``TaskLog``."""
@@ -526,6 +610,7 @@ def _run(row: Mapping[Any, Any]) -> Run:
             scenario=row["scenario"],
             versions=json.loads(row["versions"]),
             started=row["started"],
+            model=row["model"],
         ),
         state=RunState(row["state"]),
         ended=row["ended"],
@@ -562,6 +647,22 @@ def _fresh(connection: Connection, key: int, histories: Sequence[Row]) -> list[R
         for task, seq, records in connection.execute(query.where(mine, named)):
             known[task].append((seq, records))
     return [part for row in histories for part in unknown(row, known[row[1]])]
+
+
+def _by_table(
+    key: int, decisions: Sequence[Decided]
+) -> tuple[Sequence[DecisionRecord], Sequence[Row]]:
+    """Return the decisions about tasks, and the rows of the routings."""
+    if not any(isinstance(each, RoutingRecord) for each in decisions):
+        return cast("Sequence[DecisionRecord]", decisions), ()
+    placed = [each for each in decisions if isinstance(each, DecisionRecord)]
+    routed = [routing_row(key, each) for each in decisions if isinstance(each, RoutingRecord)]
+    return placed, routed
+
+
+def _of_request(row: Row) -> Row:
+    """Return the key of a row of ``requests``."""
+    return row[:3]
 
 
 def _records(row: Row) -> int:
