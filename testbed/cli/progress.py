@@ -194,6 +194,23 @@ class Pace:
         console.note(f"{done} of {self._total} {self._what}, {left} left")
 
 
+def paces(form: str, now: Callable[[], float] = time.monotonic) -> Callable[[str, int, int], None]:
+    """Return a callback for work of several parts, each of which gets a ``Pace``.
+
+    It takes the name of the part, how much of it is done, and how much there is. ``form`` says
+    what is counted, with ``{}`` for the part.
+    """
+    found: dict[str, Pace] = {}
+
+    def tell(part: str, done: int, total: int) -> None:
+        pace = found.get(part)
+        if pace is None:
+            pace = found[part] = Pace(form.format(part), total, now)
+        pace.tell(done)
+
+    return tell
+
+
 def outcome_line(outcomes: Mapping[str, int]) -> Text:
     """Return ``succeeded 104  dropped 3``, each in its colour, without outcomes that are 0."""
     from rich.text import Text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -339,7 +340,11 @@ def export(
     ),
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", metavar="csv|jsonl|parquet", help="Repeatable. Default: all."),
+        typer.Option(
+            "--format",
+            metavar="csv|jsonl|parquet|trace",
+            help="Repeatable; `trace` opens in Perfetto's viewer. Default: all but it.",
+        ),
     ] = None,
     tables: Annotated[
         list[str] | None,
@@ -352,6 +357,7 @@ def export(
 ) -> None:
     """Write tasks, events and decisions of runs (the latest, if none is named) as files."""
     from testbed.api.logs import open_log
+    from testbed.cli.progress import paces
     from testbed.cli.selection import find_runs
     from testbed.storage.export import FORMATS, TABLES
     from testbed.storage.export import export as write
@@ -365,14 +371,17 @@ def export(
             # What is not one of them is refused there, with all else that is wrong.
             tables=cast("Sequence[LogTable]", tables or TABLES),
             overwrite=force,
+            progress=paces("rows of {} written"),
         )
     if as_json:
         console.emit(metadata)
         return
     for table, described in metadata["tables"].items():
         console.note(f"{table}: {described['rows']} rows")
+    for run, trace in metadata["traces"].items():
+        console.note(f"trace of {run}: {trace['events']} events, for https://ui.perfetto.dev")
     console.out(str(out))
-    console.next_command(f"ls {out}")
+    console.next_command(f"ls {shlex.quote(str(out))}")
 
 
 def fault_lines(faults: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -20,7 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from testbed.errors import PermanentError, UsageError
-from testbed.experiment import figures
+from testbed.experiment import figures, timeline
 from testbed.experiment.comparison import RunComparison, compare_summaries, objective_of
 from testbed.experiment.figures import Formats, as_files
 from testbed.experiment.frames import queue_lengths
@@ -98,9 +98,10 @@ def write_report(
         },
         "certificates": {run.run.id: run.run.certificate for run in runs},
     }
+    page = _page(runs, compared, drawn, tables, timeline.section(log, runs))
     say(f"writing {out}")
     try:
-        _write(out, drawn, tables, document, _page(runs, compared, drawn, tables))
+        _write(out, drawn, tables, document, page)
     except OSError as error:
         raise PermanentError(
             f"cannot write the report to {out}: {error.strerror or error}; choose another folder"
@@ -248,6 +249,7 @@ def _page(
     compared: _Compared,
     drawn: Mapping[str, Formats],
     tables: Mapping[str, pd.DataFrame],
+    timelines: str,
 ) -> str:
     info = runs[0].run.info
     comparison = compared.comparison
@@ -284,6 +286,7 @@ def _page(
     ]
     if "queues" in drawn:
         parts += ["<h2>Queues</h2>", _image(drawn["queues"], "queue lengths")]
+    parts.append(timelines)
     if "faults" in tables:
         parts += ["<h2>Faults</h2>", *_faults(tables["faults"], comparison)]
     parts.append("<h2>Network</h2>")

@@ -1,5 +1,7 @@
 """Runs of a task log as files: CSV, JSON Lines and Parquet, with a file that says what they hold.
 
+A run can also be written as a trace for viewers of time lines (``trace.py``).
+
 The folder appears complete or not at all; ``metadata.json`` in it names the runs, every column with
 its unit, and the sha256 of each file.
 """
@@ -21,12 +23,17 @@ from testbed.errors import Problem, UsageError
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import LogTable, Run, TaskLog, utc_now
 from testbed.storage.tasklog.schema import TABLES as COLUMNS
+from testbed.storage.trace import write_trace
 from testbed.version import __version__
 
 KIND: Final = "edge-testbed export"
 EXPORT_VERSION: Final = 1
 TABLES: Final[tuple[LogTable, ...]] = ("tasks", "events", "decisions")
 FORMATS: Final = ("csv", "jsonl", "parquet")
+"""Formats of tables."""
+TRACE: Final = "trace"
+"""The format that is no table: one file for each run, ``trace-RUN.json``."""
+ALL_FORMATS: Final = (*FORMATS, TRACE)
 _CHUNK: Final = 20_000
 
 ProgressCallback: TypeAlias = Callable[[str, int, int], None]
@@ -48,11 +55,11 @@ def export(
     progress: ProgressCallback = no_progress,
 ) -> dict[str, Any]:
     """Write ``tables`` of these runs into ``folder``, in every one of ``formats``; all runs in one
-    file per table and format, in the order given. Returns the metadata.
+    file per table and format, in the order given; a trace for each run. Returns the metadata.
 
     Raises:
-        UsageError: no run, an unknown run or format, or ``folder`` is taken (with ``overwrite``
-            only by something that is no export).
+        UsageError: no run, an unknown run or format, a trace of a run of no tasks, or ``folder``
+            is taken (with ``overwrite`` only by something that is no export).
         PermanentError: the folder cannot be written, or the log cannot be read.
     """
     _check(run_ids, formats, tables)
@@ -60,10 +67,21 @@ def export(
     counts = {run.id: task_log.counts(run.id) for run in runs}
     with new_folder(folder, KIND, overwrite=overwrite) as partial:
         described = {}
-        for table in tables:
+        tabular = [name for name in formats if name != TRACE]
+        for table in tables if tabular else ():
             total = sum(counts[run.id][table] for run in runs)
-            rows = _write(task_log, runs, table, partial, formats, total, progress)
+            rows = _write(task_log, runs, table, partial, tabular, total, progress)
             described[table] = {"rows": rows, "columns": describe_columns(table)}
+        traces = {}
+        for run in runs if TRACE in formats else ():
+            total = counts[run.id]["events"]
+
+            def tell(done: int, total: int = total) -> None:
+                progress(TRACE, done, max(done, total))
+
+            name = f"trace-{run.id}.json"
+            events = write_trace(task_log, run, partial / name, tell)
+            traces[run.id] = {"file": name, "events": events}
         metadata = {
             "kind": KIND,
             "version": EXPORT_VERSION,
@@ -81,6 +99,7 @@ def export(
                 for run in runs
             ],
             "tables": described,
+            "traces": traces,
             "files": describe_files(partial),
         }
         write_metadata(partial, metadata)
@@ -89,9 +108,9 @@ def export(
 
 def _check(run_ids: Sequence[str], formats: Sequence[str], tables: Sequence[str]) -> None:
     problems = [
-        Problem("format", repr(name), f"known are {', '.join(FORMATS)}")
+        Problem("format", repr(name), f"known are {', '.join(ALL_FORMATS)}")
         for name in formats
-        if name not in FORMATS
+        if name not in ALL_FORMATS
     ]
     problems += [
         Problem("table", repr(name), f"known are {', '.join(TABLES)}")
