@@ -260,6 +260,9 @@ class _Node(pb_grpc.ControlServicer, pb_grpc.TasksServicer):
         self._run = request.run
         return pb.ConfigureReply(scheduler=request.scheduler)
 
+    async def PrepareEpisode(self, request: pb.PrepareEpisodeRequest, context: Any) -> pb.Empty:
+        return pb.Empty()
+
     async def StartEpisode(self, request: pb.StartEpisodeRequest, context: Any) -> pb.Empty:
         log = self._logs[request.episode]
         for first in range(0, len(log), DOCUMENTS):

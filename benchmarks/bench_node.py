@@ -86,8 +86,9 @@ async def _full_speed(folder: Path, tasks: int) -> tuple[float, float, int]:
             before = _cpu(process)
             began = time.perf_counter()
             ending = asyncio.create_task(_take_log(control, tasks))
-            start = pb.StartEpisodeRequest(run="r", arrivals=messages[0])
-            await control.StartEpisode(start, timeout=60)
+            prepare = pb.PrepareEpisodeRequest(run="r", arrivals=messages[0])
+            await control.PrepareEpisode(prepare, timeout=60)
+            await control.StartEpisode(pb.StartEpisodeRequest(run="r"), timeout=60)
             stub: Any = pb_grpc.TasksStub(channel)
             for message in messages[1:]:
                 await stub.Arrive(message, timeout=60)

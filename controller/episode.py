@@ -91,9 +91,8 @@ class Episode:
     """Episode ``number`` of run ``run`` of ``plan``.
 
     ``receivers`` has the connection to each node that takes part, None for the others. Each node is
-    to start the episode with ``first_arrivals``; ``started`` says that it has. ``begins`` is the
-    instant of its beginning on the event loop's clock (None: now). ``timeline`` are its faults,
-    None for those of the plan.
+    to prepare the episode with ``first_arrivals``; ``prepared`` says that it has. Then ``begin``
+    sets the instant of its beginning. ``timeline`` are its faults, None for those of the plan.
     """
 
     def __init__(
@@ -104,7 +103,6 @@ class Episode:
         seen: Seen,
         *,
         run: str = "",
-        begins: float | None = None,
         timeline: Timeline | None = None,
     ) -> None:
         self.number = number
@@ -117,7 +115,7 @@ class Episode:
         self._seen = seen
         self._loop = asyncio.get_running_loop()
         self._awake = seen.awake or self._loop.time
-        self._start = self._loop.time() if begins is None else begins
+        self._start = math.inf
         size = len(receivers)
         self._slot_s = plan.workload.slot / SECOND * plan.time_scale
         most = max(1, MOST_AHEAD // size)
@@ -139,17 +137,20 @@ class Episode:
         self._supply.draw(self._window)
         self._news = [asyncio.Event() for _ in receivers]
         self._telling: dict[int, asyncio.Task[None]] = {}
-        longest = plan.workload.slots * plan.workload.slot + plan.workload.deadline.maximum
-        ahead = max(0.0, self._start - self._loop.time())
-        self._bound = self._awake() + ahead + longest / SECOND * plan.time_scale + GRACE_S
+        self._bound = math.inf
         self._stopped = False
-        self._generating = self._loop.create_task(self._generate())
-        self._generating.add_done_callback(self._generated)
+        self._generating: asyncio.Task[None] | None = None
 
-    @property
-    def begins(self) -> float:
-        """The instant of its beginning on the event loop's clock, in seconds."""
-        return self._start
+    def begin(self, at: float | None = None) -> None:
+        """Begin at the instant ``at`` on the event loop's clock, in seconds; None: now."""
+        plan, now = self._plan, self._loop.time()
+        self._start = now if at is None else at
+        longest = plan.workload.slots * plan.workload.slot + plan.workload.deadline.maximum
+        ahead = max(0.0, self._start - now)
+        self._bound = self._awake() + ahead + longest / SECOND * plan.time_scale + GRACE_S
+        if not self._stopped:
+            self._generating = self._loop.create_task(self._generate())
+            self._generating.add_done_callback(self._generated)
 
     @property
     def timed_out(self) -> bool:
@@ -163,11 +164,12 @@ class Episode:
         return int(seconds / self._plan.time_scale * SECOND)
 
     def first_arrivals(self, node: int) -> pb.Arrivals | None:
-        """Return what a node has to know when it starts the episode; None if it takes no part."""
+        """Return what a node has to know when it prepares for the episode; None if it takes no
+        part."""
         return self._supply.message(node)
 
-    def started(self, node: int) -> None:
-        """Note that a node has started the episode with its first arrivals."""
+    def prepared(self, node: int) -> None:
+        """Note that a node has prepared for the episode with its first arrivals."""
         self._supply.answered(node, pb.ArrivalsTaken(number=1))
         receiver = self._receivers[node]
         if receiver is not None and node not in self._telling:
@@ -212,7 +214,8 @@ class Episode:
         arrived. They may end within ``STOP_S``, however long their deadlines last in real time.
         """
         self._stopped = True
-        self._generating.cancel()
+        if self._generating is not None:
+            self._generating.cancel()
         self._supply.stop()
         self._tell()
         if wait:
@@ -231,14 +234,15 @@ class Episode:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self.over.wait()
-        if self._generating.done() and not self._generating.cancelled():
-            self._generating.result()
+        generating = self._generating
+        if generating is not None and generating.done() and not generating.cancelled():
+            generating.result()
         if not self.over.is_set():
             self._give_up()
-        self._generating.cancel()
-        for telling in self._telling.values():
-            telling.cancel()
-        await asyncio.gather(self._generating, *self._telling.values(), return_exceptions=True)
+        working = [*self._telling.values(), *([] if generating is None else [generating])]
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
 
     def close(self, complete: Collection[int] = ()) -> list[Record]:
         """Enter everything that has arrived, and end what has not ended; records of those ends.

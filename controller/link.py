@@ -47,16 +47,11 @@ Handler: TypeAlias = Callable[["NodeLink", pb.EventBatch], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class EpisodeStart:
-    """The start of an episode at all nodes: ``at`` on ``time.monotonic``, in seconds.
-
-    ``faults`` are those by hand, ``arrivals`` gives the first ones of each node.
-    """
+    """The start of an episode at all nodes: ``at`` on ``time.monotonic``, in seconds."""
 
     run: str
     episode: int
     at: float
-    faults: Sequence[bytes]
-    arrivals: Callable[[int], pb.Arrivals | None]
 
 
 class Acks:
@@ -140,16 +135,26 @@ class NodeLink:
         reply = await self._ask(self._control.Configure, request, CONFIGURE_TIMEOUT_S)
         return str(reply.scheduler)
 
+    async def prepare_episode(
+        self, run: str, episode: int, faults: Sequence[bytes], arrivals: pb.Arrivals | None
+    ) -> None:
+        """Empty the node's queues for an episode that is to begin; no-op if it has done so.
+
+        ``faults`` are those by hand, ``arrivals`` the node's first ones.
+        """
+        request = pb.PrepareEpisodeRequest(
+            run=run, episode=episode, faults=faults, arrivals=arrivals
+        )
+        await self._ask(self._control.PrepareEpisode, request, CALL_TIMEOUT_S)
+
     async def start_episode(self, start: EpisodeStart) -> None:
-        """Empty the node's queues and start its clock; no-op if it has started this episode."""
+        """Tell the node when the episode begins that it has prepared; no-op if it knows."""
 
         def request() -> pb.StartEpisodeRequest:
             left = start.at - time.monotonic()
             return pb.StartEpisodeRequest(
                 run=start.run,
                 episode=start.episode,
-                faults=start.faults,
-                arrivals=start.arrivals(self.node),
                 clock=clock_name(),
                 start_at=int(start.at * SECOND),
                 start_in=max(0, int(left * SECOND)),

@@ -50,9 +50,9 @@ RETURN_S: Final = 10.0
 
 LEAST_LEAD_S: Final = 0.1
 MOST_LEAD_S: Final = 2.0
-"""Real seconds between asking the nodes to start an episode and its beginning: three times what the
-last start took, within these bounds. A node that has not started by then refuses tasks of others,
-which are lost."""
+"""Real seconds between telling the nodes when an episode begins and its beginning: three times as
+long as telling them the last one took, within these bounds. A node that is told later begins
+late; what others send it waits there."""
 
 FIRST_LEAD_S: Final = 0.002
 """The same for a run's first episode, for each node."""
@@ -91,21 +91,20 @@ class RunningEpisode(Protocol):
         ...
 
     @property
-    def begins(self) -> float:
-        """The instant of its beginning on the event loop's clock, in seconds."""
-        ...
-
-    @property
     def now(self) -> Micros:
         """The present instant on the controller's clock of this episode, emulated."""
         ...
 
     def first_arrivals(self, node: int) -> pb.Arrivals | None:
-        """Return what a node has to know of its tasks when it starts the episode."""
+        """Return what a node has to know of its tasks when it prepares for the episode."""
         ...
 
-    def started(self, node: int) -> None:
-        """Note that a node has started the episode."""
+    def prepared(self, node: int) -> None:
+        """Note that a node has prepared for the episode."""
+        ...
+
+    def begin(self, at: float | None = None) -> None:
+        """Begin at the instant ``at`` on the event loop's clock, in seconds; None: now."""
         ...
 
     def node_died(self, node: int) -> None:
@@ -183,8 +182,8 @@ class Run(ABC, Generic[_Plan, _Episode]):
         """Progress of the run."""
 
     @abstractmethod
-    def _new_episode(self, number: int, begins: float) -> _Episode:
-        """Return a new episode, which begins at ``begins`` on the event loop's clock."""
+    def _new_episode(self, number: int) -> _Episode:
+        """Return a new episode, which begins later."""
 
     @abstractmethod
     def _decode(self, batch: pb.EventBatch) -> Any:
@@ -473,8 +472,7 @@ class Run(ABC, Generic[_Plan, _Episode]):
         self._recording.begin_episode()
         for node in self._registry.nodes:
             node.episode_lag = 0
-        begins = asyncio.get_running_loop().time() + self._lead
-        episode = self._episode = self._new_episode(number, begins)
+        episode = self._episode = self._new_episode(number)
         self._changed()
         await self._start_episode(episode, by_hand)
         await episode.wait()
@@ -528,17 +526,23 @@ class Run(ABC, Generic[_Plan, _Episode]):
     async def _start_episode(self, episode: _Episode, faults: list[bytes]) -> None:
         """Start an episode at all nodes that take part, at one instant.
 
-        Nodes of this machine start at the same one; others as much later as a message takes.
+        First all prepare: from then on they keep what others send them, so nothing is lost if some
+        begin before others. Nodes of this machine begin at the same instant; others as much later
+        as a message takes.
         """
         number = episode.number
-        start = EpisodeStart(self.id, number, episode.begins, faults, episode.first_arrivals)
 
-        async def started(link: NodeLink) -> None:
-            await link.start_episode(start)
-            episode.started(link.node)
+        async def prepare(link: NodeLink) -> None:
+            first = episode.first_arrivals(link.node)
+            await link.prepare_episode(self.id, number, faults, first)
+            episode.prepared(link.node)
 
+        for link, error in await self._ask_all(prepare, {}):
+            self._drop(link.node, f"did not prepare episode {number}: {error}")
+        start = EpisodeStart(self.id, number, asyncio.get_running_loop().time() + self._lead)
+        episode.begin(start.at)
         began = self._registry.pulse.awake()
-        for link, error in await self._ask_all(started, {}):
+        for link, error in await self._ask_all(lambda link: link.start_episode(start), {}):
             self._drop(link.node, f"did not start episode {number}: {error}")
         took = self._registry.pulse.awake() - began
         self._lead = min(max(LEAST_LEAD_S, 3 * took), MOST_LEAD_S)

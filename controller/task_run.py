@@ -95,7 +95,7 @@ class TaskRun(Run[Plan, Episode]):
             absences=self._attendance.told(),
         )
 
-    def _new_episode(self, number: int, begins: float) -> Episode:
+    def _new_episode(self, number: int) -> Episode:
         return Episode(
             self.plan,
             number,
@@ -105,7 +105,6 @@ class TaskRun(Run[Plan, Episode]):
             ],
             Seen(self._lost, self._arrival_late, self._changed, self._registry.pulse.awake),
             run=self.id,
-            begins=begins,
             timeline=self.faults.timeline(number),
         )
 

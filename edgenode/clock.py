@@ -13,13 +13,17 @@ import math
 import time
 from collections.abc import Callable
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from edgenode.turns import later
 from testbed.model.units import SECOND, Micros
 
 Callback: TypeAlias = Callable[[Micros], None]
 """Called with the instant it was set for, however late it is."""
+
+
+FAR_S: Final = 1e9
+"""Seconds until the beginning of an episode of which it is not known when it begins."""
 
 
 class EpisodeClock:
@@ -32,6 +36,15 @@ class EpisodeClock:
 
     def __init__(self, scale: float = 1.0, start: float | None = None) -> None:
         self.scale = scale
+        self.begin(start)
+
+    @classmethod
+    def waiting(cls, scale: float) -> EpisodeClock:
+        """Return one that is at some negative instant until it is told when it begins."""
+        return cls(scale, time.monotonic() + FAR_S)
+
+    def begin(self, start: float | None) -> None:
+        """Be at 0 at the instant ``start``; None: now. Timers on it have to be armed anew."""
         self._start = time.monotonic() if start is None else start
 
     def now(self) -> Micros:
@@ -115,6 +128,13 @@ class Timers:
     def close(self) -> None:
         """Forget all timers."""
         self._heap.clear()
+        self._arm()
+
+    def rearm(self) -> None:
+        """Set the event loop's timer anew, after the clock was changed."""
+        if self._armed is not None:
+            self._armed.cancel()
+            self._armed = None
         self._arm()
 
     def _arm(self) -> None:

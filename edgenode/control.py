@@ -83,14 +83,13 @@ class Controlled(Protocol):
 
     async def set_scheduler(self, scheduler: SchedulerSpec) -> str: ...
 
-    def start_episode(
+    def prepare_episode(
         self,
         episode: int,
         faults: Sequence[Fault] = (),
         *,
-        at: float | None = None,
         arrivals: pb.Arrivals | None = None,
-    ) -> None: ...
+    ) -> EpisodeDriver: ...
 
     def end_episode(self, episode: int) -> int: ...
 
@@ -122,8 +121,8 @@ class ControlServicer(pb_grpc.ControlServicer):
             raise  # abort has raised already
         return pb.ConfigureReply(scheduler=name)
 
-    async def StartEpisode(self, request: pb.StartEpisodeRequest, context: Context) -> pb.Empty:
-        """Start an episode with empty queues; no-op for the one that is running."""
+    async def PrepareEpisode(self, request: pb.PrepareEpisodeRequest, context: Context) -> pb.Empty:
+        """Prepare an episode with empty queues; no-op for the one that is prepared or running."""
         if self._node.run_id != request.run:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -134,13 +133,27 @@ class ControlServicer(pb_grpc.ControlServicer):
             # The answer was lost: what has happened since the first request must stay.
             return pb.Empty()
         try:
-            self._node.start_episode(
+            self._node.prepare_episode(
                 request.episode,
                 _faults(request.faults),
-                at=_start(request),
                 arrivals=request.arrivals if request.HasField("arrivals") else None,
             )
         except (UsageError, ValueError) as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return pb.Empty()
+
+    async def StartEpisode(self, request: pb.StartEpisodeRequest, context: Context) -> pb.Empty:
+        """Begin the episode that is prepared; no-op if it has begun."""
+        driver = self._node.driver
+        if driver is None or (self._node.run_id, driver.episode) != (request.run, request.episode):
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"episode {request.episode} of run '{request.run}' is not prepared here",
+            )
+            raise AssertionError("abort has raised already")
+        try:
+            driver.begin(_start(request))
+        except ValueError as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         return pb.Empty()
 

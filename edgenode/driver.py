@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from edgenode.applications.seam import Application
@@ -78,22 +77,17 @@ class EventLog(Protocol):
     def hurry(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """When an episode begins: ``at`` on ``time.monotonic``, in seconds; None: now."""
-
-    episode: int
-    at: float | None = None
-
-
 class EpisodeDriver:
-    """One episode at one node, from its start until ``close``."""
+    """One episode at one node, from its preparation until ``close``.
+
+    Nothing happens before ``begin``: what peers send before waits (``when_begun``).
+    """
 
     def __init__(
         self,
         node: int,
         plan: Plan,
-        begins: Beginning,
+        episode: int,
         scheduler: Scheduler,
         links: Mapping[int, PeerLink],
         application: Application,
@@ -103,11 +97,13 @@ class EpisodeDriver:
     ) -> None:
         self.node = node
         self.plan = plan
-        self.episode = episode = begins.episode
+        self.episode = episode
+        self.begun = False
+        self._waiting: list[Callable[[], None]] = []
         self.state = FaultedNode(
             node, plan.topology, plan.rules, plan.seeds.faults, episode, scheduler
         )
-        self.clock = EpisodeClock(plan.time_scale, begins.at)
+        self.clock = EpisodeClock.waiting(plan.time_scale)
         self.timers = Timers(self.clock, asyncio.get_running_loop())
         self.inbox = Inbox(keep=application.needs_payload)
         self._log = log
@@ -136,6 +132,35 @@ class EpisodeDriver:
         }
         self.faulting = Faulting(self, plan.timeline(episode), log.fault)
         self.arrivals = Arrivals(self)
+
+    def begin(self, at: float | None = None) -> None:
+        """Begin the episode: its clock is at 0 at the instant ``at`` on ``time.monotonic``, in
+        seconds (None: now). What has waited for it is handled at once. No-op if it has begun.
+        """
+        if self.begun or self._closed:
+            return
+        self.clock.begin(at)
+        self.timers.rearm()
+        self._go_on()
+
+    def when_begun(self, work: Callable[[], None]) -> None:
+        """Call ``work`` when the episode has begun: now, if it has, or when it is closed.
+
+        A peer may have begun before this node was told when; nothing it sends is lost by that.
+        """
+        if self.begun or self._closed:
+            work()
+        else:
+            self._waiting.append(work)
+
+    def _go_on(self) -> None:
+        self.begun = True
+        waiting, self._waiting = self._waiting, []
+        for work in waiting:
+            try:
+                work()
+            except Exception:
+                _logger.exception("node %d: a message cannot be handled", self.node)
 
     # --- driving the model ------------------------------------------------------------------
 
@@ -243,7 +268,10 @@ class EpisodeDriver:
         return None
 
     def answer(self, request: pb.ProbeRequest) -> pb.ProbeReply | None:
-        """Return the present answer to a peer's probe; None if a fault keeps it away."""
+        """Return the present answer to a peer's probe; None if a fault keeps it away, or if the
+        episode is over."""
+        if self._closed:
+            return None
         self.timers.ring_due()
         if not self.faulting.answers(request.sender):
             return None
@@ -278,6 +306,8 @@ class EpisodeDriver:
         self.timers.close()
         self._transmitting.close()
         self._executing.close()
+        # Peers that began an episode which never began here wait for an answer.
+        self._go_on()
         return unfinished
 
     def _after_control_delay(self, event: Event) -> None:

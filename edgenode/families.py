@@ -18,7 +18,7 @@ class Family(NamedTuple):
 
     ``refusal`` returns why arrivals that the controller announces cannot be, empty if they can,
     given plan, node, episode and arrivals. ``context`` returns what the scheduler of a node is made
-    from, given node, plan and options. ``driver`` begins an episode, with the arguments of
+    from, given node, plan and options. ``driver`` prepares an episode, with the arguments of
     ``EpisodeDriver``.
     """
 

@@ -19,7 +19,7 @@ from edgenode.applications.seam import Application
 from edgenode.background import Background
 from edgenode.complaints import Complaints
 from edgenode.control import ControlServicer
-from edgenode.driver import Beginning, EpisodeDriver
+from edgenode.driver import EpisodeDriver
 from edgenode.families import FAMILIES
 from edgenode.host import Host
 from edgenode.links import PeerAt, PeerLink
@@ -270,18 +270,16 @@ class EdgeNode:
         }
         return created.name
 
-    def start_episode(
+    def prepare_episode(
         self,
         episode: int,
         faults: Sequence[Fault] = (),
         *,
-        at: float | None = None,
         arrivals: pb.Arrivals | None = None,
-    ) -> None:
-        """Start an episode with empty queues; ends the one before it.
+    ) -> EpisodeDriver:
+        """Prepare an episode with empty queues, which begins later; ends the one before it.
 
         ``faults`` are those injected by hand that are still active, ``arrivals`` the first ones.
-        The clock is at 0 at the instant ``at`` on ``time.monotonic`` (None: now).
 
         Raises: UsageError: the node is leaving. ValueError: these cannot be arrivals here; then
         nothing has changed.
@@ -300,7 +298,7 @@ class EdgeNode:
         self.driver = family.driver(
             self.index,
             self._plan,
-            Beginning(episode, at),
+            episode,
             self._scheduler,
             self._links,
             self._application,
@@ -312,6 +310,7 @@ class EdgeNode:
             self.driver.faulting.set_by_hand(faults)
         if arrivals is not None:
             self.driver.arrivals.take(arrivals)
+        return self.driver
 
     def end_episode(self, episode: int) -> int:
         """End this episode if it is running; return the number of tasks this node still held."""

@@ -6,6 +6,8 @@ to the driver of the current episode; nothing is decided here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from edgenode.driver import EpisodeDriver
@@ -33,16 +35,21 @@ class Refused(Exception):
 class Inflow:
     """The transfer frames that ``node`` gets from the node ``sender`` over one stream.
 
-    ``sender`` is who the carrier knows at the other end.
+    ``sender`` is who the carrier knows at the other end. ``taken`` is called with the answer to
+    each hand-over: at once, or when an episode that the sender has begun earlier begins here.
     """
 
-    def __init__(self, node: HasDriver, sender: int) -> None:
+    def __init__(
+        self, node: HasDriver, sender: int, taken: Callable[[pb.HandOverTaken], None]
+    ) -> None:
         self._node = node
         self._sender = sender
+        self._taken = taken
         self._announced: dict[int, EpisodeDriver] = {}
+        self._ends = 0
 
-    def frame(self, frame: pb.TransferFrame) -> pb.HandOverTaken | None:
-        """Take a frame; return the answer if it is a hand-over.
+    def frame(self, frame: pb.TransferFrame) -> None:
+        """Take a frame.
 
         Raises: Refused: it is not the peer's, or about a task that cannot be.
         """
@@ -53,16 +60,21 @@ class Inflow:
         if kind == "chunk":
             # Read once: every reading copies it.
             self.chunk(frame.episode, frame.chunk.task_id, frame.chunk.data)
-            return None
+            return
         driver = self._driver(frame.episode)
         if driver is None:
             if kind == "hand_over":
-                return pb.HandOverTaken(
-                    task_id=frame.hand_over.task.id,
-                    reason=f"episode {frame.episode} is not running here",
-                )
-            return None
+                reason = f"episode {frame.episode} is not running here"
+                self._taken(pb.HandOverTaken(task_id=frame.hand_over.task.id, reason=reason))
+            return
         _check_task(frame, kind, sender)
+        if driver.begun:
+            self._handle(driver, kind, frame)
+        else:
+            self._when_begun(driver, partial(self._handle, driver, kind, frame))
+
+    def _handle(self, driver: EpisodeDriver, kind: str | None, frame: pb.TransferFrame) -> None:
+        sender = self._sender
         if kind == "announce":
             task = task_from_message(frame.announce.task)
             # Not of an earlier run, whose tasks had the same numbers.
@@ -83,13 +95,14 @@ class Inflow:
             )
             if refused is None:
                 self._announced.pop(offer.task.id, None)
-            return pb.HandOverTaken(
-                task_id=offer.task.id,
-                accepted=refused is None,
-                reason=refused or "",
-                down=refused == DOWN,
+            self._taken(
+                pb.HandOverTaken(
+                    task_id=offer.task.id,
+                    accepted=refused is None,
+                    reason=refused or "",
+                    down=refused == DOWN,
+                )
             )
-        return None
 
     def chunk(self, episode: int, task_id: int, data: bytes) -> None:
         """Take the next bytes of a task; none of another episode.
@@ -101,13 +114,27 @@ class Inflow:
             return
         if len(data) > BLOCK_BYTES:
             raise Refused(f"a chunk of {len(data)} bytes; at most {BLOCK_BYTES} are taken")
-        driver.inbox.add(self._sender, task_id, data)
+        if driver.begun:
+            driver.inbox.add(self._sender, task_id, data)
+        else:
+            self._when_begun(driver, partial(driver.inbox.add, self._sender, task_id, data))
 
     def end(self) -> None:
         """The stream has ended: the tasks that were announced on it will not come."""
+        self._ends += 1
         announced, self._announced = self._announced, {}
         for task_id, driver in announced.items():
             driver.withdrawn(self._sender, task_id)
+
+    def _when_begun(self, driver: EpisodeDriver, work: Callable[[], None]) -> None:
+        """Do ``work`` when the episode begins, unless the stream has ended by then."""
+        ends = self._ends
+
+        def work_if_current() -> None:
+            if self._ends == ends:
+                work()
+
+        driver.when_begun(work_if_current)
 
     def _driver(self, episode: int) -> EpisodeDriver | None:
         driver, sender = self._node.driver, self._sender
@@ -121,8 +148,15 @@ class Inflow:
         return driver
 
 
-def answer(node: HasDriver, sender: int, request: pb.ProbeRequest) -> pb.ProbeReply | None:
-    """Return what is true when a question arrives; None to one of another episode.
+def answer(
+    node: HasDriver,
+    sender: int,
+    request: pb.ProbeRequest,
+    reply: Callable[[pb.ProbeReply], None],
+) -> None:
+    """Call ``reply`` with what is true when a question arrives; not for one of another episode.
+
+    That is at once, or when an episode that the sender has begun earlier begins here.
 
     Raises: Refused: it is not of ``sender``.
     """
@@ -130,8 +164,19 @@ def answer(node: HasDriver, sender: int, request: pb.ProbeRequest) -> pb.ProbeRe
         raise Refused(f"node {sender} may not act for {request.sender}", denied=True)
     driver = node.driver
     if driver is None or driver.episode != request.episode:
-        return None
-    return driver.answer(request)
+        return
+    if driver.begun:
+        _answer(driver, request, reply)
+    else:
+        driver.when_begun(partial(_answer, driver, request, reply))
+
+
+def _answer(
+    driver: EpisodeDriver, request: pb.ProbeRequest, reply: Callable[[pb.ProbeReply], None]
+) -> None:
+    answered = driver.answer(request)
+    if answered is not None:
+        reply(answered)
 
 
 def _check_task(frame: pb.TransferFrame, kind: str | None, sender: int) -> None:

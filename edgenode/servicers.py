@@ -5,8 +5,11 @@ Each call is turned into calls of the current episode's driver; nothing is decid
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
 
 import grpc
 
@@ -14,6 +17,8 @@ from edgenode.receiving import HasDriver, Inflow, Refused, answer
 from testbed.rpc.authorization import caller
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
+
+_logger: Final = logging.getLogger(__name__)
 
 Context = Any
 """``grpc.aio.ServicerContext``; its stubs know no message types."""
@@ -54,36 +59,87 @@ class PeersServicer(pb_grpc.PeersServicer):
     def __init__(self, node: HasDriver) -> None:
         self._node = node
 
-    async def Transfer(
-        self, requests: AsyncIterator[pb.TransferFrame], context: Context
-    ) -> AsyncIterator[pb.HandOverTaken]:
-        """Take one peer's tasks. If the peer goes away, the tasks it announced will not come."""
-        inflow = Inflow(self._node, _peer())
+    async def Exchange(self, requests: AsyncIterator[pb.PeerFrames], context: Context) -> None:
+        """Take what one peer says. If the peer goes away, the tasks it announced will not come."""
+        sender = _peer()
+        replies = _Replies(context)
+        inflow = Inflow(self._node, sender, replies.taken)
         try:
-            async for frame in requests:
+            async for message in requests:
                 try:
-                    reply = inflow.frame(frame)
+                    with replies.gathered():
+                        for probe in message.probes:
+                            answer(self._node, sender, probe, replies.answered)
+                        if message.reset:
+                            inflow.end()
+                        for frame in message.frames:
+                            inflow.frame(frame)
                 except Refused as refused:
                     await _abort(context, refused)
                     raise  # abort has raised already
-                if reply is not None:
-                    yield reply
+                await replies.write()
         finally:
             inflow.end()
+            replies.close()
 
-    async def Probe(
-        self, requests: AsyncIterator[pb.ProbeRequest], context: Context
-    ) -> AsyncIterator[pb.ProbeReply]:
-        """Answer each question with what is true when it arrives; none of another episode."""
-        sender = _peer()
-        async for request in requests:
+
+class _Replies:
+    """The answers to one peer, written together; one at a time writes."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._waiting = pb.PeerReplies()
+        self._any = False
+        self._gathering = False
+        self._writing = False
+        self._late: asyncio.Task[None] | None = None
+
+    def taken(self, reply: pb.HandOverTaken) -> None:
+        """Add the answer to a hand-over."""
+        self._waiting.taken.append(reply)
+        self._add()
+
+    def answered(self, reply: pb.ProbeReply) -> None:
+        """Add the answer to a question."""
+        self._waiting.probes.append(reply)
+        self._add()
+
+    def _add(self) -> None:
+        if not self._any and not self._gathering:
+            # An answer may come long after its question, when nothing more is read.
+            self._late = asyncio.get_running_loop().create_task(self._write_late())
+        self._any = True
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Leave it to the caller to write what is added meanwhile."""
+        self._gathering = True
+        try:
+            yield
+        finally:
+            self._gathering = False
+
+    async def _write_late(self) -> None:
+        try:
+            await self.write()
+        except Exception as error:  # noqa: BLE001 - the call has ended, and its reader says why
+            _logger.debug("an answer comes too late: %s", error)
+
+    async def write(self) -> None:
+        """Write all answers there are."""
+        while self._any and not self._writing:
+            message, self._waiting, self._any = self._waiting, pb.PeerReplies(), False
+            self._writing = True
             try:
-                reply = answer(self._node, sender, request)
-            except Refused as refused:
-                await _abort(context, refused)
-                raise  # abort has raised already
-            if reply is not None:
-                yield reply
+                await self._context.write(message)
+            finally:
+                self._writing = False
+
+    def close(self) -> None:
+        """Write nothing more."""
+        self._any = False
+        if self._late is not None:
+            self._late.cancel()
 
 
 def _peer() -> int:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from edgenode.links import Outgoing, PeerLink, Piece
@@ -206,17 +207,16 @@ class _Transfers(_Stream[Outgoing]):
 
     def _deliver(self, node: LocalNode, frame: Outgoing, opened: int) -> None:
         if self._inflow is None:
-            self._inflow = node, Inflow(node, self._link.me.index)
+            taken = partial(self._hub.post, self._link.me, self._answered, opened)
+            self._inflow = node, Inflow(node, self._link.me.index, taken)
         inflow = self._inflow[1]
         if isinstance(frame, Piece):
             data = payload_slice(frame.task_id, frame.position, frame.length)
             inflow.chunk(frame.episode, frame.task_id, data)
             return
-        reply = inflow.frame(frame)
-        if reply is not None:
-            self._hub.post(self._link.me, self._answered, reply, opened)
+        inflow.frame(frame)
 
-    def _answered(self, reply: pb.HandOverTaken, opened: int) -> None:
+    def _answered(self, opened: int, reply: pb.HandOverTaken) -> None:
         if self._current(opened):
             self._link.on_taken(self._link.peer, reply)
 
@@ -230,11 +230,10 @@ class _Probes(_Stream[pb.ProbeRequest]):
         self._hub.post_probe(node, work, *arguments)
 
     def _deliver(self, node: LocalNode, frame: pb.ProbeRequest, opened: int) -> None:
-        reply = answer(node, self._link.me.index, frame)
-        if reply is not None:
-            self._post(self._link.me, self._answered, reply, opened)
+        answered = partial(self._post, self._link.me, self._answered, opened)
+        answer(node, self._link.me.index, frame, answered)
 
-    def _answered(self, reply: pb.ProbeReply, opened: int) -> None:
+    def _answered(self, opened: int, reply: pb.ProbeReply) -> None:
         if self._current(opened):
             self._link.on_probe_reply(self._link.peer, reply)
 

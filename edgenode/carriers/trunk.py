@@ -16,11 +16,13 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
-from edgenode.links import Outgoing, PeerLink, Piece
+from edgenode.carriers.channel import ChannelLink
+from edgenode.links import Outgoing, Piece
 from edgenode.payload import BLOCK_BYTES, payload_views
 from edgenode.receiving import HasDriver, Inflow, Refused, answer
 from edgenode.turns import MESSAGES_S
@@ -513,7 +515,7 @@ def _shown_to(link: TrunkLink) -> str:
     return me.shown_to(node_identity(link.peer)) if isinstance(me, Secrets) else ""
 
 
-class TrunkLink(PeerLink):
+class TrunkLink(ChannelLink):
     """A link over the trunk to the process of a peer."""
 
     carrier = "trunk"
@@ -528,15 +530,52 @@ class TrunkLink(PeerLink):
         self._is_open = False
         # What was sent before the channel was open.
         self._waiting: deque[Callable[[], None]] = deque()
-        self.transfer: _Transfers = _Transfers(self)
-        self.probes: _Probes = _Probes(self)
 
     @property
     def idle(self) -> bool:
-        """Whether what is sent now is written with the next batch."""
+        """See ``ChannelLink``."""
         return self._is_open and self._trunk is not None and not self._trunk.blocked
 
-    def when_open(self, work: Callable[[], None]) -> None:
+    def queue(self, make: Callable[[], Outgoing | None]) -> None:
+        """See ``ChannelLink``."""
+        run = self.me.context.run
+        self._when_open(lambda: self._queue(lambda: run(make)))
+
+    def ask(self, request: pb.ProbeRequest) -> None:
+        """See ``ChannelLink``."""
+        body = request.SerializeToString()
+        self._when_open(lambda: self._say(Kind.PROBE, body))
+
+    def reset(self) -> None:
+        """See ``ChannelLink``."""
+        if self._is_open:
+            reset = trunks.frame(Kind.RESET, self._channel)
+            self._queue(lambda: reset)
+
+    def opened(self) -> None:
+        """Send what has waited for the channel to be open."""
+        self._is_open = True
+        waiting, self._waiting = self._waiting, deque()
+        for work in waiting:
+            work()
+
+    def broke(self, channel: int, reason: str) -> None:
+        """The channel is gone: say so of each stream that is open."""
+        if channel != self._channel or self._trunk is None:
+            return
+        self._forget()
+        _logger.info("link to node %d broke: %s", self.peer, reason)
+        self.streams_broke(reason)
+
+    async def close(self) -> None:
+        """Close both streams and the channel."""
+        await super().close()
+        trunk, channel = self._trunk, self._channel
+        self._forget()
+        if trunk is not None:
+            trunk.close_channel(channel)
+
+    def _when_open(self, work: Callable[[], None]) -> None:
         """Call ``work`` when the channel is open: now, if it is; it is opened if need be."""
         if self._is_open:
             work()
@@ -548,62 +587,13 @@ class TrunkLink(PeerLink):
         elif len(self._waiting) > MOST_WAITING:
             self._trunk.give_up("it does not read what it is sent")
 
-    def opened(self) -> None:
-        """Send what has waited for the channel to be open."""
-        self._is_open = True
-        waiting, self._waiting = self._waiting, deque()
-        for work in waiting:
-            work()
-
-    def queue(self, make: Callable[[], Outgoing | bytes | None]) -> None:
-        """Write what ``make`` returns on the channel, in order."""
+    def _queue(self, make: Callable[[], Outgoing | bytes | None]) -> None:
         if self._trunk is not None:
             self._trunk.queue(self._channel, make)
 
-    def say(self, kind: Kind, body: bytes = b"") -> None:
-        """Write a short message on the channel, before the bytes of tasks."""
+    def _say(self, kind: Kind, body: bytes = b"") -> None:
         if self._trunk is not None:
             self._trunk.say(kind, self._channel, body)
-
-    def reset(self) -> None:
-        """Let the peer forget what was announced, after what was queued before."""
-        if self._is_open:
-            reset = trunks.frame(Kind.RESET, self._channel)
-            self.queue(lambda: reset)
-
-    def broke(self, channel: int, reason: str) -> None:
-        """The channel is gone: say so of each stream that is open."""
-        if channel != self._channel or self._trunk is None:
-            return
-        self._forget()
-        _logger.info("link to node %d broke: %s", self.peer, reason)
-        if self.transfer.shut():
-            self.on_transfer_broken(self.peer, reason)
-        if self.probes.shut():
-            self.on_probes_broken(self.peer, reason)
-
-    def transfer_broke(self, reason: str) -> None:
-        """The peer has refused a frame."""
-        if self.transfer.shut():
-            self.on_transfer_broken(self.peer, reason)
-
-    def taken(self, reply: pb.HandOverTaken) -> None:
-        """Hand in the answer to a hand-over."""
-        if self.transfer.is_open:
-            self.on_taken(self.peer, reply)
-
-    def replied(self, reply: pb.ProbeReply) -> None:
-        """Hand in the answer to a question."""
-        if self.probes.is_open:
-            self.on_probe_reply(self.peer, reply)
-
-    async def close(self) -> None:
-        """Close both streams and the channel."""
-        await super().close()
-        trunk, channel = self._trunk, self._channel
-        self._forget()
-        if trunk is not None:
-            trunk.close_channel(channel)
 
     def _forget(self) -> None:
         self._trunk = None
@@ -611,84 +601,21 @@ class TrunkLink(PeerLink):
         self._waiting.clear()
 
 
-class _Transfers:
-    """The tasks of a link. Frames from before it was closed or broke are not written."""
-
-    def __init__(self, link: TrunkLink) -> None:
-        self._link = link
-        self._opened = 0
-        self.is_open = False
-
-    @property
-    def idle(self) -> bool:
-        """See ``edgenode.links``."""
-        return self._link.idle
-
-    def send(self, make: Callable[[], Outgoing | None]) -> None:
-        """See ``edgenode.links``."""
-        if not self.is_open:
-            self.is_open = True
-            self._opened += 1
-        opened, link = self._opened, self._link
-
-        def make_now() -> Outgoing | None:
-            return make() if self.is_open and opened == self._opened else None
-
-        def make_there() -> Outgoing | None:
-            return link.me.context.run(make_now)
-
-        link.when_open(lambda: link.queue(make_there))
-
-    def close(self) -> None:
-        """See ``edgenode.links``."""
-        if self.shut():
-            self._link.reset()
-
-    def shut(self) -> bool:
-        """Write nothing more; return whether it was open."""
-        was_open, self.is_open = self.is_open, False
-        return was_open
-
-
-class _Probes:
-    """The questions of a link."""
-
-    def __init__(self, link: TrunkLink) -> None:
-        self._link = link
-        self.is_open = False
-
-    def send(self, make: Callable[[], pb.ProbeRequest | None]) -> None:
-        """See ``edgenode.links``."""
-        self.is_open = True
-        request = make()
-        if request is not None:
-            body = request.SerializeToString()
-            self._link.when_open(lambda: self._link.say(Kind.PROBE, body))
-
-    def close(self) -> None:
-        """See ``edgenode.links``."""
-        self.shut()
-
-    def shut(self) -> bool:
-        """Take no more answers; return whether it was open."""
-        was_open, self.is_open = self.is_open, False
-        return was_open
-
-
 class _Incoming:
     """A channel from a node elsewhere to one of this process."""
 
     __slots__ = ("inflow", "node", "sender")
 
-    def __init__(self, node: TrunkNode, sender: int) -> None:
+    def __init__(
+        self, node: TrunkNode, sender: int, taken: Callable[[pb.HandOverTaken], None]
+    ) -> None:
         self.node = node
         self.sender = sender
-        self.inflow = Inflow(node, sender)
+        self.inflow = Inflow(node, sender, taken)
 
     def end(self) -> None:
         """Withdraw what was announced."""
-        inflow, self.inflow = self.inflow, Inflow(self.node, self.sender)
-        self.node.context.run(inflow.end)
+        self.node.context.run(self.inflow.end)
 
 
 class _Inbound(_Trunk):
@@ -736,20 +663,20 @@ class _Inbound(_Trunk):
         run = found.node.context.run
         if kind == Kind.FRAME:
             try:
-                taken = run(found.inflow.frame, pb.TransferFrame.FromString(body))
+                run(found.inflow.frame, pb.TransferFrame.FromString(body))
             except Refused as refused:
                 self._refuse(channel, found, refused)
-            else:
-                if taken is not None:
-                    self.say(Kind.TAKEN, channel, taken.SerializeToString())
         elif kind == Kind.PROBE:
             try:
-                reply = run(answer, found.node, found.sender, pb.ProbeRequest.FromString(body))
+                run(
+                    answer,
+                    found.node,
+                    found.sender,
+                    pb.ProbeRequest.FromString(body),
+                    partial(self._answered, Kind.REPLY, channel),
+                )
             except Refused as refused:
                 self._drop(channel, found, _reason(refused))
-            else:
-                if reply is not None:
-                    self.say(Kind.REPLY, channel, reply.SerializeToString())
         elif kind == Kind.RESET:
             found.end()
         elif kind == Kind.CLOSE:
@@ -757,6 +684,11 @@ class _Inbound(_Trunk):
             found.end()
         else:
             self.broke(f"a frame of kind {kind}")
+
+    def _answered(self, kind: Kind, channel: int, reply: pb.HandOverTaken | pb.ProbeReply) -> None:
+        """Say what a node answers; it may do so when the channel is closed already."""
+        if channel in self._channels:
+            self.say(kind, channel, reply.SerializeToString())
 
     def _bytes(self, channel: int, episode: int, task_id: int, data: bytes) -> None:
         found = self._channels.get(channel)
@@ -791,7 +723,8 @@ class _Inbound(_Trunk):
             _logger.warning("refused a trunk to node %d: it is not from node %d", index, sender)
             self.say(Kind.CLOSED, channel, b"UNAUTHENTICATED: the token of this testbed is needed")
             return
-        self._channels[channel] = _Incoming(node, sender)
+        taken = partial(self._answered, Kind.TAKEN, channel)
+        self._channels[channel] = _Incoming(node, sender, taken)
         self.say(Kind.OPENED, channel, opening.proof(SERVER, token))
 
     def _end_node(self, body: bytes) -> None:

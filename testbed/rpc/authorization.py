@@ -36,9 +36,10 @@ one machine the socket's folder, between machines the certificate is asked for b
 
 ALLOWED: Final[Mapping[str, Mapping[str, frozenset[Role]]]] = {
     f"{_PACKAGE}.Tasks": {"Arrive": _CONTROLLER},
-    f"{_PACKAGE}.Peers": {"Transfer": _NODE, "Probe": _NODE, "Say": _NODE},
+    f"{_PACKAGE}.Peers": {"Exchange": _NODE, "Say": _NODE},
     f"{_PACKAGE}.Control": {
         "Configure": _CONTROLLER,
+        "PrepareEpisode": _CONTROLLER,
         "StartEpisode": _CONTROLLER,
         "EndEpisode": _CONTROLLER,
         "SetFaults": _CONTROLLER,

@@ -70,14 +70,15 @@ async def start(
     late: Callable[[int], None] = lambda lateness: None,
     awake: Callable[[], float] | None = None,
 ) -> Episode:
-    """An episode that all its nodes have started."""
+    """An episode that has begun at all its nodes."""
     made = Episode(plan, number, nodes, Seen(set(), late, changed, awake))
     for index, node in enumerate(nodes):
         if node is not None:
             first = made.first_arrivals(index)
             assert first is not None
             await node.take(first)
-            made.started(index)
+            made.prepared(index)
+    made.begin()
     return made
 
 
@@ -299,8 +300,8 @@ async def test_a_run_that_is_stopped_generates_nothing_more() -> None:
         0,
         [Silent()],
         Seen(set(), lambda lateness: None, lambda: None),
-        begins=asyncio.get_running_loop().time() + 3600,
     )
+    tried.begin(asyncio.get_running_loop().time() + 3600)
     tried.stop(wait=True)
     await tried.wait()
     assert not tried.timed_out

@@ -192,11 +192,23 @@ class Cluster:
                 )
             )
 
-    async def start(self, episode: int = 0, *, run: str = "run", listen: bool = True) -> None:
+    async def prepare(self, episode: int = 0, *, run: str = "run") -> None:
+        """Prepare an episode at all nodes."""
         for member in self.members:
-            await member.control.StartEpisode(pb.StartEpisodeRequest(run=run, episode=episode))
-            if listen:
-                self._listening.append(asyncio.create_task(self._listen(member)))
+            await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run=run, episode=episode))
+
+    async def start(self, episode: int = 0, *, run: str = "run", listen: bool = True) -> None:
+        await self.prepare(episode, run=run)
+        for member in self.members:
+            await self.begin(member, episode, run=run, listen=listen)
+
+    async def begin(
+        self, member: Member, episode: int = 0, *, run: str = "run", listen: bool = True
+    ) -> None:
+        """Begin at one node the episode that it has prepared."""
+        await member.control.StartEpisode(pb.StartEpisodeRequest(run=run, episode=episode))
+        if listen:
+            self._listening.append(asyncio.create_task(self._listen(member)))
 
     async def end(self, episode: int = 0, *, run: str = "run") -> list[pb.EndEpisodeReply]:
         return [

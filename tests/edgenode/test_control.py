@@ -213,13 +213,17 @@ async def test_an_episode_begins_at_the_instant_that_was_agreed(tmp_path: Path) 
         told = pb.Arrivals(run="run", number=1, until=1, tasks=[task_to_message(given)])
         begins = time.monotonic() + 0.3
         request = pb.StartEpisodeRequest(
-            run="run", arrivals=told, clock=clock_name(), start_at=int(begins * SECOND)
+            run="run", clock=clock_name(), start_at=int(begins * SECOND)
         )
+        with pytest.raises(grpc.aio.AioRpcError, match="not prepared here"):
+            await member.control.StartEpisode(request)
+        await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run="run", arrivals=told))
         await member.control.StartEpisode(request)
         driver = member.node.driver
         assert driver is not None
         assert abs(driver.clock.loop_time(0) - begins) < 1e-5
         # Once more, as after an answer that was lost: nothing begins anew.
+        await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run="run", arrivals=told))
         await member.control.StartEpisode(request)
         assert member.node.driver is driver
         network._listening.append(asyncio.create_task(network._listen(member)))
@@ -230,12 +234,14 @@ async def test_an_episode_begins_at_the_instant_that_was_agreed(tmp_path: Path) 
         request = pb.StartEpisodeRequest(
             run="run", episode=1, clock="another", start_at=1, start_in=SECOND // 2
         )
+        await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run="run", episode=1))
         before = time.monotonic()
         await member.control.StartEpisode(request)
         driver = member.node.driver
         assert driver is not None
         assert before + 0.5 <= driver.clock.loop_time(0) <= time.monotonic() + 0.5
         request.episode, request.start_in = 2, 3600 * SECOND
+        await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run="run", episode=2))
         with pytest.raises(grpc.aio.AioRpcError, match="begins within"):
             await member.control.StartEpisode(request)
 

@@ -113,6 +113,7 @@ async def in_mid_run(registry: Controller) -> AsyncIterator[Any]:
                 peers=[pb.PeerAddress(node=0, address=node)],
             )
         )
+        await control.PrepareEpisode(pb.PrepareEpisodeRequest(run="run", episode=0))
         await control.StartEpisode(pb.StartEpisodeRequest(run="run", episode=0))
         given = task(1, execution=5_000_000, deadline=60_000_000)._replace(slot=0)
         told = pb.Arrivals(run="run", number=1, until=1, tasks=[task_to_message(given)])
@@ -131,7 +132,7 @@ async def test_it_stays_registered_until_its_log_is_stored(tmp_path: Path) -> No
             await registry.until_more_beats(10)
             assert not registry.gone
             with pytest.raises(grpc.aio.AioRpcError, match="shutting down"):
-                await control.StartEpisode(pb.StartEpisodeRequest(run="run", episode=1))
+                await control.PrepareEpisode(pb.PrepareEpisodeRequest(run="run", episode=1))
             description = await control.Describe(pb.Empty())
             assert description.unacknowledged > 0
             while description.unacknowledged > batch.number:
@@ -179,7 +180,7 @@ async def test_a_node_that_leaves_takes_no_run(tmp_path: Path) -> None:
         await network.configure(plan(nodes=1))
         await member.node.leave()
         with pytest.raises(UsageError, match="node 0 is shutting down"):
-            member.node.start_episode(0)
+            member.node.prepare_episode(0)
         with pytest.raises(grpc.aio.AioRpcError, match="node 0 is shutting down"):
             await network.configure(plan(nodes=1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,24 @@ async def test_peers_answer_with_their_state_at_that_moment(tmp_path: Path) -> N
         assert all(0 <= a.asked <= a.answered <= decision.at for a in answers.values())
         # What was heard is remembered for later decisions.
         assert decision.observation.known[1] == (answers[1].state, answers[1].answered)
+
+
+async def test_a_peer_that_begins_late_answers_then(tmp_path: Path) -> None:
+    asking = task(1, execution=1000, deadline=20_000_000)
+    async with cluster(tmp_path) as network:
+        early, late = network.members
+        await network.configure(plan(probe_timeout=10_000_000), AskFirst)
+        await network.prepare()
+        await network.begin(early)
+        await network.give(asking)
+        await asyncio.sleep(0.05)
+        before = early.node.driver.clock.now() if early.node.driver else 0
+        await network.begin(late)
+        await network.ended(asking)
+
+        (decision,) = early.decisions
+        (answer,) = decision.observation.answers
+        assert answer.answered >= before
 
 
 async def test_bits_only_carries_no_state(tmp_path: Path) -> None:

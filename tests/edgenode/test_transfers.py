@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,46 @@ async def test_a_peer_that_dies_loses_the_task_in_transit(tmp_path: Path) -> Non
         assert ended.data["outcome"] == "lost"
 
 
+async def test_a_peer_that_begins_late_loses_nothing(tmp_path: Path) -> None:
+    several = [task(i, size_bytes=10_000, execution=1000, deadline=PATIENT) for i in (1, 2)]
+    async with cluster(tmp_path) as network:
+        early, late = network.members
+        await network.configure(plan(), SendTo, destination=1)
+        await network.prepare()
+        await network.begin(early)
+        await network.give(*several)
+        await network.until(lambda: len(early.of(1)) == 3)
+        # More than the transmission takes: all of the first task is with its peer.
+        await asyncio.sleep(0.1)
+        assert late.node.driver is not None
+        assert late.node.driver.state.receiving == (0, 0)
+        assert not any(record.kind is RecordKind.SENT for record in early.records)
+        await network.begin(late)
+        endings = await network.ended(*several)
+
+        assert [ended.data["outcome"] for ended in endings] == ["succeeded", "succeeded"]
+        assert kinds(network.history(1)) == ALL_STEPS
+        # In the order in which they were sent.
+        assert [r.task.id for r in late.records if r.kind is RecordKind.RECEIVED] == [1, 2]
+
+
+async def test_an_episode_that_ends_before_it_begins_takes_no_task(tmp_path: Path) -> None:
+    given = task(1, size_bytes=10_000, deadline=PATIENT)
+    async with cluster(tmp_path) as network:
+        early, late = network.members
+        await network.configure(plan(), SendTo, destination=1)
+        await network.prepare()
+        await network.begin(early)
+        await network.give(given)
+        await network.until(lambda: len(early.of(1)) == 3)
+        await asyncio.sleep(0.1)
+        await late.control.EndEpisode(pb.EndEpisodeRequest(run="run", episode=0))
+        (ended,) = await network.ended(given)
+
+        assert (ended.data["outcome"], ended.data["stage"]) == ("lost", "handing_over")
+        assert not late.records
+
+
 async def test_what_a_dead_sender_announced_is_no_longer_expected(tmp_path: Path) -> None:
     given = task(1, size_bytes=100_000_000, deadline=PATIENT)
     async with cluster(tmp_path) as network:
@@ -215,13 +256,15 @@ async def test_a_hand_over_that_is_wrong_is_refused(
         receiver = network.members[1].node
         sender = shared(SECRET, node_identity(0))
         async with connect(receiver.address, sender, node_identity(1)) as channel:
-            call = pb_grpc.PeersStub(channel).Transfer()
+            call = pb_grpc.PeersStub(channel).Exchange()
             if sent:
                 chunk = pb.Chunk(task_id=1, data=sent)
-                await call.write(pb.TransferFrame(sender=0, episode=episode, chunk=chunk))
+                frame = pb.TransferFrame(sender=0, episode=episode, chunk=chunk)
+                await call.write(pb.PeerFrames(frames=[frame]))
             offer = pb.HandOver(task=task_to_message(given), payload_bytes=1000)
-            await call.write(pb.TransferFrame(sender=0, episode=episode, hand_over=offer))
-            reply = await call.read()
+            frame = pb.TransferFrame(sender=0, episode=episode, hand_over=offer)
+            await call.write(pb.PeerFrames(frames=[frame]))
+            [reply] = (await call.read()).taken
 
         assert not reply.accepted
         assert why in reply.reason
@@ -250,8 +293,8 @@ async def test_a_peer_speaks_for_itself_and_of_its_own_tasks(
         receiver = network.members[1].node
         me = shared(SECRET, node_identity(0))
         async with connect(receiver.address, me, node_identity(1)) as channel:
-            call = pb_grpc.PeersStub(channel).Transfer()
-            await call.write(frame)
+            call = pb_grpc.PeersStub(channel).Exchange()
+            await call.write(pb.PeerFrames(frames=[frame]))
             assert (await call.code()).name.endswith(status)
         assert receiver.driver is not None
         assert receiver.driver.state.receiving == (0, 0)
@@ -269,14 +312,15 @@ async def test_announcements_that_are_repeated_count_once(tmp_path: Path) -> Non
         assert driver is not None
         me = shared(SECRET, node_identity(0))
         async with connect(receiver.address, me, node_identity(1)) as channel:
-            call = pb_grpc.PeersStub(channel).Transfer()
+            call = pb_grpc.PeersStub(channel).Exchange()
 
             async def receiving_after(*frames: pb.TransferFrame) -> tuple[int, ...]:
                 offer = pb.HandOver(task=task_to_message(task(1)), payload_bytes=7)
                 for frame in (*frames, pb.TransferFrame(hand_over=offer)):
-                    await call.write(frame)
+                    await call.write(pb.PeerFrames(frames=[frame]))
                 # Answered when what came before it has been handled.
-                assert not (await call.read()).accepted
+                [taken] = (await call.read()).taken
+                assert not taken.accepted
                 return tuple(driver.state.receiving)
 
             assert await receiving_after(going) == (0, 0)

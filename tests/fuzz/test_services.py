@@ -131,14 +131,17 @@ def commanded(plan: str) -> Messages:
             pb.ConfigureRequest(run="r", plan_json=plan, peers=[peer], scheduler="random"),
             pb.ConfigureRequest(run="r", plan_json=plan, scheduler="local"),
         ],
-        "StartEpisodeRequest": [
-            pb.StartEpisodeRequest(run="r", episode=0),
-            pb.StartEpisodeRequest(
+        "PrepareEpisodeRequest": [
+            pb.PrepareEpisodeRequest(run="r", episode=0),
+            pb.PrepareEpisodeRequest(
                 run="r",
                 episode=1,
                 arrivals=pb.Arrivals(run="r", episode=1, number=1, first=0, until=4),
-                start_in=1000,
             ),
+        ],
+        "StartEpisodeRequest": [
+            pb.StartEpisodeRequest(run="r", episode=0),
+            pb.StartEpisodeRequest(run="r", episode=1, start_in=1000),
         ],
         "EndEpisodeRequest": [pb.EndEpisodeRequest(run="r", episode=0)],
         "SetSchedulerRequest": [pb.SetSchedulerRequest(scheduler="ratc", options_json="{}")],
@@ -146,16 +149,19 @@ def commanded(plan: str) -> Messages:
             pb.Arrivals(run="after", episode=0, number=1, first=0, until=2, tasks=[task]),
             pb.Arrivals(run="after", episode=0, number=2, first=2, until=2),
         ],
-        "TransferFrame": [
-            pb.TransferFrame(sender=1, episode=0, announce=pb.Announce(task=task)),
-            pb.TransferFrame(sender=1, episode=0, chunk=pb.Chunk(task_id=1, data=b"x" * 1000)),
-            pb.TransferFrame(
-                sender=1,
-                episode=0,
-                hand_over=pb.HandOver(task=task, elapsed=5, seq=3, payload_bytes=1000),
+        "PeerFrames": [
+            pb.PeerFrames(
+                frames=[
+                    pb.TransferFrame(sender=1, announce=pb.Announce(task=task)),
+                    pb.TransferFrame(sender=1, chunk=pb.Chunk(task_id=1, data=b"x" * 1000)),
+                    pb.TransferFrame(
+                        sender=1,
+                        hand_over=pb.HandOver(task=task, elapsed=5, seq=3, payload_bytes=1000),
+                    ),
+                ]
             ),
+            pb.PeerFrames(probes=[pb.ProbeRequest(task_id=1, round=0, sender=1)], reset=True),
         ],
-        "ProbeRequest": [pb.ProbeRequest(task_id=1, round=0, sender=1, episode=0)],
         "BatchAck": [pb.BatchAck(run="r", number=1)],
     }
     return Messages(2, valid, [plan])
@@ -193,4 +199,5 @@ async def _begin(control: Any, plan: str) -> None:
     request = pb.ConfigureRequest(run="after", plan_json=plan, scheduler="local")
     await control.Configure(request, timeout=30)
     await control.EndEpisode(pb.EndEpisodeRequest(run="after", episode=0), timeout=30)
+    await control.PrepareEpisode(pb.PrepareEpisodeRequest(run="after", episode=0), timeout=30)
     await control.StartEpisode(pb.StartEpisodeRequest(run="after", episode=0), timeout=30)

@@ -51,6 +51,7 @@ async def drown(folder: Path, *, slots: int = 2500) -> tuple[list[float], int]:
             control: Any = pb_grpc.ControlStub(channel)
             configure = pb.ConfigureRequest(run="r", plan_json=plan.to_json(), scheduler="local")
             await control.Configure(configure, timeout=60)
+            await control.PrepareEpisode(pb.PrepareEpisodeRequest(run="r"), timeout=60)
             await control.StartEpisode(pb.StartEpisodeRequest(run="r", episode=0), timeout=60)
             flood = asyncio.create_task(_flood(channel, plan))
             waits = await _probe(beside, flood)
@@ -80,11 +81,12 @@ async def _flood(channel: Any, plan: Plan) -> None:
 
 async def _probe(channel: Any, flood: asyncio.Task[None]) -> list[float]:
     """Ask until the flood is over; how long each answer took, in seconds."""
-    call: Any = pb_grpc.PeersStub(channel).Probe()
+    call: Any = pb_grpc.PeersStub(channel).Exchange()
     waits: list[float] = []
     while not flood.done() or not waits:
         asked = time.monotonic()
-        await call.write(pb.ProbeRequest(task_id=len(waits), sender=1, episode=0))
+        question = pb.ProbeRequest(task_id=len(waits), sender=1, episode=0)
+        await call.write(pb.PeerFrames(probes=[question]))
         await call.read()
         waits.append(time.monotonic() - asked)
         await asyncio.sleep(0.005)

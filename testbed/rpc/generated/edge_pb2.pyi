@@ -168,6 +168,24 @@ class Said(_message.Message):
     content: bytes
     def __init__(self, sender: _Optional[int] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., number: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
+class PeerFrames(_message.Message):
+    __slots__ = ("probes", "reset", "frames")
+    PROBES_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    probes: _containers.RepeatedCompositeFieldContainer[ProbeRequest]
+    reset: bool
+    frames: _containers.RepeatedCompositeFieldContainer[TransferFrame]
+    def __init__(self, probes: _Optional[_Iterable[_Union[ProbeRequest, _Mapping]]] = ..., reset: _Optional[bool] = ..., frames: _Optional[_Iterable[_Union[TransferFrame, _Mapping]]] = ...) -> None: ...
+
+class PeerReplies(_message.Message):
+    __slots__ = ("probes", "taken")
+    PROBES_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    probes: _containers.RepeatedCompositeFieldContainer[ProbeReply]
+    taken: _containers.RepeatedCompositeFieldContainer[HandOverTaken]
+    def __init__(self, probes: _Optional[_Iterable[_Union[ProbeReply, _Mapping]]] = ..., taken: _Optional[_Iterable[_Union[HandOverTaken, _Mapping]]] = ...) -> None: ...
+
 class PeerAddress(_message.Message):
     __slots__ = ("node", "address", "trunk", "http")
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -204,23 +222,31 @@ class ConfigureReply(_message.Message):
     scheduler: str
     def __init__(self, scheduler: _Optional[str] = ...) -> None: ...
 
-class StartEpisodeRequest(_message.Message):
-    __slots__ = ("run", "episode", "faults", "arrivals", "clock", "start_at", "start_in")
+class PrepareEpisodeRequest(_message.Message):
+    __slots__ = ("run", "episode", "faults", "arrivals")
     RUN_FIELD_NUMBER: _ClassVar[int]
     EPISODE_FIELD_NUMBER: _ClassVar[int]
     FAULTS_FIELD_NUMBER: _ClassVar[int]
     ARRIVALS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    episode: int
+    faults: _containers.RepeatedScalarFieldContainer[bytes]
+    arrivals: Arrivals
+    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ..., faults: _Optional[_Iterable[bytes]] = ..., arrivals: _Optional[_Union[Arrivals, _Mapping]] = ...) -> None: ...
+
+class StartEpisodeRequest(_message.Message):
+    __slots__ = ("run", "episode", "clock", "start_at", "start_in")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     START_AT_FIELD_NUMBER: _ClassVar[int]
     START_IN_FIELD_NUMBER: _ClassVar[int]
     run: str
     episode: int
-    faults: _containers.RepeatedScalarFieldContainer[bytes]
-    arrivals: Arrivals
     clock: str
     start_at: int
     start_in: int
-    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ..., faults: _Optional[_Iterable[bytes]] = ..., arrivals: _Optional[_Union[Arrivals, _Mapping]] = ..., clock: _Optional[str] = ..., start_at: _Optional[int] = ..., start_in: _Optional[int] = ...) -> None: ...
+    def __init__(self, run: _Optional[str] = ..., episode: _Optional[int] = ..., clock: _Optional[str] = ..., start_at: _Optional[int] = ..., start_in: _Optional[int] = ...) -> None: ...
 
 class SetFaultsRequest(_message.Message):
     __slots__ = ("run", "episode", "faults")

@@ -108,15 +108,10 @@ class PeersStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Transfer = channel.stream_stream(
-                '/edge_testbed.v1.Peers/Transfer',
-                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.TransferFrame.SerializeToString,
-                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.HandOverTaken.FromString,
-                _registered_method=True)
-        self.Probe = channel.stream_stream(
-                '/edge_testbed.v1.Peers/Probe',
-                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeRequest.SerializeToString,
-                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeReply.FromString,
+        self.Exchange = channel.stream_stream(
+                '/edge_testbed.v1.Peers/Exchange',
+                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.PeerFrames.SerializeToString,
+                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.PeerReplies.FromString,
                 _registered_method=True)
         self.Say = channel.unary_unary(
                 '/edge_testbed.v1.Peers/Say',
@@ -128,15 +123,9 @@ class PeersStub:
 class PeersServicer:
     """Missing associated documentation comment in .proto file."""
 
-    def Transfer(self, request_iterator, context):
+    def Exchange(self, request_iterator, context):
         """One stream per ordered pair of nodes, opened at first use and kept.
         """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Probe(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -150,15 +139,10 @@ class PeersServicer:
 
 def add_PeersServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Transfer': grpc.stream_stream_rpc_method_handler(
-                    servicer.Transfer,
-                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.TransferFrame.FromString,
-                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.HandOverTaken.SerializeToString,
-            ),
-            'Probe': grpc.stream_stream_rpc_method_handler(
-                    servicer.Probe,
-                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeRequest.FromString,
-                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeReply.SerializeToString,
+            'Exchange': grpc.stream_stream_rpc_method_handler(
+                    servicer.Exchange,
+                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.PeerFrames.FromString,
+                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.PeerReplies.SerializeToString,
             ),
             'Say': grpc.unary_unary_rpc_method_handler(
                     servicer.Say,
@@ -177,7 +161,7 @@ class Peers:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
-    def Transfer(request_iterator,
+    def Exchange(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -190,36 +174,9 @@ class Peers:
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/edge_testbed.v1.Peers/Transfer',
-            testbed_dot_rpc_dot_generated_dot_edge__pb2.TransferFrame.SerializeToString,
-            testbed_dot_rpc_dot_generated_dot_edge__pb2.HandOverTaken.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Probe(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/edge_testbed.v1.Peers/Probe',
-            testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeRequest.SerializeToString,
-            testbed_dot_rpc_dot_generated_dot_edge__pb2.ProbeReply.FromString,
+            '/edge_testbed.v1.Peers/Exchange',
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.PeerFrames.SerializeToString,
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.PeerReplies.FromString,
             options,
             channel_credentials,
             insecure,
@@ -273,6 +230,11 @@ class ControlStub:
                 '/edge_testbed.v1.Control/Configure',
                 request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ConfigureRequest.SerializeToString,
                 response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ConfigureReply.FromString,
+                _registered_method=True)
+        self.PrepareEpisode = channel.unary_unary(
+                '/edge_testbed.v1.Control/PrepareEpisode',
+                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.PrepareEpisodeRequest.SerializeToString,
+                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
                 _registered_method=True)
         self.StartEpisode = channel.unary_unary(
                 '/edge_testbed.v1.Control/StartEpisode',
@@ -337,9 +299,17 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def StartEpisode(self, request, context):
-        """Resets the node's queues and clock; no-op for the episode that is running.
+    def PrepareEpisode(self, request, context):
+        """In two steps, so that no node begins before all can take what peers send. The first one resets
+        the node's queues; what peers send from then on waits for the second one, which says when the
+        episode's clock is at 0. Each is a no-op if the node has done it.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartEpisode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -409,6 +379,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Configure,
                     request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ConfigureRequest.FromString,
                     response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.ConfigureReply.SerializeToString,
+            ),
+            'PrepareEpisode': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareEpisode,
+                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.PrepareEpisodeRequest.FromString,
+                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
             ),
             'StartEpisode': grpc.unary_unary_rpc_method_handler(
                     servicer.StartEpisode,
@@ -490,6 +465,33 @@ class Control:
             '/edge_testbed.v1.Control/Configure',
             testbed_dot_rpc_dot_generated_dot_edge__pb2.ConfigureRequest.SerializeToString,
             testbed_dot_rpc_dot_generated_dot_edge__pb2.ConfigureReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareEpisode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_testbed.v1.Control/PrepareEpisode',
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.PrepareEpisodeRequest.SerializeToString,
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,
