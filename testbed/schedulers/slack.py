@@ -43,10 +43,15 @@ class Slack:
         self._names = tuple(function.name for function in context.network.functions)
         self._max_rates = context.max_rates
         size = context.network.size
-        self._table = tuple(Route(rate, (0,) * size, (None,) * size) for rate in context.max_rates)
+        none = (None,) * size
+        self._first = tuple(Route(rate, (0,) * size, none) for rate in context.max_rates)
+        self._table = self._first
 
     def route(self, observation: RouteObservation) -> Routing:
         """See ``Router``."""
+        if observation.period == 0 and observation.phase == SAY:
+            # Another episode: what was heard in the last one counts no more.
+            self._table = self._first
         if observation.phase == SAY:
             return self._advertise(observation)
         routes = []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from testbed.model.units import SECOND, Micros
+
+PATIENCE: Final = 2 * SECOND
+"""How much longer than a service takes a user or a forwarder waits for an answer."""
 
 
 class Function(NamedTuple):
@@ -40,3 +43,10 @@ class ServingNetwork:
     def size(self) -> int:
         """Number of nodes."""
         return len(self.neighbours)
+
+    def patience(self, function: int) -> Micros:
+        """Return how long a request for ``function`` is waited for.
+
+        Whoever has no answer until then takes the node for unreachable.
+        """
+        return self.functions[function].time + PATIENCE

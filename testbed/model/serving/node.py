@@ -7,7 +7,7 @@ once. The node keeps requests that are being served or forwarded, and nothing of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from testbed.errors import PermanentError
@@ -44,6 +44,7 @@ from testbed.model.serving.route import (
     checked,
     phases_of,
 )
+from testbed.model.serving.windows import counted_since
 from testbed.model.units import Micros
 
 HERE: Final = -1
@@ -131,8 +132,8 @@ class ServingState:
         answers may come late.
 
         Raises: IllegalEvent: the driver broke its side of the contract. RouterFailed: the router
-        raised or gave an invalid answer; the node goes on with the table that it has, and the
-        effects so far come with those of the next event.
+        raised or gave an invalid answer; the node goes on with the table that it has, and
+        ``effects_left`` has the effects so far, the timer of its next phase among them.
         """
         if now < self.now:
             raise IllegalEvent(f"node {self.node}: time runs backwards, {now} after {self.now}")
@@ -150,6 +151,24 @@ class ServingState:
     def router(self, router: Router) -> None:
         self._phases = phases_of(router)
         self._router = router
+
+    def effects_left(self) -> list[Effect]:
+        """Return the effects so far of an event that raised ``RouterFailed``."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    @property
+    def counts(self) -> tuple[Mapping[str, int], ...]:
+        """What became of requests since the episode began, by function.
+
+        Named as in ``RouteObservation``; to be looked at only.
+        """
+        return self._counts
+
+    @property
+    def routings(self) -> int:
+        """How often the router has been called."""
+        return self._routings
 
     @property
     def open(self) -> frozenset[int]:
@@ -218,18 +237,14 @@ class ServingState:
         """Return the counts since ``phase`` came last, of what was counted."""
         before = self._counts_at.get(phase, ({},) * len(self._counts))
         self._counts_at[phase] = tuple(dict(counts) for counts in self._counts)
-        return tuple(
-            {
-                what: count - then.get(what, 0)
-                for what, count in now.items()
-                if count > then.get(what, 0)
-            }
-            for now, then in zip(self._counts, before, strict=True)
-        )
+        return tuple(map(counted_since, before, self._counts))
 
     # --- routing ----------------------------------------------------------------------------
 
-    def _on_began(self, _event: Began, _now: Micros) -> None:
+    def _on_began(self, _event: Began, now: Micros) -> None:
+        # A node that begins later than the others goes on with them.
+        while self._timetable.at(self._period, self._phases[self._phase]) < now:
+            self._step()
         self._set_timer()
 
     def _on_was_said(self, event: WasSaid, now: Micros) -> None:
