@@ -33,8 +33,9 @@ from testbed.model.serving.events import (
     Status,
     WasSaid,
 )
+from testbed.model.serving.failures import RoutingFailure
 from testbed.model.serving.node import ServingState
-from testbed.model.serving.record import RequestRecord, WindowRecord
+from testbed.model.serving.record import RequestOutcome, RequestRecord, WindowRecord
 from testbed.model.serving.route import Router, RouterContext, RouterFailed, RoutingRecord
 from testbed.model.serving.users import Arrival
 from testbed.model.serving.windows import Windows
@@ -80,15 +81,6 @@ RouterChoice: TypeAlias = str | RouterFactory
 """A registered name, ``module:Class``, or what makes one."""
 
 
-class RoutingFailure(NamedTuple):
-    """A call of a router that raised or gave an invalid answer; its node kept the table it had."""
-
-    episode: int
-    node: int
-    at: Micros
-    reason: str
-
-
 @dataclass(frozen=True, slots=True)
 class ServingResult:
     """Result of one episode.
@@ -105,6 +97,14 @@ class ServingResult:
     statuses: Mapping[int, int]
     lost: tuple[Arrival, ...] = ()
     failed: tuple[RoutingFailure, ...] = ()
+
+    @property
+    def counts(self) -> Counter[RequestOutcome]:
+        """Number of requests by outcome."""
+        found = {RequestOutcome.of(status): count for status, count in self.statuses.items()}
+        if self.lost:
+            found[RequestOutcome.LOST] = len(self.lost)
+        return Counter(found)
 
 
 class ServingSimulation:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 
 from testbed.errors import UsageError
 from testbed.model.serving.bus import Bus
+from testbed.model.serving.record import RequestOutcome
 from testbed.model.serving.route import Route, RouteObservation, RouterContext, Routing
 from testbed.model.serving.users import ConstantRate, StepRate, Users
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.scenario.plan import ServingPlan
 from testbed.scenario.plan.serving import Horizon
+from testbed.sim.record import record_run
 from testbed.sim.serving import RouterChoice, ServingResult, ServingSimulation
+from testbed.storage.tasklog import RequestRow, RunState, TaskLog, open_task_log
 from tests.sim.serving_plans import down, federation
 
 SPLIT = {"advertise": "split"}
@@ -166,13 +170,12 @@ def test_without_words_requests_are_refused_as_before_the_first_weights() -> Non
     assert sum(each.heard for each in result.windows) == 0
 
 
-@dataclasses.dataclass
 class Failing:
     """Weighs well once, then raises or answers with a weight below 0."""
 
-    context: RouterContext
-    name: str = "failing"
-    phases: tuple[float, ...] = (0.0,)
+    def __init__(self, context: RouterContext) -> None:
+        self.name = "failing"
+        self.phases: tuple[float, ...] = (0.0,)
 
     def route(self, observation: RouteObservation) -> Routing:
         if observation.period == 0:
@@ -197,6 +200,17 @@ def test_a_router_that_fails_leaves_the_table_and_is_called_again() -> None:
     assert "a weight -1 (int); it has to be a whole number" in invalid
 
 
+def test_a_run_whose_router_failed_is_degraded_and_says_why(task_log: TaskLog) -> None:
+    plan = federation(seconds=100)
+    run = task_log.run(record_run(plan, task_log, scheduler=f"{__name__}:Failing"))
+    assert run.state is RunState.DEGRADED
+    [line] = run.code_failures
+    assert line.startswith(
+        "the router failed at 3 calls, and routes stayed as they were; the first: episode 0, "
+        "node 0, at 90 s: router 'failing' raised RuntimeError: a defect, at "
+    )
+
+
 def test_every_episode_begins_with_the_same_table() -> None:
     simulation = ServingSimulation(federation())
     first, second = simulation.episode(0), simulation.episode(1)
@@ -208,6 +222,45 @@ def test_an_unknown_router_or_option_is_refused() -> None:
         ServingSimulation(federation(), "nobody")
     with pytest.raises(UsageError, match="unknown option"):
         ServingSimulation(federation(options={"speed": 1}))
+
+
+# --- in the task log ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def task_log(tmp_path: Path) -> Iterator[TaskLog]:
+    with open_task_log(tmp_path / "log.sqlite") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("logged", ["all", "windows"])
+def test_all_of_a_run_is_logged_as_it_was(task_log: TaskLog, logged: Any) -> None:
+    plan = federation(seconds=70, episodes=2, log_requests=logged)
+    seen: list[ServingResult] = []
+    run = task_log.run(record_run(plan, task_log, label="a label", on_episode=seen.append))
+    assert (run.state, run.info.driver, run.info.scheduler) == (
+        RunState.COMPLETED,
+        "simulator",
+        "slack",
+    )
+    assert run.head == plan
+    assert [result.episode for result in seen] == [0, 1]
+    for result in seen:
+        rows = list(task_log.requests(run.id, episode=result.episode))
+        assert rows == [RequestRow.of(each, "f") for each in result.requests]
+        assert bool(rows) == (logged == "all")
+        assert list(task_log.windows(run.id, episode=result.episode)) == result.windows
+        routings = list(task_log.routings(run.id, episode=result.episode))
+        assert routings == sorted(result.routings, key=lambda each: (each.node, each.number))
+    assert sum(seen[0].counts.values()) == 3500
+
+
+def test_what_was_lost_is_logged_as_lost(task_log: TaskLog) -> None:
+    # The last request comes at 9.9 s and takes 5 ms.
+    plan = federation((10,), seconds=10, horizon=Horizon(9_902_000, 0))
+    run_id = record_run(plan, task_log)
+    outcomes = task_log.request_outcomes([run_id])[run_id]
+    assert (outcomes[RequestOutcome.SERVED], outcomes[RequestOutcome.LOST]) == (99, 1)
 
 
 # --- what always holds ----------------------------------------------------------------------------
