@@ -13,7 +13,6 @@ import dataclasses
 import json
 import logging
 import os
-import selectors
 import sys
 import time
 from collections.abc import Callable, MutableMapping, Sequence
@@ -25,6 +24,7 @@ import structlog
 from testbed import environment, logs
 from testbed.errors import PrerequisiteMissing, TestbedError, UsageError
 from testbed.rpc.identity import CONTROLLER
+from testbed.rpc.loop import new_event_loop
 from testbed.rpc.token import PLAINTEXT, add_access_arguments, find_credentials
 from testbed.scenario.plan import PlanHead
 from testbed.scenario.plan import load as load_plan
@@ -68,22 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         async def serve() -> None:
             await Controller(settings).serve(lambda address: report({"address": address}))
 
-        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(serve())
     except TestbedError as error:
         report({"error": error.to_document()})
         structlog.get_logger("controller").error("cannot serve", problem=str(error))
         return error.exit_code
     return 0
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop whose timers ring within a fraction of a millisecond.
-
-    The default selector rounds timeouts up to whole milliseconds, which arrivals would be late by;
-    ``select`` does not, and gRPC's many descriptors are not among those it watches.
-    """
-    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,8 +9,6 @@ import logging
 import math
 import os
 import re
-import select
-import selectors
 import signal
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ from edgenode.watch import CodeWatch, watch_tasks
 from testbed import logs
 from testbed.errors import TestbedError
 from testbed.rpc.identity import node_identity
+from testbed.rpc.loop import new_event_loop
 from testbed.rpc.token import PLAINTEXT, add_access_arguments, find_credentials
 
 _logger: Final = logging.getLogger("edgenode")
@@ -59,27 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TestbedError, OSError) as error:
         _logger.error("%s", error)
         return error.exit_code if isinstance(error, TestbedError) else 1
-
-
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop whose timers ring within a fraction of a millisecond.
-
-    The default selector rounds timeouts up to whole milliseconds; ``select`` does not. gRPC watches
-    its own descriptors.
-    """
-    return asyncio.SelectorEventLoop(FineSelector())
-
-
-class FineSelector(selectors.EpollSelector):
-    """Waits as exactly as ``select`` does, for any number of descriptors."""
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """See ``selectors.BaseSelector``."""
-        if timeout is None or timeout > 0:
-            ready, _, _ = select.select([self.fileno()], [], [], timeout)
-            if not ready:
-                return []
-        return super().select(0)
 
 
 async def _run(arguments: argparse.Namespace, nodes: Sequence[int], watch: CodeWatch) -> int:

@@ -1,7 +1,8 @@
 """The fidelity certificate of a run: the terms that were judged, by name, and the verdict.
 
-What is judged depends on the work of the run; ``testbed.model.fidelity`` judges runs of tasks. A
-certificate is stored with its run as a document, and stays readable for ever.
+What is judged depends on the work of the run; ``testbed.model.fidelity`` judges runs of tasks and
+``testbed.model.serving.fidelity`` those of requests. A certificate is stored with its run as a
+document, and stays readable for ever.
 """
 
 from __future__ import annotations
@@ -102,7 +103,32 @@ class Machine:
         return sum(pause.length for pause in self.pauses)
 
 
-Figures: TypeAlias = TimingError | Spread | FailureCount
+@dataclass(frozen=True, slots=True)
+class CountCheck:
+    """Requests by outcome as their client saw them, and as they are in the log.
+
+    ``differing`` is of how many the two disagree, not counting those of nodes that died.
+    """
+
+    client: Mapping[str, int]
+    log: Mapping[str, int]
+    differing: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnCheck:
+    """Forwarded requests against the weights of the nodes that forwarded them.
+
+    ``stretches`` is how many times weights were set, ``worst`` by how many requests a neighbour's
+    count was off its share, at most.
+    """
+
+    stretches: int
+    requests: int
+    worst: float
+
+
+Figures: TypeAlias = TimingError | Spread | FailureCount | CountCheck | TurnCheck
 """What the value of a term was worked out from."""
 
 
@@ -111,8 +137,9 @@ class Term:
     """One property of a run that is held against its bounds.
 
     ``value`` is in ``unit``: ``us`` (emulated microseconds), ``limits`` (errors as multiples of
-    what the limits allow) or ``failures``. None stands for no bound: of what the run does not
-    judge, and of certificates of earlier releases that did not tell it.
+    what the limits allow), ``failures``, ``requests`` (that client and log disagree about) or
+    ``turns`` (requests that a neighbour's count is off its share). None stands for no bound: of
+    what the run does not judge, and of certificates of earlier releases that did not tell it.
     """
 
     unit: str
@@ -237,6 +264,16 @@ def failure_term(figures: FailureCount) -> Term:
     return Term("failures", figures.failed, figures, figures.low, figures.high)
 
 
+def count_term(figures: CountCheck) -> Term:
+    """Return the term of counts: of how many requests client and log disagree, which is none."""
+    return Term("requests", figures.differing, figures, high=0)
+
+
+def turn_term(figures: TurnCheck) -> Term:
+    """Return the term of turns: within one request of the weights."""
+    return Term("turns", figures.worst, figures, high=1.0)
+
+
 def _terms(document: Mapping[str, Any]) -> dict[str, Term]:
     told = document.get("terms")
     if told is None:
@@ -279,10 +316,20 @@ def _count(document: Mapping[str, Any]) -> FailureCount:
     return FailureCount(**document)
 
 
+def _counts(document: Mapping[str, Any]) -> CountCheck:
+    return CountCheck(**document)
+
+
+def _turns(document: Mapping[str, Any]) -> TurnCheck:
+    return TurnCheck(**document)
+
+
 _READ: Final[Mapping[str, Callable[[Mapping[str, Any]], Figures]]] = {
     "limits": _timing,
     "us": _spread,
     "failures": _count,
+    "requests": _counts,
+    "turns": _turns,
 }
 """Readers of figures, by the unit of their terms."""
 

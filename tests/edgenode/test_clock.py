@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from edgenode.clock import EpisodeClock, Timers, Urgency
-from edgenode.process import new_event_loop
+from testbed.rpc.loop import new_event_loop
 
 
 async def test_timers_ring_in_order_of_instant_urgency_and_setting() -> None:
