@@ -102,6 +102,10 @@ class Node:
     """Where its process takes trunks; empty: nowhere."""
     sharing: int = 1
     """How many nodes its process was started with."""
+    http: str = ""
+    """Where it takes requests of users; empty: nowhere."""
+    http_key: str = ""
+    """Makes the tokens that it asks for there."""
     heard: float = 0.0
     """When it was heard last, on the registry's pulse."""
     recent_lag: Micros = 0
@@ -200,6 +204,7 @@ class Registry(pb_grpc.RegistryServicer):
         node.address, node.pid, node.version = request.address, request.pid, request.version
         node.process = process
         node.trunk, node.sharing = request.trunk, max(1, request.nodes)
+        node.http, node.http_key = request.http, request.http_key
         node.session += 1
         node.beats = 0
         node.heard = self.pulse.awake()

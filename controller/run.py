@@ -23,6 +23,7 @@ import structlog
 
 from controller.attendance import Attendance, by_reason, named
 from controller.changes import SchedulerChanges
+from controller.configuring import configuration
 from controller.faults import RunFaults, refusal
 from controller.link import EpisodeStart, NodeLink
 from controller.machine import MachineWatch
@@ -405,20 +406,15 @@ class Run(ABC, Generic[_Plan, _Episode]):
                 ],
             )
         spec = self.order.scheduler
-        request = pb.ConfigureRequest(
-            run=self.id,
-            plan_json=self.plan.to_json(),
-            peers=[
-                pb.PeerAddress(node=node.node, address=node.address, trunk=node.trunk)
-                for node in nodes
-            ],
-            scheduler=spec.name,
-            options_json=spec.options_json,
-        )
+        plan_json = self.plan.to_json()
         self._processes = [node.process for node in self._registry.nodes]
         links = [node.link for node in nodes if node.link is not None]
         replies = await asyncio.gather(
-            *(link.configure(request) for link in links), return_exceptions=True
+            *(
+                link.configure(configuration(link.node, nodes, plan_json, spec, run=self.id))
+                for link in links
+            ),
+            return_exceptions=True,
         )
         # They may have ended, for instance by what a scheduler does when it is made.
         silent = [

@@ -11,6 +11,7 @@ goes away in the middle (``Commands``); such work never touches the call itself.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -332,6 +333,7 @@ async def _describe(node: Node) -> NodeStatus:
         resident_bytes=node.resident_bytes or None,
         lag=node.lag,
         cpu=node.cpu,
+        http=node.http or None,
     )
     if node.link is None or node.condition != "healthy":
         return known
@@ -340,19 +342,12 @@ async def _describe(node: Node) -> NodeStatus:
     except TestbedError as error:
         _log.warning("describe", node=node.node, answer=str(error))
         return known
-    return NodeStatus(
-        node=node.node,
-        condition=node.condition,
-        reason=node.reason,
-        address=node.address,
-        pid=node.pid,
-        version=node.version,
+    return dataclasses.replace(
+        known,
         scheduler=said.scheduler or None,
         queue_length=said.queue_length,
         backlog=said.backlog,
         held=said.held,
         unacknowledged=said.unacknowledged,
         resident_bytes=said.resident_bytes,
-        lag=node.lag,
-        cpu=node.cpu,
     )

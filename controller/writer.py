@@ -11,10 +11,11 @@ import asyncio
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import structlog
 
@@ -36,9 +37,32 @@ BACKLOG: Final = 20_000
 """Records and decisions waiting to be stored above which nothing more is taken from the nodes."""
 
 
+class Pending(ABC):
+    """Something of one run to be stored; exactly one of the callbacks is called.
+
+    All that is pending of a run is of one class, so that it can be stored together.
+    """
+
+    __slots__ = ()
+
+    run: str
+    stored: Callable[[], None]
+    failed: Callable[[Exception], None]
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Number of rows, about."""
+
+    @classmethod
+    @abstractmethod
+    def store(cls, log: TaskLog, run: str, entries: Sequence[Self]) -> int:
+        """Store ``entries``, all of ``run``; return how many rows were new."""
+
+
 @dataclass(frozen=True, slots=True)
-class PendingRecords:
-    """Records of one run to be stored together; exactly one of the callbacks is called.
+class PendingRecords(Pending):
+    """Records of tasks and decisions.
 
     ``late`` are records of tasks whose episode is over, ``final`` as in ``TaskLog.hand_in``; None
     is for a run that is over with all its episodes.
@@ -57,6 +81,36 @@ class PendingRecords:
         """Records and decisions in it."""
         return len(self.records) + len(self.decisions) + len(self.late)
 
+    @classmethod
+    def store(cls, log: TaskLog, run: str, entries: Sequence[Self]) -> int:
+        """See ``Pending``."""
+        new = log.append(
+            run,
+            [record for entry in entries for record in entry.records],
+            [decision for entry in entries for decision in entry.decisions],
+        )
+        for entry in entries:
+            if entry.late or entry.final is None:
+                entry._hand_in(log)
+        return new
+
+    def _hand_in(self, log: TaskLog) -> None:
+        over = {record.task.episode for record in self.late}
+        decisions = [
+            decision
+            for decision in self.decisions
+            if self.final is None or decision.episode in over
+        ]
+        refused = log.hand_in(self.run, self.late, decisions, final=self.final)
+        if refused:
+            _log.warning(
+                "records refused",
+                run=self.run,
+                refused=refused,
+                of=len(self.late),
+                problem="they came after the run had ended their tasks, which stays as it was told",
+            )
+
 
 _Job = Callable[[], None]
 
@@ -64,14 +118,14 @@ _Job = Callable[[], None]
 class LogWriter:
     """Writes to ``log`` from its own thread; all methods belong to the event loop's thread.
 
-    ``appended`` counts the rows of events and decisions that were new, by run; it belongs to the
+    ``appended`` counts the rows that were new, by run; it belongs to the
     writer's thread.
     """
 
     def __init__(self, log: TaskLog) -> None:
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[PendingRecords | _Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Pending | _Job | None] = queue.SimpleQueue()
         self._waiting = 0
         self.appended: Counter[str] = Counter()
         self._room = asyncio.Event()
@@ -88,7 +142,7 @@ class LogWriter:
         """Return when there is room for more; the back-pressure on the nodes."""
         await self._room.wait()
 
-    def append(self, entry: PendingRecords) -> None:
+    def append(self, entry: Pending) -> None:
         """Queue an entry for storage; return at once."""
         self._waiting += entry.size
         if self._waiting > BACKLOG:
@@ -120,13 +174,13 @@ class LogWriter:
     # --- on the writer's thread -------------------------------------------------------------
 
     def _work(self) -> None:
-        held: PendingRecords | _Job | None = None
+        held: Pending | _Job | None = None
         while True:
             item = self._queue.get() if held is None else held
             held = None
             if item is None:
                 return
-            if not isinstance(item, PendingRecords):
+            if not isinstance(item, Pending):
                 item()
                 continue
             entries, size = [item], item.size
@@ -136,7 +190,7 @@ class LogWriter:
                     following = self._queue.get(timeout=max(0.0, until - time.monotonic()))
                 except queue.Empty:
                     break
-                if not isinstance(following, PendingRecords) or following.run != item.run:
+                if not isinstance(following, Pending) or following.run != item.run:
                     if following is None:
                         self._queue.put(None)
                     held = following
@@ -145,38 +199,14 @@ class LogWriter:
                 size += following.size
             self._store(entries)
 
-    def _store(self, entries: list[PendingRecords]) -> None:
+    def _store(self, entries: list[Pending]) -> None:
         try:
             run = entries[0].run
-            self.appended[run] += self._log.append(
-                run,
-                [record for entry in entries for record in entry.records],
-                [decision for entry in entries for decision in entry.decisions],
-            )
-            for entry in entries:
-                if entry.late or entry.final is None:
-                    self._hand_in(entry)
+            self.appended[run] += type(entries[0]).store(self._log, run, entries)
         except Exception as error:  # noqa: BLE001 - whatever the database says, the run ends with it
             self._tell(self._done, entries, error)
         else:
             self._tell(self._done, entries, None)
-
-    def _hand_in(self, entry: PendingRecords) -> None:
-        over = {record.task.episode for record in entry.late}
-        decisions = [
-            decision
-            for decision in entry.decisions
-            if entry.final is None or decision.episode in over
-        ]
-        refused = self._log.hand_in(entry.run, entry.late, decisions, final=entry.final)
-        if refused:
-            _log.warning(
-                "records refused",
-                run=entry.run,
-                refused=refused,
-                of=len(entry.late),
-                problem="they came after the run had ended their tasks, which stays as it was told",
-            )
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         # The loop may be gone when the process ends while the database is busy.
@@ -185,7 +215,7 @@ class LogWriter:
 
     # --- back on the event loop -------------------------------------------------------------
 
-    def _done(self, entries: list[PendingRecords], error: Exception | None) -> None:
+    def _done(self, entries: list[Pending], error: Exception | None) -> None:
         self._waiting -= sum(entry.size for entry in entries)
         if self._waiting <= BACKLOG // 2:
             self._room.set()

@@ -42,7 +42,8 @@ class NodeStatus:
     """One node. ``reason`` says why it is not healthy; what it did not tell is None.
 
     ``backlog`` is emulated microseconds, ``lag`` (worst timer lateness since the last beat) real
-    ones, ``cpu`` the processor time used since its start.
+    ones, ``cpu`` the processor time used since its start. ``http`` is where it takes requests of
+    users, as host:port; None where there are none.
     """
 
     node: int
@@ -59,6 +60,7 @@ class NodeStatus:
     resident_bytes: int | None = None
     lag: Micros | None = None
     cpu: Micros | None = None
+    http: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
