@@ -38,7 +38,8 @@ def _private(home: Path) -> Iterator[Path]:
     from testbed.runtime import directory
     from testbed.runtime.directory import RunDirectory
 
-    yield home
+    if home.is_dir():
+        yield home
     for name in directory.names(home):
         place = RunDirectory(home, name)
         yield place.path

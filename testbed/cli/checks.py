@@ -89,6 +89,10 @@ def packages(_: Surroundings) -> Iterator[Finding]:
 def home_folder(around: Surroundings) -> Iterator[Finding]:
     """Check that the home can be created and written."""
     folder = existing(around.home)
+    if not folder.is_dir():
+        name_another = "name a folder: --home DIR or TESTBED_HOME"
+        yield Finding("home", "problem", f"{folder} is a file", name_another)
+        return
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from testbed.cli import console
-from testbed.cli.options import Json, Name, RunIds, Storage
+from testbed.cli.options import Json, Name, RunIds, Storage, quoted
 from testbed.errors import TestbedError
 from testbed.model.encoders import DEFAULT
+from testbed.model.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +78,7 @@ def build(
         return
     counts = metadata["counts"]
     console.note(
-        f"{counts['rows']} transitions of {counts['episodes']} episodes, "
+        f"{counts['rows']} transitions of {counted(counts['episodes'], 'episode')}, "
         f"{counts['tasks']} with a task"
     )
     console.out(str(folder))
@@ -139,7 +140,7 @@ def show(data_set: DataSetName, as_json: Json = False) -> None:
     for left in metadata["left_out"]:
         facts.add(f"left out {left['id']}", console.plain(str(left["reason"])))
     console.show(facts)
-    console.next_command(f"testbed dataset validate {data_set}")
+    console.next_command(f"testbed dataset validate {quoted(data_set)}")
 
 
 @group.command()
@@ -198,7 +199,7 @@ def export(
 def _shown(folder: Path) -> str:
     from testbed.api.data_sets import root
 
-    return folder.name if folder.parent == root() else str(folder)
+    return folder.name if folder.parent == root() else quoted(folder)
 
 
 def _brief(metadata: Mapping[str, Any]) -> dict[str, Any]:

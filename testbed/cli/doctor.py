@@ -9,7 +9,7 @@ import typer
 
 from testbed.api import home
 from testbed.cli import console
-from testbed.cli.options import Json, Storage
+from testbed.cli.options import Json, Storage, quoted
 from testbed.cli.policy import Artifacts
 from testbed.errors import PrerequisiteMissing
 
@@ -58,4 +58,4 @@ def doctor(
         console.error(f"not ready: {names}")
         raise typer.Exit(PrerequisiteMissing.exit_code)
     if not as_json:
-        console.next_command(f"testbed up {scenario}")
+        console.next_command(f"testbed up {quoted(scenario)}")

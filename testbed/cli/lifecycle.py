@@ -13,6 +13,7 @@ from testbed.cli import console, deployment_options
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, Storage, key_values
 from testbed.errors import Problem, UsageError
+from testbed.model.units import counted
 
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Teardown
@@ -187,8 +188,8 @@ def _bring_up(
     testbed = bring_up(place, where, plan, name, scenario)
     seconds = time.monotonic() - began
     console.show(
-        f"{console.mark('up', 'green')}: testbed '{name}', {testbed.nodes} nodes healthy "
-        f"after {seconds:.1f} s"
+        f"{console.mark('up', 'green')}: testbed '{name}', {counted(testbed.nodes, 'node')} "
+        f"healthy after {seconds:.1f} s"
     )
     console.next_command(
         with_name(f"testbed run --scheduler {plan.scheduler.name}", name),

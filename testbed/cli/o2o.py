@@ -17,9 +17,10 @@ from testbed.api.places import runtime
 from testbed.api.running import client_of
 from testbed.cli import console
 from testbed.cli.network import with_name
-from testbed.cli.options import LARGEST_SEED, MOST, Json, Name, Settings, Storage
+from testbed.cli.options import LARGEST_SEED, MOST, Json, Name, Settings, Storage, quoted
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 from testbed.model.encoders import DEFAULT
+from testbed.model.units import counted
 
 if TYPE_CHECKING:
     from testbed.runtime.base import Testbed
@@ -220,7 +221,7 @@ def o2o(
     try:
         result = _simulated(asked) if simulate else _on_network(asked, name, storage)
     except KeyboardInterrupt:
-        console.next_command(f"testbed o2o ... --out {asked.out}")
+        console.next_command(f"testbed o2o ... --out {quoted(asked.out)}")
         raise
     _tell(result, asked.out, as_json)
 
@@ -282,8 +283,9 @@ class _Asked:
         """Print what is about to be done."""
         recipe = config.recipe
         console.note(
-            f"{where}: {config.log_episodes} episodes of {config.source}, "
-            f"{recipe.offline.steps} offline steps, {recipe.online.episodes} online episodes, "
+            f"{where}: {counted(config.log_episodes, 'episode')} of {config.source}, "
+            f"{counted(recipe.offline.steps, 'offline step')}, "
+            f"{counted(recipe.online.episodes, 'online episode')}, "
             f"recipe {self.recipe}; {duration}in {self.out}"
         )
 
@@ -298,8 +300,11 @@ def _simulated(asked: _Asked) -> O2OResult:
 
     plan = plan_of(asked.scenario)
     config = asked.config(of_simulation(plan), BASELINES, real_time=False)
+    # Says what is wrong before anything is announced.
+    SimulatedVenue(plan, store=asked.store).identity(config)
     asked.announce(
-        f"{plan.name}, {plan.topology.size} nodes, topology seed {plan.seeds.topology}", config
+        f"{plan.name}, {counted(plan.topology.size, 'node')}, topology seed {plan.seeds.topology}",
+        config,
     )
     with connected(asked.ray_address):
         venue = SimulatedVenue(

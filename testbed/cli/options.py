@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Annotated, Any, Final, TypeAlias
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
 from testbed import environment
 from testbed.errors import Problem, UsageError
 from testbed.scenario.secrets import without_password
+
+if TYPE_CHECKING:
+    from testbed.scenario.plan import SchedulerSpec
 
 Name: TypeAlias = Annotated[
     str,
@@ -90,9 +95,16 @@ By: TypeAlias = Annotated[
 RunIds: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[RUN]...", help="Run ids or unique prefixes; `latest` is the last run."
+        metavar="[RUN]...",
+        help="Run ids or unique prefixes; `latest` is the last run, `latest:ratc` the last under "
+        "ratc, `latest:state=completed,label=x` the last that is so.",
     ),
 ]
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as one would type it in a shell."""
+    return shlex.quote(str(path))
 
 
 def from_log(command: str, storage: str | None) -> str:
@@ -102,7 +114,7 @@ def from_log(command: str, storage: str | None) -> str:
     """
     if not storage or storage == os.environ.get(environment.STORAGE):
         return command
-    return f"{command} --storage {shlex.quote(without_password(storage))}"
+    return f"{command} --storage {quoted(without_password(storage))}"
 
 
 def key_values(given: list[str] | None, option: str) -> dict[str, Any]:
@@ -128,6 +140,45 @@ def key_values(given: list[str] | None, option: str) -> dict[str, Any]:
     if problems:
         raise UsageError("these options cannot be read", problems)
     return found
+
+
+def scheduler_of(
+    given: str, options: Mapping[str, Any] | None = None, option: str = "--scheduler"
+) -> tuple[SchedulerSpec, str]:
+    """Return the scheduler that is written as ``NAME`` or ``NAME,KEY=VALUE,...``.
+
+    ``options`` are those of all schedulers, which its own replace. The second value is how its own
+    are written, to tell runs of one scheduler with different options apart; empty without any.
+
+    Raises: UsageError: the options are not of this form.
+    """
+    from testbed.scenario.plan import SchedulerSpec
+
+    name, *own = _split(given)
+    found = {**(options or {}), **key_values(own, f"{option} {name},")}
+    return SchedulerSpec(name, found), ", ".join(own)
+
+
+def labelled(label: str, more: str) -> str:
+    """Return the label of a run with ``more`` text that tells it from others."""
+    return "; ".join(each for each in (label, more) if each)
+
+
+def _split(text: str) -> list[str]:
+    """Return the parts of ``text`` between commas outside of brackets and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for each in text:
+        if quote:
+            quote = "" if each == quote else quote
+        elif each in "'\"":
+            quote = each
+        else:
+            depth += (each in "[{(") - (each in "]})")
+        if each == "," and not quote and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += each
+    return parts
 
 
 _DIGITS: Final = 9

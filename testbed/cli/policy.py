@@ -14,7 +14,7 @@ from testbed.api.policies import imported, resolved, surroundings
 from testbed.api.running import client_of
 from testbed.cli import console, tuning
 from testbed.cli.network import with_name
-from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers
+from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers, quoted
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def show(
             facts.add(f"{label} {key}", console.plain(str(value)))
     facts.add("deployed", "yes" if found.reference == deployed else "no")
     console.show(facts)
-    console.next_command(with_name(f"testbed policy deploy {policy}", name))
+    console.next_command(with_name(f"testbed policy deploy {quoted(policy)}", name))
 
 
 @group.command()
@@ -203,7 +203,7 @@ def export(
         console.emit({**asdict(found.card), "folder": str(place)})
         return
     console.out(str(place))
-    console.next_command(f"testbed policy import {place}")
+    console.next_command(f"testbed policy import {quoted(place)}")
 
 
 @group.command()
@@ -272,7 +272,7 @@ def evaluate(
             None if own else result.against(method).verdict,
         )
     console.show(table)
-    console.next_command(with_name(f"testbed policy deploy {policy}", name))
+    console.next_command(with_name(f"testbed policy deploy {quoted(policy)}", name))
 
 
 group.command("tune")(tuning.tune)

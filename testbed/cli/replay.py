@@ -14,7 +14,15 @@ import typer
 
 from testbed import environment
 from testbed.cli import console
-from testbed.cli.options import Json, Label, SchedulerOptions, Storage, from_log, key_values
+from testbed.cli.options import (
+    Json,
+    Label,
+    SchedulerOptions,
+    Storage,
+    from_log,
+    key_values,
+    scheduler_of,
+)
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
@@ -38,9 +46,10 @@ def replay(
         typer.Option(
             "--scheduler",
             "-s",
-            metavar="NAME",
-            help="Scheduler of the replay, or module:Class of your own. Repeatable. Default: the "
-            "run's own scheduler, which checks whether the run can be reproduced.",
+            metavar="NAME[,KEY=VALUE]...",
+            help="Scheduler of the replay, or module:Class of your own, with options of its own. "
+            "Repeatable. Default: the run's own scheduler, which checks whether the run can be "
+            "reproduced.",
         ),
     ] = None,
     options: SchedulerOptions = None,
@@ -154,7 +163,8 @@ def _specs(
 
     if not names and policy is not None:
         names = ["drl"]
-    if policy is not None and "drl" not in (names or ()):
+    given = [scheduler_of(each, options)[0] for each in dict.fromkeys(names or ())]
+    if policy is not None and "drl" not in [spec.name for spec in given]:
         raise UsageError(
             "only the scheduler drl uses a policy",
             [Problem("--policy", policy, "add --scheduler drl, or leave it out")],
@@ -163,8 +173,10 @@ def _specs(
         own = source.scheduler
         return [SchedulerSpec(own.name, {**own.options, **options})]
     return [
-        SchedulerSpec(each, {**options, **({"policy": policy} if each == "drl" and policy else {})})
-        for each in dict.fromkeys(names)
+        SchedulerSpec(spec.name, {"policy": policy, **spec.options})
+        if spec.name == "drl" and policy
+        else spec
+        for spec in given
     ]
 
 

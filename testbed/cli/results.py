@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from testbed.cli import console
-from testbed.cli.options import By, Json, Name, RunIds, Storage, from_log
+from testbed.cli.filters import Filter, OfLabel, OfScenario, OfScheduler, OfState, OfTestbed
+from testbed.cli.options import By, Json, Name, RunIds, Storage, from_log, quoted
 from testbed.cli.progress import FEWEST
 from testbed.errors import TestbedError, UsageError
 
@@ -42,6 +42,11 @@ def list_(
             "--limit", metavar="N", min=0, help="Number of runs to show, the latest; 0 for all."
         ),
     ] = 20,
+    scheduler: OfScheduler = None,
+    scenario: OfScenario = None,
+    testbed: OfTestbed = None,
+    state: OfState = None,
+    label: OfLabel = None,
     name: Name = "default",
     storage: Storage = None,
     as_json: Json = False,
@@ -49,13 +54,17 @@ def list_(
     """List the runs in the task log, the latest last; success is the share of all tasks."""
     from testbed.api.logs import open_log
 
+    only = Filter(scheduler, scenario, testbed, state, label)
     with open_log(storage, name) as log:
-        runs = log.runs()
+        runs = only.of_runs(log.runs())
         shown = runs[-limit:] if limit else runs
         outcomes = log.outcomes_by_run([run.id for run in shown])
         documents = [_in_list(run, outcomes[run.id]) for run in shown]
     if as_json:
         console.emit(documents)
+        return
+    if not documents and only:
+        console.note(f"no run with {only}")
         return
     if not documents:
         console.note("no runs yet")
@@ -100,6 +109,7 @@ def _in_list(run: Run, outcomes: Mapping[Outcome, int]) -> dict[str, Any]:
         "scenario_hash": info.scenario_hash,
         "scheduler": info.scheduler,
         "driver": info.driver,
+        "testbed": info.testbed,
         "state": run.state.value,
         "first_episode": info.first_episode,
         "episodes": info.episodes,
@@ -320,7 +330,7 @@ def report(
         console.note(f"{kind}: {', '.join(path.name for path in paths.values())}")
     console.out(str(written.path))
     console.next_command(
-        f"open {written.path} in a browser", from_log(f"testbed export {ids[-1]}", storage)
+        f"open {quoted(written.path)} in a browser", from_log(f"testbed export {ids[-1]}", storage)
     )
 
 
@@ -381,7 +391,7 @@ def export(
     for run, trace in metadata["traces"].items():
         console.note(f"trace of {run}: {trace['events']} events, for https://ui.perfetto.dev")
     console.out(str(out))
-    console.next_command(f"ls {shlex.quote(str(out))}")
+    console.next_command(f"ls {quoted(out)}")
 
 
 def fault_lines(faults: Sequence[Mapping[str, Any]]) -> list[str]:

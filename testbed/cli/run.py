@@ -26,6 +26,8 @@ from testbed.cli.options import (
     Name,
     SchedulerOptions,
     key_values,
+    labelled,
+    scheduler_of,
 )
 from testbed.errors import PermanentError, TestbedError
 
@@ -40,8 +42,9 @@ def run(
         typer.Option(
             "--scheduler",
             "-s",
-            metavar="NAME",
-            help="Scheduler of all nodes, or module:Class of your own. Default: the scenario's.",
+            metavar="NAME[,KEY=VALUE]...",
+            help="Scheduler of all nodes, or module:Class of your own, with options of its own. "
+            "Default: the scenario's.",
         ),
     ] = "",
     options: SchedulerOptions = None,
@@ -56,6 +59,7 @@ def run(
     Ctrl-C stops the run; what has happened so far is in the task log.
     A degraded or invalid run also ends with exit code 0; its state tells.
     """
+    spec, own_options = scheduler_of(scheduler, key_values(options, "--option"))
     place = runtime(name)
     testbed = place.find(name)
     if place.on_this_machine:
@@ -65,11 +69,11 @@ def run(
     last = watched_run(
         name,
         testbed,
-        scheduler=scheduler,
-        options=key_values(options, "--option"),
+        scheduler=spec.name,
+        options=spec.options,
         episodes=episodes or 0,
         first_episode=first_episode,
-        label=label,
+        label=labelled(label, own_options),
     )
     _tell(last, testbed.store, name, as_json)
 

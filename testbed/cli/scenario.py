@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from testbed.cli import console
-from testbed.cli.options import Json, ScenarioName, Settings
-from testbed.errors import UsageError
+from testbed.cli.options import Json, ScenarioName, Settings, quoted
+from testbed.errors import Problem, UsageError
+from testbed.model.units import counted
 
 if TYPE_CHECKING:
     from testbed.scenario.plan import Plan
@@ -33,10 +34,24 @@ def init(
 
     text = shipped_text(source)
     # As everywhere, only what ends in .yaml or .yml is a scenario file.
-    target = path if path.suffix in {".yaml", ".yml"} else path / "scenario.yaml"
+    is_file = path.suffix in {".yaml", ".yml"}
+    if path.suffix and not is_file and not path.is_dir():
+        raise UsageError(
+            "nothing was written",
+            [
+                Problem(
+                    str(path),
+                    "is the name of no scenario file, and there is no folder of this name",
+                    f"a name that ends in .yaml, as in {path.with_suffix('.yaml')}, or a folder",
+                )
+            ],
+        )
+    target = path if is_file else path / "scenario.yaml"
     write_text(target, text, overwrite=force)
     console.note(f"wrote {target}")
-    console.next_command(f"testbed scenario validate {target}", f"testbed up {target}")
+    console.next_command(
+        f"testbed scenario validate {quoted(target)}", f"testbed up {quoted(target)}"
+    )
 
 
 @group.command("list")
@@ -121,7 +136,8 @@ def validate(
     if wrong:
         raise typer.Exit(UsageError.exit_code)
     if not as_json:
-        console.next_command(f"testbed up {scenarios[0]}", f"testbed sim {scenarios[0]}")
+        first = quoted(scenarios[0])
+        console.next_command(f"testbed up {first}", f"testbed sim {first}")
 
 
 @group.command("schema")
@@ -135,7 +151,8 @@ def schema() -> None:
 def _in_short(plan: Plan) -> str:
     nodes, slots = len(plan.topology.cores), plan.workload.slots
     return (
-        f"{nodes} nodes, {plan.episodes} episodes of {slots} slots "
+        f"{counted(nodes, 'node')}, {counted(plan.episodes, 'episode')} of "
+        f"{counted(slots, 'slot')} "
         f"({plan.episode_seconds:g} s), scheduler {plan.scheduler.name}, "
         f"hash {plan.scenario_hash[:12]}"
     )

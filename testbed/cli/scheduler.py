@@ -11,7 +11,7 @@ from testbed.api.places import runtime
 from testbed.api.running import set_scheduler
 from testbed.cli import console
 from testbed.cli.network import with_name
-from testbed.cli.options import Json, Name, SchedulerOptions, key_values, node_numbers
+from testbed.cli.options import Json, Name, SchedulerOptions, key_values, node_numbers, scheduler_of
 from testbed.schedulers import registry
 from testbed.schedulers.catalogue import SIMULATOR_ONLY
 from testbed.sim import simulator
@@ -61,7 +61,11 @@ def list_(as_json: Json = False) -> None:
 @group.command("set")
 def set_(
     scheduler: Annotated[
-        str, typer.Argument(metavar="SCHEDULER", help="Name, or module:Class of your own.")
+        str,
+        typer.Argument(
+            metavar="SCHEDULER",
+            help="Name, or module:Class of your own; with options of its own: NAME,KEY=VALUE.",
+        ),
     ],
     nodes: Annotated[
         str | None,
@@ -72,9 +76,9 @@ def set_(
     as_json: Json = False,
 ) -> None:
     """Change the scheduler of the current run on all or some nodes; all of them change or none."""
-
+    spec, _ = scheduler_of(scheduler, key_values(options, "--option"), "SCHEDULER")
     answers = set_scheduler(
-        runtime(name).find(name), scheduler, node_numbers(nodes), key_values(options, "--option")
+        runtime(name).find(name), spec.name, node_numbers(nodes), dict(spec.options)
     )
     if as_json:
         console.emit([asdict(answer) for answer in answers])

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from testbed.cli import console
+from testbed.cli.filters import SEPARATOR, Filter
 from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def find_run(
 ) -> Run:
     """Return the run that ``given`` names: its id, a unique prefix, or ``latest``.
 
+    ``latest:ratc`` and ``latest:scheduler=ratc,state=completed`` are the latest of such runs
+    (``Filter``).
     The latest is that of the testbed ``name``, if that has one in this log (the default name means
     any testbed, and what was simulated); with
     ``over`` one that has ended, with ``original`` one that is no replay, if there is any. Which one
@@ -36,9 +39,17 @@ def find_run(
     """
     from testbed.storage.tasklog import LATEST
 
-    if given != LATEST:
+    kind, separator, wanted = given.partition(SEPARATOR)
+    if kind != LATEST:
         return log.run(given)
     runs = log.runs()
+    if separator:
+        only = Filter.of(wanted)
+        if runs and not (fitting := only.of_runs(runs)):
+            raise UsageError(
+                f"no run with {only}", [Problem("run", given, "`testbed runs list` shows all")]
+            )
+        runs = fitting if runs else runs
     if original:
         runs = [run for run in runs if run.info.replay_of is None] or runs
     found, why = _preferred(runs, name, over=over)

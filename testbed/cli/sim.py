@@ -21,7 +21,11 @@ from testbed.cli.options import (
     Storage,
     from_log,
     key_values,
+    labelled,
+    quoted,
+    scheduler_of,
 )
+from testbed.model.units import counted
 
 if TYPE_CHECKING:
     from testbed.api.simulating import Job
@@ -35,8 +39,9 @@ def sim(
         typer.Option(
             "--scheduler",
             "-s",
-            metavar="NAME",
-            help="Scheduler to simulate; repeat it to compare several. Default: the scenario's.",
+            metavar="NAME[,KEY=VALUE]...",
+            help="Scheduler to simulate, with options of its own; repeat it to compare several. "
+            "Default: the scenario's.",
         ),
     ] = None,
     options: SchedulerOptions = None,
@@ -60,19 +65,19 @@ def sim(
     plan = plan_of(
         loaded, episodes=episodes, artifacts_url=home.artifacts_url(None, loaded.artifacts)
     )
-    specs = [SchedulerSpec(name, chosen) for name in dict.fromkeys(schedulers or ())]
+    specs = [scheduler_of(given, chosen) for given in dict.fromkeys(schedulers or ())]
     if not specs:
         own = plan.scheduler
-        specs = [SchedulerSpec(own.name, {**own.options, **chosen})]
+        specs = [(SchedulerSpec(own.name, {**own.options, **chosen}), "")]
     text = dumps(loaded)
     jobs = [
         Job(
             dataclasses.replace(plan, scheduler=spec),
-            label=label,
+            label=labelled(label, own_options),
             first_episode=first_episode,
             scenario=text,
         )
-        for spec in specs
+        for spec, own_options in specs
     ]
     for job in jobs:
         # Before the log is opened, which would create it.
@@ -94,7 +99,7 @@ def sim(
         warn_if_doubtful(run.run)
     console.next_command(
         from_log(f"testbed report {' '.join(ids)} --out report", storage),
-        f"testbed up {scenario}",
+        f"testbed up {quoted(scenario)}",
     )
 
 
@@ -122,6 +127,6 @@ def shown_run(job: Job, log: TaskLog, what: str = "sim") -> str:
         try:
             return job.run(log, run_id, show)
         except KeyboardInterrupt:
-            told = f"stopped after {completed} of {plan.episodes} episodes"
+            told = f"stopped after {completed} of {counted(plan.episodes, 'episode')}"
             console.note(f"{told}; they are in the task log as run {run_id}" if completed else told)
             raise

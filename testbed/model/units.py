@@ -24,6 +24,11 @@ def duration(amount: int, per_second: int) -> Micros:
     return (2 * amount * SECOND + per_second) // (2 * per_second)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 node`` or ``2 nodes``, for people."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def seconds(micros: Micros) -> float:
     """``micros`` as seconds, for people and for formulas that need a float."""
     return micros / SECOND

@@ -36,6 +36,7 @@ from testbed.errors import (
     UsageError,
     from_document,
 )
+from testbed.model.units import counted
 from testbed.rpc import addresses, identity
 from testbed.rpc.channels import connect_blocking
 from testbed.rpc.credentials import Secrets, issue, of_operator, read
@@ -430,7 +431,7 @@ class _Launch:
                     self._begin(zygote, number, group, address)
             count = len(self._groups)
             shared = f" in {count} process{'es' * (count > 1)}" if count < nodes else ""
-            self._report(f"{nodes} nodes started{shared}")
+            self._report(f"{counted(nodes, 'node')} started{shared}")
             self._nodes_healthy(address)
             return _testbed(self._place, self._description, address)
         finally:

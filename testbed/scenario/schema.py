@@ -715,9 +715,11 @@ class Scenario(Part):
     time_scale: Annotated[float, In(units.TIME_SCALE)] = 1.0
     """Real seconds per emulated second: 2 is twice as slow as real time, 0.5 twice as fast."""
     storage: Annotated[str, Field(min_length=1, strict=True)] | None = None
-    """URL of the task log's database; null is a SQLite file of the testbed's own."""
+    """URL of the task log's database; null is the SQLite file of the home, which all its testbeds
+    and simulations share (on a cluster a database of the testbed's own)."""
     artifacts: Annotated[str, Field(min_length=1, strict=True)] | None = None
-    """URL of the store for policies and data sets; null is a folder of the testbed's own."""
+    """URL of the store for policies and data sets; null is a folder of the home, which all
+    its testbeds share (on a cluster an HDFS or a volume of the testbed's own)."""
     log: Log = Field({}, validate_default=True)
     fidelity: Fidelity = Field({}, validate_default=True)
     deployment: Deployment | None = None

@@ -31,6 +31,8 @@ EXPORT_VERSION: Final = 1
 TABLES: Final[tuple[LogTable, ...]] = ("tasks", "events", "decisions")
 FORMATS: Final = ("csv", "jsonl", "parquet")
 """Formats of tables."""
+MASK: Final = "mask"
+"""The column of decisions that is a column for each node in CSV."""
 TRACE: Final = "trace"
 """The format that is no table: one file for each run, ``trace-RUN.json``."""
 ALL_FORMATS: Final = (*FORMATS, TRACE)
@@ -233,12 +235,38 @@ class _ArrowWriter:
 
 
 class _CsvWriter(_ArrowWriter):
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        super().__init__(pa.csv.CSVWriter(path, schema))
+    """Has a column for each node of a mask: text like ``0110`` would be read as a number."""
+
+    def __init__(self, path: Path, schema: pa.Schema, nodes: int) -> None:
+        self._mask = schema.get_field_index(MASK)
+        self._bits = [pa.field(f"{MASK}_{node}", pa.int8()) for node in range(nodes)]
+        super().__init__(pa.csv.CSVWriter(path, pa.schema(self._with(list(schema), self._bits))))
+
+    def write(self, rows: Sequence[tuple[Any, ...]], batch: pa.RecordBatch) -> None:
+        if self._mask >= 0:
+            masks = batch.column(self._mask).to_pylist()
+            bits = [
+                pa.array([_bit(mask, node) for mask in masks], type=pa.int8())
+                for node in range(len(self._bits))
+            ]
+            columns = self._with(batch.columns, bits)
+            schema = self._with(list(batch.schema), self._bits)
+            batch = pa.record_batch(columns, schema=pa.schema(schema))
+        super().write(rows, batch)
+
+    def _with(self, columns: list[Any], bits: list[Any]) -> list[Any]:
+        """Return ``columns`` with ``bits`` in place of the mask."""
+        if self._mask < 0:
+            return columns
+        return [*columns[: self._mask], *bits, *columns[self._mask + 1 :]]
+
+
+def _bit(mask: str | None, node: int) -> int | None:
+    return None if mask is None or node >= len(mask) else int(mask[node])
 
 
 class _ParquetWriter(_ArrowWriter):
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, nodes: int) -> None:
         about = {"kind": KIND, "version": str(EXPORT_VERSION), "edge_testbed": __version__}
         super().__init__(
             pa.parquet.ParquetWriter(path, schema.with_metadata(about), compression="zstd")
@@ -248,7 +276,7 @@ class _ParquetWriter(_ArrowWriter):
 class _JsonLinesWriter:
     """One object per line. What is stored as JSON text becomes part of it, not a string in it."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, nodes: int) -> None:
         self._file = path.open("w", encoding="utf-8", newline="\n")
         self._names = [json.dumps(name) for name in schema.names]
         self._is_json = [field.metadata[b"format"] == b"json" for field in schema]
@@ -269,7 +297,7 @@ class _JsonLinesWriter:
         self._file.close()
 
 
-_WRITERS: Final[dict[str, Callable[[Path, pa.Schema], _Writer]]] = {
+_WRITERS: Final[dict[str, Callable[[Path, pa.Schema, int], _Writer]]] = {
     "csv": _CsvWriter,
     "jsonl": _JsonLinesWriter,
     "parquet": _ParquetWriter,
@@ -289,9 +317,10 @@ def _write(
     schema = arrow_schema(table)
     done = 0
     progress(table, done, total)
+    nodes = _nodes_in_masks(task_log, runs) if table == "decisions" and "csv" in formats else 0
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(_WRITERS[name](folder / f"{table}.{name}", schema))
+            stack.enter_context(_WRITERS[name](folder / f"{table}.{name}", schema, nodes))
             for name in dict.fromkeys(formats)
         ]
         for run in runs:
@@ -303,3 +332,16 @@ def _write(
                 # More than counted: the run goes on while it is exported.
                 progress(table, done, max(done, total))
     return done
+
+
+def _nodes_in_masks(task_log: TaskLog, runs: Sequence[Run]) -> int:
+    """Return the length of the longest mask in the decisions of ``runs``."""
+    return max(
+        (
+            len(row[-1] or "")
+            for run in runs
+            for rows in task_log.rows("decisions", run.id, chunk=_CHUNK, only=(MASK,))
+            for row in rows
+        ),
+        default=0,
+    )

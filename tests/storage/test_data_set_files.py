@@ -412,8 +412,9 @@ def test_the_exported_csv_holds_every_transition(folder: Path, tmp_path: Path) -
         np.array([[row[f"next_{name}"] for name in names] for row in rows], np.float32).tobytes()
         == data.next_obs.tobytes()
     )
-    assert [[bit == "1" for bit in row["mask"]] for row in rows] == data.mask.tolist()
-    assert [[bit == "1" for bit in row["next_mask"]] for row in rows] == data.next_mask.tolist()
+    for name, masks in (("mask", data.mask), ("next_mask", data.next_mask)):
+        columns = [f"{name}_{action}" for action in range(masks.shape[1])]
+        assert [[row[each] == "1" for each in columns] for row in rows] == masks.tolist()
     assert [int(row["action"]) for row in rows] == data.action.tolist()
     assert [float(row["reward"]) for row in rows] == data.reward.tolist()
     log_probs = np.array([row["log_prob"] or "nan" for row in rows], np.float32)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
+import pandas
 import pyarrow.parquet
 import pytest
 
@@ -49,6 +51,31 @@ def stored(log: TaskLog, table: LogTable) -> list[dict[str, Any]]:
     return rows
 
 
+def with_bits(row: dict[str, Any], nodes: int) -> dict[str, Any]:
+    """The same row with a column for each node of a mask."""
+    if "mask" not in row:
+        return row
+    mask = row["mask"]
+    bits = {f"mask_{node}": None if mask is None else mask[node] for node in range(nodes)}
+    return {name: value for name, value in row.items() if name != "mask"} | bits
+
+
+def test_masks_in_csv_are_read_as_they_are(task_log: TaskLog, tmp_path: Path) -> None:
+    export(task_log, RUNS, tmp_path / "out", formats=["csv"], tables=["decisions"])
+    stored_masks = [row["mask"] for row in stored(task_log, "decisions")]
+
+    read = pandas.read_csv(tmp_path / "out" / "decisions.csv")
+
+    columns = [name for name in read.columns if name.startswith("mask")]
+    assert columns == [f"mask_{node}" for node in range(len(columns))]
+    assert len(columns) == max(len(mask) for mask in stored_masks if mask is not None) > 1
+    masks = [
+        None if numpy.isnan(row).any() else "".join(str(int(bit)) for bit in row)
+        for row in read[columns].to_numpy(dtype=float)
+    ]
+    assert masks == stored_masks
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_every_format_holds_what_the_log_holds(
     task_log: TaskLog, tmp_path: Path, table: LogTable
@@ -73,10 +100,11 @@ def test_every_format_holds_what_the_log_holds(
 
     with (tmp_path / "out" / f"{table}.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
+    nodes = max((len(row.get("mask") or "") for row in expected), default=0)
     as_text = [
         {
             name: "" if value is None else json.dumps(value) if name in embedded else str(value)
-            for name, value in row.items()
+            for name, value in with_bits(row, nodes).items()
         }
         for row in expected
     ]

@@ -40,8 +40,8 @@ def export_data_set(
 
     Every row holds its whole transition, the next observation and mask included. JSON Lines and
     Parquet keep observations and masks as lists; CSV has one column per number of the observation
-    and masks as text of 0 and 1. An unknown log-probability is empty in CSV, null in JSON Lines
-    and NaN in Parquet. Returns the metadata, which is in ``metadata.json`` too.
+    and per action of a mask (``mask_0``). An unknown log-probability is empty in CSV, null in JSON
+    Lines and NaN in Parquet. Returns the metadata, which is in ``metadata.json`` too.
 
     Raises:
         UsageError: the data set is not usable, an unknown format, or ``target`` is taken.
@@ -102,8 +102,8 @@ def _write_csv(data: DataSet, path: Path, progress: ProgressCallback) -> None:
                 "reward",
                 "terminated",
                 "truncated",
-                "mask",
-                "next_mask",
+                *(f"mask_{action}" for action in range(data.mask.shape[1])),
+                *(f"next_mask_{action}" for action in range(data.mask.shape[1])),
                 *names,
                 *(f"next_{name}" for name in names),
             ]
@@ -116,8 +116,8 @@ def _write_csv(data: DataSet, path: Path, progress: ProgressCallback) -> None:
                 _short(data.reward[rows]),
                 data.terminated[rows].astype(int).tolist(),
                 data.truncated[rows].astype(int).tolist(),
-                [_bits(mask) for mask in data.mask[rows]],
-                [_bits(mask) for mask in data.next_mask[rows]],
+                *data.mask[rows].T.astype(int).tolist(),
+                *data.next_mask[rows].T.astype(int).tolist(),
                 *(_short(column) for column in data.obs[rows].T),
                 *(_short(column) for column in data.next_obs[rows].T),
             ]
@@ -127,10 +127,6 @@ def _write_csv(data: DataSet, path: Path, progress: ProgressCallback) -> None:
 def _short(values: Any) -> list[Any]:
     """Single-precision numbers by the shortest text that is read back as the same number."""
     return [np.float32(value) for value in values]
-
-
-def _bits(mask: Any) -> str:
-    return "".join("1" if allowed else "0" for allowed in mask.tolist())
 
 
 def _write_jsonl(data: DataSet, path: Path, progress: ProgressCallback) -> None:
