@@ -14,11 +14,11 @@ from typing import Any, Final, Protocol
 import grpc
 import grpc.aio
 
-from edgenode.driver import EpisodeDriver
 from edgenode.host import Host
 from edgenode.links import PeerAt
 from edgenode.policies import Policies
 from edgenode.resources import used
+from edgenode.seam import NodeDriver
 from edgenode.spool import Spool
 from edgenode.turns import later
 from testbed.errors import TestbedError, UsageError
@@ -69,7 +69,7 @@ class Controlled(Protocol):
     def host(self) -> Host: ...
 
     @property
-    def driver(self) -> EpisodeDriver | None: ...
+    def driver(self) -> NodeDriver | None: ...
 
     @property
     def policies(self) -> Policies: ...
@@ -77,8 +77,18 @@ class Controlled(Protocol):
     @property
     def spool(self) -> Spool: ...
 
+    @property
+    def http(self) -> str: ...
+
     async def configure(
-        self, run: str, plan: PlanHead, peers: Mapping[int, PeerAt], scheduler: SchedulerSpec
+        self,
+        run: str,
+        plan: PlanHead,
+        peers: Mapping[int, PeerAt],
+        scheduler: SchedulerSpec,
+        *,
+        tokens: Sequence[str] = (),
+        standby: bool = False,
     ) -> str: ...
 
     async def set_scheduler(self, scheduler: SchedulerSpec) -> str: ...
@@ -89,7 +99,7 @@ class Controlled(Protocol):
         faults: Sequence[Fault] = (),
         *,
         arrivals: pb.Arrivals | None = None,
-    ) -> EpisodeDriver: ...
+    ) -> NodeDriver: ...
 
     def end_episode(self, episode: int) -> int: ...
 
@@ -113,8 +123,10 @@ class ControlServicer(pb_grpc.ControlServicer):
             name = await self._node.configure(
                 request.run,
                 plan,
-                {peer.node: PeerAt(peer.address, peer.trunk) for peer in request.peers},
+                {peer.node: PeerAt(peer.address, peer.trunk, peer.http) for peer in request.peers},
                 scheduler,
+                tokens=request.http_tokens,
+                standby=request.standby,
             )
         except (TestbedError, ValueError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -180,7 +192,7 @@ class ControlServicer(pb_grpc.ControlServicer):
             request.run,
             request.episode,
         ):
-            driver.faulting.set_by_hand(faults)
+            driver.set_faults(faults)
         return pb.Empty()
 
     async def SetScheduler(
@@ -233,6 +245,7 @@ class ControlServicer(pb_grpc.ControlServicer):
             resident_bytes=used().resident_bytes // node.host.size,
             unacknowledged=node.spool.unacknowledged,
             process=node.process,
+            http=node.http,
         )
         if driver is not None:
             description.episode = driver.episode

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from edgenode.applications.seam import Application
@@ -31,6 +31,7 @@ from testbed.model.events import (
     AskPeers,
     ChangeExecution,
     ChangeTransmission,
+    ConditionsChanged,
     DeadlinePassed,
     DecisionBroken,
     DecisionDue,
@@ -54,6 +55,8 @@ from testbed.model.events import (
     WithdrawTransfer,
 )
 from testbed.model.faulted import FaultedNode
+from testbed.model.faults import Fault, State
+from testbed.model.faults.scene import Conditions
 from testbed.model.hook import Decided
 from testbed.model.own_code import SchedulerFailed
 from testbed.model.task import Task
@@ -132,6 +135,35 @@ class EpisodeDriver:
         }
         self.faulting = Faulting(self, plan.timeline(episode), log.fault)
         self.arrivals = Arrivals(self)
+
+    @property
+    def answers(self) -> None:
+        """See ``NodeDriver``: tasks are no requests."""
+        return None
+
+    def take_arrivals(self, told: pb.Arrivals) -> pb.ArrivalsTaken:
+        """See ``NodeDriver``."""
+        return self.arrivals.take(told)
+
+    @property
+    def now(self) -> Micros:
+        """See ``Faulted``."""
+        return max(self.clock.now(), self.state.now)
+
+    @property
+    def conditions(self) -> Conditions:
+        """See ``Faulted``."""
+        return self.state.conditions
+
+    def change(self, conditions: Conditions, at: Micros) -> None:
+        """See ``Faulted``."""
+        if conditions.state is State.KILLED and self.conditions.state is not State.KILLED:
+            self.inbox.forget()
+        self.handle(ConditionsChanged(conditions), at)
+
+    def set_faults(self, faults: Iterable[Fault]) -> None:
+        """See ``NodeDriver``."""
+        self.faulting.set_by_hand(faults)
 
     def begin(self, at: float | None = None) -> None:
         """Begin the episode: its clock is at 0 at the instant ``at`` on ``time.monotonic``, in

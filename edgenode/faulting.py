@@ -10,17 +10,46 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import Final
+from typing import Final, Protocol
 
-from edgenode.clock import Urgency
-from edgenode.driving import Driver
-from testbed.model.events import ConditionsChanged
+from edgenode.clock import EpisodeClock, Timers, Urgency
 from testbed.model.fault_effects import FaultNote
 from testbed.model.faults import KINDS, Fault, State, Timeline
+from testbed.model.faults.scene import Conditions
 from testbed.model.units import Micros
 
 DOWN: Final = "down"
 """The reason for which a node that is down refuses a task."""
+
+
+class Faulted(Protocol):
+    """A driver whose node faults change."""
+
+    @property
+    def node(self) -> int: ...
+
+    @property
+    def episode(self) -> int: ...
+
+    @property
+    def clock(self) -> EpisodeClock: ...
+
+    @property
+    def timers(self) -> Timers: ...
+
+    @property
+    def now(self) -> Micros:
+        """The present instant, or the latest that the model has seen if that is later."""
+        ...
+
+    @property
+    def conditions(self) -> Conditions:
+        """What faults make of the node at present."""
+        ...
+
+    def change(self, conditions: Conditions, at: Micros) -> None:
+        """Have other conditions from ``at`` on."""
+        ...
 
 
 class Faulting:
@@ -29,7 +58,7 @@ class Faulting:
     ``log`` is handed a document for each fault that is applied or released.
     """
 
-    def __init__(self, driver: Driver, timeline: Timeline, log: Callable[[bytes], None]) -> None:
+    def __init__(self, driver: Faulted, timeline: Timeline, log: Callable[[bytes], None]) -> None:
         self._driver = driver
         self._log = log
         self._planned = timeline.faults
@@ -40,15 +69,14 @@ class Faulting:
     @property
     def down(self) -> bool:
         """Whether a fault has taken this node down."""
-        return self._driver.state.conditions.state is not State.UP
+        return self._driver.conditions.state is not State.UP
 
     def answers(self, asking: int) -> bool:
         """Return whether a probe of a peer gets here and its answer gets back, now."""
         if not self._timeline:
             return True
         driver = self._driver
-        now = max(driver.clock.now(), driver.state.now)
-        return self._timeline.scene(now).answers(asking, driver.node)
+        return self._timeline.scene(driver.now).answers(asking, driver.node)
 
     def set_by_hand(self, faults: Iterable[Fault]) -> None:
         """Set the faults beside the planned ones, in place of those set before."""
@@ -72,12 +100,9 @@ class Faulting:
 
     def _change(self, at: Micros) -> None:
         driver = self._driver
-        conditions = driver.state.conditions
         found = self._timeline.scene(at).conditions()[driver.node]
-        if found != conditions:
-            if found.state is State.KILLED and conditions.state is not State.KILLED:
-                driver.inbox.forget()
-            driver.handle(ConditionsChanged(found), at)
+        if found != driver.conditions:
+            driver.change(found, at)
         active = {fault.id: fault for fault in self._timeline.active(at) if self._mine(fault)}
         for fault in [f for name, f in self._applied.items() if name not in active]:
             self._note(fault, "released", at)

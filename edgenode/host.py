@@ -13,6 +13,7 @@ from edgenode.carriers.local import Hub, LocalNode
 from edgenode.carriers.trunk import TrunkNode, Trunks
 from edgenode.links import PeerAt, PeerLink
 from testbed.rpc.credentials import Secrets
+from testbed.rpc.generated import edge_pb2 as pb
 
 
 class Transport(StrEnum):
@@ -27,6 +28,10 @@ class Transport(StrEnum):
 
 class HostedNode(LocalNode, TrunkNode, Protocol):
     """A node of this process, for all that carries its messages."""
+
+    def heard(self, sender: int, said: pb.Said) -> None:
+        """Hear what a neighbour says to all of its neighbours."""
+        ...
 
 
 class Host:
@@ -80,6 +85,11 @@ class Host:
         """End a node as if it had been killed, and return when it is gone."""
         self._nodes[node].context.copy().run(self._enders[node])
         await self._ended[node].wait()
+
+    def here(self, address: str) -> HostedNode | None:
+        """Return the node of this process at an address; None if messages to it go over gRPC."""
+        found = None if self._transport is Transport.GRPC else self._hub.find(address)
+        return None if found is None else self._nodes.get(found.index)
 
     def link(self, peer: int, at: PeerAt, me: HostedNode, background: Background) -> PeerLink:
         """Return a link from a node of this process to a peer."""

@@ -14,10 +14,11 @@ from testbed.rpc.generated import edge_pb2 as pb
 
 
 class PeerAt(NamedTuple):
-    """Where a peer is reached: its server, and where its process takes trunks (or empty)."""
+    """Where a peer is reached: its server, and where it takes trunks and HTTP (or empty)."""
 
     address: str
     trunk: str = ""
+    http: str = ""
 
 
 class Piece(NamedTuple):

@@ -7,29 +7,29 @@ import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # not in the stubs
 
+from edgenode.answers import Answers
 from edgenode.applications import check as check_application
 from edgenode.applications import create as create_application
 from edgenode.applications.seam import Application
 from edgenode.background import Background
 from edgenode.complaints import Complaints
 from edgenode.control import ControlServicer
-from edgenode.driver import EpisodeDriver
-from edgenode.families import FAMILIES
+from edgenode.families import Connecting, family_of
 from edgenode.host import Host
-from edgenode.links import PeerAt, PeerLink
+from edgenode.links import PeerAt
 from edgenode.policies import Policies
+from edgenode.seam import Link, NodeDriver, Surroundings
 from edgenode.servicers import PeersServicer, TasksServicer
 from edgenode.speaking import context_of
 from edgenode.spool import Spool
 from edgenode.watch import (
     BoundedApplication,
-    BoundedScheduler,
     CodeWatch,
     OwnCode,
     made_in_time,
@@ -37,10 +37,9 @@ from edgenode.watch import (
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.model.decision import Scheduler
 from testbed.model.faults import Fault
-from testbed.model.hooks import HOOKS
 from testbed.model.own_code import described, interrupted
 from testbed.model.units import Micros
-from testbed.rpc.addresses import TcpAddress
+from testbed.rpc.addresses import Address, TcpAddress
 from testbed.rpc.authorization import CommandCheck
 from testbed.rpc.channels import listen, listen_for_probes, new_server
 from testbed.rpc.credentials import Credentials
@@ -58,6 +57,18 @@ CALLS: Final = 4096
 
 FAREWELL: Final = 0.3
 """Seconds a stopping node waits for the controller to store its log, if it is not told."""
+
+
+class Closes(Protocol):
+    """The HTTP front of a node."""
+
+    def stop(self) -> None:
+        """Take no more connections."""
+        ...
+
+    async def close(self) -> None:
+        """Hang up on all clients."""
+        ...
 
 
 class EdgeNode:
@@ -90,7 +101,11 @@ class EdgeNode:
         self.process = secrets.token_hex(8)
         """Names this process: a process number may be that of another one elsewhere."""
         self.run_id = ""
-        self.driver: EpisodeDriver | None = None
+        self.http = ""
+        """Where it takes requests of users; empty: nowhere."""
+        self.http_key = ""
+        """Makes the tokens that it asks for there."""
+        self.driver: NodeDriver | None = None
         self.stopped = asyncio.Event()
         self.dismissed = False
         self.killed = False
@@ -102,7 +117,9 @@ class EdgeNode:
         self._asked = SchedulerSpec("")
         self._watch = watch or CodeWatch()
         self._application: Application | None = None
-        self._links: dict[int, PeerLink] = {}
+        self._links: Mapping[int, Link] = {}
+        self._standby: NodeDriver | None = None
+        self._front: Closes | None = None
         self._worst_lateness: Micros = 0
         self._configuring = 0
         self._server = new_server(me, calls=CALLS, commands=self.commands)
@@ -120,15 +137,19 @@ class EdgeNode:
 
     # --- process ----------------------------------------------------------------------------
 
-    async def start(self, bind: str, advertise: str | None = None, probes: str = "") -> str:
+    async def start(
+        self, bind: str, advertise: str | None = None, probes: str = "", http: str = ""
+    ) -> str:
         """Open the server; return the address at which others reach it.
 
-        ``probes`` is where the health service is open to anybody, nowhere if empty.
-        ``advertise`` is the host to name instead of that of ``bind``; an IPv6 address may come
-        without brackets.
+        ``probes`` is where the health service is open to anybody, ``http`` where requests of users
+        are taken; nowhere if empty. ``advertise`` is the host to name instead of that of ``bind``
+        and ``http``; an IPv6 address may come without brackets.
 
-        Raises: PrerequisiteMissing if the address cannot be used.
+        Raises: PrerequisiteMissing if an address cannot be used.
         """
+        if http:
+            await self._open_front(http, advertise)
         try:
             address = listen(self._server, bind, self.me)
             if probes:
@@ -143,13 +164,20 @@ class EdgeNode:
             await self._probes.start()
         await self._health.set(ALIVE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(False)
-        if advertise and isinstance(address, TcpAddress):
-            bare = ":" in advertise and not advertise.startswith("[")
-            address = TcpAddress(f"[{advertise}]" if bare else advertise, address.port)
-        self.address = str(address)
+        self.address = str(_advertised(address, advertise))
         self.host.add(self, self._end_at_once)
         _logger.info("node %d listens on %s", self.index, self.address)
         return self.address
+
+    async def _open_front(self, bind: str, advertise: str | None) -> None:
+        # It brings an HTTP server with it, which few nodes need.
+        from edgenode.serving.front import Front
+
+        front = Front(self, self.host.size)
+        self.http = str(_advertised(await front.listen(bind), advertise))
+        self.http_key = front.key
+        self._front = front
+        _logger.info("node %d takes HTTP requests at %s", self.index, self.http)
 
     def _add_health(self, server: grpc.aio.Server) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -174,6 +202,8 @@ class EdgeNode:
         """Stop as if killed: the log that is not handed over yet stays in the spool."""
         self.killed = True
         self.host.remove(self)
+        if self._front is not None:
+            self._front.stop()
         if self.driver is not None:
             self.end_episode(self.driver.episode)
         self.stop("ended at once, as if it had been killed")
@@ -186,6 +216,8 @@ class EdgeNode:
         end of the heartbeats.
         """
         self.stop("leaves")
+        if self._front is not None:
+            self._front.stop()
         if self.driver is not None:
             self.end_episode(self.driver.episode)
         await self.set_serving(False)
@@ -202,6 +234,9 @@ class EdgeNode:
         self.host.remove(self)
         if self.driver is not None:
             self.end_episode(self.driver.episode)
+        self._end_standby()
+        if self._front is not None:
+            await self._front.close()
         # Streams of peers and the controller are open for as long as both ends live.
         await self._server.stop(None)
         if self._probes is not None:
@@ -227,14 +262,19 @@ class EdgeNode:
         plan: PlanHead,
         peers: Mapping[int, PeerAt],
         scheduler: SchedulerSpec,
+        *,
+        tokens: Sequence[str] = (),
+        standby: bool = False,
     ) -> str:
         """Configure a run; return the scheduler's name. Nothing changes on error.
 
-        It may be cancelled at any moment: then all has changed or nothing.
+        It may be cancelled at any moment: then all has changed or nothing. ``tokens`` are by node,
+        for their HTTP fronts. ``standby``: it is no run, nothing is logged; only before a run, or
+        when its last episode is over.
 
         Raises: UsageError: no such node in the plan, unknown scheduler or application, the node
-        is leaving, or it was asked for another run meanwhile. PermanentError: the spool cannot be
-        written.
+        is leaving, or it was asked for another run meanwhile, or for no run in an episode.
+        PermanentError: the spool cannot be written.
         """
         self._stay()
         if not run:
@@ -250,24 +290,27 @@ class EdgeNode:
         self._stay()  # it took a while
         if turn != self._configuring:
             raise UsageError(f"run {run}: another run was requested meanwhile")
+        if standby and self.driver is not None:
+            raise UsageError(f"run {self.run_id} is under way at node {self.index}")
         application = self._create_application(plan)
         if self.driver is not None:
             self.end_episode(self.driver.episode)
-        try:
-            self.spool.begin(run)
-        except PermanentError:
-            _let_go(application)
-            raise
+        if not standby:
+            try:
+                self.spool.begin(run)
+            except PermanentError:
+                _let_go(application)
+                raise
+        self._end_standby()
         self._background.start(_closed(self._application, self._links), "the end of a run")
         self._complaints.begin()
-        self.run_id, self._plan = run, plan
-        self._scheduler, self._application = self._bounded(created, plan), application
-        self._asked = scheduler
-        self._links = {
-            peer: self.host.link(peer, at, self, self._background)
-            for peer, at in peers.items()
-            if peer != self.index
-        }
+        self.run_id, self._plan = "" if standby else run, plan
+        self._decide_by(created, scheduler)
+        self._application = application
+        self._links = family_of(plan).connect(
+            plan, Connecting(self, self.host, peers, tokens, self._background)
+        )
+        self._stand_by()
         return created.name
 
     def prepare_episode(
@@ -276,7 +319,7 @@ class EdgeNode:
         faults: Sequence[Fault] = (),
         *,
         arrivals: pb.Arrivals | None = None,
-    ) -> EpisodeDriver:
+    ) -> NodeDriver:
         """Prepare an episode with empty queues, which begins later; ends the one before it.
 
         ``faults`` are those injected by hand that are still active, ``arrivals`` the first ones.
@@ -286,31 +329,62 @@ class EdgeNode:
         """
         self._stay()
         assert self._plan is not None
-        assert self._scheduler is not None
-        assert self._application is not None
-        family = FAMILIES.of(self._plan)
+        family = family_of(self._plan)
         if arrivals is not None:
             wrong = family.refusal(self._plan, self.index, episode, arrivals)
             if wrong:
                 raise ValueError(wrong)
         if self.driver is not None:
             self.end_episode(self.driver.episode)
-        self.driver = family.driver(
+        self._end_standby()
+        driver = self.driver = family.driver(self._surroundings(), episode)
+        if faults:
+            driver.set_faults(faults)
+        if arrivals is not None:
+            driver.take_arrivals(arrivals)
+        return driver
+
+    def _surroundings(self) -> Surroundings:
+        assert self._application is not None
+        return Surroundings(
             self.index,
+            self.run_id,
             self._plan,
-            episode,
             self._scheduler,
             self._links,
             self._application,
             self.spool,
             self._background,
             self._complaints,
+            self._remake,
         )
-        if faults:
-            self.driver.faulting.set_by_hand(faults)
-        if arrivals is not None:
-            self.driver.arrivals.take(arrivals)
-        return self.driver
+
+    async def _remake(self) -> Any:
+        plan, asked = self._plan, self._asked
+        assert plan is not None
+        return self._bounded(await self._create_scheduler(plan, asked), plan)
+
+    def _stand_by(self) -> None:
+        """Do what the plan's family does where no episode is running."""
+        if self._plan is not None and not (self.stopped.is_set() or self.killed):
+            self._standby = family_of(self._plan).standby(self._surroundings())
+
+    def _end_standby(self) -> None:
+        standby, self._standby = self._standby, None
+        if standby is not None:
+            standby.close()
+
+    @property
+    def answers(self) -> Answers | None:
+        """What answers requests now; None if nothing does."""
+        driver = self.driver or self._standby
+        return None if driver is None else driver.answers
+
+    def heard(self, sender: int, said: pb.Said) -> None:
+        """Hear what a neighbour says to all of its neighbours."""
+        answers = self.answers
+        if answers is not None:
+            answers.heard(sender, said)
 
     def end_episode(self, episode: int) -> int:
         """End this episode if it is running; return the number of tasks this node still held."""
@@ -318,7 +392,9 @@ class EdgeNode:
             return 0
         driver, self.driver = self.driver, None
         self._worst_lateness = max(self._worst_lateness, driver.timers.worst_lateness)
-        return driver.close()
+        unfinished = driver.close()
+        self._stand_by()
+        return unfinished
 
     async def set_scheduler(self, scheduler: SchedulerSpec) -> str:
         """Change the scheduler from the next decision on; return its name.
@@ -346,17 +422,21 @@ class EdgeNode:
 
     def decide_by(self, scheduler: Scheduler, asked: SchedulerSpec) -> None:
         """Decide by ``scheduler``, which ``asked`` describes, from the next decision on."""
+        self._decide_by(scheduler, asked)
+        for driver in (self.driver, self._standby):
+            if driver is not None:
+                driver.decide_by(self._scheduler)
+
+    def _decide_by(self, scheduler: Scheduler, asked: SchedulerSpec) -> None:
         assert self._plan is not None
         self._scheduler, self._asked = self._bounded(scheduler, self._plan), asked
-        if self.driver is not None:
-            self.driver.decide_by(self._scheduler)
+
+    def _bounded(self, scheduler: Scheduler, plan: PlanHead) -> Any:
+        return family_of(plan).bounded(scheduler, self.index, plan, self._watch)
 
     def scheduler_context(self, plan: PlanHead, options: Mapping[str, Any]) -> Any:
         """Return the context that a scheduler of this node is made from."""
-        return FAMILIES.of(plan).context(self.index, plan, options)
-
-    def _bounded(self, scheduler: Scheduler, plan: PlanHead) -> Scheduler:
-        return BoundedScheduler(scheduler, self._watch, HOOKS[plan.hook].method)
+        return family_of(plan).context(self.index, plan, options)
 
     def _stay(self) -> None:
         if self.stopped.is_set():
@@ -392,7 +472,15 @@ class EdgeNode:
         await _closed(application, links)
 
 
-async def _closed(application: Application | None, links: Mapping[int, PeerLink]) -> None:
+def _advertised(address: Address, host: str | None) -> Address:
+    """Return the address that others are told, with another host if one is named."""
+    if not host or not isinstance(address, TcpAddress):
+        return address
+    bare = ":" in host and not host.startswith("[")
+    return TcpAddress(f"[{host}]" if bare else host, address.port)
+
+
+async def _closed(application: Application | None, links: Mapping[int, Link]) -> None:
     """Close what an earlier run has used."""
     if application is not None:
         _let_go(application)

@@ -110,7 +110,12 @@ def _as(node: EdgeNode, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 async def _start(node: EdgeNode, arguments: argparse.Namespace) -> None:
-    await node.start(_of(arguments.bind, node.index), arguments.advertise, arguments.probes)
+    await node.start(
+        _of(arguments.bind, node.index),
+        arguments.advertise,
+        arguments.probes,
+        _http(arguments.http, node.index),
+    )
 
 
 async def _live(node: EdgeNode, arguments: argparse.Namespace) -> int:
@@ -162,6 +167,15 @@ def _of(text: str, node: int) -> str:
     return text.replace(NODE, str(node))
 
 
+def _http(text: str, node: int) -> str:
+    """Return where a node takes HTTP requests: ``HOST:FIRST+`` is the port FIRST plus its index."""
+    text = _of(text, node)
+    if not text.endswith("+"):
+        return text
+    host, _, first = text[:-1].rpartition(":")
+    return f"{host}:{int(first) + node}" if first.isdecimal() else text
+
+
 def _nodes(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Sequence[int]:
     """Return the nodes of this process; ends it with a message if their arguments are the same."""
     if arguments.nodes is None:
@@ -207,7 +221,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bind", default="127.0.0.1:0", help="where to listen: host:port, or unix:/path"
     )
-    parser.add_argument("--advertise", help="host to name to others, if not that of --bind")
+    parser.add_argument(
+        "--http",
+        default="",
+        metavar="HOST:PORT",
+        help="where to take HTTP requests of users, for scenarios that serve them; HOST:FIRST+: at "
+        "the port FIRST plus the index of the node",
+    )
+    parser.add_argument(
+        "--advertise", help="host to name to others, if not those of --bind and --http"
+    )
     add_access_arguments(parser, "this node")
     parser.add_argument(
         "--orphan-timeout",

@@ -13,6 +13,7 @@ from typing import Protocol
 from edgenode.driver import EpisodeDriver
 from edgenode.faulting import DOWN
 from edgenode.payload import BLOCK_BYTES
+from edgenode.seam import NodeDriver
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.messages import task_from_message
 
@@ -21,7 +22,7 @@ class HasDriver(Protocol):
     """Where the episode that is running is found."""
 
     @property
-    def driver(self) -> EpisodeDriver | None: ...
+    def driver(self) -> NodeDriver | None: ...
 
 
 class Refused(Exception):
@@ -138,7 +139,7 @@ class Inflow:
 
     def _driver(self, episode: int) -> EpisodeDriver | None:
         driver, sender = self._node.driver, self._sender
-        if driver is None or driver.episode != episode:
+        if not isinstance(driver, EpisodeDriver) or driver.episode != episode:
             return None
         size = driver.plan.topology.size
         if sender >= size or sender == driver.node:
@@ -163,7 +164,7 @@ def answer(
     if request.sender != sender:
         raise Refused(f"node {sender} may not act for {request.sender}", denied=True)
     driver = node.driver
-    if driver is None or driver.episode != request.episode:
+    if not isinstance(driver, EpisodeDriver) or driver.episode != request.episode:
         return
     if driver.begun:
         _answer(driver, request, reply)

@@ -114,6 +114,8 @@ async def _register(stub: Any, node: EdgeNode) -> float:
             process=node.process,
             trunk=node.host.trunk,
             nodes=node.host.size,
+            http=node.http,
+            http_key=node.http_key,
         ),
         timeout=CALL_TIMEOUT,
     )

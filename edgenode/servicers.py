@@ -31,6 +31,12 @@ class HasArrivals(HasDriver, Protocol):
     def run_id(self) -> str: ...
 
 
+class Hears(HasDriver, Protocol):
+    """A node that hears what others say."""
+
+    def heard(self, sender: int, said: pb.Said) -> None: ...
+
+
 class TasksServicer(pb_grpc.TasksServicer):
     """Takes the arrivals of an episode from the controller."""
 
@@ -47,7 +53,7 @@ class TasksServicer(pb_grpc.TasksServicer):
             )
             raise AssertionError("abort has raised already")
         try:
-            return driver.arrivals.take(request)
+            return driver.take_arrivals(request)
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise  # abort has raised already
@@ -56,8 +62,18 @@ class TasksServicer(pb_grpc.TasksServicer):
 class PeersServicer(pb_grpc.PeersServicer):
     """Receives tasks from peers and answers their probes."""
 
-    def __init__(self, node: HasDriver) -> None:
+    def __init__(self, node: Hears) -> None:
         self._node = node
+
+    async def Say(self, request: pb.Said, context: Context) -> pb.Empty:
+        """Hear what a neighbour says."""
+        sender = _peer()
+        if request.sender != sender:
+            await _abort(
+                context, Refused(f"node {sender} may not act for {request.sender}", denied=True)
+            )
+        self._node.heard(sender, request)
+        return pb.Empty()
 
     async def Exchange(self, requests: AsyncIterator[pb.PeerFrames], context: Context) -> None:
         """Take what one peer says. If the peer goes away, the tasks it announced will not come."""

@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
@@ -26,8 +27,11 @@ from edgenode.turns import later
 from testbed.errors import PermanentError
 from testbed.model.events import Record
 from testbed.model.hook import Decided
+from testbed.model.serving.record import RequestRecord, WindowRecord
+from testbed.model.units import Micros
 from testbed.rpc.codec import decode_decision, decode_record, encode_decision, encode_record
 from testbed.rpc.generated import edge_pb2 as pb
+from testbed.rpc.serving import decode_requests, decode_windows, encode_request, encode_window
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -55,12 +59,17 @@ RETRY: Final = 5.0
 _KEEP_BYTES: Final = 1 << 20
 """A file whose content is all acknowledged is emptied when it has grown beyond this."""
 
-# One line each: a record, a decision, a fault applied or released, the end of batch n. A file
+# One line each: a record, a decision, a fault applied or released, a request that was answered, a
+# window that is over, how late a router was called and why one failed, the end of batch n. A file
 # starts with the end of the last batch that is no longer in it, so that numbers go on after the
 # file was emptied.
 _RECORD: Final = b"r"
 _DECISION: Final = b"d"
 _FAULT: Final = b"f"
+_REQUEST: Final = b"q"
+_WINDOW: Final = b"w"
+_TICK: Final = b"t"
+_FAILURE: Final = b"x"
 _END: Final = b"="
 
 
@@ -88,6 +97,7 @@ class RunSpool:
         self.last_batch = 0
         self._on_batch = on_batch
         self._batches: deque[tuple[int, list[bytes]]] = deque()
+        self._backlog = 0
         self._happened: list[LogEvent] = []
         self._uncut: list[bytes] = []
         self._uncut_bytes = 0
@@ -109,6 +119,11 @@ class RunSpool:
     def unacknowledged(self) -> int:
         """Number of batches that the controller has not acknowledged."""
         return len(self._batches)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of those batches."""
+        return self._backlog
 
     def append(self, event: LogEvent) -> None:
         """Write an event when nothing more urgent is due; it will be in the next batch."""
@@ -169,11 +184,16 @@ class RunSpool:
             self.last_batch += 1
             self._unwritten.append(_END + b"%d" % self.last_batch)
             self._flush()
-            self._batches.append((self.last_batch, self._uncut))
+            self._keep(self._uncut)
             self._uncut, self._uncut_bytes = [], 0
             self._look()
             self._on_batch()
         return self.last_batch
+
+    def _keep(self, lines: list[bytes]) -> None:
+        """Keep a batch until it is acknowledged."""
+        self._batches.append((self.last_batch, lines))
+        self._backlog += _size(lines)
 
     def batch_after(self, number: int) -> pb.EventBatch | None:
         """Return the first unacknowledged batch after ``number`` as it is sent; None if none."""
@@ -187,15 +207,19 @@ class RunSpool:
         return pb.EventBatch(
             run=self.run,
             number=found,
-            records=[line[1:] for line in lines if line[:1] == _RECORD],
-            decisions=[line[1:] for line in lines if line[:1] == _DECISION],
-            faults=[line[1:] for line in lines if line[:1] == _FAULT],
+            records=_of(lines, _RECORD),
+            decisions=_of(lines, _DECISION),
+            faults=_of(lines, _FAULT),
+            requests=_of(lines, _REQUEST),
+            windows=_of(lines, _WINDOW),
+            ticks=[int(line) for line in _of(lines, _TICK)],
+            failures=[json.loads(line) for line in _of(lines, _FAILURE)],
         )
 
     def acknowledge(self, number: int) -> None:
         """Drop all batches up to ``number``, which are stored elsewhere."""
         while self._batches and self._batches[0][0] <= number:
-            self._batches.popleft()
+            self._backlog -= _size(self._batches.popleft()[1])
         if not self._batches and not self._uncut and self._size > _KEEP_BYTES:
             self._empty()
 
@@ -305,7 +329,7 @@ class RunSpool:
             if number is not None and number >= self.last_batch:
                 self.last_batch = number
                 if self._uncut:
-                    self._batches.append((self.last_batch, self._uncut))
+                    self._keep(self._uncut)
                     self._uncut = []
             elif _is_event(line):
                 self._uncut.append(line)
@@ -339,15 +363,47 @@ def _number(line: bytes) -> int | None:
     return int(digits) if line[:1] == _END and digits.isdigit() and len(digits) < 16 else None
 
 
+def _size(lines: Iterable[bytes]) -> int:
+    return sum(map(len, lines))
+
+
+def _of(lines: Iterable[bytes], kind: bytes) -> list[bytes]:
+    """Return the documents of the lines of one kind."""
+    return [line[1:] for line in lines if line[:1] == kind]
+
+
+def _encode_int(value: int) -> bytes:
+    return b"%d" % value
+
+
+def _encode_text(text: str) -> bytes:
+    return json.dumps(text).encode()
+
+
+def _is_text(data: bytes) -> None:
+    if not isinstance(json.loads(data), str):
+        raise ValueError("not a text")
+
+
+_READ: Final[Mapping[bytes, Callable[[bytes], object]]] = {
+    _RECORD: decode_record,
+    _DECISION: decode_decision,
+    _FAULT: json.loads,
+    _REQUEST: lambda data: decode_requests([data]),
+    _WINDOW: lambda data: decode_windows([data]),
+    _TICK: int,
+    _FAILURE: _is_text,
+}
+"""What reads the document of a line, by its kind; raises if it is damaged."""
+
+
 def _is_event(line: bytes) -> bool:
-    """Return whether the line is a whole record or decision."""
+    """Return whether the line is whole and no end of a batch."""
+    read = _READ.get(line[:1])
+    if read is None:
+        return False
     try:
-        if line[:1] == _RECORD:
-            decode_record(line[1:])
-        elif line[:1] == _DECISION:
-            decode_decision(line[1:])
-        else:
-            return False
+        read(line[1:])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return False
     return True
@@ -378,6 +434,11 @@ class Spool:
         """Number of batches that the controller has not acknowledged."""
         return sum(spool.unacknowledged for spool in self._runs.values())
 
+    @property
+    def backlog(self) -> int:
+        """Bytes of the batches that the controller has not acknowledged."""
+        return sum(spool.backlog for spool in self._runs.values())
+
     def begin(self, run: str) -> None:
         """From now on what happens belongs to ``run``; files of other runs go when they can.
 
@@ -406,6 +467,22 @@ class Spool:
     def fault(self, document: bytes) -> None:
         """Log that a fault was applied or released here."""
         self._append(LogEvent(_FAULT, bytes, document))
+
+    def request(self, record: RequestRecord) -> None:
+        """Log a request that was answered."""
+        self._append(LogEvent(_REQUEST, encode_request, record))
+
+    def window(self, record: WindowRecord) -> None:
+        """Log a window that is over."""
+        self._append(LogEvent(_WINDOW, encode_window, record))
+
+    def tick(self, lateness: Micros) -> None:
+        """Log how late a router was called."""
+        self._append(LogEvent(_TICK, _encode_int, lateness))
+
+    def failure(self, reason: str) -> None:
+        """Log why a router failed."""
+        self._append(LogEvent(_FAILURE, _encode_text, reason))
 
     def hurry(self) -> None:
         """Cut the next batch soon: nothing is to be expected after what has happened."""

@@ -9,6 +9,7 @@ So no credentials of gRPC go over a connection that is not encrypted.
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from typing import Final
 
@@ -34,6 +35,10 @@ OUTCOME: Final = "Testbed-Outcome"
 """In answers: what became of the request, as in the task log."""
 
 
+STANDBY: Final = 2**31 - 1
+"""Number of the episode in which nodes serve between runs; ``standby`` in ``REQUEST``."""
+
+
 def new_key() -> str:
     """Return a key for a front, which nobody else has."""
     return secrets.token_hex(32)
@@ -44,14 +49,14 @@ def token_for(key: str, caller: Identity) -> str:
     return Secrets(caller, key).expected_of(caller)
 
 
-def proves(key: str, caller: Identity, token: str) -> bool:
-    """Return whether ``token`` proves ``caller`` at the front with this key."""
-    return Secrets(caller, key).identify(str(caller), token) == caller
+def equal(token: str, expected: str) -> bool:
+    """Return whether a token is the expected one, which must not be empty; in constant time."""
+    return bool(expected) and hmac.compare_digest(token.encode(errors="replace"), expected.encode())
 
 
 def request_name(episode: int, request: int) -> str:
     """Return the value of ``REQUEST``."""
-    return f"{episode}-{request}"
+    return f"{'standby' if episode == STANDBY else episode}-{request}"
 
 
 def parse_request_name(text: str) -> tuple[int, int]:
@@ -60,6 +65,8 @@ def parse_request_name(text: str) -> tuple[int, int]:
     Raises: ValueError: it is none.
     """
     episode, _, request = text.partition("-")
+    if episode == "standby":
+        episode = str(STANDBY)
     if not (episode.isdecimal() and request.isdecimal() and text.isascii() and len(text) <= 40):
         raise ValueError(f"{REQUEST} {text[:60]!r}; it has to be EPISODE-ID")
     return int(episode), int(request)

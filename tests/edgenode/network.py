@@ -13,6 +13,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from edgenode.driver import EpisodeDriver
 from edgenode.host import Host, Transport
 from edgenode.node import EdgeNode
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
@@ -220,7 +221,7 @@ class Cluster:
         """Let tasks arrive now, whatever their slots are."""
         for given in tasks:
             driver = self.members[given.source].node.driver
-            assert driver is not None
+            assert isinstance(driver, EpisodeDriver)
             driver.timers.ring_due()
             driver.arrived(given, driver.clock.now())
             # Others have their turn, as between two arrivals.

@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from edgenode.driver import EpisodeDriver
 from testbed.model.task import Task
 from testbed.model.units import SECOND
 from testbed.rpc.clocks import clock_name
@@ -185,7 +186,7 @@ async def test_slots_that_have_not_begun_are_replaced_or_taken_back(tmp_path: Pa
         answer = await network.tell(number=3, first=0, until=0)
         assert answer.next == answer.first
         driver = network.members[0].node.driver
-        assert driver is not None
+        assert isinstance(driver, EpisodeDriver)
         assert not driver.arrivals._tasks
         await network.end()
         assert network.history(dropped.id) == []
@@ -220,7 +221,7 @@ async def test_an_episode_begins_at_the_instant_that_was_agreed(tmp_path: Path) 
         await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run="run", arrivals=told))
         await member.control.StartEpisode(request)
         driver = member.node.driver
-        assert driver is not None
+        assert isinstance(driver, EpisodeDriver)
         assert abs(driver.clock.loop_time(0) - begins) < 1e-5
         # Once more, as after an answer that was lost: nothing begins anew.
         await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run="run", arrivals=told))
@@ -238,7 +239,7 @@ async def test_an_episode_begins_at_the_instant_that_was_agreed(tmp_path: Path) 
         before = time.monotonic()
         await member.control.StartEpisode(request)
         driver = member.node.driver
-        assert driver is not None
+        assert isinstance(driver, EpisodeDriver)
         assert before + 0.5 <= driver.clock.loop_time(0) <= time.monotonic() + 0.5
         request.episode, request.start_in = 2, 3600 * SECOND
         await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run="run", episode=2))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgenode.driver import EpisodeDriver
 from testbed.model.events import RecordKind
 from testbed.scenario.plan import SchedulerSpec
 from tests.edgenode.network import AskFirst, SendTo, cluster, plan, task
@@ -52,7 +53,9 @@ async def test_a_peer_that_begins_late_answers_then(tmp_path: Path) -> None:
         await network.begin(early)
         await network.give(asking)
         await asyncio.sleep(0.05)
-        before = early.node.driver.clock.now() if early.node.driver else 0
+        before = (
+            early.node.driver.clock.now() if isinstance(early.node.driver, EpisodeDriver) else 0
+        )
         await network.begin(late)
         await network.ended(asking)
 

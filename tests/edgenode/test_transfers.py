@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgenode.driver import EpisodeDriver
 from edgenode.payload import payload_of
 from testbed.model.draws import Purpose, failure_after, uniform
 from testbed.model.events import RecordKind
@@ -143,7 +144,7 @@ async def test_a_deadline_in_transit_frees_the_link(tmp_path: Path) -> None:
         assert started.at == max(decided.at, first.at)
         assert network.members[1].of(1) == []
         driver = network.members[1].node.driver
-        assert driver is not None
+        assert isinstance(driver, EpisodeDriver)
         assert driver.state.receiving == (0, 0)
 
 
@@ -192,7 +193,7 @@ async def test_a_peer_that_begins_late_loses_nothing(tmp_path: Path) -> None:
         await network.until(lambda: len(early.of(1)) == 3)
         # More than the transmission takes: all of the first task is with its peer.
         await asyncio.sleep(0.1)
-        assert late.node.driver is not None
+        assert isinstance(late.node.driver, EpisodeDriver)
         assert late.node.driver.state.receiving == (0, 0)
         assert not any(record.kind is RecordKind.SENT for record in early.records)
         await network.begin(late)
@@ -228,7 +229,7 @@ async def test_what_a_dead_sender_announced_is_no_longer_expected(tmp_path: Path
         await network.start()
         await network.give(given)
         receiver = network.members[1].node.driver
-        assert receiver is not None
+        assert isinstance(receiver, EpisodeDriver)
         await network.until(lambda: len(network.members[0].of(1)) == 3)
         await network.members[0].node.close()
         probe = task(2, source=1)
@@ -268,7 +269,7 @@ async def test_a_hand_over_that_is_wrong_is_refused(
 
         assert not reply.accepted
         assert why in reply.reason
-        assert receiver.driver is not None
+        assert isinstance(receiver.driver, EpisodeDriver)
         assert receiver.driver.state.held == frozenset()
 
 
@@ -296,7 +297,7 @@ async def test_a_peer_speaks_for_itself_and_of_its_own_tasks(
             call = pb_grpc.PeersStub(channel).Exchange()
             await call.write(pb.PeerFrames(frames=[frame]))
             assert (await call.code()).name.endswith(status)
-        assert receiver.driver is not None
+        assert isinstance(receiver.driver, EpisodeDriver)
         assert receiver.driver.state.receiving == (0, 0)
         assert not defects(caplog)
 
@@ -309,7 +310,7 @@ async def test_announcements_that_are_repeated_count_once(tmp_path: Path) -> Non
         await network.start()
         receiver = network.members[1].node
         driver = receiver.driver
-        assert driver is not None
+        assert isinstance(driver, EpisodeDriver)
         me = shared(SECRET, node_identity(0))
         async with connect(receiver.address, me, node_identity(1)) as channel:
             call = pb_grpc.PeersStub(channel).Exchange()

@@ -12,6 +12,7 @@ import pytest
 
 from edgenode.carriers import trunk as carrier_module
 from edgenode.carriers.trunk import TrunkLink
+from edgenode.driver import EpisodeDriver
 from edgenode.node import EdgeNode
 from edgenode.payload import BLOCK_BYTES, payload_of, payload_slice, payload_views
 from testbed.errors import PermanentError
@@ -109,7 +110,7 @@ def of_node(index: int) -> Secrets:
 
 
 def in_the_inbox(node: EdgeNode) -> tuple[int, ...]:
-    assert node.driver is not None
+    assert isinstance(node.driver, EpisodeDriver)
     return tuple(node.driver.state.receiving)
 
 

@@ -8,21 +8,20 @@ from testbed.rpc import front
 from testbed.rpc.identity import CONTROLLER, node_identity
 
 
-def test_a_token_proves_one_caller_at_one_front() -> None:
+def test_a_token_is_good_for_one_caller_at_one_front() -> None:
     key, other = front.new_key(), front.new_key()
-    token = front.token_for(key, node_identity(3))
+    callers = (node_identity(3), node_identity(4), CONTROLLER)
+    tokens = {front.token_for(each, caller) for each in (key, other) for caller in callers}
 
-    assert front.proves(key, node_identity(3), token)
-    assert not front.proves(key, node_identity(4), token)
-    assert not front.proves(key, CONTROLLER, token)
-    assert not front.proves(other, node_identity(3), token)
-    assert front.proves(key, CONTROLLER, front.token_for(key, CONTROLLER))
+    assert len(tokens) == 6
+    assert front.equal(front.token_for(key, CONTROLLER), front.token_for(key, CONTROLLER))
+    assert not front.equal(front.token_for(key, node_identity(3)), front.token_for(key, CONTROLLER))
 
 
-@pytest.mark.parametrize("token", ["", "x", "é" * 20, "Bearer "])
-def test_anything_else_proves_nobody(token: str) -> None:
-    assert not front.proves(front.new_key(), node_identity(3), token)
-    assert not front.proves("", node_identity(3), token)
+@pytest.mark.parametrize("token", ["", "x", "é" * 20, "\udcff"])
+def test_anything_else_is_no_token(token: str) -> None:
+    assert not front.equal(token, front.token_for(front.new_key(), CONTROLLER))
+    assert not front.equal(token, front.token_for("", CONTROLLER))
 
 
 def test_where_there_is_no_front_there_is_no_token() -> None:
@@ -30,7 +29,10 @@ def test_where_there_is_no_front_there_is_no_token() -> None:
 
 
 def test_names_of_requests_are_read_as_they_were_written() -> None:
-    assert front.parse_request_name(front.request_name(4, 2**40 + 7)) == (4, 2**40 + 7)
+    for episode in (0, 4, front.STANDBY):
+        name = front.request_name(episode, 2**40 + 7)
+        assert front.parse_request_name(name) == (episode, 2**40 + 7)
+    assert front.request_name(front.STANDBY, 5) == "standby-5"
 
 
 @pytest.mark.parametrize(

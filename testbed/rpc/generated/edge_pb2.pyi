@@ -369,7 +369,7 @@ class NodeDescription(_message.Message):
     def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., scheduler: _Optional[str] = ..., queue_length: _Optional[int] = ..., backlog: _Optional[int] = ..., receiving: _Optional[_Iterable[int]] = ..., sending: _Optional[_Iterable[int]] = ..., resident_bytes: _Optional[int] = ..., unacknowledged: _Optional[int] = ..., held: _Optional[int] = ..., process: _Optional[str] = ..., http: _Optional[str] = ..., open_requests: _Optional[int] = ...) -> None: ...
 
 class EventBatch(_message.Message):
-    __slots__ = ("run", "number", "records", "decisions", "faults", "requests", "windows", "ticks")
+    __slots__ = ("run", "number", "records", "decisions", "faults", "requests", "windows", "ticks", "failures")
     RUN_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
@@ -378,6 +378,7 @@ class EventBatch(_message.Message):
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     WINDOWS_FIELD_NUMBER: _ClassVar[int]
     TICKS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
     run: str
     number: int
     records: _containers.RepeatedScalarFieldContainer[bytes]
@@ -386,7 +387,8 @@ class EventBatch(_message.Message):
     requests: _containers.RepeatedScalarFieldContainer[bytes]
     windows: _containers.RepeatedScalarFieldContainer[bytes]
     ticks: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., records: _Optional[_Iterable[bytes]] = ..., decisions: _Optional[_Iterable[bytes]] = ..., faults: _Optional[_Iterable[bytes]] = ..., requests: _Optional[_Iterable[bytes]] = ..., windows: _Optional[_Iterable[bytes]] = ..., ticks: _Optional[_Iterable[int]] = ...) -> None: ...
+    failures: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., records: _Optional[_Iterable[bytes]] = ..., decisions: _Optional[_Iterable[bytes]] = ..., faults: _Optional[_Iterable[bytes]] = ..., requests: _Optional[_Iterable[bytes]] = ..., windows: _Optional[_Iterable[bytes]] = ..., ticks: _Optional[_Iterable[int]] = ..., failures: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BatchAck(_message.Message):
     __slots__ = ("run", "number")
