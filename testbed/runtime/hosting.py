@@ -11,10 +11,12 @@ import itertools
 import json
 import os
 import platform
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from testbed.errors import Problem, UsageError
 from testbed.runtime.base import node_process
 from testbed.scenario.plan import PlanHead
 
@@ -28,6 +30,11 @@ CARRIED: Final = 10
 """Nodes with a process each that two cores carry with a valid certificate: measured with
 ``python -m benchmarks carriers``."""
 
+LOOPBACK: Final = "127.0.0.1"
+"""Where nodes of this machine take HTTP requests: of processes of this machine only."""
+
+LAST_PORT: Final = 65_535
+
 CALIBRATION: Final = "calibration.json"
 """File of a home with what `testbed calibrate` has measured, by machine."""
 
@@ -37,17 +44,57 @@ _SHAREABLE: Final = "emulated"
 
 @dataclass(frozen=True, slots=True)
 class Hosting:
-    """The part of ``deployment`` that is for this machine: nodes per process, and the carrier."""
+    """The part of ``deployment`` that is for this machine.
+
+    Nodes per process, the carrier, and the port of node 0 for HTTP requests, 0 for any.
+    """
 
     nodes_per_process: int = AUTO
     transport: str = "auto"
+    http_port: int = 0
 
     @classmethod
     def of(cls, deployment: Deployment | None) -> Hosting:
         """Return what a scenario's section says; the default without one."""
         if deployment is None:
             return cls()
-        return cls(deployment.nodes_per_process, deployment.transport)
+        return cls(deployment.nodes_per_process, deployment.transport, deployment.http_port)
+
+    def http(self, plan: PlanHead) -> str:
+        """Return where nodes take HTTP requests, as an argument of them; empty if they take none.
+
+        Raises: UsageError: there are not as many ports, or one of them is taken.
+        """
+        if not plan.fronted:
+            return ""
+        first = self.http_port
+        if first == 0:
+            return f"{LOOPBACK}:0"
+        last = first + plan.size - 1
+        if last > LAST_PORT:
+            raise UsageError(
+                "there are not enough ports",
+                [
+                    Problem(
+                        "deployment.httpPort",
+                        f"{first}: {plan.size} nodes would need ports up to {last}",
+                        f"at most {LAST_PORT - plan.size + 1}, or 0 for any free ports",
+                    )
+                ],
+            )
+        if taken := [port for port in range(first, last + 1) if not _is_free(port)]:
+            raise UsageError(
+                "ports of this machine are taken",
+                [
+                    Problem(
+                        "deployment.httpPort",
+                        f"port {port} of node {port - first} is used by another program",
+                        "another port, or 0 for any free ports",
+                    )
+                    for port in taken[:3]
+                ],
+            )
+        return f"{LOOPBACK}:{first}+"
 
     def groups(self, plan: PlanHead, home: Path) -> list[range]:
         """Return which nodes each process has, in order."""
@@ -62,6 +109,17 @@ class Hosting:
         # As even as can be: 11 nodes in two processes are 6 and 5.
         bounds = [number * size // count for number in range(count + 1)]
         return [range(first, end) for first, end in itertools.pairwise(bounds)]
+
+
+def _is_free(port: int) -> bool:
+    """Return whether this process could listen at a port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trying:
+        trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trying.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
 
 
 def carried(home: Path, payload: str) -> int:

@@ -2,8 +2,9 @@
 
 Every process is a child in a session of its own, listens on a Unix socket in a folder that only its
 user can enter, and is found again from the run directory and from its environment (see
-``processes``), so nothing depends on the command that started it. No port is opened. ``up`` waits
-on pipes and on the controller's health stream.
+``processes``), so nothing depends on the command that started it. No port is opened, but for nodes
+that serve requests, on the loopback interface. ``up`` waits on pipes and on the controller's health
+stream.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ class LocalRuntime:
         self._orphan_timeout_s = orphan_timeout_s
         self._hosting = hosting or Hosting()
 
-    takes: frozenset[str] = frozenset({"deployment.nodesPerProcess", "deployment.transport"})
+    takes: frozenset[str] = frozenset(
+        {"deployment.nodesPerProcess", "deployment.transport", "deployment.httpPort"}
+    )
 
     @classmethod
     def open(cls, settings: Settings) -> LocalRuntime:
@@ -151,6 +154,7 @@ class LocalRuntime:
         with place.lock():
             if place.exists or place.path.is_dir():
                 self._refuse_clash(place)
+            http = self._hosting.http(plan)
             # All credentials are derived from it; it is not stored.
             secret = secrets.token_hex(32)
             operator = issue(secret, OPERATOR, [identity.CONTROLLER])
@@ -175,7 +179,7 @@ class LocalRuntime:
                 self._write_credentials(place, secret, plan.size)
                 groups = self._hosting.groups(plan, self.home)
                 arguments = _NodeArguments(
-                    place, description, self._orphan_timeout_s, self._hosting.transport
+                    place, description, self._orphan_timeout_s, self._hosting.transport, http
                 )
                 return _Launch(place, description, password, groups, arguments, report).run()
             except BaseException as error:
@@ -574,11 +578,13 @@ class _NodeArguments:
         description: Mapping[str, Any],
         orphan_timeout_s: float,
         transport: str,
+        http: str,
     ) -> None:
         self._place = place
         self._sockets: str = description["sockets"]
         self._orphan_timeout_s = orphan_timeout_s
         self._transport = transport
+        self._http = http
 
     def socket(self, process: str) -> str:
         """Return where a process listens."""
@@ -606,6 +612,7 @@ class _NodeArguments:
             *(("--trunk", self.socket(trunk)) if shared or self._transport != "grpc" else ()),
             "--transport",
             self._transport,
+            *(("--http", self._http) if self._http else ()),
             *(("--log", str(self._place.log(name))) if shared else ()),
         ]
 

@@ -658,7 +658,7 @@ class KindDeployment(Part):
 
 
 class Deployment(Part):
-    """Deployment of a testbed: the first two keys are for this machine, the others for a cluster.
+    """Deployment of a testbed: the first three keys are for this machine, the others for a cluster.
     Nothing here changes the network, its draws or the hash of the scenario, and a simulation does
     not need it."""
 
@@ -670,6 +670,9 @@ class Deployment(Part):
     transport: Literal["auto", "trunk", "grpc"] = "auto"
     """Carrier of messages between nodes on this machine: `auto` and `trunk` use Unix sockets shared
     by all nodes of a process, `grpc` a connection per pair of nodes, as between machines."""
+    http_port: Annotated[int, In(units.whole(0, 65_535, 8000))] = 0
+    """Port of this machine at which node 0 takes HTTP requests, if its scenario has any; node I has
+    the port I above it. `0`: any free ports."""
 
     images: Images = Field({}, validate_default=True)
     node_selector: dict[Text, Text] = Field(default_factory=dict)
@@ -723,7 +726,7 @@ class Scenario(Part):
     log: Log = Field({}, validate_default=True)
     fidelity: Fidelity = Field({}, validate_default=True)
     deployment: Deployment | None = None
-    """Deployment of a testbed: the first two keys are for this machine, the others for a cluster.
+    """Deployment of a testbed: the first three keys are for this machine, the others for a cluster.
     Nothing here changes the network, its draws or the hash of the scenario, and a simulation does
     not need it."""
 

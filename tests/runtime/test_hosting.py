@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment.calibration.values import Calibration, Knee, MachineFacts, store
@@ -26,6 +29,7 @@ from testbed.scenario.load import load
 from testbed.scenario.plan import ApplicationSpec, Plan, SchedulerSpec
 from testbed.scenario.resolve import plan
 from testbed.storage.tasklog import open_task_log
+from tests.sim.serving_plans import federation
 
 PATIENCE_S = 20.0
 
@@ -180,3 +184,52 @@ def test_each_node_has_its_log_and_the_process_its_own(runtime: LocalRuntime) ->
         assert lines
         assert all(f"node {node} " in line for line in lines)
     assert list(runtime.logs("shared", "host-0")) == []
+
+
+def free_ports(count: int) -> int:
+    """The first of some ports that nobody uses now."""
+    for first in range(21_000, 32_000, 7):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    listener = stack.enter_context(socket.socket())
+                    listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
+    raise AssertionError("no free ports")
+
+
+def test_nodes_of_one_process_each_take_http_at_a_port_of_their_own(tmp_path: Path) -> None:
+    first = free_ports(3)
+    local = LocalRuntime(tmp_path / "home", hosting=Hosting(3, http_port=first))
+    up = local.up(federation(), "default")
+    try:
+        with OperatorClient(up.address, up.token, timeout=10.0) as client:
+            nodes = client.status().nodes
+        assert [node.http for node in nodes] == [f"127.0.0.1:{first + node}" for node in range(3)]
+        assert len({node.pid for node in nodes}) == 1
+        for node in nodes:
+            answer = requests.get(f"http://{node.http}/f", timeout=10.0)
+            assert answer.headers["Testbed-Node"] == str(node.node)
+    finally:
+        local.down("default")
+
+
+def test_a_port_that_is_taken_is_named_before_anything_is_started(tmp_path: Path) -> None:
+    first = free_ports(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first + 1))
+        taken.listen()
+        local = LocalRuntime(tmp_path / "home", hosting=Hosting(http_port=first))
+        with pytest.raises(UsageError, match=rf"port {first + 1} of node 1 is used by another"):
+            local.up(federation(), "default")
+    assert local.names() == ()
+
+
+def test_there_have_to_be_as_many_ports_as_nodes() -> None:
+    assert Hosting(http_port=65_533).http(federation()) == "127.0.0.1:65533+"
+    with pytest.raises(UsageError, match="3 nodes would need ports up to 65536"):
+        Hosting(http_port=65_534).http(federation())
+    assert Hosting().http(federation()) == "127.0.0.1:0"
+    assert Hosting(http_port=8_000).http(planned(3)) == ""

@@ -93,9 +93,10 @@ class PlanHead(ABC):
     """The part of a plan that the plans of all families of work share.
 
     ``model`` names the family, ``hook`` the kind of decision that its schedulers make
-    (``testbed.model.hooks``). ``scenario_hash`` says what is emulated: equal hashes mean equal work
-    and equal fates, so runs can be paired. Names, scheduler, number of episodes and how it is
-    carried out (time scale, application, storage) are not in it.
+    (``testbed.model.hooks``), ``fronted`` whether its nodes take HTTP requests of users.
+    ``scenario_hash`` says what is emulated: equal hashes mean equal work and equal fates, so runs
+    can be paired. Names, scheduler, number of episodes and how it is carried out (time scale,
+    application, storage) are not in it.
 
     ``time_scale`` is real seconds per emulated second: 2.0 runs twice as slow as real time, 0.5
     twice as fast. Every duration in the plan and in the logs is in emulated time.
@@ -105,6 +106,7 @@ class PlanHead(ABC):
 
     model: ClassVar[str]
     hook: ClassVar[str]
+    fronted: ClassVar[bool] = False
 
     name: str
     scenario_hash: str

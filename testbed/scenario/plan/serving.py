@@ -83,6 +83,7 @@ class ServingPlan(PlanHead):
 
     model: ClassVar[str] = SERVING
     hook: ClassVar[str] = ROUTE
+    fronted: ClassVar[bool] = True
 
     network: ServingNetwork
     bus: Bus
