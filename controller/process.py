@@ -10,21 +10,23 @@ import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from controller import recording as task_recording
 from controller.claims import Claims
 from controller.link import NodeLink
 from controller.marker import RunMarker
-from controller.recording import decode
 from controller.registry import Node, Registry
 from controller.run import AnyRun, Order
 from controller.service import Operator
+from controller.serving import recording as serving_recording
+from controller.serving.standby import Standby
 from controller.task_run import TaskRun
-from controller.writer import LogWriter, PendingRecords
+from controller.writer import LogWriter, Pending
 from testbed.errors import PermanentError, TemporaryError, TestbedError
 from testbed.files import write_atomically
 from testbed.rpc.channels import REQUEST_LIMIT, listen, listen_for_probes, new_server
@@ -33,7 +35,7 @@ from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.operator import NODES_SERVICE
 from testbed.scenario.families import ByModel
-from testbed.scenario.plan import TASKS, PlanHead
+from testbed.scenario.plan import SERVING, TASKS, PlanHead
 from testbed.scenario.secrets import without_password
 from testbed.storage.tasklog import TaskLog, open_task_log, utc_now
 from testbed.version import __version__
@@ -50,10 +52,58 @@ CALLS: Final = 128
 CALLS_PER_NODE: Final = 4
 """Calls that a controller serves at a time: operators and probes, and what a node asks."""
 
-RUNS: Final[ByModel[Callable[..., Coroutine[Any, Any, AnyRun]]]] = ByModel(
-    "the controller", {TASKS: TaskRun.begin}
+Failed: TypeAlias = Callable[[Exception], None]
+
+
+class Between(Protocol):
+    """Something that nodes do while there is no run."""
+
+    def look(self) -> None:
+        """See which nodes have come and gone."""
+        ...
+
+    async def pause(self) -> None:
+        """Let a run have the nodes."""
+        ...
+
+    def resume(self) -> None:
+        """Take the nodes back: the run is over, or did not begin."""
+        ...
+
+    async def close(self) -> None:
+        """Ask nothing of nodes any more."""
+        ...
+
+
+class Family(NamedTuple):
+    """Runs of one family of work; all of it takes the plan of that family.
+
+    ``begin`` begins a run, given plan, order, registry, writer and marker. ``left_behind`` returns
+    what is to be stored of a batch of a run that is over, given plan, batch, and what to call when
+    it is stored and when it cannot be; it raises ValueError if the batch cannot be read.
+    ``between`` has the nodes do something while there is no run, given plan and registry.
+    """
+
+    begin: Callable[..., Coroutine[Any, Any, AnyRun]]
+    left_behind: Callable[[Any, pb.EventBatch, Callable[[], None], Failed], Pending]
+    between: Callable[[Any, Registry], Between] | None = None
+
+
+async def _begin_serving(*of_run: Any) -> AnyRun:
+    # Imported here: it needs an HTTP client, which runs of tasks do not.
+    from controller.serving.run import ServingRun
+
+    return await ServingRun.begin(*of_run)
+
+
+RUNS: Final[ByModel[Family]] = ByModel(
+    "the controller",
+    {
+        TASKS: Family(TaskRun.begin, task_recording.left_behind),
+        SERVING: Family(_begin_serving, serving_recording.left_behind, Standby),
+    },
 )
-"""Beginnings of runs by model."""
+"""Runs by the model of their plan."""
 
 ENDING_S: Final = 20.0
 """Seconds that a change and a run under way may take, together, to end when the controller is
@@ -120,6 +170,8 @@ class Controller:
         self._claims = None if folder is None else Claims(folder, settings.store)
         self._marker = RunMarker(settings.directory, settings.scenario, self._claims)
         self._writer: LogWriter
+        self._between: Between | None = None
+        self._waiting: set[asyncio.Task[None]] = set()
 
     async def serve(self, ready: Callable[[str], None]) -> None:
         """Serve until told to end; ``ready`` is called with the address when serving.
@@ -160,6 +212,8 @@ class Controller:
             write_atomically(
                 address_file, json.dumps({"address": self._address, "pid": os.getpid()})
             )
+            if (between := RUNS.of(self._settings.plan).between) is not None:
+                self._between = between(self._settings.plan, self._registry)
             ready(self._address)
             self._registry.pulse.start(self._registry.look)
             _log.info("serving", address=self._address, testbed=self._settings.name)
@@ -215,6 +269,8 @@ class Controller:
             # The log may take now what it could not take before.
             with contextlib.suppress(TestbedError, TimeoutError):
                 await asyncio.wait_for(self._writer.call(self._marker.settle), WRITER_S)
+        if self._between is not None:
+            await self._between.close()
         self._registry.end()
         if not self._settings.keep_nodes:
             links = [node.link for node in self._registry.nodes if node.link is not None]
@@ -234,9 +290,23 @@ class Controller:
         return run
 
     async def _begin(self, order: Order) -> AnyRun:
-        settings = self._settings
-        begin = RUNS.of(settings.plan)
-        return await begin(settings.plan, order, self._registry, self._writer, self._marker)
+        settings, between = self._settings, self._between
+        if between is not None:
+            await between.pause()
+        try:
+            run = await RUNS.of(settings.plan).begin(
+                settings.plan, order, self._registry, self._writer, self._marker
+            )
+        except BaseException:
+            if between is not None:
+                between.resume()
+            raise
+        if between is not None:
+            over = asyncio.get_running_loop().create_task(run.wait())
+            self._waiting.add(over)
+            over.add_done_callback(self._waiting.discard)
+            over.add_done_callback(lambda _: between.resume())
+        return run
 
     def _describe(self) -> dict[str, str | int]:
         return {
@@ -257,27 +327,19 @@ class Controller:
         # What a node still has of a run that is over, for instance of an earlier controller's.
         if (link, batch.run) in self._unstored:
             return
-        try:
-            records, decisions = decode(batch)
-        except ValueError as error:
-            self._leave(link, batch.run, str(error))
-            return
 
         def stored() -> None:
             if (link, batch.run) not in self._unstored:
                 link.acknowledge(batch.run, batch.number)
 
-        self._writer.append(
-            PendingRecords(
-                batch.run,
-                (),
-                decisions,
-                late=records,
-                final=None,
-                stored=stored,
-                failed=lambda error: self._leave(link, batch.run, str(error)),
-            )
-        )
+        def failed(error: Exception) -> None:
+            self._leave(link, batch.run, str(error))
+
+        plan = self._settings.plan
+        try:
+            self._writer.append(RUNS.of(plan).left_behind(plan, batch, stored, failed))
+        except ValueError as error:
+            failed(error)
 
     def _leave(self, link: NodeLink, run: str, problem: str) -> None:
         """Leave the rest of what a node has of a run where it is, for the next connection."""
@@ -291,6 +353,8 @@ class Controller:
             run.node_changed(node)
         state = health_pb2.HealthCheckResponse
         serving = state.SERVING if self._registry.healthy else state.NOT_SERVING
+        if self._between is not None:
+            self._between.look()
         telling = asyncio.get_running_loop().create_task(self._health.set(NODES_SERVICE, serving))
         self._health_tasks.add(telling)
         telling.add_done_callback(self._health_tasks.discard)

@@ -21,6 +21,7 @@ from testbed.model.history import fold_all
 from testbed.model.hook import Decided
 from testbed.rpc.codec import decode_decisions, decode_records
 from testbed.rpc.generated import edge_pb2 as pb
+from testbed.scenario.plan import PlanHead
 from testbed.storage.tasklog import TaskLog
 
 _log = structlog.get_logger("controller.recording")
@@ -35,6 +36,22 @@ def decode(batch: pb.EventBatch) -> tuple[list[Record], list[Decided]]:
         )
     except (KeyError, TypeError, IndexError, RecursionError) as error:
         raise ValueError(repr(error)) from None
+
+
+def left_behind(
+    _plan: PlanHead,
+    batch: pb.EventBatch,
+    stored: Callable[[], None],
+    failed: Callable[[Exception], None],
+) -> PendingRecords:
+    """Return what a node still has of a run that is over, for instance of an earlier controller's.
+
+    Raises: ValueError: it cannot be read.
+    """
+    records, decisions = decode(batch)
+    return PendingRecords(
+        batch.run, (), decisions, late=records, final=None, stored=stored, failed=failed
+    )
 
 
 class Recording(ABC):

@@ -68,7 +68,7 @@ def stopped_by_interrupt(client: OperatorClient) -> Iterator[None]:
 
 def _stop(client: OperatorClient, before: set[str]) -> None:
     """End the run that was begun since ``before``, if one was; waits a bounded time."""
-    notices.note("stopping the run; tasks under way may end, for at most 20 s")
+    notices.note("stopping the run; what is under way may end, for at most 20 s")
     try:
         current = client.status().run
         if current is None or current.progress.run in before:
@@ -84,13 +84,13 @@ def complaints(last: Progress) -> Iterator[str]:
     """Yield what was wrong with a run that has ended, a line each."""
     yield from last.absences
     if last.lost and last.state != "failed":
-        yield f"{last.lost} tasks were lost"
+        yield f"{last.lost} {last.work} were lost"
     yield from last.code_failures
     if last.state == "failed":
         # How faithful its beginning was does not matter any more.
         return
     if not last.generated:
-        yield f"no task arrived in run {last.run}, so there is nothing to show or compare"
+        yield f"no {last.work} arrived in run {last.run}, so there is nothing to show or compare"
     for reason in last.invalid_because:
         yield f"not faithful: {reason}"
     if last.state in ("degraded", "invalid"):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -132,6 +132,7 @@ def status(name: Name = "default", as_json: Json = False) -> None:
         if node.condition != "healthy":
             told = f"{node.condition}: {node.reason}" if node.reason else node.condition
             facts.add(f"  node {node.node}", console.mark(told, CONDITION_STYLES[node.condition]))
+    _add_fronts(facts, found.nodes)
     _add_run(facts, found)
     console.show(facts)
     running = found.run is not None and found.run.progress.state == "running"
@@ -143,8 +144,21 @@ def status(name: Name = "default", as_json: Json = False) -> None:
     console.next_command(*(with_name(each, name) for each in useful))
 
 
+FRONTS_SHOWN: Final = 20
+"""Nodes whose HTTP addresses ``status`` shows; ``nodes`` shows all."""
+
+
+def _add_fronts(facts: console.Rows, nodes: Sequence[NodeStatus]) -> None:
+    """Show where nodes take requests of users."""
+    fronts = [node for node in nodes if node.http is not None]
+    for node in fronts[:FRONTS_SHOWN]:
+        facts.add(f"  front {node.node}", f"http://{node.http}/")
+    if len(fronts) > FRONTS_SHOWN:
+        facts.add("", f"{len(fronts) - FRONTS_SHOWN} more: testbed nodes")
+
+
 def _add_run(facts: console.Rows, found: Status) -> None:
-    from testbed.cli.progress import outcome_line, percent
+    from testbed.cli.progress import latencies_of, latency_line, outcome_line, percent
     from testbed.cli.results import STATE_STYLES
 
     if found.run is None:
@@ -155,8 +169,12 @@ def _add_run(facts: console.Rows, found: Status) -> None:
     facts.add("run", f"{progress.run} {state}, scheduler {console.plain(progress.scheduler)}")
     facts.add("  episodes", f"{progress.completed} of {progress.episodes} over")
     if progress.success_rate is not None:
-        facts.add("  success", f"{percent(progress.success_rate)} of {progress.ended} tasks")
+        facts.add(
+            "  success", f"{percent(progress.success_rate)} of {progress.ended} {progress.work}"
+        )
         facts.add("  outcomes", outcome_line(progress.outcomes))
+    if (latencies := latencies_of(progress)) is not None:
+        facts.add("  latency", latency_line(latencies))
     reasons = (progress.reason, *progress.code_failures, *progress.invalid_because)
     for reason in dict.fromkeys(reasons):
         if reason:
@@ -175,14 +193,16 @@ def nodes(name: Name = "default", as_json: Json = False) -> None:
     if as_json:
         console.emit([asdict(node) for node in found.nodes])
         return
+    fronts = any(node.http is not None for node in found.nodes)
     table = console.Rows(
         [
             *(">NODE", "STATE", "SCHEDULER", ">QUEUE", ">BACKLOG", ">MEMORY", ">CPU", ">LATE"),
             ">PID",
+            *(["HTTP"] if fronts else []),
         ]
     )
     for node in found.nodes:
-        table.add(*_node_row(node))
+        table.add(*_node_row(node), *([node.http] if fronts else []))
     console.show(table)
     ill = [node for node in found.nodes if node.condition != "healthy"]
     for node in ill:

@@ -89,7 +89,7 @@ def watched_run(name: str, testbed: Testbed, **order: Any) -> Progress:
 
 
 def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress:
-    from testbed.cli.progress import ProgressDisplay, Snapshot
+    from testbed.cli.progress import ProgressDisplay, Snapshot, latencies_of
 
     last = None
     with ProgressDisplay() as display:
@@ -104,6 +104,10 @@ def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress
                     fraction=last.slot / last.slots if last.slots else 0.0,
                     queues=last.queue_lengths,
                     dead=last.dead_nodes,
+                    work=last.work,
+                    success=last.success,
+                    latencies=latencies_of(last),
+                    seconds_left=last.seconds_left,
                 )
             )
     if last is None:

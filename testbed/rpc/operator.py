@@ -88,6 +88,12 @@ class Progress:
     says why the run failed, or why an episode ran into its bound. ``valid`` is the verdict of the
     fidelity certificate, None while running. ``code_failures`` says at how many tasks a
     user's own scheduler or application failed, and why at the first.
+
+    ``work`` names what ``generated`` and ``outcomes`` count: tasks, or requests of a serving run;
+    ``success`` is the outcome of what went well. ``latency_p50`` and
+    ``latency_p99`` are times until those that were served were answered, as their client saw them,
+    in emulated microseconds and at most 7 % too high; None of other runs, and before the first
+    answer. ``seconds_left`` are the real seconds in which requests will be sent.
     """
 
     run: str
@@ -110,21 +116,26 @@ class Progress:
     invalid_because: tuple[str, ...] = ()
     code_failures: tuple[str, ...] = ()
     absences: tuple[str, ...] = ()
+    latency_p50: Micros | None = None
+    latency_p99: Micros | None = None
+    seconds_left: float | None = None
+    work: str = "tasks"
+    success: str = "succeeded"
 
     @property
     def ended(self) -> int:
-        """Tasks that have ended."""
+        """How much work has ended."""
         return sum(self.outcomes.values())
 
     @property
     def lost(self) -> int:
-        """Tasks that ended as lost."""
+        """How much of it ended as lost."""
         return self.outcomes.get("lost", 0)
 
     @property
     def success_rate(self) -> float | None:
-        """Succeeded / ended so far; None before the first task has ended."""
-        return self.outcomes.get("succeeded", 0) / self.ended if self.ended else None
+        """Succeeded / ended so far; None before anything has ended."""
+        return self.outcomes.get(self.success, 0) / self.ended if self.ended else None
 
     def to_json(self) -> str:
         """Return one JSON object, with ``ended``, ``lost`` and ``success_rate`` worked out."""

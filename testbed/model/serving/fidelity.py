@@ -83,11 +83,20 @@ class _Stretch:
 class ServingFidelity:
     """Measures one run on ``network``; give it the routings of each node in their order.
 
+    ``trip`` is how long a request is under way to another node and back.
     A router may answer a moment after it was called: what comes within ``limits.tick_lateness``
     after that may have been routed by the weights before.
     """
 
-    def __init__(self, network: ServingNetwork, limits: Limits, *, time_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        network: ServingNetwork,
+        limits: Limits,
+        *,
+        trip: Micros = 0,
+        time_scale: float = 1.0,
+    ) -> None:
+        self._trip = trip
         self._network = network
         self._limits = limits
         self._time_scale = time_scale
@@ -120,7 +129,7 @@ class ServingFidelity:
                 self._service.append(abs(record.elapsed - nominal))
             else:
                 # Its service is another node's, whose error is part of this one.
-                self._forwarding.append(abs(record.elapsed - nominal))
+                self._forwarding.append(abs(record.elapsed - nominal - self._trip))
         if record.peer is not None:
             place = (record.source, record.function)
             instants, peers = self._forwarded.setdefault(place, (array("q"), array("q")))
@@ -210,8 +219,8 @@ class ServingFidelity:
         )
         told = {
             "service": f"service times are off by {_ms(service.p95)} at p95",
-            "forwarding": f"requests served by another node took {_ms(forwarding.p95)} longer "
-            "than their service at p95",
+            "forwarding": "times of requests served by another node are off by "
+            f"{_ms(forwarding.p95)} at p95",
             "ticks": f"routers were called {_ms(ticks.p95)} late at p95",
             "generator": f"requests were sent {_ms(generator.p95)} late at p95",
         }
