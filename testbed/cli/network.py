@@ -52,7 +52,7 @@ def ps(as_json: Json = False) -> None:
             console.mark(each["name"], "cyan"),
             console.mark(each["state"], styles.get(each["state"], "red")),
             console.plain(each["scenario"]) if each["scenario"] else None,
-            None if each["nodes"] is None else f"{each['healthy']}/{each['nodes']}",
+            _healthy(each["healthy"], each["nodes"]),
             each["run"],
             (each["started"] or "")[:19].replace("T", " ") or None,
         )
@@ -61,6 +61,13 @@ def ps(as_json: Json = False) -> None:
         if each["reason"]:
             console.warn(each["reason"])
     console.next_command(with_name("testbed status", documents[0]["name"]))
+
+
+def _healthy(healthy: int | None, nodes: int | None) -> str | None:
+    """Return how many nodes are healthy, as far as it is known."""
+    if nodes is None:
+        return None
+    return f"{'?' if healthy is None else healthy}/{nodes}"
 
 
 def _all_runtimes() -> Iterator[Runtime]:

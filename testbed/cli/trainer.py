@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from testbed.api import places
+from testbed.api import home, places
 from testbed.cli import console
+from testbed.cli.commands import COMMANDS
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name
 from testbed.errors import Problem, UsageError
+from testbed.runtime.base import RESULTS_FOLDER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from testbed.runtime.base import OnCluster
 
 group = typer.Typer(no_args_is_help=True, help="Learn on the cluster of a testbed, as a Job.")
@@ -33,15 +38,19 @@ def start(
     """Run `testbed o2o` as a Job on the testbed's cluster.
 
     It does not depend on this machine. Its policies are in the testbed's artifact store, its report
-    in the Job's volume; its log ends with the result as JSON. Started again, it continues.
+    in the Job's volume; its log ends with the result as JSON. Started again, it continues; with
+    `-- --anew` it starts over and discards what is in its volume.
     """
+    _check(options or ())
     job = _on_cluster(name).start_trainer(name, options or (), report=console.note)
     if as_json:
         console.emit({"testbed": name, "job": job, "options": list(options or ())})
     else:
-        console.out(f"the trainer of '{name}' has started")
+        console.out(f"the trainer of '{name}' is at work")
     console.next_command(
-        with_name("testbed logs trainer --follow", name), with_name("testbed trainer stop", name)
+        with_name("testbed logs trainer --follow", name),
+        with_name("testbed trainer fetch", name),
+        with_name("testbed trainer stop", name),
     )
 
 
@@ -53,7 +62,57 @@ def stop(name: Name = "default", as_json: Json = False) -> None:
         console.emit({"testbed": name, "stopped": stopped})
     else:
         console.out(f"the trainer of '{name}' " + ("has ended" if stopped else "was not running"))
-    console.next_command(with_name("testbed trainer start", name))
+    console.next_command(
+        with_name("testbed trainer start", name), with_name("testbed trainer fetch", name)
+    )
+
+
+@group.command()
+def fetch(
+    name: Name = "default",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for report, figures and policies. Default: `trainer` in the testbed's "
+            "folder of the home, where `teardown` keeps them too.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy the report, its figures and the policies from the trainer's volume."""
+    folder = out or home.home() / name / RESULTS_FOLDER
+    found = _on_cluster(name).fetch_results(name, folder, report=console.note)
+    if as_json:
+        console.emit({"testbed": name, "files": [str(each) for each in found]})
+        return
+    for each in found:
+        console.out(str(each))
+
+
+_OWN: Final = {
+    "scenario_option": ("--scenario", "the scenario is that of the testbed"),
+    "simulate": ("--simulate", "the trainer uses the nodes; to simulate: testbed o2o --simulate"),
+    "out": ("--out", "results go into the trainer's volume; copy them: testbed trainer fetch"),
+}
+"""Options of `testbed o2o` that a Job has already, by parameter."""
+
+
+def _check(options: Sequence[str]) -> None:
+    """Return if `testbed o2o` takes these options; else the command ends as that one would.
+
+    Raises: UsageError: options that a Job has already.
+    """
+    (entry,) = (each for each in COMMANDS if each.name == "o2o")
+    context = entry.load().make_context("testbed o2o", ["SCENARIO", *options])
+    problems = [
+        Problem(option, "is given", why)
+        for parameter, (option, why) in _OWN.items()
+        if context.params.get(parameter)
+    ]
+    if problems:
+        raise UsageError("the trainer cannot be given these options", problems)
 
 
 def _on_cluster(name: str) -> OnCluster:

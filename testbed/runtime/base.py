@@ -18,6 +18,9 @@ from testbed.scenario.plan import PlanHead
 CONTROLLER: Final = "controller"
 """Name of the controller's process; a node's is ``node-3``."""
 
+RESULTS_FOLDER: Final = "trainer"
+"""Folder of a testbed, in the home, in which the results of its trainer are kept."""
+
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 """Names of testbeds: what is legal in a file name and in a label everywhere."""
 
@@ -103,7 +106,12 @@ class OnCluster(Protocol):
     def start_trainer(self, name: str, arguments: Sequence[str], report: Report = ...) -> str:
         """Start a Job that runs ``testbed o2o ARGUMENTS`` on this testbed; return its name.
 
-        Raises: UsageError: there is no such testbed, or its trainer is running.
+        Returns when it is at work.
+
+        Raises:
+            UsageError: there is no such testbed, or its trainer is running.
+            PrerequisiteMissing: its image is missing.
+            PermanentError: it cannot start, or has failed at once; says why.
         """
         ...
 
@@ -113,6 +121,15 @@ class OnCluster(Protocol):
         Raises:
             UsageError: there is no such testbed.
             PermanentError: the trainer does not end.
+        """
+        ...
+
+    def fetch_results(self, name: str, folder: Path, report: Report = ...) -> Sequence[Path]:
+        """Copy report, figures and policies of the trainer into ``folder``; return what is there.
+
+        Raises:
+            UsageError: there is no such testbed, or its trainer has no results.
+            PermanentError, TemporaryError: its volume cannot be read.
         """
         ...
 

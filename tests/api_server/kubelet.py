@@ -60,6 +60,8 @@ class Rule(NamedTuple):
     namespace: str | None
     labels: dict[str, str]
     after_s: float
+    exit_code: int = 1
+    """That of a pod that is ``failed``."""
 
     def covers(self, pod: Object) -> bool:
         return (
@@ -245,7 +247,7 @@ class Kubelet:
             self._record.warn(pod, "BackOff", message, "kubelet")
         elif rule.state in {"succeeded", "failed"}:
             failed = rule.state == "failed"
-            self._edit(pod, lambda value: _ended(value, int(failed)))
+            self._edit(pod, lambda value: _ended(value, rule.exit_code if failed else 0))
 
     def _terminate(self, pod: Object, rule: Rule) -> None:
         namespace, name = key_of(pod)

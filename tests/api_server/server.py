@@ -193,16 +193,20 @@ class ApiServer:
         *,
         namespace: str | None = None,
         after_s: float = 0.0,
+        exit_code: int = 1,
     ) -> None:
         """How far pods with these labels (all, without) get from now on; the last call counts.
 
         It holds for those that are there too: they recover, crash, or stop being ready. What is
         before the containers run (``unschedulable``, ``stuck-creating``, ``image-pull-backoff``)
-        does not touch those that run. ``after_s`` is how long containers take to start.
+        does not touch those that run. ``after_s`` is how long containers take to start, and
+        ``exit_code`` that of ``failed`` pods.
         """
         if state not in STATES:
             raise ValueError(f"{state!r} is none of {', '.join(STATES)}")
-        self._controllers.kubelet.become(Rule(state, namespace, dict(labels or {}), after_s))
+        self._controllers.kubelet.become(
+            Rule(state, namespace, dict(labels or {}), after_s, exit_code)
+        )
 
     def evict(self, namespace: str, pod: str) -> None:
         """The node runs short of memory: the pod fails with reason Evicted.

@@ -277,6 +277,7 @@ class Jobs(_Controller):
         pods = self._owned(PODS, owner)
         phases = [pod["status"].get("phase") for pod in pods]
         succeeded, failed = phases.count("Succeeded"), phases.count("Failed")
+        fatal = _fatal(spec, pods)
         active = len(pods) - succeeded - failed
         new: Object = {"startTime": status.get("startTime", now())}
         counts = {
@@ -297,6 +298,12 @@ class Jobs(_Controller):
                         "pods"),
             ]  # fmt: skip
             self._record.normal(owner, "Completed", "Job completed", "job-controller")
+        elif fatal:
+            new["conditions"] = [
+                _of_job("FailureTarget", "PodFailurePolicy", fatal),
+                _of_job("Failed", "PodFailurePolicy", fatal),
+            ]
+            self._record.warn(owner, "PodFailurePolicy", fatal, "job-controller")
         elif failed > spec["backoffLimit"]:
             limit = "Job has reached the specified backoff limit"
             new["conditions"] = [_of_job("Failed", "BackoffLimitExceeded", limit)]
@@ -308,6 +315,24 @@ class Jobs(_Controller):
                 if not _create_pod(self._record, owner, made, self._make, "job-controller"):
                     break
         self._set_status(JOBS, owner, new)
+
+
+def _fatal(spec: Object, pods: list[Object]) -> str:
+    """Why no pod is tried again, by the rules of ``podFailurePolicy``; empty if one is."""
+    for number, rule in enumerate((spec.get("podFailurePolicy") or {}).get("rules", ())):
+        asked = rule.get("onExitCodes")
+        if rule["action"] != "FailJob" or asked is None:
+            continue
+        for pod in pods:
+            for each in pod["status"].get("containerStatuses", ()):
+                code = each["state"].get("terminated", {}).get("exitCode", 0)
+                if code and (code in asked["values"]) == (asked["operator"] == "In"):
+                    where = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+                    return (
+                        f"Container {each['name']} for pod {where} failed with exit code {code} "
+                        f"matching FailJob rule at index {number}"
+                    )
+    return ""
 
 
 def _of_job(kind: str, reason: str, message: str) -> Object:

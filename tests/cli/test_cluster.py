@@ -210,6 +210,34 @@ def test_options_that_do_not_go_together(
     assert said in " ".join(refused.err.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--steps", "100"], "No such option: --steps"),
+        (["--online-episodes", "many"], "--online-episodes"),
+        (["paper-testbed"], "extra argument"),
+        (["--simulate"], "--simulate: is given; the trainer uses the nodes"),
+        (["--out", "here"], "--out: is given; results go into the trainer's volume"),
+    ],
+)
+def test_wrong_options_of_the_trainer_are_refused_before_it_is_started(
+    testbed: Command, kubeconfig: Path, server: ApiServer, options: list[str], said: str
+) -> None:
+    refused = testbed(
+        *("trainer", "start", "--context", CONTEXT, "--kubeconfig", kubeconfig, "--", *options)
+    )
+    assert refused.code == 2
+    assert said in " ".join(refused.err.replace("│", " ").split())
+    assert server.requests == []
+
+
+@pytest.mark.usefixtures("up")
+def test_a_trainer_that_was_never_started_has_no_results(testbed: Command) -> None:
+    said = testbed("trainer", "fetch", "--name", "pods")
+    assert (said.code, said.out) == (2, "")
+    assert "no trainer was started on 'pods'" in said.err
+
+
 def test_without_a_cluster_it_says_what_to_do(testbed: Command, tmp_path: Path) -> None:
     said = testbed("up", "quickstart", "--runtime", "cluster", "--kubeconfig", tmp_path / "none")
     assert said.code == 3

@@ -76,6 +76,7 @@ class KindCluster:
         self, settings: KindSettings | None = None, *, pods: int = 0, pull: bool = True
     ) -> Preflight:
         """Return what ``check`` does, and what would only make it work better."""
+        nodes: tuple[KindNode, ...] = ()
         try:
             engine = engines.engine()
             nodes = engines.nodes(self.name)
@@ -86,7 +87,7 @@ class KindCluster:
             )
         except TestbedError as error:
             found = Preflight((preflight.lack_of(error),))
-        lacks = preflight.kind_program(settings or KindSettings())
+        lacks = preflight.kind_program(settings or KindSettings(), exists=bool(nodes))
         return Preflight((*lacks, *found.lacks), found.cautions)
 
     def exists(self) -> bool:
@@ -158,6 +159,13 @@ class KindCluster:
             if merge_into is not None:
                 self._merge(merge_into)
         return self.kubeconfig
+
+    def find_images(self, wanted: Sequence[str]) -> dict[str, str]:
+        """Return the engine's ids of these images, by name.
+
+        Raises: PrerequisiteMissing: the engine has not got one of them; names all that are missing.
+        """
+        return images.identities(wanted)
 
     def load_images(self, wanted: Sequence[str], report: Report = lambda line: None) -> Loaded:
         """Load these images of the engine onto every node; moves only what is not there yet.

@@ -41,7 +41,7 @@ def load(cluster: str, nodes: Sequence[KindNode], images: Sequence[str], report:
         PrerequisiteMissing: the engine has no such image.
         PermanentError: it could not be loaded; says why.
     """
-    wanted = _ids(images)
+    wanted = identities(images)
     held = {node: _held(node) for node in nodes}
     lacking = {
         image: [node for node in nodes if not held[node].has(image, identity)]
@@ -59,7 +59,11 @@ def load(cluster: str, nodes: Sequence[KindNode], images: Sequence[str], report:
     )
 
 
-def _ids(images: Sequence[str]) -> dict[str, str]:
+def identities(images: Sequence[str]) -> dict[str, str]:
+    """Return the engine's ids of these images, by name.
+
+    Raises: PrerequisiteMissing: the engine has not got all of them; names the others.
+    """
     found = {image: engines.image_id(image) for image in dict.fromkeys(images)}
     if missing := sorted(image for image, identity in found.items() if identity is None):
         ours = [image for image in missing if image.startswith("edge-testbed/")]

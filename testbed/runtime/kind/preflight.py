@@ -89,8 +89,11 @@ def examine(
     return Preflight(tuple(lacks), tuple(cautions))
 
 
-def kind_program(settings: KindSettings) -> Iterator[Lack]:
-    """Check that kind is installed, and new enough for these settings."""
+def kind_program(settings: KindSettings, *, exists: bool = False) -> Iterator[Lack]:
+    """Check that kind is installed, and new enough for these settings.
+
+    ``exists``: the cluster is there already, so its node image is one that this kind could use.
+    """
     try:
         version = kind_version()
     except TestbedError as error:
@@ -99,7 +102,7 @@ def kind_program(settings: KindSettings) -> Iterator[Lack]:
     seen = ".".join(map(str, version))
     if version < OLDEST_KIND:
         yield Lack(f"kind {seen} is too old", KIND_FIX)
-    elif version < PINNED_KIND and settings.node_image == NODE_IMAGE:
+    elif not exists and version < PINNED_KIND and settings.node_image == NODE_IMAGE:
         yield Lack(
             f"kind {seen} is older than the default node image, {NODE_IMAGE_TAG}",
             f"{KIND_FIX}; or name a node image that the release notes of kind {seen} list: "

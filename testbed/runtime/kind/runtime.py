@@ -19,7 +19,7 @@ from testbed.runtime.kind.config import KindSettings, Mount, PortMapping
 from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
 from testbed.runtime.kubernetes.api import PATIENCE_S, Cluster
 from testbed.runtime.kubernetes.bringing_up import DEFAULT_PATIENCE, Patience
-from testbed.runtime.kubernetes.rendering import Services, render
+from testbed.runtime.kubernetes.rendering import TRAINER_JOB, pods_of, render
 from testbed.runtime.registry import Settings
 from testbed.scenario.plan import PlanHead
 
@@ -85,15 +85,20 @@ class KindRuntime:
     place: Mapping[str, str] = MappingProxyType({})
 
     @property
-    def on_cluster(self) -> ClusterRuntime:
+    def on_cluster(self) -> OnKind:
         """The runtime of what is on the cluster."""
-        return ClusterRuntime(
+        return self._on_cluster({})
+
+    def _on_cluster(self, image_ids: Mapping[str, str]) -> OnKind:
+        return OnKind(
+            self.kind,
             self.home,
             Cluster(self.kind.kubeconfig, self.kind.context, **self._reaching),
             options=self._options,
             retain=self._retain,
             force=self._force,
             patience=self._patience,
+            image_ids=image_ids,
         )
 
     def check(self) -> tuple[Lack, ...]:
@@ -121,10 +126,16 @@ class KindRuntime:
             )
         for caution in found.cautions:
             report(f"{caution.what}; {caution.fix}")
+        if not self._is_up:
+            # Before minutes are spent on a cluster for nothing.
+            self.kind.find_images(self.on_cluster.images(plan, name, store, fresh=True))
         self.kind.ensure(wanted, retain=self._retain, merge_into=self._merge_into, report=report)
         try:
-            self.kind.load_images(self._images(plan, name, store), report=report)
-            return self.on_cluster.up(plan, name, store=store, scenario=scenario, report=report)
+            # Asked of the cluster: what was given once is stored there.
+            images = self.on_cluster.images(plan, name, store)
+            self.kind.load_images(images, report=report)
+            cluster = self._on_cluster(self.kind.find_images(images))
+            return cluster.up(plan, name, store=store, scenario=scenario, report=report)
         except BaseException:
             # This was its first testbed, so no other is on it.
             if not there and not self._retain and not self.on_cluster.names():
@@ -187,24 +198,43 @@ class KindRuntime:
     def _is_up(self) -> bool:
         return self.kind.owned() and self.kind.kubeconfig.exists()
 
-    def _images(self, plan: PlanHead, name: str, store: str | None) -> list[str]:
-        """Return the images that pods will ask for and that no registry has."""
-        options = self._options or ClusterOptions()
-        if options.image_registry:
-            return []
-        services = Services.of(store or plan.storage_url, plan.artifacts_url, options)
-        found = set()
-        for document in render(plan, name, services=services, options=options):
-            if document["kind"] == "StatefulSet":
-                pod = document["spec"]["template"]["spec"]
-                found |= {container["image"] for container in pod["containers"]}
-        return sorted(found)
-
     def _no_testbed(self, name: str) -> UsageError:
         return UsageError(
             "no such testbed",
             [Problem("name", f"no testbed '{name}': there is no kind cluster", "testbed up")],
         )
+
+
+class OnKind(ClusterRuntime):
+    """The runtime of what is on a kind cluster, whose nodes pull no images: they are loaded."""
+
+    def __init__(self, kind: KindCluster, home: Path, cluster: Cluster, **settings: Any) -> None:
+        super().__init__(home, cluster, **settings)
+        self._kind = kind
+
+    def images(
+        self, plan: PlanHead, name: str, store: str | None = None, *, fresh: bool = False
+    ) -> tuple[str, ...]:
+        """Return the images that pods of ``up`` will ask for and that no registry has.
+
+        With the options and services that the testbed has and that are not given; ``fresh``: there
+        is none yet, so no API server is asked.
+        """
+        kept = {} if fresh else self._objects.annotations(self._namespace_of(name))
+        options, services, _ = self._agreed(plan, store, kept)
+        if options.image_registry:
+            return ()
+        pods = pods_of(render(plan, name, services=services, options=options))
+        return tuple(sorted({each["image"] for pod in pods for each in pod["containers"]}))
+
+    def start_trainer(
+        self, name: str, arguments: Sequence[str], report: Report = lambda line: None
+    ) -> str:
+        """See ``OnCluster``."""
+        options = self.options_of(name)
+        if not options.image_registry:
+            self._kind.load_images([options.image(TRAINER_JOB)], report=report)
+        return super().start_trainer(name, arguments, report)
 
 
 def cluster_settings(

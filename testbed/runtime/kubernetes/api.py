@@ -109,11 +109,17 @@ class Access:
     subresource: str = ""
     name: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def what(self) -> str:
+        """The kind of object, as in ``statefulsets.apps``; Secrets with their name."""
         resource = RESOURCES[self.kind]
         group = f".{resource.group}" if resource.group else ""
         below = f"/{self.subresource}" if self.subresource else ""
-        return f"{self.verb} {resource.plural}{group}{below}"
+        name = f"/{self.name}" if self.kind == "Secret" and self.name else ""
+        return f"{resource.plural}{group}{below}{name}"
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.what}"
 
 
 class _Unreachable(TemporaryError):
@@ -245,6 +251,9 @@ class Cluster:
         }
         if resource.namespaced and namespace:
             attributes["namespace"] = namespace
+        elif access.kind == "Namespace" and access.name:
+            # One namespace is in itself: a role that is bound there is enough.
+            attributes["namespace"] = access.name
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",

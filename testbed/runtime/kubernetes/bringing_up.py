@@ -19,7 +19,7 @@ from testbed.rpc import identity
 from testbed.rpc.channels import connect_blocking
 from testbed.rpc.credentials import of_operator
 from testbed.rpc.operator import NODES_SERVICE, OperatorClient
-from testbed.runtime.base import CONTROLLER, Report
+from testbed.runtime.base import Report
 from testbed.runtime.kubernetes import waiting
 from testbed.runtime.kubernetes.api import Cluster, Document, until
 from testbed.runtime.kubernetes.certificates import (
@@ -34,19 +34,24 @@ from testbed.runtime.kubernetes.objects import (
     SELECTOR,
     WAS_UP,
     configuration,
+    images,
+    is_at_work,
     is_kind,
     is_ours,
+    labels_of,
     version_of,
     was_up_mark,
 )
 from testbed.runtime.kubernetes.reaching import Connections
 from testbed.runtime.kubernetes.rendering import (
     APPLICATION,
+    COMPONENT_LABEL,
     EDGE_NODE,
     INSTANCE_LABEL,
     MANAGED_LABEL,
     NAME_LABEL,
     OWNED_ANNOTATION,
+    TRAINER_JOB,
     ClusterOptions,
     Services,
     render,
@@ -114,12 +119,14 @@ class BringingUp:
         *,
         store: str | None,
         scenario: str | None,
+        image_ids: Mapping[str, str],
         own_namespace: bool,
     ) -> None:
         """Apply everything, and return when all nodes are healthy.
 
         ``store`` is the URL of a task log that was asked for; ``scenario`` the text of the scenario
-        file. ``own_namespace``: the namespace is the testbed's own.
+        file. ``image_ids`` are as for ``render``.
+        ``own_namespace``: the namespace is the testbed's own.
         """
         if own_namespace:
             self._apply_namespace()
@@ -131,6 +138,7 @@ class BringingUp:
             "authority": authority,
             "services": services,
             "options": options,
+            "image_ids": image_ids,
         }
         self._apply(arguments)
         self.cluster.apply(was_up_mark(self.name, self.namespace), force=self._force)
@@ -162,7 +170,7 @@ class BringingUp:
         What is there already is completed.
 
         A password that was given is taken. Certificates that end soon are replaced, and pods with
-        them, unless a run is under way.
+        them, unless a run or the trainer is under way.
         """
         kept = (
             {}
@@ -173,7 +181,7 @@ class BringingUp:
             kept,
             self.name,
             self.plan.size,
-            renew=lambda: self.connections.current_run(self.name, self.namespace) is None,
+            renew=self._is_idle,
         )
         given = None if store is None else split_password(store)[1]
         if store is not None and given is None:
@@ -183,6 +191,11 @@ class BringingUp:
             own[PASSWORD_KEY] = given
         own.setdefault(PASSWORD_KEY, secrets.token_urlsafe(24))
         return contents, authority
+
+    def _is_idle(self) -> bool:
+        return self.connections.current_run(self.name, self.namespace) is None and not is_at_work(
+            self.cluster.get("Job", TRAINER_JOB, self.namespace)
+        )
 
     def _apply(self, arguments: Mapping[str, Any]) -> None:
         wanted = self.plan.size
@@ -209,23 +222,38 @@ class BringingUp:
         self._wait_healthy()
 
     def _refuse_in_a_run(self, documents: Sequence[Document]) -> None:
-        """Refuse another scenario during a run: it needs another controller, which ends the run.
+        """Refuse what needs another controller during a run, which that would end.
 
-        Raises: UsageError: there is a run, and the scenario differs.
+        That is another scenario, or an image that was built again: of the controller, of the nodes
+        or of a service. The same while the trainer is at work, which has runs now and then.
+
+        Raises: UsageError: there is a run or a trainer, and one of these differs.
         """
-        standing = self.cluster.get("StatefulSet", CONTROLLER, self.namespace)
-        (wanted,) = (
-            d
-            for d in documents
-            if d["metadata"]["name"] == CONTROLLER and is_kind(d, "StatefulSet")
-        )
-        if standing is None or configuration(standing) == configuration(wanted):
+        changed = ""
+        for document in documents:
+            if not is_kind(document, "StatefulSet"):
+                continue
+            standing = self.cluster.get("StatefulSet", document["metadata"]["name"], self.namespace)
+            if standing is None:
+                continue
+            if configuration(standing) != configuration(document):
+                changed = "another scenario"
+                break
+            if images(standing) != images(document):
+                changed = "another image"
+        if not changed:
             return
+        if is_at_work(self.cluster.get("Job", TRAINER_JOB, self.namespace)):
+            raise UsageError(
+                f"the trainer of '{self.name}' is at work, and {changed} would end what it does",
+                fix=f"wait for it (testbed logs trainer --follow --name {self.name}), or stop it: "
+                f"testbed trainer stop --name {self.name}",
+            )
         run = self.connections.current_run(self.name, self.namespace)
         if run is not None:
             raise UsageError(
-                f"run {run} is in progress on '{self.name}', and another scenario would end "
-                "it; wait for it, or end it with Ctrl-C where it was started"
+                f"run {run} is in progress on '{self.name}', and {changed} would end it; wait for "
+                "it, or end it with Ctrl-C where it was started"
             )
 
     def _apply_all(self, documents: Sequence[Document], fresh: bool) -> list[str]:
@@ -250,6 +278,9 @@ class BringingUp:
         for kind in KINDS:
             for each in self.objects.of_testbed(kind, self.namespace, selector):
                 key = kind, each["metadata"]["name"]
+                # The trainer is started and stopped by commands of its own.
+                if labels_of(each).get(COMPONENT_LABEL) == TRAINER_JOB:
+                    continue
                 if key not in wanted and key[1] != WAS_UP:
                     self.report(f"removing {kind.lower()}/{key[1]}")
                     self.cluster.delete(*key, self.namespace)

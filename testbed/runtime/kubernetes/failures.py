@@ -42,6 +42,10 @@ class Busy(TemporaryError):
         self.retry_after_s = retry_after_s
 
 
+class NoRight(PermanentError):
+    """The user may not do this."""
+
+
 def explained(
     status: int, text: str, asked: Asked, who: str, retry_after: str | None
 ) -> TestbedError:
@@ -91,7 +95,7 @@ def _forbidden(message: str, causes: list[Any], asked: Asked, who: str) -> Testb
         return PermanentError(f"the cluster's pod security refuses {asked.what}: {message}")
     if "cannot" in message and "resource" in message:
         where = f" in namespace {asked.namespace}" if asked.namespace else ""
-        return PermanentError(
+        return NoRight(
             f"{who} has no right to {asked.verb} {asked.what}{where}: {message}", fix=RIGHTS
         )
     return PermanentError(f"the cluster does not admit {asked.what}: {message}")

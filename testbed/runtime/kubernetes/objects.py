@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from testbed.runtime.base import node_process
@@ -13,8 +13,10 @@ from testbed.runtime.kubernetes.certificates import SECRETS
 from testbed.runtime.kubernetes.rendering import (
     APPLICATION,
     ARTIFACTS_ANNOTATION,
+    COMPONENT_LABEL,
     CONFIGURATION_ANNOTATION,
     EDGE_NODE,
+    IMAGE_ANNOTATION,
     IN_CLUSTER_ARTIFACTS,
     IN_CLUSTER_STORE,
     INSTANCE_LABEL,
@@ -22,6 +24,7 @@ from testbed.runtime.kubernetes.rendering import (
     NAME_LABEL,
     OWNED_ANNOTATION,
     STORE_ANNOTATION,
+    TRAINER_JOB,
     Services,
 )
 
@@ -95,6 +98,14 @@ def configuration(controller: Document) -> Any:
     return annotations.get(CONFIGURATION_ANNOTATION)
 
 
+def images(workload: Document) -> Any:
+    """Return which images the pods of a StatefulSet have, with their ids where they are known."""
+    template = workload["spec"]["template"]
+    annotations = template["metadata"].get("annotations") or {}
+    names = [each["image"] for each in template["spec"]["containers"]]
+    return names, annotations.get(IMAGE_ANNOTATION)
+
+
 def labels_of(document: Document) -> Mapping[str, str]:
     """Return the labels of an object."""
     return document["metadata"].get("labels") or {}
@@ -140,6 +151,38 @@ def process_of(pod: str) -> str:
     """Return what a pod's process is called everywhere: ``node-3``, ``controller``, ``mysql``."""
     name, _, number = pod.rpartition("-")
     return node_process(int(number)) if name == EDGE_NODE else name
+
+
+def processes(pods: Sequence[Document]) -> dict[str, Document]:
+    """Return the pods by process; of several of the trainer, the newest is ``trainer``.
+
+    The others, which have failed, go by the names of their pods.
+    """
+    found = {}
+    # Those of one second in the order of the list; one that has not ended is the newest.
+    for pod in sorted(
+        pods, key=lambda each: (not has_ended(each), each["metadata"].get("creationTimestamp", ""))
+    ):
+        if labels_of(pod).get(COMPONENT_LABEL) != TRAINER_JOB:
+            found[process_of(pod["metadata"]["name"])] = pod
+            continue
+        if (earlier := found.get(TRAINER_JOB)) is not None:
+            found[earlier["metadata"]["name"]] = earlier
+        found[TRAINER_JOB] = pod
+    return found
+
+
+def has_ended(pod: Document) -> bool:
+    """Return whether the containers of a pod have ended and are not started again."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def is_at_work(job: Document | None) -> bool:
+    """Return whether a Job has neither succeeded nor failed, so that pods of it run or will run."""
+    conditions = ((job or {}).get("status") or {}).get("conditions") or ()
+    return job is not None and not any(
+        each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions
+    )
 
 
 def remaining(namespace: Document) -> str:

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from testbed import environment
@@ -38,11 +39,19 @@ STORE_ANNOTATION: Final = "edge-testbed/task-log"
 ARTIFACTS_ANNOTATION: Final = "edge-testbed/artifacts"
 AUTHORITY_ANNOTATION: Final = "edge-testbed/authority"
 """On pods: which authority their certificate is of. Certificates are read at the start."""
+IMAGE_ANNOTATION: Final = "edge-testbed/image"
+"""On pods: the id of their image, where it is known. An image that was built again keeps its name,
+and only with this do pods change to it."""
 CONFIGURATION_ANNOTATION: Final = "edge-testbed/configuration"
 OWNED_ANNOTATION: Final = "edge-testbed/made-by"
 """On a namespace that the toolkit made, and so may remove."""
 
 EDGE_NODE: Final = "edge-node"
+TRAINER_JOB: Final = "trainer"
+"""Name of the trainer's Job, of its volume, and of the component that all its objects are."""
+RESULTS: Final = "trainer-results"
+"""Name of what hands out the results in the trainer's volume, while they are fetched."""
+RESULTS_PORT: Final = 7450
 NODE_PORT: Final = 7441
 CONTROLLER_PORT: Final = 7440
 MYSQL_PORT: Final = 3306
@@ -54,6 +63,9 @@ IN_CLUSTER_ARTIFACTS: Final = "webhdfs://edge@namenode:9870/edge-testbed"
 NO_ARTIFACTS: Final = "/var/lib/edge-testbed/artifacts"
 """Without HDFS: nodes find no store there, and run the policy that ships."""
 
+STATE: Final = "/var/lib/edge-testbed"
+"""Where the trainer's volume is mounted."""
+
 PASSWORD_FILE: Final = "/run/secrets/edge-testbed/mysql-password"
 
 LARGEST_SCENARIO_BYTES: Final = 900_000
@@ -62,8 +74,7 @@ LARGEST_SCENARIO_BYTES: Final = 900_000
 LARGEST_SECRET_BYTES: Final = 1_000_000
 
 _MIB: Final = 1 << 20
-_TRAINER: Final = "trainer"
-_OURS: Final = ("edgenode", CONTROLLER, _TRAINER, "hdfs")
+_OURS: Final = ("edgenode", CONTROLLER, TRAINER_JOB, "hdfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +200,7 @@ def render(
     authority: str = "",
     services: Services | None = None,
     options: ClusterOptions | None = None,
+    image_ids: Mapping[str, str] = MappingProxyType({}),
     replicas: int | None = None,
 ) -> list[Document]:
     """Return all objects of the testbed ``name``, in an order in which they can be applied.
@@ -196,6 +208,7 @@ def render(
     ``scenario`` is the text of the scenario file; without it pods get the plan itself.
     ``credentials`` become Secrets, by name (``certificates.py``); without them there is none.
     ``authority`` tells whose certificates they hold: others are for other pods.
+    ``image_ids`` are ids of images by name, where they are known.
     ``replicas`` is the number of nodes to have now, the plan's if None.
 
     Raises: UsageError: the scenario is larger than an object of the API may be.
@@ -226,6 +239,7 @@ def render(
             }
         if document["kind"] == "StatefulSet":
             _set_workload(document, plan, options, services, name, digest, scenario, replicas)
+            _note_image(document, image_ids)
             if authority and document["metadata"]["name"] in (EDGE_NODE, CONTROLLER):
                 template = document["spec"]["template"]["metadata"]
                 template.setdefault("annotations", {})[AUTHORITY_ANNOTATION] = authority
@@ -281,6 +295,50 @@ def render_trainer(
             container["args"] += arguments
             _limit(container, options)
     return sorted(documents, key=_order)
+
+
+def render_results(
+    name: str, *, namespace: str | None = None, options: ClusterOptions | None = None
+) -> Document:
+    """Return the StatefulSet whose pod hands out the results in the trainer's volume.
+
+    It listens on the loopback interface of its pod, where only port-forwards arrive.
+    """
+    (job,) = (
+        each
+        for each in render_trainer(name, (), namespace=namespace, options=options)
+        if each["kind"] == "Job"
+    )
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    for key in ("args", "env"):
+        container.pop(key)
+    container["command"] = [
+        *("python", "-m", "trainer.results_server", f"{STATE}/o2o", "--port", str(RESULTS_PORT))
+    ]
+    container["resources"] = {
+        "requests": {"cpu": "50m", "memory": "128Mi"},
+        "limits": {"memory": "512Mi"},
+    }
+    _limit(container, options or ClusterOptions())
+    needed = ("state", "tmp")
+    container["volumeMounts"] = [v for v in container["volumeMounts"] if v["name"] in needed]
+    pod["volumes"] = [v for v in pod["volumes"] if v["name"] in needed]
+    pod["restartPolicy"] = "Always"
+    pod["terminationGracePeriodSeconds"] = 1
+    labels = {**job["metadata"]["labels"], COMPONENT_LABEL: RESULTS}
+    selected = {key: labels[key] for key in (NAME_LABEL, INSTANCE_LABEL, COMPONENT_LABEL)}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": RESULTS, "namespace": job["metadata"]["namespace"], "labels": labels},
+        "spec": {
+            "serviceName": RESULTS,
+            "replicas": 1,
+            "selector": {"matchLabels": selected},
+            "template": {"metadata": {"labels": selected}, "spec": pod},
+        },
+    }
 
 
 def _object(kind: str, name: str, **content: Any) -> Document:
@@ -373,6 +431,18 @@ def _set_workload(
             claim["spec"]["storageClassName"] = options.storage_class
 
 
+def pods_of(documents: Sequence[Document]) -> list[Document]:
+    """Return what the pods of the StatefulSets among these objects are."""
+    return [each["spec"]["template"]["spec"] for each in documents if each["kind"] == "StatefulSet"]
+
+
+def _note_image(document: Document, image_ids: Mapping[str, str]) -> None:
+    template = document["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    if identity := image_ids.get(container["image"]):
+        template["metadata"].setdefault("annotations", {})[IMAGE_ANNOTATION] = identity
+
+
 def _set_images(pod: Document, container: Document, options: ClusterOptions) -> None:
     container["image"] = _image(container["image"], options)
     if options.pull:
@@ -414,10 +484,10 @@ def _let_out(document: Document, services: Services) -> None:
     """Allow pods to reach services outside the cluster."""
     component = document["metadata"]["name"]
     ports = []
-    if component in (CONTROLLER, _TRAINER) and not services.own_mysql:
+    if component in (CONTROLLER, TRAINER_JOB) and not services.own_mysql:
         ports.append(_port(services.store, 3306))
     elsewhere = "://" in services.artifacts and not services.own_hdfs
-    if elsewhere and component in (CONTROLLER, EDGE_NODE, _TRAINER):
+    if elsewhere and component in (CONTROLLER, EDGE_NODE, TRAINER_JOB):
         # DataNodes, to which a NameNode sends its clients on, have ports of their own.
         ports += [_port(services.artifacts, 9870), DATANODE_PORT, 9865]
     if ports:

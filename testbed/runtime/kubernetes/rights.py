@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final
 
 from testbed.errors import PrerequisiteMissing, TestbedError
@@ -29,7 +31,10 @@ NEEDED: Final = (
     Access("get", "Pod", "portforward"),
     Access("create", "Pod", "portforward"),
     Access("list", "Event"),
-    *(Access(verb, "PersistentVolumeClaim") for verb in ("list", "watch", "delete")),
+    *(
+        Access(verb, "PersistentVolumeClaim")
+        for verb in ("get", "list", "watch", "create", "patch", "delete")
+    ),
 )
 """Rights that the commands need; ``manifests/rbac`` grants them."""
 
@@ -49,20 +54,43 @@ def lacks(cluster: Cluster, given: str | None) -> tuple[Lack, ...]:
     except TestbedError as error:
         return (Lack(str(error), "see that `kubectl cluster-info` answers"),)
     namespace = given or namespace_of("default")
-    needed = [
-        each
-        for each in NEEDED
-        if not (given and each.kind == "Namespace" and each.verb in _NAMESPACE_GIVEN)
-    ]
+    needed: list[Access] = []
+    for each in NEEDED:
+        if not given or each.kind != "Namespace":
+            needed.append(each)
+        elif each.verb not in _NAMESPACE_GIVEN:
+            needed.append(replace(each, name=given))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         allowed = pool.map(lambda each: cluster.may(each, namespace), needed)
-        refused = [str(each) for each, may in zip(needed, allowed, strict=True) if not may]
+        refused = [each for each, may in zip(needed, allowed, strict=True) if not may]
     if not refused:
         return ()
     where = f"in namespace {namespace}" if given else "on this cluster"
-    return (
-        Lack(
-            f"you may not {', '.join(refused)} {where}",
-            "have an administrator apply manifests/rbac/operator.yaml and bind its role to you",
-        ),
-    )
+    fix = "have an administrator apply manifests/rbac/operator.yaml and bind its role to you"
+    if not given and _of_namespaces(refused):
+        fix += (
+            "; or have a namespace made for you and name it: --namespace NAME "
+            '(docs/kubernetes.md, "An existing namespace")'
+        )
+    return (Lack(f"you may not {grouped(refused)} {where}", fix),)
+
+
+def _of_namespaces(refused: Sequence[Access]) -> bool:
+    return any(each.kind == "Namespace" and each.verb == "create" for each in refused)
+
+
+def grouped(refused: Sequence[Access]) -> str:
+    """Return rights in words, those with the same verbs together: ``get, list pods, services``.
+
+    A line each, if there are several.
+    """
+    verbs: dict[str, list[str]] = {}
+    for each in refused:
+        of_resource = verbs.setdefault(each.what, [])
+        if each.verb not in of_resource:
+            of_resource.append(each.verb)
+    resources: dict[tuple[str, ...], list[str]] = {}
+    for resource, them in verbs.items():
+        resources.setdefault(tuple(them), []).append(resource)
+    lines = [f"{', '.join(them)} {', '.join(of)}" for them, of in resources.items()]
+    return lines[0] if len(lines) == 1 else "".join(f"\n  - {line}" for line in lines) + "\n "

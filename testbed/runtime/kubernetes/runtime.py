@@ -10,9 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
-from testbed.errors import PermanentError, Problem, UsageError
+from testbed.errors import PermanentError, Problem, TemporaryError, TestbedError, UsageError
 from testbed.runtime.base import (
+    RESULTS_FOLDER,
     Lack,
     Report,
     Stopped,
@@ -22,24 +24,28 @@ from testbed.runtime.base import (
     valid_name,
 )
 from testbed.runtime.directory import RunDirectory
-from testbed.runtime.kubernetes import rights, taking_down, trainer
-from testbed.runtime.kubernetes.api import PATIENCE_S, Cluster
+from testbed.runtime.kubernetes import rights, taking_down, trainer, waiting
+from testbed.runtime.kubernetes.api import PATIENCE_S, Cluster, Document
 from testbed.runtime.kubernetes.bringing_up import (
     DEFAULT_PATIENCE,
     BringingUp,
     Patience,
     refuse_foreign,
 )
+from testbed.runtime.kubernetes.failures import RIGHTS, NoRight
 from testbed.runtime.kubernetes.kubeconfig import current_context
 from testbed.runtime.kubernetes.objects import (
     SELECTOR,
     WAS_UP,
     Objects,
     elsewhere,
+    is_at_work,
     is_ending,
     is_made_by_us,
     is_ours,
+    labels_of,
     process_of,
+    processes,
     services_of,
 )
 from testbed.runtime.kubernetes.reaching import Connections
@@ -49,6 +55,7 @@ from testbed.runtime.kubernetes.rendering import (
     INSTANCE_LABEL,
     OPTIONS_ANNOTATION,
     STORE_ANNOTATION,
+    TRAINER_JOB,
     ClusterOptions,
     Services,
     namespace_of,
@@ -63,7 +70,8 @@ class ClusterRuntime:
     ``namespace`` was created for this testbed; None: one is created, and removed with the testbed.
     ``store`` and ``artifacts`` of ``up`` have to be reachable from pods. With ``retain`` what a
     failed ``up`` has started is kept, for inspection. ``force`` overwrites fields that others have
-    set. Logs of what is taken down are kept below ``home``.
+    set. Logs of what is taken down are kept below ``home``. ``image_ids`` are ids of images by
+    name, where they are known: pods whose image has another id than theirs are replaced.
     """
 
     def __init__(
@@ -77,6 +85,7 @@ class ClusterRuntime:
         retain: bool = False,
         force: bool = False,
         patience: Patience = DEFAULT_PATIENCE,
+        image_ids: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.home = home.absolute()
         self.cluster = Cluster() if cluster is None else cluster
@@ -86,6 +95,7 @@ class ClusterRuntime:
         self._retain = retain
         self._force = force
         self._patience = patience
+        self._image_ids = image_ids
         self._objects = Objects(self.cluster)
         self._connections = Connections(self._objects, self.home)
 
@@ -136,12 +146,7 @@ class ClusterRuntime:
         if before is not None:
             refuse_foreign(self.cluster, before, name)
         kept = {} if before is None else self._objects.annotations(namespace)
-        options = self._options or ClusterOptions.from_json(kept.get(OPTIONS_ANNOTATION, "{}"))
-        asked = store or plan.storage_url or kept.get(STORE_ANNOTATION)
-        if asked == IN_CLUSTER_STORE:
-            asked = None
-        artifacts = self._artifacts or plan.artifacts_url
-        services = Services.of(asked, artifacts or elsewhere(kept), options)
+        options, services, asked = self._agreed(plan, store, kept)
         made = before is None
         bringing_up = BringingUp(
             self._connections,
@@ -159,6 +164,7 @@ class ClusterRuntime:
                 options,
                 store=asked,
                 scenario=scenario,
+                image_ids=self._image_ids,
                 own_namespace=made or is_made_by_us(before),
             )
             return self._connections.testbed(name, namespace)
@@ -170,10 +176,10 @@ class ClusterRuntime:
 
     def find(self, name: str) -> Testbed:
         """See ``Runtime``. Opens ports of this machine to the controller and the services."""
-        namespace = self._namespace_of(valid_name(name))
-        found = self.cluster.get("Namespace", namespace)
-        if found is None or not is_ours(found, name):
+        found = self._find_namespace(name)
+        if found is None:
             raise self._no_testbed(name)
+        namespace = found["metadata"]["name"]
         if is_ending(found):
             raise UsageError(
                 f"testbed '{name}' is being taken down; wait for `testbed teardown --name {name}`"
@@ -187,8 +193,15 @@ class ClusterRuntime:
             listed = [] if found is None else [found]
         else:
             listed = self.cluster.find_all("Namespace", selector=SELECTOR)
-        names = (each["metadata"]["labels"].get(INSTANCE_LABEL) for each in listed)
-        return tuple(sorted(name for name in names if name))
+        names = set()
+        for each in listed:
+            name, namespace = labels_of(each).get(INSTANCE_LABEL), each["metadata"]["name"]
+            # One that was made for a testbed may have none yet.
+            if name and (
+                is_made_by_us(each) or self.cluster.find_all("StatefulSet", namespace, SELECTOR)
+            ):
+                names.add(name)
+        return tuple(sorted(names))
 
     def kill(self, name: str, node: int) -> Stopped:
         """See ``Runtime``. The cluster starts another pod in its place."""
@@ -209,14 +222,15 @@ class ClusterRuntime:
     def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """See ``Runtime``. Its volumes go too, and with them a task log of its own."""
         began = time.monotonic()
-        namespace = self._namespace_of(valid_name(name))
-        found = self.cluster.get("Namespace", namespace)
+        found = self._find_namespace(name)
         kept = self._kept(name)
-        if found is None or not is_ours(found, name):
+        if found is None:
             return Teardown(name, (), time.monotonic() - began, kept)
+        namespace = found["metadata"]["name"]
         pods = self._objects.pods(namespace)
         if taking_down.keep_logs(self._objects, RunDirectory(self.home, name), namespace, pods):
             kept = self._kept(name)
+        self._keep_results(name, namespace, report)
         self.close()
         if is_made_by_us(found):
             self.cluster.delete("Namespace", namespace, uid=found["metadata"]["uid"])
@@ -232,17 +246,20 @@ class ClusterRuntime:
         self, name: str, process: str, *, lines: int | None = None, follow: bool = False
     ) -> Iterator[str]:
         """See ``Runtime``. After ``down`` those that it kept; of a restarted pod the newest."""
-        namespace = self._namespace_of(valid_name(name))
-        found = self.cluster.get("Namespace", namespace)
-        if found is not None and is_ours(found, name):
-            pods = {each["metadata"]["name"]: each for each in self._objects.pods(namespace)}
-            known = {process_of(each): each for each in pods}
-            if (pod := known.get(process)) is not None:
-                yield from self.cluster.log(pod, namespace, lines=lines, follow=follow)
+        found = self._find_namespace(name)
+        if found is not None:
+            namespace = found["metadata"]["name"]
+            pods = processes(self._objects.pods(namespace))
+            if (pod := pods.get(process)) is not None:
+                _refuse_unstarted(process, pod)
+                yield from self.cluster.log(
+                    pod["metadata"]["name"], namespace, lines=lines, follow=follow
+                )
                 return
+            known = sorted(pods)
         else:
             place = RunDirectory(self.home, name)
-            known = {file.stem: file.stem for file in place.logs.glob("*.log")}
+            known = sorted(file.stem for file in place.logs.glob("*.log"))
             if process in known:
                 written = place.log(process).read_text(encoding="utf-8", errors="replace")
                 every = written.splitlines()
@@ -250,7 +267,7 @@ class ClusterRuntime:
                 return
         raise UsageError(
             "no such log",
-            [Problem("process", repr(process), ", ".join(sorted(known)) or "there is none")],
+            [Problem("process", repr(process), ", ".join(known) or "there is none")],
         )
 
     def own_log(self, name: str) -> str | None:
@@ -260,17 +277,21 @@ class ClusterRuntime:
         except UsageError:
             # None is up, or it is incomplete.
             return None
-        services = services_of(self._objects.annotations(self._namespace_of(name)))
+        services = services_of(self._objects.annotations(self._existing(name)))
         return found.store if services.own_mysql else None
 
     def was_up(self, name: str) -> bool:
         """See ``Runtime``."""
-        namespace = self._namespace_of(valid_name(name))
-        return self.cluster.get("ConfigMap", WAS_UP, namespace) is not None
+        found = self._find_namespace(name)
+        return found is not None and (
+            self.cluster.get("ConfigMap", WAS_UP, found["metadata"]["name"]) is not None
+        )
 
     def leftovers(self, name: str) -> tuple[str, ...]:
         """See ``Runtime``."""
-        return taking_down.leftovers(self._objects, name, self._namespace_of(valid_name(name)))
+        found = self._find_namespace(name)
+        namespace = self._namespace_of(name) if found is None else found["metadata"]["name"]
+        return taking_down.leftovers(self._objects, name, namespace)
 
     def close(self) -> None:
         """Close the ports of this machine that lead to pods."""
@@ -311,23 +332,98 @@ class ClusterRuntime:
     ) -> str:
         """See ``OnCluster``."""
         namespace = self._existing(name)
-        return trainer.start(self._objects, name, namespace, arguments, report, force=self._force)
+        return trainer.start(
+            self._objects,
+            name,
+            namespace,
+            arguments,
+            report,
+            force=self._force,
+            hopeless_s=self._patience.hopeless_s,
+        )
 
     def stop_trainer(self, name: str) -> bool:
         """See ``OnCluster``."""
         return trainer.stop(self._objects, self._existing(name))
 
+    def fetch_results(
+        self, name: str, folder: Path, report: Report = lambda line: None
+    ) -> Sequence[Path]:
+        """See ``OnCluster``."""
+        return trainer.fetch(self._objects, name, self._existing(name), folder, report)
+
+    def _keep_results(self, name: str, namespace: str, report: Report) -> None:
+        """Copy the results of a trainer that has ended into the home; its volume is about to go."""
+        job = self.cluster.get("Job", TRAINER_JOB, namespace)
+        if job is None or is_at_work(job):
+            # None has results, or it is about to be cut short; what it has said is kept.
+            return
+        folder = RunDirectory(self.home, name).path / RESULTS_FOLDER
+        try:
+            trainer.fetch(self._objects, name, namespace, folder, report)
+        except (TestbedError, OSError) as error:
+            report(f"the trainer's report is not kept ({error}); its log, with the result, is")
+        else:
+            report(f"the trainer's results are in {folder}")
+
+    def options_of(self, name: str) -> ClusterOptions:
+        """Return the options that a testbed was brought up with; the default if there is none."""
+        kept = self._objects.annotations(self._namespace_of(valid_name(name)))
+        return ClusterOptions.from_json(kept.get(OPTIONS_ANNOTATION, "{}"))
+
     # --- inside -----------------------------------------------------------------------------
+
+    def _agreed(
+        self, plan: PlanHead, store: str | None, kept: Mapping[str, str]
+    ) -> tuple[ClusterOptions, Services, str | None]:
+        """Return options, services and the URL of a task log asked for.
+
+        What is not given is as it was (``kept``, the annotations of the testbed).
+        """
+        options = self._options or ClusterOptions.from_json(kept.get(OPTIONS_ANNOTATION, "{}"))
+        asked = store or plan.storage_url or kept.get(STORE_ANNOTATION)
+        if asked == IN_CLUSTER_STORE:
+            asked = None
+        artifacts = self._artifacts or plan.artifacts_url
+        return options, Services.of(asked, artifacts or elsewhere(kept), options), asked
 
     def _namespace_of(self, name: str) -> str:
         return self._namespace or namespace_of(name)
 
     def _existing(self, name: str) -> str:
-        namespace = self._namespace_of(valid_name(name))
-        found = self.cluster.get("Namespace", namespace)
-        if found is None or not is_ours(found, name):
+        found = self._find_namespace(name)
+        if found is None:
             raise self._no_testbed(name)
-        return namespace
+        return str(found["metadata"]["name"])
+
+    def _find_namespace(self, name: str) -> Document | None:
+        """Return the namespace of a testbed: the one named, its own, or one that was made for it.
+
+        None if there is none, or if the user may not look for one that was made for it.
+
+        Raises: NoRight: the user may look into no namespace but one that was made for a testbed.
+        """
+        try:
+            found = self.cluster.get("Namespace", self._namespace_of(valid_name(name)))
+        except NoRight as error:
+            if self._namespace is not None:
+                raise
+            raise NoRight(
+                error.seen,
+                fix=f"if a namespace was made for testbed '{name}', name it: --namespace NAME; "
+                f"else {RIGHTS}",
+            ) from None
+        if found is not None and is_ours(found, name):
+            return found
+        if self._namespace is not None:
+            return None
+        try:
+            listed = self.cluster.find_all(
+                "Namespace", selector=f"{SELECTOR},{INSTANCE_LABEL}={name}"
+            )
+        except NoRight:
+            return None
+        return listed[0] if len(listed) == 1 else None
 
     def _no_testbed(self, name: str) -> UsageError:
         try:
@@ -343,3 +439,13 @@ class ClusterRuntime:
     def _kept(self, name: str) -> Path | None:
         path = RunDirectory(self.home, name).path
         return path if path.is_dir() else None
+
+
+def _refuse_unstarted(process: str, pod: Document) -> None:
+    """Raises: TemporaryError: no container of the pod has run, so it has no log; says why."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        if container.get("lastState") or "waiting" not in (container.get("state") or {}):
+            return
+    found = waiting.obstacle(pod)
+    if found is not None:
+        raise TemporaryError(f"{process} has not started, so it has no log: {found}", fix=found.fix)

@@ -17,7 +17,7 @@ from testbed.runtime.kubernetes.objects import (
     SELECTOR,
     Objects,
     is_made_by_us,
-    process_of,
+    processes,
     remaining,
 )
 from testbed.runtime.kubernetes.rendering import INSTANCE_LABEL
@@ -80,18 +80,18 @@ def keep_logs(
 ) -> bool:
     """Write the logs of pods into ``place``, as far as they can be had; return whether it could."""
 
-    def keep(pod: Document) -> None:
-        pod_name = pod["metadata"]["name"]
+    def keep(each: tuple[str, Document]) -> None:
+        process, pod = each
         with contextlib.suppress(TestbedError):
-            text = "\n".join(objects.cluster.log(pod_name, namespace, lines=_LOG_LINES))
-            place.log(process_of(pod_name)).write_text(text + "\n", encoding="utf-8")
+            lines = objects.cluster.log(pod["metadata"]["name"], namespace, lines=_LOG_LINES)
+            place.log(process).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     try:
         place.logs.mkdir(parents=True, exist_ok=True)
         for stale in place.logs.glob("*.log"):
             stale.unlink()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(keep, pods))
+            list(pool.map(keep, processes(pods).items()))
     except OSError:
         # A full disk or a home that is not ours keeps no testbed from being taken down.
         return False

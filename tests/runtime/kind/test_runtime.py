@@ -11,7 +11,7 @@ import pytest
 
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from testbed.runtime.kind.runtime import KindRuntime, cluster_settings
-from testbed.runtime.kubernetes import ClusterOptions
+from testbed.runtime.kubernetes import ClusterOptions, trainer
 from testbed.runtime.kubernetes.bringing_up import Patience
 from testbed.testing.runtime import NAME, small_plan
 from tests.api_server import ApiServer
@@ -22,19 +22,22 @@ OURS = ("controller", "edgenode", "hdfs")
 
 
 @pytest.fixture
-def server(engine: FakeEngine) -> Iterator[ApiServer]:
+def controllers() -> dict[str, Controller]:
+    """What answers as the controllers of testbeds, by name."""
+    return {name: Controller(name, 2) for name in (NAME, "second")}
+
+
+@pytest.fixture
+def server(engine: FakeEngine, controllers: dict[str, Controller]) -> Iterator[ApiServer]:
     """What answers as the cluster that kind makes."""
     for image in OURS:
         engine.has(f"edge-testbed/{image}:0.1.0")
     engine.has("mariadb:10.11.13")
-    with ApiServer() as running, ExitStack() as controllers:
+    with ApiServer() as running, ExitStack() as serving:
         running.kubeconfig(engine.folder / "kubeconfig", context="kind-edge-testbed")
-        for name in (NAME, "second"):
-            namespace = f"testbed-{name}"
-            controller = controllers.enter_context(
-                Controller(name, 2).serving(controllers_secret(running, name))
-            )
-            running.route(namespace, "controller-0", 7440, "127.0.0.1", controller.port)
+        for name, controller in controllers.items():
+            serving.enter_context(controller.serving(controllers_secret(running, name)))
+            running.route(f"testbed-{name}", "controller-0", 7440, "127.0.0.1", controller.port)
         yield running
 
 
@@ -151,3 +154,100 @@ def test_what_is_not_there(engine: FakeEngine, server: ApiServer, tmp_path: Path
         make(tmp_path).find("never-was")
     with pytest.raises(UsageError, match="never-was"):
         make(tmp_path).kill("never-was", 0)
+
+
+def test_images_that_are_missing_are_found_before_a_cluster_is_made(
+    engine: FakeEngine, server: ApiServer, tmp_path: Path
+) -> None:
+    engine.forgets("edge-testbed/edgenode:0.1.0")
+    engine.forgets("mariadb:10.11.13")
+    with pytest.raises(PrerequisiteMissing, match=r"edgenode:0\.1\.0, mariadb"):
+        make(tmp_path).up(small_plan(), NAME)
+    assert engine.calls("kind create cluster") == []
+
+
+def test_what_was_given_once_need_not_be_given_again(
+    engine: FakeEngine, server: ApiServer, tmp_path: Path
+) -> None:
+    # As on a machine without a network: the usual image is not to be had.
+    engine.forgets("mariadb:10.11.13")
+    engine.has("lab/mariadb:10")
+    options = ClusterOptions(mysql_image="lab/mariadb:10")
+    make(tmp_path, options=options).up(small_plan(), NAME)
+
+    make(tmp_path).up(small_plan(3), NAME)
+
+    pods = server.objects("pods", f"testbed-{NAME}")
+    (mysql,) = (each for each in pods if each["metadata"]["name"] == "mysql-0")
+    assert mysql["spec"]["containers"][0]["image"] == "lab/mariadb:10"
+
+
+def test_a_services_image_is_not_asked_for_where_the_service_is_elsewhere(
+    engine: FakeEngine, server: ApiServer, tmp_path: Path
+) -> None:
+    engine.forgets("mariadb:10.11.13")
+    make(tmp_path).up(small_plan(), NAME, store="mysql+pymysql://me:secret@db.example/log")
+    assert make(tmp_path).up(small_plan(3), NAME).nodes == 3
+
+
+def uids(server: ApiServer) -> dict[str, str]:
+    pods = server.objects("pods", f"testbed-{NAME}")
+    return {each["metadata"]["name"]: each["metadata"]["uid"] for each in pods}
+
+
+def test_an_image_that_was_built_again_is_run(
+    engine: FakeEngine, server: ApiServer, tmp_path: Path
+) -> None:
+    make(tmp_path).up(small_plan(), NAME)
+    before = uids(server)
+    make(tmp_path).up(small_plan(), NAME)
+    assert uids(server) == before, "nothing was built"
+
+    engine.has("edge-testbed/edgenode:0.1.0", "built again")
+    said: list[str] = []
+    make(tmp_path).up(small_plan(), NAME, report=said.append)
+
+    after = uids(server)
+    assert {name for name in after if after[name] != before[name]} == {"edge-node-0", "edge-node-1"}
+    assert any("changed statefulset/edge-node" in line for line in said)
+
+
+def test_an_image_that_was_built_again_ends_no_run(
+    engine: FakeEngine, server: ApiServer, controllers: dict[str, Controller], tmp_path: Path
+) -> None:
+    make(tmp_path).up(small_plan(), NAME)
+    before = uids(server)
+    controllers[NAME].runs()
+    engine.has("edge-testbed/edgenode:0.1.0", "built again")
+    with pytest.raises(UsageError, match="another image would end it"):
+        make(tmp_path).up(small_plan(), NAME)
+    assert uids(server) == before
+
+
+def test_the_trainers_image_is_loaded_when_it_is_started(
+    engine: FakeEngine, server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "FIRST_WORDS_S", 0.0)
+    make(tmp_path).up(small_plan(), NAME)
+    cluster = make(tmp_path).on_cluster
+    with pytest.raises(PrerequisiteMissing, match='make images IMAGES="trainer"'):
+        cluster.start_trainer(NAME, [])
+    assert server.objects("jobs") == []
+
+    engine.has("edge-testbed/trainer:0.1.0")
+    cluster.start_trainer(NAME, [])
+
+    loaded = [each.split()[3] for each in engine.calls("kind load docker-image")]
+    assert loaded[-1] == "edge-testbed/trainer:0.1.0"
+    assert server.object("jobs", f"testbed-{NAME}", "trainer")
+
+
+def test_an_older_kind_uses_the_cluster_that_it_has_made(
+    engine: FakeEngine, server: ApiServer, tmp_path: Path
+) -> None:
+    engine.behaves(kind="0.30.0")
+    engine.has("kindest/node:v1.34.0")
+    wanted = cluster_settings(0, "kindest/node:v1.34.0", (), ())
+    make(tmp_path, wanted=wanted).up(small_plan(), NAME)
+    assert make(tmp_path).check() == ()
+    assert make(tmp_path).up(small_plan(), NAME).nodes == 2
