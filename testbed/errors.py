@@ -34,7 +34,9 @@ class TestbedError(Exception):
 
     def to_document(self) -> dict[str, Any]:
         """Return the error as JSON-able values, which `from_document` makes an error of again."""
-        return {"kind": _kind(type(self)), "seen": self.seen, "fix": self.fix}
+        document = {"kind": _kind(type(self)), "seen": self.seen, "fix": self.fix}
+        notes = [str(note) for note in getattr(self, "__notes__", ())]
+        return {**document, "notes": notes} if notes else document
 
     @classmethod
     def _from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -114,10 +116,14 @@ def from_document(document: Mapping[str, Any]) -> TestbedError:
     Raises:
         ValueError: it is not the document of an error.
     """
+    found: TestbedError
     try:
-        return _KINDS.get(document["kind"], PermanentError)._from_document(document)
+        found = _KINDS.get(document["kind"], PermanentError)._from_document(document)
+        for note in document.get("notes", ()):
+            found.add_note(str(note))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not the document of an error: {document!r:.200}") from error
+    return found
 
 
 def _kind(cls: type[TestbedError]) -> str:

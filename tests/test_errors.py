@@ -20,6 +20,8 @@ from testbed.model.own_code import SchedulerFailed
 from testbed.storage.tasklog.versions import NothingLogged
 
 PROBLEMS = [Problem("nodes.count", "0; none", "at least 1"), Problem("", "x\n  fix: y", "")]
+NOTED = PermanentError("no room")
+NOTED.add_note("what was started is kept")
 ERRORS = [
     TestbedError("a text"),
     UsageError("the scenario is wrong", PROBLEMS),
@@ -27,6 +29,7 @@ ERRORS = [
     PrerequisiteMissing("no kind", "install it"),
     TemporaryError("locked", fix="wait"),
     PermanentError("damaged; very"),
+    NOTED,
 ]
 
 

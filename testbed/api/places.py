@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 LOCAL: Final = "local"
 CLUSTER: Final = "cluster"
-"""Runtimes that other options stand for; ``testbed.runtime.registry`` knows all."""
+KIND: Final = "kind"
+"""Runtimes that other options or folders of the home stand for; ``testbed.runtime.registry`` knows
+all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +185,14 @@ def open_place(place: Place, **settings: Any) -> Runtime:
 
 
 def all_places() -> list[Place]:
-    """Return the places to look at for testbeds: the one asked for, else all that are known."""
+    """Return the places to look at for testbeds: the one asked for, else all that are known.
+
+    Among them kind, if this home has made a cluster, even if no testbed is noted for it.
+    """
     if _asked:
         return [_asked[0]]
-    return [Place(), *dict.fromkeys(noted().values())]
+    kind = [Place(KIND)] if (home.home() / KIND).is_dir() else []
+    return [Place(), *dict.fromkeys((*noted().values(), *kind))]
 
 
 _FOLDER: Final = ".places"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from testbed.api import home, places
 from testbed.cli import console, deployment_options
-from testbed.cli.network import with_name
+from testbed.cli.network import REMOVE_IDLE, with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, Storage, key_values
-from testbed.errors import Problem, UsageError
+from testbed.errors import PermanentError, Problem, TestbedError, UsageError
 from testbed.model.units import counted
 
 if TYPE_CHECKING:
@@ -277,6 +278,7 @@ def teardown(
     done = []
     for testbed, place in _to_take_down(name, everything, keep_cluster):
         done.append(take_down(place, testbed, discard=discard, verify=verify))
+    idle = _idle(done, everything, keep_cluster)
     for each in done:
         settle(each)
     settle_abandoned()
@@ -284,9 +286,12 @@ def teardown(
         done = [_purged(each) for each in done]
     if as_json:
         console.emit([asdict(each) for each in done])
+        idle.tell(verify)
         return
-    if not done:
+    if not done and not idle.removed:
         console.out(f"no testbed is up in {home.home()}")
+    for thing in idle.removed:
+        console.out(f"removed: {thing}")
     for each in done:
         console.out(_in_words(each))
         for process in each.stopped:
@@ -294,6 +299,7 @@ def teardown(
                 console.warn(f"{process.name} (process {process.pid}) had to be killed")
         if each.kept is not None:
             console.note(f"logs are kept in {each.kept}")
+    idle.tell(verify)
     console.next_command("testbed runs list", "testbed compare")
 
 
@@ -308,6 +314,46 @@ def _to_take_down(name: str, everything: bool, keep_cluster: bool) -> list[tuple
         place = places.open_place(where, keep_cluster=keep_cluster)
         found += [(each, place) for each in place.names()]
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """Clusters that were made for testbeds and carry none: ``removed``, and ``left``."""
+
+    removed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    def tell(self, verify: bool) -> None:
+        """Warn of what is left. Raises: PermanentError: the same, with ``verify``."""
+        for each in self.left:
+            text = f"{each} is still there, and no testbed is on it"
+            if verify:
+                raise PermanentError(text, fix=REMOVE_IDLE)
+            console.warn(f"{text}; {REMOVE_IDLE}")
+
+
+def _idle(done: Sequence[Teardown], everything: bool, keep_cluster: bool) -> _Idle:
+    """Remove with ``--all`` what carries no testbed; look for it where nothing was taken down."""
+    if keep_cluster or home.controller() or not (everything or _nothing(done)):
+        return _Idle()
+    removed: list[str] = []
+    left: list[str] = []
+    for where in places.all_places():
+        place = places.open_place(where)
+        try:
+            if everything:
+                removed += place.remove_idle(report=console.note)
+            else:
+                left += place.idle()
+        except TestbedError as error:
+            if everything:
+                raise
+            console.warn(str(error))
+    return _Idle(tuple(removed), tuple(left))
+
+
+def _nothing(done: Sequence[Teardown]) -> bool:
+    return not any(each.stopped for each in done)
 
 
 def _in_words(done: Teardown) -> str:

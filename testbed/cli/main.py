@@ -125,12 +125,15 @@ def run(arguments: Sequence[str]) -> int:
         finally:
             sys.stdout.flush()
     except SystemExit as end:
+        _tell_notes(_interrupt_behind(end))
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        _tell_notes(error)
         return INTERRUPTED
     except TestbedError as error:
         _traceback_if_wanted()
         console.error(str(error))
+        _tell_notes(error)
         return error.exit_code
     except BrokenPipeError:
         _drop_output()
@@ -154,6 +157,7 @@ def run(arguments: Sequence[str]) -> int:
             console.error(str(other))
             return other.exit_code
         console.error(f"unexpected {type(error).__name__}: {error}")
+        _tell_notes(error)
         if not console.voice.debug:
             sys.stderr.write("This is a defect. Repeat the command with --debug to see where.\n")
         return UNEXPECTED
@@ -215,6 +219,20 @@ def _hoisted(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(argument)
     return first + rest
+
+
+def _interrupt_behind(end: SystemExit) -> BaseException | None:
+    """Return the Ctrl-C that Typer has turned into ``end``; None if that is not why it ends."""
+    found: BaseException | None = end
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__context__
+    return found
+
+
+def _tell_notes(error: BaseException | None) -> None:
+    """Print what was noted about an error on its way: what is kept, what could not be removed."""
+    for note in getattr(error, "__notes__", ()):
+        console.warn(note)
 
 
 def _traceback_if_wanted() -> None:

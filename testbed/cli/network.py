@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from testbed.runtime.base import Runtime
 
 LIST_PATIENCE_S = 3.0
+REMOVE_IDLE = "to remove it: testbed teardown --all"
 CONDITION_STYLES = {
     "healthy": "green",
     "starting": "yellow",
@@ -37,7 +39,11 @@ def with_name(command: str, name: str) -> str:
 
 def ps(as_json: Json = False) -> None:
     """List all testbeds of this home with their states."""
-    documents = [_in_list(place, name) for place in _all_runtimes() for name in _names_of(place)]
+    documents = []
+    for place in _all_runtimes():
+        documents += [_in_list(place, name) for name in _names_of(place)]
+        for idle in _idle_of(place):
+            console.warn(f"{idle} is there, and no testbed is on it; {REMOVE_IDLE}")
     if as_json:
         console.emit(documents)
         return
@@ -89,6 +95,13 @@ def _names_of(place: Runtime) -> tuple[str, ...]:
     except TestbedError as error:
         console.warn(str(error))
         return ()
+
+
+def _idle_of(place: Runtime) -> tuple[str, ...]:
+    with contextlib.suppress(TestbedError):
+        # One that cannot be asked has said so where its testbeds were asked for.
+        return place.idle()
+    return ()
 
 
 def _in_list(place: Runtime, name: str) -> dict[str, Any]:

@@ -239,6 +239,17 @@ class Runtime(Protocol):
         """Return what there still is of a testbed that was taken down, each in words."""
         ...
 
+    def idle(self) -> tuple[str, ...]:
+        """Return what was made for testbeds and carries none, such as a cluster, each in words."""
+        ...
+
+    def remove_idle(self, *, report: Report = ...) -> tuple[str, ...]:
+        """Remove what ``idle`` returns, and return it.
+
+        Raises: PermanentError: something of it could not be removed; names it.
+        """
+        ...
+
     def logs(
         self, name: str, process: str, *, lines: int | None = None, follow: bool = False
     ) -> Iterator[str]:

@@ -276,6 +276,14 @@ class LocalRuntime:
         found = processes.of_testbed(place.path, place.processes()).values()
         return tuple(sorted(f"{each} (process {process.pid})" for each, process in found))
 
+    def idle(self) -> tuple[str, ...]:
+        """See ``Runtime``. Nothing outlives its testbed."""
+        return ()
+
+    def remove_idle(self, *, report: Report = lambda line: None) -> tuple[str, ...]:
+        """See ``Runtime``."""
+        return ()
+
     def logs(
         self, name: str, process: str, *, lines: int | None = None, follow: bool = False
     ) -> Iterator[str]:

@@ -99,6 +99,14 @@ class RemoteRuntime:
         """Raises: UsageError, always."""
         self._refuse("looked for")
 
+    def idle(self) -> tuple[str, ...]:
+        """See ``Runtime``. Nothing outlives its testbed."""
+        return ()
+
+    def remove_idle(self, *, report: Report = lambda line: None) -> tuple[str, ...]:
+        """See ``Runtime``."""
+        return ()
+
     def logs(
         self, name: str, process: str, *, lines: int | None = None, follow: bool = False
     ) -> Iterator[str]:

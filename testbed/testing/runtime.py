@@ -101,6 +101,10 @@ class RuntimeContract:
         assert set(runtime.place) <= {"context", "kubeconfig", "namespace"}
         assert not (runtime.on_this_machine and runtime.on_cluster)
 
+    def test_one_that_is_up_is_not_idle(self, runtime: Runtime, up: Testbed) -> None:
+        assert runtime.idle() == runtime.remove_idle() == ()
+        assert NAME in runtime.names()
+
     def test_every_process_has_a_log(self, runtime: Runtime, up: Testbed) -> None:
         for process in (CONTROLLER, node_process(0), node_process(1)):
             lines = list(runtime.logs(NAME, process))

@@ -14,6 +14,7 @@ import pytest
 
 from testbed.api import home as homes
 from testbed.cli import main
+from testbed.errors import PermanentError
 from testbed.storage.tasklog import RunState, open_task_log
 from tests.cli.conftest import Command, environment, program
 
@@ -199,3 +200,19 @@ def test_main_is_the_console_script(monkeypatch: pytest.MonkeyPatch) -> None:
         signal.signal(signal.SIGTERM, before)
 
     assert end.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"), [(PermanentError("no room"), 5), (KeyboardInterrupt(), 130)]
+)
+def test_what_was_noted_about_an_error_is_printed(
+    testbed: Command, monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int
+) -> None:
+    def fail() -> None:
+        raised.add_note("the cluster is kept for a look at it")
+        raise raised
+
+    monkeypatch.setattr("testbed.cli.network.places.all_places", fail)
+    said = testbed("ps")
+    assert said.code == code
+    assert said.err.count("warning: the cluster is kept for a look at it") == 1

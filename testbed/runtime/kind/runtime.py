@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from testbed.errors import PrerequisiteMissing, Problem, UsageError
+from testbed.errors import PrerequisiteMissing, Problem, TestbedError, UsageError
 from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid_name
 from testbed.runtime.kind.cluster import NAME, KindCluster
 from testbed.runtime.kind.config import KindSettings, Mount, PortMapping
@@ -136,11 +136,26 @@ class KindRuntime:
             self.kind.load_images(images, report=report)
             cluster = self._on_cluster(self.kind.find_images(images))
             return cluster.up(plan, name, store=store, scenario=scenario, report=report)
-        except BaseException:
-            # This was its first testbed, so no other is on it.
-            if not there and not self._retain and not self.on_cluster.names():
-                self.kind.delete(report=report)
+        except BaseException as error:
+            if not there:
+                self._clear_away(error, report)
             raise
+
+    def _clear_away(self, error: BaseException, report: Report) -> None:
+        """Remove the cluster of a first testbed that did not come up; note in ``error`` if not."""
+        try:
+            if self._retain:
+                error.add_note(
+                    f"kind cluster '{self.kind.name}' is kept for a look at it: the next "
+                    "`testbed up` uses it, `testbed teardown` removes it"
+                )
+            elif not self.on_cluster.names():
+                self.kind.delete(report=report)
+        except TestbedError as left:
+            error.add_note(
+                f"kind cluster '{self.kind.name}' could not be removed again ({left}); "
+                "to remove it: testbed teardown --all"
+            )
 
     def find(self, name: str) -> Testbed:
         """See ``Runtime``."""
@@ -187,6 +202,26 @@ class KindRuntime:
     def was_up(self, name: str) -> bool:
         """See ``Runtime``."""
         return self._is_up and self.on_cluster.was_up(name)
+
+    def idle(self) -> tuple[str, ...]:
+        """See ``Runtime``: the cluster, whole or not, while no testbed is on it."""
+        nodes = self.kind.nodes()
+        if not nodes:
+            return ()
+        if self._is_up and (
+            # Nobody can say what is on one that does not run.
+            not all(node.running for node in nodes) or self.on_cluster.names()
+        ):
+            return ()
+        containers = ", ".join(node.name for node in nodes)
+        return (f"kind cluster '{self.kind.name}' (containers: {containers})",)
+
+    def remove_idle(self, *, report: Report = lambda line: None) -> tuple[str, ...]:
+        """See ``Runtime``; not with ``keep_cluster``."""
+        if self._keep_cluster or not (found := self.idle()):
+            return ()
+        self.kind.delete(report=report)
+        return found
 
     def leftovers(self, name: str) -> tuple[str, ...]:
         """See ``Runtime``; the containers of a cluster that was made for it, too."""

@@ -242,6 +242,14 @@ class ClusterRuntime:
         )
         return Teardown(name, stopped, time.monotonic() - began, kept)
 
+    def idle(self) -> tuple[str, ...]:
+        """See ``Runtime``. Nothing outlives its testbed."""
+        return ()
+
+    def remove_idle(self, *, report: Report = lambda line: None) -> tuple[str, ...]:
+        """See ``Runtime``."""
+        return ()
+
     def logs(
         self, name: str, process: str, *, lines: int | None = None, follow: bool = False
     ) -> Iterator[str]:
