@@ -39,7 +39,12 @@ _STEP: Final = re.compile(r"^\s*•\s*(.*?)\s*(\.\.\.)?\s*$")
 _PICTURE: Final = re.compile(r"[^\x00-\x7f≤]+")
 _COMMAND: Final = re.compile(r'(command "\S+ \S+) [^"]*"')
 _CHOSEN: Final = "using docker due to KIND_EXPERIMENTAL_PROVIDER"
-_TAIL: Final = 15
+_TAIL: Final = 12
+_ERROR: Final = "ERROR: "
+_NOISE: Final = re.compile(
+    r"(Command Output: )?[IW]\d{4} "  # what kubeadm says of its steps
+    r"|Stack Trace|\s+\S+\.(go|s):\d+|(k8s\.io|sigs\.k8s\.io|github\.com|main|runtime)[./]"
+)
 
 
 class KindCluster:
@@ -373,10 +378,13 @@ class KindCluster:
                     f"kind cannot make cluster '{self.name}': {what}",
                     f"{fix} (full output: {self.folder / 'create.log'})",
                 )
-        lines = [_COMMAND.sub(r'\1 ..."', line) for line in said if line.strip()][-_TAIL:]
+        error, lines = essence(said)
         return PermanentError(
-            f"kind cannot make cluster '{self.name}'; the end of its output "
-            f"({self.folder / 'create.log'}):\n" + "\n".join(f"  {line}" for line in lines)
+            f"kind cannot make cluster '{self.name}': {error}"
+            + "".join(f"\n  | {line}" for line in lines)
+            + "\n",
+            fix=f"the whole output: {self.folder / 'create.log'}; to look at the cluster, keep it: "
+            "--keep-on-failure",
         )
 
     def _start_stopped(self, nodes: Sequence[KindNode], report: Report) -> None:
@@ -449,6 +457,25 @@ class KindCluster:
                 fix=f"remove it yourself: docker rm --force --volumes {names}",
             )
         self.kubeconfig.unlink(missing_ok=True)
+
+
+def essence(said: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the error in the output of ``kind create cluster``, and the end of what led to it.
+
+    kubeadm writes hundreds of lines of what it looks at, and both write stack traces.
+    """
+    text = [_COMMAND.sub(r'\1 ..."', line.rstrip()) for line in said]
+    at = next((n for n, line in enumerate(text) if line.startswith(_ERROR)), None)
+    if at is None:
+        return "no reason given", [line for line in text if line.strip()][-_TAIL:]
+    lines = []
+    for line in text[at + 1 :]:
+        if _NOISE.match(line):
+            continue
+        told = line.removeprefix("Command Output: ").strip()
+        if told and told not in lines:
+            lines.append(told)
+    return text[at].removeprefix(_ERROR).strip(), lines[-_TAIL:]
 
 
 def _described(nodes: Sequence[KindNode]) -> str:

@@ -36,6 +36,7 @@ from testbed.runtime.kubernetes.objects import (
     configuration,
     images,
     is_at_work,
+    is_ending,
     is_kind,
     is_ours,
     labels_of,
@@ -69,7 +70,11 @@ WAVE: Final = 50
 """Number of nodes started at a time, to limit the load on API server and registry."""
 _TAIL: Final = 10
 _TELL_EVERY_S: Final = 1.0
+_REMIND_EVERY_S: Final = 20.0
+"""Time after which what is waited for is said again, with the last event about it."""
 _LOOK_EVERY_S: Final = 0.5
+_EVENTS: Final = 3
+_REVISION_LABEL: Final = "controller-revision-hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +299,8 @@ class BringingUp:
         }
         expected = {f"{name}-{number}" for name, count in sets.items() for number in range(count)}
         since: dict[tuple[str, str], float] = {}
-        told, told_at, looked_at = "", 0.0, 0.0
+        began = time.monotonic()
+        told, told_at, looked_at, replaced_at = "", 0.0, 0.0, 0.0
         refusals: list[waiting.Obstacle] = []
         for pods in self.cluster.watch("Pod", self.namespace, SELECTOR):
             now = time.monotonic()
@@ -309,21 +315,34 @@ class BringingUp:
                 obstacles += refusals
             current = {(each.pod, each.kind) for each in obstacles}
             since = {key: since.get(key, now) for key in current}
-            hopeless = [
+            old = [
                 each
                 for each in obstacles
+                if each.hopeless or now - since[each.pod, each.kind] >= self._patience.hopeless_s
+            ]
+            if old and not self.made and now - replaced_at >= _LOOK_EVERY_S:
+                self._replace_broken(pods, old)
+                replaced_at = now
+            hopeless = [
+                each
+                for each in old
                 if each.hopeless and now - since[each.pod, each.kind] >= self._patience.hopeless_s
             ]
             if hopeless:
                 said = _unready("these pods do not become ready", hopeless)
                 raise PermanentError(said + self._last_words(hopeless))
             if now > deadline:
+                missing = len(expected) - len(present)
+                unready = len([each for each in obstacles if each.pod in pods])
+                counts = [f"{missing} missing"] if missing else []
+                counts += [f"{unready} not ready"] if unready else []
                 raise TemporaryError(
                     _unready(
-                        f"{len(expected) - len(present)} of {len(expected)} pods are missing and "
-                        f"{len(obstacles)} not ready in time",
+                        f"of {len(expected)} pods {' and '.join(counts) or 'none is settled'} "
+                        f"after {now - began:.0f} s",
                         obstacles,
                     )
+                    + self._last_words(obstacles)
                 )
             done = len(present) - len([o for o in obstacles if o.pod in pods])
             first = next(iter(waiting.told(obstacles, 1)), "")
@@ -331,18 +350,65 @@ class BringingUp:
             if line != told and now - told_at >= _TELL_EVERY_S:
                 self.report(line)
                 told, told_at = line, now
+            elif obstacles and now - told_at >= _REMIND_EVERY_S:
+                why = waiting.last_events(
+                    self.cluster.find_all("Event", self.namespace), obstacles[0].pod, 1
+                )
+                self.report(
+                    f"{line}; for {now - began:.0f} s so far, at most {deadline - began:.0f} s"
+                    + (f"; last event: {why[0]}" if why else "")
+                )
+                told_at = now
 
     def _last_words(self, obstacles: Sequence[waiting.Obstacle]) -> str:
-        """Return the end of the log of a pod that keeps ending; empty if there is none."""
-        for each in obstacles:
-            if each.kind == "crash":
+        """Return the last events of one of these pods and the end of its log, as far as known."""
+        # One that keeps ending says most, then one that runs and is not ready.
+        rank = {"crash": 0, "starting": 1}
+        for each in sorted(obstacles, key=lambda one: rank.get(one.kind, 2)):
+            said = self._events_of(each.pod)
+            if each.kind in rank:
                 with contextlib.suppress(TestbedError):
-                    lines = list(
-                        self.cluster.log(each.pod, self.namespace, lines=_TAIL, previous=True)
+                    previous = each.kind == "crash"
+                    found = self.cluster.log(
+                        each.pod, self.namespace, lines=_TAIL, previous=previous
                     )
-                    told = "".join(f"\n  | {line}" for line in lines)
-                    return f"\nthe end of the log of {each.pod}:{told}" if told else ""
+                    if log := "".join(f"\n  | {line}" for line in found):
+                        said += f"\nthe end of the log of {each.pod}:{log}"
+            if said:
+                return said
         return ""
+
+    def _events_of(self, pod: str) -> str:
+        with contextlib.suppress(TestbedError):
+            found = self.cluster.find_all("Event", self.namespace)
+            if lines := waiting.last_events(found, pod, _EVENTS):
+                return f"\nthe last events of {pod}:" + "".join(f"\n  | {each}" for each in lines)
+        return ""
+
+    def _replace_broken(
+        self, pods: Mapping[str, Document], stuck: Sequence[waiting.Obstacle]
+    ) -> None:
+        """End pods that are not of the newest revision and do not become ready.
+
+        A StatefulSet that starts its pods in order waits for each to be ready before it replaces
+        it, and so for ever where the new revision is what would make it ready:
+        https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#forced-rollback
+        """
+        newest = {
+            each["metadata"]["uid"]: each["status"].get("updateRevision")
+            for each in self.cluster.find_all("StatefulSet", self.namespace, SELECTOR)
+            if each["status"].get("observedGeneration") == each["metadata"]["generation"]
+        }
+        for obstacle in stuck:
+            if (pod := pods.get(obstacle.pod)) is None or is_ending(pod):
+                continue
+            owners = pod["metadata"].get("ownerReferences") or ()
+            wanted = next((newest[own["uid"]] for own in owners if own["uid"] in newest), None)
+            if wanted not in (None, labels_of(pod).get(_REVISION_LABEL)):
+                self.report(f"replacing {obstacle}")
+                self.cluster.delete(
+                    "Pod", obstacle.pod, self.namespace, grace_s=0, uid=pod["metadata"]["uid"]
+                )
 
     def _settled(self, sets: Mapping[str, int]) -> bool:
         """Return whether the cluster has done what was applied, for every pod."""

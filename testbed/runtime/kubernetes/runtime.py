@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -170,9 +171,29 @@ class ClusterRuntime:
             return self._connections.testbed(name, namespace)
         except BaseException as error:
             # Ctrl-C too. What was up before stays; the next `up` goes on from here.
+            if made and isinstance(error, PermanentError | TemporaryError):
+                self._keep_logs(name, namespace, error)
             if made and not self._retain:
                 bringing_up.clear_away(error)
             raise
+
+    def _keep_logs(self, name: str, namespace: str, error: TestbedError) -> None:
+        """Keep the logs of the pods after an error of ``up``, which gets a note of where."""
+        pods: list[Document] = []
+        place = RunDirectory(self.home, name)
+        with suppress(TestbedError):
+            pods = self._objects.pods(namespace)
+        if not pods:
+            return
+        if taking_down.keep_logs(self._objects, place, namespace, pods):
+            error.add_note(f"the logs of its pods are kept in {place.logs}")
+        if self._retain:
+            error.add_note(
+                f"what was started is kept for a look at it, in namespace {namespace}: "
+                f"`testbed teardown --name {name}` removes it"
+            )
+        else:
+            error.add_note("to keep what was started for a look at it: --keep-on-failure")
 
     def find(self, name: str) -> Testbed:
         """See ``Runtime``. Opens ports of this machine to the controller and the services."""

@@ -65,7 +65,11 @@ def obstacle(pod: Document) -> Obstacle | None:
             "free processors or memory there, add machines, or change deployment.nodeSelector",
             hopeless=True,
         )
-    for container in status.get("containerStatuses") or ():
+    statuses = [
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    ]
+    for container in statuses:
         found = _of_container(name, namespace, container)
         if found is not None:
             return found
@@ -94,6 +98,8 @@ def _of_container(pod: str, namespace: str, container: Document) -> Obstacle | N
         code = last.get("exitCode")
         why = last.get("reason", "")
         told = f"exit code {code}" + (f", {why}" if why not in ("", "Error") else "")
+        if words := last.get("message"):
+            told += f": {_short(words)}"
         return Obstacle(
             pod,
             "crash",
@@ -103,8 +109,10 @@ def _of_container(pod: str, namespace: str, container: Document) -> Obstacle | N
         )
     if reason in ("CreateContainerConfigError", "CreateContainerError"):
         return Obstacle(pod, reason, f"its container cannot be made: {message}", "", hopeless=True)
-    if (ended := state.get("terminated")) is not None:
+    if (ended := state.get("terminated")) is not None and ended.get("exitCode"):
         return Obstacle(pod, "ended", f"ended with exit code {ended.get('exitCode')}")
+    if reason not in ("", "ContainerCreating", "PodInitializing"):
+        return Obstacle(pod, reason, f"waits ({reason}): {_short(message)}".rstrip(": "))
     return None
 
 
@@ -130,6 +138,18 @@ def refusals(events: Iterable[Document], workloads: Mapping[str, str]) -> list[O
             fix = ""
         found.append(Obstacle(name, "refused", f"pods are refused: {_short(message)}", fix, True))
     return found
+
+
+def last_events(events: Iterable[Document], pod: str, most: int) -> list[str]:
+    """Return the last ``most`` events about a pod, oldest first, each in a line."""
+    about = [each for each in events if (each.get("involvedObject") or {}).get("name") == pod]
+    about.sort(key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime") or ""))
+    lines = []
+    for each in about[-most:]:
+        count = int(each.get("count") or 1)
+        times = f" ({count} times)" if count > 1 else ""
+        lines.append(f"{each.get('reason', '')}: {_short(each.get('message', ''))}{times}")
+    return lines
 
 
 def told(obstacles: Iterable[Obstacle], most: int = 6) -> list[str]:

@@ -340,8 +340,19 @@ FAILURES = {
     "task: OCI runtime create failed: unable to apply caps: operation not permitted",
     "disk": f"{RUN}\n\nCommand Output: write /var/lib/docker: no space left on device",
     "kubeadm": 'failed to init node with kubeadm: command "docker exec --privileged x kubeadm '
-    'init --config=/kind/kubeadm.conf" failed with error: exit status 1\n\nCommand Output: the '
-    "kubelet is not healthy after 4m0s",
+    'init --config=/kind/kubeadm.conf" failed with error: exit status 1\n\nCommand Output: '
+    'I0617 10:24:05.123456     142 initconfiguration.go:261] loading "/kind/kubeadm.conf"\n'
+    "[init] Using Kubernetes version: v1.37.0\n"
+    + "".join(
+        f"I0617 10:24:{n:02}.1     142 round_trippers.go:553] GET /healthz  in 0 milliseconds\n"
+        for n in range(40)
+    )
+    + "[kubelet-check] The kubelet is not healthy after 4m0s\n"
+    "error: failed while waiting for the kubelet to start: context deadline exceeded\n"
+    "k8s.io/kubernetes/cmd/kubeadm/app/cmd/phases/workflow.(*Runner).Run.func1\n"
+    "\tk8s.io/kubernetes/cmd/kubeadm/app/cmd/phases/workflow/runner.go:262\n"
+    "main.main\n\tk8s.io/kubernetes/cmd/kubeadm/kubeadm.go:25\n"
+    "runtime.goexit\n\truntime/asm_amd64.s:1693",
 }
 
 

@@ -301,6 +301,10 @@ def test_a_failed_one_is_removed_unless_it_is_wanted(
     with pytest.raises(PermanentError, match="kubelet is not healthy") as raised:
         cluster.ensure(ONE_WORKER, retain=retain)
 
+    said = str(raised.value)
+    assert said.startswith("kind cannot make cluster 'edge-testbed': failed to create cluster:")
+    assert "| error: failed while waiting for the kubelet to start" in said
+    assert len(said.splitlines()) < 8, "what kubeadm writes besides is in create.log"
     assert bool(engine.names()) == retain
     notes = getattr(raised.value, "__notes__", [])
     assert any("kind export logs --name edge-testbed" in note for note in notes) == retain

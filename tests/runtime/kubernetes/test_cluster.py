@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -416,8 +417,66 @@ def test_it_ends_when_nothing_gets_better(
 ) -> None:
     server.pods_become("running", {"app.kubernetes.io/component": "mysql"})
     monkeypatch.setattr(bringing_up, "READY_PER_NODE_S", 0.0)
-    with pytest.raises(TemporaryError, match="mysql-0: is running and not ready yet"):
-        another(patience=Patience(ready_s=0.5, hopeless_s=0.2)).up(small_plan(), NAME)
+
+    def log() -> None:
+        server.wait_for(lambda: server.object("pods", NAMESPACE, "mysql-0"))
+        server.log(NAMESPACE, "mysql-0", ["Can't create a file: no space left on device"])
+
+    logging = threading.Thread(target=log)
+    logging.start()
+    runtime = another(patience=Patience(ready_s=1.5, hopeless_s=0.2))
+    with pytest.raises(TemporaryError, match="mysql-0: is running and not ready yet") as raised:
+        runtime.up(small_plan(), NAME)
+    logging.join()
+
+    assert re.match(r"of 6 pods 1 not ready after \d s\n", str(raised.value))
+    assert "| Unhealthy: Readiness probe failed" in str(raised.value)
+    assert "the end of the log of mysql-0:\n  | Can't create a file" in str(raised.value)
+    notes = raised.value.__notes__
+    assert notes == [
+        f"the logs of its pods are kept in {runtime.home / NAME / 'logs'}",
+        "to keep what was started for a look at it: --keep-on-failure",
+    ]
+    assert list(runtime.logs(NAME, "mysql")) == ["Can't create a file: no space left on device"]
+
+
+def test_what_is_waited_for_is_said_again(
+    server: ApiServer,
+    another: Callable[..., ClusterRuntime],
+    controller: Controller,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.pods_become("running", {"app.kubernetes.io/component": "mysql"})
+    monkeypatch.setattr(bringing_up, "_REMIND_EVERY_S", 0.1)
+
+    def told(line: str) -> None:
+        if "so far" in line:
+            server.pods_become("ready")
+            said.append(line)
+
+    said: list[str] = []
+    another().up(small_plan(), NAME, report=told)
+    assert re.search(r"mysql-0: is running.* for \d s so far.*last event: Unhealthy", said[0])
+
+
+def test_a_pod_that_only_the_change_can_mend_is_replaced(
+    server: ApiServer, another: Callable[..., ClusterRuntime], controller: Controller
+) -> None:
+    mysql = {"app.kubernetes.io/component": "mysql"}
+    server.pods_become("image-pull-backoff", mysql)
+    wrong = ClusterOptions(mysql_image="mariadb:wrong")
+    with pytest.raises(PermanentError, match="its image mariadb:wrong cannot be had"):
+        another(retain=True, options=wrong).up(small_plan(), NAME)
+
+    def told(line: str) -> None:
+        if line.startswith("replacing mysql-0: its image"):
+            server.pods_become("ready", mysql)
+
+    patience = Patience(hopeless_s=5.0)
+    right = another(options=ClusterOptions(mysql_image="mariadb:right"), patience=patience)
+    assert right.up(small_plan(), NAME, report=told).nodes == 2
+    pod = server.object("pods", NAMESPACE, "mysql-0")
+    assert pod["spec"]["containers"][0]["image"] == "mariadb:right"
 
 
 def test_nodes_that_the_controller_does_not_find_healthy_are_named(
