@@ -55,6 +55,7 @@ from testbed.runtime.kubernetes.rendering import (
     TRAINER_JOB,
     ClusterOptions,
     Services,
+    note_images,
     render,
 )
 from testbed.runtime.kubernetes.taking_down import wait_gone
@@ -130,7 +131,7 @@ class BringingUp:
         """Apply everything, and return when all nodes are healthy.
 
         ``store`` is the URL of a task log that was asked for; ``scenario`` the text of the scenario
-        file. ``image_ids`` are as for ``render``.
+        file. ``image_ids`` are as for ``note_images``.
         ``own_namespace``: the namespace is the testbed's own.
         """
         if own_namespace:
@@ -143,9 +144,8 @@ class BringingUp:
             "authority": authority,
             "services": services,
             "options": options,
-            "image_ids": image_ids,
         }
-        self._apply(arguments)
+        self._apply(arguments, image_ids)
         self.cluster.apply(was_up_mark(self.name, self.namespace), force=self._force)
 
     def clear_away(self, error: BaseException) -> None:
@@ -202,7 +202,7 @@ class BringingUp:
             self.cluster.get("Job", TRAINER_JOB, self.namespace)
         )
 
-    def _apply(self, arguments: Mapping[str, Any]) -> None:
+    def _apply(self, arguments: Mapping[str, Any], image_ids: Mapping[str, str]) -> None:
         wanted = self.plan.size
         standing = None if self.made else self.cluster.get("StatefulSet", EDGE_NODE, self.namespace)
         current = 0 if standing is None else int(standing["spec"].get("replicas", 1))
@@ -211,6 +211,7 @@ class BringingUp:
         first = True
         while True:
             documents = render(self.plan, self.name, replicas=replicas, **arguments)
+            note_images(documents, image_ids)
             if first and not self.made:
                 self._refuse_in_a_run(documents)
             changed = self._apply_all(documents, self.made and first)

@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from testbed import environment
@@ -200,7 +199,6 @@ def render(
     authority: str = "",
     services: Services | None = None,
     options: ClusterOptions | None = None,
-    image_ids: Mapping[str, str] = MappingProxyType({}),
     replicas: int | None = None,
 ) -> list[Document]:
     """Return all objects of the testbed ``name``, in an order in which they can be applied.
@@ -208,7 +206,6 @@ def render(
     ``scenario`` is the text of the scenario file; without it pods get the plan itself.
     ``credentials`` become Secrets, by name (``certificates.py``); without them there is none.
     ``authority`` tells whose certificates they hold: others are for other pods.
-    ``image_ids`` are ids of images by name, where they are known.
     ``replicas`` is the number of nodes to have now, the plan's if None.
 
     Raises: UsageError: the scenario is larger than an object of the API may be.
@@ -239,7 +236,6 @@ def render(
             }
         if document["kind"] == "StatefulSet":
             _set_workload(document, plan, options, services, name, digest, scenario, replicas)
-            _note_image(document, image_ids)
             if authority and document["metadata"]["name"] in (EDGE_NODE, CONTROLLER):
                 template = document["spec"]["template"]["metadata"]
                 template.setdefault("annotations", {})[AUTHORITY_ANNOTATION] = authority
@@ -436,11 +432,15 @@ def pods_of(documents: Sequence[Document]) -> list[Document]:
     return [each["spec"]["template"]["spec"] for each in documents if each["kind"] == "StatefulSet"]
 
 
-def _note_image(document: Document, image_ids: Mapping[str, str]) -> None:
-    template = document["spec"]["template"]
-    (container,) = template["spec"]["containers"]
-    if identity := image_ids.get(container["image"]):
-        template["metadata"].setdefault("annotations", {})[IMAGE_ANNOTATION] = identity
+def note_images(documents: Sequence[Document], image_ids: Mapping[str, str]) -> None:
+    """Note on the pods of StatefulSets the ids of their images, by name, as far as known."""
+    for document in documents:
+        if document["kind"] != "StatefulSet":
+            continue
+        template = document["spec"]["template"]
+        (container,) = template["spec"]["containers"]
+        if identity := image_ids.get(container["image"]):
+            template["metadata"].setdefault("annotations", {})[IMAGE_ANNOTATION] = identity
 
 
 def _set_images(pod: Document, container: Document, options: ClusterOptions) -> None:
