@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from testbed import environment
 from testbed.api.home import TASK_LOG
-from testbed.api.planning import load
+from testbed.api.planning import load, tasks_plan_of
 from testbed.model.history import fold_all
 from testbed.sim.simulator import Simulation
 from testbed.storage.tasklog import RunInfo, RunState, open_task_log
@@ -56,7 +56,7 @@ def rows() -> list[Row]:
 
 def _fill(home: Path) -> None:
     """Make a home with many runs."""
-    plan = dataclasses.replace(load("quickstart").plan, episodes=1)
+    plan = dataclasses.replace(tasks_plan_of(load("quickstart")), episodes=1)
     result = Simulation(plan).episode(0)
     tasks = fold_all((), result.records, result.decisions).rows
     with open_task_log(home / TASK_LOG) as log:

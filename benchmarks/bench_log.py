@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.servers import mariadb
-from testbed.api.planning import load
+from testbed.api.planning import load, tasks_plan_of
 from testbed.model.history import TaskRow, fold_all
 from testbed.scenario.plan import Plan
 from testbed.sim.record import record_run
@@ -32,7 +32,7 @@ _Episode = tuple[EpisodeResult, list[TaskRow]]
 
 def rows() -> list[Row]:
     """Run all benchmarks; one row per figure, with what is asked and whether it is met."""
-    plan = load(SCENARIO).plan
+    plan = tasks_plan_of(load(SCENARIO))
     simulation = Simulation(plan)
     results = [simulation.episode(number) for number in range(EPISODES)]
     episodes = [(each, fold_all((), each.records, each.decisions).rows) for each in results]

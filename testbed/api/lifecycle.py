@@ -10,11 +10,11 @@ from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Teardown, Testbed
     from testbed.scenario.plan import PlanHead
-    from testbed.scenario.schema import Scenario
+    from testbed.scenario.schema import ScenarioFile
 
 
 def planned(
-    scenario: Scenario,
+    scenario: ScenarioFile,
     place: Runtime,
     *,
     storage: str | None = None,

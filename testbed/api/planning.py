@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testbed.api import home, html
+from testbed.api import home, html, notices
+from testbed.errors import Problem, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from testbed.scenario.plan import Plan, PlanHead, SchedulerSpec
-    from testbed.scenario.schema import Scenario
+    from testbed.scenario.schema import ScenarioFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,8 @@ class LoadedPlan:
     second); ``scenario`` is the checked content of the scenario file with what was set.
     """
 
-    scenario: Scenario
-    plan: Plan
+    scenario: ScenarioFile
+    plan: PlanHead
 
     @property
     def name(self) -> str:
@@ -37,11 +38,11 @@ class LoadedPlan:
     @property
     def nodes(self) -> int:
         """N, the number of edge nodes."""
-        return self.plan.topology.size
+        return self.plan.size
 
     @property
     def hash(self) -> str:
-        """Identity of network, workload, rules, seeds and faults; equal hashes can be compared."""
+        """Identity of network, work, rules, seeds and faults; equal hashes can be compared."""
         return self.plan.scenario_hash
 
     @property
@@ -52,20 +53,22 @@ class LoadedPlan:
         return dumps(without_deployment(self.scenario))
 
     def figure(self) -> Figure:
-        """Draw the network: nodes by capacity and arrival probability, and the links' rates."""
+        """Draw the network: nodes by capacity and arrival probability, and the links' rates.
+
+        Raises: UsageError: it is a network of another model than ``tasks``.
+        """
         from testbed.experiment.figures import topology
 
-        return topology(self.plan.topology)
+        return topology(tasks_plan_of(self).topology)
 
     def _repr_html_(self) -> str:
         plan = self.plan
         seeds = ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(plan.seeds).items())
-        slot_ms = plan.workload.slot / 1000
         return html.facts(
             f"Plan of {plan.name}",
             [
                 ("nodes", self.nodes),
-                ("slots of an episode", f"{plan.workload.slots}, {slot_ms:g} ms each"),
+                ("an episode", plan.episode_in_short),
                 ("episodes", plan.episodes),
                 ("scheduler", plan.scheduler.name),
                 ("faults", len(plan.faults)),
@@ -94,17 +97,17 @@ def load(
     Raises:
         UsageError: unknown scenario, or something in it is wrong; names every problem.
     """
+    from testbed.scenario.load import draw, warnings
     from testbed.scenario.load import load as read
-    from testbed.scenario.resolve import plan as drawn
 
     given = dict(set or {})
     if seed is not None:
         given = {"seeds": seed, **given}
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     loaded = read(scenario, settings)
-    plan = drawn(
-        loaded, episodes=episodes, artifacts_url=home.artifacts_url(None, loaded.artifacts)
-    )
+    for line in warnings(loaded):
+        notices.warn(line)
+    plan = draw(loaded, episodes=episodes, artifacts_url=home.artifacts_url(None, loaded.artifacts))
     check_objective(plan)
     return LoadedPlan(loaded, plan)
 
@@ -122,12 +125,28 @@ def check_objective(plan: PlanHead) -> None:
         metrics.objective(plan)
 
 
-def plan_of(plan: LoadedPlan | Plan) -> Plan:
+def plan_of(plan: LoadedPlan | PlanHead) -> PlanHead:
     """Return the drawn plan of either."""
     return plan.plan if isinstance(plan, LoadedPlan) else plan
 
 
-def text_of(plan: LoadedPlan | Plan) -> str | None:
+def tasks_plan_of(plan: LoadedPlan | PlanHead) -> Plan:
+    """Return the drawn plan of either, for what works with tasks alone.
+
+    Raises: UsageError: it is of another model.
+    """
+    from testbed.scenario.plan import Plan
+
+    drawn = plan_of(plan)
+    if not isinstance(drawn, Plan):
+        raise UsageError(
+            f"{drawn.name} cannot be used here",
+            [Problem("model", repr(drawn.model), f"needed: a scenario with model: {Plan.model}")],
+        )
+    return drawn
+
+
+def text_of(plan: LoadedPlan | PlanHead) -> str | None:
     """Return the scenario's text; None of a plan that came without."""
     return plan.text if isinstance(plan, LoadedPlan) else None
 

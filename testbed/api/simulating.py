@@ -15,20 +15,22 @@ from testbed.api.planning import LoadedPlan, check_objective, plan_of, text_of
 from testbed.api.results import Comparison, ReplayResult, RunResult, compared
 from testbed.api.store import Store, temporary
 from testbed.errors import Problem, UsageError
-from testbed.model.decision import Scheduler, SchedulerContext
-from testbed.scenario.plan import Plan, SchedulerSpec
+from testbed.model.decision import Scheduler
+from testbed.model.hook import Hook
+from testbed.model.hooks import HOOKS
+from testbed.model.serving.route import Router
+from testbed.scenario.plan import Plan, PlanHead, SchedulerSpec
 
 if TYPE_CHECKING:
     from testbed.experiment.replay import Original
     from testbed.experiment.summary import RunSummary
-    from testbed.model.decision import SchedulerFactory
-    from testbed.sim.simulator import EpisodeResult
     from testbed.storage.tasklog import TaskLog
 
-SchedulerLike: TypeAlias = "str | SchedulerSpec | Scheduler | type[Scheduler]"
+SchedulerLike: TypeAlias = "str | SchedulerSpec | Scheduler | Router | type[Scheduler | Router]"
 """A registered name or ``module:Class``, a name with options, an instance, or a class.
 
-Of an instance every node gets a copy; a class is made for every node with its ``SchedulerContext``.
+A router for plans of requests, else a scheduler. Of an instance every node gets a copy; a class is
+made for every node with its ``SchedulerContext`` or ``RouterContext``.
 """
 
 
@@ -36,25 +38,25 @@ Of an instance every node gets a copy; a class is made for every node with its `
 class Job:
     """One run to simulate; ``factory`` makes a scheduler that no registry knows."""
 
-    plan: Plan
-    factory: SchedulerFactory | None = None
+    plan: PlanHead
+    factory: Callable[[Any], Any] | None = None
     label: str = ""
     first_episode: int = 0
     scenario: str | None = None
 
     def check(self) -> None:
         """Raise UsageError if scheduler, one of its options, or the objective is not known."""
-        from testbed.sim.simulator import Simulation
+        from testbed.sim.families import SIMULATIONS
 
         check_objective(self.plan)
         options = None if self.factory is None else self.plan.scheduler.options
-        Simulation(self.plan, self.factory, options, keep=False)
+        SIMULATIONS.of(self.plan).make(self.plan, self.factory, options, keep=False)
 
     def run(
         self,
         log: TaskLog,
         run_id: str | None = None,
-        on_episode: Callable[[EpisodeResult], None] | None = None,
+        on_episode: Callable[[Any], None] | None = None,
     ) -> str:
         """Simulate into ``log`` and return the id of the run; see ``record_run``."""
         from testbed.sim.record import record_run
@@ -88,7 +90,7 @@ def simulated(
 
 
 def simulate(
-    plan: LoadedPlan | Plan,
+    plan: LoadedPlan | PlanHead,
     scheduler: SchedulerLike | None = None,
     *,
     options: Mapping[str, Any] | None = None,
@@ -117,7 +119,7 @@ def simulate(
 
 
 def compare(
-    plan: LoadedPlan | Plan,
+    plan: LoadedPlan | PlanHead,
     schedulers: Sequence[SchedulerLike],
     *,
     episodes: int | None = None,
@@ -229,13 +231,13 @@ def _absolute(spec: SchedulerSpec) -> SchedulerSpec:
 
 
 def _job(
-    plan: LoadedPlan | Plan,
+    plan: LoadedPlan | PlanHead,
     scheduler: SchedulerLike | None,
     options: Mapping[str, Any] | None,
     episodes: int | None,
 ) -> Job:
     drawn = plan_of(plan)
-    factory: SchedulerFactory | None = None
+    factory: Callable[[Any], Any] | None = None
     given = dict(options or {})
     if scheduler is None:
         spec = dataclasses.replace(drawn.scheduler, options={**drawn.scheduler.options, **given})
@@ -244,7 +246,7 @@ def _job(
     elif isinstance(scheduler, str):
         spec = SchedulerSpec(scheduler, given)
     else:
-        name, factory = _own(scheduler, given)
+        name, factory = _own(scheduler, given, HOOKS[drawn.hook])
         spec = SchedulerSpec(name, given)
     count = drawn.episodes if episodes is None else episodes
     if count < 1:
@@ -253,7 +255,9 @@ def _job(
     return Job(job, factory, scenario=text_of(plan))
 
 
-def _own(scheduler: Any, options: Mapping[str, Any]) -> tuple[str, SchedulerFactory]:
+def _own(
+    scheduler: Any, options: Mapping[str, Any], hook: Hook[Any]
+) -> tuple[str, Callable[[Any], Any]]:
     """Return the name of a scheduler given as an instance or a class, and what makes it."""
     from testbed.schedulers import registry
 
@@ -264,27 +268,26 @@ def _own(scheduler: Any, options: Mapping[str, Any]) -> tuple[str, SchedulerFact
         return called, lambda context: registry.made_by(kind, called, context)
     problem = ""
     name = getattr(scheduler, "name", None)
-    if not isinstance(scheduler, Scheduler) or not isinstance(name, str):
-        problem = f"{scheduler!r:.80} is no scheduler"
+    if not isinstance(scheduler, hook.protocol) or not isinstance(name, str):
+        problem = f"{scheduler!r:.80} is no {hook.noun}"
     elif options:
         problem = "an instance takes no options"
     if problem:
         raise UsageError(
-            "this scheduler cannot be used",
+            f"this {hook.noun} cannot be used",
             [
                 Problem(
                     "scheduler",
                     problem,
                     "a name, or an instance or class with an attribute `name`, a text, and a "
-                    "method `decide`",
+                    f"method `{hook.method}`",
                 )
             ],
         )
 
-    def copied(context: SchedulerContext) -> Scheduler:
+    def copied(_context: Any) -> Any:
         # Every node decides for itself: what one remembers is not the others' to read.
-        made: Scheduler = copy.deepcopy(scheduler)
-        return made
+        return copy.deepcopy(scheduler)
 
     return str(name), copied
 

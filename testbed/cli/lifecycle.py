@@ -19,7 +19,7 @@ from testbed.model.units import counted
 if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Teardown
     from testbed.scenario.plan import PlanHead
-    from testbed.scenario.schema import Scenario
+    from testbed.scenario.schema import ScenarioFile
 
 _CLUSTER = "Kubernetes"
 
@@ -101,7 +101,7 @@ def up(
     """
     from testbed.api.lifecycle import planned
     from testbed.runtime.base import valid_name
-    from testbed.scenario.load import dumps, load, without_deployment
+    from testbed.scenario.load import dumps, load, warnings, without_deployment
 
     valid_name(name)
     changes = deployment_options.as_settings(
@@ -147,6 +147,8 @@ def up(
     )
     if time_scale == _AUTO:
         loaded = _with_time_scale(loaded, place)
+    for line in warnings(loaded):
+        console.warn(line)
     plan = planned(loaded, place, storage=storage, artifacts=artifacts)
     if place.on_this_machine:
         from testbed.api.calibrating import shared_processes, warn_if_doubtful
@@ -157,7 +159,7 @@ def up(
     _bring_up(place, places.settled(where, place), plan, name, text)
 
 
-def _with_time_scale(scenario: Scenario, place: Runtime) -> Scenario:
+def _with_time_scale(scenario: ScenarioFile, place: Runtime) -> ScenarioFile:
     """Return ``scenario`` with the smallest time scale that this machine carries.
 
     Raises: UsageError: it is not for this machine.

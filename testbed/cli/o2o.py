@@ -25,7 +25,7 @@ from testbed.model.units import counted
 if TYPE_CHECKING:
     from testbed.runtime.base import Testbed
     from testbed.scenario.plan import Plan
-    from testbed.scenario.schema import Scenario
+    from testbed.scenario.schema import ScenarioFile
     from trainer.o2o.result import O2OResult
     from trainer.o2o.settings import O2OConfig, StageProgress
     from trainer.o2o.sizes import Sizes
@@ -230,7 +230,7 @@ def o2o(
 class _Asked:
     """The options of the command, for both venues."""
 
-    scenario: Scenario
+    scenario: ScenarioFile
     out: Path
     store: str
     recipe: str
@@ -447,7 +447,7 @@ def _scenario_of(argument: str | None, option: str | None) -> str:
     return argument or option or _DEFAULT_SCENARIO
 
 
-def _new_folder(loaded: Scenario) -> Path:
+def _new_folder(loaded: ScenarioFile) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     stem = f"{stamp}-{loaded.metadata.name}-{loaded.seeds.topology}"
     root = home.home() / "o2o"

@@ -14,7 +14,7 @@ from testbed.errors import Problem, UsageError
 from testbed.model.units import counted
 
 if TYPE_CHECKING:
-    from testbed.scenario.plan import Plan
+    from testbed.scenario.plan import PlanHead
 
 group = typer.Typer(no_args_is_help=True, help="List, show and check scenarios.")
 
@@ -83,14 +83,13 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print a scenario: as written, with all defaults, or as drawn."""
-    from testbed.scenario.load import dumps, load, shipped_names, shipped_text
-    from testbed.scenario.resolve import plan as plan_of
+    from testbed.scenario.load import draw, dumps, load, shipped_names, shipped_text
 
     loaded = load(scenario, settings or ())
     if plan:
-        console.emit(json.loads(plan_of(loaded).to_json()))
+        console.emit(json.loads(draw(loaded).to_json()))
     elif as_json:
-        console.emit(loaded.model_dump(mode="json", by_alias=True, exclude_none=True))
+        console.emit(loaded.document())
     elif full or settings:
         console.out(dumps(loaded).rstrip())
     elif scenario in shipped_names():
@@ -109,14 +108,14 @@ def validate(
 ) -> None:
     """Check scenario files and report every problem; exit code 2 if there is any."""
     from testbed.api.planning import check_objective
-    from testbed.scenario.load import load
-    from testbed.scenario.resolve import plan as plan_of
+    from testbed.scenario.load import draw, load, warnings
 
     documents = []
     wrong = 0
     for name in scenarios:
         try:
-            plan = plan_of(load(name, settings or ()))
+            loaded = load(name, settings or ())
+            plan = draw(loaded)
             check_objective(plan)
         except UsageError as error:
             wrong += 1
@@ -128,8 +127,18 @@ def validate(
             if not as_json:
                 console.error(str(error))
         else:
-            documents.append({"scenario": name, "valid": True, "hash": plan.scenario_hash})
+            warned = warnings(loaded)
+            documents.append(
+                {
+                    "scenario": name,
+                    "valid": True,
+                    "hash": plan.scenario_hash,
+                    **({"warnings": warned} if warned else {}),
+                }
+            )
             if not as_json:
+                for line in warned:
+                    console.warn(f"{name}: {line}")
                 console.show(f"{console.mark('ok', 'green')} {name}: {_in_short(plan)}")
     if as_json:
         console.emit(documents)
@@ -143,16 +152,14 @@ def validate(
 @group.command("schema")
 def schema() -> None:
     """Print the JSON Schema of scenario files, for editors."""
-    from testbed.scenario.schema import json_schema
+    from testbed.scenario.check import json_schema
 
     console.emit(json_schema())
 
 
-def _in_short(plan: Plan) -> str:
-    nodes, slots = len(plan.topology.cores), plan.workload.slots
+def _in_short(plan: PlanHead) -> str:
     return (
-        f"{counted(nodes, 'node')}, {counted(plan.episodes, 'episode')} of "
-        f"{counted(slots, 'slot')} "
-        f"({plan.episode_seconds:g} s), scheduler {plan.scheduler.name}, "
+        f"{counted(plan.size, 'node')}, {counted(plan.episodes, 'episode')} of "
+        f"{plan.episode_in_short}, scheduler {plan.scheduler.name}, "
         f"hash {plan.scenario_hash[:12]}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,16 +55,15 @@ def sim(
     """Run a scenario in virtual time: seconds instead of minutes, no processes, same results."""
     from testbed.api.simulating import Job, simulated
     from testbed.cli.results import comparison_or_none, print_runs, warn_if_doubtful
-    from testbed.scenario.load import dumps, load
+    from testbed.scenario.load import draw, dumps, load, warnings
     from testbed.scenario.plan import SchedulerSpec
-    from testbed.scenario.resolve import plan as plan_of
     from testbed.storage.tasklog import open_task_log
 
     loaded = load(scenario, settings or ())
     chosen = key_values(options, "--option")
-    plan = plan_of(
-        loaded, episodes=episodes, artifacts_url=home.artifacts_url(None, loaded.artifacts)
-    )
+    for line in warnings(loaded):
+        console.warn(line)
+    plan = draw(loaded, episodes=episodes, artifacts_url=home.artifacts_url(None, loaded.artifacts))
     specs = [scheduler_of(given, chosen) for given in dict.fromkeys(schedulers or ())]
     if not specs:
         own = plan.scheduler
@@ -106,7 +105,6 @@ def sim(
 def shown_run(job: Job, log: TaskLog, what: str = "sim") -> str:
     """Simulate ``job`` into ``log`` and show its progress; returns the id of the run."""
     from testbed.cli.progress import ProgressDisplay, Snapshot
-    from testbed.sim.simulator import EpisodeResult
     from testbed.storage.tasklog import new_run_id
 
     plan = job.plan
@@ -116,7 +114,7 @@ def shown_run(job: Job, log: TaskLog, what: str = "sim") -> str:
     title = f"{what} {plan.name} · {plan.scheduler.name}"
     with ProgressDisplay() as display:
 
-        def show(result: EpisodeResult | None) -> None:
+        def show(result: Any | None) -> None:
             nonlocal completed
             if result is not None:
                 completed += 1

@@ -1,4 +1,4 @@
-"""Plain data to a ``Scenario``, or every problem with it, with its path and what is allowed."""
+"""Plain data to a scenario, or every problem with it, with its path and what is allowed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ from testbed.model.faults import ANY
 from testbed.model.units import SECOND
 from testbed.scenario import check_faults, resolve
 from testbed.scenario.families import ByModel
-from testbed.scenario.plan import TASKS, PlanHead
-from testbed.scenario.schema import API_VERSION, FORMS, FaultPart, Scenario
-from testbed.scenario.units import QuantityError, shown, whole
+from testbed.scenario.plan import SERVING, TASKS, PlanHead
+from testbed.scenario.schema import (
+    API_VERSION,
+    FORMS,
+    FaultPart,
+    Scenario,
+    ScenarioFile,
+    json_schema_of,
+)
+from testbed.scenario.serving.schema import ServingScenario
+from testbed.scenario.units import integer, shown
 
 MOST_CYCLES: Final = (2**63 - 1) // (2 * SECOND) - 10**9
 """Largest task: times are worked out in 64-bit integers, as twice the cycles a microsecond."""
 
 
-def check(data: Any) -> Scenario | list[Problem]:
+def check(data: Any) -> ScenarioFile | list[Problem]:
     """Return the scenario that ``data`` describes, or all that is wrong with it."""
     if data is None:
         return [Problem("", "the file is empty", f"allowed: a scenario, apiVersion {API_VERSION}")]
@@ -43,7 +51,7 @@ def check(data: Any) -> Scenario | list[Problem]:
     try:
         scenario = family.schema.model_validate(data)
     except ValidationError as error:
-        found = [*_from_pydantic(error, data), *family.structure(data)]
+        found = [*_from_pydantic(error, data, family.schema), *family.structure(data)]
         return list(dict.fromkeys(found))
     return [*family.structure(data), *family.consistency(scenario)] or scenario
 
@@ -62,7 +70,7 @@ def fault_problems(entry: dict[str, Any], count: int | None) -> list[Problem]:
     try:
         FaultPart.model_validate(entry)
     except ValidationError as error:
-        found.extend(_from_pydantic(error, data, ("faults", 0)))
+        found.extend(_from_pydantic(error, data, Scenario, ("faults", 0)))
     found.extend(check_faults.problems_of(entry, "faults[0]", count, None, timed=False))
     prefix = "faults[0]."
     return [
@@ -70,6 +78,9 @@ def fault_problems(entry: dict[str, Any], count: int | None) -> list[Problem]:
         for problem in dict.fromkeys(found)
     ]
 
+
+KEY: Final = "[key]"
+"""Stands in locations of pydantic for a key that is wrong itself."""
 
 _PLAINLY: Final = {
     "bool_type": "true or false",
@@ -81,31 +92,43 @@ _PLAINLY: Final = {
 }
 """Messages of pydantic in the terms of the file."""
 
-_ANY_INTEGER: Final = whole(0, 10**9, 1)
-
 
 # --- what pydantic found ------------------------------------------------------------------------
 
 
 def _from_pydantic(
-    error: ValidationError, data: Any, under: tuple[int | str, ...] = ()
+    error: ValidationError,
+    data: Any,
+    schema: type[ScenarioFile],
+    under: tuple[int | str, ...] = (),
 ) -> Iterator[Problem]:
     for detail in error.errors(include_url=False):
         *above, last = (*under, *detail["loc"])
         keys = [key for key in above if key not in FORMS]
         if last not in FORMS or detail["type"] == "extra_forbidden":
             keys.append(last)
-        yield _problem(detail, keys, data)
+        yield _problem(detail, keys, data, schema)
 
 
-def _problem(detail: ErrorDetails, keys: list[int | str], data: Any) -> Problem:
+def _problem(
+    detail: ErrorDetails, keys: list[int | str], data: Any, schema: type[ScenarioFile]
+) -> Problem:
     kind, found = detail["type"], detail["input"]
     context = detail.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _known_keys(keys[:-1])
+        known = _known_keys(schema, keys[:-1])
+        if other := _other_family(schema, keys):
+            return Problem(
+                dotted(keys),
+                f"a key of scenarios with model: {other}",
+                f"known keys with model: {model_of(schema)}: {', '.join(known)}",
+            )
         return Problem(dotted(keys), "unknown key", _suggestion(str(keys[-1]), known))
     if kind == "missing":
-        return Problem(dotted(keys), "missing", f"needed: {_meaning(keys)}")
+        return Problem(dotted(keys), "missing", f"needed: {_meaning(schema, keys)}")
+    if keys and keys[-1] == KEY:
+        keys = keys[:-1]
+        return Problem(dotted(keys), shown(keys[-1]), f"allowed: {_PLAINLY.get(kind, kind)}")
     path = dotted(_written(keys, data))
     if kind == "refused":
         seen = context["seen"] or (
@@ -113,7 +136,7 @@ def _problem(detail: ErrorDetails, keys: list[int | str], data: Any) -> Problem:
         )
         return Problem(path, seen, f"allowed: {context['allowed']}")
     if kind in {"model_type", "dict_type", "model_attributes_type"}:
-        names = ", ".join(_known_keys(keys)) or "keys with values"
+        names = ", ".join(_known_keys(schema, keys)) or "keys with values"
         seen = "is empty" if found is None else f"{shown(found)} is not a mapping"
         return Problem(path, seen, f"allowed: a mapping of {names}")
     if kind == "invalid_key":
@@ -122,6 +145,15 @@ def _problem(detail: ErrorDetails, keys: list[int | str], data: Any) -> Problem:
         return Problem(path, f"{context['actual_length']} values", "allowed: " + _count(context))
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return Problem(path, shown(found), f"allowed: {_PLAINLY.get(kind, message)}")
+
+
+def _other_family(schema: type[ScenarioFile], keys: list[int | str]) -> str | None:
+    """Return the model whose scenarios have the key, if it is another one's."""
+    for model in FAMILIES:
+        other = FAMILIES.named(model).schema
+        if other is not schema and keys[-1] in _known_keys(other, keys[:-1]):
+            return model
+    return None
 
 
 def _count(context: dict[str, Any]) -> str:
@@ -160,26 +192,35 @@ def _suggestion(key: str, known: list[str]) -> str:
     return f"{nearest}known keys: {', '.join(known)}" if known else "allowed: no other key"
 
 
-def _known_keys(keys: Sequence[int | str]) -> list[str]:
+def _known_keys(schema: type[ScenarioFile], keys: Sequence[int | str]) -> list[str]:
     """Return the keys of the mapping at ``keys``, in the order of the schema."""
-    parts = _parts_at(keys)
+    if not keys:
+        return list(schema.layout)
+    parts = _parts_at(schema, keys)
     if not parts:
-        return ["uniform", "choice"] if keys else []
+        return ["uniform", "choice"]
     return [field.alias or name for part in parts for name, field in part.model_fields.items()]
 
 
-def _parts_at(keys: Sequence[int | str]) -> list[type[BaseModel]]:
-    parts: list[type[BaseModel]] = [Scenario]
+def _parts_at(schema: type[ScenarioFile], keys: Sequence[int | str]) -> list[type[BaseModel]]:
+    parts: list[type[BaseModel]] = [schema]
+    # Below a mapping with keys of the user's choice: any key leads to these.
+    entries: list[type[BaseModel]] = []
     for key in keys:
         if isinstance(key, int):
             continue
-        parts = [
-            below
+        if entries:
+            parts, entries = entries, []
+            continue
+        annotations = [
+            field.annotation
             for part in parts
             for name, field in part.model_fields.items()
             if (field.alias or name) == key
-            for below in _models(field.annotation)
         ]
+        parts = [below for each in annotations for below in _models(each)]
+        if any(typing.get_origin(each) is dict for each in annotations):
+            parts, entries = [], parts
     return parts
 
 
@@ -190,13 +231,13 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
-def _meaning(keys: Sequence[int | str]) -> str:
-    for part in _parts_at(keys[:-1]):
+def _meaning(schema: type[ScenarioFile], keys: Sequence[int | str]) -> str:
+    for part in _parts_at(schema, keys[:-1]):
         for name, field in part.model_fields.items():
             if (field.alias or name) == keys[-1]:
                 if typing.get_origin(field.annotation) is typing.Literal:
                     return str(typing.get_args(field.annotation)[0])
-                below = _known_keys(keys) if list(_models(field.annotation)) else []
+                below = _known_keys(schema, keys) if list(_models(field.annotation)) else []
                 text = " ".join((field.description or "").split())
                 return text or f"a mapping of {', '.join(below)}"
     return "a value"
@@ -213,10 +254,10 @@ def _structure(data: dict[str, Any]) -> Iterator[Problem]:
     links = links if isinstance(links, dict) else {}
     if nodes:
         yield from _capacity(nodes, data.get("rules"))
-    count = _integer(nodes.get("count"))
+    count = integer(nodes.get("count"))
     slots = data.get("slots")
     yield from check_faults.structure(
-        data.get("faults"), count, _integer(slots.get("count")) if isinstance(slots, dict) else None
+        data.get("faults"), count, integer(slots.get("count")) if isinstance(slots, dict) else None
     )
     if not count or count < 0:
         # Told already; against it lengths say nothing.
@@ -259,13 +300,6 @@ def _capacity(nodes: dict[str, Any], rules: Any) -> Iterator[Problem]:
         )
 
 
-def _integer(value: object) -> int | None:
-    try:
-        return int(_ANY_INTEGER.read(value))
-    except QuantityError:
-        return None
-
-
 def _matrix(path: str, rows: list[Any], count: int) -> Iterator[Problem]:
     if len(rows) != count:
         yield Problem(path, f"{len(rows)} rows for {count} nodes", f"allowed: {count} rows")
@@ -289,7 +323,7 @@ def _overrides(overrides: list[Any], count: int) -> Iterator[Problem]:
         if not isinstance(entry, dict):
             continue
         path = f"links.overrides[{index}]"
-        ends = (_integer(entry.get("from")), _integer(entry.get("to")))
+        ends = (integer(entry.get("from")), integer(entry.get("to")))
         for key, node in zip(("from", "to"), ends, strict=True):
             if node is not None and node >= count:
                 yield Problem(f"{path}.{key}", str(node), f"allowed: a node, 0 to {count - 1}")
@@ -310,7 +344,10 @@ def _overrides(overrides: list[Any], count: int) -> Iterator[Problem]:
 
 def _consistency(scenario: Scenario) -> Iterator[Problem]:
     """Checks between values; called with a scenario whose values are valid each for itself."""
-    yield from check_faults.consistency(scenario)
+    slots = scenario.slots
+    yield from check_faults.timing(
+        scenario.faults, slots.count * slots.length, scenario.nodes.count
+    )
     rate = scenario.links.rate
     if isinstance(rate, tuple):
         for i, row in enumerate(rate):
@@ -346,16 +383,45 @@ class Family(NamedTuple):
     """What a family of work makes of a scenario file.
 
     ``structure`` names the problems of lists and counts in plain data, ``consistency`` those
-    between the values of a scenario; ``plan`` draws its plan (``testbed.scenario.resolve.plan``).
+    between the values of a scenario, and ``warnings`` what is allowed but hardly meant; ``plan``
+    draws its plan (``testbed.scenario.resolve.plan``).
     """
 
-    schema: type[Scenario]
+    schema: type[ScenarioFile]
     structure: Callable[[dict[str, Any]], Iterator[Problem]]
-    consistency: Callable[[Scenario], Iterator[Problem]]
+    consistency: Callable[[Any], Iterator[Problem]]
+    warnings: Callable[[Any], Iterator[str]]
     plan: Callable[..., PlanHead]
 
 
 FAMILIES: Final = ByModel(
-    "a scenario", {TASKS: Family(Scenario, _structure, _consistency, resolve.plan)}
+    "a scenario",
+    {
+        TASKS: Family(Scenario, _structure, _consistency, lambda scenario: iter(()), resolve.plan),
+    },
 )
 """The family of each model that a scenario file may name."""
+
+
+def model_of(schema: type[ScenarioFile]) -> str:
+    """Return the model of the files of a schema."""
+    return str(schema.model_fields["model"].default)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a scenario file, for editors.
+
+    It says less than ``testbed.scenario.load`` checks: not that a list has one value per node.
+    """
+    whole = json_schema_of(Scenario)
+    other = json_schema_of(ServingScenario)
+    definitions = {**other.pop("$defs"), **whole.pop("$defs")}
+    serving = {"properties": {"model": {"const": SERVING}}, "required": ["model"]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"https://{API_VERSION}/scenario.schema.json",
+        "$defs": definitions,
+        "if": serving,
+        "then": other,
+        "else": whole,
+    }

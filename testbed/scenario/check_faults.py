@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from testbed.errors import Problem
@@ -10,7 +10,8 @@ from testbed.model.distributions import Distribution
 from testbed.model.faults import KINDS, Exponential
 from testbed.model.faults.seam import FaultKind
 from testbed.model.faults.spec import MOST_OCCURRENCES
-from testbed.scenario.schema import FaultPart, Scenario
+from testbed.model.units import Micros
+from testbed.scenario.schema import FaultPart
 from testbed.scenario.units import QuantityError, shown, whole
 
 _WHEN: Final = ("at", "slot", "every", "perSlot")
@@ -94,14 +95,16 @@ def _places(value: Any, path: str, count: int | None) -> Iterator[Problem]:
             yield Problem(path, str(node), f"allowed: a node, 0 to {count - 1}")
 
 
-def consistency(scenario: Scenario) -> Iterator[Problem]:
-    """Problems between values that are valid each for itself."""
-    for index, fault in enumerate(scenario.faults):
-        yield from _timing(scenario, fault, f"faults[{index}]")
+def timing(faults: Sequence[FaultPart], horizon: Micros, nodes: int) -> Iterator[Problem]:
+    """Problems between values that are valid each for itself.
+
+    ``horizon`` is how long an episode of a network of ``nodes`` nodes takes.
+    """
+    for index, fault in enumerate(faults):
+        yield from _timing(fault, f"faults[{index}]", horizon, nodes)
 
 
-def _timing(scenario: Scenario, fault: FaultPart, path: str) -> Iterator[Problem]:
-    horizon = scenario.slots.count * scenario.slots.length
+def _timing(fault: FaultPart, path: str, horizon: Micros, nodes: int) -> Iterator[Problem]:
     if fault.at is not None and _least(fault.at) >= horizon:
         yield Problem(
             f"{path}.at",
@@ -120,7 +123,7 @@ def _timing(scenario: Scenario, fault: FaultPart, path: str) -> Iterator[Problem
     if all(isinstance(each, tuple) and len(each) == 1 for each in targets):
         if targets[0] == targets[1]:
             yield Problem(path, "a link from a node to itself", "allowed: two nodes")
-    elif scenario.nodes.count == 1 and fault.sources is not None:
+    elif nodes == 1 and fault.sources is not None:
         yield Problem(path, "a network of one node has no links", "allowed: kinds with nodes")
 
 

@@ -1,4 +1,4 @@
-"""Scenario files by name or path: the only way from a file to a ``Scenario``.
+"""Scenario files by name or path: the only way from a file to a ``ScenarioFile``.
 
 Whatever is wrong with a file ends as one ``UsageError`` with all problems.
 """
@@ -17,7 +17,7 @@ from testbed.errors import Problem, UsageError
 from testbed.scenario import document, strict
 from testbed.scenario.check import FAMILIES, check
 from testbed.scenario.plan import SUCCESS_RATE, TASKS, PlanHead
-from testbed.scenario.schema import Scenario
+from testbed.scenario.schema import ScenarioFile
 
 _SHIPPED: Final = resources.files("testbed.scenario") / "shipped"
 _ORDER: Final = ("quickstart", "paper-simulation", "paper-testbed")
@@ -31,7 +31,7 @@ def load(
     name_or_path: str | Path,
     overrides: Sequence[str] = (),
     deployment: str | Path | None = None,
-) -> Scenario:
+) -> ScenarioFile:
     """Return the scenario of a shipped name or a YAML file, with ``key.path=value`` overrides.
 
     A text without a slash and without ``.yaml`` or ``.yml`` at its end is a shipped name, unless
@@ -51,12 +51,12 @@ def load(
     return _checked(data, overrides, name)
 
 
-def without_deployment(scenario: Scenario) -> Scenario:
+def without_deployment(scenario: ScenarioFile) -> ScenarioFile:
     """Return ``scenario`` without the section that changes nothing about the network."""
     return scenario.model_copy(update={"deployment": None})
 
 
-def draw(scenario: Scenario, **changes: Any) -> PlanHead:
+def draw(scenario: ScenarioFile, **changes: Any) -> PlanHead:
     """Return the plan of a run of ``scenario``, whatever its model.
 
     ``changes`` go before what the file says; they are those of ``testbed.scenario.resolve.plan``.
@@ -64,7 +64,12 @@ def draw(scenario: Scenario, **changes: Any) -> PlanHead:
     return FAMILIES.of(scenario).plan(scenario, **changes)
 
 
-def loads(text: str, overrides: Sequence[str] = ()) -> Scenario:
+def warnings(scenario: ScenarioFile) -> list[str]:
+    """Return what ``scenario`` says that is allowed, but perhaps not meant."""
+    return list(FAMILIES.of(scenario).warnings(scenario))
+
+
+def loads(text: str, overrides: Sequence[str] = ()) -> ScenarioFile:
     """Return the scenario in the YAML ``text``; as ``load``."""
     try:
         data = document.parse(text.encode("utf-8", "surrogatepass"), "scenario")
@@ -73,9 +78,9 @@ def loads(text: str, overrides: Sequence[str] = ()) -> Scenario:
     return _checked(data, overrides, "")
 
 
-def dumps(scenario: Scenario) -> str:
+def dumps(scenario: ScenarioFile) -> str:
     """Return the complete scenario as YAML, with defaults and overrides; ``loads`` reads it."""
-    data = scenario.model_dump(mode="json", by_alias=True, exclude_none=True)
+    data = scenario.document()
     for name, usual in _LATER.items():
         if data[name] == usual:
             del data[name]
@@ -166,10 +171,10 @@ def _unknown(name: str) -> Problem:
     )
 
 
-def _checked(data: Any, overrides: Sequence[str], name: str) -> Scenario:
+def _checked(data: Any, overrides: Sequence[str], name: str) -> ScenarioFile:
     problems = document.override(data, overrides) if data is not None else []
     checked = check(data)
-    if isinstance(checked, Scenario):
+    if isinstance(checked, ScenarioFile):
         if not problems:
             return checked
     else:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from testbed.errors import Problem, UsageError
 from testbed.model.distributions import Constant, Uniform
 from testbed.model.draws import Purpose, uniform
 from testbed.model.faults import KINDS, FaultSpec
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
 from testbed.model.workload import Workload
 from testbed.scenario.plan import (
+    TASKS,
     ApplicationSpec,
     FidelityLimits,
     Plan,
@@ -31,11 +33,12 @@ from testbed.scenario.schema import (
     PerNode,
     PlacesOrName,
     Scenario,
+    ScenarioFile,
 )
 
 
 def plan(
-    scenario: Scenario,
+    scenario: ScenarioFile,
     *,
     scheduler: SchedulerSpec | None = None,
     episodes: int | None = None,
@@ -43,7 +46,17 @@ def plan(
     storage_url: str | None = None,
     artifacts_url: str | None = None,
 ) -> Plan:
-    """Return the plan of a run of ``scenario``; arguments go before what the file says."""
+    """Return the plan of a run of ``scenario``; arguments go before what the file says.
+
+    For what works with tasks alone; ``testbed.scenario.load.draw`` takes scenarios of any model.
+
+    Raises: UsageError: the scenario is of another model.
+    """
+    if not isinstance(scenario, Scenario):
+        raise UsageError(
+            f"scenario {scenario.metadata.name} cannot be used here",
+            [Problem("model", repr(scenario.model), f"needed: a scenario with model: {TASKS}")],
+        )
     topology = draw_topology(scenario)
     workload = Workload(
         slots=scenario.slots.count,
@@ -71,13 +84,13 @@ def plan(
         workload=workload,
         rules=rules,
         seeds=seeds,
-        scheduler=scheduler or SchedulerSpec(**_named(scenario.scheduler)),
+        scheduler=scheduler or SchedulerSpec(**named(scenario.scheduler)),
         objective=scenario.objective,
         episodes=scenario.episodes if episodes is None else episodes,
         time_scale=scenario.time_scale if time_scale is None else time_scale,
         payload=scenario.payload.mode,
         chunk_bytes=scenario.payload.chunk,
-        application=ApplicationSpec(**_named(scenario.application)),
+        application=ApplicationSpec(**named(scenario.application)),
         log_idle_slots=scenario.log.idle_slots,
         storage_url=storage_url or scenario.storage,
         artifacts_url=artifacts_url or scenario.artifacts,
@@ -133,17 +146,17 @@ def draw_topology(scenario: Scenario) -> Topology:
         )
     speed = nodes.capacity if nodes.capacity is not None else nodes.clock
     assert speed is not None
-    speeds = _per_node(speed, count, seed, Purpose.CAPACITY, 1)
+    speeds = per_node(speed, count, seed, Purpose.CAPACITY, 1)
     by_core = nodes.capacity is None
     return Topology(
         cores=cores,
         capacity_hz=tuple(
             round(each * own if by_core else each) for each, own in zip(speeds, cores, strict=True)
         ),
-        arrival_probability=_per_node(
+        arrival_probability=per_node(
             nodes.arrival_probability, count, seed, Purpose.ARRIVAL_PROBABILITY
         ),
-        execution_failure_rate=_per_node(
+        execution_failure_rate=per_node(
             nodes.failure_rate, count, seed, Purpose.EXECUTION_FAILURE_RATE
         ),
         link_rate=tuple(
@@ -153,9 +166,10 @@ def draw_topology(scenario: Scenario) -> Topology:
     )
 
 
-def _per_node(
+def per_node(
     values: PerNode, count: int, seed: int, purpose: Purpose, *part: int
 ) -> tuple[float, ...]:
+    """Return a value for each of ``count`` nodes, drawn under the key of its purpose and node."""
     if isinstance(values, tuple):
         return tuple(map(float, values))
     return tuple(values.at(uniform(seed, purpose, node, *part)) for node in range(count))
@@ -201,5 +215,6 @@ def _overload(rule: OverloadRule) -> Overload:
     return Overload(OverloadMeasure.BACKLOG, rule.backlog)
 
 
-def _named(named: Named) -> dict[str, Any]:
-    return {"name": named.name, "options": dict(named.options)}
+def named(entry: Named) -> dict[str, Any]:
+    """Return the fields of something registered under a name."""
+    return {"name": entry.name, "options": dict(entry.options)}

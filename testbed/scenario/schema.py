@@ -1,7 +1,8 @@
 """The scenario file as it is written: every key with its unit, default and meaning.
 
-``Scenario`` holds what one file says, in the base units of the model (bytes, hertz, microseconds,
-cycles per bit, 1/s). ``testbed.scenario.load`` makes one from a file and reports every problem;
+``Scenario`` holds what one file of tasks says, in the base units of the model (bytes, hertz,
+microseconds, cycles per bit, 1/s); ``testbed.scenario.serving`` has the keys of requests.
+``testbed.scenario.load`` makes one from a file and reports every problem;
 ``testbed.scenario.resolve`` draws from it the ``Plan`` that a run is given.
 """
 
@@ -334,11 +335,16 @@ class Metadata(Part):
     """One sentence for `testbed scenario list`."""
 
 
-class Nodes(Part):
-    """The edge nodes. Each value may be constant, drawn once per node, or a list, one per node."""
+class Counted(Part):
+    """The edge nodes."""
 
     count: Annotated[int, In(units.whole(1, LARGEST_NETWORK, 10))]
     """N, the number of nodes."""
+
+
+class Nodes(Counted):
+    """The edge nodes. Each value may be constant, drawn once per node, or a list, one per node."""
+
     cores: Annotated[PerNode, Drawn(CORES, "node")] | None = None
     """Processor cores. With `clock` they give the capacity F = cores x clock; the overload rule
     `queueLengthPer4Cores` needs them too. With `capacity` they may be left out."""
@@ -688,33 +694,32 @@ class Deployment(Part):
     kind: KindDeployment = Field({}, validate_default=True)
 
 
-class Scenario(Part):
-    """One edge network, its tasks and faults, and how it is run."""
+class ScenarioFile(Part):
+    """The keys that files of all families of work have.
+
+    ``layout`` has all keys of the file in their order: own ones of the family stand among them.
+    """
+
+    layout: ClassVar[tuple[str, ...]]
 
     api_version: Literal["edge-testbed/v1"]
     """Version of this format."""
     kind: Literal["Scenario"]
     """Always `Scenario`."""
-    model: Literal["tasks"] = "tasks"
-    """Family of work: `tasks`, which are placed at nodes, queued and executed."""
+    model: str
+    """Family of work."""
     metadata: Metadata
-    nodes: Nodes
-    links: Links
-    tasks: Tasks
-    slots: Slots
-    rules: RuleSet = Field({}, validate_default=True)
+    nodes: Counted
     faults: list[FaultPart] = Field(default_factory=list)
     """Faults, with their times and durations; see [faults.md](faults.md). Faults that overlap
     combine: factors multiply, failure rates add."""
-    objective: Annotated[str, Field(min_length=1, strict=True)] = SUCCESS_RATE
+    objective: Annotated[str, Field(min_length=1, strict=True)]
     """Metric that runs are scored and compared by, unless a command names another; see
     [metrics.md](metrics.md)."""
     episodes: Annotated[int, In(units.whole(1, 10**6, 10))] = 10
     """Episodes per run, where the command does not say."""
     seeds: SeedSet = Field({}, validate_default=True)
-    scheduler: SchedulerPart = Field({}, validate_default=True)
-    application: ApplicationPart = Field({}, validate_default=True)
-    payload: PayloadSpec = Field({}, validate_default=True)
+    scheduler: Named
     time_scale: Annotated[float, In(units.TIME_SCALE)] = 1.0
     """Real seconds per emulated second: 2 is twice as slow as real time, 0.5 twice as fast."""
     storage: Annotated[str, Field(min_length=1, strict=True)] | None = None
@@ -723,8 +728,6 @@ class Scenario(Part):
     artifacts: Annotated[str, Field(min_length=1, strict=True)] | None = None
     """URL of the store for policies and data sets; null is a folder of the home, which all
     its testbeds share (on a cluster an HDFS or a volume of the testbed's own)."""
-    log: Log = Field({}, validate_default=True)
-    fidelity: Fidelity = Field({}, validate_default=True)
     deployment: Deployment | None = None
     """Deployment of a testbed: the first three keys are for this machine, the others for a cluster.
     Nothing here changes the network, its draws or the hash of the scenario, and a simulation does
@@ -742,19 +745,43 @@ class Scenario(Part):
             )
         return url
 
+    def document(self) -> dict[str, Any]:
+        """Return the complete file as plain values, defaults included, in its usual order."""
+        data = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return {key: data[key] for key in self.layout if key in data}
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a scenario file, for editors.
 
-    It says less than ``testbed.scenario.load`` checks: not that a list has one value per node.
-    """
-    schema = Scenario.model_json_schema(by_alias=True, mode="validation")
+class Scenario(ScenarioFile):
+    """One edge network, its tasks and faults, and how it is run."""
+
+    layout = (
+        *("apiVersion", "kind", "model", "metadata", "nodes", "links", "tasks", "slots", "rules"),
+        *("faults", "objective", "episodes", "seeds", "scheduler", "application", "payload"),
+        *("timeScale", "storage", "artifacts", "log", "fidelity", "deployment"),
+    )
+
+    model: Literal["tasks"] = "tasks"
+    """Family of work: `tasks`, which are placed at nodes, queued and executed."""
+    nodes: Nodes
+    links: Links
+    tasks: Tasks
+    slots: Slots
+    rules: RuleSet = Field({}, validate_default=True)
+    objective: Annotated[str, Field(min_length=1, strict=True)] = SUCCESS_RATE
+    """Metric that runs are scored and compared by, unless a command names another; see
+    [metrics.md](metrics.md)."""
+    scheduler: SchedulerPart = Field({}, validate_default=True)
+    application: ApplicationPart = Field({}, validate_default=True)
+    payload: PayloadSpec = Field({}, validate_default=True)
+    log: Log = Field({}, validate_default=True)
+    fidelity: Fidelity = Field({}, validate_default=True)
+
+
+def json_schema_of(kind: type[ScenarioFile]) -> dict[str, Any]:
+    """Return the JSON Schema of the files of one family of work."""
+    schema = kind.model_json_schema(by_alias=True, mode="validation")
     _without_titles(schema)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"https://{API_VERSION}/scenario.schema.json",
-        **schema,
-    }
+    return schema
 
 
 def _without_titles(schema: Any) -> None:

@@ -54,7 +54,8 @@ _SAME: Final[Mapping[str, str]] = {
         "min": "mins minute minutes",
         "h": "hr hrs hour hours",
         "%": "percent pct",
-        "/s": "failures/s failure/s per_second /sec 1/sec",
+        "/s": "failures/s failure/s requests/s request/s req/s rps per_second /sec 1/sec",
+        "/min": "requests/min request/min per_minute",
         "cycles/bit": "cycle/bit cycles/bits",
     }.items()
     for alias in aliases.split()
@@ -322,6 +323,14 @@ FAILURE_RATE: Final = Quantity(
     "0.1",
     bare=True,
 )
+REQUEST_RATE: Final = Quantity(
+    "a rate of requests",
+    {"/s": Fraction(1), "/min": Fraction(1, 60)},
+    Fraction(0),
+    Fraction(10**6),
+    "from 0 to 1000000/s",
+    "50/s",
+)
 TIME_SCALE: Final = Quantity(
     "a time scale",
     {"": Fraction(1)},
@@ -345,3 +354,14 @@ def whole(low: int, high: int, example: int) -> Quantity:
         bare=True,
         whole=True,
     )
+
+
+_ANY_WHOLE: Final = whole(0, 10**9, 1)
+
+
+def integer(value: object) -> int | None:
+    """Return ``value`` if it is a whole number from 0 to 10^9, as a file may have it."""
+    try:
+        return int(_ANY_WHOLE.read(value))
+    except QuantityError:
+        return None

@@ -11,10 +11,10 @@ from jsonschema import Draft202012Validator
 from testbed.errors import UsageError
 from testbed.model.distributions import Constant, Uniform
 from testbed.model.faults import KINDS, Exponential, FaultSpec
+from testbed.scenario.check import json_schema
 from testbed.scenario.load import dumps, load, loads, shipped_text
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan
-from testbed.scenario.schema import json_schema
 
 EVERYTHING = """
 - {kind: node-down, nodes: any, mode: hung, every: {exponential: 2s}, for: {uniform: [10ms, 1s]}}

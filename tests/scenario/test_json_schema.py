@@ -6,8 +6,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from testbed.scenario.check import json_schema
 from testbed.scenario.load import dumps, load, shipped_names, shipped_text
-from testbed.scenario.schema import json_schema
 
 
 @pytest.fixture(scope="module")

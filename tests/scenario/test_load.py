@@ -13,6 +13,7 @@ from testbed.errors import Problem, UsageError
 from testbed.scenario.load import dumps, load, loads, shipped, shipped_names, shipped_text
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan
+from testbed.scenario.schema import Scenario
 
 MINIMAL = """
 apiVersion: edge-testbed/v1
@@ -125,7 +126,9 @@ def test_an_anchor_may_be_used_again() -> None:
     text = MINIMAL.replace(
         "rate: 10MB/s", "rate: &slow 10MB/s, overrides: [{from: 0, to: 1, rate: *slow}]"
     )
-    assert loads(text).links.overrides[0].rate == 10e6
+    made = loads(text)
+    assert isinstance(made, Scenario)
+    assert made.links.overrides[0].rate == 10e6
 
 
 @pytest.mark.parametrize("key", ["1", "null", "true", "2024-01-01", '"\\ud800"', "'<list>'"])
@@ -208,6 +211,7 @@ def test_overrides_change_single_values() -> None:
             "application=busy",
         ],
     )
+    assert isinstance(made, Scenario)
     assert made.nodes.count == 20
     assert made.tasks.deadline.maximum == 2e6
     assert made.rules.overload.backlog == 1_000_000
@@ -218,6 +222,7 @@ def test_overrides_change_single_values() -> None:
 def test_one_seed_can_be_set_and_the_others_stay() -> None:
     text = MINIMAL + "seeds: 7\nscheduler: rda\npayload: metadata\n"
     made = loads(text, ["seeds.topology=3", "scheduler.options.x=1e-3", "payload.chunk=8KB"])
+    assert isinstance(made, Scenario)
     assert made.seeds.model_dump() == {
         "topology": 3,
         "workload": 7,
@@ -230,7 +235,9 @@ def test_one_seed_can_be_set_and_the_others_stay() -> None:
 
 def test_lists_are_entered_by_index() -> None:
     text = with_values(nodes={"count": 2, "capacity": ["1GHz"] * 2, "arrivalProbability": 1})
-    assert loads(text, ["nodes.capacity.1=2GHz"]).nodes.capacity == (1e9, 2e9)
+    made = loads(text, ["nodes.capacity.1=2GHz"])
+    assert isinstance(made, Scenario)
+    assert made.nodes.capacity == (1e9, 2e9)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from testbed.model.topology import Overload, OverloadMeasure
 from testbed.model.units import MILLISECOND, SECOND, Micros
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan
+from testbed.scenario.schema import Scenario
 
 CORES = Choice((4.0, 8.0, 16.0, 20.0, 24.0, 28.0, 32.0))
 
@@ -62,6 +63,7 @@ SETTINGS = [
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_papers_parameter_sets(setting: Setting) -> None:
     scenario = load(setting.name)
+    assert isinstance(scenario, Scenario)
     made = plan(scenario)
     assert made.topology.size == setting.nodes
     assert made.workload.slot == setting.slot

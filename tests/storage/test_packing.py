@@ -242,7 +242,7 @@ def test_what_a_node_knows_is_not_stored_again_in_every_batch(log: TaskLog, tmp_
 @pytest.mark.parametrize("scenario", ["quickstart", "paper-testbed", "paper-simulation"])
 def test_a_task_takes_a_kilobyte_at_most(scenario: str, log: TaskLog, tmp_path: Path) -> None:
     plan = load(scenario).plan
-    run = record_run(plan, log, scheduler="ratc", episodes=6 if plan.topology.size < 20 else 2)
+    run = record_run(plan, log, scheduler="ratc", episodes=6 if plan.size < 20 else 2)
     tasks = log.counts(run)["tasks"]
     log.close()
     assert (tmp_path / "tasks.db").stat().st_size < BYTES_OF_A_TASK * tasks

@@ -25,11 +25,12 @@ from testbed.scenario.plan.head import (
     document_of,
     loaded,
 )
-from testbed.scenario.plan.serving import ServingPlan
+from testbed.scenario.plan.serving import REFUSED_RATE, ServingPlan
 from testbed.scenario.plan.tasks import FidelityLimits, Payload, Plan, identity
 
 __all__ = [
     "PLAN_VERSION",
+    "REFUSED_RATE",
     "SERVING",
     "SUCCESS_RATE",
     "TASKS",

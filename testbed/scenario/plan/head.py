@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar
 
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform
-from testbed.model.faults import Exponential, Timeline
+from testbed.model.faults import Exponential, FaultSpec, Timeline
 from testbed.model.later import later, left_out
 from testbed.scenario.secrets import without_password
 
@@ -117,12 +117,18 @@ class PlanHead(ABC):
     application: ApplicationSpec = field(default_factory=ApplicationSpec)
     storage_url: str | None = None
     artifacts_url: str | None = None
+    faults: tuple[FaultSpec, ...] = later(())
     objective: str = later(SUCCESS_RATE)
 
     @property
     @abstractmethod
     def size(self) -> int:
         """Number of nodes."""
+
+    @property
+    @abstractmethod
+    def episode_in_short(self) -> str:
+        """What an episode is, in a few words."""
 
     @property
     @abstractmethod

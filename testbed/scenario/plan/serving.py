@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from testbed.model.faults import FaultSpec, Timeline, draw
+from testbed.model.faults import Timeline, draw
 from testbed.model.later import later
 from testbed.model.serving.bus import Bus
 from testbed.model.serving.network import Function, ServingNetwork
@@ -24,7 +24,7 @@ from testbed.model.serving.users import (
     Users,
     arrivals,
 )
-from testbed.model.units import MILLISECOND, SECOND, Micros
+from testbed.model.units import MILLISECOND, SECOND, Micros, counted
 from testbed.scenario.plan.head import (
     SERVING,
     ApplicationSpec,
@@ -92,13 +92,18 @@ class ServingPlan(PlanHead):
     horizon: Horizon
     log_requests: Logged = "all"
     limits: ServingLimits = field(default_factory=ServingLimits)
-    faults: tuple[FaultSpec, ...] = later(())
     objective: str = later(REFUSED_RATE)
 
     @property
     def size(self) -> int:
         """Number of nodes."""
         return self.network.size
+
+    @property
+    def episode_in_short(self) -> str:
+        """See ``PlanHead``."""
+        requests = sum(each.trace.total(self.horizon.length) for each in self.users)
+        return f"{self.horizon.length / SECOND:g} s with {counted(round(requests), 'request')}"
 
     @property
     def demand(self) -> Demand:

@@ -12,10 +12,9 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 from testbed.model.distributions import mean
 from testbed.model.faults import Exponential, Fault, FaultSpec, Timeline, draw
 from testbed.model.hook import PLACE
-from testbed.model.later import later
 from testbed.model.task import Task
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
-from testbed.model.units import MILLISECOND, SECOND, Micros
+from testbed.model.units import MILLISECOND, SECOND, Micros, counted
 from testbed.model.workload import Workload, tasks_by_slot
 from testbed.scenario.plan.head import (
     TASKS,
@@ -83,7 +82,6 @@ class Plan(PlanHead):
     chunk_bytes: int = 64_000
     log_idle_slots: bool = True
     limits: FidelityLimits = field(default_factory=FidelityLimits)
-    faults: tuple[FaultSpec, ...] = later(())
     by_hand: Mapping[int, tuple[Fault, ...]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -92,6 +90,11 @@ class Plan(PlanHead):
     def size(self) -> int:
         """Number of nodes."""
         return self.topology.size
+
+    @property
+    def episode_in_short(self) -> str:
+        """See ``PlanHead``."""
+        return f"{counted(self.workload.slots, 'slot')} ({self.episode_seconds:g} s)"
 
     @property
     def demand(self) -> Demand:
