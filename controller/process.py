@@ -58,6 +58,11 @@ Failed: TypeAlias = Callable[[Exception], None]
 class Between(Protocol):
     """Something that nodes do while there is no run."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether all healthy nodes do it, or are with a run."""
+        ...
+
     def look(self) -> None:
         """See which nodes have come and gone."""
         ...
@@ -81,12 +86,13 @@ class Family(NamedTuple):
     ``begin`` begins a run, given plan, order, registry, writer and marker. ``left_behind`` returns
     what is to be stored of a batch of a run that is over, given plan, batch, and what to call when
     it is stored and when it cannot be; it raises ValueError if the batch cannot be read.
-    ``between`` has the nodes do something while there is no run, given plan and registry.
+    ``between`` has the nodes do something while there is no run, given plan, registry, and
+    what to call when they do.
     """
 
     begin: Callable[..., Coroutine[Any, Any, AnyRun]]
     left_behind: Callable[[Any, pb.EventBatch, Callable[[], None], Failed], Pending]
-    between: Callable[[Any, Registry], Between] | None = None
+    between: Callable[[Any, Registry, Callable[[], None]], Between] | None = None
 
 
 async def _begin_serving(*of_run: Any) -> AnyRun:
@@ -213,7 +219,7 @@ class Controller:
                 address_file, json.dumps({"address": self._address, "pid": os.getpid()})
             )
             if (between := RUNS.of(self._settings.plan).between) is not None:
-                self._between = between(self._settings.plan, self._registry)
+                self._between = between(self._settings.plan, self._registry, self._tell_health)
             ready(self._address)
             self._registry.pulse.start(self._registry.look)
             _log.info("serving", address=self._address, testbed=self._settings.name)
@@ -351,10 +357,15 @@ class Controller:
         run = self._operator.current
         if run is not None and run.active:
             run.node_changed(node)
-        state = health_pb2.HealthCheckResponse
-        serving = state.SERVING if self._registry.healthy else state.NOT_SERVING
         if self._between is not None:
             self._between.look()
+        self._tell_health()
+
+    def _tell_health(self) -> None:
+        """Tell who waits for it whether all nodes are ready."""
+        state = health_pb2.HealthCheckResponse
+        ready = self._registry.healthy and (self._between is None or self._between.ready)
+        serving = state.SERVING if ready else state.NOT_SERVING
         telling = asyncio.get_running_loop().create_task(self._health.set(NODES_SERVICE, serving))
         self._health_tasks.add(telling)
         telling.add_done_callback(self._health_tasks.discard)

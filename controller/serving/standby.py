@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -25,17 +26,25 @@ class Standby:
     """Has the nodes of ``plan`` serve while there is no run; ``look`` after every change of one.
 
     All are told again when one has registered, because its address and its key are new.
+    ``changed`` is called when nodes have been told.
     """
 
-    def __init__(self, plan: ServingPlan, registry: Registry) -> None:
+    def __init__(self, plan: ServingPlan, registry: Registry, changed: Callable[[], None]) -> None:
         self._plan_json = plan.to_json()
         self._scheduler = plan.scheduler
         self._registry = registry
+        self._changed = changed
         self._news = asyncio.Event()
         self._told: tuple[tuple[int, int], ...] = ()
         self._busy = asyncio.Lock()
+        self._paused = False
         self._task = asyncio.get_running_loop().create_task(self._keep())
         self._task.add_done_callback(_ended)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all healthy nodes serve, or are with a run."""
+        return self._paused or self._told == self._present(self._healthy())
 
     def look(self) -> None:
         """See which nodes have come and gone."""
@@ -44,10 +53,11 @@ class Standby:
     async def pause(self) -> None:
         """Let a run have the nodes; returns when nothing is under way here."""
         await self._busy.acquire()
+        self._paused = True
 
     def resume(self) -> None:
         """Have the nodes serve again: the run is over, or did not begin."""
-        self._told = ()
+        self._paused = False
         self._busy.release()
         self._news.set()
 
@@ -65,14 +75,23 @@ class Standby:
                 # Those that are being checked are told of when it is known what they are.
                 if any(node.unsettled for node in nodes):
                     continue
-                healthy = [node for node in nodes if node.condition == "healthy" and node.http]
-                present = tuple((node.node, node.session) for node in healthy)
+                healthy = self._healthy()
+                present = self._present(healthy)
                 if not healthy or present == self._told:
                     continue
                 failed = await self._tell(healthy)
                 self._told = () if failed else present
+            self._changed()
             if failed:
                 asyncio.get_running_loop().call_later(RETRY_S, self._news.set)
+
+    def _healthy(self) -> list[Node]:
+        nodes = self._registry.nodes
+        return [node for node in nodes if node.condition == "healthy" and node.http]
+
+    @staticmethod
+    def _present(nodes: list[Node]) -> tuple[tuple[int, int], ...]:
+        return tuple((node.node, node.session) for node in nodes)
 
     async def _tell(self, healthy: list[Node]) -> bool:
         """Tell the nodes; return whether one of them did not answer and may still."""

@@ -90,7 +90,8 @@ def complaints(last: Progress) -> Iterator[str]:
         # How faithful its beginning was does not matter any more.
         return
     if not last.generated:
-        yield f"no {last.work} arrived in run {last.run}, so there is nothing to show or compare"
+        one = last.work.removesuffix("s")
+        yield f"no {one} arrived in run {last.run}, so there is nothing to show or compare"
     for reason in last.invalid_because:
         yield f"not faithful: {reason}"
     if last.state in ("degraded", "invalid"):
