@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             or str(options.run_dir / "tasks.db"),
             me=me,
             probes=options.probes,
+            metrics=options.metrics,
             scenario=scenario,
             store_patience_s=options.store_patience,
             keep_nodes=options.keep_nodes,

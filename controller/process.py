@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 import grpc
 import structlog
@@ -39,6 +39,9 @@ from testbed.scenario.plan import SERVING, TASKS, PlanHead
 from testbed.scenario.secrets import without_password
 from testbed.storage.tasklog import TaskLog, open_task_log, utc_now
 from testbed.version import __version__
+
+if TYPE_CHECKING:
+    from controller.metrics import ControllerMetrics
 
 _log = structlog.get_logger("controller")
 
@@ -126,10 +129,11 @@ class ControllerSettings:
 
     ``bind`` is host:port, port 0 for one the system chooses, or unix:/path; ``me`` are the
     controller's credentials; ``probes`` is where the health service is open to anybody, nowhere if
-    empty. ``store`` is the URL of the task log, whose server may take
-    ``store_patience_s`` seconds to answer. ``scenario`` is the text of the scenario file, if there
-    was one. With ``keep_nodes``, nodes go on when this controller ends, and wait for the next one.
-    ``claims`` is the folder for claims of runs, None for none.
+    empty; ``metrics`` is where metrics are, as open, nowhere if empty. ``store`` is the URL of the
+    task log, whose server may take ``store_patience_s`` seconds to answer. ``scenario`` is the text
+    of the scenario file, if there was one. With ``keep_nodes``, nodes go on when this
+    controller ends, and wait for the next one. ``claims`` is the folder for claims of runs, None
+    for none.
     """
 
     plan: PlanHead
@@ -139,6 +143,7 @@ class ControllerSettings:
     store: str
     me: Credentials
     probes: str = ""
+    metrics: str = ""
     scenario: str | None = None
     store_patience_s: float = 0.0
     keep_nodes: bool = False
@@ -213,6 +218,7 @@ class Controller:
             await self._health.set(NODES_SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
             await server.start()
             probes = await self._serve_probes()
+            metrics = self._serve_metrics()
             await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
             address_file = self._settings.directory / ADDRESS_FILE
             write_atomically(
@@ -225,6 +231,8 @@ class Controller:
             _log.info("serving", address=self._address, testbed=self._settings.name)
             await self._ending.wait()
             await self._end(server)
+            if metrics is not None:
+                metrics.close()
             if probes is not None:
                 await probes.stop(0.1)
             address_file.unlink(missing_ok=True)
@@ -239,6 +247,25 @@ class Controller:
         probes = listen_for_probes(lambda server: add(self._health, server), self._settings.probes)
         await probes.start()
         return probes
+
+    def _serve_metrics(self) -> ControllerMetrics | None:
+        """Open the metrics, if that was asked for."""
+        bind = self._settings.metrics
+        if not bind:
+            return None
+        # Loaded where it is used: few controllers are scraped.
+        from controller.metrics import ControllerMetrics
+
+        metrics = ControllerMetrics(
+            bind,
+            self._settings.plan,
+            self._registry,
+            self._writer,
+            runs=self._operator.runs.values,
+            policy=lambda: self._operator.policy,
+        )
+        _log.info("metrics", address=metrics.address)
+        return metrics
 
     async def _open_log(self) -> TaskLog | None:
         """Open the task log once its server answers; return None if the controller ends first."""

@@ -86,6 +86,11 @@ class Operator(pb_grpc.OperatorServicer):
         """The run that is under way, or else the last one."""
         return next(reversed(self.runs.values()), None)
 
+    @property
+    def policy(self) -> str:
+        """Key of the policy that was deployed last; empty if none was."""
+        return self._policies.current or ""
+
     async def Status(self, request: pb.Empty, context: _Context) -> pb.StatusReply:
         """Return the status of the testbed; asks every node."""
         run = self.current
@@ -98,7 +103,7 @@ class Operator(pb_grpc.OperatorServicer):
             nodes=tuple(nodes),
             run=None if run is None else run.status,
             runs=tuple(self.runs),
-            policy=self._policies.current or "",
+            policy=self.policy,
             artifacts=self._plan.artifacts_url or "",
         )
         return pb.StatusReply(json=status.to_json())

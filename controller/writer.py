@@ -119,8 +119,10 @@ class LogWriter:
     """Writes to ``log`` from its own thread; all methods belong to the event loop's thread.
 
     ``appended`` counts the rows that were new, by run; it belongs to the
-    writer's thread.
+    writer's thread. ``observer`` is told what was stored, and in how many seconds.
     """
+
+    observer: Callable[[Sequence[Pending], float], None] | None = None
 
     def __init__(self, log: TaskLog) -> None:
         self._log = log
@@ -132,6 +134,16 @@ class LogWriter:
         self._room.set()
         self._thread = threading.Thread(target=self._work, name="task-log", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait to be stored, about."""
+        return self._waiting
+
+    @property
+    def rows(self) -> int:
+        """Rows that were new so far, of all runs."""
+        return sum(list(self.appended.values()))
 
     @property
     def has_room(self) -> bool:
@@ -200,13 +212,14 @@ class LogWriter:
             self._store(entries)
 
     def _store(self, entries: list[Pending]) -> None:
+        began = time.monotonic()
         try:
             run = entries[0].run
             self.appended[run] += type(entries[0]).store(self._log, run, entries)
         except Exception as error:  # noqa: BLE001 - whatever the database says, the run ends with it
             self._tell(self._done, entries, error)
         else:
-            self._tell(self._done, entries, None)
+            self._tell(self._done, entries, None, time.monotonic() - began)
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         # The loop may be gone when the process ends while the database is busy.
@@ -215,10 +228,12 @@ class LogWriter:
 
     # --- back on the event loop -------------------------------------------------------------
 
-    def _done(self, entries: list[Pending], error: Exception | None) -> None:
+    def _done(self, entries: list[Pending], error: Exception | None, took_s: float = 0.0) -> None:
         self._waiting -= sum(entry.size for entry in entries)
         if self._waiting <= BACKLOG // 2:
             self._room.set()
+        if error is None and self.observer is not None:
+            self.observer(entries, took_s)
         for entry in entries:
             if error is None:
                 entry.stored()

@@ -12,7 +12,7 @@ import re
 import signal
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from edgenode.host import Host, Transport
 from edgenode.node import FAREWELL, EdgeNode
@@ -24,6 +24,9 @@ from testbed.errors import TestbedError
 from testbed.rpc.identity import node_identity
 from testbed.rpc.loop import new_event_loop
 from testbed.rpc.token import PLAINTEXT, add_access_arguments, find_credentials
+
+if TYPE_CHECKING:
+    from testbed.rpc.metrics import MetricsServer
 
 _logger: Final = logging.getLogger("edgenode")
 
@@ -65,6 +68,7 @@ async def _run(arguments: argparse.Namespace, nodes: Sequence[int], watch: CodeW
     loop.set_exception_handler(_log_unhandled)
     if arguments.insecure_plaintext:
         _logger.warning("%s", PLAINTEXT)
+    metrics: MetricsServer | None = None
     host = Host(len(nodes), Transport(arguments.transport))
     members = [_member(arguments, index, watch, host) for index in nodes]
     watch_tasks(watch, loop)
@@ -74,12 +78,20 @@ async def _run(arguments: argparse.Namespace, nodes: Sequence[int], watch: CodeW
         host.listen(arguments.trunk)
     try:
         await asyncio.gather(*(_as(node, _start(node, arguments)) for node in members))
+        if arguments.metrics:
+            # Loaded where it is used: it would cost every node memory.
+            from edgenode.metrics import serve
+
+            metrics = serve(arguments.metrics, members)
+            _logger.info("metrics at %s", metrics.address)
         # What is loaded now stays: a collector that visits it again would hold up timers for
         # milliseconds.
         gc.freeze()
         ends = await asyncio.gather(*(_as(node, _live(node, arguments)) for node in members))
         return max(ends)
     finally:
+        if metrics is not None:
+            metrics.close()
         host.close()
         for node in members:
             await node.close()

@@ -1,8 +1,8 @@
 """What every test runs under: missing services, reproducible properties, no display.
 
-A test marked ``mysql``, ``hdfs``, ``kustomize``, ``docker`` or ``cluster`` is skipped where its
-service is not there; with ``CI=true`` it fails instead, so that nothing passes there without having
-run.
+A test marked ``mysql``, ``hdfs``, ``kustomize``, ``docker``, ``prometheus`` or ``cluster`` is
+skipped where its service is not there; with ``CI=true`` it fails instead, so that nothing passes
+there without having run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 import hypothesis
 import pytest
 
-from tests.services import hdfs, kustomize, mariadb
+from tests.services import hdfs, kustomize, mariadb, prometheus
 
 pytest_plugins = ["tests.services.fixtures"]
 
@@ -74,6 +74,7 @@ SERVICES: dict[str, Callable[[], str | None]] = {
     "hdfs": _needs_hdfs,
     "kustomize": kustomize.lacking,
     "docker": _needs_docker,
+    "prometheus": prometheus.lacking,
     "cluster": _needs_cluster,
 }
 

@@ -155,5 +155,5 @@ def _setting(key: str) -> str:
     return f"deployment.{first}" if first in _SETTINGS else "deployment"
 
 
-_SETTINGS: Final = ("kind", "nodesPerProcess", "transport", "httpPort")
+_SETTINGS: Final = ("kind", "nodesPerProcess", "transport", "httpPort", "metricsPort")
 """Keys that only some runtimes use; the others are for all clusters."""

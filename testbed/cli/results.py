@@ -11,7 +11,7 @@ import typer
 from testbed.cli import console
 from testbed.cli.filters import Filter, OfLabel, OfScenario, OfScheduler, OfState, OfTestbed
 from testbed.cli.options import By, Json, Name, RunIds, Storage, from_log, quoted
-from testbed.cli.progress import FEWEST
+from testbed.cli.progress import FEWEST, paces
 from testbed.errors import TestbedError, UsageError
 
 if TYPE_CHECKING:
@@ -367,7 +367,6 @@ def export(
 ) -> None:
     """Write tasks, events and decisions of runs (the latest, if none is named) as files."""
     from testbed.api.logs import open_log
-    from testbed.cli.progress import paces
     from testbed.cli.selection import find_runs
     from testbed.storage.export import FORMATS, TABLES
     from testbed.storage.export import export as write

@@ -30,6 +30,9 @@ def add_access_arguments(parser: ArgumentParser, whom: str) -> None:
         "--probes", default="", help="host:port where the health service is open to anybody"
     )
     parser.add_argument(
+        "--metrics", default="", help="host:port where Prometheus may scrape metrics, as open"
+    )
+    parser.add_argument(
         "--insecure-plaintext",
         action="store_true",
         help=f"no encryption, and the token in {environment.PROCESS_TOKEN} (or the file that "

@@ -46,19 +46,26 @@ _SHAREABLE: Final = "emulated"
 class Hosting:
     """The part of ``deployment`` that is for this machine.
 
-    Nodes per process, the carrier, and the port of node 0 for HTTP requests, 0 for any.
+    Nodes per process, the carrier, the port of node 0 for HTTP requests (0: any), and the port for
+    metrics (0: none).
     """
 
     nodes_per_process: int = AUTO
     transport: str = "auto"
     http_port: int = 0
+    metrics_port: int = 0
 
     @classmethod
     def of(cls, deployment: Deployment | None) -> Hosting:
         """Return what a scenario's section says; the default without one."""
         if deployment is None:
             return cls()
-        return cls(deployment.nodes_per_process, deployment.transport, deployment.http_port)
+        return cls(
+            deployment.nodes_per_process,
+            deployment.transport,
+            deployment.http_port,
+            deployment.metrics_port,
+        )
 
     def http(self, plan: PlanHead) -> str:
         """Return where nodes take HTTP requests, as an argument of them; empty if they take none.

@@ -110,7 +110,12 @@ class LocalRuntime:
         self._hosting = hosting or Hosting()
 
     takes: frozenset[str] = frozenset(
-        {"deployment.nodesPerProcess", "deployment.transport", "deployment.httpPort"}
+        {
+            "deployment.nodesPerProcess",
+            "deployment.transport",
+            "deployment.httpPort",
+            "deployment.metricsPort",
+        }
     )
 
     @classmethod
@@ -181,7 +186,10 @@ class LocalRuntime:
                 arguments = _NodeArguments(
                     place, description, self._orphan_timeout_s, self._hosting.transport, http
                 )
-                return _Launch(place, description, password, groups, arguments, report).run()
+                port = self._hosting.metrics_port
+                return _Launch(
+                    place, description, password, groups, arguments, report, metrics_port=port
+                ).run()
             except BaseException as error:
                 # Ctrl-C too: half a testbed is of no use to anybody.
                 try:
@@ -409,8 +417,11 @@ class _Launch:
         groups: Sequence[range],
         arguments: _NodeArguments,
         report: Report,
+        *,
+        metrics_port: int,
     ) -> None:
         self._place = place
+        self._metrics_port = metrics_port
         self._password = password
         self._groups = groups
         self._arguments = arguments
@@ -439,6 +450,8 @@ class _Launch:
             with closing(zygote):
                 address = self._controller_ready(self._start_controller())
                 self._report(f"controller at {address}")
+                if self._metrics_port:
+                    self._report(f"metrics at http://127.0.0.1:{self._metrics_port}/metrics")
                 for number, group in enumerate(self._groups):
                     self._begin(zygote, number, group, address)
             count = len(self._groups)
@@ -474,6 +487,11 @@ class _Launch:
                     "--ready-fd",
                     str(processes.REPORT_DESCRIPTOR),
                     *(("--scenario", str(scenario)) if scenario.exists() else ()),
+                    *(
+                        ("--metrics", f"127.0.0.1:{self._metrics_port}")
+                        if self._metrics_port
+                        else ()
+                    ),
                     "--credentials",
                     str(self._place.credentials(CONTROLLER)),
                 ],

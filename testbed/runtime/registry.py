@@ -72,7 +72,7 @@ class RuntimeFactory(Protocol):
     takes: frozenset[str]
     """Names of fields of ``Settings``. ``deployment`` is what all clusters use of it; a runtime
     that uses one of the others names it: ``deployment.kind``, ``deployment.nodesPerProcess``,
-    ``deployment.transport``, ``deployment.httpPort``."""
+    ``deployment.transport``, ``deployment.httpPort``, ``deployment.metricsPort``."""
 
     def open(self, settings: Settings) -> Runtime:
         """Return the runtime. Starts no process and sends no request."""

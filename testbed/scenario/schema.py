@@ -664,7 +664,7 @@ class KindDeployment(Part):
 
 
 class Deployment(Part):
-    """Deployment of a testbed: the first three keys are for this machine, the others for a cluster.
+    """Deployment of a testbed: the first four keys are for this machine, the others for a cluster.
     Nothing here changes the network, its draws or the hash of the scenario, and a simulation does
     not need it."""
 
@@ -679,6 +679,9 @@ class Deployment(Part):
     http_port: Annotated[int, In(units.whole(0, 65_535, 8000))] = 0
     """Port of this machine at which node 0 takes HTTP requests, if its scenario has any; node I has
     the port I above it. `0`: any free ports."""
+    metrics_port: Annotated[int, In(units.whole(0, 65535, 9464))] = 0
+    """Port of this machine's loopback interface at which the controller serves metrics for
+    Prometheus; 0: none. See [monitoring.md](monitoring.md)."""
 
     images: Images = Field({}, validate_default=True)
     node_selector: dict[Text, Text] = Field(default_factory=dict)
@@ -729,7 +732,7 @@ class ScenarioFile(Part):
     """URL of the store for policies and data sets; null is a folder of the home, which all
     its testbeds share (on a cluster an HDFS or a volume of the testbed's own)."""
     deployment: Deployment | None = None
-    """Deployment of a testbed: the first three keys are for this machine, the others for a cluster.
+    """Deployment of a testbed: the first four keys are for this machine, the others for a cluster.
     Nothing here changes the network, its draws or the hash of the scenario, and a simulation does
     not need it."""
 

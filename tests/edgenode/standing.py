@@ -43,8 +43,10 @@ class _Registry(pb_grpc.RegistryServicer):
 
 
 @asynccontextmanager
-async def a_node(folder: Path) -> AsyncIterator[tuple[pb.RegisterRequest, psutil.Process, Path]]:
-    """A node that runs; how it registered, its process and its log."""
+async def a_node(
+    folder: Path, *options: str
+) -> AsyncIterator[tuple[pb.RegisterRequest, psutil.Process, Path]]:
+    """A node that runs, with more ``options``; how it registered, its process and its log."""
     # A path to a socket may have 108 characters only.
     with tempfile.TemporaryDirectory(prefix="tbn-") as sockets:
         me = shared(SECRET, CONTROLLER)
@@ -69,6 +71,7 @@ async def a_node(folder: Path) -> AsyncIterator[tuple[pb.RegisterRequest, psutil
             started = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "edgenode"),
                 *itertools.chain.from_iterable(command.items()),
+                *options,
                 stderr=output,
             )
         try:
