@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from testbed.errors import TestbedError
+from testbed.errors import Problem, TestbedError, UsageError
 from testbed.model.run_state import RunState
 from testbed.scenario.plan import PlanHead, SchedulerSpec
 from testbed.sim.families import SIMULATIONS
@@ -26,21 +26,25 @@ def record_run(
     run_id: str | None = None,
     label: str = "",
     scenario: str | None = None,
+    tasks_only: bool = False,
     on_episode: Callable[[Any], None] | None = None,
 ) -> str:
     """Simulate ``plan`` and log all of it; returns the id of the run.
 
+    ``tasks_only``: log how each task ended, and neither its events nor the decisions.
+
     A name alone stands for the scheduler without options; what makes one gets the plan's options.
     What is None is taken from the plan or, the id, made up; the log holds the plan as used. An
-    episode is in the log, complete, before ``on_episode`` is called with its result and the next
-    one begins. A run that is interrupted ends as ``stopped``, one that breaks as ``failed``, with
-    the episodes that were done. One whose scheduler failed, at tasks, which are lost, or at a
-    routing, ends as ``degraded``; why stands in its certificate under ``code_failures``. The faults
-    of a plan that repeats such by hand stand there under ``faults``, of the episodes that were
-    done.
+    episode is in the log, complete, before ``on_episode`` is called with its result; where the
+    compiled engine plays, some are stored at once. A run that is interrupted ends as ``stopped``,
+    one that breaks as ``failed``, with the episodes that were stored. One whose scheduler failed,
+    at tasks, which are lost, or at a routing, ends as ``degraded``; why stands in its certificate
+    under ``code_failures``. The faults of a plan that repeats such by hand stand there under
+    ``faults``, of the episodes that were stored.
 
     Raises:
-        UsageError: unknown scheduler or option; nothing has been logged then.
+        UsageError: unknown scheduler or option, or ``tasks_only`` of a plan without tasks; nothing
+            has been logged then.
         TestbedError: what the task log raises.
     """
     if episodes is not None:
@@ -52,6 +56,9 @@ def record_run(
         scheduler = None
     options = plan.scheduler.options
     family = SIMULATIONS.of(plan)
+    if tasks_only and not family.has_tasks:
+        problem = Problem("scenario", f"{plan.name} has no tasks", "leave the option out")
+        raise UsageError("no tasks to store alone", [problem])
     simulation = family.make(plan, scheduler, options)
     if scheduler is not None:
         made = SchedulerSpec(simulation.scheduler_name, options)
@@ -64,9 +71,8 @@ def record_run(
     failures = family.failures()
     done = first_episode
     try:
-        for episode in range(first_episode, first_episode + plan.episodes):
-            result = simulation.episode(episode)
-            family.log(task_log, info.id, plan, result)
+        numbers = range(first_episode, first_episode + plan.episodes)
+        for result in family.log(simulation, plan, numbers, task_log, info.id, tasks_only):
             for failure in result.failed:
                 failures.add(failure)
             done += 1

@@ -73,6 +73,15 @@ def test_it_is_the_simulation_of_the_command(
     assert stored.tasks[same].equals(result.tasks[same])
     assert stored.summary.run.info.scenario == plan.text
 
+    assert main.run([*command, "--storage", store, "--tasks-only"]) == 0
+    few = log.runs(scheduler="ratc").results()[-1]
+    again = tb.simulate(plan, "ratc", episodes=3, tasks_only=True)
+    for each in (few, again):
+        assert each.tasks[same].equals(stored.tasks[same])
+        assert each.events.empty
+        assert each.decisions.empty
+    assert not stored.events.empty
+
 
 def test_a_scheduler_of_ones_own_meets_the_same_tasks(plan: tb.LoadedPlan) -> None:
     found = tb.compare(plan, ["local", Here(), Made], episodes=4)

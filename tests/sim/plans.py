@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from hypothesis import strategies as st
+
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
 from testbed.model.units import MILLISECOND, SECOND, Micros
@@ -92,3 +94,20 @@ DEADLINES = (
     Uniform(0.2 * SECOND, 3 * SECOND),
     Choice((0.5 * SECOND, 1.0 * SECOND, 2.5 * SECOND)),
 )
+
+
+def small_plans() -> st.SearchStrategy[Plan]:
+    """Plans of few nodes and slots, with all rules that the engine plays."""
+    return st.builds(
+        random_plan,
+        st.integers(0, 2**40),
+        size=st.integers(1, 6),
+        slots=st.integers(1, 12),
+        overload=st.sampled_from(OVERLOADS),
+        deadline=st.sampled_from(DEADLINES),
+        drop_hopeless=st.booleans(),
+        slot=st.sampled_from([50 * MILLISECOND, 500 * MILLISECOND]),
+        failures=st.sampled_from([0.0, 1.0, 20.0, 1e5]),
+        delay=st.sampled_from(DELAYS),
+        queue_limit=st.sampled_from([None, None, 0, 1, 3]),
+    )

@@ -13,7 +13,7 @@ from testbed.errors import UsageError
 from testbed.model import draws
 from testbed.model.distributions import Constant
 from testbed.model.events import RecordKind
-from testbed.model.units import MILLISECOND, NEVER, SECOND, duration
+from testbed.model.units import NEVER, SECOND, duration
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
@@ -23,7 +23,7 @@ from testbed.sim.engine.compiled import ABSENT, OUTCOMES, Batch
 from testbed.sim.engine.heuristics import METHODS, run_heuristic
 from testbed.sim.play import evaluate
 from testbed.sim.simulator import SchedulerChoice, simulate_episode
-from tests.sim.plans import DEADLINES, DELAYS, OVERLOADS, random_plan
+from tests.sim.plans import DELAYS, random_plan, small_plans
 
 Endings = dict[int, tuple[str, int, int]]
 """By task: outcome, instant, destination."""
@@ -67,46 +67,8 @@ def test_every_baseline_meets_the_fate_it_meets_in_the_simulator(name: str, meth
 
 
 @settings(max_examples=250)
-@given(
-    seed=st.integers(0, 2**40),
-    size=st.integers(1, 6),
-    slots=st.integers(1, 12),
-    method=st.sampled_from(list(METHODS)),
-    overload=st.sampled_from(OVERLOADS),
-    deadline=st.sampled_from(DEADLINES),
-    drop_hopeless=st.booleans(),
-    slot=st.sampled_from([50 * MILLISECOND, 500 * MILLISECOND]),
-    failures=st.sampled_from([0.0, 1.0, 20.0, 1e5]),
-    delay=st.sampled_from(DELAYS),
-    queue_limit=st.sampled_from([None, None, 0, 1, 3]),
-    episode=st.integers(0, 1000),
-)
-def test_any_small_network_runs_as_in_the_simulator(
-    seed: int,
-    size: int,
-    slots: int,
-    method: str,
-    overload: object,
-    deadline: object,
-    drop_hopeless: bool,
-    slot: int,
-    failures: float,
-    delay: tuple[int, int],
-    queue_limit: int | None,
-    episode: int,
-) -> None:
-    plan = random_plan(
-        seed,
-        size=size,
-        slots=slots,
-        overload=overload,  # type: ignore[arg-type]
-        deadline=deadline,  # type: ignore[arg-type]
-        drop_hopeless=drop_hopeless,
-        slot=slot,
-        failures=failures,
-        delay=delay,
-        queue_limit=queue_limit,
-    )
+@given(small_plans(), st.sampled_from(list(METHODS)), st.integers(0, 1000))
+def test_any_small_network_runs_as_in_the_simulator(plan: Plan, method: str, episode: int) -> None:
     assert run(plan, method, episode) == by_simulator(plan, method, episode)
 
 

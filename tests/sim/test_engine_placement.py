@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from testbed.errors import UsageError
 from testbed.model.distributions import Constant
-from testbed.model.units import MILLISECOND, SECOND
+from testbed.model.units import SECOND
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
@@ -21,7 +21,7 @@ from testbed.sim.engine.fates import bounds
 from testbed.sim.engine.placement import PLACEMENTS, run_placement, score_placement
 from testbed.sim.play import player
 from testbed.sim.simulator import simulate_episode
-from tests.sim.plans import DEADLINES, DELAYS, OVERLOADS, random_plan
+from tests.sim.plans import random_plan, small_plans
 from tests.sim.test_engine import Endings, by_engine, by_simulator
 
 
@@ -41,46 +41,10 @@ def test_every_task_goes_where_it_goes_in_the_simulator(name: str, method: str) 
 
 
 @settings(max_examples=150)
-@given(
-    seed=st.integers(0, 2**40),
-    size=st.integers(1, 6),
-    slots=st.integers(1, 12),
-    method=st.sampled_from(list(PLACEMENTS)),
-    overload=st.sampled_from(OVERLOADS),
-    deadline=st.sampled_from(DEADLINES),
-    drop_hopeless=st.booleans(),
-    slot=st.sampled_from([50 * MILLISECOND, 500 * MILLISECOND]),
-    failures=st.sampled_from([0.0, 1.0, 20.0, 1e6]),
-    delay=st.sampled_from(DELAYS),
-    queue_limit=st.sampled_from([None, None, 0, 1, 3]),
-    episode=st.integers(0, 1000),
-)
+@given(small_plans(), st.sampled_from(list(PLACEMENTS)), st.integers(0, 1000))
 def test_any_small_network_is_placed_as_in_the_simulator(
-    seed: int,
-    size: int,
-    slots: int,
-    method: str,
-    overload: object,
-    deadline: object,
-    drop_hopeless: bool,
-    slot: int,
-    failures: float,
-    delay: tuple[int, int],
-    queue_limit: int | None,
-    episode: int,
+    plan: Plan, method: str, episode: int
 ) -> None:
-    plan = random_plan(
-        seed,
-        size=size,
-        slots=slots,
-        overload=overload,  # type: ignore[arg-type]
-        deadline=deadline,  # type: ignore[arg-type]
-        drop_hopeless=drop_hopeless,
-        slot=slot,
-        failures=failures,
-        delay=delay,
-        queue_limit=queue_limit,
-    )
     assert run(plan, method, episode) == by_simulator(plan, method, episode)
     expected = bound(plan, episode)
     np.testing.assert_array_equal(bounds(plan, range(episode, episode + 1)), [expected])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from testbed.errors import UsageError
 from testbed.model.distributions import Constant
-from testbed.model.units import MILLISECOND, SECOND
+from testbed.model.history import fold_all
+from testbed.model.units import SECOND
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
@@ -20,8 +23,10 @@ from testbed.sim.compiled import NAMES, CompiledSimulation
 from testbed.sim.families import tasks_simulation
 from testbed.sim.record import record_run
 from testbed.sim.simulator import EpisodeResult, Simulation, simulate_episode
-from testbed.storage.tasklog import open_task_log
-from tests.sim.plans import DEADLINES, DELAYS, OVERLOADS, random_plan
+from testbed.storage.tasklog import RunState, TaskLog, open_task_log, schema
+from testbed.storage.tasklog.packing import decision_rows, history_rows, task_row
+from testbed.storage.tasklog.sql import SqlTaskLog
+from tests.sim.plans import DELAYS, random_plan, small_plans
 
 
 def assert_same(found: EpisodeResult, expected: EpisodeResult) -> None:
@@ -35,8 +40,20 @@ def assert_same(found: EpisodeResult, expected: EpisodeResult) -> None:
 
 
 def compare(plan: Plan, method: str, episode: int) -> EpisodeResult:
-    found = CompiledSimulation(plan, method).episode(episode)
-    assert_same(found, simulate_episode(plan, episode, method))
+    simulation = CompiledSimulation(plan, method)
+    found, expected = simulation.episode(episode), simulate_episode(plan, episode, method)
+    assert_same(found, expected)
+    if simulation.writes_rows:
+        result, columns = simulation.rows(episode)
+        assert list(result.outcomes.items()) == list(expected.outcomes.items())
+        histories, decisions, tasks = columns.rows(7)
+        assert histories == sorted(history_rows(7, expected.records))
+        assert decisions == decision_rows(7, expected.decisions, {})[0]
+        ended = fold_all((), expected.records, expected.decisions).rows
+        assert tasks == [task_row(7, each) for each in ended]
+        few, alone = simulation.rows(episode, complete=False)
+        assert few == result
+        assert alone.rows(7) == ([], [], tasks)
     return found
 
 
@@ -56,48 +73,10 @@ def test_episodes_of_one_simulation_leave_nothing_behind() -> None:
 
 
 @settings(max_examples=250)
-@given(
-    seed=st.integers(0, 2**40),
-    size=st.integers(1, 6),
-    slots=st.integers(1, 12),
-    method=st.sampled_from(sorted(NAMES)),
-    overload=st.sampled_from(OVERLOADS),
-    deadline=st.sampled_from(DEADLINES),
-    drop_hopeless=st.booleans(),
-    slot=st.sampled_from([50 * MILLISECOND, 500 * MILLISECOND]),
-    failures=st.sampled_from([0.0, 1.0, 20.0, 1e5]),
-    delay=st.sampled_from(DELAYS),
-    queue_limit=st.sampled_from([None, None, 0, 1, 3]),
-    log_idle_slots=st.booleans(),
-    episode=st.integers(0, 1000),
-)
+@given(small_plans(), st.sampled_from(sorted(NAMES)), st.booleans(), st.integers(0, 1000))
 def test_any_small_network_is_recorded_as_in_the_simulator(
-    seed: int,
-    size: int,
-    slots: int,
-    method: str,
-    overload: object,
-    deadline: object,
-    drop_hopeless: bool,
-    slot: int,
-    failures: float,
-    delay: tuple[int, int],
-    queue_limit: int | None,
-    log_idle_slots: bool,
-    episode: int,
+    plan: Plan, method: str, log_idle_slots: bool, episode: int
 ) -> None:
-    plan = random_plan(
-        seed,
-        size=size,
-        slots=slots,
-        overload=overload,  # type: ignore[arg-type]
-        deadline=deadline,  # type: ignore[arg-type]
-        drop_hopeless=drop_hopeless,
-        slot=slot,
-        failures=failures,
-        delay=delay,
-        queue_limit=queue_limit,
-    )
     compare(replace(plan, log_idle_slots=log_idle_slots), method, episode)
 
 
@@ -130,23 +109,71 @@ def test_what_happens_at_one_instant_is_recorded_in_the_order_of_the_simulator(
         compare(plan, method, 0)
 
 
+def test_decisions_of_slots_side_by_side_are_not_written_as_rows() -> None:
+    assert not CompiledSimulation(random_plan(1, size=3, delay=DELAYS[4]), "ratc").writes_rows
+    assert CompiledSimulation(random_plan(1, size=3, delay=DELAYS[2]), "ratc").writes_rows
+
+
+def stored(log: TaskLog) -> list[list[tuple[Any, ...]]]:
+    """All rows of a log as they are in the database."""
+    assert isinstance(log, SqlTaskLog)
+    with log.engine.connect() as connection:
+        return [
+            [tuple(row) for row in connection.execute(select(table))]
+            for table in (schema.histories, schema.decisions, schema.tasks)
+        ]
+
+
+@pytest.mark.parametrize("delay", [DELAYS[2], DELAYS[4]])
 @pytest.mark.parametrize("scheduler", ["ratc", "central", "local"])
 def test_a_long_run_is_played_by_the_engine_into_an_equal_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str, delay: tuple[int, int]
 ) -> None:
-    plan = random_plan(4, size=4, slots=10, delay=DELAYS[2])
+    plan = random_plan(4, size=4, slots=10, delay=delay)
     plan = replace(plan, episodes=3)
     assert isinstance(tasks_simulation(plan, scheduler), Simulation)
-    logged = []
+    monkeypatch.setattr(families, "_TOGETHER", 30)
+    logged, seen = [], []
     for worthwhile in (families.WORTHWHILE, 1):
         monkeypatch.setattr(families, "WORTHWHILE", worthwhile)
-        with open_task_log(str(tmp_path / f"{worthwhile}.db")) as log:
-            run = record_run(plan, log, scheduler=scheduler, run_id="same")
-            logged.append([list(log.records(run)), list(log.decisions(run)), list(log.tasks(run))])
+        for tasks_only in (False, True):
+            results: list[EpisodeResult] = []
+            with open_task_log(str(tmp_path / f"{worthwhile}-{tasks_only}.db")) as log:
+                run = record_run(
+                    plan,
+                    log,
+                    scheduler=scheduler,
+                    tasks_only=tasks_only,
+                    on_episode=results.append,
+                )
+                logged.append(stored(log))
+                assert log.run(run).state is RunState.COMPLETED
+            seen.append([(each.episode, each.counts) for each in results])
     assert isinstance(tasks_simulation(plan, "ratc"), CompiledSimulation)
     assert isinstance(tasks_simulation(plan, "drl"), Simulation)
-    assert logged[0] == logged[1]
-    assert all(logged[0])
+    complete, few, *by_engine = logged
+    assert by_engine == [complete, few]
+    assert all(complete)
+    assert few == [[], [], complete[2]]
+    assert seen[1:] == seen[:-1]
+
+
+class ServerLogTests:
+    pytestmark = pytest.mark.mysql
+
+    def test_rows_of_the_engine_are_stored_on_a_server_as_records_are(
+        self, mysql_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = random_plan(4, size=4, slots=10, delay=DELAYS[2])
+        logged = []
+        with open_task_log(mysql_url) as log:
+            for worthwhile in (families.WORTHWHILE, 1):
+                monkeypatch.setattr(families, "WORTHWHILE", worthwhile)
+                run = record_run(plan, log, scheduler="rda-masked")
+                tables = (log.records(run), log.decisions(run), log.tasks(run))
+                logged.append([list(each) for each in tables])
+        assert logged[0] == logged[1]
+        assert all(logged[0])
 
 
 def test_what_the_engine_does_not_cover_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:

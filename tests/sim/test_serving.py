@@ -255,6 +255,12 @@ def test_all_of_a_run_is_logged_as_it_was(task_log: TaskLog, logged: Any) -> Non
     assert sum(seen[0].counts.values()) == 3500
 
 
+def test_there_are_no_tasks_to_log_alone(task_log: TaskLog) -> None:
+    with pytest.raises(UsageError, match="no tasks to store alone"):
+        record_run(federation(seconds=10), task_log, tasks_only=True)
+    assert task_log.runs() == []
+
+
 def test_what_was_lost_is_logged_as_lost(task_log: TaskLog) -> None:
     # The last request comes at 9.9 s and takes 5 ms.
     plan = federation((10,), seconds=10, horizon=Horizon(9_902_000, 0))

@@ -14,7 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, Protocol, Self, TypeAlias
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    runtime_checkable,
+)
 
 from testbed.errors import Problem, UsageError
 from testbed.model.events import DecisionRecord, Record
@@ -437,3 +446,39 @@ class TaskLog(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None: ...
+
+
+Column: TypeAlias = Sequence[Any]
+"""Values of one column of a table, a row each."""
+
+
+class EpisodeColumns(NamedTuple):
+    """The rows of an episode as they are stored, by columns, without the first, the run.
+
+    The columns are those of ``schema``, the rows in the order of their key. What makes them
+    guarantees that they are those that ``packing`` makes of the episode's records, decisions and
+    rows of tasks. A table of no rows has no columns either.
+    """
+
+    histories: Sequence[Column]
+    decisions: Sequence[Column]
+    tasks: Sequence[Column]
+
+    def rows(self, run: int) -> tuple[list[tuple[Any, ...]], ...]:
+        """Return the rows of the three tables."""
+        return tuple(
+            list(zip([run] * len(columns[0]), *columns, strict=True)) if columns else []
+            for columns in self
+        )
+
+
+@runtime_checkable
+class EpisodeLog(TaskLog, Protocol):
+    """A task log that takes whole episodes in the form in which they are stored.
+
+    Not every log can; records and decisions can be handed to each, one by one.
+    """
+
+    def write_episodes(self, run_id: str, episodes: Sequence[EpisodeColumns]) -> None:
+        """Enter episodes of which nothing is there yet, all in one transaction."""
+        ...

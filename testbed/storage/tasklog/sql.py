@@ -40,7 +40,15 @@ from testbed.model.serving.record import RequestOutcome, WindowRecord
 from testbed.model.serving.route import RoutingRecord
 from testbed.model.task import Outcome
 from testbed.storage.tasklog import closing
-from testbed.storage.tasklog.base import LATEST, TABLES_OF, LogTable, Run, RunInfo, utc_now
+from testbed.storage.tasklog.base import (
+    LATEST,
+    TABLES_OF,
+    EpisodeColumns,
+    LogTable,
+    Run,
+    RunInfo,
+    utc_now,
+)
 from testbed.storage.tasklog.failures import explained
 from testbed.storage.tasklog.packing import (
     DecisionReader,
@@ -240,6 +248,21 @@ class SqlTaskLog:
         def store() -> None:
             with self._transaction() as connection:
                 self._statements.put(connection, tasks_table, values)
+
+        self._patiently(store)
+
+    def write_episodes(self, run_id: str, episodes: Sequence[EpisodeColumns]) -> None:
+        """See ``EpisodeLog``."""
+        key = self._patiently(lambda: self._key(run_id))
+        tables = zip(*(each.rows(key) for each in episodes), strict=True)
+        histories, decided, ended = (list(chain.from_iterable(parts)) for parts in tables)
+
+        def store() -> None:
+            with self._transaction() as connection:
+                fresh = _fresh(connection, key, histories)
+                self._statements.add(connection, histories_table, fresh)
+                self._statements.add(connection, decisions_table, decided)
+                self._statements.put(connection, tasks_table, ended)
 
         self._patiently(store)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from types import NoneType
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Column, Connection, Dialect, Table
@@ -84,18 +86,7 @@ class Statements:
 def _written(connection: Connection, begin: str, rows: Sequence[Row], end: str = "") -> int:
     """Write rows with their values in the statement."""
     count = 0
-    driver: Any = connection.connection.driver_connection
-
-    def literal(value: object) -> str:
-        if value is None:
-            return "NULL"
-        if type(value) is int:
-            return str(value)
-        if type(value) is str and "'" not in value and "\\" not in value and "\0" not in value:
-            return f"'{value}'"
-        return str(driver.escape(value))
-
-    texts = [f"({','.join(map(literal, row))})" for row in rows]
+    texts = _literals(rows) or _escaped(rows, connection.connection.driver_connection)
     start = 0
     while start < len(texts):
         size, stop = 0, start
@@ -109,3 +100,32 @@ def _written(connection: Connection, begin: str, rows: Sequence[Row], end: str =
         ).rowcount
         start = stop
     return count
+
+
+def _literals(rows: Sequence[Row]) -> list[str]:
+    """Return the values of each row in parentheses, none if the driver has to write them.
+
+    What Python shows of a tuple of numbers and plain text is SQL already, except for None.
+    """
+    types = Counter(map(type, chain.from_iterable(rows)))
+    if not types.keys() <= {int, str, NoneType} or any(len(row) < 2 for row in rows[:1]):
+        return []
+    texts = list(map(repr, rows))
+    whole = "".join(texts)
+    # Text that is not plain is shown with a backslash or between double quotes.
+    if "\\" in whole or ', "' in whole or whole.count(", None") != types[NoneType]:
+        return []
+    return [text.replace(", None", ", NULL") for text in texts] if types[NoneType] else texts
+
+
+def _escaped(rows: Sequence[Row], driver: Any) -> list[str]:
+    """Return the same of any values."""
+
+    def literal(value: object) -> str:
+        if value is None:
+            return "NULL"
+        if type(value) is int:
+            return str(value)
+        return str(driver.escape(value))
+
+    return [f"({','.join(map(literal, row))})" for row in rows]
