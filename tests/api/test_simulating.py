@@ -76,8 +76,10 @@ def test_it_is_the_simulation_of_the_command(
     assert main.run([*command, "--storage", store, "--tasks-only"]) == 0
     few = log.runs(scheduler="ratc").results()[-1]
     again = tb.simulate(plan, "ratc", episodes=3, tasks_only=True)
+    # How long a decision took is told by the events alone.
+    ended = [column for column in same if column != "deciding"]
     for each in (few, again):
-        assert each.tasks[same].equals(stored.tasks[same])
+        assert each.tasks[ended].equals(stored.tasks[ended])
         assert each.events.empty
         assert each.decisions.empty
     assert not stored.events.empty
