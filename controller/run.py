@@ -480,8 +480,8 @@ class Run(ABC, Generic[_Plan, _Episode]):
 
         ``complete`` are the nodes whose log of the episode is here to its end.
         """
-        self.faults.end(episode.now, self._attendance.out)
         rest = self._count_up(episode, complete)
+        self.faults.end(episode.now, self._attendance.out)
         self._episode = None
         self._completed += not self._stopping
         if self._recording.broken:

@@ -194,7 +194,11 @@ class ServingRun(Run[ServingPlan, ServingEpisode]):
             answered = seen is not None and seen.outcome is not RequestOutcome.LOST
             if answered and self._all_logged and row.source in complete:
                 self._fidelity.differed()
-        for node in set(range(self.plan.size)) - set(complete):
+        # A node that a fault takes down begins anew, with turns that nobody else knows.
+        down = {
+            each for fault in self.faults.timeline(episode.number).faults for each in fault.nodes
+        }
+        for node in down | (set(range(self.plan.size)) - set(complete)):
             self._fidelity.leave_out(node)
         self._fidelity.end_episode()
         self._unsent += episode.unsent

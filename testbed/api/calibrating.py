@@ -15,9 +15,12 @@ from testbed.api import home, notices
 from testbed.errors import PermanentError, TemporaryError
 from testbed.experiment.calibration.estimate import Forecast, forecast, nodes_carried
 from testbed.experiment.calibration.questions import SCENARIO, Question
+from testbed.experiment.calibration.requests import too_many_requests
 from testbed.experiment.calibration.search import FULL, QUICK, Told, calibrate
 from testbed.experiment.calibration.values import Calibration, MachineFacts, Trial, load, store
-from testbed.scenario.plan import Plan, PlanHead
+from testbed.scenario.families import ByModel
+from testbed.scenario.plan import SERVING, TASKS, Plan, PlanHead, ServingPlan
+from testbed.scenario.plan import load as load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -279,15 +282,25 @@ def nodes_carried_here() -> int:
 
 
 def warn_if_doubtful(plan: PlanHead, *, shared: bool, up_again: bool = False) -> None:
-    """Warn if runs of ``plan`` on this machine will probably not be faithful.
+    """Warn if runs of ``plan`` on this machine will probably not be faithful."""
+    warning = _DOUBTS.of(plan)(plan, shared, up_again)
+    if warning:
+        notices.warn(warning)
 
-    Only machines that were calibrated with tasks are known, so only for plans of tasks.
-    """
-    if not isinstance(plan, Plan):
-        return
+
+def _doubt_of_tasks(plan: Plan, shared: bool, up_again: bool) -> str:
     expected = forecast_here(plan, shared=shared)
-    if expected.doubtful:
-        notices.warn(expected.warning(up_again=up_again))
+    return expected.warning(up_again=up_again) if expected.doubtful else ""
+
+
+def _doubt_of_requests(plan: ServingPlan, _shared: bool, up_again: bool) -> str:
+    return too_many_requests(plan, up_again=up_again)
+
+
+_DOUBTS: Final[ByModel[Callable[[Any, bool, bool], str]]] = ByModel(
+    "the calibration", {TASKS: _doubt_of_tasks, SERVING: _doubt_of_requests}
+)
+"""What makes runs on this machine doubtful, in words, by the model of the plan."""
 
 
 def warn_before_run(testbed: Testbed) -> None:
@@ -297,7 +310,7 @@ def warn_before_run(testbed: Testbed) -> None:
 
     place = RunDirectory(testbed.directory.parent, testbed.name)
     try:
-        plan = Plan.from_json(place.plan.read_text(encoding="utf-8"))
+        plan = load_plan(place.plan.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         # Of another release: nothing is known about it.
         return
