@@ -59,9 +59,9 @@ class Log(Store):
 
         Raises: UsageError: there is none, several match, or it has no finished task.
         """
-        from testbed.experiment.summary import summarise
+        from testbed.experiment.summary import summary_of
 
-        return RunResult(summarise(self.task_log, run), self)
+        return RunResult(summary_of(self.task_log, run), self)
 
     def __repr__(self) -> str:
         return f"Log({self.where})"

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
     from testbed.api.store import Store
     from testbed.experiment.comparison import RunComparison
+    from testbed.experiment.measured import Summary
     from testbed.experiment.metrics import Metric
     from testbed.experiment.replay import Replay
-    from testbed.experiment.summary import RunSummary
+    from testbed.experiment.task_summary import RunSummary
     from testbed.scenario.plan import Plan
-    from testbed.storage.tasklog import TaskLog
+    from testbed.storage.tasklog import LogTable, TaskLog
 
 FigureName: TypeAlias = Literal["success", "outcomes", "latency", "queues", "topology", "metric"]
 """Figures: success rates with intervals, outcomes of tasks, where succeeded tasks spent
@@ -36,12 +37,21 @@ class RunResult:
     """One run, simulated or on a network, as rates and tables.
 
     All times are emulated microseconds unless a name says otherwise. The tables are read from the
-    run's task log when they are first asked for.
+    run's task log when they are first asked for. A run of tasks has ``tasks``, ``events``,
+    ``decisions`` and a success rate; a serving run has ``requests``, ``windows``, ``routings``.
+    What a run has not raises ``UsageError``.
     """
 
-    def __init__(self, summary: RunSummary, store: Store) -> None:
+    def __init__(self, summary: Summary, store: Store) -> None:
         self.summary = summary
         self.store = store
+
+    @property
+    def of_tasks(self) -> RunSummary:
+        """The summary of a run of tasks. Raises: UsageError: it is a serving run."""
+        from testbed.experiment.summary import with_tasks
+
+        return with_tasks(self.summary)
 
     @property
     def id(self) -> str:
@@ -60,39 +70,44 @@ class RunResult:
 
     @property
     def plan(self) -> Plan:
-        """The plan as it was used."""
-        return self.summary.run.plan
+        """The plan as it was used, of a run of tasks."""
+        return self.of_tasks.run.plan
 
     @property
     def success_rate(self) -> float:
         """Mean over episodes of the share of tasks that succeeded, from 0 to 1 (paper eq. 9)."""
-        return self.summary.success_rate.mean
+        return self.of_tasks.success_rate.mean
 
     @property
     def interval(self) -> tuple[float, float]:
         """95 % confidence interval of ``success_rate`` over episodes; NaN with one episode."""
-        rate = self.summary.success_rate
+        rate = self.of_tasks.success_rate
         return rate.low, rate.high
 
     @property
     def by_episode(self) -> dict[int, float]:
         """Success rate of each episode by its number."""
-        return self.summary.by_episode
+        return self.of_tasks.by_episode
+
+    @property
+    def score(self) -> float:
+        """Mean over episodes of the scenario's objective; shares are from 0 to 1."""
+        return self.summary.score.interval.mean
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """Number of tasks by outcome; every outcome is in it."""
+        """Number of tasks or requests by outcome; every outcome is in it."""
         return self.summary.outcomes
 
     @property
     def tasks(self) -> pd.DataFrame:
         """A row per task, columns as in the task log (docs/task-log.md); times in microseconds."""
-        return self.summary.tasks
+        return self.of_tasks.tasks
 
     @property
     def times(self) -> pd.DataFrame:
         """``mean_ms``, ``p50_ms``, ``p95_ms`` of succeeded tasks by stage."""
-        return self.summary.times
+        return self.of_tasks.times
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -108,8 +123,9 @@ class RunResult:
         from testbed.experiment import metrics
 
         rows = {}
-        for name in metrics.names():
-            found = self.summary.measured(metrics.find(name))
+        model = self.summary.run.model
+        for name in metrics.names(model):
+            found = self.summary.measured(metrics.find(name, model))
             rows[name] = {
                 "mean": found.interval.mean,
                 "low": found.interval.low,
@@ -135,6 +151,21 @@ class RunResult:
         return self._table("decisions")
 
     @property
+    def requests(self) -> pd.DataFrame:
+        """A row per request of a serving run, columns as in the task log."""
+        return self._table("requests")
+
+    @property
+    def windows(self) -> pd.DataFrame:
+        """A row per node and window of a serving run, columns as in the task log."""
+        return self._table("windows")
+
+    @property
+    def routings(self) -> pd.DataFrame:
+        """A row per call of a router of a serving run, columns as in the task log."""
+        return self._table("routings")
+
+    @property
     def document(self) -> dict[str, Any]:
         """The summary as plain values, as ``testbed runs show --json`` prints them."""
         return self.summary.document
@@ -146,35 +177,32 @@ class RunResult:
         """
         return figure([self], name)
 
-    def _table(self, name: Literal["events", "decisions"]) -> pd.DataFrame:
+    def _table(self, name: LogTable) -> pd.DataFrame:
         from testbed.experiment.frames import read_table
+        from testbed.storage.tasklog import TABLES_OF
 
+        known = TABLES_OF.of(self.summary.run)
+        if name not in known:
+            raise UsageError(
+                f"run {self.id} has no {name}",
+                [Problem("table", name, f"one of {', '.join(known)}")],
+            )
         return read_table(self.store.task_log, name, self.id)
 
     def __repr__(self) -> str:
-        rate = self.summary.success_rate
-        return f"RunResult({self.id}, {self.summary.title}, success {rate.in_percent} %)"
+        return f"RunResult({self.id}, {self.summary.title}, {self.summary.headline})"
 
     def _repr_html_(self) -> str:
         summary = self.summary
         info = summary.run.info
-        total = summary.task_count
-        ended = [
-            (name.replace("_", " "), f"{count} ({100 * count / total:.1f} %)")
-            for name, count in self.outcomes.items()
-            if count
-        ]
         return html.facts(
             f"{summary.title} on {info.name}",
             [
                 ("run", self.id),
                 ("driver", info.driver),
                 ("state", self.state),
-                ("episodes", summary.success_rate.count),
-                ("success rate", f"{summary.success_rate.in_percent} % (95 % over episodes)"),
-                ("tasks", total),
-                *ended,
-                ("sent to peers", f"{100 * summary.offloaded:.1f} %"),
+                ("episodes", len(summary.episodes)),
+                *summary.facts(lambda metric, interval: metric.shown(interval)),
             ],
         )
 
@@ -210,15 +238,14 @@ class Comparison:
 
         Columns: ``scheduler``, ``driver``, ``run``, ``episodes``, ``tasks``, ``success_rate``,
         ``low``, ``high`` (from 0 to 1), ``verdict`` (against the best). By another metric, its
-        mean stands under its name before ``success_rate``, and ``low`` and ``high`` are its.
+        mean stands under its name before ``success_rate``, and ``low`` and ``high`` are its. Of
+        serving runs, ``requests`` and ``refused_rate`` stand for tasks and success rate.
         """
         import pandas as pd
 
-        from testbed.experiment.metrics import SUCCESS_RATE
-
         name = self.compared.metric.name
         measured = {run: found.interval for run, found in self.compared.measured.items()}
-        default = self.compared.metric is SUCCESS_RATE
+        default = name.replace("-", "_") in self._results[0].summary.rates
 
         verdicts = {row[0]: row[-1] for row in self.compared.table()}
         return pd.DataFrame(
@@ -228,9 +255,9 @@ class Comparison:
                     "driver": result.summary.run.info.driver,
                     "run": result.id,
                     "episodes": measured[result.id].count,
-                    "tasks": result.summary.task_count,
+                    result.summary.work: result.summary.count,
                     **({} if default else {name: measured[result.id].mean}),
-                    "success_rate": result.success_rate,
+                    **result.summary.rates,
                     "low": measured[result.id].low,
                     "high": measured[result.id].high,
                     "verdict": verdicts[result.id],
@@ -274,7 +301,7 @@ class Comparison:
         a value in the same episode.
         """
         results = {result.id: result for result in self._results}
-        return _compared(results, _metric(metric))
+        return _compared(results, metric)
 
     def paired(
         self,
@@ -295,12 +322,13 @@ class Comparison:
         """
         import pandas as pd
 
+        from testbed.experiment.comparison import metric_of
         from testbed.experiment.metrics import Metric
         from testbed.experiment.statistics import compare
 
         values: dict[str, Mapping[int, float]]
         if isinstance(metric, str | Metric):
-            named = _metric(metric)
+            named = metric_of([each.summary for each in self._results], metric)
             values = {e.id: e.summary.measured(named).by_episode for e in self._results}
         else:
             values = {each.id: _numbers(metric(each)) for each in self._results}
@@ -405,7 +433,7 @@ def figure(results: Sequence[RunResult], name: str) -> Figure:
     from testbed.experiment import figures
     from testbed.experiment.frames import queue_lengths
 
-    summaries = [result.summary for result in results]
+    summaries = [result.of_tasks for result in results]
     if name in ("success", "metric"):
         return figures.success_rates(summaries)
     if name == "outcomes":
@@ -414,7 +442,7 @@ def figure(results: Sequence[RunResult], name: str) -> Figure:
         return figures.latency_breakdown(summaries)
     if name == "queues":
         return figures.queues_over_time(
-            [(each.summary, queue_lengths(each.store.task_log, each.id)) for each in results]
+            [(each.of_tasks, queue_lengths(each.store.task_log, each.id)) for each in results]
         )
     if name == "topology":
         return figures.topology(results[0].plan.topology, summaries[0])
@@ -434,7 +462,7 @@ def compared(results: Sequence[RunResult]) -> Comparison:
     return _compared(by_id)
 
 
-def _compared(results: Mapping[str, RunResult], metric: Metric | None = None) -> Comparison:
+def _compared(results: Mapping[str, RunResult], metric: str | Metric | None = None) -> Comparison:
     from testbed.experiment.comparison import compare_summaries
 
     summaries = [result.summary for result in results.values()]
@@ -444,17 +472,10 @@ def _compared(results: Mapping[str, RunResult], metric: Metric | None = None) ->
     return Comparison(found, results)
 
 
-def _metric(metric: str | Metric) -> Metric:
-    """Return the metric of that name. Raises: UsageError: there is none."""
-    from testbed.experiment import metrics
-
-    return metrics.find(metric) if isinstance(metric, str) else metric
-
-
 def written_report(
     log: TaskLog, ids: Sequence[str], out: str | os.PathLike[str], by: str | Metric | None
 ) -> Path:
     """Write the report of runs into the folder ``out`` and return its page."""
     from testbed.experiment.report import write_report
 
-    return write_report(log, ids, Path(out), notices.note, None if by is None else _metric(by)).path
+    return write_report(log, ids, Path(out), notices.note, by).path

@@ -22,8 +22,8 @@ from testbed.model.serving.route import Router
 from testbed.scenario.plan import Plan, PlanHead, SchedulerSpec
 
 if TYPE_CHECKING:
+    from testbed.experiment.measured import Summary
     from testbed.experiment.replay import Original
-    from testbed.experiment.summary import RunSummary
     from testbed.storage.tasklog import TaskLog
 
 SchedulerLike: TypeAlias = "str | SchedulerSpec | Scheduler | Router | type[Scheduler | Router]"
@@ -77,18 +77,18 @@ class Job:
 
 def simulated(
     jobs: Sequence[Job], log: TaskLog, run: Callable[[Job, TaskLog], str] = Job.run
-) -> list[RunSummary]:
+) -> list[Summary]:
     """Simulate ``jobs`` one after another into ``log`` and summarise each run.
 
     All names and options are checked before the first one is simulated. ``run`` is what simulates
     one, so that a command can show progress.
     """
-    from testbed.experiment.summary import summarise
+    from testbed.experiment.summary import summary_of
 
     for job in jobs:
         job.check()
     ids = [run(job, log) for job in jobs]
-    return [summarise(log, run_id) for run_id in ids]
+    return [summary_of(log, run_id) for run_id in ids]
 
 
 def simulate(
@@ -200,7 +200,7 @@ def replay(
     )
     before = source.only_replayed(summarise(log, source.run.id))
     [again] = _results([job], None)
-    after = source.only_replayed(again.summary)
+    after = source.only_replayed(again.of_tasks)
     return ReplayResult(
         paired(before, after), RunResult(before, run.store), RunResult(after, again.store)
     )

@@ -205,7 +205,7 @@ class LiveRun:
             PermanentError: the run failed.
             TemporaryError: the controller does not answer any more.
         """
-        from testbed.experiment.summary import summarise
+        from testbed.experiment.summary import summary_of
         from testbed.storage.tasklog import open_task_log
 
         last: Progress | None = None
@@ -223,7 +223,7 @@ class LiveRun:
         running.refuse_failed(last)
         store = self._testbed.store
         log = Log(open_task_log(store, create=False), without_password(store))
-        return RunResult(summarise(log.task_log, self.id), log)
+        return RunResult(summary_of(log.task_log, self.id), log)
 
     def stop(self) -> None:
         """End the run in order; what has happened is in the task log. No-op if it is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -16,9 +17,9 @@ from testbed.errors import TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.experiment.comparison import RunComparison
+    from testbed.experiment.measured import Column, Measured, Summary
+    from testbed.experiment.metrics import Metric
     from testbed.experiment.statistics import Interval
-    from testbed.experiment.summary import Measured, RunSummary
-    from testbed.model.task import Outcome
     from testbed.storage.tasklog import LogTable, Run
 
 group = typer.Typer(no_args_is_help=True, help="List and show past runs.")
@@ -51,14 +52,19 @@ def list_(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs in the task log, the latest last; success is the share of all tasks."""
+    """List the runs in the task log, the latest last.
+
+    Success is the share of all tasks that succeeded, or of all requests that were served.
+    """
     from testbed.api.logs import open_log
+    from testbed.experiment.summary import SUMMARIES
+    from testbed.storage.tasklog import outcomes_of
 
     only = Filter(scheduler, scenario, testbed, state, label)
     with open_log(storage, name) as log:
         runs = only.of_runs(log.runs())
         shown = runs[-limit:] if limit else runs
-        outcomes = log.outcomes_by_run([run.id for run in shown])
+        outcomes = outcomes_of(log, shown)
         documents = [_in_list(run, outcomes[run.id]) for run in shown]
     if as_json:
         console.emit(documents)
@@ -70,14 +76,17 @@ def list_(
         console.note("no runs yet")
         console.next_command("testbed sim quickstart", "testbed up quickstart")
         return
+    families = [SUMMARIES.of(run) for run in shown]
+    work = list(dict.fromkeys(family.work for family in families))
     table = console.Rows(
         [
-            *("RUN", "SCENARIO", "SCHEDULER", "DRIVER", "STATE", ">EPISODES", ">TASKS"),
-            *(">SUCCESS", "~LABEL"),
+            *("RUN", "SCENARIO", "SCHEDULER", "DRIVER", "STATE", ">EPISODES"),
+            *(">" + " OR ".join(work).upper(), ">SUCCESS", "~LABEL"),
         ]
     )
-    for document in documents:
-        rate = document["success_rate"]
+    for document, family in zip(documents, families, strict=True):
+        rate = document[family.share]
+        count = document[family.work]
         state = document["state"]
         table.add(
             console.mark(document["run"], "cyan"),
@@ -86,7 +95,7 @@ def list_(
             document["driver"],
             console.mark(state, STATE_STYLES.get(state, "default")),
             document["episodes"],
-            document["tasks"],
+            f"{count} {family.work}" if len(work) > 1 else count,
             None if rate is None else f"{100 * rate:.1f} %",
             console.plain(document["label"]),
         )
@@ -99,9 +108,12 @@ def list_(
     )
 
 
-def _in_list(run: Run, outcomes: Mapping[Outcome, int]) -> dict[str, Any]:
-    tasks = sum(outcomes.values())
-    succeeded = sum(count for outcome, count in outcomes.items() if outcome.value == "succeeded")
+def _in_list(run: Run, outcomes: Mapping[str, int]) -> dict[str, Any]:
+    from testbed.experiment.summary import SUMMARIES
+
+    family = SUMMARIES.of(run)
+    count = sum(outcomes.values())
+    good = sum(number for outcome, number in outcomes.items() if outcome == family.good)
     info = run.info
     return {
         "run": info.id,
@@ -110,11 +122,12 @@ def _in_list(run: Run, outcomes: Mapping[Outcome, int]) -> dict[str, Any]:
         "scheduler": info.scheduler,
         "driver": info.driver,
         "testbed": info.testbed,
+        "model": info.model,
         "state": run.state.value,
         "first_episode": info.first_episode,
         "episodes": info.episodes,
-        "tasks": tasks,
-        "success_rate": succeeded / tasks if tasks else None,
+        family.work: count,
+        family.share: good / count if count else None,
         "started": info.started,
         "ended": run.ended,
         "label": info.label,
@@ -133,15 +146,19 @@ def show(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Show one run: its settings, the outcomes of its tasks, and its fidelity."""
+    """Show one run: its settings, the outcomes of its tasks or requests, and its fidelity."""
     from testbed.api.logs import open_log
     from testbed.cli.selection import find_run
-    from testbed.experiment.summary import summarise
+    from testbed.experiment.measured import NothingToReport
+    from testbed.experiment.summary import summary_of
+    from testbed.storage.tasklog import outcomes_of
 
+    summary: Summary | None = None
     with open_log(storage, name) as log:
         found = find_run(log, run, name)
-        document = _in_list(found, log.outcomes(found.id))
-        summary: RunSummary | None = summarise(log, found.id) if document["tasks"] else None
+        document = _in_list(found, outcomes_of(log, [found])[found.id])
+        with suppress(NothingToReport):
+            summary = summary_of(log, found.id)
     if scenario:
         if found.info.scenario is None:
             raise UsageError(f"run {found.id} was not made from a scenario file")
@@ -163,7 +180,7 @@ def show(
     console.next_command(from_log(f"testbed report {found.id} --out report", storage))
 
 
-def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -> None:
+def _print_run(run: Run, document: dict[str, Any], summary: Summary | None) -> None:
     from testbed.storage.tasklog import TESTBED
 
     info = run.info
@@ -207,51 +224,43 @@ def _print_run(run: Run, document: dict[str, Any], summary: RunSummary | None) -
         if shared > 1:
             facts.add("isolation", f"up to {shared} nodes shared a process, and could hold it up")
     if summary is not None:
-        rate = summary.success_rate
-        facts.add("success rate", f"{_with_spread(rate)} % (95 % interval over episodes)")
-        facts.add("objective", console.plain(summary.scored["objective"]))
-        facts.add("tasks", summary.task_count)
-        for outcome, count in summary.outcomes.items():
-            if count:
-                share = 100 * count / summary.task_count
-                facts.add(f"  {outcome.replace('_', ' ')}", f"{count}  ({share:.1f} %)")
-        facts.add("sent to peers", f"{100 * summary.offloaded:.1f} %")
+        for name, value in summary.facts(_shown):
+            facts.add(name, console.plain(value))
     console.show(facts)
     if summary is not None:
-        console.out("")
-        times = console.Rows(["TIMES OF SUCCEEDED TASKS", ">MEAN", ">P50", ">P95"])
-        for stage, row in summary.times.iterrows():
-            times.add(
-                str(stage).replace("_", " "),
-                *(f"{row[column]:.1f} ms" for column in ("mean_ms", "p50_ms", "p95_ms")),
-            )
-        console.show(times)
+        for heads, rows in summary.tables():
+            console.out("")
+            table = console.Rows(list(heads))
+            for row in rows:
+                table.add(*map(console.plain, row))
+            console.show(table)
         console.out("")
         metrics = console.Rows(["METRIC", ">MEAN OF EPISODES", ">EPISODES", "~WHAT"])
         for name, found in _all_metrics(summary):
             if isinstance(found, str):
                 metrics.add(console.plain(name), None, None, console.plain(found))
             else:
-                value = found.metric.shown(found.interval, spread=found.interval.count >= FEWEST)
+                value = _shown(found.metric, found.interval)
                 title = console.plain(found.metric.title)
                 metrics.add(console.plain(name), value, found.interval.count, title)
         console.show(metrics)
 
 
-def _all_metrics(summary: RunSummary) -> list[tuple[str, Measured | str]]:
+def _all_metrics(summary: Summary) -> list[tuple[str, Measured | str]]:
     """Return every metric of a run by name; of one that cannot be computed, the reason."""
     from testbed.experiment import metrics
 
     found: list[tuple[str, Measured | str]] = []
-    for name in metrics.names():
+    model = summary.run.model
+    for name in metrics.names(model):
         try:
-            found.append((name, summary.measured(metrics.find(name))))
+            found.append((name, summary.measured(metrics.find(name, model))))
         except TestbedError as error:
             found.append((name, " ".join(str(error).split())))
     return found
 
 
-def _metric_documents(summary: RunSummary) -> dict[str, Any]:
+def _metric_documents(summary: Summary) -> dict[str, Any]:
     return {
         name: {"problem": found}
         if isinstance(found, str)
@@ -277,10 +286,11 @@ def compare(
     from testbed.experiment import metrics
     from testbed.experiment.comparison import compare_runs
 
-    metric = None if by is None else metrics.find(by)
+    if by is not None:
+        metrics.check(by)
     with open_log(storage, name) as log:
         ids = runs_to_look_at(log, runs, name, least=2)
-        comparison = compare_runs(log, ids, metric)
+        comparison = compare_runs(log, ids, by)
     if as_json:
         console.emit(comparison.document)
         return
@@ -316,10 +326,11 @@ def report(
     from testbed.experiment import metrics
     from testbed.experiment.report import write_report
 
-    metric = None if by is None else metrics.find(by)
+    if by is not None:
+        metrics.check(by)
     with open_log(storage, name) as log:
         ids = runs_to_look_at(log, runs, name, least=1)
-        written = write_report(log, ids, out, console.note, metric)
+        written = write_report(log, ids, out, console.note, by)
     if as_json:
         console.emit(written.document)
         return
@@ -358,17 +369,25 @@ def export(
     ] = None,
     tables: Annotated[
         list[str] | None,
-        typer.Option("--table", metavar="tasks|events|decisions", help="Repeatable. Default: all."),
+        typer.Option(
+            "--table",
+            metavar="NAME",
+            help="tasks, events or decisions; of serving runs requests, windows or routings. "
+            "Repeatable. Default: all that the runs have.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     name: Name = "default",
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Write tasks, events and decisions of runs (the latest, if none is named) as files."""
+    """Write the tables of runs (the latest, if none is named) as files.
+
+    Tasks, events and decisions; of serving runs requests, windows and routings.
+    """
     from testbed.api.logs import open_log
     from testbed.cli.selection import find_runs
-    from testbed.storage.export import FORMATS, TABLES
+    from testbed.storage.export import FORMATS
     from testbed.storage.export import export as write
 
     with open_log(storage, name) as log:
@@ -378,7 +397,7 @@ def export(
             out,
             formats=formats or FORMATS,
             # What is not one of them is refused there, with all else that is wrong.
-            tables=cast("Sequence[LogTable]", tables or TABLES),
+            tables=cast("Sequence[LogTable]", tables or ()),
             overwrite=force,
             progress=paces("rows of {} written"),
         )
@@ -412,39 +431,32 @@ def fault_lines(faults: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> None:
+def print_runs(runs: Sequence[Summary], comparison: RunComparison | None) -> None:
     """Print a table of runs, best first if they can be compared, and the verdicts."""
     if comparison is not None:
         runs = comparison.runs
     drivers = {run.run.info.driver for run in runs}
-    outcomes = {
-        ">DROPPED": ("dropped",),
-        ">FAILED": ("transmission_failed", "execution_failed"),
-        **({">LOST": ("lost",)} if any(run.outcomes["lost"] for run in runs) else {}),
-    }
+    work, *columns = runs[0].columns_of(runs, _shown)
     by = _column(comparison)
-    outcomes = {title: alike for title, alike in outcomes.items() if title not in by}
+    if by is not None:
+        columns = [by, *(each for each in columns if each.head != by.head)]
     table = console.Rows(
         [
             *("RUN", "SCHEDULER"),
             *(["DRIVER"] if len(drivers) > 1 else []),
-            *(">EPISODES", ">TASKS", *by, ">SUCCESS", *outcomes),
+            *(">EPISODES", f">{work.head}", *(f">{each.head}" for each in columns)),
         ]
     )
-    for run in runs:
-        rate = run.success_rate
-        total = run.task_count
+    for number, run in enumerate(runs):
         table.add(
             console.mark(run.run.id, "cyan"),
             console.plain(run.title),
             *([run.run.info.driver] if len(drivers) > 1 else []),
-            rate.count,
-            total,
-            *(console.mark(cells[run.run.id], "bold") for cells in by.values()),
-            console.mark(f"{_with_spread(rate)} %", "bold"),
+            len(run.episodes),
+            work.cells[number],
             *(
-                f"{100 * sum(run.outcomes[outcome] for outcome in alike) / total:.1f} %"
-                for alike in outcomes.values()
+                console.mark(each.cells[number], "bold") if each.bold else each.cells[number]
+                for each in columns
             ),
         )
     console.show(table)
@@ -455,31 +467,25 @@ def print_runs(runs: Sequence[RunSummary], comparison: RunComparison | None) -> 
             console.show(console.mark(pair.verdict, style))
 
 
-def _column(comparison: RunComparison | None) -> dict[str, dict[str, str]]:
-    """Return the column of the metric that runs are compared by, unless it is always there.
-
-    By its header: the value of each run by its id.
-    """
+def _column(comparison: RunComparison | None) -> Column | None:
+    """Return the column of the metric that runs are compared by, unless it is always there."""
+    from testbed.experiment.measured import Column
     from testbed.experiment.metrics import SUCCESS_RATE
 
     if comparison is None or comparison.metric is SUCCESS_RATE:
-        return {}
+        return None
     metric = comparison.metric
-    return {
-        f">{metric.name.upper()}": {
-            run: metric.shown(found.interval, spread=found.interval.count >= FEWEST)
-            for run, found in comparison.measured.items()
-        }
-    }
+    found = [comparison.measured[run.run.id].interval for run in comparison.runs]
+    return Column(metric.name.upper(), [_shown(metric, each) for each in found], bold=True)
 
 
-def comparison_or_none(runs: Sequence[RunSummary]) -> RunComparison | None:
+def comparison_or_none(runs: Sequence[Summary]) -> RunComparison | None:
     """Return the comparison of ``runs``; None if there is only one."""
     from testbed.experiment.comparison import compare_summaries
 
     return compare_summaries(runs) if len(runs) > 1 else None
 
 
-def _with_spread(rate: Interval) -> str:
-    """Return the rate with its 95 % interval over episodes, if there are enough of them."""
-    return f"{100 * rate.mean:.1f}" if rate.count < FEWEST else rate.in_percent
+def _shown(metric: Metric, found: Interval) -> str:
+    """Return a mean with its unit, and its interval over episodes if there are enough of them."""
+    return metric.shown(found, spread=found.count >= FEWEST)

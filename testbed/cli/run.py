@@ -117,13 +117,13 @@ def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress
 
 def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:
     from testbed.cli.results import print_runs
-    from testbed.experiment.summary import summarise
+    from testbed.experiment.summary import summary_of
     from testbed.storage.tasklog import open_task_log
 
     summary = None
     if last.state != "failed" and last.ended:
         with open_task_log(store, create=False) as log:
-            summary = summarise(log, last.run)
+            summary = summary_of(log, last.run)
     if as_json:
         found = {"run": last.run, "state": last.state}
         found |= {} if summary is None else summary.document

@@ -9,10 +9,11 @@ from itertools import combinations
 from typing import Any
 
 from testbed.errors import Problem, UsageError
-from testbed.experiment import by_hand
+from testbed.experiment import by_hand, metrics
+from testbed.experiment.measured import Measured, Summary, none_if_nan
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
 from testbed.experiment.statistics import PairedComparison, compare
-from testbed.experiment.summary import Measured, RunSummary, none_if_nan, summarise
+from testbed.experiment.summary import summary_of
 from testbed.scenario.plan import Plan
 from testbed.storage.tasklog import Run, TaskLog
 
@@ -24,8 +25,8 @@ class PairOfRuns:
     By a metric without a direction, the higher one first.
     """
 
-    first: RunSummary
-    second: RunSummary
+    first: Summary
+    second: Summary
     comparison: PairedComparison
     metric: Metric = SUCCESS_RATE
 
@@ -76,7 +77,7 @@ class RunComparison:
     a value are left out.
     """
 
-    runs: tuple[RunSummary, ...]
+    runs: tuple[Summary, ...]
     pairs: tuple[PairOfRuns, ...]
     measured: Mapping[str, Measured]
     metric: Metric = SUCCESS_RATE
@@ -144,18 +145,18 @@ class RunComparison:
         """Return the faults by hand that not all of these runs met."""
         return tuple(told for summary in self.runs if (told := self._alone(summary)))
 
-    def _alone(self, summary: RunSummary) -> str:
+    def _alone(self, summary: Summary) -> str:
         """Return the faults by hand of a run in episodes of another that had none; or empty."""
         lacking = []
         for other in self.runs:
-            shared = summary.by_episode.keys() & other.by_episode.keys()
+            shared = set(summary.episodes) & set(other.episodes)
             if by_hand.met(summary.run, shared) - by_hand.met(other.run, shared):
                 lacking.append(other.run.id)
         if not lacking:
             return ""
         rest = len(self.runs) - 1
         who = "the others" if len(lacking) == rest > 1 else f"run {', '.join(lacking)}"
-        what = by_hand.described(summary.run, summary.by_episode)
+        what = by_hand.described(summary.run, summary.episodes)
         return f"run {summary.run.id} had faults that {who} had not, injected by hand: {what}"
 
     @property
@@ -177,9 +178,11 @@ def _way(difference: float) -> str:
 
 
 def compare_runs(
-    log: TaskLog, run_ids: Sequence[str], metric: Metric | None = None
+    log: TaskLog, run_ids: Sequence[str], metric: Metric | str | None = None
 ) -> RunComparison:
     """Compare runs by a metric, episode by episode; None: by the objective of their scenario.
+
+    ``metric`` may be the name of one for the family of the runs.
 
     Raises: UsageError: fewer than two runs, runs of different scenarios or seeds, or runs that
     share no episode: they met different tasks, so a difference would say nothing; a metric that
@@ -187,11 +190,11 @@ def compare_runs(
     """
     if len(set(run_ids)) < 2:
         raise UsageError("a comparison needs two different runs; `testbed runs list` shows them")
-    runs = [summarise(log, run_id) for run_id in dict.fromkeys(run_ids)]
+    runs = [summary_of(log, run_id) for run_id in dict.fromkeys(run_ids)]
     return compare_summaries(runs, metric)
 
 
-def objective_of(runs: Sequence[RunSummary]) -> Metric:
+def objective_of(runs: Sequence[Summary]) -> Metric:
     """Return the objective that runs have in common.
 
     Raises: UsageError: they have different ones, or one that is unknown here.
@@ -205,14 +208,40 @@ def objective_of(runs: Sequence[RunSummary]) -> Metric:
     return next(iter(objectives.values()))
 
 
-def compare_summaries(runs: Sequence[RunSummary], metric: Metric | None = None) -> RunComparison:
+def metric_of(runs: Sequence[Summary], metric: Metric | str | None) -> Metric:
+    """Return the metric that runs of one family are compared by, given it, its name, or nothing.
+
+    Raises: UsageError: as ``compare_runs``, or runs of different families.
+    """
+    check_family(runs)
+    if metric is None:
+        return objective_of(runs)
+    return metrics.find(metric, runs[0].run.model) if isinstance(metric, str) else metric
+
+
+def check_family(runs: Sequence[Summary]) -> None:
+    """See that runs are of one family of work. Raises: UsageError: they are not."""
+    reference = runs[0]
+    problems = [
+        Problem(
+            each.run.id, f"a run of {each.work}", f"run {reference.run.id} has {reference.work}"
+        )
+        for each in runs[1:]
+        if each.run.model != reference.run.model
+    ]
+    if problems:
+        raise UsageError("runs of tasks and serving runs have no metric in common", problems)
+
+
+def compare_summaries(runs: Sequence[Summary], metric: Metric | str | None = None) -> RunComparison:
     """Compare runs that were read already; see ``compare_runs``."""
+    check_family(runs)
     check_comparable(runs)
-    metric = metric or objective_of(runs)
+    metric = metric_of(runs, metric)
     measured = {summary.run.id: summary.measured(metric) for summary in runs}
     sign = 1 if metric.better == "lower" else -1
 
-    def place(summary: RunSummary) -> tuple[bool, float]:
+    def place(summary: Summary) -> tuple[bool, float]:
         found = measured[summary.run.id].interval
         return not found.count, sign * found.mean if found.count else 0.0
 
@@ -236,7 +265,7 @@ def compare_summaries(runs: Sequence[RunSummary], metric: Metric | None = None) 
     return RunComparison(tuple(ordered), tuple(pairs), measured, metric)
 
 
-def check_comparable(runs: Sequence[RunSummary]) -> None:
+def check_comparable(runs: Sequence[Summary]) -> None:
     reference = runs[0]
     problems = []
     for summary in runs[1:]:
@@ -256,17 +285,19 @@ def check_comparable(runs: Sequence[RunSummary]) -> None:
             problems.append(
                 Problem(info.id, f"seeds {dict(info.seeds)}", f"expected {dict(expected.seeds)}")
             )
-        elif not summary.by_episode.keys() & reference.by_episode.keys():
+        elif not set(summary.episodes) & set(reference.episodes):
             problems.append(
                 Problem(
                     info.id,
-                    f"episodes {sorted(summary.by_episode)}",
-                    f"run {expected.id} has {sorted(reference.by_episode)}; "
+                    f"episodes {sorted(summary.episodes)}",
+                    f"run {expected.id} has {sorted(reference.episodes)}; "
                     "use the same --first-episode",
                 )
             )
     if problems:
-        raise UsageError("these runs met different tasks and cannot be compared", problems)
+        raise UsageError(
+            f"these runs met different {reference.work} and cannot be compared", problems
+        )
 
 
 def _other_faults(run: Run, reference: Run) -> tuple[str, str] | None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from testbed.errors import UsageError
+from testbed.experiment.measured import none_if_nan
 from testbed.experiment.statistics import Interval, PairedComparison, compare, rate_interval
-from testbed.experiment.summary import none_if_nan
 from testbed.policies import Policy, check_fits
 from testbed.scenario.plan import Plan
 from testbed.schedulers.catalogue import REFERENCES

@@ -21,8 +21,9 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator
 
 from testbed.experiment.frames import flows
+from testbed.experiment.measured import Measured, Summary
 from testbed.experiment.metrics import SUCCESS_RATE
-from testbed.experiment.summary import Measured, RunSummary
+from testbed.experiment.task_summary import RunSummary
 from testbed.model.task import Outcome
 from testbed.model.topology import Topology
 
@@ -117,7 +118,7 @@ def success_rates(runs: Sequence[RunSummary]) -> Figure:
     return figure
 
 
-def by_metric(runs: Sequence[RunSummary], measured: Sequence[Measured]) -> Figure:
+def by_metric(runs: Sequence[Summary], measured: Sequence[Measured]) -> Figure:
     """Draw a metric of each run: its mean with the 95 % interval, and every episode as a dot.
 
     ``measured`` has that metric of every run; one without a value gets an empty column.
@@ -161,7 +162,7 @@ def by_metric(runs: Sequence[RunSummary], measured: Sequence[Measured]) -> Figur
     return figure
 
 
-def _title(run: RunSummary) -> str:
+def _title(run: Summary) -> str:
     """Return the title of a run as it is drawn; tables have all of it."""
     return _shortened(run.title, _LONGEST_TITLE)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from testbed.experiment.summary import RunSummary
+from testbed.experiment.task_summary import RunSummary
 from testbed.storage.tasklog import LogTable, TaskLog
 
 

@@ -16,7 +16,8 @@ from testbed.experiment.statistics import Interval, mean_interval, rate_interval
 from testbed.model.own_code import described, interrupted
 from testbed.model.task import Outcome
 from testbed.plugins import Plugins
-from testbed.scenario.plan import PlanHead
+from testbed.scenario.families import ByModel
+from testbed.scenario.plan import SERVING, TASKS, PlanHead
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     """Values by episode number; NaN, or no entry, where an episode has none."""
 
 GROUP: Final = "edge_testbed.metrics"
-"""The entry point group in which other packages name their metrics."""
+"""The entry point group in which other packages name their metrics of tasks."""
+
+SERVING_GROUP: Final = "edge_testbed.serving_metrics"
+"""The same for metrics of serving runs."""
 
 PER_CENT: Final = "%"
 
@@ -38,11 +42,14 @@ class Metric:
         name: what commands call it, as in ``--by latency``.
         title: what it measures, for sentences and figures.
         values: computes it from the tasks of a run (docs/task-log.md; times in microseconds), by
-            episode. An episode that it gives no value, or NaN, has none.
+            episode. An episode that it gives no value, or NaN, has none. For serving runs it gets
+            another ``frame``.
         unit: unit of the values. ``%``: they are shares from 0 to 1 and shown in per cent, their
             intervals end at 0 and 1, and differences are called points.
         better: whether higher or lower values are better; None: neither.
         digits: digits shown after the point; of shares it is one.
+        frame: the table that ``values`` gets: ``tasks``, or of serving runs ``traffic``,
+            ``requests`` or ``windows`` (docs/metrics.md).
     """
 
     name: str
@@ -51,6 +58,7 @@ class Metric:
     unit: str = PER_CENT
     better: Literal["higher", "lower"] | None
     digits: int = 1
+    frame: str = "tasks"
 
     @property
     def is_share(self) -> bool:
@@ -218,23 +226,56 @@ METRICS: Final = Plugins(
 )
 
 
-def names() -> tuple[str, ...]:
-    """Return the names of all metrics: the built-in ones, then those of other packages."""
-    return METRICS.names()
+_SERVING: Final = "testbed.experiment.serving.metrics"
+
+SERVING_METRICS: Final = Plugins(
+    SERVING_GROUP,
+    "metric",
+    {
+        "refused-rate": f"{_SERVING}:REFUSED_RATE",
+        "served-rate": f"{_SERVING}:SERVED_RATE",
+        "no-peer-rate": f"{_SERVING}:NO_PEER_RATE",
+        "over-limit-rate": f"{_SERVING}:OVER_LIMIT_RATE",
+        "unreachable-rate": f"{_SERVING}:UNREACHABLE_RATE",
+        "forwarded": f"{_SERVING}:FORWARDED",
+        "latency-p50": f"{_SERVING}:LATENCY_P50",
+        "latency-p95": f"{_SERVING}:LATENCY_P95",
+        "latency-p99": f"{_SERVING}:LATENCY_P99",
+        "messages": f"{_SERVING}:MESSAGES",
+        "message-bytes": f"{_SERVING}:MESSAGE_BYTES",
+    },
+)
+
+METRICS_OF: Final[ByModel[Plugins]] = ByModel("metrics", {TASKS: METRICS, SERVING: SERVING_METRICS})
+"""The metrics of runs of each model."""
 
 
-def find(name: str) -> Metric:
-    """Return the metric ``name``.
+def names(model: str = TASKS) -> tuple[str, ...]:
+    """Return the names of all metrics of a model: the built-in ones, then those of others."""
+    return METRICS_OF.named(model).names()
+
+
+def find(name: str, model: str = TASKS) -> Metric:
+    """Return the metric ``name`` of runs of a model.
 
     Raises: UsageError: the name is unknown, or what it names cannot be loaded or is no metric.
     """
-    found = METRICS.find(name)
+    plugins = METRICS_OF.named(model)
+    found = plugins.find(name)
     if not isinstance(found, Metric) or found.name != name:
         raise UsageError(
-            f"metric '{name}': {METRICS.target(name)} is no metric of that name",
+            f"metric '{name}': {plugins.target(name)} is no metric of that name",
             [Problem("", type(found).__name__, f"a testbed.Metric with the name '{name}'")],
         )
     return found
+
+
+def check(name: str) -> None:
+    """See that some model has a metric ``name``. Raises: UsageError: none has."""
+    tables = [METRICS_OF.named(model) for model in METRICS_OF]
+    if not any(table.target(name) for table in tables):
+        known = dict.fromkeys(each for table in tables for each in table.names())
+        raise UsageError(f"unknown metric '{name}'; known: {', '.join(known)}")
 
 
 def objective(plan: PlanHead) -> Metric:
@@ -243,7 +284,7 @@ def objective(plan: PlanHead) -> Metric:
     Raises: UsageError: the scenario names one that is unknown or cannot be loaded.
     """
     try:
-        return find(plan.objective)
+        return find(plan.objective, plan.model)
     except UsageError as error:
         raise UsageError(
             f"the objective of scenario {plan.name} cannot be used",

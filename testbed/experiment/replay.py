@@ -19,8 +19,9 @@ from testbed.errors import Problem, UsageError
 from testbed.experiment.by_hand import described, read
 from testbed.experiment.comparison import check_comparable
 from testbed.experiment.history import plan_of
+from testbed.experiment.measured import none_if_nan
 from testbed.experiment.statistics import MIN_PAIRS, PairedComparison, compare
-from testbed.experiment.summary import RunSummary, none_if_nan
+from testbed.experiment.task_summary import RunSummary
 from testbed.model.faults import Fault
 from testbed.model.history import TaskRow
 from testbed.model.task import Outcome, Task

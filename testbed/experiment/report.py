@@ -21,11 +21,12 @@ from matplotlib.figure import Figure
 
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment import figures, timeline
-from testbed.experiment.comparison import RunComparison, compare_summaries, objective_of
+from testbed.experiment.comparison import RunComparison, compare_summaries, metric_of
 from testbed.experiment.figures import Formats, as_files
 from testbed.experiment.frames import queue_lengths
+from testbed.experiment.measured import Measured
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
-from testbed.experiment.summary import Measured, RunSummary, summarise
+from testbed.experiment.summary import RunSummary, summarise
 from testbed.storage.tasklog import TaskLog
 
 MARKER: Final = "report.json"
@@ -61,7 +62,7 @@ def write_report(
     run_ids: Sequence[str],
     out: Path,
     progress: Callable[[str], None] | None = None,
-    metric: Metric | None = None,
+    metric: Metric | str | None = None,
 ) -> Report:
     """Write the report of ``run_ids`` into ``out``; an earlier report there is replaced.
 
@@ -80,7 +81,7 @@ def write_report(
     for run_id in dict.fromkeys(run_ids):
         say(f"reading run {run_id}")
         runs.append(summarise(log, run_id))
-    metric = metric or objective_of(runs)
+    metric = metric_of(runs, metric)
     compared = _Compared(metric, [run.measured(metric) for run in runs], _comparison(runs, metric))
     comparison = compared.comparison
     say("drawing")

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final
 
 from testbed.experiment.history import ms
-from testbed.experiment.summary import RunSummary
+from testbed.experiment.task_summary import RunSummary
 from testbed.model.spans import EXECUTING, RECEIVING, SENDING, WAITING, Course, Span, courses
 from testbed.model.units import SECOND, Micros
 from testbed.storage.tasklog import TaskLog

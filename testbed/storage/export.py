@@ -20,15 +20,24 @@ import pyarrow.parquet
 from sqlalchemy import BigInteger, Column, Integer
 
 from testbed.errors import Problem, UsageError
+from testbed.scenario.plan import TASKS
 from testbed.storage.folders import describe_files, new_folder, write_metadata
-from testbed.storage.tasklog.base import LogTable, Run, TaskLog, utc_now
+from testbed.storage.tasklog.base import (
+    TABLES_OF,
+    LogTable,
+    Run,
+    TaskLog,
+    outcomes_of,
+    utc_now,
+)
 from testbed.storage.tasklog.schema import TABLES as COLUMNS
 from testbed.storage.trace import write_trace
 from testbed.version import __version__
 
 KIND: Final = "edge-testbed export"
 EXPORT_VERSION: Final = 1
-TABLES: Final[tuple[LogTable, ...]] = ("tasks", "events", "decisions")
+TABLES: Final = TABLES_OF.named(TASKS)
+"""Tables of runs of tasks."""
 FORMATS: Final = ("csv", "jsonl", "parquet")
 """Formats of tables."""
 MASK: Final = "mask"
@@ -52,12 +61,14 @@ def export(
     folder: Path,
     *,
     formats: Sequence[str] = FORMATS,
-    tables: Sequence[LogTable] = TABLES,
+    tables: Sequence[LogTable] = (),
     overwrite: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> dict[str, Any]:
     """Write ``tables`` of these runs into ``folder``, in every one of ``formats``; all runs in one
     file per table and format, in the order given; a trace for each run. Returns the metadata.
+
+    No ``tables``: all that runs of their families have.
 
     Raises:
         UsageError: no run, an unknown run or format, a trace of a run of no tasks, or ``folder``
@@ -66,17 +77,19 @@ def export(
     """
     _check(run_ids, formats, tables)
     runs = list({run.id: run for run in map(task_log.run, run_ids)}.values())
+    tables = tables or list(dict.fromkeys(name for run in runs for name in TABLES_OF.of(run)))
     counts = {run.id: task_log.counts(run.id) for run in runs}
+    outcomes = outcomes_of(task_log, runs)
     with new_folder(folder, KIND, overwrite=overwrite) as partial:
         described = {}
         tabular = [name for name in formats if name != TRACE]
         for table in tables if tabular else ():
-            total = sum(counts[run.id][table] for run in runs)
+            total = sum(counts[run.id].get(table, 0) for run in runs)
             rows = _write(task_log, runs, table, partial, tabular, total, progress)
             described[table] = {"rows": rows, "columns": describe_columns(table)}
         traces = {}
         for run in runs if TRACE in formats else ():
-            total = counts[run.id]["events"]
+            total = counts[run.id].get("events", 0)
 
             def tell(done: int, total: int = total) -> None:
                 progress(TRACE, done, max(done, total))
@@ -93,7 +106,7 @@ def export(
                 {
                     **describe_run(run),
                     "counts": counts[run.id],
-                    "outcomes": task_log.outcomes(run.id),
+                    "outcomes": outcomes[run.id],
                     "plan": json.loads(run.info.plan),
                     "scenario": run.info.scenario,
                     "faults": [dict(fault) for fault in run.faults],
@@ -115,14 +128,14 @@ def _check(run_ids: Sequence[str], formats: Sequence[str], tables: Sequence[str]
         if name not in ALL_FORMATS
     ]
     problems += [
-        Problem("table", repr(name), f"known are {', '.join(TABLES)}")
+        Problem("table", repr(name), f"known are {', '.join(COLUMNS)}")
         for name in tables
-        if name not in TABLES
+        if name not in COLUMNS
     ]
     if not run_ids:
         problems.append(Problem("runs", "none given", "name at least one, or `latest`"))
-    if not formats or not tables:
-        problems.append(Problem("formats", "nothing to write", "name a format and a table"))
+    if not formats:
+        problems.append(Problem("formats", "nothing to write", "name a format"))
     if problems:
         raise UsageError("the export cannot be written", problems)
 

@@ -22,6 +22,7 @@ from testbed.storage.tasklog.base import (
     fault_documents,
     label_of_replay,
     new_run_id,
+    outcomes_of,
     utc_now,
 )
 from testbed.storage.tasklog.opening import open_task_log
@@ -48,5 +49,6 @@ __all__ = [
     "label_of_replay",
     "new_run_id",
     "open_task_log",
+    "outcomes_of",
     "utc_now",
 ]

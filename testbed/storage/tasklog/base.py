@@ -482,3 +482,17 @@ class EpisodeLog(TaskLog, Protocol):
     def write_episodes(self, run_id: str, episodes: Sequence[EpisodeColumns]) -> None:
         """Enter episodes of which nothing is there yet, all in one transaction."""
         ...
+
+
+def outcomes_of(log: TaskLog, runs: Sequence[Run]) -> dict[str, Mapping[str, int]]:
+    """Return the tasks or requests of runs by outcome, all outcomes in it, by the ids of runs."""
+    found: dict[str, Mapping[str, int]] = {}
+    for model in dict.fromkeys(run.model for run in runs):
+        ids = [run.id for run in runs if run.model == model]
+        counted: Mapping[str, Mapping[str, int]]
+        if "requests" in TABLES_OF.named(model):
+            counted = log.request_outcomes(ids)
+        else:
+            counted = log.outcomes_by_run(ids)
+        found |= counted
+    return found

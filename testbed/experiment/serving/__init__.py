@@ -1,0 +1,1 @@
+"""Results of serving runs: summary, metrics, figures, and their part of a report."""

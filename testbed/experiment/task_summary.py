@@ -1,0 +1,241 @@
+"""Summary of a run of tasks, from its log alone: success rate, outcomes, times, destinations."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from testbed.experiment.measured import (
+    Column,
+    NothingToReport,
+    Shown,
+    Summary,
+    Table,
+    interval_document,
+)
+from testbed.experiment.metrics import SUCCESS_RATE, Metric
+from testbed.experiment.statistics import Interval
+from testbed.model.task import Outcome
+from testbed.storage.tasklog import Run, TaskLog
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STAGES: Final = (
+    "transmission_waiting",
+    "transmission",
+    "execution_waiting",
+    "execution",
+)
+"""The four times of a task, in the order in which they pass (model section 3)."""
+
+
+@dataclass(frozen=True)
+class RunSummary(Summary):
+    """One run with its tasks.
+
+    ``columns`` has the values of each column of the log's table of tasks, in order of the tasks;
+    times in microseconds. One more, ``deciding``, is from a task's arrival to the decision about
+    it, NaN where there is none.
+    """
+
+    work: ClassVar[str] = "tasks"
+    frames: ClassVar[tuple[str, ...]] = ("tasks",)
+
+    columns: Mapping[str, Sequence[Any]]
+
+    @property
+    def task_count(self) -> int:
+        """Number of tasks."""
+        return len(self.columns["task"])
+
+    @property
+    def count(self) -> int:
+        """See ``Summary``."""
+        return self.task_count
+
+    @property
+    def episodes(self) -> tuple[int, ...]:
+        """See ``Summary``."""
+        return tuple(self.by_episode)
+
+    @cached_property
+    def tasks(self) -> pd.DataFrame:
+        """A row per task, with ``columns``."""
+        # Loading it takes longer than all that most commands do.
+        import pandas as pd
+
+        return pd.DataFrame(self.columns)
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """See ``Summary``."""
+        return self.tasks
+
+    def only(self, episodes: Sequence[int]) -> RunSummary:
+        """Return the same of these episodes alone."""
+        wanted = set(episodes)
+        kept = [number in wanted for number in self.columns["episode"]]
+        columns = {name: list(compress(values, kept)) for name, values in self.columns.items()}
+        return RunSummary(self.run, columns)
+
+    @cached_property
+    def by_episode(self) -> dict[int, float]:
+        """Success rate of each episode, in order."""
+        episodes, outcomes = self.columns["episode"], self.columns["outcome"]
+        tasks = Counter(episodes)
+        good = Counter(
+            episode
+            for episode, outcome in zip(episodes, outcomes, strict=True)
+            if outcome == Outcome.SUCCEEDED.value
+        )
+        return {episode: good[episode] / tasks[episode] for episode in sorted(tasks)}
+
+    @cached_property
+    def success_rate(self) -> Interval:
+        """Mean success rate over episodes (paper eq. 9 per episode)."""
+        return SUCCESS_RATE.interval(list(self.by_episode.values()))
+
+    def _values(self, metric: Metric) -> Mapping[int, float]:
+        return self.by_episode if metric is SUCCESS_RATE else super()._values(metric)
+
+    @cached_property
+    def outcomes(self) -> dict[str, int]:
+        """Tasks by outcome, all outcomes in it."""
+        counts = Counter(self.columns["outcome"])
+        return {outcome.value: counts[outcome.value] for outcome in Outcome}
+
+    @property
+    def decided(self) -> zip[tuple[int, int | None]]:
+        """The node at which each task arrived, and the one chosen for it; None if none was."""
+        return zip(self.columns["source"], self.columns["destination"], strict=True)
+
+    @cached_property
+    def offloaded(self) -> float:
+        """Share of the decided tasks that were sent to a peer."""
+        decided = [each for each in self.decided if each[1] is not None]
+        return sum(source != chosen for source, chosen in decided) / max(1, len(decided))
+
+    @cached_property
+    def times(self) -> pd.DataFrame:
+        """Mean, p50, p95 of the times of succeeded tasks, in milliseconds.
+
+        Rows: ``deciding`` (probing included), the four of ``STAGES``, ``total``. A time that does
+        not apply (transmission of a local task) counts as 0. No time is a difference of two clocks:
+        the stages are measured by the node where they pass; deciding and the total, which the
+        deadline is compared with, are by the instants of the model. So on a network, where a stage
+        takes a little longer than it should, the means add up to a little more than the total.
+        """
+        import pandas as pd
+
+        succeeded = self.tasks[self.tasks["outcome"] == Outcome.SUCCEEDED.value]
+        times = succeeded[list(STAGES)].fillna(0).astype(float) / 1000
+        times.insert(0, "deciding", succeeded["deciding"].astype(float) / 1000)
+        times["total"] = succeeded["elapsed"].astype(float) / 1000
+        return pd.DataFrame(
+            {
+                "mean_ms": times.mean(),
+                "p50_ms": times.quantile(0.5),
+                "p95_ms": times.quantile(0.95),
+            }
+        ).fillna(0.0)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """See ``Summary``."""
+        return {"success_rate": self.success_rate.mean}
+
+    @staticmethod
+    def columns_of(runs: Sequence[RunSummary], shown: Shown) -> list[Column]:
+        """See ``Summary``."""
+        outcomes = {
+            "DROPPED": ("dropped",),
+            "FAILED": ("transmission_failed", "execution_failed"),
+            **({"LOST": ("lost",)} if any(run.outcomes["lost"] for run in runs) else {}),
+        }
+        shares = (
+            Column(
+                head,
+                [
+                    f"{100 * sum(run.outcomes[each] for each in alike) / run.count:.1f} %"
+                    for run in runs
+                ],
+            )
+            for head, alike in outcomes.items()
+        )
+        rates = [shown(SUCCESS_RATE, run.success_rate) for run in runs]
+        return [
+            Column("TASKS", [str(run.count) for run in runs]),
+            Column("SUCCESS", rates, bold=True),
+            *shares,
+        ]
+
+    def facts(self, shown: Shown) -> list[tuple[str, str]]:
+        """See ``Summary``."""
+        rate = shown(SUCCESS_RATE, self.success_rate)
+        return [
+            ("success rate", f"{rate} (95 % interval over episodes)"),
+            ("objective", str(self.scored["objective"])),
+            ("tasks", str(self.count)),
+            *(
+                (f"  {outcome.replace('_', ' ')}", f"{count}  ({100 * count / self.count:.1f} %)")
+                for outcome, count in self.outcomes.items()
+                if count
+            ),
+            ("sent to peers", f"{100 * self.offloaded:.1f} %"),
+        ]
+
+    def tables(self) -> list[Table]:
+        """See ``Summary``."""
+        rows = [
+            [
+                str(stage).replace("_", " "),
+                *(f"{row[column]:.1f} ms" for column in ("mean_ms", "p50_ms", "p95_ms")),
+            ]
+            for stage, row in self.times.iterrows()
+        ]
+        return [Table(["TIMES OF SUCCEEDED TASKS", ">MEAN", ">P50", ">P95"], rows)]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """See ``Summary``."""
+        rate = self.success_rate
+        return {
+            **self.head,
+            "tasks": self.task_count,
+            "episodes": rate.count,
+            "success_rate": interval_document(rate, self.by_episode),
+            **self.scored,
+            "outcomes": self.outcomes,
+            "offloaded": self.offloaded,
+            "times_ms": {
+                str(name): {str(k): float(v) for k, v in row.items()}
+                for name, row in self.times.to_dict("index").items()
+            },
+            **self.trust,
+        }
+
+
+def read(log: TaskLog, run: Run) -> RunSummary:
+    """Read what a run of tasks did. Raises: UsageError: it has no task that ended."""
+    names = log.columns("tasks")
+    rows = [row for chunk in log.rows("tasks", run.id) for row in chunk]
+    if not rows:
+        raise NothingToReport(
+            f"run {run.id} ({run.state.value}) has no finished task, so there is nothing to report"
+        )
+    columns: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
+    decided: dict[int, int] = {}
+    for chunk in log.rows("decisions", run.id, only=("task", "at")):
+        decided |= {row[-2]: row[-1] for row in chunk if row[-2] is not None}
+    # Tasks arrive with the slots, by the clock that the decision was entered by.
+    slot = run.plan.workload.slot
+    columns["deciding"] = [
+        decided[task] - number * slot if task in decided else math.nan
+        for task, number in zip(columns["task"], columns["slot"], strict=True)
+    ]
+    return RunSummary(run, columns)
