@@ -213,7 +213,7 @@ COMMANDS: Final[Sequence[Entry]] = (
         "export",
         "results",
         "export",
-        "Write tasks, events and decisions of runs (the latest, if none is named) as files.",
+        "Write the tables of runs (the latest, if none is named) as files.",
     ),
     Entry(_SET_UP, "version", "about", "version", "Print the version."),
     Entry(_SET_UP, "scenario", "scenario", "group", "List, show and check scenarios."),

@@ -57,14 +57,13 @@ def list_(
     Success is the share of all tasks that succeeded, or of all requests that were served.
     """
     from testbed.api.logs import open_log
-    from testbed.experiment.summary import SUMMARIES
-    from testbed.storage.tasklog import outcomes_of
+    from testbed.experiment.summary import SUMMARIES, counted
 
     only = Filter(scheduler, scenario, testbed, state, label)
     with open_log(storage, name) as log:
         runs = only.of_runs(log.runs())
         shown = runs[-limit:] if limit else runs
-        outcomes = outcomes_of(log, shown)
+        outcomes = counted(log, shown)
         documents = [_in_list(run, outcomes[run.id]) for run in shown]
     if as_json:
         console.emit(documents)
@@ -150,13 +149,12 @@ def show(
     from testbed.api.logs import open_log
     from testbed.cli.selection import find_run
     from testbed.experiment.measured import NothingToReport
-    from testbed.experiment.summary import summary_of
-    from testbed.storage.tasklog import outcomes_of
+    from testbed.experiment.summary import counted, summary_of
 
     summary: Summary | None = None
     with open_log(storage, name) as log:
         found = find_run(log, run, name)
-        document = _in_list(found, outcomes_of(log, [found])[found.id])
+        document = _in_list(found, counted(log, [found])[found.id])
         with suppress(NothingToReport):
             summary = summary_of(log, found.id)
     if scenario:

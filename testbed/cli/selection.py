@@ -141,6 +141,8 @@ def runs_to_look_at(
 
 
 def _latest_comparable(log: TaskLog, name: str | None) -> list[Run]:
+    from testbed.experiment.summary import counted
+
     latest: Run | None = None
     chosen: dict[tuple[str, ...], Run] = {}
     runs, _ = _preferred(log.runs(), name, over=True)
@@ -169,7 +171,7 @@ def _latest_comparable(log: TaskLog, name: str | None) -> list[Run]:
             )
         if not alike:
             continue
-        if key not in chosen and any(log.outcomes(run.id).values()):
+        if key not in chosen and any(counted(log, [run])[run.id].values()):
             latest = latest or run
             chosen[key] = run
     return list(reversed(chosen.values()))
@@ -182,5 +184,5 @@ def _episodes(run: Run) -> set[int]:
 def _options(run: Run) -> str:
     # A plan of another version of this toolkit is no reason not to look at the run.
     with suppress(ValueError, TestbedError):
-        return str(sorted(run.plan.scheduler.options.items()))
+        return str(sorted(run.head.scheduler.options.items()))
     return ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeAlias
 
 from testbed.errors import Problem, UsageError
 from testbed.experiment import by_hand, metrics
@@ -14,8 +14,11 @@ from testbed.experiment.measured import Measured, Summary, none_if_nan
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
 from testbed.experiment.statistics import PairedComparison, compare
 from testbed.experiment.summary import summary_of
-from testbed.scenario.plan import Plan
+from testbed.model.faults import FaultSpec
+from testbed.scenario.plan import Plan, PlanHead, ServingPlan
 from testbed.storage.tasklog import Run, TaskLog
+
+Faults: TypeAlias = tuple[FaultSpec, ...]
 
 
 @dataclass(frozen=True)
@@ -306,17 +309,24 @@ def _other_faults(run: Run, reference: Run) -> tuple[str, str] | None:
     None where they differ otherwise, or nobody can say.
     """
     with suppress(ValueError):
-        mine, expected = run.plan, reference.plan
-        if mine.faults != expected.faults and all(
-            getattr(mine, name) == getattr(expected, name)
-            for name in ("topology", "workload", "rules", "seeds")
-        ):
+        mine, expected = run.head, reference.head
+        found = _faults(mine, expected)
+        if found is not None and found[0] != found[1] and mine.seeds == expected.seeds:
             return (
-                f"another list of faults: {_kinds(mine)}",
-                f"run {reference.id} has {_kinds(expected)}",
+                f"another list of faults: {_kinds(found[0])}",
+                f"run {reference.id} has {_kinds(found[1])}",
             )
     return None
 
 
-def _kinds(plan: Plan) -> str:
-    return ", ".join(fault.kind for fault in plan.faults) or "none"
+def _faults(mine: PlanHead, other: PlanHead) -> tuple[Faults, Faults] | None:
+    """Return the faults of two plans that differ in nothing else; None if they do."""
+    if isinstance(mine, Plan) and isinstance(other, Plan):
+        return None if mine.differences(other) else (mine.faults, other.faults)
+    if isinstance(mine, ServingPlan) and isinstance(other, ServingPlan):
+        return None if mine.differences(other) else (mine.faults, other.faults)
+    return None
+
+
+def _kinds(faults: Faults) -> str:
+    return ", ".join(fault.kind for fault in faults) or "none"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from testbed.errors import Problem, UsageError
 from testbed.experiment import task_summary
-from testbed.experiment.measured import Measured, Summary, none_if_nan
+from testbed.experiment.measured import Measured, NothingToReport, Summary, none_if_nan
 from testbed.experiment.serving import summary as serving_summary
 from testbed.experiment.serving.summary import ServingSummary
 from testbed.experiment.task_summary import STAGES, RunSummary
@@ -16,7 +17,7 @@ from testbed.model.serving.record import RequestOutcome
 from testbed.model.task import Outcome
 from testbed.scenario.families import ByModel
 from testbed.scenario.plan import SERVING, TASKS
-from testbed.storage.tasklog import Run, TaskLog
+from testbed.storage.tasklog import Run, TaskLog, outcomes_of
 
 __all__ = [
     "STAGES",
@@ -26,6 +27,7 @@ __all__ = [
     "RunSummary",
     "ServingSummary",
     "Summary",
+    "counted",
     "none_if_nan",
     "summarise",
     "summary_of",
@@ -74,6 +76,19 @@ def summary_of(log: TaskLog, run_id: str) -> Summary:
     """
     run = log.run(run_id)
     return SUMMARIES.of(run).read(log, run)
+
+
+def counted(log: TaskLog, runs: Sequence[Run]) -> dict[str, Mapping[str, int]]:
+    """Return the tasks or requests of runs by outcome, by the ids of the runs.
+
+    Where a log has no outcomes of single ones, as where it has windows only, those of the summary.
+    """
+    found = outcomes_of(log, runs)
+    for run in runs:
+        if not any(found[run.id].values()):
+            with suppress(NothingToReport):
+                found[run.id] = SUMMARIES.of(run).read(log, run).outcomes
+    return found
 
 
 def summarise(log: TaskLog, run_id: str) -> RunSummary:

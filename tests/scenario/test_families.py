@@ -14,6 +14,7 @@ import pytest
 from controller.process import RUNS
 from edgenode.families import FAMILIES as NODES
 from testbed.errors import UsageError
+from testbed.experiment.metrics import METRICS_OF
 from testbed.experiment.summary import SUMMARIES
 from testbed.model.later import later
 from testbed.scenario import load
@@ -31,7 +32,7 @@ QUICKSTART = plan(load.load("quickstart"))
 
 
 def test_every_layer_has_the_families_that_scenarios_may_name() -> None:
-    tables: Iterable[Iterable[str]] = (PLANS, SIMULATIONS, NODES, RUNS, TABLES_OF, SUMMARIES)
+    tables: Iterable[Iterable[str]] = (PLANS, SIMULATIONS, NODES, RUNS, TABLES_OF, METRICS_OF, SUMMARIES)
     assert all(set(SCENARIOS) <= set(table) for table in tables)
     assert "tasks" in SCENARIOS
 

@@ -22,6 +22,7 @@ from typing import (
     Protocol,
     Self,
     TypeAlias,
+    TypeVar,
     runtime_checkable,
 )
 
@@ -36,7 +37,7 @@ from testbed.model.serving.record import RequestOutcome, WindowRecord
 from testbed.model.serving.route import RoutingRecord
 from testbed.model.task import Outcome
 from testbed.scenario.families import ByModel
-from testbed.scenario.plan import SERVING, TASKS, Plan, PlanHead, load
+from testbed.scenario.plan import SERVING, TASKS, Plan, PlanHead, ServingPlan, load
 from testbed.storage.tasklog.serving import RequestRow
 from testbed.version import __version__
 
@@ -51,6 +52,8 @@ TABLES_OF: Final[ByModel[tuple[LogTable, ...]]] = ByModel(
     },
 )
 """The tables of runs of each model."""
+
+_Outcome = TypeVar("_Outcome", Outcome, RequestOutcome)
 
 _REPLAY: Final = re.compile(r"(?:^|; )replay of (\S+)$")
 
@@ -242,8 +245,8 @@ class Run:
         if noted is not None:
             return tuple(noted)
         with suppress(ValueError):
-            plan, first = self.plan, self.info.first_episode
-            if plan.faults:
+            plan, first = self.head, self.info.first_episode
+            if isinstance(plan, Plan | ServingPlan) and plan.faults:
                 return fault_documents(plan, range(first, first + self.info.episodes))
         return ()
 
@@ -259,7 +262,9 @@ class Run:
         return self.state is RunState.COMPLETED
 
 
-def fault_documents(plan: Plan, episodes: Iterable[int]) -> tuple[Mapping[str, Any], ...]:
+def fault_documents(
+    plan: Plan | ServingPlan, episodes: Iterable[int]
+) -> tuple[Mapping[str, Any], ...]:
     """Return the faults of ``plan`` in these episodes, as certificates have them."""
     return tuple(
         {
@@ -489,10 +494,12 @@ def outcomes_of(log: TaskLog, runs: Sequence[Run]) -> dict[str, Mapping[str, int
     found: dict[str, Mapping[str, int]] = {}
     for model in dict.fromkeys(run.model for run in runs):
         ids = [run.id for run in runs if run.model == model]
-        counted: Mapping[str, Mapping[str, int]]
         if "requests" in TABLES_OF.named(model):
-            counted = log.request_outcomes(ids)
+            found.update((run, _by_name(each)) for run, each in log.request_outcomes(ids).items())
         else:
-            counted = log.outcomes_by_run(ids)
-        found |= counted
+            found.update((run, _by_name(each)) for run, each in log.outcomes_by_run(ids).items())
     return found
+
+
+def _by_name(counts: Mapping[_Outcome, int]) -> Mapping[str, int]:
+    return {outcome.value: count for outcome, count in counts.items()}
