@@ -32,7 +32,15 @@ QUICKSTART = plan(load.load("quickstart"))
 
 
 def test_every_layer_has_the_families_that_scenarios_may_name() -> None:
-    tables: Iterable[Iterable[str]] = (PLANS, SIMULATIONS, NODES, RUNS, TABLES_OF, METRICS_OF, SUMMARIES)
+    tables: Iterable[Iterable[str]] = (
+        PLANS,
+        SIMULATIONS,
+        NODES,
+        RUNS,
+        TABLES_OF,
+        METRICS_OF,
+        SUMMARIES,
+    )
     assert all(set(SCENARIOS) <= set(table) for table in tables)
     assert "tasks" in SCENARIOS
 
