@@ -19,7 +19,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, Protocol
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.http_exceptions import LineTooLong
 
 from edgenode.answers import Answered, Answers, Content, Down, Ended
@@ -178,6 +178,10 @@ class Front:
             request.protocol.is_idle(False)
         function = request.path.lstrip("/").partition("/")[0]
         try:
+            if request.version < HttpVersion10 or request.method == "CONNECT":
+                raise Refusal(
+                    HTTPStatus.BAD_REQUEST, "malformed", "HTTP/1.0 and 1.1 are spoken here, no proxy"
+                )
             if self._open >= OPEN:
                 raise self._overload(function, "requests")
             self._open += 1
@@ -377,7 +381,7 @@ def _response(status: int, document: dict[str, Any], headers: dict[str, str]) ->
     return web.Response(
         status=status,
         body=json.dumps(document, separators=(",", ":")).encode() + b"\n",
-        headers=headers,
+        headers={"Server": "edge-testbed", **headers},
         content_type="application/json",
     )
 
@@ -448,9 +452,7 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """See ``asyncio.Protocol``."""
         self._stop_waiting()
-        if self._admitted:
-            self._admitted = False
-            self._server.left(self)
+        self._leave()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -476,8 +478,15 @@ class _Connection(web.RequestHandler):
         if self._admitted:
             self._server.is_idle(self, idle)
 
+    def _leave(self) -> None:
+        """Be one connection less, once."""
+        if self._admitted:
+            self._admitted = False
+            self._server.left(self)
+
     def hang_up(self) -> None:
         """Close the connection at once; what was not read is gone."""
+        self._leave()
         transport = self.transport
         self.force_close()
         if isinstance(transport, asyncio.Transport):
@@ -491,7 +500,7 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is malformed, without a traceback in the log; close the connection."""
-        if isinstance(exc, LineTooLong) or "header" in (message or "").lower()[:40]:
+        if isinstance(exc, LineTooLong) or (message or "").startswith("Too many"):
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             _logger.error("a request failed", exc_info=exc)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,11 +182,11 @@ class Federation:
         data: Any = None,
         number: int | None = None,
         episode: int = 0,
-        **headers: str,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send a request to a node; with ``number`` as the controller does."""
         member = self.members[node]
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = dict(headers or {})
         if number is not None:
             sent |= {front.REQUEST: front.request_name(episode, number), front.TOKEN: member.token}
         async with self.client.request(
