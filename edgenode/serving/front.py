@@ -180,7 +180,9 @@ class Front:
         try:
             if request.version < HttpVersion10 or request.method == "CONNECT":
                 raise Refusal(
-                    HTTPStatus.BAD_REQUEST, "malformed", "HTTP/1.0 and 1.1 are spoken here, no proxy"
+                    HTTPStatus.BAD_REQUEST,
+                    "malformed",
+                    "HTTP/1.0 and 1.1 are spoken here, no proxy",
                 )
             if self._open >= OPEN:
                 raise self._overload(function, "requests")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import queue
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -45,7 +44,6 @@ class CalledElsewhere:
         self._network = network
         self._look_s = look_s
         self._loop = asyncio.get_running_loop()
-        self._questions: queue.SimpleQueue[RouteObservation | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._asked: RouteObservation | None = None
         self._overdue: asyncio.TimerHandle | None = None
@@ -68,47 +66,35 @@ class CalledElsewhere:
         """Ask the router. Raises: NotInTime: it has not come back, or did so too often."""
         if self._overruns >= OVERRUNS:
             raise NotInTime(f"not called any more: route() had no answer in time, {OVERRUNS} times")
-        if self._thread is None or not self._thread.is_alive():
-            context = copy_context()
-            # A daemon: a router that never comes back must not keep the process.
-            self._thread = threading.Thread(
-                target=lambda: context.run(self._work), name="router", daemon=True
-            )
-            self._thread.start()
-        elif self._runs:
+        if self._thread is not None and self._thread.is_alive() and self._runs:
             raise NotInTime("route() has not come back from an earlier call")
+        context = copy_context()
+        # A daemon: a router that never comes back must not keep the process.
+        self._thread = threading.Thread(
+            target=lambda: context.run(self._work, observation), name="router", daemon=True
+        )
         self._runs = True
         self._asked = observation
         self._overdue = self._loop.call_later(self._allowed * self._look_s, self._give_up)
-        self._questions.put(observation)
+        self._thread.start()
         return route.LATER
 
     def detach(self) -> None:
-        """Report to nobody any more; the answer to what was asked is dropped."""
+        """Report to nobody any more; a call that goes on too long is ended all the same."""
         self.answered = _nobody
-        self._asked = None
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
 
-    def close(self) -> None:
-        """End the thread when the router has come back."""
-        self.detach()
-        self._questions.put(None)
-
-    def _work(self) -> None:
-        while (observation := self._questions.get()) is not None:
-            answer: object = None
-            error: BaseException | None = None
-            try:
-                # Here as well: looking at what it answered may call code of other people.
-                answer = self._router.route(observation)
-                if isinstance(answer, Routing):
-                    answer = self._plain(answer)
-            except BaseException as raised:  # noqa: BLE001 - whoever asked gets it
-                error = raised
-            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
-                self._loop.call_soon_threadsafe(self._came_back, observation, answer, error)
+    def _work(self, observation: RouteObservation) -> None:
+        answer: object = None
+        error: BaseException | None = None
+        try:
+            # Here as well: looking at what it answered may call code of other people.
+            answer = self._router.route(observation)
+            if isinstance(answer, Routing):
+                answer = self._plain(answer)
+        except BaseException as raised:  # noqa: BLE001 - whoever asked gets it
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+            self._loop.call_soon_threadsafe(self._came_back, observation, answer, error)
 
     def _plain(self, answer: Routing) -> Routing:
         try:
