@@ -71,7 +71,9 @@ class ServingEpisode:
         self._start: float | None = None
         self._sent = asyncio.Event()
         self._names = [function.name for function in plan.network.functions]
-        self.ledger: RequestLedger[Batch] = RequestLedger(self._names)
+        self.ledger: RequestLedger[Batch] = RequestLedger(
+            self._names, reports=plan.log_requests == "all"
+        )
         slowest = max(map(plan.network.patience, range(len(self._names))), default=0)
         trip = (slowest + 2 * plan.bus.delay) / SECOND * plan.time_scale
         self._fronts = Fronts(

@@ -62,9 +62,13 @@ class Joined(NamedTuple, Generic[_Batch]):
 
 
 class RequestLedger(Generic[_Batch]):
-    """The requests of one episode, for the functions of these names."""
+    """The requests of one episode, for the functions of these names.
 
-    def __init__(self, functions: Sequence[str]) -> None:
+    ``reports`` False: nodes report counts alone, so a row is complete when its client has ended.
+    """
+
+    def __init__(self, functions: Sequence[str], *, reports: bool = True) -> None:
+        self._reports = reports
         self._functions = functions
         self._open: dict[int, _Open[_Batch]] = {}
         self._unanswered = 0
@@ -86,7 +90,7 @@ class RequestLedger(Generic[_Batch]):
         known = self._open[number]
         known.seen = seen
         self._unanswered -= 1
-        if known.record is None and seen.taken:
+        if known.record is None and seen.taken and self._reports:
             return None
         return self._joined(known)
 

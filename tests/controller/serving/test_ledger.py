@@ -60,6 +60,15 @@ def test_a_request_of_others_is_complete_at_once() -> None:
     assert joined.row.request == number
 
 
+def test_where_nodes_report_nothing_nothing_waits_for_it() -> None:
+    ledger: RequestLedger[str] = RequestLedger(["f"], reports=False)
+    ledger.send(Request(5, 0, 1, 0), 1_000, 1_003)
+    joined = ledger.ended(5, SERVED)
+    assert joined is not None
+    assert joined.seen == SERVED
+    assert list(ledger.close()) == []
+
+
 def test_what_is_reported_twice_is_known() -> None:
     ledger = sent(5)
     ledger.ended(5, SERVED)
