@@ -11,7 +11,7 @@ from typing import Final
 from testbed.experiment.calibration.estimate import rounded_up
 from testbed.scenario.plan import ServingPlan
 
-SENT_PER_S: Final = 1_000.0
+SENT_PER_S: Final = 800.0
 """Requests per real second that one process sends in time, on a slow core (docs/benchmarks.md)."""
 
 
