@@ -17,7 +17,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import structlog
 
@@ -33,7 +33,7 @@ from controller.registry import GONE, Node, Registry
 from controller.writer import LogWriter
 from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
 from testbed.model.certificate import Certificate, Machine
-from testbed.model.faults import Fault, Timeline
+from testbed.model.faults import KINDS, Fault, Timeline
 from testbed.model.run_state import RunState
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2 as pb
@@ -138,6 +138,9 @@ class Run(ABC, Generic[_Plan, _Episode]):
 
     Make it with ``begin`` of a class for one family of work; ``wait`` for its end.
     """
+
+    fault_kinds: ClassVar[tuple[str, ...]] = tuple(KINDS)
+    """Kinds of faults that its nodes can have."""
 
     _recording: Recording
 
@@ -299,6 +302,11 @@ class Run(ABC, Generic[_Plan, _Episode]):
         Raises: UsageError: it cannot be. TemporaryError: a node did not answer.
         """
         wrong = refusal(fault, self.plan.size)
+        if not wrong and fault.kind not in self.fault_kinds:
+            wrong = (
+                f"{fault.kind} has no effect on {self.plan.model}; "
+                f"allowed: {', '.join(self.fault_kinds)}"
+            )
         if wrong:
             raise UsageError(wrong)
         episode = self._episode

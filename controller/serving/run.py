@@ -35,6 +35,8 @@ _log = structlog.get_logger("controller.run")
 class ServingRun(Run[ServingPlan, ServingEpisode]):
     """A run of a serving network."""
 
+    fault_kinds = ("node-down",)
+
     def __init__(
         self,
         plan: ServingPlan,

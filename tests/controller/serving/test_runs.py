@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.api.faulting import fault_of
 from testbed.errors import UsageError
 from testbed.model.certificate import Certificate
 from testbed.model.serving.record import RequestOutcome
@@ -164,6 +165,23 @@ def test_routers_change_while_traffic_runs(bench: Bench) -> None:
     assert document is not None
     changes = [(each["scheduler"], each["accepted"]) for each in document["scheduler_changes"]]
     assert changes == [("all-local", True), ("slack", False)]
+
+
+def test_faults_by_hand_that_requests_do_not_have_are_refused(bench: Bench) -> None:
+    run = bench.operator.start_run()
+    slow = fault_of({"kind": "slow-node", "for": "5s", "nodes": [0], "factor": 0.5}, 3)
+    with pytest.raises(UsageError, match="slow-node has no effect on serving; allowed: node-down"):
+        bench.operator.inject_fault(slow)
+    down = fault_of({"kind": "node-down", "for": "600s", "nodes": [1], "mode": "killed"}, 3)
+    bench.operator.inject_fault(down)
+    sent = bench.operator.status().run
+    assert sent is not None
+    bench.until(run, has_sent(sent.progress.generated + 200))
+    bench.operator.stop_run(run)
+    unreachable = [row for row in rows(bench, run) if row.outcome is RequestOutcome.UNREACHABLE]
+    assert unreachable
+    assert {row.peer for row in unreachable} == {1}
+    assert not bench.end(run).degraded
 
 
 def test_a_scheduler_of_tasks_is_refused_by_name(bench: Bench) -> None:
