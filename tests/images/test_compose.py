@@ -72,3 +72,17 @@ def test_a_process_sees_its_own_certificate_and_no_other(name: str) -> None:
     assert own["bind"] == {"create_host_path": False}
     assert service["environment"]["TESTBED_PROCESS_CREDENTIALS"] == own["target"]
     assert "TOKEN" not in json.dumps(service)
+
+
+def test_requests_come_in_at_a_port_of_this_machine_for_each_node() -> None:
+    beside = yaml.safe_load((ROOT / "compose.http.yaml").read_text())["services"]
+
+    assert beside.keys() == NODES.keys()
+    ports = set()
+    for name, node in beside.items():
+        assert node["command"] == [*NODES[name]["command"], "--http", "0.0.0.0:7444"]
+        (port,) = node["ports"]
+        index = option(node, "--node")
+        assert port == f"127.0.0.1:${{HTTP_PORT_{index}:-{8000 + int(index)}}}:7444"
+        ports.add(port)
+    assert len(ports) == len(NODES)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from testbed.rpc.messages import ALIVE_SERVICE
+from testbed.runtime.kubernetes.rendering import HTTP_PORT
 from testbed.scenario.load import load
 from testbed.version import __version__
 from tests.manifests.objects import (
@@ -376,6 +377,8 @@ def test_both_sides_allow_exactly_what_is_needed() -> None:
     needed = {
         ("edge-node", "edge-node", 7441),
         ("controller", "edge-node", 7441),
+        ("edge-node", "edge-node", HTTP_PORT),
+        ("controller", "edge-node", HTTP_PORT),
         ("edge-node", "controller", 7440),
         ("trainer", "controller", 7440),
         ("controller", "mysql", 3306),
@@ -480,3 +483,11 @@ def test_files_are_yaml_as_any_parser_reads_it() -> None:
 
 def test_folders_are_there() -> None:
     assert {path.name for path in Path(MANIFESTS / "overlays").iterdir()} == set(OVERLAYS)
+
+
+def test_nodes_take_requests_at_a_port_of_their_own() -> None:
+    base = of_part("base")
+    (container,) = containers(named(base, "StatefulSet", "edge-node"))
+    assert {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"} in container["ports"]
+    service = named(base, "Service", "edge-nodes")
+    assert {each["name"]: each["port"] for each in service["spec"]["ports"]}["http"] == HTTP_PORT

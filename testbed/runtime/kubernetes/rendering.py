@@ -52,6 +52,7 @@ RESULTS: Final = "trainer-results"
 """Name of what hands out the results in the trainer's volume, while they are fetched."""
 RESULTS_PORT: Final = 7450
 NODE_PORT: Final = 7441
+HTTP_PORT: Final = 7444
 CONTROLLER_PORT: Final = 7440
 MYSQL_PORT: Final = 3306
 NAMENODE_PORT: Final = 9870
@@ -405,6 +406,9 @@ def _set_workload(
     if component == EDGE_NODE:
         spec["replicas"] = plan.size if replicas is None else replicas
         container["resources"] = node_resources(plan)
+        if plan.fronted:
+            # Of anybody who gets to the pod, whom the policies keep few.
+            container["args"] += ["--http", f"0.0.0.0:{HTTP_PORT}"]
         if options.node_selector:
             pod["nodeSelector"] = dict(options.node_selector)
         if options.spread:

@@ -10,6 +10,7 @@ import pytest
 
 from testbed.errors import UsageError
 from testbed.runtime.kubernetes.rendering import (
+    HTTP_PORT,
     ClusterOptions,
     Services,
     controller_resources,
@@ -17,14 +18,15 @@ from testbed.runtime.kubernetes.rendering import (
     render,
 )
 from testbed.scenario.load import dumps, load
-from testbed.scenario.plan import ApplicationSpec, Plan
+from testbed.scenario.plan import ApplicationSpec, Plan, PlanHead
 from testbed.scenario.resolve import plan
 from testbed.testing.runtime import small_plan
+from tests.sim.serving_plans import federation
 
 Objects = Mapping[tuple[str, str], dict[str, Any]]
 
 
-def objects(of: Plan, **arguments: Any) -> Objects:
+def objects(of: PlanHead, **arguments: Any) -> Objects:
     rendered = render(of, "mine", **arguments)
     return {(each["kind"], each["metadata"]["name"]): each for each in rendered}
 
@@ -61,6 +63,12 @@ def test_there_is_a_pod_for_every_node() -> None:
     assert found["StatefulSet", "edge-node"]["spec"]["replicas"] == 7
     assert objects(small_plan(7), replicas=3)["StatefulSet", "edge-node"]["spec"]["replicas"] == 3
     assert found["StatefulSet", "controller"]["spec"]["replicas"] == 1
+
+
+def test_nodes_take_http_where_they_serve_requests() -> None:
+    arguments = container(objects(federation()), "edge-node")["args"]
+    assert arguments[arguments.index("--http") + 1] == f"0.0.0.0:{HTTP_PORT}"
+    assert "--http" not in container(objects(small_plan()), "edge-node")["args"]
 
 
 def test_the_scenario_travels_as_it_was_used() -> None:
