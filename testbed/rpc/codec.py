@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
 
 from testbed.model import hooks
 from testbed.model.decision import Answer, Observation, PeerState
@@ -23,19 +25,20 @@ from testbed.model.placing import (
     observation_to_document,
 )
 from testbed.model.task import Task
+from testbed.model.units import Micros
 
 MOST_PEERS: Final = 100_000
 """Most nodes of a network in a document: a number alone must not take all memory."""
 
 _dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_SEEN: Final = DecisionRecord._fields.index("observation")
+_compact: Final = msgspec.json.Encoder().encode
 _KINDS: Final = {kind.value: kind for kind in RecordKind}
 
 
 def encode_record(record: Record) -> bytes:
     """Return a record as a JSON document."""
     kind, task, seq, node, at, clock, data = record
-    return _dumps((kind, task, seq, node, at, clock, dict(data))).encode()
+    return _compact((kind.value, task, seq, node, at, clock, dict(data)))
 
 
 def decode_record(data: bytes) -> Record:
@@ -51,7 +54,8 @@ def decode_records(documents: Sequence[bytes]) -> list[Record]:
 
     Raises: ValueError, KeyError or TypeError if one of these is not a record's document.
     """
-    return [_record(value) for value in _values(documents)]
+    records = _typed(_RECORDS, documents)
+    return [_record(value) for value in _values(documents)] if records is None else records
 
 
 def encode_decision(decision: Decided) -> bytes:
@@ -62,9 +66,13 @@ def encode_decision(decision: Decided) -> bytes:
     known: list[Any] = [len(seen.known)]
     known += [(peer, *heard) for peer, heard in enumerate(seen.known) if heard is not None]
     *before, _, round_ = seen
-    values: list[Any] = list(decision)
-    values[_SEEN] = (*before, known, round_)
-    return _dumps(values).encode()
+    task_id, node, episode, slot, at, scheduler, _, destination, probabilities, mask = decision
+    document = (
+        *(task_id, node, episode, slot, at, scheduler),
+        (*before, known, round_),
+        *(destination, probabilities, mask),
+    )
+    return _compact(document)
 
 
 def decode_decision(data: bytes) -> Any:
@@ -80,7 +88,85 @@ def decode_decisions(documents: Sequence[bytes]) -> list[Any]:
 
     Raises: ValueError, KeyError or TypeError if one of these is not a decision's document.
     """
-    return [_decision(value) for value in _values(documents)]
+    decisions = _typed(_DECISIONS, documents)
+    if decisions is None:
+        return [_decision(value) for value in _values(documents)]
+    return [
+        DecisionRecord._make(
+            (*each[:_SEEN], _observation_of(each.seen), *each[_SEEN + 1 :]),
+        )
+        for each in decisions
+    ]
+
+
+class _Heard(NamedTuple):
+    """The last state heard of a peer, as a document has it."""
+
+    peer: int
+    state: PeerState
+    at: Micros
+
+
+class _Seen(NamedTuple):
+    """An observation as a document has it; ``known`` is its length and its entries."""
+
+    node: int
+    now: Micros
+    episode: int
+    slot: int
+    task: Task | None
+    queue_length: int
+    backlog: Micros
+    receiving: tuple[int, ...]
+    sending: tuple[int, ...]
+    send_backlog: tuple[Micros, ...]
+    answers: tuple[Answer, ...]
+    known: list[int | _Heard]
+    round: int
+
+
+class _Decided(NamedTuple):
+    """A decision as a document has it."""
+
+    task_id: int | None
+    node: int
+    episode: int
+    slot: int
+    at: Micros
+    scheduler: str
+    seen: _Seen
+    destination: int | None
+    probabilities: tuple[float, ...] | None
+    mask: tuple[bool, ...] | None
+
+
+_RECORDS: Final = msgspec.json.Decoder(list[Record])
+_DECISIONS: Final = msgspec.json.Decoder(list[_Decided])
+_SEEN: Final = _Decided._fields.index("seen")
+_Value = TypeVar("_Value")
+
+
+def _typed(
+    decoder: msgspec.json.Decoder[list[_Value]], documents: Sequence[bytes]
+) -> list[_Value] | None:
+    """Return the values of many documents; None if not all are of the present form."""
+    try:
+        values = decoder.decode(b"[%s]" % b",".join(documents))
+    except msgspec.MsgspecError:
+        return None
+    return values if len(values) == len(documents) else None
+
+
+def _observation_of(seen: _Seen) -> Observation:
+    size, *entries = seen.known
+    if not isinstance(size, int) or not 0 <= size <= MOST_PEERS:
+        raise ValueError(f"an observation of {size} nodes")
+    heard: list[tuple[PeerState, Micros] | None] = [None] * size
+    for entry in entries:
+        if isinstance(entry, int):
+            raise ValueError(f"{entry} is no state of a peer")
+        heard[entry.peer] = (entry.state, entry.at)
+    return Observation(*seen[:-2], tuple(heard), seen.round)
 
 
 def _values(documents: Sequence[bytes]) -> list[Any]:
