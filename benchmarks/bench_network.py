@@ -35,16 +35,16 @@ def rows(episodes: int = EPISODES, starts: int = 3) -> list[Row]:
         environment = {**os.environ, "TESTBED_HOME": home}
         try:
             found = _start_and_stop(environment, starts)
-            _testbed(environment, "up", SCENARIO, "--name", NAME)
+            call(environment, "up", SCENARIO, "--name", NAME)
             found += _idle(environment)
             found += _runs(environment, episodes)
         finally:
-            _testbed(environment, "teardown", "--name", NAME)
+            call(environment, "teardown", "--name", NAME)
     return found
 
 
-def _testbed(environment: Mapping[str, str], *arguments: str) -> Any:
-    """Run a command; its JSON, None if it prints none."""
+def call(environment: Mapping[str, str], *arguments: str) -> Any:
+    """Run a command of the toolkit; return its JSON, None if it prints none."""
     done = subprocess.run(
         [TESTBED, *arguments], check=True, stdout=subprocess.PIPE, env=dict(environment)
     )
@@ -60,10 +60,10 @@ def _start_and_stop(environment: Mapping[str, str], repetitions: int) -> list[Ro
     up, down = [], []
     for _ in range(repetitions):
         start = time.perf_counter()
-        _testbed(environment, "up", SCENARIO, "--name", NAME)
+        call(environment, "up", SCENARIO, "--name", NAME)
         up.append(time.perf_counter() - start)
         start = time.perf_counter()
-        _testbed(environment, "teardown", "--name", NAME)
+        call(environment, "teardown", "--name", NAME)
         down.append(time.perf_counter() - start)
     return [
         _asked("`up` to all 10 nodes healthy", statistics.median(up), "s", 6.0),
@@ -72,7 +72,7 @@ def _start_and_stop(environment: Mapping[str, str], repetitions: int) -> list[Ro
 
 
 def _processes(environment: Mapping[str, str]) -> dict[str, psutil.Process]:
-    nodes = _testbed(environment, "nodes", "--name", NAME, "--json")
+    nodes = call(environment, "nodes", "--name", NAME, "--json")
     nodes = nodes["nodes"] if isinstance(nodes, dict) else nodes
     return {f"node-{node['node']}": psutil.Process(node["pid"]) for node in nodes}
 
@@ -92,11 +92,11 @@ def _runs(environment: Mapping[str, str], episodes: int) -> list[Row]:
     for scheduler in SCHEDULERS:
         common = ("--scheduler", scheduler, "--episodes", str(episodes), "--json")
         start = time.perf_counter()
-        network = _testbed(environment, "run", "--name", NAME, *common)
+        network = call(environment, "run", "--name", NAME, *common)
         seconds = (time.perf_counter() - start) / episodes
         memory = max(memory, *(p.memory_info().rss / 1e6 for p in _processes(environment).values()))
-        run = _testbed(environment, "runs", "show", network["run"], "--json")
-        simulated = _testbed(environment, "sim", SCENARIO, *common)
+        run = call(environment, "runs", "show", network["run"], "--json")
+        simulated = call(environment, "sim", SCENARIO, *common)
         simulated = simulated["runs"][0] if "runs" in simulated else simulated
         found.append(_asked(f"{scheduler}: wall time of an episode of 5 s", seconds, "s", 6.5))
         found += _timing(scheduler, run["certificate"])

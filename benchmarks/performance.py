@@ -291,9 +291,9 @@ def _figure(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def write(text: str) -> None:
-    """Put ``text`` between the markers of the page."""
-    begin, end = MARKERS
+def write(text: str, markers: tuple[str, str] = MARKERS) -> None:
+    """Put ``text`` between these markers of the page."""
+    begin, end = markers
     page = PAGE.read_text(encoding="utf-8")
     pattern = re.escape(begin) + r".*?" + re.escape(end)
     if not re.search(pattern, page, re.DOTALL):

@@ -21,6 +21,29 @@ LOST_STAGE: Final = "lost"
 _UNHELD: Final = -1
 
 
+_PAGE_BYTES: Final = 512
+
+
+class TaskSet:
+    """Numbers of tasks, in a bit each where they are dense."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+
+    def add(self, task_id: int) -> None:
+        """Add a task."""
+        page, bit = divmod(task_id, 8 * _PAGE_BYTES)
+        bits = self._pages.get(page)
+        if bits is None:
+            bits = self._pages[page] = bytearray(_PAGE_BYTES)
+        bits[bit >> 3] |= 1 << (bit & 7)
+
+    def __contains__(self, task_id: int) -> bool:
+        page, bit = divmod(task_id, 8 * _PAGE_BYTES)
+        bits = self._pages.get(page)
+        return bits is not None and bool(bits[bit >> 3] & 1 << (bit & 7))
+
+
 class _History:
     """The known history of one task; ``holder`` has it, or ``receiver`` is being sent it."""
 
@@ -46,7 +69,7 @@ class Ledger:
         self._open: dict[int, _History] = {}
         self._presumed: set[int] = set()
         self._lost: set[int] = set() if lost is None else lost
-        self._ended: set[int] = set()
+        self._ended = TaskSet()
         self._dead: set[int] = set()
         self.generated = 0
         self.outcomes: dict[str, int] = {outcome.value: 0 for outcome in Outcome}

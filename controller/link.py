@@ -55,10 +55,10 @@ class EpisodeStart:
 
 
 class Acks:
-    """Acknowledgements that a node has still to get: the last stored batch by run.
+    """Acknowledgements that a log has still to get: the last stored batch by run.
 
     It outlives a connection, so that what is stored after a node was given up is told when it is
-    back.
+    back, or when another node of its process sends batches.
     """
 
     def __init__(self) -> None:
@@ -92,8 +92,11 @@ class NodeLink:
         *,
         pulse: Pulse | None = None,
         acks: Acks | None = None,
+        log: int | None = None,
     ) -> None:
         self.node = node
+        self.log = node if log is None else log
+        """The node under which its process logs; batches that come here are numbered there."""
         self.address = address
         self._on_events = on_events
         self._stamps = stamps or CommandStamps()
@@ -102,7 +105,7 @@ class NodeLink:
         self._tasks = pb_grpc.TasksStub(self._channel)
         self._events: asyncio.Task[None] | None = None
         self._pulse = pulse
-        self._acks = acks or Acks()
+        self.acks = acks or Acks()
         self._closed = False
 
     def registered(self, session: str) -> None:
@@ -244,7 +247,7 @@ class NodeLink:
 
     def acknowledge(self, run: str, number: int) -> None:
         """Acknowledge to the node all batches of ``run`` up to ``number``."""
-        self._acks.add(run, number)
+        self.acks.add(run, number)
 
     async def close(self) -> None:
         """End all streams and the connection."""
@@ -261,25 +264,31 @@ class NodeLink:
     async def _take_events(self) -> None:
         while not self._closed:
             call = self._control.Events(wait_for_ready=True)
-            acknowledging = asyncio.get_running_loop().create_task(self._acknowledge(call))
+            acknowledging: asyncio.Task[None] | None = None
             try:
                 async for batch in call:
+                    if acknowledging is None:
+                        # Of the nodes of a process one sends batches; others do not expect them to
+                        # be acknowledged.
+                        loop = asyncio.get_running_loop()
+                        acknowledging = loop.create_task(self._acknowledge(call))
                     await self._on_events(self, batch)
             except grpc.aio.AioRpcError as error:
                 if self._closed:
                     return
                 _log.warning("events", node=self.node, broke=explain(error))
             finally:
-                acknowledging.cancel()
                 call.cancel()
-                await asyncio.gather(acknowledging, return_exceptions=True)
+                if acknowledging is not None:
+                    acknowledging.cancel()
+                    await asyncio.gather(acknowledging, return_exceptions=True)
             await asyncio.sleep(_RETRY_S)
 
     async def _acknowledge(
         self, call: grpc.aio.StreamStreamCall[pb.BatchAck, pb.EventBatch]
     ) -> None:
         told: dict[str, int] = {}
-        acks = self._acks
+        acks = self.acks
         acks.due.set()
         while True:
             await acks.due.wait()

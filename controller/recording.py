@@ -1,4 +1,4 @@
-"""Stores a run in the task log: batches as they come, rows of tasks when an episode is over.
+"""Stores a run in the task log: batches as they come, rows of tasks some time after their ends.
 
 A batch is acknowledged once it is stored, and never after something could not be: an
 acknowledgement is for everything before it too.
@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
+from controller.ledger import TaskSet
 from controller.link import NodeLink
 from controller.writer import LogWriter, PendingRecords
 from testbed.errors import PermanentError, TestbedError
-from testbed.model.events import DecisionRecord, Record
+from testbed.model.events import DecisionRecord, Record, RecordKind
 from testbed.model.history import fold_all
 from testbed.model.hook import Decided
+from testbed.model.task import Task
 from testbed.rpc.codec import decode_decisions, decode_records
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.scenario.plan import PlanHead
@@ -71,13 +73,13 @@ class Recording(ABC):
         self._stored = [0] * size
 
     def is_new(self, link: NodeLink, number: int) -> bool:
-        """Return whether this batch of a node has not been here; from now on it has."""
-        node = link.node
-        if number > self._received[node]:
-            self._received[node] = number
+        """Return whether this batch of a log has not been here; from now on it has."""
+        log = link.log
+        if number > self._received[log]:
+            self._received[log] = number
             return True
         # Sent again after a reconnect. If it is not stored yet, it is in the writer's queue.
-        link.acknowledge(self._run, self._stored[node])
+        link.acknowledge(self._run, self._stored[log])
         return False
 
     @property
@@ -85,9 +87,9 @@ class Recording(ABC):
         """Whether something could not be stored; from then on nothing more is."""
         return self._broken
 
-    def has(self, node: int, number: int) -> bool:
-        """Return whether all batches of a node up to ``number`` have come."""
-        return self._received[node] >= number
+    def has(self, log: int, number: int) -> bool:
+        """Return whether all batches of a log up to ``number`` have come."""
+        return self._received[log] >= number
 
     @abstractmethod
     def store_own(self, rest: Sequence[Any]) -> None:
@@ -126,7 +128,7 @@ class Recording(ABC):
 
         def stored() -> None:
             if not self._broken:
-                self._stored[link.node] = max(self._stored[link.node], number)
+                self._stored[link.log] = max(self._stored[link.log], number)
                 link.acknowledge(self._run, number)
 
         return stored
@@ -136,8 +138,29 @@ class Recording(ABC):
         self._on_failed(f"the task log cannot be written: {error}")
 
 
+FOLD_TASKS: Final = 2_000
+"""Tasks whose rows are made together. A task waits for that many others after its last record: its
+decision may come a batch later."""
+
+
+class _Told:
+    """What has come of one task; ``last`` is the number of its last record, once that is known."""
+
+    __slots__ = ("decision", "last", "records", "task")
+
+    def __init__(self, task: Task | None = None) -> None:
+        self.task = task
+        self.records: list[Record] = []
+        self.decision: DecisionRecord | None = None
+        self.last: int | None = None
+
+
 class TaskRecording(Recording):
-    """The log of a run of tasks; ``illegal`` counts histories that cannot be."""
+    """The log of a run of tasks; ``illegal`` counts histories that cannot be.
+
+    Of tasks that have ended the rows are made, and their records are forgotten, while the episode
+    goes on: memory does not grow with its length.
+    """
 
     def __init__(
         self, run: str, size: int, writer: LogWriter, failed: Callable[[str], None]
@@ -145,9 +168,19 @@ class TaskRecording(Recording):
         super().__init__(run, size, writer, failed)
         self.illegal = 0
         self._rows = 0
-        self._records: list[Record] = []
-        self._decisions: list[DecisionRecord] = []
+        self._told: dict[int, _Told] = {}
+        self._complete: list[int] = []
+        self._earlier: list[int] = []
+        """Complete tasks that have waited for others."""
+        self._folded = TaskSet()
+        self._contradicted: dict[int, _Told] = {}
+        """Tasks of which more has come after their rows were made."""
         self._folding: set[asyncio.Task[None]] = set()
+
+    @property
+    def held(self) -> int:
+        """Number of tasks whose records are kept."""
+        return len(self._told)
 
     def store_batch(
         self,
@@ -170,13 +203,13 @@ class TaskRecording(Recording):
 
     def begin_episode(self) -> None:
         """See ``Recording``."""
-        self._records, self._decisions = [], []
+        self._told, self._contradicted = {}, {}
+        self._complete, self._earlier = [], []
+        self._folded = TaskSet()
 
     def end_episode(self) -> None:
-        """Queue the rows of the episode's tasks; all its records have come."""
-        folding = asyncio.get_running_loop().create_task(self._fold(self._records, self._decisions))
-        self._folding.add(folding)
-        folding.add_done_callback(self._folding.discard)
+        """Queue the rows of the episode's other tasks; all its records have come."""
+        self._start_folding(list(self._told.values()), list(self._contradicted.values()))
         self.begin_episode()
 
     async def complete(self) -> None:
@@ -201,24 +234,67 @@ class TaskRecording(Recording):
         stored: Callable[[], None],
         late: Sequence[Record] = (),
     ) -> None:
-        self._records += records
-        self._decisions += [
-            decision
-            for decision in decisions
-            if isinstance(decision, DecisionRecord) and decision.task_id is not None
-        ]
+        for record in records:
+            self._keep(record)
+        for decision in decisions:
+            if isinstance(decision, DecisionRecord) and decision.task_id is not None:
+                told = self._of(decision.task_id)
+                if told is not None:
+                    told.decision = decision
         self._writer.append(
             PendingRecords(self._run, records, decisions, stored, self._failed, late, final=True)
         )
+        if len(self._complete) >= FOLD_TASKS:
+            # After what they are made from.
+            self._start_folding([self._told.pop(task_id) for task_id in self._earlier])
+            for task_id in self._earlier:
+                self._folded.add(task_id)
+            self._earlier, self._complete = self._complete, []
 
-    async def _fold(self, records: list[Record], decisions: list[DecisionRecord]) -> None:
+    def _of(self, task_id: int) -> _Told | None:
+        """Return what has come of a task; None if its row is made."""
+        told = self._told.get(task_id)
+        if told is None and task_id not in self._folded:
+            told = self._told[task_id] = _Told()
+        return told
+
+    def _keep(self, record: Record) -> None:
+        task = record.task
+        told = self._of(task.id)
+        if told is None:
+            told = self._contradicted.setdefault(task.id, _Told(task))
+            told.records.append(record)
+            return
+        told.task = task
+        told.records.append(record)
+        if record.kind is RecordKind.ENDED:
+            told.last = record.seq
+        if told.last is not None and len(told.records) == told.last + 1:
+            self._complete.append(task.id)
+
+    def _start_folding(self, tasks: Sequence[_Told], contradicted: Sequence[_Told] = ()) -> None:
+        folding = asyncio.get_running_loop().create_task(self._fold(tasks, contradicted))
+        self._folding.add(folding)
+        folding.add_done_callback(self._folding.discard)
+
+    async def _fold(self, tasks: Sequence[_Told], contradicted: Sequence[_Told]) -> None:
         def write(log: TaskLog) -> int:
-            folded = fold_all((), records, decisions)
+            folded = fold_all(
+                (),
+                (record for told in tasks for record in told.records),
+                (told.decision for told in tasks if told.decision is not None),
+            )
             log.write_tasks(self._run, folded.rows)
             self._rows += len(folded.rows)
             for history in folded.illegal:
                 _log.error("illegal history", run=self._run, history=str(history))
-            return len(folded.illegal)
+            for told in contradicted:
+                what = [str(record) for record in told.records]
+                _log.error("illegal history", run=self._run, came_after_its_end=what)
+            # Nothing in them can be trusted, as in any illegal history.
+            lost = [told.task for told in contradicted if told.task is not None]
+            log.write_tasks(self._run, fold_all(lost, ()).rows)
+            return len(folded.illegal) + len(contradicted)
 
         try:
             self.illegal += await self._writer.call(write)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -112,7 +112,6 @@ class Node:
     """Lag of its timers, the larger the less long ago."""
     episode_lag: Micros = 0
     """Worst lag of its timers in the present episode; the run begins it anew."""
-    acks: Acks = field(default_factory=Acks)
 
     @property
     def patience_s(self) -> float:
@@ -161,6 +160,7 @@ class Registry(pb_grpc.RegistryServicer):
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False
         self._news = asyncio.Event()
+        self._acks: dict[int, Acks] = {}
         self.nodes = [Node(node) for node in range(size)]
 
     @property
@@ -180,6 +180,9 @@ class Registry(pb_grpc.RegistryServicer):
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"node {request.node}: {self.testbed} has nodes 0 to {len(self.nodes) - 1}",
             )
+        log = request.log if request.HasField("log") else request.node
+        if not 0 <= log < len(self.nodes):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"there is no log {log}")
         try:
             parse(request.address)
         except UsageError as error:
@@ -215,7 +218,8 @@ class Registry(pb_grpc.RegistryServicer):
                 self._on_events,
                 self._me,
                 pulse=self.pulse,
-                acks=node.acks,
+                acks=self._acks.setdefault(log, Acks()),
+                log=log,
             )
         node.link.registered(request.session)
         node.named = request.session

@@ -571,7 +571,7 @@ class Run(ABC, Generic[_Plan, _Episode]):
             return {
                 node
                 for node, reply in replies.items()
-                if not self._recording.has(node, reply.last_batch)
+                if not self._recording.has(self._log_of(node), reply.last_batch)
             } - self._attendance.out.keys()
 
         while not self._reason and missing():
@@ -590,6 +590,11 @@ class Run(ABC, Generic[_Plan, _Episode]):
                 node, number, f"did not send the end of its log within {FLUSH_TIMEOUT_S:g} s"
             )
         return replies.keys() - left_out - self._attendance.out.keys()
+
+    def _log_of(self, node: int) -> int:
+        """Return the node under which the process of a node logs."""
+        link = self._links[node]
+        return node if link is None else link.log
 
     def _late(self, node: int, number: int, reason: str) -> None:
         if node not in self._attendance.out:

@@ -253,19 +253,27 @@ class ControlServicer(pb_grpc.ControlServicer):
         return description
 
     async def Events(self, requests: AsyncIterator[pb.BatchAck], context: Context) -> None:
-        """Send every batch until it is acknowledged; a second listener ends the first."""
+        """Send every batch until it is acknowledged; a second listener ends the first.
+
+        The nodes of a process have one log: the first listener gets it. Those of other nodes wait
+        until that one is gone.
+        """
         self._superseded.set()
         superseded = self._superseded = asyncio.Event()
         acknowledging = asyncio.create_task(self._acknowledge(requests))
         leaving = asyncio.create_task(superseded.wait())
+        reading = asyncio.create_task(self._node.spool.reading.acquire())
         sent: dict[str, int] = {}
         turns = later(asyncio.get_running_loop())
         try:
-            while not (acknowledging.done() or leaving.done()):
+            await asyncio.wait(
+                (reading, acknowledging, leaving), return_when=asyncio.FIRST_COMPLETED
+            )
+            while reading.done() and not (acknowledging.done() or leaving.done()):
                 another = self._node.spool.news
                 batch = self._node.spool.next_batch(sent)
                 if batch is not None:
-                    # Nodes of one process have their batches at one time, and each takes a while.
+                    # It takes a while, and others do not wait for it.
                     await turns.turn()
                     await context.write(batch)
                     continue
@@ -279,6 +287,10 @@ class ControlServicer(pb_grpc.ControlServicer):
         finally:
             acknowledging.cancel()
             leaving.cancel()
+            if reading.done() and not reading.cancelled():
+                self._node.spool.reading.release()
+            else:
+                reading.cancel()
 
     async def _acknowledge(self, requests: AsyncIterator[pb.BatchAck]) -> None:
         async for ack in requests:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from edgenode.background import Background
@@ -12,6 +13,7 @@ from edgenode.carriers.grpc_streams import GrpcLink
 from edgenode.carriers.local import Hub, LocalNode
 from edgenode.carriers.trunk import TrunkNode, Trunks
 from edgenode.links import PeerAt, PeerLink
+from edgenode.spool import Files, Spool
 from testbed.rpc.credentials import Secrets
 from testbed.rpc.generated import edge_pb2 as pb
 
@@ -48,11 +50,26 @@ class Host:
         self._enders: dict[int, Callable[[], None]] = {}
         self._ended: dict[int, asyncio.Event] = {}
         self._trunks = Trunks(self._nodes, self.end_node)
+        self._files: Files | None = None
+        self.log = -1
+        """The node whose files the log of this process is in."""
 
     @property
     def trunk(self) -> str:
         """Where other processes connect their trunks; empty: nowhere."""
         return self._trunks.address
+
+    def spool(self, node: int, folder: Path) -> Spool:
+        """Return the log of a node, in the files of the first one of this process.
+
+        ``folder`` is where a node has its files if it is the first.
+        """
+        if self._files is None:
+            self.log = node
+            made = Spool(folder)
+            self._files = made.files
+            return made
+        return Spool(folder, self._files)
 
     def listen(self, bind: str) -> None:
         """Take trunks, and orders to end a node, at ``bind``.

@@ -27,7 +27,6 @@ from edgenode.policies import Policies
 from edgenode.seam import Link, NodeDriver, Surroundings
 from edgenode.servicers import PeersServicer, TasksServicer
 from edgenode.speaking import context_of
-from edgenode.spool import Spool
 from edgenode.watch import (
     BoundedApplication,
     CodeWatch,
@@ -96,7 +95,7 @@ class EdgeNode:
         self.context = context_of(index)
         self.host = host or Host()
         self.commands = CommandCheck()
-        self.spool = Spool(spool, self.host.size)
+        self.spool = self.host.spool(index, spool)
         self.address = ""
         self.process = secrets.token_hex(8)
         """Names this process: a process number may be that of another one elsewhere."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from edgenode.host import Host, Transport
 from edgenode.node import FAREWELL, EdgeNode
 from edgenode.registration import stay_registered
+from edgenode.slices import ask_for_short_slices
 from edgenode.speaking import LogPerNode, formatter
 from edgenode.watch import CodeWatch, watch_tasks
 from testbed import logs
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     nodes = _nodes(parser, arguments)
     # Whatever it writes is for its user alone.
     os.umask(0o077)
+    ask_for_short_slices()
     who = f"node {arguments.node}" if arguments.nodes is None else "nodes"
     logs.configure(formatter(who), arguments.log_level.upper())
     if arguments.log:

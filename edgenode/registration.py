@@ -116,6 +116,7 @@ async def _register(stub: Any, node: EdgeNode) -> float:
             nodes=node.host.size,
             http=node.http,
             http_key=node.http_key,
+            log=node.host.log,
         ),
         timeout=CALL_TIMEOUT,
     )

@@ -1,12 +1,15 @@
-"""The node's log, kept in files until the controller has stored it.
+"""The log of a process, kept in files until the controller has stored it.
 
-One append-only file per run. What has happened goes to its file in one write as soon as the event
-loop has nothing more urgent to do, so that a node killed at any moment has lost some milliseconds
-at most; batches are cut from the file later and sent again until they are acknowledged. A batch is
-in the file before it is sent. A new process on the same folder goes on where the last one stopped.
+All nodes of a process share it: one append-only file per run, one batch for what happens at all of
+them, and one listener at a time, so that a process with many nodes costs the controller no more
+than one with a single node. What has happened goes to its file in one write as soon as the event
+loop has nothing more urgent to do, so that a process killed at any moment has lost some
+milliseconds at most; batches are cut from the file later and sent again until they are
+acknowledged. A batch is in the file before it is sent. A new process on the same folder goes on
+where the last one stopped.
 
-A file that is removed, cut short or written over while the node runs is made anew from what is in
-memory; what a new process cannot read of a file is left out, said, and kept beside it.
+A file that is removed, cut short or written over while the process runs is made anew from what is
+in memory; what a new process cannot read of a file is left out, said, and kept beside it.
 """
 
 from __future__ import annotations
@@ -40,12 +43,6 @@ SOON: Final = 0.02
 
 LATEST: Final = 0.25
 """The same where much happens: a batch costs both ends more than the events in it."""
-
-SHARING: Final = 12
-"""Nodes of one process with ``LATEST`` each; where there are more, their batches wait longer."""
-
-MOST_LONGER: Final = 4.0
-"""Factor by which ``LATEST`` is longer at most: people watch the tasks of a run end."""
 
 AT_ONCE: Final = 4
 """Batches that may be cut soon, one after another; another one for every ``LATEST`` seconds."""
@@ -85,13 +82,10 @@ class RunSpool:
     """The file of one run; batches are numbered from 1 without gaps.
 
     Batches stay in memory until they are acknowledged; the file is read only by the next process.
-    If it cannot be written (disk full), that is logged and the log goes on without it. ``sharing``
-    is the number of nodes in this process.
+    If it cannot be written (disk full), that is logged and the log goes on without it.
     """
 
-    def __init__(
-        self, run: str, path: Path, on_batch: Callable[[], None], sharing: int = 1
-    ) -> None:
+    def __init__(self, run: str, path: Path, on_batch: Callable[[], None]) -> None:
         self.run = run
         self.path = path
         self.last_batch = 0
@@ -104,10 +98,7 @@ class RunSpool:
         self._unwritten: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        longer = min(MOST_LONGER, max(1.0, sharing / SHARING))
-        self._latest = LATEST * longer
-        self._at_once = AT_ONCE / longer
-        self._soon = self._at_once
+        self._soon = float(AT_ONCE)
         self._counted = 0.0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = 0
@@ -167,10 +158,10 @@ class RunSpool:
     def _delay(self) -> float:
         """Return how long the next batch waits for more events, in seconds."""
         now = asyncio.get_running_loop().time()
-        self._soon = min(self._at_once, self._soon + (now - self._counted) / self._latest)
+        self._soon = min(AT_ONCE, self._soon + (now - self._counted) / LATEST)
         self._counted = now
         if self._soon < 1:
-            return self._latest
+            return LATEST
         self._soon -= 1
         return SOON
 
@@ -213,7 +204,7 @@ class RunSpool:
             requests=_of(lines, _REQUEST),
             windows=_of(lines, _WINDOW),
             ticks=[int(line) for line in _of(lines, _TICK)],
-            failures=[json.loads(line) for line in _of(lines, _FAILURE)],
+            failures=[_failure_of(line) for line in _of(lines, _FAILURE)],
         )
 
     def acknowledge(self, number: int) -> None:
@@ -222,6 +213,17 @@ class RunSpool:
             self._backlog -= _size(self._batches.popleft()[1])
         if not self._batches and not self._uncut and self._size > _KEEP_BYTES:
             self._empty()
+
+    def take_over(self, path: Path) -> None:
+        """Take what another file has of this run, as one batch more, and delete it."""
+        other = RunSpool(self.run, path, lambda: None)
+        for _, lines in other._batches:
+            self._uncut += lines
+            self._unwritten += lines
+        self.cut()
+        if self._writable:
+            other._batches.clear()
+        other.close()
 
     def close(self) -> None:
         """Cut the last batch and close the file; delete it if all is acknowledged."""
@@ -376,13 +378,13 @@ def _encode_int(value: int) -> bytes:
     return b"%d" % value
 
 
-def _encode_text(text: str) -> bytes:
-    return json.dumps(text).encode()
+def _encode_failure(failure: tuple[int, str]) -> bytes:
+    return json.dumps(failure).encode()
 
 
-def _is_text(data: bytes) -> None:
-    if not isinstance(json.loads(data), str):
-        raise ValueError("not a text")
+def _failure_of(data: bytes) -> pb.RouterFailure:
+    node, reason = json.loads(data)
+    return pb.RouterFailure(node=node, reason=reason)
 
 
 _READ: Final[Mapping[bytes, Callable[[bytes], object]]] = {
@@ -392,7 +394,7 @@ _READ: Final[Mapping[bytes, Callable[[bytes], object]]] = {
     _REQUEST: lambda data: decode_requests([data]),
     _WINDOW: lambda data: decode_windows([data]),
     _TICK: int,
-    _FAILURE: _is_text,
+    _FAILURE: _failure_of,
 }
 """What reads the document of a line, by its kind; raises if it is damaged."""
 
@@ -409,19 +411,20 @@ def _is_event(line: bytes) -> bool:
     return True
 
 
-class Spool:
-    """The spool files of one node, one per run, in a folder of its own."""
+class Files:
+    """The spool files of one process, one per run, in a folder of its own.
 
-    def __init__(self, folder: Path, sharing: int = 1) -> None:
-        """Open it. ``sharing`` is the number of nodes in this process."""
-        self._folder = folder
-        self._sharing = sharing
-        self._runs: dict[str, RunSpool] = {}
-        self._current: RunSpool | None = None
+    ``reading`` is held by who sends batches: of the listeners of all nodes one gets them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs: dict[str, RunSpool] = {}
+        self.current: dict[int, RunSpool | None] = {}
+        """The run of each node that logs into these files, by a number of its own."""
         self.news = asyncio.Event()
-        """Set when there is another batch. Another event from then on, so that who takes it before
-        looking for a batch misses none."""
-        self._acknowledged = asyncio.Event()
+        self.reading = asyncio.Lock()
+        self.acknowledged = asyncio.Event()
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.spool")):
             try:
@@ -429,32 +432,102 @@ class Spool:
             except OSError as error:
                 _logger.error("%s cannot be read and is left as it is: %s", path, error)
 
+    def adopt(self, folder: Path) -> None:
+        """Take over what a node has left in its folder when it had a process of its own."""
+        for path in sorted(folder.glob("*.spool")):
+            run = unquote(path.stem)
+            try:
+                (self.runs.get(run) or self._add(run)).take_over(path)
+            except OSError as error:
+                _logger.error("%s cannot be read and is left as it is: %s", path, error)
+
+    def open(self, run: str) -> RunSpool:
+        """Return the file of a run, made if need be. Raises: OSError."""
+        # The folder may have been removed meanwhile, alone or with those of the other nodes.
+        self.folder.parent.mkdir(exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
+        return self.runs.get(run) or self._add(run)
+
     @property
     def unacknowledged(self) -> int:
         """Number of batches that the controller has not acknowledged."""
-        return sum(spool.unacknowledged for spool in self._runs.values())
+        return sum(spool.unacknowledged for spool in self.runs.values())
+
+    def drop_finished(self) -> None:
+        """Delete the files of runs that no node is in and of which all is acknowledged."""
+        used = list(self.current.values())
+        for run, spool in list(self.runs.items()):
+            if spool not in used and not spool.unacknowledged:
+                spool.close()
+                del self.runs[run]
+
+    def close(self) -> None:
+        """Close all files; those with nothing left to send are deleted."""
+        for spool in self.runs.values():
+            spool.close()
+        self.runs.clear()
+
+    def _add(self, run: str) -> RunSpool:
+        path = self.folder / f"{quote(run, safe='')}.spool"
+        spool = self.runs[run] = RunSpool(run, path, self._tell)
+        return spool
+
+    def _tell(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()
+
+
+class Spool:
+    """The log of one node, in the files of its process.
+
+    Without ``files`` it has files of its own in ``folder``; what is in that folder is taken over.
+    """
+
+    def __init__(self, folder: Path, files: Files | None = None) -> None:
+        if files is None:
+            files = Files(folder)
+        elif folder != files.folder:
+            files.adopt(folder)
+        self.files = files
+        self._number = max(files.current, default=-1) + 1
+        self._current: RunSpool | None = None
+        files.current[self._number] = None
+
+    @property
+    def reading(self) -> asyncio.Lock:
+        """Held by who sends the batches of the process."""
+        return self.files.reading
+
+    @property
+    def news(self) -> asyncio.Event:
+        """Set when there is another batch. Another event from then on, so that who takes it before
+        looking for a batch misses none."""
+        return self.files.news
+
+    @property
+    def unacknowledged(self) -> int:
+        """Number of batches of the process that the controller has not acknowledged."""
+        return self.files.unacknowledged
 
     @property
     def backlog(self) -> int:
         """Bytes of the batches that the controller has not acknowledged."""
-        return sum(spool.backlog for spool in self._runs.values())
+        return sum(spool.backlog for spool in self.files.runs.values())
 
     def begin(self, run: str) -> None:
         """From now on what happens belongs to ``run``; files of other runs go when they can.
 
         Raises: PermanentError: its file cannot be made; then nothing has changed.
         """
+        files = self.files
         try:
-            # It may have been removed meanwhile, alone or with those of the other nodes.
-            self._folder.parent.mkdir(exist_ok=True)
-            self._folder.mkdir(exist_ok=True)
-            self._current = self._runs.get(run) or self._add(run)
+            self._current = files.current[self._number] = files.open(run)
         except OSError as error:
             raise PermanentError(
-                f"the spool {self._folder} cannot be written: {error.strerror or error}; make room "
+                f"the spool {files.folder} cannot be written: {error.strerror or error}; make room "
                 "there, or make it writable"
             ) from error
-        self._drop_finished()
+        files.drop_finished()
 
     def record(self, record: Record) -> None:
         """Log a record."""
@@ -480,9 +553,9 @@ class Spool:
         """Log how late a router was called."""
         self._append(LogEvent(_TICK, _encode_int, lateness))
 
-    def failure(self, reason: str) -> None:
+    def failure(self, node: int, reason: str) -> None:
         """Log why a router failed."""
-        self._append(LogEvent(_FAILURE, _encode_text, reason))
+        self._append(LogEvent(_FAILURE, _encode_failure, (node, reason)))
 
     def hurry(self) -> None:
         """Cut the next batch soon: nothing is to be expected after what has happened."""
@@ -491,30 +564,26 @@ class Spool:
 
     def flush(self, run: str) -> int:
         """Cut a run's batch now; the number of its last batch, 0 if there is none to wait for."""
-        spool = self._runs.get(run)
+        spool = self.files.runs.get(run)
         return 0 if spool is None else spool.cut()
 
     def acknowledge(self, run: str, number: int) -> None:
         """Drop all batches of ``run`` up to ``number``, which the controller has stored."""
-        spool = self._runs.get(run)
+        spool = self.files.runs.get(run)
         if spool is not None:
             spool.acknowledge(number)
             if not self.unacknowledged:
-                self._acknowledged.set()
-            self._drop_finished()
+                self.files.acknowledged.set()
+            self.files.drop_finished()
 
     def next_batch(self, sent: dict[str, int]) -> pb.EventBatch | None:
         """Return the first unacknowledged batch after those in ``sent`` (last number by run)."""
-        for run, spool in self._runs.items():
+        for run, spool in self.files.runs.items():
             batch = spool.batch_after(sent.get(run, 0))
             if batch is not None:
                 sent[run] = batch.number
                 return batch
         return None
-
-    def _tell(self) -> None:
-        self.news.set()
-        self.news = asyncio.Event()
 
     async def drained(self, patience: float) -> bool:
         """Cut the last batch and wait until all is acknowledged; whether it is.
@@ -524,34 +593,23 @@ class Spool:
         """
         if self._current is not None:
             self._current.cut()
-        if self.unacknowledged:
-            self._acknowledged.clear()
+        files = self.files
+        if files.unacknowledged:
+            files.acknowledged.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
-                    await self._acknowledged.wait()
-        return not self.unacknowledged
+                    await files.acknowledged.wait()
+        return not files.unacknowledged
 
     def close(self) -> None:
-        """Close all files; those with nothing left to send are deleted."""
-        for spool in self._runs.values():
-            spool.close()
-        self._runs.clear()
+        """Log nothing more; the last of the process closes the files. Idempotent."""
         self._current = None
+        self.files.current.pop(self._number, None)
+        if not self.files.current:
+            self.files.close()
 
     def _append(self, event: LogEvent) -> None:
         if self._current is None:
             _logger.error("an event outside of any run: %s", event.encode(event.what).decode())
             return
         self._current.append(event)
-
-    def _add(self, run: str) -> RunSpool:
-        path = self._folder / f"{quote(run, safe='')}.spool"
-        spool = RunSpool(run, path, self._tell, self._sharing)
-        self._runs[run] = spool
-        return spool
-
-    def _drop_finished(self) -> None:
-        for run, spool in list(self._runs.items()):
-            if spool is not self._current and not spool.unacknowledged:
-                spool.close()
-                del self._runs[run]

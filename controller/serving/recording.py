@@ -28,14 +28,14 @@ from testbed.storage.tasklog import RequestRow, TaskLog
 class Content:
     """Content of a node's batch; ``ticks`` are how late a router was called, each time.
 
-    ``failures`` say why a router failed.
+    ``failures`` say of which node a router failed, and why.
     """
 
     requests: Sequence[RequestRecord]
     windows: Sequence[WindowRecord]
     routings: Sequence[RoutingRecord]
     ticks: Sequence[int]
-    failures: Sequence[str]
+    failures: Sequence[tuple[int, str]]
 
 
 def decode(batch: pb.EventBatch) -> Content:
@@ -50,7 +50,7 @@ def decode(batch: pb.EventBatch) -> Content:
             decode_windows(batch.windows),
             routings,
             batch.ticks,
-            batch.failures,
+            [(failure.node, failure.reason) for failure in batch.failures],
         )
     except (KeyError, TypeError, IndexError, RecursionError) as error:
         raise ValueError(repr(error)) from None
@@ -132,15 +132,15 @@ class ServingRecording(Recording):
 
     def store_batch(self, batch: Batch) -> None:
         """Queue a batch for storage as soon as its rows are complete."""
-        self._batches[batch.link.node].append(batch)
-        self._flush(batch.link.node)
+        self._batches[batch.link.log].append(batch)
+        self._flush(batch.link.log)
 
     def completed(self, batch: Batch, row: RequestRow) -> None:
         """Add a row that a batch has been waiting for."""
         batch.rows.append(row)
         batch.missing -= 1
         if not batch.missing:
-            self._flush(batch.link.node)
+            self._flush(batch.link.log)
 
     def store_own(self, rest: Sequence[RequestRow]) -> None:
         """Queue rows that no batch waits for."""

@@ -180,8 +180,8 @@ class ServingRun(Run[ServingPlan, ServingEpisode]):
         self._fidelity.ticked(content.ticks)
         present, _ = self._position()
         now = 0 if episode is None else episode.now
-        for reason in content.failures:
-            self._failures.add(RoutingFailure(present, link.node, now, reason))
+        for node, reason in content.failures:
+            self._failures.add(RoutingFailure(present, node, now, reason))
         self._recording.store_batch(batch)
 
     def _count_up(self, episode: ServingEpisode, complete: Collection[int]) -> Sequence[RequestRow]:

@@ -88,7 +88,7 @@ class ServingLog(Protocol):
 
     def tick(self, lateness: Micros) -> None: ...
 
-    def failure(self, reason: str) -> None: ...
+    def failure(self, node: int, reason: str) -> None: ...
 
     def fault(self, document: bytes) -> None: ...
 
@@ -331,7 +331,7 @@ class ServingDriver:
             # Somebody's own code. It costs this routing, not the node.
             self._complaints.add(str(failed), failed.reason, failed)
             if self._log is not None:
-                self._log.failure(failed.reason)
+                self._log.failure(self.node, failed.reason)
             return self.state.effects_left()
 
     def _later(self, instant: Micros, urgency: Urgency, event: Event) -> None:

@@ -308,4 +308,5 @@ async def test_what_was_stored_while_a_node_was_given_up_is_told_when_it_is_back
         await made.register(started.address, started.process, started.commands.session)
         await made.until("healthy")
         assert made.node.link is not link
-        assert made.node.acks.latest == {"run": 3}
+        assert made.node.link is not None
+        assert made.node.link.acks.latest == {"run": 3}

@@ -280,10 +280,14 @@ class Cluster:
     async def _listen(self, member: Member) -> None:
         call = member.control.Events()
         async for batch in call:
-            member.records.extend(map(decode_record, batch.records))
-            member.decisions.extend(map(decode_decision, batch.decisions))
+            # The nodes of a process have one log.
+            for record in map(decode_record, batch.records):
+                self.members[record.node].records.append(record)
+            for decision in map(decode_decision, batch.decisions):
+                self.members[decision.node].decisions.append(decision)
+            for note in map(json.loads, batch.faults):
+                self.members[note["node"]].faults.append(note)
             member.batches.append(batch.number)
-            member.faults.extend(map(json.loads, batch.faults))
             await call.write(pb.BatchAck(run=batch.run, number=batch.number))
             async with self._news:
                 self._news.notify_all()

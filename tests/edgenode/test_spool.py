@@ -122,18 +122,48 @@ async def test_batches_wait_longer_the_more_happens(
     spool.close()
 
 
-async def test_batches_of_many_nodes_in_one_process_wait_longer(tmp_path: Path) -> None:
-    waits = []
-    for sharing in (1, 12, 30, 200):
-        spool = RunSpool("run", tmp_path / f"{sharing}.spool", lambda: None, sharing)
-        loop = asyncio.get_running_loop()
-        for _ in range(6):
-            spool.append(LogEvent(b"r", bytes, b"{}"))
-            wait = spool._due - loop.time()
-            spool.cut()
-        waits.append(round(wait, 2))
-        spool.close()
-    assert waits == [LATEST, LATEST, round(2.5 * LATEST, 2), 4 * LATEST]
+async def test_nodes_of_one_process_have_one_log(tmp_path: Path) -> None:
+    first = Spool(tmp_path / "node-0")
+    second = Spool(tmp_path / "node-1", first.files)
+    first.begin("one")
+    second.begin("one")
+    first.record(record(1))
+    second.record(record(2))
+    assert second.flush("one") == first.flush("one") == 1
+    assert ids(sent(first)) == ids(sent(second)) == [1, 2]
+    assert not (tmp_path / "node-1").exists()
+
+    # A node that is in a run of its own still logs into that one.
+    first.begin("two")
+    first.acknowledge("one", 1)
+    second.record(record(3))
+    assert (second.flush("one"), second.flush("two")) == (2, 0)
+    assert [batch.run for batch in sent(first)] == ["one"]
+    # One that ends leaves the log to the others.
+    first.close()
+    second.acknowledge("one", 2)
+    second.record(record(4))
+    assert second.flush("one") == 3
+    second.close()
+    # The file does not say what was acknowledged.
+    assert ids(sent(Spool(tmp_path / "node-0"))) == [1, 2, 3, 4]
+
+
+async def test_what_nodes_left_in_files_of_their_own_is_taken_over(tmp_path: Path) -> None:
+    for number in range(3):
+        alone = Spool(tmp_path / f"node-{number}")
+        alone.begin("run")
+        alone.record(record(number))
+        alone.close()
+    first = Spool(tmp_path / "node-0")
+    second = Spool(tmp_path / "node-1", first.files)
+    Spool(tmp_path / "node-2", first.files)
+    batches = sent(second)
+    assert ids(batches) == [0, 1, 2]
+    assert [batch.number for batch in batches] == [1, 2, 3]
+    assert not files(tmp_path / "node-1")
+    # Another process that dies finds all of it in one place.
+    assert ids(sent(Spool(tmp_path / "node-0"))) == [0, 1, 2]
 
 
 async def test_what_is_waited_for_is_cut_soon(tmp_path: Path) -> None:
@@ -363,3 +393,31 @@ async def test_a_second_listener_ends_the_first(tmp_path: Path) -> None:
         await network.ended(given)
         async with asyncio.timeout(5):
             await first.code()
+
+
+async def test_another_node_of_the_process_sends_what_one_that_ends_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.edgenode.network.carrier", "local")
+    given = [task(number, source=number, execution=1000) for number in range(2)]
+    async with cluster(tmp_path) as network:
+        first, second = network.members
+        await network.configure(plan(), "local")
+        listening, waiting = first.control.Events(), second.control.Events()
+        await listening.wait_for_connection()
+        await waiting.wait_for_connection()
+        await network.start(listen=False)
+        await network.give(*given)
+        got: set[int] = set()
+        async with asyncio.timeout(5):
+            while got != {0, 1}:
+                got |= set(ids([await listening.read()]))
+        # What is not acknowledged comes again, from the other one.
+        await first.node.close()
+        got.clear()
+        async with asyncio.timeout(5):
+            while got != {0, 1}:
+                batch = await waiting.read()
+                got |= set(ids([batch]))
+        await waiting.write(pb.BatchAck(run="run", number=batch.number))
+        assert await second.node.spool.drained(5)

@@ -368,6 +368,14 @@ class NodeDescription(_message.Message):
     open_requests: int
     def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., scheduler: _Optional[str] = ..., queue_length: _Optional[int] = ..., backlog: _Optional[int] = ..., receiving: _Optional[_Iterable[int]] = ..., sending: _Optional[_Iterable[int]] = ..., resident_bytes: _Optional[int] = ..., unacknowledged: _Optional[int] = ..., held: _Optional[int] = ..., process: _Optional[str] = ..., http: _Optional[str] = ..., open_requests: _Optional[int] = ...) -> None: ...
 
+class RouterFailure(_message.Message):
+    __slots__ = ("node", "reason")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    reason: str
+    def __init__(self, node: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class EventBatch(_message.Message):
     __slots__ = ("run", "number", "records", "decisions", "faults", "requests", "windows", "ticks", "failures")
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -387,8 +395,8 @@ class EventBatch(_message.Message):
     requests: _containers.RepeatedScalarFieldContainer[bytes]
     windows: _containers.RepeatedScalarFieldContainer[bytes]
     ticks: _containers.RepeatedScalarFieldContainer[int]
-    failures: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., records: _Optional[_Iterable[bytes]] = ..., decisions: _Optional[_Iterable[bytes]] = ..., faults: _Optional[_Iterable[bytes]] = ..., requests: _Optional[_Iterable[bytes]] = ..., windows: _Optional[_Iterable[bytes]] = ..., ticks: _Optional[_Iterable[int]] = ..., failures: _Optional[_Iterable[str]] = ...) -> None: ...
+    failures: _containers.RepeatedCompositeFieldContainer[RouterFailure]
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., records: _Optional[_Iterable[bytes]] = ..., decisions: _Optional[_Iterable[bytes]] = ..., faults: _Optional[_Iterable[bytes]] = ..., requests: _Optional[_Iterable[bytes]] = ..., windows: _Optional[_Iterable[bytes]] = ..., ticks: _Optional[_Iterable[int]] = ..., failures: _Optional[_Iterable[_Union[RouterFailure, _Mapping]]] = ...) -> None: ...
 
 class BatchAck(_message.Message):
     __slots__ = ("run", "number")
@@ -399,7 +407,7 @@ class BatchAck(_message.Message):
     def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("node", "address", "pid", "version", "session", "process", "trunk", "nodes", "http", "http_key")
+    __slots__ = ("node", "address", "pid", "version", "session", "process", "trunk", "nodes", "log", "http", "http_key")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -408,6 +416,7 @@ class RegisterRequest(_message.Message):
     PROCESS_FIELD_NUMBER: _ClassVar[int]
     TRUNK_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
     HTTP_FIELD_NUMBER: _ClassVar[int]
     HTTP_KEY_FIELD_NUMBER: _ClassVar[int]
     node: int
@@ -418,9 +427,10 @@ class RegisterRequest(_message.Message):
     process: str
     trunk: str
     nodes: int
+    log: int
     http: str
     http_key: str
-    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., session: _Optional[str] = ..., process: _Optional[str] = ..., trunk: _Optional[str] = ..., nodes: _Optional[int] = ..., http: _Optional[str] = ..., http_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., version: _Optional[str] = ..., session: _Optional[str] = ..., process: _Optional[str] = ..., trunk: _Optional[str] = ..., nodes: _Optional[int] = ..., log: _Optional[int] = ..., http: _Optional[str] = ..., http_key: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("testbed", "heartbeat_interval")

@@ -205,11 +205,16 @@ class Federation:
     async def _listen(self, member: Member) -> None:
         call = member.control.Events()
         async for batch in call:
-            member.requests.extend(decode_requests(batch.requests))
-            member.windows.extend(decode_windows(batch.windows))
-            member.routings.extend(map(decode_decision, batch.decisions))
+            # The nodes of a process have one log.
+            for request in decode_requests(batch.requests):
+                self.members[request.source].requests.append(request)
+            for window in decode_windows(batch.windows):
+                self.members[window.node].windows.append(window)
+            for routing in map(decode_decision, batch.decisions):
+                self.members[routing.node].routings.append(routing)
             member.ticks.extend(batch.ticks)
-            member.failures.extend(batch.failures)
+            for failure in batch.failures:
+                self.members[failure.node].failures.append(failure.reason)
             await call.write(pb.BatchAck(run=batch.run, number=batch.number))
             async with self._news:
                 self._news.notify_all()
