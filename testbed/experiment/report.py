@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import shutil
@@ -17,16 +16,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from testbed.errors import PermanentError, UsageError
-from testbed.experiment import figures, timeline
+from testbed.experiment import figures
 from testbed.experiment.comparison import RunComparison, compare_summaries, metric_of
 from testbed.experiment.figures import Formats, as_files
-from testbed.experiment.frames import queue_lengths
-from testbed.experiment.measured import Measured
-from testbed.experiment.metrics import SUCCESS_RATE, Metric
-from testbed.experiment.summary import RunSummary, summarise
+from testbed.experiment.measured import Measured, Summary
+from testbed.experiment.metrics import Metric
+from testbed.experiment.reporting import Drawn, FamilyReport, Tables, html_table, image
+from testbed.experiment.serving.report import REPORT as SERVING_REPORT
+from testbed.experiment.summary import summary_of
+from testbed.experiment.task_report import REPORT as TASK_REPORT
+from testbed.scenario.families import ByModel
+from testbed.scenario.plan import SERVING, TASKS
 from testbed.storage.tasklog import TaskLog
 
 MARKER: Final = "report.json"
@@ -43,8 +45,18 @@ table { border-collapse: collapse; font-size: 0.9rem; margin: 0.8rem 0; }
 th, td { padding: 0.3rem 0.8rem; text-align: right; border-bottom: 1px solid #ddd; }
 th:first-child, td:first-child { text-align: left; }
 th { background: #f5f5f5; } img { max-width: 100%; } .note { color: #666; font-size: 0.9rem; }
-.bad { color: #b00; }
+.bad { color: #b00; } .wide { overflow-x: auto; }
+th, .wide td:first-child { white-space: nowrap; }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; padding: 0 .6rem; } table { font-size: 0.8rem; }
+  th, td { padding: 0.25rem 0.45rem; }
+}
 """
+
+REPORTS: Final[ByModel[FamilyReport]] = ByModel(
+    "a report", {TASKS: TASK_REPORT, SERVING: SERVING_REPORT}
+)
+"""The part of a report that differs between families, by model."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +78,11 @@ def write_report(
 ) -> Report:
     """Write the report of ``run_ids`` into ``out``; an earlier report there is replaced.
 
-    Runs are compared by ``metric`` (None: the objective of their scenario); the success rate is
-    shown in any case. The folder appears complete or not at all.
+    Runs are compared by ``metric`` (None: the objective of their scenario); the success rate, of
+    serving runs the share refused, is shown in any case. The folder appears complete or not at all.
 
-    Raises: UsageError: no run, no finished task in one, ``out`` holds something else, or the metric
-    cannot be computed.
+    Raises: UsageError: no run, no finished task in one, runs of different families, ``out`` holds
+    something else, or the metric cannot be computed.
     PermanentError: the folder cannot be written.
     """
     if not run_ids:
@@ -80,13 +92,17 @@ def write_report(
     runs = []
     for run_id in dict.fromkeys(run_ids):
         say(f"reading run {run_id}")
-        runs.append(summarise(log, run_id))
+        runs.append(summary_of(log, run_id))
     metric = metric_of(runs, metric)
     compared = _Compared(metric, [run.measured(metric) for run in runs], _comparison(runs, metric))
     comparison = compared.comparison
     say("drawing")
-    drawn = {name: as_files(each) for name, each in _draw(log, runs, compared).items()}
-    tables = _tables(runs, compared)
+    family = REPORTS.of(runs[0].run)
+    drawings = family.draw(log, runs)
+    if metric is not family.standard:
+        drawings = {"metric": figures.by_metric(runs, compared.measured), **drawings}
+    drawn = {name: as_files(each) for name, each in drawings.items()}
+    tables = _tables(family, runs, compared)
     document: dict[str, Any] = {
         "runs": [run.document for run in runs],
         "comparison": None if comparison is None else comparison.document,
@@ -99,7 +115,7 @@ def write_report(
         },
         "certificates": {run.run.id: run.run.certificate for run in runs},
     }
-    page = _page(runs, compared, drawn, tables, timeline.section(log, runs))
+    page = _page(log, family, runs, compared, drawn, tables)
     say(f"writing {out}")
     try:
         _write(out, drawn, tables, document, page)
@@ -135,7 +151,7 @@ class _Compared:
     comparison: RunComparison | None
 
 
-def _comparison(runs: Sequence[RunSummary], metric: Metric) -> RunComparison | None:
+def _comparison(runs: Sequence[Summary], metric: Metric) -> RunComparison | None:
     """None for a single run, and for runs that met different tasks or share no value."""
     if len(runs) < 2:
         return None
@@ -145,52 +161,10 @@ def _comparison(runs: Sequence[RunSummary], metric: Metric) -> RunComparison | N
         return None
 
 
-def _draw(log: TaskLog, runs: Sequence[RunSummary], compared: _Compared) -> dict[str, Figure]:
-    drawn = {}
-    if compared.metric is not SUCCESS_RATE:
-        drawn["metric"] = figures.by_metric(runs, compared.measured)
-    drawn |= {
-        "success-rate": figures.success_rates(runs),
-        "outcomes": figures.outcome_shares(runs),
-        "latency": figures.latency_breakdown(runs),
-    }
-    lengths = [(run, queue_lengths(log, run.run.id)) for run in runs]
-    lengths = [(run, frame) for run, frame in lengths if not frame.empty]
-    if lengths:
-        drawn["queues"] = figures.queues_over_time(lengths)
-    for number, run in enumerate(runs):
-        name = "topology" if number == 0 else f"topology-{number + 1}"
-        drawn[name] = figures.topology(run.run.plan.topology, run)
-    return drawn
-
-
-def _tables(runs: Sequence[RunSummary], compared: _Compared) -> dict[str, pd.DataFrame]:
-    summary = pd.DataFrame(
-        [
-            {
-                "run": run.run.id,
-                "scheduler": run.title,
-                "driver": run.run.info.driver,
-                "state": run.run.state.value,
-                "episodes": run.success_rate.count,
-                "tasks": run.task_count,
-                "success rate": run.success_rate.mean,
-                "low": run.success_rate.low,
-                "high": run.success_rate.high,
-                "offloaded": run.offloaded,
-                **run.outcomes,
-            }
-            for run in runs
-        ]
-    )
-    episodes = pd.DataFrame({run.run.id: run.by_episode for run in runs}).sort_index()
-    episodes.index.name = "episode"
-    times = pd.concat({run.run.id: run.times for run in runs}, names=["run", "time"])
-    tables = {
-        "summary": summary,
-        "episodes": episodes.reset_index(),
-        "times": times.reset_index(),
-    }
+def _tables(
+    family: FamilyReport, runs: Sequence[Summary], compared: _Compared
+) -> dict[str, pd.DataFrame]:
+    tables = family.tables(runs)
     faults = [
         {
             "run": run.run.id,
@@ -202,7 +176,7 @@ def _tables(runs: Sequence[RunSummary], compared: _Compared) -> dict[str, pd.Dat
     ]
     if faults:
         tables["faults"] = pd.DataFrame(faults)
-    if compared.metric is not SUCCESS_RATE:
+    if compared.metric is not family.standard:
         measured = zip(runs, compared.measured, strict=True)
         values = pd.DataFrame({run.run.id: found.by_episode for run, found in measured})
         values.index.name = "episode"
@@ -246,11 +220,12 @@ def _write(
 
 
 def _page(
-    runs: Sequence[RunSummary],
+    log: TaskLog,
+    family: FamilyReport,
+    runs: Sequence[Summary],
     compared: _Compared,
-    drawn: Mapping[str, Formats],
-    tables: Mapping[str, pd.DataFrame],
-    timelines: str,
+    drawn: Drawn,
+    tables: Tables,
 ) -> str:
     info = runs[0].run.info
     comparison = compared.comparison
@@ -259,49 +234,36 @@ def _page(
     parts = [
         f"<h1>Report: {html.escape(', '.join(names))}</h1>",
         f'<p class="note">{len(runs)} run{"s" * (len(runs) > 1)}, '
-        f"{sum(run.task_count for run in runs)} tasks. Intervals are 95 % (Student's t over "
+        f"{sum(run.count for run in runs)} {runs[0].work}. Intervals are 95 % (Student's t over "
         f"episodes). Seeds of the first run: {html.escape(seeds)}.</p>",
     ]
-    success = [
-        "<h2>Success rate</h2>",
-        _image(drawn["success-rate"], "success rates"),
-        _summary_table(runs),
+    standard = [
+        f"<h2>{html.escape(family.heading)}</h2>",
+        image(drawn[family.standard.name], family.standard.title),
+        html_table(pd.DataFrame([family.row(run) for run in runs])),
     ]
-    if compared.metric is SUCCESS_RATE:
-        parts += [*success, *_verdicts(runs, comparison)]
+    if compared.metric is family.standard:
+        parts += [*standard, *_verdicts(runs, comparison)]
     else:
-        by_success = _comparison(runs, SUCCESS_RATE)
+        by_standard = _comparison(runs, family.standard)
         parts += [
             f"<h2>{html.escape(_headline(compared.metric))}</h2>",
-            _image(drawn["metric"], compared.metric.title),
+            image(drawn["metric"], compared.metric.title),
             _metric_table(runs, compared),
-            *(_verdicts(runs, comparison) if comparison or not by_success else [_NO_VALUE]),
-            *success,
-            *_verdicts(runs, by_success),
+            *(_verdicts(runs, comparison) if comparison or not by_standard else [_NO_VALUE]),
+            *standard,
+            *_verdicts(runs, by_standard),
         ]
-    parts += ["<h2>How tasks ended</h2>", _image(drawn["outcomes"], "shares of outcomes")]
-    parts += [
-        "<h2>Where time went</h2>",
-        _image(drawn["latency"], "times by stage"),
-        _html_table(tables["times"]),
-    ]
-    if "queues" in drawn:
-        parts += ["<h2>Queues</h2>", _image(drawn["queues"], "queue lengths")]
-    parts.append(timelines)
+    parts += family.sections(log, runs, drawn, tables)
     if "faults" in tables:
         parts += ["<h2>Faults</h2>", *_faults(tables["faults"], comparison)]
-    parts.append("<h2>Network</h2>")
-    for number, run in enumerate(runs):
-        name = "topology" if number == 0 else f"topology-{number + 1}"
-        parts += [
-            f"<p>{html.escape(run.title)}</p>",
-            _image(drawn[name], f"network under {run.title}"),
-        ]
-    parts += ["<h2>Fidelity</h2>", *(_fidelity(run) for run in runs)]
+    parts += family.network(runs, drawn)
+    parts += ["<h2>Fidelity</h2>", *(_fidelity(run, family) for run in runs)]
     title = html.escape(", ".join(names))
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
 
 
@@ -315,7 +277,7 @@ def _headline(metric: Metric) -> str:
     return metric.title[:1].upper() + metric.title[1:]
 
 
-def _metric_table(runs: Sequence[RunSummary], compared: _Compared) -> str:
+def _metric_table(runs: Sequence[Summary], compared: _Compared) -> str:
     metric = compared.metric
     rows = [
         {
@@ -329,10 +291,10 @@ def _metric_table(runs: Sequence[RunSummary], compared: _Compared) -> str:
         }
         for run, found in zip(runs, compared.measured, strict=True)
     ]
-    return _html_table(pd.DataFrame(rows))
+    return html_table(pd.DataFrame(rows))
 
 
-def _verdicts(runs: Sequence[RunSummary], comparison: RunComparison | None) -> list[str]:
+def _verdicts(runs: Sequence[Summary], comparison: RunComparison | None) -> list[str]:
     """Return a sentence for each pair of runs, or why there is none."""
     if comparison is not None:
         return [
@@ -344,8 +306,8 @@ def _verdicts(runs: Sequence[RunSummary], comparison: RunComparison | None) -> l
     if len(runs) < 2:
         return []
     return [
-        '<p class="note">These runs met different tasks (other scenario, seeds or episodes), '
-        "so they are shown side by side and not compared.</p>"
+        f'<p class="note">These runs met different {runs[0].work} (other scenario, seeds or '
+        "episodes), so they are shown side by side and not compared.</p>"
     ]
 
 
@@ -362,7 +324,7 @@ def _faults(table: pd.DataFrame, comparison: RunComparison | None) -> list[str]:
         did_not_take=("failed", "sum"),
     )
     shown = counted.head(MOST_FAULTS)
-    parts = [_html_table(shown)]
+    parts = [html_table(shown)]
     if len(shown) < len(counted):
         parts.append(f'<p class="note">The first {MOST_FAULTS} of {len(counted)}.</p>')
     if comparison is not None:
@@ -370,38 +332,7 @@ def _faults(table: pd.DataFrame, comparison: RunComparison | None) -> list[str]:
     return parts
 
 
-def _image(files: Formats, says: str) -> str:
-    data = base64.b64encode(files.png).decode()
-    return f'<p><img alt="{html.escape(says)}" src="data:image/png;base64,{data}"></p>'
-
-
-def _summary_table(runs: Sequence[RunSummary]) -> str:
-    rows = [
-        {
-            "run": run.run.id,
-            "scheduler": run.title,
-            "driver": run.run.info.driver,
-            "state": run.run.state.value,
-            "episodes": run.success_rate.count,
-            "tasks": run.task_count,
-            "success rate, %": f"{100 * run.success_rate.mean:.1f}",
-            "95 % interval": (
-                ""
-                if run.success_rate.count < 2
-                else f"{100 * run.success_rate.low:.1f} to {100 * run.success_rate.high:.1f}"
-            ),
-            "sent to peers, %": f"{100 * run.offloaded:.0f}",
-        }
-        for run in runs
-    ]
-    return _html_table(pd.DataFrame(rows))
-
-
-def _html_table(table: pd.DataFrame) -> str:
-    return str(table.to_html(index=False, border=0, float_format=lambda value: f"{value:.1f}"))
-
-
-def _fidelity(run: RunSummary) -> str:
+def _fidelity(run: Summary, family: FamilyReport) -> str:
     certificate = run.run.certificate
     name = html.escape(f"{run.title} [{run.run.id}]")
     failures = "".join(
@@ -419,18 +350,5 @@ def _fidelity(run: RunSummary) -> str:
     else:
         reasons = html.escape("; ".join(certificate.get("reasons", ())))
         verdict = f'<span class="bad">outside its limits: {reasons}</span>'
-    rows = []
-    for what in ("transmission", "execution"):
-        timing = certificate[what]
-        error = timing["error"]
-        rows.append(
-            {
-                "measured against configured": what,
-                "count": error["count"],
-                "p50, ms": error["p50"] / 1000,
-                "p95, ms": error["p95"] / 1000,
-                "p99, ms": error["p99"] / 1000,
-                "max, ms": error["max"] / 1000,
-            }
-        )
-    return f"<p>{name}: {verdict}</p>{failures}{_html_table(pd.DataFrame(rows))}"
+    timings = family.timings(certificate)
+    return f"<p>{name}: {verdict}</p>{failures}{html_table(timings)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -96,6 +96,23 @@ class ServingSummary(Summary):
                 *(columns["episode"], columns["source"], columns["outcome"], columns["server"]),
             )
         )
+
+    @cached_property
+    def over_time(self) -> Counter[tuple[int, Traffic]]:
+        """The same by the window in which a request came; the time of a window is its number."""
+        columns, network = self.columns, self.plan.network
+        if columns["request"]:
+            came = (at // network.window for at in columns["at"])
+            kinds = (columns["episode"], columns["source"], columns["outcome"], columns["server"])
+            return Counter(zip(came, map(Traffic, *kinds), strict=True))
+        found: Counter[tuple[int, Traffic]] = Counter()
+        by_number: defaultdict[int, list[WindowRecord]] = defaultdict(list)
+        for window in self.windows:
+            by_number[window.window].append(window)
+        for number, windows in by_number.items():
+            for kind, count in _of_windows(network, windows).items():
+                found[number, kind] = count
+        return found
 
     @property
     def count(self) -> int:
