@@ -15,7 +15,6 @@ from controller.process import RUNS
 from edgenode.families import FAMILIES as NODES
 from testbed.errors import UsageError
 from testbed.experiment.metrics import METRICS_OF
-from testbed.experiment.report import REPORTS
 from testbed.experiment.summary import SUMMARIES
 from testbed.model.later import later
 from testbed.scenario import load
