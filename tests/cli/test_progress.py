@@ -34,6 +34,37 @@ def test_so_far_is_the_mean_of_the_episodes_that_are_over(
     assert second.endswith("90.0 % of 100 tasks succeeded, so far 70.0 %")
 
 
+def test_a_run_of_requests_tells_every_30_s_how_it_goes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [0.0]
+
+    def snapshot(served: int, refused: int, left: float, completed: int = 0) -> Snapshot:
+        outcomes = {"served": served, "no_peer": refused, "lost": 0}
+        return Snapshot(
+            title="run",
+            episodes=1,
+            completed=completed,
+            outcomes=outcomes,
+            over=outcomes if completed else {},
+            work="requests",
+            success="served",
+            latencies=(6_656, 22_528),
+            seconds_left=left,
+        )
+
+    with ProgressDisplay(lambda: now[0]) as display:
+        display.show(snapshot(10, 10, 99.0))
+        now[0] = 31.0
+        display.show(snapshot(900, 600, 69.0))
+        now[0] = 32.0
+        display.show(snapshot(910, 610, 68.0))
+        display.show(snapshot(4_000, 1_000, 0.0, completed=1))
+    told, end = capsys.readouterr().err.splitlines()
+    assert told == ("run: 1500 requests, 40.0 % refused, p50 6.7 ms, p99 22.5 ms, 1 min 9 s left")
+    assert end == "run: episode 1/1: 80.0 % of 5000 requests served, so far 80.0 %"
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [(0.2, "1 s"), (59.4, "59 s"), (60, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
