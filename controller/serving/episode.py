@@ -114,8 +114,7 @@ class ServingEpisode:
         self._sending.add_done_callback(self._all_sent)
 
     def node_died(self, node: int) -> None:
-        """Note that a node is out of the run; requests for it find nobody."""
-        self.settle()
+        """Do nothing: its users go on, and find nobody, or one who may still answer."""
 
     def redraw(self, timeline: Timeline) -> None:
         """Do nothing: faults change no arrivals."""
