@@ -52,7 +52,8 @@ from testbed.sim.engine.journal import (
 )
 from testbed.sim.engine.log_rows import STAGES
 from testbed.sim.engine.placement import PLACEMENTS, play_slot, prospects_of
-from testbed.sim.simulator import EpisodeResult, no_garbage_collection
+from testbed.sim.garbage import no_garbage_collection
+from testbed.sim.simulator import EpisodeResult
 from testbed.storage.tasklog import Column, EpisodeColumns
 
 _OUTCOMES: Final = {code: Outcome(name) for code, name in enumerate(OUTCOMES) if name}

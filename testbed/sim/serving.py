@@ -42,7 +42,7 @@ from testbed.model.serving.windows import Windows
 from testbed.model.units import Micros
 from testbed.scenario.plan import ServingPlan
 from testbed.schedulers import registry
-from testbed.sim.simulator import no_garbage_collection
+from testbed.sim.garbage import no_garbage_collection
 
 
 class Phase(IntEnum):

@@ -7,10 +7,8 @@ what happens at equal instants is part of the model; see ``Phase``.
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from heapq import heappop, heappush
@@ -56,6 +54,7 @@ from testbed.model.units import NEVER, Micros
 from testbed.scenario.plan import Plan
 from testbed.schedulers import registry
 from testbed.sim.central import Central
+from testbed.sim.garbage import no_garbage_collection
 from testbed.sim.network import NetworkScheduler, NetworkView, Seat
 from testbed.sim.oracle import Oracle
 
@@ -242,23 +241,6 @@ def simulate(
     simulation = Simulation(plan, scheduler, options, keep=keep)
     count = plan.episodes if episodes is None else episodes
     return (simulation.episode(episode) for episode in range(first_episode, first_episode + count))
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Leave the garbage collector off for the moment, if it is on.
-
-    An episode makes many small objects and, while it runs, no cycles; looking for some among them
-    again and again took a sixth of the time.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class _Episode:

@@ -15,6 +15,7 @@ from controller.process import RUNS
 from edgenode.families import FAMILIES as NODES
 from testbed.errors import UsageError
 from testbed.experiment.metrics import METRICS_OF
+from testbed.experiment.report import REPORTS
 from testbed.experiment.summary import SUMMARIES
 from testbed.model.later import later
 from testbed.scenario import load
@@ -40,6 +41,7 @@ def test_every_layer_has_the_families_that_scenarios_may_name() -> None:
         TABLES_OF,
         METRICS_OF,
         SUMMARIES,
+        REPORTS,
     )
     assert all(set(SCENARIOS) <= set(table) for table in tables)
     assert "tasks" in SCENARIOS

@@ -243,3 +243,24 @@ def decode_distribution(data: dict[str, Any]) -> Distribution:
             return Choice(tuple(data["values"]))
         case other:
             raise ValueError(f"unknown distribution {other!r} in a plan")
+
+
+def decode_fault(data: dict[str, Any]) -> FaultSpec:
+    """Return the fault that ``encode`` wrote."""
+    every = data["every"]
+    if every is not None:
+        exponential = every["distribution"] == "exponential"
+        every = Exponential(every["mean"]) if exponential else decode_distribution(every)
+    targets = {
+        name: value if isinstance(value := data[name], str) else tuple(value)
+        for name in ("nodes", "sources", "destinations")
+    }
+    return FaultSpec(
+        **{
+            **data,
+            **targets,
+            "duration": decode_distribution(data["duration"]),
+            "at": None if data["at"] is None else decode_distribution(data["at"]),
+            "every": every,
+        }
+    )

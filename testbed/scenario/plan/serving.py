@@ -32,12 +32,12 @@ from testbed.scenario.plan.head import (
     PlanHead,
     SchedulerSpec,
     Seeds,
+    decode_fault,
     document_of,
     encode,
     loaded,
     text_of,
 )
-from testbed.scenario.plan.tasks import decode_fault
 
 Logged: TypeAlias = Literal["all", "windows"]
 """``all`` enters every request into the task log; ``windows`` the counts of windows alone."""

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from testbed.model.distributions import mean
-from testbed.model.faults import Exponential, Fault, FaultSpec, Timeline, draw
+from testbed.model.faults import Fault, FaultSpec, Timeline, draw
 from testbed.model.hook import PLACE
 from testbed.model.task import Task
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
@@ -24,6 +24,7 @@ from testbed.scenario.plan.head import (
     SchedulerSpec,
     Seeds,
     decode_distribution,
+    decode_fault,
     document_of,
     encode,
     loaded,
@@ -242,27 +243,6 @@ def identity(
         content["faults"] = encode(faults)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def decode_fault(data: dict[str, Any]) -> FaultSpec:
-    """Return the fault that ``encode`` wrote."""
-    every = data["every"]
-    if every is not None:
-        exponential = every["distribution"] == "exponential"
-        every = Exponential(every["mean"]) if exponential else decode_distribution(every)
-    targets = {
-        name: value if isinstance(value := data[name], str) else tuple(value)
-        for name in ("nodes", "sources", "destinations")
-    }
-    return FaultSpec(
-        **{
-            **data,
-            **targets,
-            "duration": decode_distribution(data["duration"]),
-            "at": None if data["at"] is None else decode_distribution(data["at"]),
-            "every": every,
-        }
-    )
 
 
 def _matrix(rows: Sequence[Sequence[Any]]) -> tuple[tuple[Any, ...], ...]:
