@@ -21,6 +21,7 @@ _GAUGES: Final = (
         lambda found: seconds(found.backlog),
     ),
     ("tasks_held", "Tasks that have not ended and that the node holds", lambda found: found.held),
+    ("open_requests", "Requests that have no answer yet", lambda found: found.open_requests),
     ("receiving", "Tasks that are on their way to the node", lambda found: len(found.receiving)),
     (
         "sending",

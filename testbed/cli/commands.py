@@ -154,6 +154,13 @@ COMMANDS: Final[Sequence[Entry]] = (
     ),
     Entry(
         _EXPERIMENTS,
+        "attach",
+        "run",
+        "attach",
+        "Follow a run that was started elsewhere, to its end; Ctrl-C leaves it running.",
+    ),
+    Entry(
+        _EXPERIMENTS,
         "sim",
         "sim",
         "sim",

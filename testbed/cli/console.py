@@ -6,14 +6,19 @@ come as plain lines that need no terminal to be read, and tables that are never 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from testbed.api import notices
+from testbed.errors import TemporaryError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,9 +79,12 @@ def next_command(*commands: str) -> None:
         console.print(f"[dim]{lead}[/][cyan]{plain(command)}[/]", soft_wrap=True)
 
 
-def emit(document: object) -> None:
-    """Print the result as one JSON document, indented; NaN and infinities become null."""
-    out(json.dumps(_finite(document), indent=2, default=str))
+def emit(document: object, *, line: bool = False) -> None:
+    """Print the result as one JSON document; NaN and infinities become null.
+
+    It is indented, or one ``line`` of several documents.
+    """
+    out(json.dumps(_finite(document), indent=None if line else 2, default=str))
 
 
 @dataclass(slots=True)
@@ -158,6 +166,43 @@ def show(what: Rows | str, *, stream: TextIO | None = None) -> None:
         console.print(table)
     for line in capture.get().splitlines():
         console.file.write(f"{line.rstrip()}\n")
+
+
+WATCH_S: Final = 1.0
+"""Seconds between two frames of what is watched."""
+
+
+class _Frame(io.StringIO):
+    """What is drawn for a terminal, to be shown at once."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def watch(draw: Callable[[], None]) -> None:
+    """Call ``draw``, which prints a result, again and again until Ctrl-C.
+
+    On a terminal each replaces the one before; elsewhere they follow each other. A controller that
+    does not answer for a while is no reason to end.
+    """
+    in_place = sys.stdout.isatty()
+    if in_place:
+        sys.stdout.write("\x1b[2J")
+    while True:
+        frame = _Frame()
+        try:
+            with contextlib.redirect_stdout(frame) if in_place else contextlib.nullcontext():
+                draw()
+        except TemporaryError as error:
+            warn(str(error))
+        else:
+            if in_place:
+                height = max(2, shutil.get_terminal_size().lines) - 1
+                lines = frame.getvalue().splitlines()[:height]
+                shown = "".join(f"{line}\x1b[K\n" for line in lines)
+                sys.stdout.write(f"\x1b[H{shown}\x1b[J")
+        flush()
+        time.sleep(WATCH_S)
 
 
 def flush() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
@@ -37,15 +37,38 @@ def with_name(command: str, name: str) -> str:
     return command if name == "default" else f"{command} --name {name}"
 
 
-def ps(as_json: Json = False) -> None:
+Watch: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        "-w",
+        help="Show it again every second, until Ctrl-C; with --json one document per line.",
+    ),
+]
+
+
+def _shown(draw: Callable[[], None], watch: bool) -> None:
+    if not watch:
+        draw()
+        return
+    # What to do next is said to those who have seen a result, not with each frame.
+    console.voice.quiet = True
+    console.watch(draw)
+
+
+def ps(watch: Watch = False, as_json: Json = False) -> None:
     """List all testbeds of this home with their states."""
+    _shown(lambda: _ps(as_json, line=watch), watch)
+
+
+def _ps(as_json: bool, *, line: bool) -> None:
     documents = []
     for place in _all_runtimes():
         documents += [_in_list(place, name) for name in _names_of(place)]
         for idle in _idle_of(place):
             console.warn(f"{idle} is there, and no testbed is on it; {REMOVE_IDLE}")
     if as_json:
-        console.emit(documents)
+        console.emit(documents, line=line)
         return
     if not documents:
         console.note(f"no testbed is up in {home.home()}")
@@ -133,11 +156,15 @@ def _in_list(place: Runtime, name: str) -> dict[str, Any]:
     return document
 
 
-def status(name: Name = "default", as_json: Json = False) -> None:
+def status(name: Name = "default", watch: Watch = False, as_json: Json = False) -> None:
     """Show a testbed: its controller, its run, and the nodes that are not healthy."""
+    _shown(lambda: _show_status(name, as_json, line=watch), watch)
+
+
+def _show_status(name: str, as_json: bool, *, line: bool) -> None:
     found = _status(name)
     if as_json:
-        console.emit(json.loads(found.to_json()))
+        console.emit(json.loads(found.to_json()), line=line)
         return
     healthy = sum(node.condition == "healthy" for node in found.nodes)
     style = "green" if found.healthy else "bold red"
@@ -207,11 +234,15 @@ def _add_run(facts: console.Rows, found: Status) -> None:
         facts.add("  changed", f"{at}: {console.plain(change.scheduler)} on {who}{told}")
 
 
-def nodes(name: Name = "default", as_json: Json = False) -> None:
+def nodes(name: Name = "default", watch: Watch = False, as_json: Json = False) -> None:
     """Show every node: health, scheduler, queue, memory, processor time, timer lateness."""
+    _shown(lambda: _show_nodes(name, as_json, line=watch), watch)
+
+
+def _show_nodes(name: str, as_json: bool, *, line: bool) -> None:
     found = _status(name)
     if as_json:
-        console.emit([asdict(node) for node in found.nodes])
+        console.emit([asdict(node) for node in found.nodes], line=line)
         return
     fronts = any(node.http is not None for node in found.nodes)
     table = console.Rows(

@@ -29,7 +29,7 @@ from testbed.cli.options import (
     labelled,
     scheduler_of,
 )
-from testbed.errors import PermanentError, TestbedError
+from testbed.errors import PermanentError, Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.rpc.operator import Progress
@@ -75,6 +75,41 @@ def run(
         first_episode=first_episode,
         label=labelled(label, own_options),
     )
+    _tell(last, testbed.store, name, as_json)
+
+
+def attach(
+    run_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN]", help="Run of this testbed, or a unique prefix. Default: the latest."
+        ),
+    ] = "",
+    name: Name = "default",
+    as_json: Json = False,
+) -> None:
+    """Follow a run that was started elsewhere, to its end; Ctrl-C leaves it running.
+
+    Ends as `testbed run` does; of a run that is over, shows how it ended.
+    """
+    place = runtime(name)
+    testbed = place.find(name)
+    with client_of(testbed) as client:
+        runs = client.status().runs
+        known = [run for run in runs if run.startswith(run_id)]
+        if not known or (run_id and len(known) > 1):
+            allowed = f"one of {', '.join(runs)}" if runs else "a run that testbed run has begun"
+            raise UsageError(
+                f"there is no such run on testbed '{name}'",
+                [Problem("RUN", repr(run_id or "latest"), allowed)],
+            )
+        chosen = known[-1]
+        try:
+            last = _watch(follow(client, chosen, place), chosen, testbed.scenario)
+        except KeyboardInterrupt:
+            console.note(f"run {chosen} goes on")
+            console.next_command(with_name(f"testbed attach {chosen}", name))
+            raise
     _tell(last, testbed.store, name, as_json)
 
 

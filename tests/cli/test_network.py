@@ -199,6 +199,43 @@ def test_ctrl_c_stops_the_run(shell: Shell) -> None:
     assert shell("run", "-s", "local", "-e", "1").code == 0, "the testbed is free again"
 
 
+def test_a_run_that_was_started_elsewhere_is_followed(shell: Shell) -> None:
+    with shell.start("run", "-s", "local", *LONG) as run:
+        begun(run)
+        with shell.start("attach") as attached:
+            assert attached.stderr is not None
+            told = attached.stderr.readline()
+            attached.send_signal(signal.SIGINT)
+            _, err = attached.communicate(timeout=60)
+        assert "/1000: " in told
+        assert attached.returncode == 130
+        assert "goes on" in err
+        status = shell("status", "--json").document["run"]["progress"]
+        assert status["state"] == "running"
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=60)
+    over = shell("attach", status["run"][:-2], "--json")
+
+    assert over.document["run"] == status["run"]
+    assert over.document["state"] == "stopped"
+    unknown = shell("attach", "nosuch")
+    assert unknown.code == 2
+    assert status["run"] in unknown.err
+
+
+@pytest.mark.parametrize("command", ["nodes", "status", "ps"])
+def test_what_is_watched_comes_again_until_ctrl_c(shell: Shell, command: str) -> None:
+    with shell.start(command, "--watch", "--json") as watching:
+        assert watching.stdout is not None
+        frames = [json.loads(watching.stdout.readline()) for _ in range(2)]
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=60)
+
+    assert watching.returncode == 130
+    once = shell(command, "--json").document
+    assert [len(frame) for frame in frames] == [len(once)] * 2
+
+
 def test_logs(shell: Shell) -> None:
     everything, tail = shell("logs").out, shell("logs", "--tail", "1").out
 
