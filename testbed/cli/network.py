@@ -182,12 +182,18 @@ def _show_status(name: str, as_json: bool, *, line: bool) -> None:
     _add_fronts(facts, found.nodes)
     _add_run(facts, found)
     console.show(facts)
-    running = found.run is not None and found.run.progress.state == "running"
+    progress = found.run.progress if found.run is not None else None
+    running = progress is not None and progress.state == "running"
     ill = [node.node for node in found.nodes if node.condition != "healthy"]
     if ill and not running:
         useful = (f"testbed logs {ill[0]}", "testbed teardown")
     else:
-        useful = ("testbed scheduler set rda" if running else "testbed run", "testbed nodes")
+        first = "testbed run"
+        if progress is not None and running:
+            from testbed.cli.progress import other_scheduler
+
+            first = f"testbed scheduler set {other_scheduler(progress)}"
+        useful = (first, "testbed nodes")
     console.next_command(*(with_name(each, name) for each in useful))
 
 

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 BARS: Final = "▁▂▃▄▅▆▇█"
 FEWEST: Final = 3
 """Episodes for an interval that says anything while one watches."""
+_OTHERS: Final[Mapping[str, tuple[str, str]]] = {
+    "tasks": ("rda", "ratc"),
+    "requests": ("all-local", "slack"),
+}
+"""Two schedulers to try, by what a run counts (``Progress.work``)."""
 TOLD_EVERY_S: Final = 30.0
 """Seconds between two lines about an episode of requests where there is no terminal."""
 LEFT_AFTER_S: Final = 2.0
@@ -256,6 +261,12 @@ def latency_line(latencies: tuple[int, int]) -> str:
     return ", ".join(
         f"{name} {time / 1000:.1f} ms" for name, time in zip(("p50", "p99"), latencies, strict=True)
     )
+
+
+def other_scheduler(progress: Progress) -> str:
+    """Return a scheduler to try beside that of a run, of those that everybody has."""
+    first, second = _OTHERS[progress.work]
+    return first if progress.scheduler != first else second
 
 
 def latencies_of(progress: Progress) -> tuple[int, int] | None:

@@ -151,6 +151,7 @@ def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress
 
 
 def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:
+    from testbed.cli.progress import other_scheduler
     from testbed.cli.results import print_runs
     from testbed.experiment.summary import summary_of
     from testbed.storage.tasklog import open_task_log
@@ -170,9 +171,8 @@ def _tell(last: Progress, store: str, name: str, as_json: bool) -> None:
     refuse_failed(last)
     if last.state == "stopped":
         raise typer.Exit(TestbedError.exit_code)
-    other = "rda" if last.scheduler != "rda" else "ratc"
     console.next_command(
-        with_name(f"testbed run --scheduler {other}", name),
+        with_name(f"testbed run --scheduler {other_scheduler(last)}", name),
         with_name("testbed compare", name),
         with_name("testbed report --out report", name),
     )
