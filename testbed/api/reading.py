@@ -88,15 +88,19 @@ class Runs(Sequence["Run"]):
     @property
     def table(self) -> pd.DataFrame:
         """A row per run: ``run``, ``scenario``, ``scheduler``, ``driver``, ``testbed``, ``state``,
-        ``episodes``, ``tasks``, ``success_rate`` (share of all tasks), ``started``, ``label``.
+        ``episodes``, ``tasks``, ``success_rate`` (share of all tasks), ``started``, ``label``. Of
+        serving runs the requests are counted as tasks, and those served as success.
         """
         import pandas as pd
 
+        from testbed.experiment.summary import SUMMARIES, counted
+
         rows = []
+        found = counted(self.log.task_log, self._runs)
         for run in self._runs:
-            outcomes = self.log.task_log.outcomes(run.id)
+            outcomes, good = found[run.id], SUMMARIES.of(run).good
             total = sum(outcomes.values())
-            succeeded = sum(n for outcome, n in outcomes.items() if outcome.value == "succeeded")
+            succeeded = sum(n for outcome, n in outcomes.items() if outcome == good)
             rows.append(
                 {
                     "run": run.id,
@@ -132,6 +136,18 @@ class Runs(Sequence["Run"]):
     def decisions(self) -> pd.DataFrame:
         """Return a row per decision with its inputs, as ``events``."""
         return self._joined("decisions")
+
+    def requests(self) -> pd.DataFrame:
+        """Return a row per request of serving runs, as ``events``."""
+        return self._joined("requests")
+
+    def windows(self) -> pd.DataFrame:
+        """Return a row per node and window of serving runs, as ``events``."""
+        return self._joined("windows")
+
+    def routings(self) -> pd.DataFrame:
+        """Return a row per call of a router of serving runs, as ``events``."""
+        return self._joined("routings")
 
     def results(self) -> list[RunResult]:
         """Return the result of each run. Raises: UsageError: one has no finished task."""

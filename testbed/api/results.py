@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from testbed.api import html, notices
 from testbed.errors import Problem, UsageError
@@ -25,12 +25,24 @@ if TYPE_CHECKING:
     from testbed.scenario.plan import Plan
     from testbed.storage.tasklog import LogTable, TaskLog
 
-FigureName: TypeAlias = Literal["success", "outcomes", "latency", "queues", "topology", "metric"]
+FigureName: TypeAlias = Literal[
+    "success",
+    "outcomes",
+    "latency",
+    "queues",
+    "topology",
+    "metric",
+    "refused",
+    "servers",
+    "messages",
+]
 """Figures: success rates with intervals, outcomes of tasks, where succeeded tasks spent
 their time, queue lengths over an episode, the network with where tasks went, the
-metric of a comparison (of a run: success rates)."""
+metric of a comparison (of a run: success rates).
 
-_FIGURES: Final = get_args(FigureName)
+Of serving runs: the share refused (``refused``), requests over time by outcome (``outcomes``) and
+by server (``servers``), percentiles of times (``latency``), ``messages``, and ``metric``. Without
+a name, the first one of the family."""
 
 
 class RunResult:
@@ -170,7 +182,7 @@ class RunResult:
         """The summary as plain values, as ``testbed runs show --json`` prints them."""
         return self.summary.document
 
-    def figure(self, name: FigureName = "success") -> Figure:
+    def figure(self, name: FigureName | None = None) -> Figure:
         """Draw one figure of the run; see ``FigureName``.
 
         Raises: UsageError: there is no such figure.
@@ -361,7 +373,7 @@ class Comparison:
         """The comparison as plain values, as ``testbed compare --json`` prints them."""
         return self.compared.document
 
-    def figure(self, name: FigureName = "success") -> Figure:
+    def figure(self, name: FigureName | None = None) -> Figure:
         """Draw one figure of all runs (``topology``: of the best); see ``FigureName``.
 
         Raises: UsageError: there is no such figure.
@@ -428,27 +440,21 @@ def _numbers(values: Mapping[int, float] | pd.Series[float]) -> dict[int, float]
     return {episode: value for episode, value in found.items() if not math.isnan(value)}
 
 
-def figure(results: Sequence[RunResult], name: str) -> Figure:
+def figure(results: Sequence[RunResult], name: str | None) -> Figure:
     """Draw the figure ``name`` of ``results``. Raises: UsageError: there is none such."""
-    from testbed.experiment import figures
-    from testbed.experiment.frames import queue_lengths
+    from testbed.experiment.comparison import check_family
+    from testbed.experiment.report import REPORTS
 
-    summaries = [result.of_tasks for result in results]
-    if name in ("success", "metric"):
-        return figures.success_rates(summaries)
-    if name == "outcomes":
-        return figures.outcome_shares(summaries)
-    if name == "latency":
-        return figures.latency_breakdown(summaries)
-    if name == "queues":
-        return figures.queues_over_time(
-            [(each.of_tasks, queue_lengths(each.store.task_log, each.id)) for each in results]
+    summaries = [result.summary for result in results]
+    check_family(summaries)
+    known = REPORTS.of(summaries[0].run).figures
+    if name is None:
+        name = next(iter(known))
+    if name not in known:
+        raise UsageError(
+            "unknown figure", [Problem("name", repr(name), f"one of {', '.join(known)}")]
         )
-    if name == "topology":
-        return figures.topology(results[0].plan.topology, summaries[0])
-    raise UsageError(
-        "unknown figure", [Problem("name", repr(name), f"one of {', '.join(_FIGURES)}")]
-    )
+    return known[name](summaries, [each.store.task_log for each in results])
 
 
 def compared(results: Sequence[RunResult]) -> Comparison:

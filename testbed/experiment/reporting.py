@@ -30,7 +30,8 @@ class FamilyReport:
     of the table there are ``row`` of each run and the figure with the metric's name. ``draw``
     returns the figures of runs, ``tables`` their tables; ``sections`` returns the page behind the
     verdicts as HTML, ``network`` what stands behind the faults. ``timings`` makes a table of the
-    certificate of a run.
+    certificate of a run. ``figures`` draw single figures from Python, by name: of summaries and
+    the log of each.
     """
 
     standard: Metric
@@ -41,6 +42,7 @@ class FamilyReport:
     sections: Callable[[TaskLog, Sequence[Any], Drawn, Tables], list[str]]
     network: Callable[[Sequence[Any], Drawn], list[str]]
     timings: Callable[[Mapping[str, Any]], pd.DataFrame]
+    figures: Mapping[str, Callable[[Sequence[Any], Sequence[TaskLog]], Figure]]
 
 
 def numbered(name: str, number: int) -> str:

@@ -126,6 +126,26 @@ def _timings(certificate: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _queues(runs: Sequence[RunSummary], logs: Sequence[TaskLog]) -> Figure:
+    read = zip(runs, logs, strict=True)
+    return figures.queues_over_time([(run, queue_lengths(log, run.run.id)) for run, log in read])
+
+
 REPORT: Final = FamilyReport(
-    SUCCESS_RATE, "Success rate", _draw, _tables, _row, _sections, _network, _timings
+    standard=SUCCESS_RATE,
+    heading="Success rate",
+    draw=_draw,
+    tables=_tables,
+    row=_row,
+    sections=_sections,
+    network=_network,
+    timings=_timings,
+    figures={
+        "success": lambda runs, logs: figures.success_rates(runs),
+        "outcomes": lambda runs, logs: figures.outcome_shares(runs),
+        "latency": lambda runs, logs: figures.latency_breakdown(runs),
+        "queues": _queues,
+        "topology": lambda runs, logs: figures.topology(runs[0].run.plan.topology, runs[0]),
+        "metric": lambda runs, logs: figures.success_rates(runs),
+    },
 )

@@ -9,6 +9,7 @@ from typing import Any, Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from testbed.errors import UsageError
 from testbed.experiment.reporting import (
     Drawn,
     FamilyReport,
@@ -228,6 +229,28 @@ def _timings(certificate: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
+def _latency(runs: Sequence[ServingSummary], logs: Sequence[TaskLog]) -> Figure:
+    drawn = figures.latencies(runs)
+    if drawn is None:
+        raise UsageError("these runs log windows only, so no time of a request is known")
+    return drawn
+
+
 REPORT: Final = FamilyReport(
-    REFUSED_RATE, "Requests refused", _draw, _tables, _row, _sections, _network, _timings
+    standard=REFUSED_RATE,
+    heading="Requests refused",
+    draw=_draw,
+    tables=_tables,
+    row=_row,
+    sections=_sections,
+    network=_network,
+    timings=_timings,
+    figures={
+        "refused": lambda runs, logs: figures.refused_rates(runs),
+        "outcomes": lambda runs, logs: figures.outcomes_over_time(runs[0]),
+        "servers": lambda runs, logs: figures.servers_over_time(runs[0]),
+        "latency": _latency,
+        "messages": lambda runs, logs: figures.messages_over_time(runs),
+        "metric": lambda runs, logs: figures.refused_rates(runs),
+    },
 )

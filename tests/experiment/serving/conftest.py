@@ -10,6 +10,8 @@ import pytest
 
 from testbed.sim.record import record_run
 from testbed.storage.tasklog import TaskLog, open_task_log
+from tests.cli.conftest import home as home
+from tests.cli.conftest import testbed as testbed
 from tests.sim.serving_plans import down, federation
 
 SECONDS = 40
