@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from testbed.api import notices
 from testbed.errors import PermanentError, Problem, TemporaryError, TestbedError, UsageError
+from testbed.model.units import counted
 
 if TYPE_CHECKING:
     from testbed.rpc.operator import Acknowledgement, OperatorClient, Progress
@@ -74,10 +75,15 @@ def _stop(client: OperatorClient, before: set[str]) -> None:
         if current is None or current.progress.run in before:
             return
         client.stop_run(current.progress.run)
+        ended = client.status().run or current
     except TestbedError as error:
         notices.warn(f"the run may still go on: {error}")
     else:
-        notices.note(f"run {current.progress.run} has stopped; what happened is in the task log")
+        over = ended.progress
+        notices.note(
+            f"stopped after {over.completed} of {counted(over.episodes, 'episode')}: run "
+            f"{over.run} has stopped; what happened is in the task log"
+        )
 
 
 def complaints(last: Progress) -> Iterator[str]:

@@ -13,7 +13,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -166,6 +166,16 @@ def show(what: Rows | str, *, stream: TextIO | None = None) -> None:
         console.print(table)
     for line in capture.get().splitlines():
         console.file.write(f"{line.rstrip()}\n")
+
+
+@contextlib.contextmanager
+def if_interrupted(told: str) -> Iterator[None]:
+    """Say ``told`` if Ctrl-C ends the block: what of its work was kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"stopped; {told}")
+        raise
 
 
 WATCH_S: Final = 1.0

@@ -9,12 +9,13 @@ import typer
 
 from testbed.cli import console
 from testbed.cli.options import Json, Name, RunIds, Storage, quoted
+from testbed.cli.progress import paces
 from testbed.errors import TestbedError
 from testbed.model.encoders import DEFAULT
 from testbed.model.units import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 group = typer.Typer(no_args_is_help=True, help="Make data sets of logged runs, and export them.")
 
@@ -59,7 +60,7 @@ def build(
     from testbed.cli.selection import find_runs
     from testbed.storage.dataset import build as build_data_set
 
-    with open_log(storage, name) as log:
+    with console.if_interrupted("nothing was written"), open_log(storage, name) as log:
         ids = find_runs(log, runs, name)
         folder = new_folder(out or f"{ids[0]}-{encoder}")
         metadata = build_data_set(
@@ -69,7 +70,7 @@ def build(
             folder,
             include_untrustworthy=include_invalid,
             overwrite=force,
-            progress=_progress,
+            progress=_progress(),
         )
     for left in metadata["left_out"]:
         console.warn(f"run {left['id']} was left out: {left['reason']}")
@@ -188,7 +189,8 @@ def export(
     from testbed.api.data_sets import exported, folder_of
 
     folder = folder_of(data_set)
-    written = exported(folder, formats or ["csv"], out, overwrite=force, progress=_progress)
+    with console.if_interrupted("files that are not complete were removed"):
+        written = exported(folder, formats or ["csv"], out, overwrite=force, progress=_progress())
     if as_json:
         console.emit({"folder": str(folder), "written": written})
         return
@@ -217,6 +219,13 @@ def _brief(metadata: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _progress(what: str, done: int, total: int) -> None:
-    if total and done >= total:
-        console.note(f"{what}: {done}")
+def _progress() -> Callable[[str, int, int], None]:
+    """Return what shows how far each part is, and when it is over."""
+    tell = paces("{}")
+
+    def progress(what: str, done: int, total: int) -> None:
+        tell(what, done, total)
+        if total and done >= total:
+            console.note(f"{what}: {done}")
+
+    return progress

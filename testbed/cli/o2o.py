@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -18,6 +18,7 @@ from testbed.api.running import client_of
 from testbed.cli import console
 from testbed.cli.network import with_name
 from testbed.cli.options import LARGEST_SEED, MOST, Json, Name, Settings, Storage, quoted
+from testbed.cli.progress import LEFT_AFTER_S, clock
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 from testbed.model.encoders import DEFAULT
 from testbed.model.units import counted
@@ -395,18 +396,39 @@ def _minutes(plan: Plan, config: O2OConfig) -> float:
 
 
 class _Teller:
-    """Print progress on stderr: each stage when it begins, then at most every few seconds."""
+    """Print progress on stderr: each stage when it begins, then at most every few seconds.
 
-    def __init__(self, every: float = 5.0) -> None:
-        self._every, self._last, self._stage = every, 0.0, ""
+    ``now`` gives seconds of a clock that only goes forward.
+    """
+
+    def __init__(self, every: float = 5.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._every, self._now = every, now
+        self._last = 0.0
+        self._part: tuple[str, int] = ("", 0)
+        self._done = 0
+        self._began = (0.0, 0)
 
     def __call__(self, progress: StageProgress) -> None:
-        now = time.monotonic()
+        now = self._now()
+        part = (progress.stage, progress.total)
+        another = part != self._part or progress.done < self._done
+        if another:
+            self._began = (now, progress.done)
+        self._part, self._done = part, progress.done
         over = progress.done >= progress.total
-        if progress.stage == self._stage and not over and now - self._last < self._every:
+        if not (another or over or progress.notable) and now - self._last < self._every:
             return
-        self._stage, self._last = progress.stage, now
-        console.note(f"{progress.stage} {progress.done}/{progress.total}: {progress.message}")
+        self._last = now
+        told = f"{progress.stage} {progress.done}/{progress.total}: {progress.message}"
+        console.note(told + self._left(progress, now))
+
+    def _left(self, progress: StageProgress, now: float) -> str:
+        """Return the time left of this stage at its speed so far; empty before that is known."""
+        began, before = self._began
+        done = progress.done - before
+        if now - began < LEFT_AFTER_S or done <= 0 or progress.done >= progress.total:
+            return ""
+        return f"; {clock((now - began) / done * (progress.total - progress.done))} left"
 
 
 def _tell(result: O2OResult, out: Path, as_json: bool) -> None:

@@ -15,7 +15,9 @@ from testbed.api.running import client_of
 from testbed.cli import console, tuning
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers, quoted
+from testbed.cli.progress import paces
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
+from testbed.model.units import counted
 
 if TYPE_CHECKING:
     from testbed.policies import Policy, PolicyCard
@@ -242,9 +244,12 @@ def evaluate(
     found = resolved(policy, surroundings(name, artifacts)[0])
     plan = plan_of(load(scenario, settings or ()))
 
+    tell = paces("episodes of {}")
+
     def progress(method: str, done: int) -> None:
-        if method == POLICY or done == episodes:
-            console.note(f"{method}: episode {done}/{episodes}")
+        tell(method, done, episodes)
+        if done == episodes:
+            console.note(f"{method}: {counted(episodes, 'episode')}")
 
     result = compare_policy(
         plan,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -11,6 +12,7 @@ import typer
 from testbed.cli import console
 from testbed.cli.o2o import check_learning_is_possible
 from testbed.cli.options import Json
+from testbed.cli.progress import clock
 from testbed.errors import Problem, UsageError
 
 if TYPE_CHECKING:
@@ -237,17 +239,21 @@ class _Display:
         self._whole: TaskID | None = None
         self._parts: dict[str, TaskID] = {}
         self._begun = False
+        self._began = time.monotonic()
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not console.voice.quiet:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
             from rich.progress import TimeElapsedColumn as Elapsed
+            from rich.progress import TimeRemainingColumn as Remaining
 
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 Elapsed(),
+                TextColumn("[dim]left[/]"),
+                Remaining(),
                 console=console.terminal(sys.stderr),
                 transient=True,
             )
@@ -271,7 +277,9 @@ class _Display:
         if self._bars is not None:
             self._draw(status, self._bars)
         elif status.finished is not None:
-            console.note(f"{status.done}/{status.total} {status.finished}")
+            passed, left = time.monotonic() - self._began, status.total - status.done
+            told = f"; {clock(passed / status.done * left)} left" if status.done and left else ""
+            console.note(f"{status.done}/{status.total} {status.finished}{told}")
 
     def _draw(self, status: ComputationStatus, bars: Progress) -> None:
         if self._whole is None:

@@ -326,7 +326,7 @@ def report(
 
     if by is not None:
         metrics.check(by)
-    with open_log(storage, name) as log:
+    with console.if_interrupted("nothing was written"), open_log(storage, name) as log:
         ids = runs_to_look_at(log, runs, name, least=1)
         written = write_report(log, ids, out, console.note, by)
     if as_json:
@@ -388,7 +388,7 @@ def export(
     from testbed.storage.export import FORMATS
     from testbed.storage.export import export as write
 
-    with open_log(storage, name) as log:
+    with console.if_interrupted("nothing was written"), open_log(storage, name) as log:
         metadata = write(
             log,
             find_runs(log, runs, name),

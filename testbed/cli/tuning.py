@@ -14,8 +14,10 @@ from testbed.api.logs import open_log
 from testbed.api.policies import resolved, surroundings
 from testbed.cli import console
 from testbed.cli.options import Json, Name, Storage
+from testbed.cli.progress import paces
 from testbed.cli.selection import find_runs
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
+from testbed.model.units import counted
 
 if TYPE_CHECKING:
     from testbed.policies import Policy
@@ -103,8 +105,12 @@ def tune(
         ids = find_runs(log, runs, name)
         parent = _parent(log, ids, policy, store)
 
+        tell = paces("{} read")
+
         def progress(done: int, total: int) -> None:
-            console.note(f"read {done}/{total} episodes")
+            tell("episodes", done, total)
+            if done >= total:
+                console.note(f"read {counted(total, 'episode')}")
 
         logged = read_decisions(
             log, ids, parent, include_untrustworthy=include_invalid, progress=progress

@@ -193,6 +193,7 @@ def test_ctrl_c_stops_the_run(shell: Shell) -> None:
         _, told = run.communicate(timeout=30)
 
     assert run.returncode == 130
+    assert " of 1000 episodes: run " in told
     assert "has stopped" in told
     assert "Traceback" not in told
     assert shell("runs", "show", "--json").document["state"] == "stopped"

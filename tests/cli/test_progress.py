@@ -7,9 +7,12 @@ import dataclasses
 import pytest
 
 from testbed.api.running import complaints
-from testbed.cli.progress import Pace, ProgressDisplay, Snapshot, clock
+from testbed.cli.console import if_interrupted
+from testbed.cli.o2o import _Teller
+from testbed.cli.progress import Pace, ProgressDisplay, Snapshot, clock, paces
 from testbed.model.run_state import RunState
 from tests.rpc.test_operator import PROGRESS
+from trainer.o2o.settings import StageProgress
 
 
 def test_so_far_is_the_mean_of_the_episodes_that_are_over(
@@ -108,3 +111,50 @@ def test_a_run_in_which_nothing_arrived_says_so() -> None:
     ]
     failed = dataclasses.replace(empty, state=RunState.FAILED)
     assert not any("no task arrived" in line for line in complaints(failed))
+
+
+def test_parts_of_work_have_a_pace_each(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    tell = paces("rows of {}", lambda: now[0])
+    for at, part, done in ((0, "tasks", 0), (5, "tasks", 50), (6, "events", 10), (9, "events", 30)):
+        now[0] = float(at)
+        tell(part, done, 100)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "50 of 100 rows of tasks, 5 s left",
+        "30 of 100 rows of events, 7 s left",
+    ]
+
+
+def test_an_experiment_tells_the_time_left_of_each_stage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [0.0]
+    tell = _Teller(5.0, lambda: now[0])
+    for at, stage, done, notable in (
+        (0, "logs", 0, False),
+        (1, "logs", 1, False),
+        (8, "logs", 20, False),
+        (9, "logs", 21, True),
+        (20, "network", 0, False),
+        (30, "network", 50, False),
+        (40, "network", 100, False),
+    ):
+        now[0] = float(at)
+        tell(StageProgress(stage, done, 100, "said", notable))  # type: ignore[arg-type]
+
+    assert capsys.readouterr().err.splitlines() == [
+        "logs 0/100: said",
+        "logs 20/100: said; 32 s left",
+        "logs 21/100: said; 34 s left",
+        "network 0/100: said",
+        "network 50/100: said; 10 s left",
+        "network 100/100: said",
+    ]
+
+
+def test_ctrl_c_says_what_was_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), if_interrupted("nothing was written"):
+        raise KeyboardInterrupt
+
+    assert capsys.readouterr().err == "stopped; nothing was written\n"

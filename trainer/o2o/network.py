@@ -183,8 +183,10 @@ class NetworkVenue:
         known = ledger.runs.get(key)
         if known is not None and self._usable(known):
             return known
+        if known is not None:
+            self._repeated(purpose, episodes, known, "")
         reason = ""
-        for _attempt in range(2):
+        for attempt in range(2):
             run = self._client.start_run(
                 scheduler=scheduler,
                 options=options,
@@ -197,11 +199,25 @@ class NetworkVenue:
                 ledger.runs[key] = run
                 ledger.save()
                 return run
+            if attempt == 0:
+                self._repeated(purpose, episodes, run, reason)
         state = self._log.run(run).state
         raise PermanentError(
             f"run {run} ({purpose}) is {state}: {reason or 'see `testbed status`'}; run on a "
-            "quieter machine, with a larger time scale, or accept it with --include-invalid"
+            "quieter machine, with a larger time scale, or accept it with --include-invalid; the "
+            "same command goes on from here"
         )
+
+    def _repeated(self, purpose: str, episodes: int, run: str, reason: str) -> None:
+        """Say why a run is made again."""
+        try:
+            state = f"is {self._log.run(run).state}"
+        except UsageError:
+            state = "is not in this task log"
+        told = f"{purpose}: run {run} {state}, so it is repeated" + (
+            f" ({reason})" if reason else ""
+        )
+        self._setup.say(StageProgress("network", 0, episodes, told, notable=True))
 
     def _watch(self, run: str, episodes: int, purpose: str) -> str:
         """Wait for the end of a run; returns what was wrong with it. Ends it if interrupted."""

@@ -25,12 +25,16 @@ Stage: TypeAlias = Literal["logs", "offline", "online", "online-only", "evaluati
 
 @dataclass(frozen=True, slots=True)
 class StageProgress:
-    """Progress of an experiment: ``done`` of ``total`` in a stage, with a message."""
+    """Progress of an experiment: ``done`` of ``total`` in a stage, with a message.
+
+    One that is ``notable`` is shown in any case.
+    """
 
     stage: Stage
     done: int
     total: int
     message: str
+    notable: bool = False
 
 
 Report: TypeAlias = Callable[[StageProgress], None]
