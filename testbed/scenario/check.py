@@ -25,6 +25,8 @@ from testbed.scenario.schema import (
     ScenarioFile,
     json_schema_of,
 )
+from testbed.scenario.serving import check as serving_check
+from testbed.scenario.serving import resolve as serving_resolve
 from testbed.scenario.serving.schema import ServingScenario
 from testbed.scenario.units import integer, shown
 
@@ -398,6 +400,13 @@ FAMILIES: Final = ByModel(
     "a scenario",
     {
         TASKS: Family(Scenario, _structure, _consistency, lambda scenario: iter(()), resolve.plan),
+        SERVING: Family(
+            ServingScenario,
+            serving_check.structure,
+            serving_check.consistency,
+            serving_check.warnings,
+            serving_resolve.plan,
+        ),
     },
 )
 """The family of each model that a scenario file may name."""

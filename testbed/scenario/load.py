@@ -20,7 +20,10 @@ from testbed.scenario.plan import SUCCESS_RATE, TASKS, PlanHead
 from testbed.scenario.schema import ScenarioFile
 
 _SHIPPED: Final = resources.files("testbed.scenario") / "shipped"
-_ORDER: Final = ("quickstart", "paper-simulation", "paper-testbed")
+_ORDER: Final = (
+    *("quickstart", "paper-simulation", "paper-testbed"),
+    *("dfaas", "dfaas-split", "dfaas-traces"),
+)
 
 
 _LATER: Final = {"model": TASKS, "objective": SUCCESS_RATE}

@@ -764,7 +764,8 @@ class Scenario(ScenarioFile):
     )
 
     model: Literal["tasks"] = "tasks"
-    """Family of work: `tasks`, which are placed at nodes, queued and executed."""
+    """Family of work: `tasks`, which are placed at nodes, queued and executed; or `serving`, which
+    has other keys ([serving-scenario.md](serving-scenario.md))."""
     nodes: Nodes
     links: Links
     tasks: Tasks

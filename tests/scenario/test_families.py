@@ -63,9 +63,8 @@ def test_nothing_else_asks_for_the_model() -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("serving", "model: 'serving' is not supported by this version; allowed: tasks"),
-        ("nothing", "model: 'nothing'; allowed: tasks"),
-        ("3", "model: 3; allowed: tasks"),
+        ("nothing", "model: 'nothing'; allowed: tasks, serving"),
+        ("3", "model: 3; allowed: tasks, serving"),
     ],
 )
 def test_a_model_that_this_version_has_not_is_refused_by_name(model: str, said: str) -> None:

@@ -66,6 +66,34 @@ def test_wrong_values_are_refused(
     assert not validator.is_valid(data)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("links", {"rate": "1MB/s"}),
+        ("nodes.cores", 4),
+        ("functions", {}),
+        ("functions.f.maxRate", "20Hz"),
+        ("overlay.neighbours", "some"),
+        ("overlay.neighbours", [[0.5]]),
+        ("overlay.loss", 2),
+        ("users", [{"function": "f", "node": 0, "rate": {}}]),
+        ("users", [{"function": "f", "node": 0, "rate": {"steps": [{"at": "0s"}]}}]),
+        ("routing", {"offset": "1s"}),
+        ("log.requests", "some"),
+    ],
+)
+def test_wrong_values_of_requests_are_refused(
+    validator: Draft202012Validator, path: str, value: object
+) -> None:
+    data: Any = yaml.safe_load(shipped_text("dfaas"))
+    place = data
+    *above, last = path.split(".")
+    for key in above:
+        place = place.setdefault(key, {})
+    place[last] = value
+    assert not validator.is_valid(data)
+
+
 @pytest.mark.parametrize("key", ["nodes", "links", "tasks", "slots", "metadata"])
 def test_missing_parts_are_refused(validator: Draft202012Validator, key: str) -> None:
     data = yaml.safe_load(shipped_text("quickstart"))
@@ -82,5 +110,5 @@ def test_every_key_is_explained(validator: Draft202012Validator) -> None:
         return found
 
     schema = json_schema()
-    parts = {"": schema, **schema["$defs"]}
+    parts = {"": schema["else"], "serving": schema["then"], **schema["$defs"]}
     assert [key for name, part in parts.items() for key in unexplained(part, name)] == []

@@ -5,26 +5,34 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from testbed.scenario.load import loads, shipped, shipped_text
 from testbed.scenario.plan import Plan
 from testbed.scenario.reference import keys, updated
 from testbed.scenario.resolve import plan
+from testbed.scenario.schema import Scenario, ScenarioFile
+from testbed.scenario.serving.schema import ServingScenario
 
-PAGE = Path(__file__).parents[2] / "docs" / "scenario.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, OTHER = DOCS / "scenario.md", DOCS / "serving-scenario.md"
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
 
-def test_the_tables_are_those_of_the_schema() -> None:
-    page = PAGE.read_text("utf-8")
-    assert page == updated(page), "python -m testbed.scenario.reference docs/scenario.md"
+@pytest.mark.parametrize("path", [PAGE, OTHER], ids=lambda path: path.stem)
+def test_the_tables_are_those_of_the_schema(path: Path) -> None:
+    page = path.read_text("utf-8")
+    assert page == updated(page), f"python -m testbed.scenario.reference docs/{path.name}"
 
 
-def test_every_key_stands_on_the_page() -> None:
-    page = PAGE.read_text("utf-8")
-    missing = [key for key, field in keys() if not field.annotation and f"`{key}`" not in page]
-    leaves = [key for key, _ in keys()]
+@pytest.mark.parametrize(("path", "schema"), [(PAGE, Scenario), (OTHER, ServingScenario)])
+def test_every_key_stands_on_the_page(path: Path, schema: type[ScenarioFile]) -> None:
+    page = path.read_text("utf-8")
+    missing = [
+        key for key, field in keys(schema) if not field.annotation and f"`{key}`" not in page
+    ]
+    leaves = [key for key, _ in keys(schema)]
     missing += [
         key
         for key in leaves
@@ -41,10 +49,12 @@ def test_the_shortest_file_is_complete() -> None:
     assert Plan.from_json(made.to_json()) == made
 
 
-def test_the_other_examples_fit_into_it() -> None:
-    whole = yaml.safe_load(BLOCKS[0])
-    assert len(BLOCKS) > 1
-    for block in BLOCKS[1:]:
+@pytest.mark.parametrize("path", [PAGE, OTHER], ids=lambda path: path.stem)
+def test_the_other_examples_fit_into_it(path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+    whole = yaml.safe_load(blocks[0])
+    assert len(blocks) > 1
+    for block in blocks[1:]:
         loads(yaml.safe_dump({**whole, **yaml.safe_load(block)}))
 
 
