@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
+    from testbed.experiment.reproduce.page import Workplace
     from testbed.experiment.reproduce.runner import ComputationStatus
 
+DFAAS = "dfaas"
 _QUICK_NETWORKS = 2
 _QUICK_EPISODES = 10
 _NETWORKS = 5
@@ -33,7 +35,7 @@ def reproduce(
         list[str],
         typer.Argument(
             metavar="FIGURE...",
-            help="fig3, fig4, fig5a, fig5b, fig5c, fig6, fig8, or all.",
+            help="fig3, fig4, fig5a, fig5b, fig5c, fig6, fig8, or all of these; or dfaas.",
         ),
     ],
     out: Annotated[
@@ -116,8 +118,8 @@ def reproduce(
         bool,
         typer.Option(
             "--network",
-            help="Run fig8 on the real network on this machine instead of simulating it: hours, "
-            "one network at a time.",
+            help="Run on the real network on this machine instead of simulating: fig8 in hours, "
+            "one network at a time; dfaas in three minutes.",
         ),
     ] = False,
     time_scale: Annotated[
@@ -141,17 +143,41 @@ def reproduce(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Reproduce figures of the paper, and report where the results agree with it.
+    """Reproduce figures of papers, and report where the results agree with them.
+
+    The figures of O2O-DRL by number, or dfaas for those of DFaaS.
 
     Every finished point is stored; after Ctrl-C the same command continues where it stopped.
     """
     from testbed.experiment.reproduce.definitions import ON_NETWORK
     from testbed.experiment.reproduce.definitions import figures as named
-    from testbed.experiment.reproduce.page import MARKER, Workplace, write_figure, write_page
+    from testbed.experiment.reproduce.page import write_figure, write_page
     from testbed.experiment.reproduce.points import NETWORK, SIMULATOR
     from testbed.experiment.reproduce.runner import complete
     from testbed.experiment.reproduce.study import FIRST_SEED, Study, all_points, default_jobs
 
+    if DFAAS in figures:
+        others = {
+            "FIGURE": len(figures) > 1,
+            "--topologies": topologies is not None,
+            "--first-topology": first_topology is not None,
+            "--episodes": episodes is not None,
+            "--jobs": jobs is not None,
+            "--recipe": recipe != "paper",
+            "--method": bool(methods),
+            "--log-episodes": log_episodes is not None,
+            "--offline-steps": offline_steps is not None,
+            "--online-episodes": online_episodes is not None,
+            "--time-scale": time_scale != 1.0,
+            "--include-invalid": include_invalid,
+        }
+        if used := [name for name, given in others.items() if given]:
+            raise UsageError(
+                f"{DFAAS} is reproduced by itself, and without these options",
+                [Problem(name, "given", "leave it out") for name in used],
+            )
+        _dfaas(out, network=network, quick=quick, draw=draw, as_json=as_json)
+        return
     check_learning_is_possible()
     from trainer.o2o.recipe import recipe as check_recipe
 
@@ -177,13 +203,7 @@ def reproduce(
         include_invalid=include_invalid,
     )
     processes = 1 if network else default_jobs() if jobs is None else jobs
-    place = Workplace(out)
-    if draw and not (out / MARKER).exists():
-        raise UsageError(
-            f"{out} holds no results of `testbed reproduce`",
-            [Problem("--out", str(out), "the folder of an earlier call, or leave --draw out")],
-        )
-    place.claim()
+    place = _place(out, draw=draw)
     if not draw:
         try:
             with _Display() as display:
@@ -203,6 +223,57 @@ def reproduce(
         console.next_command(f"testbed reproduce {' '.join(figures)}")
 
 
+def _place(out: Path, *, draw: bool) -> Workplace:
+    """Return the folder of the reproduction; with ``draw`` it has to hold one."""
+    from testbed.experiment.reproduce.page import MARKER, Workplace
+
+    if draw and not (out / MARKER).exists():
+        raise UsageError(
+            f"{out} holds no results of `testbed reproduce`",
+            [Problem("--out", str(out), "the folder of an earlier call, or leave --draw out")],
+        )
+    place = Workplace(out)
+    place.claim()
+    return place
+
+
+def _dfaas(out: Path, *, network: bool, quick: bool, draw: bool, as_json: bool) -> None:
+    """Reproduce the experiment of the DFaaS paper."""
+    from testbed.experiment.reproduce.papers import dfaas
+    from testbed.experiment.reproduce.requests import CaseStore, play_all
+    from testbed.experiment.reproduce.requests_page import latency_lines, write
+
+    chosen = dfaas.chosen(network=network, quick=quick)
+    place = _place(out, draw=draw)
+    store = CaseStore(place.out / "points")
+    if not draw:
+        try:
+            with _Display() as display:
+                play_all(chosen.cases, store, display)
+        except KeyboardInterrupt:
+            console.note("finished cases are stored; the same command continues")
+            raise
+    results = {case.name: found for case in chosen.cases if (found := store.get(case)) is not None}
+    folder = place.out / chosen.name
+    document = write(
+        *(folder, chosen.title, chosen.remark, chosen.cases, results, chosen.statements),
+        chosen.cases[0].name,
+    )
+    page = folder / "index.html"
+    if as_json:
+        console.emit({"out": str(out), "page": str(page), **document})
+    else:
+        console.show(console.mark(chosen.title, "bold cyan"))
+        for line in latency_lines(document):
+            console.show(console.plain(line))
+        _tell_findings(document)
+    console.note(f"{page} has the figure, tables and all comparisons")
+    if quick:
+        console.next_command(f"testbed reproduce {DFAAS}{' --network' * network}")
+    elif not network:
+        console.next_command(f"testbed reproduce {DFAAS} --network")
+
+
 def _or(given: int | None, otherwise: int) -> int:
     return otherwise if given is None else given
 
@@ -216,6 +287,10 @@ def _tell(document: Mapping[str, Any]) -> None:
     for row in rate_rows(document):
         table.add(*map(console.plain, row))
     console.show(table)
+    _tell_findings(document)
+
+
+def _tell_findings(document: Mapping[str, Any]) -> None:
     findings = console.Rows(["SAYS", "HERE", "~STATEMENT", "~COMPARISONS"])
     for each in document["findings"]:
         findings.add(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -240,12 +240,7 @@ def _markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             if note:
                 yield from ("", note)
         yield from ("", f"![{document['title']}]({name}/figure.png)", "")
-        yield from ("| says | statement | here | comparisons |", "|---|---|---|---|")
-        for finding in document["findings"]:
-            yield (
-                f"| {finding['source']} | {finding['claim']} | **{finding['verdict']}** "
-                f"| {finding['found']} |"
-            )
+        yield from findings_lines(document["findings"])
         head = [document["x_label"], *document["x"]]
         yield from ("", _RATES, "", _row(head), _row(["---"] * len(head)))
         for row in rate_rows(document):
@@ -260,7 +255,7 @@ def _html(documents: Sequence[Mapping[str, Any]]) -> str:
     parts = [
         "<h1>The paper's experiments, reproduced</h1>",
         f"<p>{html.escape(_INTRODUCTION)}</p>",
-        _table(
+        html_table(
             ["figure", "agrees", "undecided", "differs", "what differs"],
             [
                 [f'<a href="#{name}">{name}</a>', *map(str, counts), html.escape(which)]
@@ -275,32 +270,50 @@ def _html(documents: Sequence[Mapping[str, Any]]) -> str:
         notes = [settings_line(document), document["remark"], *document["notes"]]
         parts += [f'<p class="note">{html.escape(note)}</p>' for note in notes if note]
         parts.append(f'<p><img alt="{title}" src="{name}/figure.png"></p>')
-        parts.append(
-            _table(
-                ["says", "statement", "here", "comparisons"],
-                [
-                    [
-                        html.escape(f["source"]),
-                        html.escape(f["claim"]),
-                        f'<span class="{f["verdict"].split()[0]}">{f["verdict"]}</span>',
-                        html.escape(f["found"]),
-                    ]
-                    for f in document["findings"]
-                ],
-            )
-        )
+        parts.append(findings_table(document["findings"]))
         parts.append(f'<p class="note">{html.escape(_RATES)}</p>')
         rows = [[html.escape(cell) for cell in row] for row in rate_rows(document)]
-        parts.append(_table([html.escape(document["x_label"]), *document["x"]], rows))
+        parts.append(html_table([html.escape(document["x_label"]), *document["x"]], rows))
         files = [f'<a href="{name}/{each}">{each}</a>' for each in ("figure.svg", "table.csv")]
         parts.append(f'<p class="note">{" ".join(files)}</p>')
+    return framed("Reproduction", parts)
+
+
+def framed(title: str, parts: Iterable[str]) -> str:
+    """Return a page of HTML with these parts, which are HTML already."""
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Reproduction</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def findings_table(findings: Iterable[Mapping[str, Any]]) -> str:
+    """Return an HTML table of statements with their verdicts."""
+    return html_table(
+        ["says", "statement", "here", "comparisons"],
+        [
+            [
+                html.escape(f["source"]),
+                html.escape(f["claim"]),
+                f'<span class="{f["verdict"].split()[0]}">{f["verdict"]}</span>',
+                html.escape(f["found"]),
+            ]
+            for f in findings
+        ],
+    )
+
+
+def findings_lines(findings: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Return the same in Markdown."""
+    yield from ("| says | statement | here | comparisons |", "|---|---|---|---|")
+    for finding in findings:
+        yield (
+            f"| {finding['source']} | {finding['claim']} | **{finding['verdict']}** "
+            f"| {finding['found']} |"
+        )
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return an HTML table; cells are HTML already."""
     columns = "".join(f"<th>{each}</th>" for each in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)

@@ -1,0 +1,1 @@
+"""Papers whose experiments are not figures of learned schedulers: a file each."""
