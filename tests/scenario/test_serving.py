@@ -14,7 +14,6 @@ from testbed.model.units import MILLISECOND, SECOND
 from testbed.scenario.load import draw, dumps, load, loads, shipped_names, warnings
 from testbed.scenario.plan import ServingPlan
 from testbed.scenario.resolve import plan as tasks_plan
-from testbed.scenario.serving.check import GENERATED
 from testbed.sim.serving import ServingSimulation
 from tests.sim.serving_plans import federation
 
@@ -157,7 +156,6 @@ def test_what_does_not_go_together_is_refused(settings: list[str], said: str) ->
          "in 2 parts that never hear of each other: nodes 0, 1; nodes 2, 3, 4"),
         (["overlay.loss=1"], "every message is lost"),
         (["horizon.length=80s"], "the first period ends at 90s, after the episode of 80s"),
-        (["users.0.rate=3000/s"], f"about {GENERATED} in time on one core. timeScale=3 would do"),
     ],
 )  # fmt: skip
 def test_what_is_perhaps_not_meant_is_a_warning(settings: list[str], said: str) -> None:

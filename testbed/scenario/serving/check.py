@@ -20,9 +20,6 @@ MOST_CALLS: Final = 100_000
 """Periods of an episode, in each of which every node calls its router."""
 MOST_WINDOWS: Final = 1_000_000
 """Of an episode, over all nodes."""
-GENERATED: Final = 1_000
-"""Requests per second that the controller sends in time on one core (docs/performance.md)."""
-
 KINDS: Final = ("node-down",)
 """Kinds of faults that serving networks know."""
 
@@ -194,13 +191,6 @@ def warnings(scenario: ServingScenario) -> Iterator[str]:
         yield (
             f"routing: the first period ends at {_text(first)}, after the episode of "
             f"{_text(scenario.horizon.length)}"
-        )
-    highest = sum(trace(users.rate).highest for users in scenario.users) / scenario.time_scale
-    if highest > GENERATED:
-        yield (
-            f"users: up to {highest:g} real requests per second; on a network the controller sends "
-            f"about {GENERATED} in time on one core. timeScale={highest / GENERATED:.2g} would do; "
-            "the simulator has no such limit"
         )
 
 
