@@ -17,7 +17,7 @@ from testbed.errors import TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.experiment.comparison import RunComparison
-    from testbed.experiment.measured import Column, Measured, Summary
+    from testbed.experiment.measured import Column, Measured, Summary, Table
     from testbed.experiment.metrics import Metric
     from testbed.experiment.statistics import Interval
     from testbed.storage.tasklog import LogTable, Run
@@ -226,12 +226,7 @@ def _print_run(run: Run, document: dict[str, Any], summary: Summary | None) -> N
             facts.add(name, console.plain(value))
     console.show(facts)
     if summary is not None:
-        for heads, rows in summary.tables():
-            console.out("")
-            table = console.Rows(list(heads))
-            for row in rows:
-                table.add(*map(console.plain, row))
-            console.show(table)
+        print_tables(summary.tables())
         console.out("")
         metrics = console.Rows(["METRIC", ">MEAN OF EPISODES", ">EPISODES", "~WHAT"])
         for name, found in _all_metrics(summary):
@@ -427,6 +422,16 @@ def fault_lines(faults: Sequence[Mapping[str, Any]]) -> list[str]:
             + (f"; {missed} did not take" if missed else "")
         )
     return lines
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Print small tables about one run, each after an empty line."""
+    for heads, rows in tables:
+        console.out("")
+        table = console.Rows(list(heads))
+        for row in rows:
+            table.add(*map(console.plain, row))
+        console.show(table)
 
 
 def print_runs(runs: Sequence[Summary], comparison: RunComparison | None) -> None:

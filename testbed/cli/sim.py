@@ -62,7 +62,7 @@ def sim(
 ) -> None:
     """Run a scenario in virtual time: seconds instead of minutes, no processes, same results."""
     from testbed.api.simulating import Job, simulated
-    from testbed.cli.results import comparison_or_none, print_runs, warn_if_doubtful
+    from testbed.cli.results import comparison_or_none, print_runs, print_tables, warn_if_doubtful
     from testbed.scenario.load import draw, dumps, load, warnings
     from testbed.scenario.plan import SchedulerSpec
     from testbed.storage.tasklog import open_task_log
@@ -103,6 +103,8 @@ def sim(
         )
         return
     print_runs(runs, comparison)
+    if len(runs) == 1:
+        print_tables(runs[0].in_short())
     for run in runs:
         warn_if_doubtful(run.run)
     console.next_command(
@@ -128,7 +130,13 @@ def shown_run(job: Job, log: TaskLog, what: str = "sim") -> str:
             if result is not None:
                 completed += 1
                 outcomes.update({o.value: n for o, n in result.counts.items()})
-            display.show(Snapshot(title, plan.episodes, completed, dict(outcomes), dict(outcomes)))
+            display.show(
+                Snapshot(
+                    *(title, plan.episodes, completed, dict(outcomes), dict(outcomes)),
+                    work=plan.work,
+                    success=plan.success,
+                )
+            )
 
         show(None)
         try:

@@ -115,6 +115,10 @@ class Summary(ABC):
     def tables(self) -> list[Table]:
         """Return the tables that follow the facts."""
 
+    def in_short(self) -> list[Table]:
+        """Return the tables that are shown at once when a single run is over."""
+        return []
+
     @property
     @abstractmethod
     def document(self) -> dict[str, Any]:

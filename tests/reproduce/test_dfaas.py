@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from testbed.experiment.reproduce.papers import dfaas
@@ -124,7 +125,7 @@ def test_page_figure_and_table_say_what_came_out(
         "node 2",
         "503, no peer",
     ]
-    assert list(axes.lines[2].get_ydata())[59:61] == [0, 24]
+    assert np.asarray(axes.lines[2].get_ydata())[59:61].tolist() == [0, 24]
 
 
 def test_the_command_writes_the_page_and_goes_on_where_it_stopped(

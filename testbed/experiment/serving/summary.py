@@ -23,7 +23,7 @@ from testbed.experiment.serving.metrics import REFUSED_RATE, REQUESTS, TRAFFIC, 
 from testbed.model.serving.network import ServingNetwork
 from testbed.model.serving.record import RequestOutcome, WindowRecord
 from testbed.model.serving.users import EXTERNAL
-from testbed.model.units import SECOND
+from testbed.model.units import SECOND, Micros
 from testbed.scenario.plan import ServingPlan
 from testbed.storage.tasklog import Run, TaskLog
 
@@ -73,7 +73,9 @@ class ServingSummary(Summary):
 
     ``columns`` has ``episode``, ``request``, ``source``, ``at``, ``outcome``, ``server``,
     ``elapsed`` and ``answered`` of the requests of the scenario's users, as in the log; they are
-    empty where only windows are logged. ``external`` is the number of requests of others.
+    empty where only windows are logged. ``external`` is the number of requests of others;
+    ``weighed`` the first instant of an episode at which a node weighed its neighbours, None if none
+    did.
     """
 
     work: ClassVar[str] = "requests"
@@ -83,6 +85,7 @@ class ServingSummary(Summary):
     columns: Mapping[str, Sequence[Any]]
     windows: tuple[WindowRecord, ...]
     external: int = 0
+    weighed: Micros | None = None
 
     @cached_property
     def traffic(self) -> Counter[Traffic]:
@@ -314,7 +317,45 @@ class ServingSummary(Summary):
                 if found.served
             ],
         )
-        return [rates, servers, *([latencies] if latencies.rows else [])]
+        latency = [latencies] if latencies.rows else []
+        return [rates, servers, *self.in_short(), *latency]
+
+    def in_short(self) -> list[Table]:
+        """See ``Summary``."""
+        after = self._after_weights()
+        return [] if after is None else [after]
+
+    def _after_weights(self) -> Table | None:
+        """Return where the users' requests went per second, once nodes have weighed each other."""
+        end = self.plan.horizon.length
+        if self.weighed is None or self.weighed >= end or not self.columns["request"]:
+            return None
+        seconds = len(self.episodes) * (end - self.weighed) / SECOND
+        names = ("source", "at", "server", "outcome")
+        found: dict[int, Counter[int | str]] = {}
+        for node, at, server, outcome in zip(*(self.columns[each] for each in names), strict=True):
+            if self.weighed <= at < end:
+                by = outcome if server is None else server
+                found.setdefault(node, Counter())[by] += 1
+        others = [each for each in self.outcomes if any(each in row for row in found.values())]
+        nodes = range(self.plan.size)
+        return Table(
+            [
+                f"PER SECOND FROM {self.weighed / SECOND:g} S",
+                ">LOCAL",
+                *(f">AT NODE {node}" for node in nodes),
+                *(f">{each.replace('_', ' ').upper()}" for each in others),
+            ],
+            [
+                [
+                    f"users of node {node}",
+                    f"{row[node] / seconds:.1f}",
+                    *("" if peer == node else f"{row[peer] / seconds:.1f}" for peer in nodes),
+                    *(f"{row[each] / seconds:.1f}" for each in others),
+                ]
+                for node, row in sorted(found.items())
+            ],
+        )
 
     @property
     def document(self) -> dict[str, Any]:
@@ -326,6 +367,7 @@ class ServingSummary(Summary):
             "external_requests": self.external,
             "episodes": len(self.episodes),
             "seconds": self.seconds,
+            "first_weights_s": None if self.weighed is None else self.weighed / SECOND,
             **self.scored,
             "outcomes": self.outcomes,
             "per_second": self._per_second(self.outcomes),
@@ -415,4 +457,12 @@ def read(log: TaskLog, run: Run) -> ServingSummary:
     values = zip(*users, strict=True) if users else ([] for _ in names)
     columns: dict[str, Sequence[Any]] = dict(zip(names, values, strict=True))
     plan = ServingPlan.from_json(run.info.plan)
-    return ServingSummary(run, plan, columns, windows, len(rows) - len(users))
+    weighed = min(
+        (
+            routing.at
+            for routing in log.routings(run.id)
+            if any(any(route.weights) for route in routing.routing.table or ())
+        ),
+        default=None,
+    )
+    return ServingSummary(run, plan, columns, windows, len(rows) - len(users), weighed)

@@ -93,7 +93,8 @@ class PlanHead(ABC):
     """The part of a plan that the plans of all families of work share.
 
     ``model`` names the family, ``hook`` the kind of decision that its schedulers make
-    (``testbed.model.hooks``), ``fronted`` whether its nodes take HTTP requests of users.
+    (``testbed.model.hooks``), ``fronted`` whether its nodes take HTTP requests of users, ``work``
+    what its runs count, in the plural, and ``success`` the outcome of what went well.
     ``scenario_hash`` says what is emulated: equal hashes mean equal work and equal fates, so runs
     can be paired. Names, scheduler, number of episodes and how it is carried out (time scale,
     application, storage) are not in it.
@@ -107,6 +108,8 @@ class PlanHead(ABC):
     model: ClassVar[str]
     hook: ClassVar[str]
     fronted: ClassVar[bool] = False
+    work: ClassVar[str]
+    success: ClassVar[str]
 
     name: str
     scenario_hash: str

@@ -83,6 +83,8 @@ class ServingPlan(PlanHead):
 
     model: ClassVar[str] = SERVING
     hook: ClassVar[str] = ROUTE
+    work: ClassVar[str] = "requests"
+    success: ClassVar[str] = "served"
     fronted: ClassVar[bool] = True
 
     network: ServingNetwork

@@ -75,6 +75,8 @@ class Plan(PlanHead):
 
     model: ClassVar[str] = TASKS
     hook: ClassVar[str] = PLACE
+    work: ClassVar[str] = "tasks"
+    success: ClassVar[str] = "succeeded"
 
     topology: Topology
     workload: Workload

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -19,7 +20,8 @@ from testbed.experiment.metrics import SERVING_METRICS
 from testbed.experiment.serving.summary import ServingSummary
 from testbed.experiment.summary import counted, summarise, summary_of
 from testbed.model.serving.record import RequestOutcome, WindowRecord
-from testbed.storage.tasklog import RequestRow, RunInfo, TaskLog
+from testbed.sim.record import record_run
+from testbed.storage.tasklog import RequestRow, RunInfo, TaskLog, open_task_log
 from tests.experiment.serving.conftest import EPISODES, SECONDS
 from tests.sim.serving_plans import federation
 from tests.storage.logs import full_episode, log_run
@@ -203,3 +205,16 @@ def test_families_do_not_mix(log: TaskLog, own_log: TaskLog) -> None:
 def test_a_fault_of_the_plan_is_one_of_its_run(log: TaskLog) -> None:
     (first, second) = log.run("killed").faults
     assert (first["kind"], first["nodes"], second["episode"]) == ("node-down", (2,), 1)
+
+
+def test_the_table_shown_at_once_has_rates_after_the_first_weights(tmp_path: Path) -> None:
+    with open_task_log(tmp_path / "log.sqlite") as log:
+        found = read(log, record_run(federation((50, 0, 0), seconds=100), log))
+        assert found.document["first_weights_s"] == 60
+        [table] = found.in_short()
+        assert list(table.heads) == [
+            *("PER SECOND FROM 60 S", ">LOCAL", ">AT NODE 0", ">AT NODE 1", ">AT NODE 2"),
+        ]
+        assert table.rows == [["users of node 0", "10.0", "", "16.0", "24.0"]]
+        silent = record_run(federation((50, 0, 0), seconds=50), log)
+        assert read(log, silent).in_short() == []
