@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.errors import Problem, UsageError
-from testbed.scenario.load import dumps, load, loads, shipped, shipped_names, shipped_text
+from testbed.scenario.load import draw, dumps, load, loads, shipped, shipped_names, shipped_text
 from testbed.scenario.plan import Plan
+from testbed.scenario.plan import load as read_plan
 from testbed.scenario.resolve import plan
 from testbed.scenario.schema import Scenario
 
@@ -383,6 +384,9 @@ def places(data: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+TASKS = [name for name in shipped_names() if "links:" in shipped_text(name)]
+REQUESTS = [name for name in shipped_names() if name not in TASKS]
+
 SCRAPS: list[Any] = [
     None,
     True,
@@ -406,7 +410,7 @@ SCRAPS: list[Any] = [
 
 @given(data=st.data())
 def test_a_changed_scenario_is_refused_or_makes_a_plan(data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(shipped_names()))
+    name = data.draw(st.sampled_from(TASKS))
     changed = yaml.safe_load(dumps(load(name, ["nodes.count=3", "seeds=1"])))
     changed["links"]["overrides"] = [{"from": 0, "to": 1, "rate": "1MB/s", "failureRate": 0}]
     for _ in range(data.draw(st.integers(1, 3))):
@@ -425,6 +429,20 @@ def test_a_changed_scenario_is_refused_or_makes_a_plan(data: st.DataObject) -> N
         for j in range(made.topology.size)
         if i != j
     )
+
+
+@given(data=st.data())
+def test_a_changed_scenario_of_requests_is_refused_or_makes_a_plan(data: st.DataObject) -> None:
+    changed = yaml.safe_load(dumps(load(data.draw(st.sampled_from(REQUESTS)))))
+    changed["faults"] = [{"kind": "node-down", "nodes": [1], "at": "2s", "for": "1s"}]
+    for _ in range(data.draw(st.integers(1, 3))):
+        place, key = data.draw(st.sampled_from(places(changed)))
+        place[key] = data.draw(st.sampled_from([*SCRAPS, "20/s", "all", 7]))
+    try:
+        made = draw(loads(yaml.safe_dump(changed)))
+    except UsageError:
+        return
+    assert read_plan(made.to_json()) == made
 
 
 # --- what ships, and what is written ------------------------------------------------------------
@@ -447,7 +465,7 @@ def test_a_shipped_text_is_the_scenario_with_comments(name: str) -> None:
     assert load(name).metadata.name == name
 
 
-@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize("name", TASKS)
 def test_what_is_written_reads_back_equal(name: str) -> None:
     scenario = load(name, ["links.overrides=[{from: 0, to: 1, failureRate: 0.123456789}]"])
     assert loads(dumps(scenario)) == scenario
