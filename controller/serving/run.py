@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from controller.attendance import named
 from controller.configuring import proof
 from controller.link import NodeLink
 from controller.marker import RunMarker
@@ -18,6 +19,7 @@ from controller.serving.episode import ServingEpisode, Watchers
 from controller.serving.ledger import Joined
 from controller.serving.recording import Batch, Content, ServingRecording, decode
 from controller.writer import LogWriter
+from testbed.errors import Problem, UsageError
 from testbed.model.certificate import Certificate, Machine
 from testbed.model.serving.failures import RoutingFailure, RoutingFailures
 from testbed.model.serving.fidelity import ServingFidelity
@@ -111,6 +113,21 @@ class ServingRun(Run[ServingPlan, ServingEpisode]):
         begun = self._completed + (episode is not None)
         later = max(0, self.order.episodes - begun) * self.plan.episode_seconds
         return later + (0.0 if episode is None else episode.seconds_left)
+
+    async def _configure(self) -> None:
+        await self._registry.settled()
+        nodes = self._registry.nodes
+        without = [each.node for each in nodes if each.condition == "healthy" and not each.http]
+        if without:
+            raise UsageError(
+                "the run cannot begin",
+                [
+                    Problem(
+                        named(without), "takes no HTTP requests", "start it with --http HOST:PORT"
+                    )
+                ],
+            )
+        await super()._configure()
 
     # --- one episode ------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from testbed.scenario.plan import ServingPlan
 from testbed.scenario.plan.serving import Horizon
 from testbed.storage.tasklog import RequestRow, RunState, open_task_log
 from tests.controller.conftest import Bench
+from tests.controller.processes import TOKEN, process, until_said
 from tests.sim.serving_plans import federation
 
 LONG = 600
@@ -187,6 +188,25 @@ def test_faults_by_hand_that_requests_do_not_have_are_refused(bench: Bench) -> N
 def test_a_scheduler_of_tasks_is_refused_by_name(bench: Bench) -> None:
     with pytest.raises(UsageError, match="rda"):
         bench.operator.start_run(scheduler="rda")
+
+
+def test_nodes_that_take_no_requests_begin_no_run(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(federation((10.0,), (20,)).to_json(), encoding="utf-8")
+    with process(
+        *("controller", "--plan", str(tmp_path / "plan.json"), "--run-dir", str(tmp_path)),
+    ) as controller:
+        until_said(controller, "event='serving'")
+        address = json.loads((tmp_path / "controller.json").read_text("utf-8"))["address"]
+        with process(
+            *("edgenode", "--node", "0", "--controller", address, "--bind", "127.0.0.1:0"),
+            *("--spool", str(tmp_path / "spool")),
+        ):
+            until_said(controller, "condition='healthy'")
+            with (
+                OperatorClient(address, TOKEN, plaintext=True) as operator,
+                pytest.raises(UsageError, match="node 0: takes no HTTP requests"),
+            ):
+                operator.start_run()
 
 
 def test_a_node_that_is_killed_degrades_the_run(bring_up: Callable[..., Bench]) -> None:
