@@ -313,6 +313,9 @@ class Front:
                 "malformed",
                 f"the body has not come within {BODY_S:g} s",
             ) from None
+        except RuntimeError:
+            # So aiohttp calls a connection that was lost earlier.
+            raise ConnectionResetError("the client is gone") from None
         except web.RequestPayloadError:
             raise Refusal(HTTPStatus.BAD_REQUEST, "malformed", "the body is malformed") from None
         return b"".join(parts)
@@ -504,7 +507,7 @@ class _Connection(web.RequestHandler):
         """Answer what is malformed, without a traceback in the log; close the connection."""
         if isinstance(exc, LineTooLong) or (message or "").startswith("Too many"):
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(exc, ConnectionError):
             _logger.error("a request failed", exc_info=exc)
         told = " ".join((message or HTTPStatus(status).phrase).split())[:200]
         document = {"status": int(status), "outcome": "malformed", "message": told}
