@@ -32,20 +32,20 @@ from testbed.scenario.plan.serving import LARGEST_BODY
 
 _logger: Final = logging.getLogger(__name__)
 
-CONNECTIONS: Final = 1_024
+CONNECTIONS: Final = 768
 """Connections of a process that are open at most; a new one takes the place of the one that has
 been idle for longest, and is closed if none is idle."""
 
 LEAST_CONNECTIONS: Final = 64
 """Connections that a node has at least, however many share its process."""
 
-OPEN: Final = 1_000
+OPEN: Final = 700
 """Requests of a node that are open at most; more are refused with 503."""
 
 BODIES: Final = 4 << 20
 """Bytes of bodies that a node holds at most; more are refused with 503."""
 
-RECEIVED: Final = 32_768
+RECEIVED: Final = 8_192
 """Bytes that the system receives ahead for a connection; it may double them."""
 
 LINE: Final = 8_190
@@ -199,9 +199,11 @@ class Front:
         index, name = self._function(driver, name)
         sender = self._sender(request, driver, index)
         method = request.method
-        body = await self._body(request, name)
-        self._bodies += len(body)
+        # As many bytes as may come, before they do.
+        reserved = self._reserved(request, name)
+        self._bodies += reserved
         try:
+            body = await self._body(request) if reserved else b""
             # Another episode may have begun while the body came.
             driver = self._driver()
             if sender.episode is not None and sender.episode != driver.episode:
@@ -225,7 +227,7 @@ class Front:
         except (Ended, TimeoutError):
             raise self._ended() from None
         finally:
-            self._bodies -= len(body)
+            self._bodies -= reserved
         return self._of(answered, driver, name)
 
     def _driver(self) -> Answers:
@@ -287,14 +289,20 @@ class Front:
             expected = self._expected[who] = front.token_for(self.key, who)
         return front.equal(token, expected)
 
-    async def _body(self, request: web.BaseRequest, function: str) -> bytes:
-        """Return the body of a request. Raises: Refusal: it is too long, or does not come."""
+    def _reserved(self, request: web.BaseRequest, function: str) -> int:
+        """Return how long the body of a request may be. Raises: Refusal: too long."""
         if not request.can_read_body:
-            return b""
-        if (request.content_length or 0) > LARGEST_BODY:
+            return 0
+        length = request.content_length
+        if length is not None and length > LARGEST_BODY:
             raise _too_large()
-        if self._bodies + (request.content_length or LARGEST_BODY) > BODIES:
+        length = LARGEST_BODY if length is None else length
+        if self._bodies + length > BODIES:
             raise self._overload(function, "bytes of bodies")
+        return length
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """Return the body of a request. Raises: Refusal: it is too long, or does not come."""
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(_CONTINUE)
             request.writer.output_size = 0

@@ -290,7 +290,9 @@ def test_nothing_else_opens_a_port_or_a_connection() -> None:
         "testbed/runtime/kubernetes/forward.py",
         "testbed/cli/checks.py",
         # What the machine itself can do, and a server for the generator of others; on loopback.
+        "benchmarks/bench_http.py",
         "benchmarks/bench_limits.py",
+        "benchmarks/stub_front.py",
         "benchmarks/peers/locust_generator.py",
     }
     found = {
