@@ -78,6 +78,8 @@ class Order:
     label: str = ""
     faults: Mapping[int, tuple[Fault, ...]] = field(default_factory=dict)
     """Faults that another run met by hand, by episode, to be met once more."""
+    time_scale: float | None = None
+    """Real seconds per emulated second; None: the plan's."""
 
 
 class RunningEpisode(Protocol):
@@ -154,7 +156,12 @@ class Run(ABC, Generic[_Plan, _Episode]):
     ) -> None:
         size = plan.size
         self.id = new_run_id()
-        self.plan = dataclasses.replace(plan, scheduler=order.scheduler, episodes=order.episodes)
+        self.plan = dataclasses.replace(
+            plan,
+            scheduler=order.scheduler,
+            episodes=order.episodes,
+            time_scale=plan.time_scale if order.time_scale is None else order.time_scale,
+        )
         self.order = order
         self._registry = registry
         self._writer = writer

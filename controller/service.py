@@ -33,6 +33,7 @@ from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.operator import Acknowledgement, FaultList, NodeStatus, PolicyDeployment, Status
 from testbed.scenario.plan import PlanHead, SchedulerSpec
+from testbed.scenario.units import TIME_SCALE, QuantityError
 
 _log = structlog.get_logger("controller.service")
 
@@ -291,6 +292,7 @@ class Operator(pb_grpc.OperatorServicer):
             first_episode=request.first_episode,
             label=request.label,
             faults=repeated_faults(request, self._plan.size),
+            time_scale=_time_scale(request.time_scale) or self._plan.time_scale,
         )
 
     async def _run(self, run_id: str, context: _Context) -> AnyRun:
@@ -318,6 +320,13 @@ class Operator(pb_grpc.OperatorServicer):
                 )
             links.append(link)
         return links
+
+
+def _time_scale(given: float) -> float:
+    try:
+        return TIME_SCALE.read(given) if given else 0.0
+    except QuantityError as error:
+        raise UsageError(f"a time scale of {given:g}: {error}") from None
 
 
 def _scheduler(name: str, options_json: str) -> SchedulerSpec:

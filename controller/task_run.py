@@ -50,7 +50,7 @@ class TaskRun(Run[Plan, Episode]):
         self._fidelity = Fidelity(
             plan.topology,
             plan.limits,
-            time_scale=plan.time_scale,
+            time_scale=self.plan.time_scale,
             execution_modelled=plan.application.name in MODELLED_APPLICATIONS,
             timeline=self.faults.timeline,
         )

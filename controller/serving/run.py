@@ -53,7 +53,7 @@ class ServingRun(Run[ServingPlan, ServingEpisode]):
             self.id, plan.size, writer, self._fail, requests=self._all_logged
         )
         self._fidelity = ServingFidelity(
-            plan.network, plan.limits, trip=2 * plan.bus.delay, time_scale=plan.time_scale
+            plan.network, plan.limits, trip=2 * plan.bus.delay, time_scale=self.plan.time_scale
         )
         self._outcomes: Counter[str] = Counter({outcome.value: 0 for outcome in RequestOutcome})
         self._over: dict[str, int] = dict(self._outcomes)

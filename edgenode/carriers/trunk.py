@@ -289,6 +289,16 @@ class _Trunk:
         self._loop.add_reader(stream, _EMPTY.run, self._readable)
 
     def _readable(self) -> None:
+        """Take what there is, and answer it at once."""
+        self._read()
+        self._flush_now()
+
+    def _flush_now(self) -> None:
+        """Write what waits for the end of the turn: somebody's task waits for it."""
+        if self._scheduled and not self.blocked:
+            self._flush()
+
+    def _read(self) -> None:
         taken = 0
         while self._stream is not None and taken < TURN_BYTES:
             if len(self._probes) > MOST_WAITING:
@@ -372,6 +382,7 @@ class _Trunk:
         finally:
             if self._probes and self._stream is not None:
                 self._schedule_probes()
+            self._flush_now()
 
     def _take_bytes(self, data: bytes) -> None:
         self._chunk_left -= len(data)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from testbed.api import home, notices
-from testbed.errors import PermanentError, TemporaryError
+from testbed.errors import PermanentError, Problem, TemporaryError, UsageError
 from testbed.experiment.calibration.estimate import Forecast, forecast, nodes_carried
 from testbed.experiment.calibration.questions import SCENARIO, Question
 from testbed.experiment.calibration.requests import too_many_requests
@@ -303,8 +303,48 @@ _DOUBTS: Final[ByModel[Callable[[Any, bool, bool], str]]] = ByModel(
 """What makes runs on this machine doubtful, in words, by the model of the plan."""
 
 
-def warn_before_run(testbed: Testbed) -> None:
-    """Warn if runs of a testbed of this machine will probably not be faithful."""
+def told(expected: Forecast) -> str:
+    """Return the time scale that a forecast has found, in words."""
+    scale = expected.time_scale
+    basis = "as calibrated" if expected.capacity.measured else "a guess without `testbed calibrate`"
+    speed = f"{scale:g} times slower" if scale > 1 else f"{1 / scale:g} times faster"
+    than = "in real time" if scale == 1 else f"{speed} than real time"
+    return f"time scale {scale:g}: {than} ({basis})"
+
+
+def forecast_of(testbed: Testbed) -> Forecast:
+    """Return what is expected of runs of tasks of a testbed of this machine.
+
+    Raises: UsageError: nothing is known about it.
+    """
+    found = _plan_of(testbed)
+    if found is None or not isinstance(found[0], Plan):
+        raise UsageError(
+            f"it is not known which time scale suits testbed '{testbed.name}'",
+            [Problem("--time-scale", "auto", "a number, as in --time-scale 2")],
+        )
+    return forecast_here(found[0], shared=found[1])
+
+
+def warn_before_run(testbed: Testbed, time_scale: float | None = None) -> None:
+    """Warn if runs of a testbed of this machine will probably not be faithful.
+
+    ``time_scale`` is that of the runs, None for the testbed's own.
+    """
+    found = _plan_of(testbed)
+    if found is None:
+        return
+    plan, shared = found
+    if time_scale is not None:
+        plan = replace(plan, time_scale=time_scale)
+    warn_if_doubtful(plan, shared=shared, up_again=True)
+
+
+def _plan_of(testbed: Testbed) -> tuple[PlanHead, bool] | None:
+    """Return the plan of a testbed of this machine, and whether its nodes share processes.
+
+    None if it is of another release: nothing is known about it.
+    """
     from testbed.runtime.base import CONTROLLER
     from testbed.runtime.directory import RunDirectory
 
@@ -312,7 +352,6 @@ def warn_before_run(testbed: Testbed) -> None:
     try:
         plan = load_plan(place.plan.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        # Of another release: nothing is known about it.
-        return
+        return None
     hosts = {pid for name, (pid, _) in place.processes().items() if name != CONTROLLER}
-    warn_if_doubtful(plan, shared=len(hosts) < testbed.nodes, up_again=True)
+    return plan, len(hosts) < testbed.nodes

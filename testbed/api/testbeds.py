@@ -60,6 +60,7 @@ class Lab:
         episodes: int | None = None,
         first_episode: int = 0,
         label: str = "",
+        time_scale: float | None = None,
     ) -> LiveRun:
         """Start a run and return at once; ``wait`` on what is returned for its result.
 
@@ -70,6 +71,7 @@ class Lab:
             episodes: Number of episodes; None: the scenario's.
             first_episode: Number of the first one; equal numbers meet equal tasks and failures.
             label: Free text to identify the run later.
+            time_scale: Real seconds per emulated second; None: the scenario's.
 
         Raises: UsageError: unknown scheduler, another run is active, or a node is not healthy.
         """
@@ -80,6 +82,7 @@ class Lab:
                 episodes=episodes or 0,
                 first_episode=first_episode,
                 label=label,
+                time_scale=time_scale or 0.0,
             )
         return LiveRun(run, self.testbed, self._runtime)
 

@@ -12,7 +12,17 @@ import typer
 from testbed.api import home, places
 from testbed.cli import console, deployment_options
 from testbed.cli.network import REMOVE_IDLE, with_name
-from testbed.cli.options import Json, Name, ScenarioName, Settings, Storage, key_values
+from testbed.cli.options import (
+    AUTO,
+    Json,
+    Name,
+    ScenarioName,
+    Settings,
+    Storage,
+    TimeScale,
+    key_values,
+    refuse_auto_elsewhere,
+)
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
 from testbed.model.units import counted
 
@@ -47,16 +57,6 @@ ForceConflicts: TypeAlias = Annotated[
         rich_help_panel=_CLUSTER,
     ),
 ]
-TimeScale: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--time-scale",
-        metavar="X",
-        help="Real seconds per emulated second, in place of the scenario's; `auto`: the smallest "
-        "that this machine carries by its calibration.",
-    ),
-]
-_AUTO = "auto"
 
 
 def up(
@@ -135,7 +135,7 @@ def up(
         ]
         places.refuse_unused(where.runtime, used)
     given = [*(settings or ()), *changes.settings]
-    if time_scale is not None and time_scale != _AUTO:
+    if time_scale is not None and time_scale != AUTO:
         given.append(f"timeScale={time_scale}")
     loaded = load(scenario, given, deployment)
     place = places.runtime(
@@ -145,7 +145,7 @@ def up(
         force=force_conflicts,
         merge_kubeconfig=merge_kubeconfig,
     )
-    if time_scale == _AUTO:
+    if time_scale == AUTO:
         loaded = _with_time_scale(loaded, place)
     for line in warnings(loaded):
         console.warn(line)
@@ -164,22 +164,14 @@ def _with_time_scale(scenario: ScenarioFile, place: Runtime) -> ScenarioFile:
 
     Raises: UsageError: it is not for this machine.
     """
-    from testbed.api.calibrating import forecast_here, shared_processes
+    from testbed.api.calibrating import forecast_here, shared_processes, told
     from testbed.scenario.resolve import plan
 
-    if not place.on_this_machine:
-        raise UsageError(
-            "a time scale is found by itself on this machine only",
-            [Problem("--time-scale", _AUTO, "a number, as in --time-scale 2")],
-        )
+    refuse_auto_elsewhere(place)
     drawn = plan(scenario)
     expected = forecast_here(drawn, shared=shared_processes(drawn, scenario.deployment))
-    scale = expected.time_scale
-    basis = "as calibrated" if expected.capacity.measured else "a guess without `testbed calibrate`"
-    speed = f"{scale:g} times slower" if scale > 1 else f"{1 / scale:g} times faster"
-    than = "in real time" if scale == 1 else f"{speed} than real time"
-    console.note(f"time scale {scale:g}: {than} ({basis})")
-    return scenario.model_copy(update={"time_scale": scale})
+    console.note(told(expected))
+    return scenario.model_copy(update={"time_scale": expected.time_scale})
 
 
 def _bring_up(

@@ -15,6 +15,7 @@ from testbed.errors import Problem, UsageError
 from testbed.scenario.secrets import without_password
 
 if TYPE_CHECKING:
+    from testbed.runtime.base import Runtime
     from testbed.scenario.plan import SchedulerSpec
 
 Name: TypeAlias = Annotated[
@@ -39,6 +40,18 @@ Settings: TypeAlias = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Replace a value of the scenario, as in --set nodes.count=20. Repeatable.",
+    ),
+]
+AUTO: Final = "auto"
+"""The time scale that is found by what this machine carries."""
+
+TimeScale: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--time-scale",
+        metavar="X",
+        help="Real seconds per emulated second, in place of the scenario's; `auto`: the smallest "
+        "that this machine carries by its calibration.",
     ),
 ]
 SchedulerOptions: TypeAlias = Annotated[
@@ -214,3 +227,15 @@ def node_numbers(text: str | None, option: str = "--nodes") -> tuple[int, ...]:
             raise UsageError("node numbers cannot be read", [Problem(option, repr(shown), wrong)])
         found.update(range(low, high + 1))
     return tuple(sorted(found))
+
+
+def refuse_auto_elsewhere(place: Runtime) -> None:
+    """Raise if the time scale ``auto`` is asked for where it cannot be found.
+
+    Raises: UsageError: ``place`` is not this machine.
+    """
+    if not place.on_this_machine:
+        raise UsageError(
+            "a time scale is found by itself on this machine only",
+            [Problem("--time-scale", AUTO, "a number, as in --time-scale 2")],
+        )

@@ -19,21 +19,24 @@ from testbed.api.running import (
 from testbed.cli import console
 from testbed.cli.network import with_name
 from testbed.cli.options import (
+    AUTO,
     Episodes,
     FirstEpisode,
     Json,
     Label,
     Name,
     SchedulerOptions,
+    TimeScale,
     key_values,
     labelled,
+    refuse_auto_elsewhere,
     scheduler_of,
 )
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.rpc.operator import Progress
-    from testbed.runtime.base import Testbed
+    from testbed.runtime.base import Runtime, Testbed
 
 
 def run(
@@ -51,6 +54,7 @@ def run(
     episodes: Episodes = None,
     first_episode: FirstEpisode = 0,
     label: Label = "",
+    time_scale: TimeScale = None,
     name: Name = "default",
     as_json: Json = False,
 ) -> None:
@@ -62,10 +66,11 @@ def run(
     spec, own_options = scheduler_of(scheduler, key_values(options, "--option"))
     place = runtime(name)
     testbed = place.find(name)
+    scale = _scale(time_scale, place, testbed)
     if place.on_this_machine:
         from testbed.api.calibrating import warn_before_run
 
-        warn_before_run(testbed)
+        warn_before_run(testbed, scale)
     last = watched_run(
         name,
         testbed,
@@ -74,6 +79,7 @@ def run(
         episodes=episodes or 0,
         first_episode=first_episode,
         label=labelled(label, own_options),
+        time_scale=scale or 0.0,
     )
     _tell(last, testbed.store, name, as_json)
 
@@ -111,6 +117,29 @@ def attach(
             console.next_command(with_name(f"testbed attach {chosen}", name))
             raise
     _tell(last, testbed.store, name, as_json)
+
+
+def _scale(asked: str | None, place: Runtime, testbed: Testbed) -> float | None:
+    """Return the time scale that is asked for; None for the scenario's.
+
+    Raises: UsageError: it cannot be read, or not be found by itself.
+    """
+    if asked is None:
+        return None
+    if asked == AUTO:
+        from testbed.api.calibrating import forecast_of, told
+
+        refuse_auto_elsewhere(place)
+        expected = forecast_of(testbed)
+        console.note(told(expected))
+        return expected.time_scale
+    from testbed.scenario.units import TIME_SCALE, QuantityError
+
+    try:
+        return TIME_SCALE.read(asked)
+    except QuantityError as error:
+        problem = Problem("--time-scale", error.seen, error.allowed)
+        raise UsageError("no such time scale", [problem]) from None
 
 
 def watched_run(name: str, testbed: Testbed, **order: Any) -> Progress:

@@ -376,11 +376,13 @@ class OperatorClient:
         first_episode: int = 0,
         label: str = "",
         faults: Mapping[int, Sequence[Fault]] | None = None,
+        time_scale: float = 0.0,
     ) -> str:
         """Start a run and return its id; empty ``scheduler`` and 0 ``episodes``: the scenario's.
 
         Runs that start at the same ``first_episode`` share arrivals and fates. ``faults``, by
         episode, are met beside those of the scenario; their instants are those of the episode.
+        ``time_scale`` is in real seconds per emulated second, 0 for the scenario's.
         Raises: UsageError: unknown scheduler, another run is active, a node is not healthy, or a
         fault cannot be had in this network.
         """
@@ -390,6 +392,7 @@ class OperatorClient:
             first_episode=first_episode,
             options_json=json.dumps(options) if options else "",
             label=label,
+            time_scale=time_scale,
             faults=[
                 pb.EpisodeFaults(
                     episode=episode,

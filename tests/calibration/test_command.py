@@ -120,6 +120,9 @@ def slow_machine(home: Path) -> None:
     store(home, Calibration(machine, "2026-11-29T09:00:00Z", False, knees))
 
 
+SHORT = ("--set", "slots.count=4", "--set", "slots.length=50ms")
+
+
 def test_up_and_run_warn_before_what_cannot_be_faithful(testbed: Command, home: Path) -> None:
     slow_machine(home)
     small = ("--set", "nodes.count=2", "--set", "slots.count=2", "--set", "timeScale=0.5")
@@ -133,7 +136,27 @@ def test_up_and_run_warn_before_what_cannot_be_faithful(testbed: Command, home: 
 
     assert "will probably not be faithful" in up.err
     assert "--time-scale" in up.err
-    assert "testbed up ... --time-scale" in run.err
+    assert "; use --time-scale" in run.err
+
+
+def test_a_run_may_have_a_time_scale_of_its_own(testbed: Command, home: Path) -> None:
+    slow_machine(home)
+    try:
+        assert testbed("up", "quickstart", "--set", "nodes.count=1", *SHORT).code == 0
+        own = testbed("run", "--episodes", "1", "--time-scale", "2", "--json")
+        assert own.code == 0, own.err
+        shown = json.loads(testbed("runs", "show", "latest", "--json").out)
+        found = testbed("run", "--episodes", "1", "--time-scale", "auto")
+        wrong = testbed("run", "--time-scale", "0")
+        scenario = (home / "default" / "scenario.yaml").read_text()
+    finally:
+        testbed("teardown")
+
+    assert shown["certificate"]["time_scale"] == 2
+    assert "(as calibrated)" in found.err
+    assert wrong.code == 2
+    assert "from 0.001 to 1000" in wrong.err
+    assert "timeScale: 2" not in scenario
 
 
 def test_a_time_scale_is_found_by_the_calibration(testbed: Command, home: Path) -> None:

@@ -205,12 +205,12 @@ class Forecast:
         payload = "real bytes" if load.bytes_move else "metadata"
         processes = "in shared processes" if self.shared else "in processes of their own"
         basis = "was measured to carry" if self.capacity.measured else "probably carries"
-        scale = f"--time-scale {self.time_scale:g}"
-        ways = [scale if not up_again else f"testbed up ... {scale}"]
+        ways = [f"--time-scale {self.time_scale:g}"]
+        anew = "testbed up ... " if up_again else ""
         if self.sharing is not None:
-            ways.append(f"--nodes-per-process {self.sharing}")
+            ways.append(f"{anew}--nodes-per-process {self.sharing}")
         if self.metadata:
-            ways.append("--set payload=metadata")
+            ways.append(f"{anew}--set payload=metadata")
         hint = "" if self.capacity.measured else "; `testbed calibrate` measures this machine"
         at = "" if load.time_scale == 1.0 else f" at time scale {load.time_scale:g}"
         return (

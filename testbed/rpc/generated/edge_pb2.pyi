@@ -461,20 +461,22 @@ class StatusReply(_message.Message):
     def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class StartRunRequest(_message.Message):
-    __slots__ = ("scheduler", "episodes", "first_episode", "options_json", "label", "faults")
+    __slots__ = ("scheduler", "episodes", "first_episode", "options_json", "label", "faults", "time_scale")
     SCHEDULER_FIELD_NUMBER: _ClassVar[int]
     EPISODES_FIELD_NUMBER: _ClassVar[int]
     FIRST_EPISODE_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     FAULTS_FIELD_NUMBER: _ClassVar[int]
+    TIME_SCALE_FIELD_NUMBER: _ClassVar[int]
     scheduler: str
     episodes: int
     first_episode: int
     options_json: str
     label: str
     faults: _containers.RepeatedCompositeFieldContainer[EpisodeFaults]
-    def __init__(self, scheduler: _Optional[str] = ..., episodes: _Optional[int] = ..., first_episode: _Optional[int] = ..., options_json: _Optional[str] = ..., label: _Optional[str] = ..., faults: _Optional[_Iterable[_Union[EpisodeFaults, _Mapping]]] = ...) -> None: ...
+    time_scale: float
+    def __init__(self, scheduler: _Optional[str] = ..., episodes: _Optional[int] = ..., first_episode: _Optional[int] = ..., options_json: _Optional[str] = ..., label: _Optional[str] = ..., faults: _Optional[_Iterable[_Union[EpisodeFaults, _Mapping]]] = ..., time_scale: _Optional[float] = ...) -> None: ...
 
 class EpisodeFaults(_message.Message):
     __slots__ = ("episode", "faults")
