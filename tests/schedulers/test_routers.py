@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -53,7 +57,9 @@ class SlackWithOptionsTests(RouterContract):
         return given
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "serving-model.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "writing-a-router.md"
+EXAMPLE = ROOT / "examples" / "half_away.py"
 
 
 class DocumentedRouterTests(RouterContract):
@@ -61,11 +67,40 @@ class DocumentedRouterTests(RouterContract):
 
     @pytest.fixture
     def factory(self) -> RouterFactory:
-        [block] = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
-        names: dict[str, Any] = {}
-        exec(compile(block, str(PAGE), "exec"), names)
-        made: RouterFactory = names["HalfAway"]
-        return made
+        return own_router()
+
+
+def own_router() -> RouterFactory:
+    names: dict[str, Any] = {"__name__": "half_away"}
+    exec(compile(EXAMPLE.read_text("utf-8"), str(EXAMPLE), "exec"), names)
+    made: RouterFactory = names["HalfAway"]
+    return made
+
+
+def test_the_page_shows_the_example() -> None:
+    text = PAGE.read_text("utf-8")
+    [block] = re.findall(r"example: half_away.py -->\n```python\n(.*?)```", text, re.S)
+    assert block == EXAMPLE.read_text("utf-8")
+
+
+def test_the_script_of_the_page_runs(tmp_path: Path) -> None:
+    text = PAGE.read_text("utf-8")
+    [script] = re.findall(r"<!-- example: simulate -->\n```python\n(.*?)```", text, re.S)
+    shutil.copy(EXAMPLE, tmp_path)
+    (tmp_path / "simulate.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "simulate.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    slack, local, own = done.stdout.splitlines()
+    assert slack.startswith("slack: 0.48")
+    assert local.startswith("all-local: 0.24")
+    # It serves 5 of the 10 that node 0 is meant to serve, and forwards the others from 60 s on.
+    assert own.startswith("half_away:HalfAway: 0.")
 
 
 # --- the hook of a name -------------------------------------------------------------------------
