@@ -123,6 +123,10 @@ def test_scheduler_list(testbed: Command) -> None:
 
     assert {"local", "ratc", "rda-masked", "central", "oracle"} <= listed.keys()
     assert listed["oracle"]["runs"] == "simulator"
+    assert {name for name, each in listed.items() if each["hook"] == "route"} == {
+        *("slack", "all-local", "fixed-shares"),
+    }
+    assert set(listed["slack"]["options"]) == {"advertise", "overloaded"}
     assert all(each["description"] for each in listed.values())
     table = testbed("scheduler", "list").out
     assert all(name in table for name in listed)

@@ -157,7 +157,7 @@ class RouterPart(Named):
     """The router of a run, where the command does not say."""
 
     name: Annotated[str, Field(min_length=1, strict=True)] = "slack"
-    """Registered name (`testbed scheduler list --hook route`), or `module:Class` of your own."""
+    """Registered name (`testbed scheduler list`), or `module:Class` of your own."""
 
 
 class ServingLog(Part):
