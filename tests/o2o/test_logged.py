@@ -122,6 +122,27 @@ def test_trajectories_hold_the_decisions_that_have_a_reward(of_engine: LoggedSeq
     chosen = whole[0].action < 5
     np.testing.assert_array_equal(first.action, whole[0].action[chosen])
     np.testing.assert_array_equal(first.obs[:-1], whole[0].obs[:-1][chosen])
+    for each in (*whole, *single):
+        replace(each)  # is checked once more, alone
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("states", np.nan, "obs: 1 values are NaN"),
+        ("log_prob", 0.5, "1 values are not log-probabilities"),
+        ("action", -1, "action -1"),
+        ("team", np.inf, "reward: 1 values are NaN or infinite"),
+    ],
+)
+def test_a_trajectory_that_cannot_be_learned_from_is_refused(
+    of_engine: LoggedSequences, name: str, value: float, message: str
+) -> None:
+    known = _with_log_prob(of_engine)
+    array = getattr(known, name).copy()
+    array.reshape(-1)[7] = value
+    with pytest.raises(UsageError, match=message):
+        replace(known, **{name: array}).trajectories("team")
 
 
 def test_logs_are_joined_in_order(of_engine: LoggedSequences) -> None:

@@ -24,6 +24,7 @@ from trainer.learning.transitions import (
     IntArray,
     Trajectory,
     Transitions,
+    check_decisions,
 )
 
 RewardKind: TypeAlias = Literal["team", "own", "credit"]
@@ -144,6 +145,7 @@ class LoggedSequences:
         """
         reward = self.reward(kind)
         kept = np.isfinite(reward) & (self.with_task | (kind == "team"))
+        self._check(reward, np.ones_like(kept) if kind == "team" else kept)
         found: list[Trajectory] = []
         row = state = 0
         for s, length in enumerate(self.lengths.tolist()):
@@ -169,9 +171,23 @@ class LoggedSequences:
                     run=self.run[s],
                     episode=int(self.episode[s]),
                     node=int(self.node[s]),
+                    checked=True,
                 )
             )
         return found
+
+    def _check(self, reward: FloatArray, kept: BoolArray) -> None:
+        """Check the decisions that are kept [M], all at once."""
+        at = np.arange(len(self)) + np.repeat(np.arange(self.sequences), self.lengths)
+        check_decisions(
+            f"runs {', '.join(sorted(set(self.run)))}",
+            self.states,
+            self.masks[at][kept],
+            self.action[kept],
+            self.log_prob[kept],
+            reward[kept],
+            self.masks[np.cumsum(self.lengths + 1) - 1],
+        )
 
 
 def of_engine(
