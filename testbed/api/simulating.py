@@ -60,7 +60,7 @@ class Job:
         on_episode: Callable[[Any], None] | None = None,
     ) -> str:
         """Simulate into ``log`` and return the id of the run; see ``record_run``."""
-        from testbed.sim.record import record_run
+        from testbed.sim.record import About, record_run
 
         return record_run(
             self.plan,
@@ -68,8 +68,7 @@ class Job:
             scheduler=self.factory,
             first_episode=self.first_episode,
             run_id=run_id,
-            label=self.label,
-            scenario=self.scenario,
+            about=About(self.label, self.scenario),
             tasks_only=self.tasks_only,
             on_episode=on_episode,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from testbed.errors import Problem, TestbedError, UsageError
 from testbed.model.run_state import RunState
@@ -16,6 +16,16 @@ from testbed.sim.simulator import SchedulerChoice
 from testbed.storage.tasklog import RunInfo, TaskLog
 
 
+class About(NamedTuple):
+    """What the log says of a run besides: the user's label, and the scenario file as written."""
+
+    label: str = ""
+    scenario: str | None = None
+
+
+_NOTHING: Final = About()
+
+
 def record_run(
     plan: PlanHead,
     task_log: TaskLog,
@@ -24,8 +34,7 @@ def record_run(
     episodes: int | None = None,
     first_episode: int = 0,
     run_id: str | None = None,
-    label: str = "",
-    scenario: str | None = None,
+    about: About = _NOTHING,
     tasks_only: bool = False,
     on_episode: Callable[[Any], None] | None = None,
 ) -> str:
@@ -63,9 +72,7 @@ def record_run(
     if scheduler is not None:
         made = SchedulerSpec(simulation.scheduler_name, options)
         plan = dataclasses.replace(plan, scheduler=made)
-    info = RunInfo.of(
-        plan, "simulator", id=run_id, first_episode=first_episode, label=label, scenario=scenario
-    )
+    info = RunInfo.of(plan, "simulator", id=run_id, first_episode=first_episode, **about._asdict())
     task_log.begin_run(info)
     state = RunState.FAILED
     failures = family.failures()

@@ -11,7 +11,7 @@ from testbed.errors import UsageError
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.model.task import Outcome
 from testbed.scenario.plan import SchedulerSpec
-from testbed.sim.record import record_run
+from testbed.sim.record import About, record_run
 from testbed.sim.simulator import EpisodeResult, simulate_episode
 from testbed.storage.tasklog import RunState, TaskLog, open_task_log
 from tests.sim.networks import paper_simulation, replaced
@@ -44,7 +44,7 @@ def test_all_of_a_run_is_logged_as_it_was(task_log: TaskLog) -> None:
         task_log,
         scheduler="rda-masked",
         first_episode=4,
-        label="a label",
+        about=About("a label"),
         on_episode=seen.append,
     )
     run = task_log.run(run_id)

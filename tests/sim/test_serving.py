@@ -20,7 +20,7 @@ from testbed.model.serving.users import ConstantRate, StepRate, Users
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.scenario.plan import ServingPlan
 from testbed.scenario.plan.serving import Horizon
-from testbed.sim.record import record_run
+from testbed.sim.record import About, record_run
 from testbed.sim.serving import RouterChoice, ServingResult, ServingSimulation
 from testbed.storage.tasklog import RequestRow, RunState, TaskLog, open_task_log
 from tests.sim.serving_plans import down, federation
@@ -237,7 +237,7 @@ def task_log(tmp_path: Path) -> Iterator[TaskLog]:
 def test_all_of_a_run_is_logged_as_it_was(task_log: TaskLog, logged: Any) -> None:
     plan = federation(seconds=70, episodes=2, log_requests=logged)
     seen: list[ServingResult] = []
-    run = task_log.run(record_run(plan, task_log, label="a label", on_episode=seen.append))
+    run = task_log.run(record_run(plan, task_log, about=About("a label"), on_episode=seen.append))
     assert (run.state, run.info.driver, run.info.scheduler) == (
         RunState.COMPLETED,
         "simulator",
