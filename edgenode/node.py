@@ -65,6 +65,10 @@ class Closes(Protocol):
         """Take no more connections."""
         ...
 
+    def abort(self) -> None:
+        """Take no more connections, and hang up on all clients at once."""
+        ...
+
     async def close(self) -> None:
         """Hang up on all clients."""
         ...
@@ -202,7 +206,7 @@ class EdgeNode:
         self.killed = True
         self.host.remove(self)
         if self._front is not None:
-            self._front.stop()
+            self._front.abort()
         if self.driver is not None:
             self.end_episode(self.driver.episode)
         self.stop("ended at once, as if it had been killed")

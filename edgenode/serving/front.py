@@ -165,6 +165,11 @@ class Front:
         if self._listening is not None:
             self._listening.close()
 
+    def abort(self) -> None:
+        """Take no more connections, and hang up on all clients without an answer."""
+        self.stop()
+        self._server.abort()
+
     async def close(self) -> None:
         """Take no more requests, and hang up on all clients."""
         self.stop()
@@ -434,6 +439,12 @@ class _Server(web.Server):
         self._idle.pop(connection, None)
         if idle:
             self._idle[connection] = None
+
+    def abort(self) -> None:
+        """Close all connections."""
+        for connection in self.connections:
+            if isinstance(connection, _Connection):
+                connection.hang_up()
 
     def hang_up(self) -> None:
         """Close the connections that have no request to answer."""

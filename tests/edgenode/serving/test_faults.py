@@ -259,8 +259,8 @@ async def test_a_router_that_never_comes_back_is_given_up(
         await network.start()
         first = network.members[0]
         await network.until(lambda: any("not called any more" in line for line in first.failures))
-        # Once more than are logged where it was called before the episode.
-        assert sum("had no answer after 0.1 s" in line for line in first.failures) in (2, 3)
+        # It was called before the episode too, of which nothing is logged.
+        assert all(line.startswith("router 'never' raised NotInTime: ") for line in first.failures)
         assert (await network.get()).status == 200
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,9 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from edgenode.node import EdgeNode
 from edgenode.serving import front as fronts
+from testbed.errors import PrerequisiteMissing
 from testbed.model.units import SECOND
 from testbed.rpc import front
+from testbed.rpc.credentials import shared
+from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.identity import CONTROLLER, node_identity
 from testbed.scenario.plan.serving import LARGEST_BODY
 from tests.edgenode.serving.federation import Federation, federation, plan
@@ -335,3 +340,43 @@ async def test_idle_connections_make_room_for_new_ones(
             async with aiohttp.ClientSession() as other:
                 await other.get(network.members[0].url())
         assert {(await each).status for each in at_work} == {200}
+
+
+async def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path: Path) -> None:
+    node = EdgeNode(0, tmp_path / "spool", shared("secret", node_identity(0)))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        told = f"node 0 cannot take HTTP requests at {address}: .* in use"
+        with pytest.raises(PrerequisiteMissing, match=told) as no:
+            await node.start(f"unix:{tmp_path}/node.sock", http=address)
+        assert "free port" in str(no.value.fix)
+        with pytest.raises(PrerequisiteMissing, match="cannot take HTTP at unix:"):
+            await node.start(f"unix:{tmp_path}/node.sock", http=f"unix:{tmp_path}/http.sock")
+    await node.start(f"unix:{tmp_path}/node.sock", "::1", http="127.0.0.1:0")
+    assert node.http.startswith("[::1]:")
+    await node.close()
+    node.host.close()
+
+
+async def test_a_node_that_is_ended_at_once_answers_nothing_more(tmp_path: Path) -> None:
+    async with serving(tmp_path, 100, 100, time=3600 * SECOND) as network:
+        asked = asyncio.create_task(network.get(1))
+        while not await open_at(network, 1):
+            pass
+        ending = asyncio.create_task(network.members[0].node.host.end_node(1))
+        # As if the process had been killed.
+        with pytest.raises(aiohttp.ClientError):
+            await asked
+        with pytest.raises(aiohttp.ClientConnectionError):
+            async with aiohttp.ClientSession() as other:
+                await other.get(network.members[1].url())
+        await network.members[1].node.close()
+        await ending
+
+
+async def open_at(network: Federation, node: int) -> int:
+    """How many requests a node has open, as it tells the controller."""
+    described: pb.NodeDescription = await network.members[node].control.Describe(pb.Empty())
+    return described.open_requests
