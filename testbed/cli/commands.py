@@ -168,6 +168,13 @@ COMMANDS: Final[Sequence[Entry]] = (
     ),
     Entry(
         _EXPERIMENTS,
+        "sweep",
+        "sweep",
+        "sweep",
+        "Compare schedulers while values of the scenario are varied, in the simulator.",
+    ),
+    Entry(
+        _EXPERIMENTS,
         "replay",
         "replay",
         "replay",
@@ -185,7 +192,7 @@ COMMANDS: Final[Sequence[Entry]] = (
         "reproduce",
         "reproduce",
         "reproduce",
-        "Reproduce figures of the paper, and report where the results agree with it.",
+        "Reproduce figures of papers, and report where the results agree with them.",
     ),
     Entry(
         _RESULTS,

@@ -167,7 +167,7 @@ def scheduler_of(
     """
     from testbed.scenario.plan import SchedulerSpec
 
-    name, *own = _split(given)
+    name, *own = parts(given)
     found = {**(options or {}), **key_values(own, f"{option} {name},")}
     return SchedulerSpec(name, found), ", ".join(own)
 
@@ -177,7 +177,7 @@ def labelled(label: str, more: str) -> str:
     return "; ".join(each for each in (label, more) if each)
 
 
-def _split(text: str) -> list[str]:
+def parts(text: str) -> list[str]:
     """Return the parts of ``text`` between commas outside of brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for each in text:

@@ -206,7 +206,7 @@ def reproduce(
     place = _place(out, draw=draw)
     if not draw:
         try:
-            with _Display() as display:
+            with ComputationDisplay() as display:
                 complete(all_points(study, chosen), place.store, processes, display)
         except KeyboardInterrupt:
             console.note("finished points are stored; the same command continues")
@@ -248,7 +248,7 @@ def _dfaas(out: Path, *, network: bool, quick: bool, draw: bool, as_json: bool) 
     store = CaseStore(place.out / "points")
     if not draw:
         try:
-            with _Display() as display:
+            with ComputationDisplay() as display:
                 play_all(chosen.cases, store, display)
         except KeyboardInterrupt:
             console.note("finished cases are stored; the same command continues")
@@ -306,7 +306,7 @@ def _tell_findings(document: Mapping[str, Any]) -> None:
 _STYLES = {"agrees": "green", "differs": "bold red", "undecided": "yellow", "not run": "dim"}
 
 
-class _Display:
+class ComputationDisplay:
     """Shows how far the computation is: bars on a terminal, a line per finished part elsewhere."""
 
     def __init__(self) -> None:

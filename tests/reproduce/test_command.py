@@ -65,6 +65,7 @@ def test_what_is_stored_is_drawn_without_the_rest(testbed: Command, tmp_path: Pa
         if point.method in {"ratc", "rda"}:
             better = (point.method == "ratc") == (setting.x < "0.8")
             rate = 0.9 + 0.02 * better - 0.1 * float(setting.x)
+            assert point.network.seed is not None
             store.put(point, PointResult((rate, rate + 0.001 * point.network.seed / 500)))
 
     said = testbed("reproduce", "fig5b", "--out", tmp_path / "out", "--topologies", 3, "-e", 2,

@@ -42,9 +42,14 @@ th { background: #f5f5f5; } img { max-width: 100%; } .note { color: #666; font-s
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """The folder of a reproduction."""
+    """The folder of a reproduction, or of something else that is computed from points.
+
+    ``marker`` is the file in it that says so, ``what`` its name for people.
+    """
 
     out: Path
+    marker: str = MARKER
+    what: str = "reproduction"
 
     @property
     def store(self) -> PointStore:
@@ -57,16 +62,16 @@ class Workplace:
         Raises: UsageError: it holds something else. PermanentError: it cannot be written.
         """
         if self.out.exists() and not self.out.is_dir():
-            raise UsageError(f"{self.out} is a file; a reproduction is a folder")
-        marker = self.out / MARKER
+            raise UsageError(f"{self.out} is a file; a {self.what} is a folder")
+        marker = self.out / self.marker
         if marker.exists():
             return
         if self.out.exists() and any(self.out.iterdir()):
             raise UsageError(
-                f"{self.out} holds files that are not of a reproduction; choose an empty or new "
+                f"{self.out} holds files that are not of a {self.what}; choose an empty or new "
                 "folder"
             )
-        write_text(marker, json.dumps({"reproduction": 1}) + "\n")
+        write_text(marker, json.dumps({self.what: 1}) + "\n")
 
 
 def write_figure(study: Study, figure: Figure, place: Workplace) -> dict[str, Any]:

@@ -7,6 +7,7 @@ whichever figure needs it, and never taken for one of other settings.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,9 @@ from testbed.policies import shipped
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
+from testbed.schedulers.registry import find
 from testbed.sim.engine.arrays import without_control_delay
+from testbed.storage.folders import sha256_of
 from testbed.version import __version__
 
 FORMAT: Final = 1
@@ -33,17 +36,19 @@ NETWORK: Final = "network"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network to play on: a shipped scenario, what is changed in it, and one seed for all.
+    """A network to play on: a scenario, what is changed in it, and one seed for all.
 
-    ``driver`` says what plays the episodes. In the simulator control messages take no time. On the
+    Without a ``seed`` it has those of the scenario. ``driver`` says what plays the episodes. In the
+    simulator control messages take no time, unless ``delayed``: then what the scenario says. On the
     real network, runs outside their limits of fidelity are refused unless ``include_invalid``.
     """
 
     scenario: str
     overrides: tuple[str, ...]
-    seed: int
+    seed: int | None
     driver: str = SIMULATOR
     include_invalid: bool = False
+    delayed: bool = False
 
     def plan(self) -> Plan:
         """Everything drawn. The topology, the tasks and their fates all follow from the seed."""
@@ -93,6 +98,10 @@ class Point:
             found["control_delay"] = plan.rules.control_delay
             found["time_scale"] = plan.time_scale
             found["include_invalid"] = self.network.include_invalid
+        elif self.network.delayed:
+            found["control_delay"] = plan.rules.control_delay
+        if ":" in self.method:
+            found["code"] = _code_of(self.method)
         if self.method == "per-destination":
             found["policy"] = _shipped_id()
         if self.learning is not None:
@@ -203,8 +212,18 @@ def _decoded(stored: Mapping[str, Any], episodes: int) -> PointResult | None:
 
 @lru_cache(maxsize=512)
 def _plan(network: Network) -> Plan:
-    found = resolve(load(network.scenario, [*network.overrides, f"seeds={network.seed}"]))
-    return without_control_delay(found) if network.driver == SIMULATOR else found
+    seeds = [] if network.seed is None else [f"seeds={network.seed}"]
+    found = resolve(load(network.scenario, [*network.overrides, *seeds]))
+    if network.driver == SIMULATOR and not network.delayed:
+        return without_control_delay(found)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _code_of(method: str) -> str:
+    """Return a hash of the file with a scheduler of the user's own."""
+    path = inspect.getsourcefile(find(method))
+    return sha256_of(Path(path))[:12] if path else ""
 
 
 @lru_cache(maxsize=1)

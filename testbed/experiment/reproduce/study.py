@@ -157,8 +157,9 @@ class Study:
         measured: dict[tuple[str, str], dict[int, PointResult]] = {}
         for setting, point in self.points(figure):
             found = store.get(point)
-            if found is not None:
-                measured.setdefault((setting.x, point.method), {})[point.network.seed] = found
+            seed = point.network.seed
+            if found is not None and seed is not None:
+                measured.setdefault((setting.x, point.method), {})[seed] = found
         return Results(figure, self.settings(figure), measured)
 
     def document(self, figure: Figure) -> dict[str, Any]:

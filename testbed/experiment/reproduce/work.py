@@ -55,7 +55,8 @@ class Work:
             names = " and ".join(label(point.method) for point in self.points)
             if self.learning.source not in (None, "ratc"):
                 names += f" from {label(str(self.learning.source))}"
-        return f"{self.network.scenario} {what}, network {self.network.seed}: {names}"
+        seed = "" if self.network.seed is None else f", network {self.network.seed}"
+        return f"{self.network.scenario} {what}{seed}: {names}"
 
 
 def work_of(points: Iterable[Point]) -> list[Work]:
@@ -67,13 +68,15 @@ def work_of(points: Iterable[Point]) -> list[Work]:
     for point in points:
         plan = point.network.plan()
         network = f"{plan.scenario_hash} {plan.seeds.schedulers} {point.network.driver}"
+        if point.network.delayed:
+            network += f" {plan.rules.control_delay}"
         training = point.learning if point.network.driver == SIMULATOR else None
-        group = (point.network.seed, network, training)
+        group = (point.network.seed or 0, network, training)
         groups.setdefault(group, {}).setdefault(point.method, point)
     works = [
         Work(next(iter(group.values())).network, tuple(group.values())) for group in groups.values()
     ]
-    return sorted(works, key=lambda each: (each.learning is not None, each.network.seed))
+    return sorted(works, key=lambda each: (each.learning is not None, each.network.seed or 0))
 
 
 def recipe_of(learning: Learning, evaluations: int | None = None) -> Recipe:

@@ -1,0 +1,126 @@
+"""``sweep``: schedulers on a scenario whose values are varied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from testbed.cli import console
+from testbed.cli.options import Json, ScenarioName, Settings, parts, quoted
+from testbed.cli.reproduce import ComputationDisplay
+from testbed.errors import Problem, UsageError
+
+if TYPE_CHECKING:
+    from testbed.experiment.sweep import Cell, Sweep
+
+
+def sweep(
+    scenario: ScenarioName,
+    over: Annotated[
+        list[str],
+        typer.Option(
+            "--over",
+            metavar="KEY=VALUE,VALUE...",
+            help="Values of the scenario to vary, as in --over nodes.arrivalProbability=0.6,0.8. "
+            "Repeatable: then every combination.",
+        ),
+    ],
+    schedulers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scheduler",
+            "-s",
+            metavar="NAME",
+            help="Scheduler; repeatable. Others are compared with the first. `drl` is the policy "
+            "that ships. Default: ratc and drl.",
+        ),
+    ] = None,
+    episodes: Annotated[
+        int, typer.Option("--episodes", "-e", metavar="N", min=1, help="Episodes of each.")
+    ] = 40,
+    settings: Settings = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", metavar="N", min=1, help="Processes. Default: one per processor."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for points, table and figure.")
+    ] = Path("sweep"),
+    as_json: Json = False,
+) -> None:
+    """Compare schedulers while values of the scenario are varied, in the simulator.
+
+    What is computed is kept: the same command continues after an interruption, and one with more
+    values or schedulers computes only those.
+    """
+    from testbed.experiment.reproduce.runner import complete
+    from testbed.experiment.reproduce.study import default_jobs
+    from testbed.experiment.sweep import Sweep, workplace, write
+    from testbed.schedulers.catalogue import SIMULATOR_ONLY
+    from testbed.schedulers.registry import check
+
+    names = tuple(dict.fromkeys(schedulers or ("ratc", "drl")))
+    for name in names:
+        if name not in SIMULATOR_ONLY:
+            check(name)
+    asked = Sweep(scenario, tuple(settings or ()), _values(over), names, episodes)
+    points = asked.points()
+    place = workplace(out)
+    place.claim()
+    again = f"{out} keeps what is finished; the same command continues"
+    with console.if_interrupted(again), ComputationDisplay() as display:
+        complete(points, place.store, default_jobs() if jobs is None else jobs, display)
+    found, document = write(asked, place)
+    if as_json:
+        console.emit({**document, "out": str(out)})
+        return
+    _tell(asked, found)
+    console.out(str(out / "sweep.png"))
+    console.next_command(f"ls {quoted(out)}")
+
+
+def _values(over: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return the values of each key.
+
+    Raises: UsageError: an option is not of the form, or names a key again.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    problems = []
+    for text in over:
+        key, equals, values = text.partition("=")
+        each = tuple(part.strip() for part in parts(values))
+        if not (key and equals and all(each)) or key in found:
+            problems.append(Problem("--over", repr(text), "KEY=VALUE,VALUE..., each key once"))
+        found[key] = tuple(dict.fromkeys(each))
+    if problems:
+        raise UsageError("the values to vary cannot be read", problems)
+    return found
+
+
+def _tell(asked: Sweep, found: list[Cell]) -> None:
+    by_place = {(cell.place, cell.scheduler): cell for cell in found}
+    first, *others = asked.schedulers
+    table = console.Rows(
+        [
+            *(console.plain(key) for key in asked.over),
+            *(f">{console.plain(name)}" for name in asked.schedulers),
+            *(f">{console.plain(name)} ABOVE {console.plain(first)}" for name in others),
+        ]
+    )
+    for place in asked.places:
+        cells = [by_place[place, name] for name in asked.schedulers]
+        table.add(
+            *map(console.plain, place),
+            *(f"{cell.rate.in_percent} %" for cell in cells),
+            *(_gain(cell) for cell in cells[1:]),
+        )
+    console.show(table)
+
+
+def _gain(cell: Cell) -> str | None:
+    if cell.gain is None:
+        return None
+    text = f"{100 * cell.gain.difference.mean:+.1f}"
+    return console.mark(text, "green" if cell.gain.real else "dim")
