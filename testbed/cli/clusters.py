@@ -37,18 +37,24 @@ def kind(around: Surroundings) -> Iterator[Finding]:
     """Check that kind could bring this network up, and report what it lacks."""
     from testbed.runtime.kind import KindCluster, KindSettings, preflight
     from testbed.runtime.kind.engine import engine
+    from testbed.runtime.kubernetes.rendering import render, requests_of
+    from testbed.scenario.load import load
+    from testbed.scenario.resolve import plan
 
     if shutil.which("kind") is None:
         yield Finding("kind", "note", _ABSENT)
         return
     settings = KindSettings()
+    count = f"nodes.count={around.nodes}"
     lacks = list(preflight.kind_program(settings))
     if shutil.which("docker") is not None:
         try:
             found = preflight.examine(
                 settings,
                 exists=KindCluster(around.home).exists(),
-                pods=around.nodes,
+                wanted=requests_of(
+                    render(plan(load("quickstart", [count])), "default", scenario="")
+                ),
                 pull=True,
                 engine=engine(ENGINE_S),
             )

@@ -25,6 +25,7 @@ import yaml
 
 from testbed.runtime.kind import KindCluster
 from testbed.runtime.kubernetes import ClusterOptions
+from testbed.runtime.kubernetes.rendering import Requests
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = "TESTBED_TEST_KUBECONFIG"
@@ -156,7 +157,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path(path)
         return
     kind = KindCluster(tmp_path_factory.mktemp("kind"), "edge-testbed-suite")
-    if lacks := kind.check(pods=10, pull=False):
+    if lacks := kind.check(wanted=Requests(10, 14), pull=False):
         missing = "; ".join(f"{lack.what} ({lack.fix})" for lack in lacks)
         pytest.skip(f"no cluster: let {VARIABLE} name a kubeconfig; nor kind: {missing}")
     try:

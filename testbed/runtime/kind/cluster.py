@@ -27,8 +27,10 @@ from testbed.runtime.kind.config import NODE_IMAGE_TAG, KindSettings
 from testbed.runtime.kind.engine import KindNode, docker
 from testbed.runtime.kind.images import Loaded
 from testbed.runtime.kind.preflight import Preflight
+from testbed.runtime.kubernetes.rendering import Requests
 
 NAME: Final = "edge-testbed"
+NOTHING: Final = Requests()
 CREATE_S: Final = 1200.0
 """Bound on making a cluster: systemd, kubeadm and kubelets of all nodes on a slow machine."""
 READY: Final = "120s"
@@ -68,17 +70,17 @@ class KindCluster:
     # --- looking ----------------------------------------------------------------------------
 
     def check(
-        self, settings: KindSettings | None = None, *, pods: int = 0, pull: bool = True
+        self, settings: KindSettings | None = None, *, wanted: Requests = NOTHING, pull: bool = True
     ) -> tuple[Lack, ...]:
-        """Return what keeps a cluster of ``settings`` from running ``pods`` edge nodes.
+        """Return what keeps a cluster of ``settings`` from running pods that request ``wanted``.
 
         Without ``settings``: the one that is there, else the smallest. ``pull``: the node image may
         be pulled. Changes nothing, and raises nothing it can return.
         """
-        return self.preflight(settings, pods=pods, pull=pull).lacks
+        return self.preflight(settings, wanted=wanted, pull=pull).lacks
 
     def preflight(
-        self, settings: KindSettings | None = None, *, pods: int = 0, pull: bool = True
+        self, settings: KindSettings | None = None, *, wanted: Requests = NOTHING, pull: bool = True
     ) -> Preflight:
         """Return what ``check`` does, and what would only make it work better."""
         nodes: tuple[KindNode, ...] = ()
@@ -88,7 +90,7 @@ class KindCluster:
             if settings is None:
                 settings = KindSettings(workers=sum(node.role == "worker" for node in nodes))
             found = preflight.examine(
-                settings, exists=bool(nodes), pods=pods, pull=pull, engine=engine
+                settings, exists=bool(nodes), wanted=wanted, pull=pull, engine=engine
             )
         except TestbedError as error:
             found = Preflight((preflight.lack_of(error),))

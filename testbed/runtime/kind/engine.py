@@ -29,10 +29,14 @@ PERMISSION_FIX: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The engine that answers. ``root`` is where it keeps things, None if not on this machine."""
+    """The engine that answers. What is 0 is not known.
+
+    ``root`` is where it keeps things, None if not on this machine.
+    """
 
     version: str
     memory_bytes: int
+    processors: int
     cgroup: str
     architecture: str
     root: Path | None
@@ -75,6 +79,7 @@ def engine(timeout: float = ASK_S) -> Engine:
     return Engine(
         version=str(found["ServerVersion"]),
         memory_bytes=int(found.get("MemTotal") or 0),
+        processors=int(found.get("NCPU") or 0),
         cgroup=str(found.get("CgroupVersion") or ""),
         architecture={"x86_64": "amd64", "aarch64": "arm64"}.get(
             found.get("Architecture", ""), str(found.get("Architecture", ""))

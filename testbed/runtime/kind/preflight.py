@@ -1,7 +1,7 @@
 """Obstacles to a kind cluster, or to its working well, each with the command that removes it.
 
-Looks and changes nothing. Sizes are of a testbed with MySQL and HDFS; a scenario of its own needs
-can only need more.
+Looks and changes nothing. What the pods of a testbed need is what they request
+(``rendering.requests_of``), since Kubernetes starts no pod whose request does not fit.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from testbed.runtime.kind import engine as engines
 from testbed.runtime.kind.command import KIND_FIX, OLDEST_KIND, PINNED_KIND, run
 from testbed.runtime.kind.config import NODE_IMAGE, NODE_IMAGE_TAG, KindSettings, PortMapping
 from testbed.runtime.kind.engine import Engine
+from testbed.runtime.kubernetes.rendering import Requests
 
 INOTIFY: Final = Path("/proc/sys/fs/inotify")
 WATCHES: Final = 524288
@@ -37,10 +38,15 @@ NODES_MANY: Final = 3
 
 CONTROL_PLANE_BYTES: Final = 1_200_000_000
 WORKER_BYTES: Final = 400_000_000
-SERVICES_BYTES: Final = 1_600_000_000
-"""Controller, MySQL, HDFS."""
-POD_BYTES: Final = 80_000_000
-"""Memory of one edge node, at most."""
+"""Memory that Kubernetes itself takes on the first kind node and on a worker."""
+
+CONTROL_PLANE_CPU_M: Final = 950
+CONTROL_PLANE_REQUESTS: Final = 290 << 20
+WORKER_CPU_M: Final = 100
+WORKER_REQUESTS: Final = 50 << 20
+"""What Kubernetes' own pods request on these: API server 250 m, controller manager 200 m, scheduler
+100 m, etcd 100 m and 100 MiB, two of CoreDNS each 100 m and 70 MiB, and on every kind node kindnet
+100 m and 50 MiB."""
 
 DISK_BYTES: Final = 2_000_000_000
 DISK_NODE_BYTES: Final = 2_500_000_000
@@ -49,9 +55,9 @@ DISK_NODE_BYTES: Final = 2_500_000_000
 NODE_PODS: Final = 110
 SYSTEM_PODS: Final = 9
 WORKER_PODS: Final = 2
-SERVICE_PODS: Final = 5
+TRAINER_PODS: Final = 1
 """Pods a kubelet takes, and how many are not edge nodes: Kubernetes' own on the control-plane node
-and on a worker; controller, MySQL, NameNode, DataNode and trainer."""
+and on a worker; and the trainer, which comes later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +69,25 @@ class Preflight:
 
 
 def examine(
-    settings: KindSettings, *, exists: bool, pods: int, pull: bool, engine: Engine
+    settings: KindSettings, *, exists: bool, wanted: Requests, pull: bool, engine: Engine
 ) -> Preflight:
-    """Return what a cluster of ``settings`` for ``pods`` edge nodes lacks on ``engine``.
+    """Return what a cluster of ``settings`` for pods that request ``wanted`` lacks on ``engine``.
 
     ``exists``: it is there already, so it needs nothing more. ``pull``: images may be pulled.
     """
-    lacks = list(pods_fit(settings, pods))
+    lacks = [*pods_fit(settings, wanted), *requests_fit(settings, wanted, engine)]
     cautions: list[Lack] = []
     if not exists:
         lacks += [
             *_cgroup(settings, engine),
             *_node_image(settings, pull),
             *_ports(settings.ports, engine),
-            *_memory(settings, pods, engine.memory_bytes, "the Docker engine has"),
+            *_memory(settings, wanted, engine.memory_bytes, "the Docker engine has"),
         ]
         if engine.root is not None:
             lacks += _disk(settings, engine.root)
             available = psutil.virtual_memory().available
-            cautions += _memory(settings, pods, available, "there is free")
+            cautions += _memory(settings, wanted, available, "there is free")
     if engine.here:
         severe, mild = inotify(settings.nodes, *read_inotify())
         lacks += severe
@@ -154,18 +160,46 @@ def inotify(
     return severe, mild
 
 
-def pods_fit(settings: KindSettings, pods: int) -> Iterator[Lack]:
-    """Check that the kubelets take this many pods."""
+def pods_fit(settings: KindSettings, wanted: Requests) -> Iterator[Lack]:
+    """Check that the kubelets take this many pods, and the trainer's."""
     workers = settings.workers
-    room = (
-        workers * (NODE_PODS - WORKER_PODS) if workers else NODE_PODS - SYSTEM_PODS
-    ) - SERVICE_PODS
-    if pods > room:
-        needed = math.ceil((pods + SERVICE_PODS) / (NODE_PODS - WORKER_PODS))
+    room = workers * (NODE_PODS - WORKER_PODS) if workers else NODE_PODS - SYSTEM_PODS
+    services = wanted.pods - wanted.nodes + TRAINER_PODS
+    if wanted.pods + TRAINER_PODS > room:
+        needed = math.ceil((wanted.pods + TRAINER_PODS) / (NODE_PODS - WORKER_PODS))
         yield Lack(
-            f"{pods} edge nodes do not fit: {settings.nodes} kind nodes take {room} of them",
+            f"{wanted.nodes} edge nodes do not fit: {settings.nodes} kind nodes take "
+            f"{room - services} of them",
             f"--workers {needed}",
         )
+
+
+def requests_fit(settings: KindSettings, wanted: Requests, engine: Engine) -> Iterator[Lack]:
+    """Check that the requests of the pods fit, as Kubernetes counts.
+
+    Every kind node has all processors and all memory of the machine, so workers multiply both.
+    """
+    takers, has_memory = settings.workers or 1, engine.memory_bytes
+    own_cpu_m = WORKER_CPU_M if settings.workers else CONTROL_PLANE_CPU_M
+    own_bytes = WORKER_REQUESTS if settings.workers else CONTROL_PLANE_REQUESTS
+    for asked, has, own, of_worker, shown, what in (
+        (wanted.cpu_m, 1000 * engine.processors, own_cpu_m, WORKER_CPU_M, _cores, "processors"),
+        (wanted.memory_bytes, has_memory, own_bytes, WORKER_REQUESTS, _gigabytes, "memory"),
+    ):
+        room = takers * max(0, has - own)
+        if has and asked > room:
+            fix = "use fewer edge nodes (--set nodes.count=N)"
+            if what == "processors" and has > of_worker:
+                fix += (
+                    f", or --workers {math.ceil(asked / (has - of_worker))}: Kubernetes counts the "
+                    "processors for each worker again, and the certificate of a run tells whether "
+                    "they were enough"
+                )
+            yield Lack(
+                f"the pods of {wanted.nodes} edge nodes and their services request {shown(asked)} "
+                f"of {what}, and Kubernetes has {shown(room)} for them on this machine",
+                fix,
+            )
 
 
 def _cgroup(settings: KindSettings, engine: Engine) -> Iterator[Lack]:
@@ -230,14 +264,12 @@ def _ports(ports: Iterable[PortMapping], engine: Engine) -> Iterator[Lack]:
                     )
 
 
-def _memory(settings: KindSettings, pods: int, available: int, says: str) -> Iterator[Lack]:
-    needed = (
-        CONTROL_PLANE_BYTES + settings.workers * WORKER_BYTES + SERVICES_BYTES + pods * POD_BYTES
-    )
+def _memory(settings: KindSettings, wanted: Requests, available: int, says: str) -> Iterator[Lack]:
+    needed = CONTROL_PLANE_BYTES + settings.workers * WORKER_BYTES + wanted.memory_bytes
     if 0 < available < needed:
         yield Lack(
-            f"{says} {_gigabytes(available)} of memory; {settings.nodes} kind nodes and {pods} "
-            f"edge nodes take {_gigabytes(needed)}",
+            f"{says} {_gigabytes(available)} of memory; {settings.nodes} kind nodes and "
+            f"{wanted.nodes} edge nodes take {_gigabytes(needed)}",
             "use fewer edge nodes (--set nodes.count=N) or fewer --workers, or end other programs; "
             "Docker Desktop: Settings > Resources > Memory",
         )
@@ -263,6 +295,10 @@ def _disk(settings: KindSettings, root: Path) -> Iterator[Lack]:
 def lack_of(error: TestbedError) -> Lack:
     """Return what is missing according to an error."""
     return Lack(error.seen, error.fix or "see docs/kubernetes-troubleshooting.md")
+
+
+def _cores(count: int) -> str:
+    return f"{count / 1000:.2f}"
 
 
 def _gigabytes(count: int) -> str:

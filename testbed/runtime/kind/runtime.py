@@ -17,9 +17,9 @@ from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid
 from testbed.runtime.kind.cluster import NAME, KindCluster
 from testbed.runtime.kind.config import KindSettings, Mount, PortMapping
 from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
-from testbed.runtime.kubernetes.api import PATIENCE_S, Cluster
+from testbed.runtime.kubernetes.api import PATIENCE_S, Cluster, Document
 from testbed.runtime.kubernetes.bringing_up import DEFAULT_PATIENCE, Patience
-from testbed.runtime.kubernetes.rendering import TRAINER_JOB, pods_of, render
+from testbed.runtime.kubernetes.rendering import TRAINER_JOB, Requests, pods_of, render, requests_of
 from testbed.runtime.registry import Settings
 from testbed.scenario.plan import PlanHead
 
@@ -118,7 +118,7 @@ class KindRuntime:
         valid_name(name)
         wanted = self._wanted
         there = self.kind.exists()
-        found = self.kind.preflight(wanted, pods=plan.size)
+        found = self.kind.preflight(wanted, wanted=self._requests(plan, name, store))
         if found.lacks:
             raise PrerequisiteMissing(
                 "; ".join(lack.what for lack in found.lacks),
@@ -140,6 +140,10 @@ class KindRuntime:
             if not there:
                 self._clear_away(error, report)
             raise
+
+    def _requests(self, plan: PlanHead, name: str, store: str | None) -> Requests:
+        running = self._is_up and all(node.running for node in self.kind.nodes())
+        return requests_of(self.on_cluster.rendered(plan, name, store, fresh=not running))
 
     def _clear_away(self, error: BaseException, report: Report) -> None:
         """Remove the cluster of a first testbed that did not come up; note in ``error`` if not."""
@@ -247,6 +251,15 @@ class OnKind(ClusterRuntime):
         super().__init__(home, cluster, **settings)
         self._kind = kind
 
+    def rendered(
+        self, plan: PlanHead, name: str, store: str | None = None, *, fresh: bool = False
+    ) -> list[Document]:
+        """Return the objects that ``up`` will apply, without Secrets; ``fresh``: see ``images``."""
+        kept = {} if fresh else self._objects.annotations(self._namespace_of(name))
+        options, services, _ = self._agreed(plan, store, kept)
+        # Its text is what a plan is too large for; what is asked of this is not in it.
+        return render(plan, name, scenario="", services=services, options=options)
+
     def images(
         self, plan: PlanHead, name: str, store: str | None = None, *, fresh: bool = False
     ) -> tuple[str, ...]:
@@ -256,10 +269,10 @@ class OnKind(ClusterRuntime):
         is none yet, so no API server is asked.
         """
         kept = {} if fresh else self._objects.annotations(self._namespace_of(name))
-        options, services, _ = self._agreed(plan, store, kept)
+        options, _, _ = self._agreed(plan, store, kept)
         if options.image_registry:
             return ()
-        pods = pods_of(render(plan, name, services=services, options=options))
+        pods = pods_of(self.rendered(plan, name, store, fresh=fresh))
         return tuple(sorted({each["image"] for pod in pods for each in pod["containers"]}))
 
     def start_trainer(

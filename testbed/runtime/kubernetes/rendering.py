@@ -431,6 +431,40 @@ def _set_workload(
             claim["spec"]["storageClassName"] = options.storage_class
 
 
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What pods request of their machines, all together: processor time and memory.
+
+    ``nodes`` of the ``pods`` are edge nodes. ``cpu_m`` is in thousandths of a processor.
+    """
+
+    nodes: int = 0
+    pods: int = 0
+    cpu_m: int = 0
+    memory_bytes: int = 0
+
+
+def requests_of(documents: Sequence[Document]) -> Requests:
+    """Return what the pods of the StatefulSets among these objects request."""
+    nodes = pods = cpu_m = memory = 0
+    for document in documents:
+        if document["kind"] != "StatefulSet":
+            continue
+        count = int(document["spec"].get("replicas", 1))
+        pods += count
+        nodes += count if document["metadata"]["name"] == EDGE_NODE else 0
+        for container in document["spec"]["template"]["spec"]["containers"]:
+            asked = container["resources"]["requests"]
+            cpu_m += count * int(asked["cpu"].removesuffix("m"))
+            memory += count * _bytes(asked["memory"])
+    return Requests(nodes, pods, cpu_m, memory)
+
+
+def _bytes(quantity: str) -> int:
+    units = {"Ki": 1 << 10, "Mi": _MIB, "Gi": 1 << 30}
+    return int(quantity[:-2]) * units[quantity[-2:]]
+
+
 def pods_of(documents: Sequence[Document]) -> list[Document]:
     """Return what the pods of the StatefulSets among these objects are."""
     return [each["spec"]["template"]["spec"] for each in documents if each["kind"] == "StatefulSet"]

@@ -165,6 +165,7 @@ def info(state: str) -> None:
         "ServerVersion": "28.2.2",
         "Name": "elsewhere",
         "MemTotal": 16_000_000_000,
+        "NCPU": 16,
         "CgroupVersion": "2",
         "Architecture": "x86_64",
         "DockerRootDir": "/var/lib/docker",

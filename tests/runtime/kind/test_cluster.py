@@ -21,6 +21,7 @@ from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError, Us
 from testbed.runtime.kind import NODE_IMAGE, KindCluster, KindSettings
 from testbed.runtime.kind import cluster as clusters
 from testbed.runtime.kind.config import NODE_IMAGE_TAG
+from testbed.runtime.kubernetes.rendering import Requests
 from tests.runtime.kind.engine import FakeEngine, mark_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -117,8 +118,8 @@ def test_no_settings_mean_what_is_there(cluster: KindCluster, engine: FakeEngine
     cluster.ensure(KindSettings(workers=2))
 
     assert cluster.ensure().is_file()
-    assert cluster.check(pods=200) == ()
-    assert cluster.check(KindSettings(), pods=200) != ()
+    assert cluster.check(wanted=Requests(200, 204)) == ()
+    assert cluster.check(KindSettings(), wanted=Requests(200, 204)) != ()
 
     assert len(engine.calls("kind create")) == 1
 

@@ -12,6 +12,9 @@ from testbed.runtime.base import Lack
 from testbed.runtime.kind import NODE_IMAGE, KindCluster, KindSettings, PortMapping, preflight
 from testbed.runtime.kind import engine as engines
 from testbed.runtime.kind.config import NODE_IMAGE_TAG
+from testbed.runtime.kubernetes.rendering import Requests, node_resources, render, requests_of
+from testbed.scenario.load import load
+from testbed.scenario.resolve import plan
 from tests.runtime.kind.engine import FakeEngine
 
 
@@ -20,8 +23,15 @@ def only(lacks: tuple[Lack, ...]) -> Lack:
     return lack
 
 
+def usual(nodes: int) -> Requests:
+    """What a testbed of the quickstart with this many nodes requests."""
+    return requests_of(
+        render(plan(load("quickstart", [f"nodes.count={nodes}"])), "usual", scenario="")
+    )
+
+
 def test_nothing_is_missing(cluster: KindCluster, engine: FakeEngine, tmp_path: Path) -> None:
-    assert cluster.check(pods=5) == ()
+    assert cluster.check(wanted=usual(5)) == ()
     assert not cluster.home.exists()
 
 
@@ -109,7 +119,7 @@ def test_the_engine_hangs(
 def test_several_things_are_said_at_once(cluster: KindCluster, engine: FakeEngine) -> None:
     engine.behaves(kind="0.20.0", info={"MemTotal": 2_000_000_000, "CgroupVersion": "1"})
 
-    said = " | ".join(lack.what for lack in cluster.check(pods=200))
+    said = " | ".join(lack.what for lack in cluster.check(wanted=usual(200)))
 
     for part in ("too old", "200 edge nodes do not fit", "control groups", "2.0 GB of memory"):
         assert part in said
@@ -188,8 +198,45 @@ def test_what_is_there_needs_nothing_more(cluster: KindCluster, engine: FakeEngi
     ],
 )
 def test_kubelets_take_so_many_pods(workers: int, pods: int, fix: str | None) -> None:
-    found = list(preflight.pods_fit(KindSettings(workers=workers), pods))
+    found = list(preflight.pods_fit(KindSettings(workers=workers), usual(pods)))
     assert [lack.fix for lack in found] == ([] if fix is None else [fix])
+
+
+@pytest.mark.parametrize(
+    ("workers", "processors", "nodes", "fix"),
+    [
+        (0, 2, 26, "--workers 1: Kubernetes counts"),
+        (0, 2, 5, None),
+        (1, 2, 26, None),
+        (1, 2, 50, "--workers 2: Kubernetes counts"),
+        (0, 1, 5, "--workers 1: Kubernetes counts"),
+        (0, 0, 26, None),
+    ],
+)
+def test_processors_that_pods_request(
+    cluster: KindCluster,
+    engine: FakeEngine,
+    workers: int,
+    processors: int,
+    nodes: int,
+    fix: str | None,
+) -> None:
+    engine.behaves(info={"NCPU": processors})
+    lacks = cluster.check(KindSettings(workers=workers), wanted=usual(nodes))
+    assert len(lacks) == (fix is not None)
+    if fix is not None:
+        assert "of processors, and Kubernetes has" in lacks[0].what
+        assert fix in lacks[0].fix
+
+
+def test_what_is_counted_is_what_pods_request() -> None:
+    objects = render(plan(load("quickstart")), "usual", scenario="")
+    five, six = usual(5), usual(6)
+    node = node_resources(plan(load("quickstart", ["nodes.count=6"])))["requests"]
+    assert (five.nodes, five.pods) == (5, 9)
+    assert f"{six.cpu_m - five.cpu_m}m" == node["cpu"]
+    assert f"{(six.memory_bytes - five.memory_bytes) >> 20}Mi" == node["memory"]
+    assert requests_of(objects) == five
 
 
 @pytest.mark.parametrize(
