@@ -44,8 +44,10 @@ def _of_testbed(name: str | None) -> str | None:
         return None
     try:
         return places.runtime(name).find(name).store
-    except UsageError:
+    except UsageError as error:
         # None is up; or incomplete: it has no run that is not in the log of its home.
+        if name in places.noted():
+            notices.warn(f"{error}\nso this is the task log of the home")
         return None
 
 

@@ -17,7 +17,16 @@ from testbed.api.places import runtime
 from testbed.api.running import client_of
 from testbed.cli import console
 from testbed.cli.network import with_name
-from testbed.cli.options import LARGEST_SEED, MOST, Json, Name, Settings, Storage, quoted
+from testbed.cli.options import (
+    DEFAULT_NAME,
+    LARGEST_SEED,
+    MOST,
+    Json,
+    Name,
+    Settings,
+    Storage,
+    quoted,
+)
 from testbed.cli.progress import LEFT_AFTER_S, clock
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 from testbed.model.encoders import DEFAULT
@@ -224,7 +233,7 @@ def o2o(
     except KeyboardInterrupt:
         console.next_command(f"testbed o2o ... --out {quoted(asked.out)}")
         raise
-    _tell(result, asked.out, as_json)
+    _tell(result, asked.out, as_json, DEFAULT_NAME if simulate else name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,7 +440,7 @@ class _Teller:
         return f"; {clock((now - began) / done * (progress.total - progress.done))} left"
 
 
-def _tell(result: O2OResult, out: Path, as_json: bool) -> None:
+def _tell(result: O2OResult, out: Path, as_json: bool, name: str) -> None:
     from testbed.experiment.o2o import document, table, write_report
 
     page = write_report(result, out / "report")
@@ -453,7 +462,9 @@ def _tell(result: O2OResult, out: Path, as_json: bool) -> None:
     console.note(f"report: {page}")
     best = result.policies.get("o2o") or result.policies.get("offline")
     if best is not None:
-        console.next_command(f"testbed policy show {best}", f"testbed policy deploy {best}")
+        console.next_command(
+            f"testbed policy show {best}", with_name(f"testbed policy deploy {best}", name)
+        )
 
 
 def _points(value: Any) -> str | None:

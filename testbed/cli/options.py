@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from testbed.runtime.base import Runtime
     from testbed.scenario.plan import SchedulerSpec
 
+DEFAULT_NAME: Final = "default"
+"""Name of the testbed where none is given."""
+
 Name: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -120,13 +123,15 @@ def quoted(path: Path | str) -> str:
     return shlex.quote(str(path))
 
 
-def from_log(command: str, storage: str | None) -> str:
+def from_log(command: str, storage: str | None, name: str = DEFAULT_NAME) -> str:
     """Return ``command`` for the task log ``storage``, as one would type it.
 
-    Not what the environment says anyway, and no password.
+    Without one, for that of the testbed ``name``. Not what the environment says anyway, and no
+    password.
     """
     if not storage or storage == os.environ.get(environment.STORAGE):
-        return command
+        named = name != DEFAULT_NAME and name != os.environ.get(environment.NAME)
+        return f"{command} --name {name}" if named else command
     return f"{command} --storage {quoted(without_password(storage))}"
 
 

@@ -15,6 +15,7 @@ import typer
 from testbed import environment
 from testbed.cli import console
 from testbed.cli.options import (
+    DEFAULT_NAME,
     Json,
     Label,
     SchedulerOptions,
@@ -143,7 +144,7 @@ def replay(
 
 def _default_name() -> str:
     """Return the testbed whose log is read where none is named, as in commands that only read."""
-    return os.environ.get(environment.NAME) or "default"
+    return os.environ.get(environment.NAME) or DEFAULT_NAME
 
 
 def _episode_of(task: int, of_task: int, asked: int | None) -> int:

@@ -102,8 +102,8 @@ def list_(
     if len(shown) < len(runs):
         console.note(f"{len(runs) - len(shown)} earlier ones are not shown: --limit 0")
     console.next_command(
-        from_log(f"testbed runs show {documents[-1]['run']}", storage),
-        from_log("testbed compare", storage),
+        from_log(f"testbed runs show {documents[-1]['run']}", storage, name),
+        from_log("testbed compare", storage, name),
     )
 
 
@@ -175,7 +175,7 @@ def show(
         )
         return
     _print_run(found, document, summary)
-    console.next_command(from_log(f"testbed report {found.id} --out report", storage))
+    console.next_command(from_log(f"testbed report {found.id} --out report", storage, name))
 
 
 def _print_run(run: Run, document: dict[str, Any], summary: Summary | None) -> None:
@@ -294,7 +294,7 @@ def compare(
         warn_if_doubtful(summary.run)
     chosen = [] if by is None else ["--by", by]
     named = " ".join(["testbed report", *(ids if runs else []), *chosen])
-    console.next_command(from_log(f"{named} --out report", storage))
+    console.next_command(from_log(f"{named} --out report", storage, name))
 
 
 def report(
@@ -334,7 +334,8 @@ def report(
         console.note(f"{kind}: {', '.join(path.name for path in paths.values())}")
     console.out(str(written.path))
     console.next_command(
-        f"open {quoted(written.path)} in a browser", from_log(f"testbed export {ids[-1]}", storage)
+        f"open {quoted(written.path)} in a browser",
+        from_log(f"testbed export {ids[-1]}", storage, name),
     )
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from testbed.cli import console
 from testbed.cli.filters import SEPARATOR, Filter
+from testbed.cli.options import DEFAULT_NAME
 from testbed.errors import Problem, TestbedError, UsageError
 
 if TYPE_CHECKING:
     from testbed.storage.tasklog import Run, TaskLog
-
-DEFAULT_NAME: Final = "default"
-"""Name of the testbed where none is given."""
 
 
 def find_run(

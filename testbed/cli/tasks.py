@@ -112,7 +112,7 @@ def tasks(
     console.show(table)
     if count > len(shown) and slowest is None:
         console.note(f"{count - len(shown)} more are not shown: --limit 0")
-    console.next_command(from_log(f"testbed task {found.id} {shown[0].task_id}", storage))
+    console.next_command(from_log(f"testbed task {found.id} {shown[0].task_id}", storage, name))
 
 
 def task(
@@ -164,7 +164,7 @@ def task(
     more = [] if what_if else [f"testbed task {history.run.id} {number} --what-if"]
     console.next_command(
         *(
-            from_log(each, storage)
+            from_log(each, storage, name)
             for each in (*more, f"testbed replay {history.run.id} -s rda --task {number}")
         )
     )

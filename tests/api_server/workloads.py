@@ -141,6 +141,10 @@ class StatefulSets(_Controller):
         namespace, name = key_of(owner)
         template = owner["spec"]["template"]
         revision = f"{name}-{_hash(template)}"
+        there = self._store.get(REVISIONS, namespace, revision)
+        if there is not None and (owner_of(there) or {}).get("uid") != owner["metadata"]["uid"]:
+            # That of a set of the same name which was just deleted; told apart by collisionCount.
+            revision = f"{name}-{_hash({**template, 'collision': owner['metadata']['uid']})}"
         known = self._owned(REVISIONS, owner)
         found = next((each for each in known if each["metadata"]["name"] == revision), None)
         newest = max((each["revision"] for each in known), default=0)

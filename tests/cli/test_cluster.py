@@ -10,7 +10,7 @@ import pytest
 
 from testbed.api import places
 from testbed.cli import network
-from testbed.runtime.kubernetes import ClusterRuntime
+from testbed.runtime.kubernetes import ClusterRuntime, api
 from testbed.runtime.kubernetes.bringing_up import Patience
 from tests.api_server import CONTEXT, ApiServer
 from tests.cli.conftest import Command
@@ -276,3 +276,30 @@ def test_a_failed_up_is_forgotten(testbed: Command, kubeconfig: Path, server: Ap
     assert said.code == 3
     assert "patch services" in said.err
     assert places.noted() == {}
+
+
+@pytest.mark.usefixtures("up")
+def test_the_log_of_the_home_is_said_to_be_that_where_the_testbeds_cannot_be_had(
+    testbed: Command, server: ApiServer
+) -> None:
+    server.delete("statefulsets", NAMESPACE, "controller")
+    assert testbed("sim", "quickstart", "-s", "local", "-e", "1").code == 0
+    said = testbed("runs", "list", "--name", "pods")
+    assert said.code == 0
+    assert "testbed 'pods' is incomplete" in said.err
+    assert "so this is the task log of the home" in said.err
+    assert "testbed compare --name pods" in said.err
+    named = testbed("runs", "list")
+    assert "the task log of the home" not in named.err
+    assert "--name" not in named.err
+
+
+@pytest.mark.usefixtures("up")
+def test_a_request_without_an_answer_is_mentioned(
+    testbed: Command, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "SLOW_S", 0.1)
+    with server.slow(1.0, verb="get", resource="statefulsets"):
+        said = testbed("status", "--name", "pods")
+    assert said.code == 0
+    assert "has not answered for 0 s (get statefulsets.apps/controller" in said.err

@@ -12,12 +12,19 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError, UsageError
+from testbed.errors import (
+    PermanentError,
+    PrerequisiteMissing,
+    TemporaryError,
+    TestbedError,
+    UsageError,
+)
 from testbed.runtime import directory
 from testbed.runtime.base import Lack, Report, valid_name
 from testbed.runtime.kind import config, images, preflight
@@ -36,6 +43,10 @@ CREATE_S: Final = 1200.0
 READY: Final = "120s"
 """Time that kind waits for the control plane before it goes on."""
 PULL_S: Final = 1800.0
+STARTED_S: Final = 120.0
+"""Time that a node gets from its start until it answers."""
+_TELL_EVERY_S: Final = 5.0
+_LOOK_EVERY_S: Final = 0.5
 WHOLE: Final = "/kind/edge-testbed-whole"
 _STEP: Final = re.compile(r"^\s*•\s*(.*?)\s*(\.\.\.)?\s*$")
 _PICTURE: Final = re.compile(r"[^\x00-\x7f≤]+")
@@ -399,6 +410,30 @@ class KindCluster:
         for node in stopped:
             verb = "unpause" if node.state == "paused" else "start"
             docker(verb, node.id, timeout=engines.CHANGE_S)
+        for node in stopped:
+            self._await_images(node, report)
+
+    def _await_images(self, node: KindNode, report: Report) -> None:
+        """Return when a node that was started answers about its images, which systemd sees to.
+
+        Raises: TemporaryError: it does not in time.
+        """
+        began, told = time.monotonic(), 0.0
+        while True:
+            asked = run("docker", "exec", node.id, *images.LIST, timeout=engines.ASK_S)
+            if asked.code == 0:
+                return
+            passed = time.monotonic() - began
+            if passed > STARTED_S:
+                raise TemporaryError(
+                    f"{node.name} was started, and its containerd does not answer after "
+                    f"{passed:.0f} s ({asked.said})",
+                    fix=f"see docker logs {node.name}; or delete the cluster: testbed teardown",
+                )
+            if passed - told >= _TELL_EVERY_S:
+                told = passed
+                report(f"waiting for {node.name} to start, for {passed:.0f} s so far")
+            time.sleep(_LOOK_EVERY_S)
 
     # --- kubeconfigs ------------------------------------------------------------------------
 

@@ -23,6 +23,9 @@ from testbed.runtime.kind.engine import KindNode, docker
 LOAD_S: Final = 900.0
 """Bound on loading images, gigabytes over a slow disk included."""
 
+LIST: Final = ("crictl", "images", "--output", "json")
+"""Command that lists the images of a node, in it."""
+
 NOTE: Final = "/kind/edge-testbed-images.json"
 
 
@@ -90,7 +93,7 @@ class _Held:
 
 
 def _held(node: KindNode) -> _Held:
-    listed = docker("exec", node.name, "crictl", "images", "--output", "json")
+    listed = docker("exec", node.name, *LIST)
     ids = {
         tag: str(image["id"])
         for image in json.loads(listed)["images"]

@@ -7,14 +7,21 @@ images.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from testbed.errors import PrerequisiteMissing, Problem, TestbedError, UsageError
+from testbed.errors import (
+    PrerequisiteMissing,
+    Problem,
+    TemporaryError,
+    TestbedError,
+    UsageError,
+)
 from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid_name
-from testbed.runtime.kind.cluster import NAME, KindCluster
+from testbed.runtime.kind.cluster import NAME, STARTED_S, KindCluster
 from testbed.runtime.kind.config import KindSettings, Mount, PortMapping
 from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
 from testbed.runtime.kubernetes.api import PATIENCE_S, Cluster, Document
@@ -131,6 +138,7 @@ class KindRuntime:
             self.kind.find_images(self.on_cluster.images(plan, name, store, fresh=True))
         self.kind.ensure(wanted, retain=self._retain, merge_into=self._merge_into, report=report)
         try:
+            self._await_server(report)
             # Asked of the cluster: what was given once is stored there.
             images = self.on_cluster.images(plan, name, store)
             self.kind.load_images(images, report=report)
@@ -140,6 +148,23 @@ class KindRuntime:
             if not there:
                 self._clear_away(error, report)
             raise
+
+    def _await_server(self, report: Report) -> None:
+        """Return when the API server answers; after a start of its node that takes a while.
+
+        Raises: PrerequisiteMissing, TemporaryError: it does not in time.
+        """
+        until = time.monotonic() + STARTED_S
+        cluster = Cluster(self.kind.kubeconfig, self.kind.context, **self._reaching)
+        while True:
+            try:
+                cluster.version()
+                return
+            except (PrerequisiteMissing, TemporaryError) as error:
+                if time.monotonic() > until:
+                    raise
+                report(f"waiting for the cluster: {error.seen}")
+                time.sleep(1.0)
 
     def _requests(self, plan: PlanHead, name: str, store: str | None) -> Requests:
         running = self._is_up and all(node.running for node in self.kind.nodes())

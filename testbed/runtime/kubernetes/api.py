@@ -14,6 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +49,11 @@ FIRST_READ_S: Final = 8.0
 FIRST_CONTACT_S: Final = 9.0
 """Limit of all of that together, with the look-up of its name and a slow answer."""
 _TELL_EVERY_S: Final = 2.0
+SLOW_S: Final = 4.0
+"""Time after which a request that has no answer is mentioned, and again and again."""
 _LOOK: Final = 4_096
+_NOT_SERVED: Final = "404 page not found"
+"""Answer of an API server that is starting, which tells nothing about an object."""
 _GATEWAY: Final = frozenset({429, 502, 503, 504})
 """A proxy says so in a page of its own where the API server behind it is away."""
 _LONGEST_PAUSE_S: Final = 5.0
@@ -465,7 +470,8 @@ class Cluster:
             reraise=True,
         )
         if self._answered:
-            return waiting(attempt)
+            with self._telling_of(asked):
+                return waiting(attempt)
         try:
             return self._within(
                 min(FIRST_CONTACT_S, self.patience_s + FIRST_CONNECT_S), lambda: waiting(attempt)
@@ -508,6 +514,29 @@ class Cluster:
         if not fine:
             raise result
         return result
+
+    @contextmanager
+    def _telling_of(self, asked: Asked) -> Iterator[None]:
+        """Say now and then what is waited for while a request of the block has no answer."""
+        over = threading.Event()
+        begun = time.monotonic()
+
+        def tell() -> None:
+            while not over.is_set():
+                passed = time.monotonic() - begun
+                self._tell(
+                    f"the API server at {self.server} has not answered for {passed:.0f} s ({asked})"
+                )
+                over.wait(SLOW_S)
+
+        watcher = threading.Timer(SLOW_S, tell)
+        watcher.daemon = True
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.cancel()
 
     def _tell_of_waiting(self, patience: float) -> Callable[[RetryCallState], None]:
         told = [0.0]
@@ -580,6 +609,10 @@ class Cluster:
             if response.status in _GATEWAY:
                 raise TemporaryError(f"the API server at {self.server} answers with {seen}")
             raise _no_api(self.server, seen)
+        if response.status == 404 and text.strip() == _NOT_SERVED:
+            raise TemporaryError(
+                f"the API server at {self.server} does not serve {asked.what} yet; it is starting"
+            )
         if response.status == 404 and absent:
             return None
         raise explained(

@@ -251,3 +251,18 @@ def test_an_older_kind_uses_the_cluster_that_it_has_made(
     make(tmp_path, wanted=wanted).up(small_plan(), NAME)
     assert make(tmp_path).check() == ()
     assert make(tmp_path).up(small_plan(), NAME).nodes == 2
+
+
+def test_a_node_that_was_stopped_is_started_and_waited_for(
+    engine: FakeEngine, server: ApiServer, tmp_path: Path
+) -> None:
+    make(tmp_path).up(small_plan(), NAME)
+    engine.stops("exited")
+    said: list[str] = []
+    # The API server answers some seconds after containerd.
+    server.fail(503, times=2)
+
+    assert make(tmp_path).up(small_plan(), NAME, report=said.append).nodes == 2
+
+    assert "starting edge-testbed-control-plane" in said
+    assert engine.names() == ["edge-testbed-control-plane"]
