@@ -162,19 +162,29 @@ def status(name: Name = "default", watch: Watch = False, as_json: Json = False) 
 
 
 def _show_status(name: str, as_json: bool, *, line: bool) -> None:
-    found = _status(name)
+    place = runtime(name)
+    found = _status(name, place)
+    cluster = place.on_cluster
+    where = None if cluster is None else cluster.where(name)
     if as_json:
-        console.emit(json.loads(found.to_json()), line=line)
+        document = json.loads(found.to_json())
+        console.emit({**document, **({"cluster": where} if where else {})}, line=line)
         return
     healthy = sum(node.condition == "healthy" for node in found.nodes)
     style = "green" if found.healthy else "bold red"
     facts = console.Rows(["TESTBED", "~" + console.mark(found.testbed, "cyan")])
     facts.add("scenario", console.plain(f"{found.scenario} [{found.scenario_hash[:12]}]"))
+    if where is not None:
+        facts.add("cluster", console.plain(where))
     facts.add("controller", f"{found.address}, process {found.pid}, since {found.started[:19]}")
     facts.add("task log", console.plain(found.store))
     if found.policy:
         facts.add("policy", console.plain(found.policy))
-    facts.add("nodes", console.mark(f"{healthy} of {len(found.nodes)} healthy", style))
+    count = console.mark(f"{healthy} of {len(found.nodes)} healthy", style)
+    if absent := _absent(found):
+        which = ", ".join(map(str, absent))
+        count += console.mark(f"; out of the run until its end: node {which}", "yellow")
+    facts.add("nodes", count)
     for node in found.nodes:
         if node.condition != "healthy":
             told = f"{node.condition}: {node.reason}" if node.reason else node.condition
@@ -210,6 +220,14 @@ def _add_fronts(facts: console.Rows, nodes: Sequence[NodeStatus]) -> None:
         facts.add("", f"{len(fronts) - FRONTS_SHOWN} more: testbed nodes")
 
 
+def _absent(found: Status) -> list[int]:
+    """Return the nodes that are healthy again and take no part in the run in progress."""
+    if found.run is None or found.run.progress.state != "running":
+        return []
+    healthy = {node.node for node in found.nodes if node.condition == "healthy"}
+    return sorted(healthy & set(found.run.progress.dead_nodes))
+
+
 def _add_run(facts: console.Rows, found: Status) -> None:
     from testbed.cli.progress import latencies_of, latency_line, outcome_line, percent
     from testbed.cli.results import STATE_STYLES
@@ -228,7 +246,10 @@ def _add_run(facts: console.Rows, found: Status) -> None:
         facts.add("  outcomes", outcome_line(progress.outcomes))
     if (latencies := latencies_of(progress)) is not None:
         facts.add("  latency", latency_line(latencies))
-    reasons = (progress.reason, *progress.code_failures, *progress.invalid_because)
+    reasons = (
+        *(progress.reason, *progress.code_failures, *progress.invalid_because),
+        *progress.absences,
+    )
     for reason in dict.fromkeys(reasons):
         if reason:
             facts.add("", console.mark(reason, "yellow"))
@@ -285,8 +306,8 @@ def _node_row(node: NodeStatus) -> list[str | int | None]:
     ]
 
 
-def _status(name: str) -> Status:
-    with client_of(runtime(name).find(name)) as client:
+def _status(name: str, place: Runtime | None = None) -> Status:
+    with client_of((place or runtime(name)).find(name)) as client:
         return client.status()
 
 

@@ -96,6 +96,13 @@ class OnCluster(Protocol):
         """
         ...
 
+    def where(self, name: str) -> str:
+        """Return context, API server and namespace of a testbed, for people.
+
+        Raises: UsageError: there is no such testbed.
+        """
+        ...
+
     def scenario(self, name: str) -> str:
         """Return the text of the scenario file that a testbed was brought up with.
 

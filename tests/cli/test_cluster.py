@@ -20,12 +20,18 @@ NAMESPACE = "testbed-pods"
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+def controller() -> Controller:
+    """What answers as the controller of the testbed."""
+    return Controller("pods", 2)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, controller: Controller) -> Iterator[ApiServer]:
     for variable in ("TESTBED_RUNTIME", "TESTBED_CONTEXT", "TESTBED_NAMESPACE", "KUBECONFIG"):
         monkeypatch.delenv(variable, raising=False)
     with (
         ApiServer() as running,
-        Controller("pods", 2).serving(controllers_secret(running, "pods")) as controller,
+        controller.serving(controllers_secret(running, "pods")),
     ):
         running.route(NAMESPACE, "controller-0", 7440, "127.0.0.1", controller.port)
         yield running
@@ -58,6 +64,23 @@ def test_later_commands_need_not_be_told_where(testbed: Command, server: ApiServ
     assert [each["name"] for each in listed] == ["pods"]
     assert log["lines"][-1] == "hello"
     assert (killed.code, killed.out) == (0, "killed node-1\n")
+
+
+@pytest.mark.usefixtures("up")
+def test_status_says_where_it_is_and_who_sits_out_the_run(
+    testbed: Command, controller: Controller, kubeconfig: Path
+) -> None:
+    where = f"context '{CONTEXT}', API server http"
+    said = testbed("status", "--name", "pods")
+    assert where in said.out
+    assert f"namespace {NAMESPACE}" in said.out
+    assert "2 of 2 healthy\n" in said.out
+    assert testbed("status", "--name", "pods", "--json").document["cluster"].startswith(where)
+
+    controller.runs(dead_nodes=(1,), absences=("node 1 was out from slot 3",))
+    said = testbed("status", "--name", "pods")
+    assert "2 of 2 healthy; out of the run until its end: node 1" in said.out
+    assert "node 1 was out from slot 3" in said.out
 
 
 @pytest.mark.usefixtures("up")

@@ -30,7 +30,7 @@ from testbed.runtime.base import Lack, Report, valid_name
 from testbed.runtime.kind import config, images, preflight
 from testbed.runtime.kind import engine as engines
 from testbed.runtime.kind.command import run, stream
-from testbed.runtime.kind.config import NODE_IMAGE_TAG, KindSettings
+from testbed.runtime.kind.config import KindSettings
 from testbed.runtime.kind.engine import KindNode, docker
 from testbed.runtime.kind.images import Loaded
 from testbed.runtime.kind.preflight import Preflight
@@ -138,8 +138,8 @@ class KindCluster:
         Makes it if it is not there; what was left incomplete is removed first. One that is there is
         used as it is, its stopped nodes started; without ``settings`` any of ours will do. When it
         fails or is interrupted, nothing is left, or with ``retain`` the failed cluster, for a look
-        at it. ``merge_into`` is a kubeconfig that gets the context too, and has it made its current
-        one.
+        at it. ``merge_into`` is a kubeconfig that gets the context too; it becomes the current one
+        only where there was none.
 
         Raises:
             UsageError: the settings cannot be, are not those of the cluster that is there, or that
@@ -369,7 +369,7 @@ class KindCluster:
             return here
         if not pull:
             raise PrerequisiteMissing(
-                f"the node image {wanted} is not on this machine", preflight.node_image_fix()
+                f"the node image {wanted} is not on this machine", preflight.node_image_fix(wanted)
             )
         report(f"pulling the node image {wanted.partition('@')[0]} (about 400 MB, once)")
         said: list[str] = []
@@ -378,7 +378,7 @@ class KindCluster:
             raise PrerequisiteMissing(
                 f"the node image {wanted} is not on this machine and cannot be pulled: "
                 f"{reason.strip()}",
-                preflight.node_image_fix(),
+                preflight.node_image_fix(wanted),
             )
         return wanted
 
@@ -463,7 +463,12 @@ class KindCluster:
             # Noted first: an entry that is not there is removed as easily.
             noted = sorted({*self._merged_into(), str(path)})
             self._merged.write_text(json.dumps(noted), encoding="utf-8")
+        before = _current_context(path)
         self._export(path)
+        if before and before != self.context:
+            # kind makes its context the current one; what kubectl talks to is the user's choice.
+            text = path.read_text(encoding="utf-8")
+            path.write_text(_CURRENT.sub(f"current-context: {before}", text), encoding="utf-8")
 
     # --- removing it ------------------------------------------------------------------------
 
@@ -494,6 +499,17 @@ class KindCluster:
                 fix=f"remove it yourself: docker rm --force --volumes {names}",
             )
         self.kubeconfig.unlink(missing_ok=True)
+
+
+_CURRENT: Final = re.compile(r"^current-context:.*$", re.MULTILINE)
+
+
+def _current_context(path: Path) -> str:
+    """Return the current context of a kubeconfig as it is written there; empty if it has none."""
+    with suppress(OSError):
+        if (found := _CURRENT.search(path.read_text(encoding="utf-8"))) is not None:
+            return found[0].partition(":")[2].strip().strip("\"'")
+    return ""
 
 
 def essence(said: Sequence[str]) -> tuple[str, list[str]]:
@@ -543,7 +559,7 @@ _FAILURES: Final = (
     (
         r"failed to pull image",
         "the node image cannot be pulled",
-        f"docker pull {NODE_IMAGE_TAG}; docs/air-gapped.md says what to do without a network",
+        "see that `docker pull` gets it; docs/air-gapped.md says what to do without a network",
     ),
     (
         r"no space left on device",

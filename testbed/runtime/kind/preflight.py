@@ -206,14 +206,17 @@ def _cgroup(settings: KindSettings, engine: Engine) -> Iterator[Lack]:
     if engine.cgroup == "1" and settings.node_image == NODE_IMAGE:
         yield Lack(
             "this system uses control groups of version 1, which Kubernetes 1.35 and newer refuse",
-            "boot with systemd.unified_cgroup_hierarchy=1, or name an older node image: "
-            "--set deployment.kind.nodeImage=kindest/node:v1.34.0",
+            "boot with systemd.unified_cgroup_hierarchy=1, or name an image of Kubernetes 1.34 "
+            "that the release notes of your kind list: --set deployment.kind.nodeImage=IMAGE",
         )
 
 
 def _node_image(settings: KindSettings, pull: bool) -> Iterator[Lack]:
     if not pull and local_node_image(settings.node_image) is None:
-        yield Lack(f"the node image {settings.node_image} is not on this machine", node_image_fix())
+        yield Lack(
+            f"the node image {settings.node_image} is not on this machine",
+            node_image_fix(settings.node_image),
+        )
 
 
 def local_node_image(image: str) -> str | None:
@@ -225,14 +228,17 @@ def local_node_image(image: str) -> str | None:
     return next((name for name in names if engines.image_id(name) is not None), None)
 
 
-def node_image_fix() -> str:
-    """Return what to do where a node image is missing."""
-    here = ", ".join(engines.images_called("kindest/node"))
+def node_image_fix(image: str) -> str:
+    """Return what to do where the node image ``image`` is missing."""
+    wanted = NODE_IMAGE_TAG if image == NODE_IMAGE else image
+    others = [each for each in engines.images_called("kindest/node") if each != wanted]
+    here = ", ".join(others)
     return (
-        f"where there is a network: docker pull {NODE_IMAGE_TAG} && docker save --output "
-        f"kind-node.tar {NODE_IMAGE_TAG}; then here: docker load --input kind-node.tar; or use "
+        f"where there is a network: docker pull {wanted} && docker save --output "
+        f"kind-node.tar {wanted}; then here: docker load --input kind-node.tar; or use "
         "another: --set deployment.kind.nodeImage=IMAGE "
-        f"({f'there is {here}' if here else 'there is none here'}); docs/air-gapped.md says more"
+        f"({f'there is {here}' if here else 'there is none here'}), which has to be one for your "
+        "version of kind; docs/air-gapped.md says more"
     )
 
 

@@ -131,8 +131,9 @@ class KindRuntime:
                 "; ".join(lack.what for lack in found.lacks),
                 "; ".join(lack.fix for lack in found.lacks),
             )
-        for caution in found.cautions:
-            report(f"{caution.what}; {caution.fix}")
+        if found.cautions and not there:
+            seen = "; ".join(caution.what for caution in found.cautions)
+            report(f"{seen} (what to do: testbed doctor)")
         if not self._is_up:
             # Before minutes are spent on a cluster for nothing.
             self.kind.find_images(self.on_cluster.images(plan, name, store, fresh=True))

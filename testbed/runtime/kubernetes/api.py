@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shlex
 import ssl
 import threading
 import time
@@ -25,7 +26,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from testbed.errors import PrerequisiteMissing, TemporaryError
 from testbed.runtime.kubernetes.credentials import Credentials, from_plugin
-from testbed.runtime.kubernetes.failures import Asked, explained
+from testbed.runtime.kubernetes.failures import Asked, Asker, explained
 from testbed.runtime.kubernetes.kubeconfig import Chosen, choose, document_of, read
 
 if TYPE_CHECKING:
@@ -171,6 +172,16 @@ class Cluster:
     def server(self) -> str:
         """The URL of the API server. Raises: PrerequisiteMissing."""
         return self._chosen.server
+
+    @property
+    def kubectl(self) -> str:
+        """The beginning of a kubectl command for this cluster, as one would type it."""
+        words = ["kubectl"]
+        if self.kubeconfig is not None:
+            words += ["--kubeconfig", shlex.quote(str(self.kubeconfig))]
+        if self.context:
+            words += ["--context", shlex.quote(self.context)]
+        return " ".join(words)
 
     @property
     def described(self) -> str:
@@ -479,8 +490,8 @@ class Cluster:
         except _Unreachable as error:
             raise PrerequisiteMissing(
                 str(error),
-                f"see that it runs, that `kubectl cluster-info` answers, and that {self._who()} of "
-                f"{self._chosen.cluster.file} names the right server",
+                f"see that it runs, that `{self.kubectl} cluster-info` answers, and that "
+                f"{self._who()} of {self._chosen.cluster.file} names the right server",
             ) from None
 
     def _within(self, seconds: float, call: Callable[[], Any]) -> Any:
@@ -616,7 +627,11 @@ class Cluster:
         if response.status == 404 and absent:
             return None
         raise explained(
-            response.status, text, asked, self._who(), response.headers.get("Retry-After")
+            response.status,
+            text,
+            asked,
+            Asker(self._who(), self.kubectl),
+            response.headers.get("Retry-After"),
         )
 
     def _unreachable(self, error: Exception) -> _Unreachable:

@@ -214,10 +214,11 @@ class BringingUp:
             note_images(documents, image_ids)
             if first and not self.made:
                 self._refuse_in_a_run(documents)
-            changed = self._apply_all(documents, self.made and first)
+            applied = self._apply_all(documents, self.made and first)
             if first:
-                what = "made" if self.made else ("changed " + ", ".join(changed) if changed else "")
-                self.report(f"namespace {self.namespace}: {what or 'no differences'}")
+                lists = [f"{verb} {', '.join(of)}" for verb, of in applied.items() if of]
+                what = "made" if self.made else "; ".join(lists) or "no differences"
+                self.report(f"namespace {self.namespace}: {what}")
                 if not self.made:
                     self._prune(documents)
             first = False
@@ -262,9 +263,9 @@ class BringingUp:
                 "it, or end it with Ctrl-C where it was started"
             )
 
-    def _apply_all(self, documents: Sequence[Document], fresh: bool) -> list[str]:
-        """Apply all, and return what that changed, as in ``statefulset/edge-node``."""
-        changed = []
+    def _apply_all(self, documents: Sequence[Document], fresh: bool) -> dict[str, list[str]]:
+        """Apply all, and return what that changed and made, as in ``statefulset/edge-node``."""
+        applied: dict[str, list[str]] = {"changed": [], "made": []}
         for document in documents:
             if is_kind(document, "Namespace"):
                 continue
@@ -274,8 +275,9 @@ class BringingUp:
                 before = self.cluster.get(document["kind"], metadata["name"], metadata["namespace"])
             after = self.cluster.apply(document, force=self._force)
             if before is None or version_of(before) != version_of(after):
-                changed.append(f"{document['kind'].lower()}/{metadata['name']}")
-        return changed
+                verb = "made" if before is None else "changed"
+                applied[verb].append(f"{document['kind'].lower()}/{metadata['name']}")
+        return applied
 
     def _prune(self, documents: Sequence[Document]) -> None:
         """Remove what an earlier ``up`` made and this one does not have any more."""
@@ -330,7 +332,7 @@ class BringingUp:
                 if each.hopeless and now - since[each.pod, each.kind] >= self._patience.hopeless_s
             ]
             if hopeless:
-                said = _unready("these pods do not become ready", hopeless)
+                said = self._unready("these pods do not become ready", hopeless)
                 raise PermanentError(said + self._last_words(hopeless))
             if now > deadline:
                 missing = len(expected) - len(present)
@@ -338,7 +340,7 @@ class BringingUp:
                 counts = [f"{missing} missing"] if missing else []
                 counts += [f"{unready} not ready"] if unready else []
                 raise TemporaryError(
-                    _unready(
+                    self._unready(
                         f"of {len(expected)} pods {' and '.join(counts) or 'none is settled'} "
                         f"after {now - began:.0f} s",
                         obstacles,
@@ -346,7 +348,7 @@ class BringingUp:
                     + self._last_words(obstacles)
                 )
             done = len(present) - len([o for o in obstacles if o.pod in pods])
-            first = next(iter(waiting.told(obstacles, 1)), "")
+            first = next(iter(waiting.told(obstacles, 1, kubectl=self.cluster.kubectl)), "")
             line = f"{done} of {len(expected)} pods ready" + (f"; {first}" if first else "")
             if line != told and now - told_at >= _TELL_EVERY_S:
                 self.report(line)
@@ -360,6 +362,10 @@ class BringingUp:
                     + (f"; last event: {why[0]}" if why else "")
                 )
                 told_at = now
+
+    def _unready(self, what: str, obstacles: Sequence[waiting.Obstacle]) -> str:
+        lines = waiting.told(obstacles, kubectl=self.cluster.kubectl)
+        return what + "".join(f"\n  - {line}" for line in lines)
 
     def _last_words(self, obstacles: Sequence[waiting.Obstacle]) -> str:
         """Return the last events of one of these pods and the end of its log, as far as known."""
@@ -481,11 +487,7 @@ def refuse_foreign(cluster: Cluster, namespace: Document, name: str) -> None:
                 f"namespace {found} exists on {cluster.server} and was not created for testbed "
                 f"'{name}'",
                 "choose another --name; if it was made for this testbed, label it: "
-                f"kubectl label namespace {found} {label}",
+                f"{cluster.kubectl} label namespace {found} {label}",
             )
         ],
     )
-
-
-def _unready(what: str, obstacles: Sequence[waiting.Obstacle]) -> str:
-    return what + "".join(f"\n  - {line}" for line in waiting.told(obstacles))

@@ -34,6 +34,17 @@ class Asked:
         return f"{self.resource}{group}" + (f"/{self.name}" if self.name else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The user, by the context, and how a kubectl command for the same cluster begins."""
+
+    name: str
+    kubectl: str = "kubectl"
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Busy(TemporaryError):
     """The server asks to wait for ``retry_after_s`` seconds."""
 
@@ -47,7 +58,7 @@ class NoRight(PermanentError):
 
 
 def explained(
-    status: int, text: str, asked: Asked, who: str, retry_after: str | None
+    status: int, text: str, asked: Asked, who: Asker, retry_after: str | None
 ) -> TestbedError:
     """Return the error that an answer with this status and body means."""
     body = _status(text)
@@ -56,7 +67,7 @@ def explained(
     if status == 401:
         return PermanentError(
             f"the API server does not accept the credentials of {who}",
-            fix="log in to the cluster again, then see that `kubectl auth whoami` answers",
+            fix=f"log in to the cluster again, then see that `{who.kubectl} auth whoami` answers",
         )
     if status == 403:
         return _forbidden(message, causes, asked, who)
@@ -81,7 +92,7 @@ def explained(
     return PermanentError(f"the API server refuses to {asked}: {message}")
 
 
-def _forbidden(message: str, causes: list[Any], asked: Asked, who: str) -> TestbedError:
+def _forbidden(message: str, causes: list[Any], asked: Asked, who: Asker) -> TestbedError:
     if any(each.get("reason") == "NamespaceTerminating" for each in causes) or (
         "being terminated" in message
     ):
@@ -89,7 +100,8 @@ def _forbidden(message: str, causes: list[Any], asked: Asked, who: str) -> Testb
     if "exceeded quota" in message:
         return PermanentError(
             f"the quota of namespace {asked.namespace} does not allow {asked.what}: {message}",
-            fix=f"see `kubectl --namespace {asked.namespace} describe quota`, and have it raised",
+            fix=f"see `{who.kubectl} --namespace {asked.namespace} describe quota`, and have it "
+            "raised",
         )
     if "violates PodSecurity" in message:
         return PermanentError(f"the cluster's pod security refuses {asked.what}: {message}")

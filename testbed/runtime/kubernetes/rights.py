@@ -52,7 +52,7 @@ def lacks(cluster: Cluster, given: str | None) -> tuple[Lack, ...]:
     except PrerequisiteMissing as error:
         return (Lack(error.seen, error.fix),)
     except TestbedError as error:
-        return (Lack(str(error), "see that `kubectl cluster-info` answers"),)
+        return (Lack(str(error), f"see that `{cluster.kubectl} cluster-info` answers"),)
     namespace = given or namespace_of("default")
     needed: list[Access] = []
     for each in NEEDED:

@@ -347,6 +347,10 @@ class ClusterRuntime:
         """See ``OnCluster``."""
         return f"Kubernetes {self.cluster.version()} at {self.cluster.server}"
 
+    def where(self, name: str) -> str:
+        """See ``OnCluster``."""
+        return f"{self.cluster.described}, namespace {self._existing(name)}"
+
     def scenario(self, name: str) -> str:
         """See ``OnCluster``."""
         namespace = self._existing(name)

@@ -152,8 +152,11 @@ def last_events(events: Iterable[Document], pod: str, most: int) -> list[str]:
     return lines
 
 
-def told(obstacles: Iterable[Obstacle], most: int = 6) -> list[str]:
-    """Return one line per kind of obstacle, with the pods it concerns."""
+def told(obstacles: Iterable[Obstacle], most: int = 6, *, kubectl: str = "kubectl") -> list[str]:
+    """Return one line per kind of obstacle, with the pods it concerns.
+
+    ``kubectl`` is how a kubectl command for this cluster begins.
+    """
     groups: dict[tuple[str, str], list[Obstacle]] = {}
     for each in obstacles:
         key = (each.kind, each.seen if each.kind not in ("starting", "pending", "ending") else "")
@@ -164,7 +167,8 @@ def told(obstacles: Iterable[Obstacle], most: int = 6) -> list[str]:
     for group in ordered[:most]:
         first = group[0]
         more = f" and {len(group) - 1} more" if len(group) > 1 else ""
-        lines.append(f"{first.pod}{more}: {first.seen}" + (f"; {first.fix}" if first.fix else ""))
+        fix = first.fix.replace("`kubectl ", f"`{kubectl} ")
+        lines.append(f"{first.pod}{more}: {first.seen}" + (f"; {fix}" if fix else ""))
     return lines
 
 

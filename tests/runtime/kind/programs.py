@@ -375,7 +375,9 @@ def kubeconfig(name: str, path: Path) -> None:
         return
     lines = path.read_text().splitlines() if path.exists() else []
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(dict.fromkeys([*lines, f"context: kind-{name}"])) + "\n")
+    lines = [each for each in lines if not each.startswith("current-context:")]
+    lines = [*dict.fromkeys([*lines, f"context: kind-{name}"]), f"current-context: kind-{name}"]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def delete(name: str, path: Path) -> None:

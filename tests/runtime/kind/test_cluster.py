@@ -447,16 +447,18 @@ def test_merged_if_asked_and_taken_out_again(
     cluster: KindCluster, engine: FakeEngine, tmp_path: Path
 ) -> None:
     users, others = tmp_path / "users", tmp_path / "others"
-    users.write_text("context: mine\n")
+    users.write_text("context: mine\ncurrent-context: mine\n")
     users.chmod(0o640)
 
     cluster.ensure(merge_into=users)
     cluster.ensure(merge_into=others)
-    assert users.read_text() == "context: mine\ncontext: kind-edge-testbed\n"
-    assert others.read_text() == "context: kind-edge-testbed\n"
+    kind = "context: kind-edge-testbed\n"
+    # What the user's kubectl talks to stays what it was.
+    assert users.read_text() == f"context: mine\n{kind}current-context: mine\n"
+    assert others.read_text() == f"{kind}current-{kind}"
 
     assert cluster.delete()
-    assert users.read_text() == "context: mine\n"
+    assert users.read_text() == "context: mine\ncurrent-context: mine\n"
     assert others.read_text() == ""
     assert stat.S_IMODE(users.stat().st_mode) == 0o640
 

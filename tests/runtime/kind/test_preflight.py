@@ -135,6 +135,7 @@ def test_the_node_image_is_missing_and_may_not_be_pulled(
 
     assert lack.what == f"the node image {settings.node_image} is not on this machine"
     assert "docker load --input kind-node.tar" in lack.fix
+    assert f"docker pull {settings.node_image} &&" in lack.fix
     assert "there is kindest/node:v1.33.1" in lack.fix
     assert cluster.check(settings) == ()
 

@@ -60,8 +60,8 @@ class Controller(pb_grpc.OperatorServicer):
         }
         return pb.StatusReply(json=json.dumps(status))
 
-    def runs(self) -> None:
-        """From now on a run is under way."""
+    def runs(self, **more: Any) -> None:
+        """From now on a run is under way; ``more`` are further fields of its progress."""
         progress = Progress(
             run="20260131-142501-9f3a",
             state=RunState.RUNNING,
@@ -76,6 +76,7 @@ class Controller(pb_grpc.OperatorServicer):
             outcomes={},
             completed_outcomes={},
             queue_lengths=(0, 0),
+            **more,
         )
         self.run = {"progress": json.loads(progress.to_json()), "label": "", "changes": []}
 

@@ -193,7 +193,14 @@ def test_what_is_not_wanted_any_more_is_removed(
         each["metadata"]["name"] for each in server.objects("statefulsets", NAMESPACE)
     }
 
-    another(options=ClusterOptions(without_hdfs=True)).up(small_plan(), NAME)
+    said: list[str] = []
+    server.delete("services", NAMESPACE, "mysql")
+    fewer = ClusterOptions(without_hdfs=True)
+    another(options=fewer).up(small_plan(), NAME, report=said.append)
+    (line,) = (each for each in said if each.startswith(f"namespace {NAMESPACE}: "))
+    changed, made = line.split("; ")
+    assert "changed configmap/scenario" in changed
+    assert made == "made service/mysql"
 
     assert {each["metadata"]["name"] for each in server.objects("statefulsets", NAMESPACE)} == {
         *("controller", "edge-node", "mysql")
@@ -372,7 +379,11 @@ def test_what_somebody_else_changed_is_not_changed_back_unasked(
             "image-pull-backoff",
             r"(?s)edge-node-0 and 1 more: its image edge-testbed/edgenode.*make",
         ),
-        ("crash-loop", r"(?s)it keeps ending \(exit code.*logs edge-node-0 --previous"),
+        (
+            "crash-loop",
+            r"(?s)it keeps ending \(exit code.*`kubectl --kubeconfig \S+ --context \S+ --namespace "
+            r"\S+ logs edge-node-0 --previous",
+        ),
         ("unschedulable", r"(?s)no machine takes it.*deployment.nodeSelector"),
     ],
 )
