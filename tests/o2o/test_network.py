@@ -13,6 +13,7 @@ import pytest
 
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment.o2o import write_report
+from testbed.policies.artifact import load_folder
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime.base import Testbed
 from testbed.runtime.local import LocalRuntime
@@ -21,6 +22,7 @@ from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.play import evaluate
 from testbed.sim.record import record_run
+from testbed.storage.artifacts import open_artifact_store
 from testbed.storage.tasklog import open_task_log
 from trainer.o2o.folder import NETWORK, ExperimentLedger, working_in
 from trainer.o2o.network import NetworkVenue, check_experiment, episode_rates
@@ -87,14 +89,22 @@ def test_the_experiment_on_nodes_goes_on_where_it_stopped(
             if key.startswith("online")
             for row in log.tasks(done)
         }
-        assert len(deciders) == 1
-        assert str(deciders.pop()).startswith("drl:o2o-")
+        # The first episodes are those of the offline policy, by its name.
+        assert deciders == {f"drl:{first.policies['offline']}"}
+        for name, policy in first.policies.items():
+            (done,) = (runs[key] for key in runs if key.startswith(f"evaluation {name} "))
+            assert {row.scheduler for row in log.tasks(done)} == {f"drl:{policy}"}
+            assert load_folder(out / "policies" / name).card.id == policy
+        # One for each actor that has decided: the offline one, after the update, the untrained one.
+        stored = open_artifact_store(client.status().artifacts).list("policies")
+        assert len(stored) == 3
         assert [point.episodes for point in first.curves["o2o"]] == [0, 10]
 
         second = run(venue, _config(20), out)
         again = json.loads((out / NETWORK).read_text())["runs"]
         # Nothing that was done is done again.
         assert runs.items() <= again.items()
+        assert len([key for key in again if key.startswith("online")]) == 2
         assert [point.episodes for point in second.curves["o2o"]] == [0, 10, 20]
         with pytest.raises(UsageError, match="different experiment"):
             run(venue, replace(_config(20), source="rda"), out)

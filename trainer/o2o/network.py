@@ -7,6 +7,7 @@ an interrupted experiment is continued there.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ import numpy as np
 
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
 from testbed.policies import SHIPPED_DEFAULT, SHIPPED_PREFIX
+from testbed.policies.card import PolicyCard
 from testbed.rpc.operator import OperatorClient
 from testbed.scenario.plan import Plan
 from testbed.schedulers.registry import check as check_scheduler
@@ -28,11 +30,13 @@ from testbed.sim.play import PER_DESTINATION, UNTRAINED, evaluate
 from testbed.storage import dataset
 from testbed.storage.tasklog import TaskLog
 from trainer.learning.actor import Actor, NetworkSpec
+from trainer.learning.export import actor_onnx
 from trainer.learning.online import Collected, Scores
 from trainer.o2o.feedback import logged_of, rates_of
 from trainer.o2o.folder import DATA, ONLINE_DATA, ExperimentLedger, identity, refuse_if_busy
 from trainer.o2o.hand_over import artifact_of, keep
 from trainer.o2o.logged import LoggedSequences
+from trainer.o2o.result import training_of
 from trainer.o2o.settings import O2O, OFFLINE, Driver, O2OConfig, StageProgress
 from trainer.o2o.simulated import FIRST_VALIDATION_EPISODE, first_online_episode
 from trainer.o2o.venue import BOUND, Setup, incomplete_note, spec_of
@@ -55,7 +59,8 @@ class NetworkVenue:
         self._client, self._log = client, log
         self.store, self.plan = store, plan
         self._deployed = ""
-        self._parents: tuple[str, ...] = ()
+        self._facts: dict[str, Any] = {}
+        self._artifacts: dict[bytes, tuple[PolicyCard, bytes]] = {}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -73,7 +78,8 @@ class NetworkVenue:
 
     def begin(self, setup: Setup) -> None:
         """Run for this experiment from now on."""
-        self._setup, self._deployed, self._parents = setup, "", ()
+        self._setup, self._deployed, self._facts = setup, "", {}
+        self._artifacts.clear()
 
     def log(self, first: int, episodes: int) -> LoggedSequences:
         """Run the source of the experiment, and read what was logged."""
@@ -108,10 +114,35 @@ class NetworkVenue:
 
     def hand_over(self, actor: Actor, facts: Mapping[str, Any]) -> str | None:
         """Keep the offline policy: it is the parent of all that are deployed from now on."""
-        card, onnx = artifact_of(actor, self.plan, OFFLINE, **facts)
+        self._facts = dict(facts)
+        card, onnx = self._artifact(actor, OFFLINE)
         policy = keep(card, onnx, self._setup.out / "policies" / OFFLINE, self.store)
-        self._parents = (policy,)
+        # Not how many episodes there are to be: the policies between are the same with more.
+        training = training_of(self._setup.config, O2O)
+        del training["online_episodes"]
+        self._facts = {**facts, "training": training, "parents": (policy,)}
         return policy
+
+    def kept(self, actors: Mapping[str, Actor]) -> dict[str, str]:
+        """Write the policies of ``actors`` that nodes have run to the folder; return their ids."""
+        found = {}
+        for name, actor in actors.items():
+            known = self._artifacts.get(_digest(actor))
+            if known is not None:
+                found[name] = keep(*known, self._setup.out / "policies" / name, self.store)
+        return found
+
+    def _artifact(self, actor: Actor, name: str) -> tuple[PolicyCard, bytes]:
+        """Return the artifact of ``actor``: one, under the name that it was first needed by.
+
+        So what is evaluated, what is deployed in the end and what the runs in between name is the
+        same policy, where it is the same actor.
+        """
+        key = _digest(actor)
+        if key not in self._artifacts:
+            facts = {} if name == UNTRAINED else self._facts
+            self._artifacts[key] = artifact_of(actor, self.plan, name, **facts)
+        return self._artifacts[key]
 
     def rates(self, method: str, episodes: int, actor: Actor | None = None) -> Scores:
         """Success rates of ``method`` in episodes 0, 1, ...; that of ``actor``, where given."""
@@ -155,7 +186,7 @@ class NetworkVenue:
         Raises:
             PermanentError: not every node has it; the others go on as before.
         """
-        card, onnx = artifact_of(actor, self.plan, name, parents=self._parents)
+        card, onnx = self._artifact(actor, name)
         keep(card, onnx, None, self.store)
         if card.id != self._deployed:
             done = self._client.deploy_policy(f"policies/{card.id}")
@@ -269,6 +300,10 @@ class NetworkVenue:
             return True
         complete = str(found.state) in {"invalid", "degraded"}
         return complete and self._setup.config.include_invalid
+
+
+def _digest(actor: Actor) -> bytes:
+    return hashlib.sha256(actor_onnx(actor)).digest()
 
 
 def incomplete_episodes(logged: LoggedSequences) -> dict[str, tuple[int, int]]:

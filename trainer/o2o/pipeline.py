@@ -101,7 +101,8 @@ def _run(venue: Venue, setup: Setup, resume: bool) -> O2OResult:
     with ledger.measure("evaluation"):
         rates = _evaluate(venue, setup, actors)
     result = _result(venue, setup, learned, rates)
-    policies = keep_policies(result, out, venue.store, learned.kept)
+    kept = {**learned.kept, **venue.kept(actors)}
+    policies = keep_policies(result, out, venue.store, kept)
     return replace(result, policies=policies, details=venue.finish(policies, actors))
 
 

@@ -290,6 +290,10 @@ class SimulatedVenue:
         source = self._setup.config.source
         return evaluate(self.plan, [source], self._rollout.evaluation_numbers(episodes))[source]
 
+    def kept(self, actors: Mapping[str, Actor]) -> dict[str, str]:
+        """Return nothing: policies are written when the experiment has ended."""
+        return {}
+
     def hand_over(self, actor: Actor, facts: Mapping[str, Any]) -> str | None:
         """Nothing to do: the policy is kept once it has been evaluated."""
         return None

@@ -74,6 +74,9 @@ class Venue(Rollout, Protocol):
         ``facts`` are for its card (``hand_over.artifact_of``).
         """
 
+    def kept(self, actors: Mapping[str, Actor]) -> dict[str, str]:
+        """Return the ids of the policies of ``actors`` that are kept already, by name."""
+
     def source_rates(self, episodes: int) -> Scores:
         """Return the success rates of the source in the episodes of ``evaluate``."""
 
