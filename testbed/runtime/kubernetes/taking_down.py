@@ -84,7 +84,8 @@ def keep_logs(
         process, pod = each
         with contextlib.suppress(TestbedError):
             lines = objects.cluster.log(pod["metadata"]["name"], namespace, lines=_LOG_LINES)
-            place.log(process).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            text = "".join(f"{line}\n" for line in lines)
+            place.log(process).write_text(text, encoding="utf-8")
 
     try:
         place.logs.mkdir(parents=True, exist_ok=True)
