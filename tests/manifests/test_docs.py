@@ -10,6 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from testbed.runtime.kubernetes.rendering import requests_of
+from tests.manifests.golden import expected
 from tests.manifests.objects import (
     MANIFESTS,
     ROOT,
@@ -49,7 +51,7 @@ def test_the_overlay_of_the_docs_is_all_that_it_says(tmp_path: Path) -> None:
     assert nodes["spec"]["replicas"] == 10
     assert template(nodes)["spec"]["nodeSelector"] == {"edge-testbed/nodes": "true"}
     (container,) = containers(nodes)
-    assert container["resources"]["requests"] == {"cpu": "50m", "memory": "128Mi"}
+    assert container["resources"]["requests"] == {"cpu": "20m", "memory": "128Mi"}
     assert container["args"]
     (claim,) = named(found, "StatefulSet", "mysql")["spec"]["volumeClaimTemplates"]
     assert claim["spec"]["storageClassName"] == "fast"
@@ -70,6 +72,21 @@ def test_the_namespace_can_be_left_to_an_administrator(tmp_path: Path) -> None:
 
 def test_the_policy_of_the_docs_is_one() -> None:
     kubernetes_validate.validate(yaml.safe_load(POLICY), "1.37", strict=True)
+
+
+def test_the_capacity_is_what_pods_request() -> None:
+    kind = expected("kind")
+    (nodes,) = (
+        each
+        for each in kind
+        if each["metadata"]["name"] == "edge-node" and each["kind"] == "StatefulSet"
+    )
+    five = requests_of([nodes])
+    rest = requests_of([each for each in kind if each is not nodes])
+    assert (
+        f"| capacity | {five.cpu_m // 5}m of processor and {five.memory_bytes // 5 >> 20} MiB for "
+        f"every node of the network, {rest.cpu_m}m and {rest.memory_bytes >> 20} MiB for the rest |"
+    ) in PAGE
 
 
 def test_the_table_names_every_object() -> None:
