@@ -26,7 +26,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from testbed.errors import PrerequisiteMissing, TemporaryError
 from testbed.runtime.kubernetes.credentials import Credentials, from_plugin
-from testbed.runtime.kubernetes.failures import Asked, Asker, explained
+from testbed.runtime.kubernetes.failures import Asked, Asker, Replaced, explained
 from testbed.runtime.kubernetes.kubeconfig import Chosen, choose, document_of, read
 
 if TYPE_CHECKING:
@@ -250,9 +250,11 @@ class Cluster:
         if uid is not None:
             options["preconditions"] = {"uid": uid}
         asked = Asked("delete", resource.plural, resource.group, namespace, name)
-        answer = self._ask(
-            "DELETE", resource.path(namespace, name), asked, body=json.dumps(options), absent=True
-        )
+        path = resource.path(namespace, name)
+        try:
+            answer = self._ask("DELETE", path, asked, body=json.dumps(options), absent=True)
+        except Replaced:
+            return False
         return answer is not None
 
     def may(self, access: Access, namespace: str | None) -> bool:

@@ -53,6 +53,10 @@ class Busy(TemporaryError):
         self.retry_after_s = retry_after_s
 
 
+class Replaced(PermanentError):
+    """The object with this uid is gone, and there is another one of its name."""
+
+
 class NoRight(PermanentError):
     """The user may not do this."""
 
@@ -127,6 +131,8 @@ def _conflict(message: str, causes: list[Any], asked: Asked) -> TestbedError:
                 for each in owned
             ],
         )
+    if "UID in the precondition" in message:
+        return Replaced(f"cannot {asked}: it has been replaced by another one of that name")
     return TemporaryError(f"cannot {asked}: {message}")
 
 

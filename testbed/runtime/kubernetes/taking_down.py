@@ -129,7 +129,8 @@ def leftovers(objects: Objects, name: str, namespace: str) -> tuple[str, ...]:
             for each in volumes
             if each["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
         ]
-        if not going or time.monotonic() > deadline:
+        # While something of the testbed is there, its volumes stay anyway.
+        if not going or found or time.monotonic() > deadline:
             return (*found, *(f"persistentvolume {v['metadata']['name']}" for v in volumes))
         # Whoever made them removes them, some time after their claims.
         time.sleep(1.0)

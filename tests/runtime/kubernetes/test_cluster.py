@@ -649,6 +649,15 @@ def test_one_left_half_made_says_what_to_do(server: ApiServer, runtime: ClusterR
         runtime.find(NAME)
 
 
+def test_a_pod_that_was_replaced_meanwhile_is_not_deleted(
+    server: ApiServer, runtime: ClusterRuntime
+) -> None:
+    runtime.up(small_plan(), NAME)
+    before = server.object("pods", NAMESPACE, "edge-node-1")
+    assert not runtime.cluster.delete("Pod", "edge-node-1", NAMESPACE, uid="of-an-earlier-one")
+    assert server.object("pods", NAMESPACE, "edge-node-1")["metadata"] == before["metadata"]
+
+
 def test_a_killed_node_comes_back_as_another_pod(
     server: ApiServer, runtime: ClusterRuntime
 ) -> None:
