@@ -38,13 +38,12 @@ def _refusing(read: Callable[[bytes], Any]) -> Callable[[bytes], None]:
 
 
 def _scenario() -> tuple[Callable[[bytes], None], Sequence[bytes]]:
-    from testbed.scenario.load import loads, shipped_names, shipped_text
-    from testbed.scenario.resolve import plan
+    from testbed.scenario.load import draw, loads, shipped_names, shipped_text
 
     def read(data: bytes) -> None:
         scenario = loads(data.decode("utf-8", "surrogateescape"))
         if scenario.nodes.count <= 20:
-            plan(scenario)
+            draw(scenario)
 
     small = b"""apiVersion: edge-testbed/v1
 kind: Scenario
