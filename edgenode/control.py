@@ -176,6 +176,7 @@ class ControlServicer(pb_grpc.ControlServicer):
         unfinished = 0
         if self._node.run_id == request.run:
             unfinished = self._node.end_episode(request.episode)
+            self._node.host.rest()
         return pb.EndEpisodeReply(
             last_batch=self._node.spool.flush(request.run), unfinished=unfinished
         )

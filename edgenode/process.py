@@ -34,6 +34,10 @@ _logger: Final = logging.getLogger("edgenode")
 NODE: Final = "{node}"
 """Stands for the index of a node in arguments."""
 
+COLLECT: Final = (2_000, 1_000, 1_000)
+"""Thresholds of the garbage collector. It looks at what is new about once in a slot, which takes a
+millisecond, and at everything, which takes tens of them, only between episodes (``Host.rest``)."""
+
 T = TypeVar("T")
 
 LEAVE: Final = 0.2
@@ -89,6 +93,7 @@ async def _run(arguments: argparse.Namespace, nodes: Sequence[int], watch: CodeW
         # What is loaded now stays: a collector that visits it again would hold up timers for
         # milliseconds.
         gc.freeze()
+        gc.set_threshold(*COLLECT)
         ends = await asyncio.gather(*(_as(node, _live(node, arguments)) for node in members))
         return max(ends)
     finally:

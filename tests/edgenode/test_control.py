@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
+import weakref
 from pathlib import Path
 
 import grpc
@@ -325,3 +327,23 @@ async def test_shutdown_asks_the_process_to_stop(tmp_path: Path) -> None:
         (member,) = network.members
         await member.control.Shutdown(pb.Empty())
         assert member.node.stopped.is_set()
+
+
+async def test_garbage_is_collected_between_episodes(tmp_path: Path) -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    async with cluster(tmp_path, nodes=1) as network:
+        await network.configure(plan(nodes=1), "local")
+        await network.start()
+        gc.disable()
+        try:
+            gone = asyncio.Event()
+            weakref.finalize(Cycle(), gone.set)
+            assert not gone.is_set()
+            await network.end()
+            async with asyncio.timeout(5):
+                await gone.wait()
+        finally:
+            gc.enable()
