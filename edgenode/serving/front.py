@@ -48,6 +48,9 @@ BODIES: Final = 4 << 20
 RECEIVED: Final = 8_192
 """Bytes that the system receives ahead for a connection; it may double them."""
 
+UNREAD: Final = 32_768
+"""The same of what was sent and is not read."""
+
 LINE: Final = 8_190
 """Bytes of a request line, of a header, and about the bytes of all headers at most."""
 
@@ -147,6 +150,7 @@ class Front:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Connections have what their listener has.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
             listener.bind((host, address.port))
             self._listening = await asyncio.get_running_loop().create_server(
                 self._server, sock=listener, backlog=512

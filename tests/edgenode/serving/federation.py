@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -255,8 +254,3 @@ async def federation(
             yield running
         finally:
             await running.close()
-
-
-def changed(plan: ServingPlan, **changes: Any) -> ServingPlan:
-    """Return a plan with other values."""
-    return dataclasses.replace(plan, **changes)

@@ -284,7 +284,10 @@ async def test_a_client_that_never_reads_is_hung_up_on(
     monkeypatch.setattr(fronts, "UNREAD_S", 0.3)
     async with serving(tmp_path, 1_000_000_000, time=0) as network:
         host, _, port = network.members[0].node.http.rpartition(":")
-        _, writer = await asyncio.open_connection(host, int(port), limit=1)
+        reading = socket.socket()
+        reading.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        reading.connect((host, int(port)))
+        _, writer = await asyncio.open_connection(sock=reading, limit=1)
         sent = b"GET /f HTTP/1.1\r\nHost: a\r\n\r\n" * 100
 
         async def send() -> None:

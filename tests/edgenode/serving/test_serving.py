@@ -49,7 +49,7 @@ async def test_what_is_above_the_limit_goes_to_the_neighbour(
         assert [record.id for record in first.requests] == list(range(8))
         assert [record.server for record in first.requests] == [0] * 3 + [1] * 5
         assert [record.peer for record in first.requests] == [None] * 3 + [1] * 5
-        assert all(5_000 <= record.elapsed < 5_000_000 for record in first.requests)
+        assert all(record.elapsed >= 5_000 for record in first.requests)
         await network.end()
         await network.until(lambda: bool(first.windows and second.windows))
         assert first.counts == {"local": 3, "to:1": 5}
