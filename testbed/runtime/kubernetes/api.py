@@ -242,7 +242,10 @@ class Cluster:
         grace_s: int | None = None,
         uid: str | None = None,
     ) -> bool:
-        """Delete the object and what it owns (only with this ``uid``); return if there was one."""
+        """Delete the object and what it owns (only with this ``uid``); return if there was one.
+
+        One of the same name with another ``uid`` is not touched, and does not count.
+        """
         resource = RESOURCES[kind]
         options: Document = {"propagationPolicy": "Background"}
         if grace_s is not None:
