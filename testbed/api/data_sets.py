@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
     "minari": ("minari", "gymnasium"),
+    "minari-flat": ("minari", "gymnasium"),
     "rllib": ("ray", "gymnasium", "msgpack_numpy"),
 }
 """Formats that need a library to be written, and which."""
@@ -105,8 +106,11 @@ def _write(
     if names[0] in _LIBRARIES:
         from trainer.data import export_minari, export_rllib
 
-        write = export_minari if names[0] == "minari" else export_rllib
-        write(folder, target, overwrite=overwrite)
+        if names[0] == "rllib":
+            export_rllib(folder, target, overwrite=overwrite, progress=progress)
+        else:
+            flat = names[0] == "minari-flat"
+            export_minari(folder, target, overwrite=overwrite, flat=flat, progress=progress)
         return
     from testbed.storage.dataset import export_data_set
 
@@ -168,7 +172,7 @@ class StoredDataSet:
     ) -> Path:
         """Write it for other tools into the folder ``out``, and return that folder.
 
-        ``format`` is ``csv``, ``jsonl``, ``parquet``, ``minari`` or ``rllib``.
+        ``format`` is ``csv``, ``jsonl``, ``parquet``, ``minari``, ``minari-flat`` or ``rllib``.
 
         Raises:
             UsageError: an unknown format, or ``out`` is taken.

@@ -175,7 +175,7 @@ def export(
         list[str] | None,
         typer.Option(
             "--format",
-            metavar="csv|jsonl|parquet|minari|rllib",
+            metavar="csv|jsonl|parquet|minari|minari-flat|rllib",
             help="Format; repeatable. Default: csv.",
         ),
     ] = None,

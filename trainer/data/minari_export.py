@@ -6,6 +6,7 @@ Minari's root: ``MINARI_DATASETS_PATH=FOLDER`` and ``minari.load_dataset(ID)``.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -23,6 +24,7 @@ from testbed.storage.dataset.loading import DataSet, load
 from testbed.storage.export import ProgressCallback, no_progress
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import utc_now
+from trainer.envs.gymnasium_env import spec_of
 
 NAMESPACE: Final = "edge-testbed"
 _CHUNK: Final = 100
@@ -34,12 +36,14 @@ def export_minari(
     target: Path,
     *,
     overwrite: bool = False,
+    flat: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> str:
     """Write the data set in ``folder`` for Minari into ``target``; returns its id there.
 
     Observations are a dictionary of ``observation`` (Box [D]) and ``action_mask`` (MultiBinary
-    [N + 1]), actions Discrete(N + 1); the state after the last step is included. ``infos`` hold
+    [N + 1]), or, ``flat``, the first alone, as ``d3rlpy.datasets.get_minari`` wants it; actions
+    Discrete(N + 1); the state after the last step is included. ``infos`` hold
     ``log_prob`` of the action at its step, NaN where unknown and after the last step. Metadata of
     an episode names run, episode, node, first slot and policies.
 
@@ -49,7 +53,11 @@ def export_minari(
     """
     data = load(folder)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", str(data.metadata.get("name") or folder.name))
-    dataset_id = f"{NAMESPACE}/{name}-v0"
+    dataset_id = f"{NAMESPACE}/{name}{'-flat' if flat else ''}-v0"
+    box = gymnasium.spaces.Box(-np.inf, np.inf, (data.obs.shape[1],), np.float32)
+    mask = gymnasium.spaces.MultiBinary(data.mask.shape[1])
+    space = box if flat else gymnasium.spaces.Dict({"observation": box, "action_mask": mask})
+    plan = json.dumps(data.metadata["network"])
     with new_folder(target, EXPORT_KIND, overwrite=overwrite) as partial:
         path = partial / dataset_id / "data"
         path.mkdir(parents=True)
@@ -57,15 +65,9 @@ def export_minari(
         (partial / NAMESPACE / "namespace_metadata.json").write_text("{}")
         storage = MinariStorage.new(
             path,
-            observation_space=gymnasium.spaces.Dict(
-                {
-                    "observation": gymnasium.spaces.Box(
-                        -np.inf, np.inf, (data.obs.shape[1],), np.float32
-                    ),
-                    "action_mask": gymnasium.spaces.MultiBinary(data.mask.shape[1]),
-                }
-            ),
+            observation_space=space,
             action_space=gymnasium.spaces.Discrete(data.mask.shape[1]),
+            env_spec=spec_of(plan, data.encoder, flat=flat),
             data_format="parquet",
         )
         storage.update_metadata(
@@ -80,7 +82,7 @@ def export_minari(
         for begin in range(0, data.sequences, _CHUNK):
             progress("minari", begin, data.sequences)
             numbers = range(begin, min(begin + _CHUNK, data.sequences))
-            storage.update_episodes(_episode(data, number) for number in numbers)
+            storage.update_episodes(_episode(data, number, flat) for number in numbers)
         storage.update_episode_metadata(
             [_about(data, number) for number in range(data.sequences)], range(data.sequences)
         )
@@ -98,19 +100,18 @@ def export_minari(
     return dataset_id
 
 
-def _episode(data: DataSet, number: int) -> EpisodeBuffer:
+def _episode(data: DataSet, number: int, flat: bool) -> EpisodeBuffer:
     rows = slice(data.offsets[number], data.offsets[number + 1])
     last = data.offsets[number + 1] - 1
 
     def bits(mask: BoolArray) -> Any:
         return mask.astype(np.int8)
 
+    seen = np.concatenate([data.obs[rows], data.next_obs[last : last + 1]])
+    mask = bits(np.concatenate([data.mask[rows], data.next_mask[last : last + 1]]))
     return EpisodeBuffer(
         id=number,
-        observations={
-            "observation": np.concatenate([data.obs[rows], data.next_obs[last : last + 1]]),
-            "action_mask": bits(np.concatenate([data.mask[rows], data.next_mask[last : last + 1]])),
-        },
+        observations=seen if flat else {"observation": seen, "action_mask": mask},
         actions=data.action[rows],
         rewards=data.reward[rows],
         terminations=data.terminated[rows],

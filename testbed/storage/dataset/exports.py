@@ -48,7 +48,7 @@ def export_data_set(
         PermanentError: ``target`` cannot be written.
     """
     problems = [
-        Problem("format", repr(name), f"known are {', '.join(FORMATS)}, minari, rllib")
+        Problem("format", repr(name), f"known are {', '.join(FORMATS)}, minari, minari-flat, rllib")
         for name in formats
         if name not in FORMATS
     ]

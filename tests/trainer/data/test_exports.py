@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import minari
 import msgpack
 import msgpack_numpy
 import numpy as np
 import pyarrow.parquet
 import pytest
+from gymnasium.utils.env_checker import check_env
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from testbed.errors import UsageError
+from testbed.scenario.load import load as load_scenario
+from testbed.scenario.resolve import plan
+from testbed.sim.record import record_run
 from testbed.storage.dataset import DataSet, build, load
 from testbed.storage.tasklog import open_task_log
 from tests.storage.logs import full_episode, log_run
 from trainer.data import export_minari, export_rllib
+from trainer.envs.gymnasium_env import ID
 
 
 @pytest.fixture
@@ -148,3 +155,73 @@ def test_nothing_is_overwritten_or_left_half_made(
     with pytest.raises(UsageError, match="is missing"):
         export(folder, tmp_path / "more")
     assert sorted(os.listdir(tmp_path)) == ["my set", "out", "tasks.db"]
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set of a simulated run, and its flat export for Minari."""
+    place = tmp_path_factory.mktemp("flat")
+    with open_task_log(place / "tasks.db") as log:
+        drawn = plan(load_scenario("quickstart", ["slots.count=20"]))
+        build(
+            log, [record_run(drawn, log, scheduler="random", episodes=2)], "paper-v1", place / "set"
+        )
+    export_minari(place / "set", place / "out", flat=True)
+    return place / "set", place / "out"
+
+
+def test_a_flat_data_set_has_its_environment(
+    flat: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load(flat[0])
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(flat[1]))
+    read = minari.load_dataset("edge-testbed/set-flat-v0")
+    env = read.recover_environment()
+
+    assert env.spec.id == ID
+    assert env.observation_space == read.observation_space
+    assert env.action_space == read.action_space
+    for number, episode in enumerate(read.iterate_episodes()):
+        rows, _ = after(data, number)
+        np.testing.assert_array_equal(episode.observations[:-1], data.obs[rows])
+    seen, infos = env.reset(seed=0)
+    assert read.observation_space.contains(seen)
+    over = False
+    while not over:
+        seen, _, _, over, infos = env.step(int(np.argmax(infos["action_mask"])))
+        assert not infos["corrected"]
+    assert 0 <= infos["success_rate"] <= 1
+
+
+def test_d3rlpy_learns_from_it(flat: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(flat[1]))
+    with warnings.catch_warnings():
+        # Of old dependencies of d3rlpy.
+        warnings.simplefilter("ignore")
+        import d3rlpy
+
+        recorded, env = d3rlpy.datasets.get_minari("edge-testbed/set-flat-v0")
+        cql = d3rlpy.algos.DiscreteCQLConfig(batch_size=32).create(device="cpu:0")
+        losses = cql.fit(
+            recorded,
+            n_steps=16,
+            n_steps_per_epoch=8,
+            logger_adapter=d3rlpy.logging.NoopAdapterFactory(),
+            show_progress=False,
+        )
+
+    assert len(recorded.episodes) == load(flat[0]).sequences
+    assert [epoch for epoch, _ in losses] == [1, 2]
+    assert losses[-1][1]["loss"] < losses[0][1]["loss"]
+    action = cql.predict(env.reset(seed=0)[0][None])[0]
+    assert env.action_space.contains(action)
+
+
+def test_the_environment_keeps_the_rules_of_gymnasium() -> None:
+    text = plan(load_scenario("quickstart", ["slots.count=5"])).to_json()
+    for shape in (True, False):
+        env = gymnasium.make(ID, plan=text, node=2, flat=shape)
+        with warnings.catch_warnings():
+            # Observations of the encoders have no bounds.
+            warnings.filterwarnings("ignore", message=".*infinity.*")
+            check_env(env.unwrapped, skip_render_check=True)
