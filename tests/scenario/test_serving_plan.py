@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import accumulate
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from testbed.model.serving.bus import Bus
 from testbed.model.serving.network import Function, ServingNetwork
@@ -73,3 +76,19 @@ def test_requests_of_all_users_come_in_order_with_ids_of_their_own() -> None:
     ids = {each.request.id for each in arrivals}
     assert len(ids) == len(arrivals)
     assert {each.request.episode for each in arrivals} == {3}
+
+
+@given(
+    lengths=st.lists(st.integers(1, 20), max_size=4),
+    rates=st.lists(st.integers(0, 40), min_size=5, max_size=5),
+    until=st.integers(1, 60),
+)
+def test_steps_have_the_requests_that_have_added_up_whenever_they_end(
+    lengths: list[int], rates: list[int], until: int
+) -> None:
+    begins = tuple(SECOND * each for each in accumulate([0, *lengths]))
+    trace = StepRate(begins, tuple(map(float, rates[: len(begins)])))
+    instants = list(trace.instants(until * SECOND))
+    assert instants == sorted(instants)
+    assert all(0 <= at < until * SECOND for at in instants)
+    assert abs(len(instants) - trace.total(until * SECOND)) <= 1

@@ -72,6 +72,8 @@ class StepRate:
         k, added = 0, 0.0
         ends = (*self.begins[1:], until)
         for begin, end, rate in zip(self.begins, ends, self.rates, strict=True):
+            if begin >= until:
+                return
             if rate > 0.0:
                 while (at := begin + round((k - added) * SECOND / rate)) < min(end, until):
                     yield at
