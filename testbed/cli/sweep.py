@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from testbed.cli import console
-from testbed.cli.options import Json, ScenarioName, Settings, parts, quoted
+from testbed.cli.options import Json, ScenarioName, Settings, parts, quoted, scheduler_of
 from testbed.cli.reproduce import ComputationDisplay
 from testbed.errors import Problem, UsageError
+from testbed.scenario.plan import SUCCESS_RATE
 
 if TYPE_CHECKING:
+    from testbed.experiment.metrics import Metric
     from testbed.experiment.sweep import Cell, Sweep
 
 
@@ -32,14 +34,22 @@ def sweep(
         typer.Option(
             "--scheduler",
             "-s",
-            metavar="NAME",
-            help="Scheduler; repeatable. Others are compared with the first. `drl` is the policy "
-            "that ships. Default: ratc and drl.",
+            metavar="NAME[,KEY=VALUE]...",
+            help="Scheduler, with options of its own; repeatable. Others are compared with the "
+            "first. `drl` is the policy that ships. Default: ratc and drl; of a scenario of "
+            "requests slack and all-local.",
         ),
     ] = None,
     episodes: Annotated[
-        int, typer.Option("--episodes", "-e", metavar="N", min=1, help="Episodes of each.")
-    ] = 40,
+        int | None,
+        typer.Option(
+            "--episodes",
+            "-e",
+            metavar="N",
+            min=1,
+            help="Episodes of each. Default: 40; of a scenario of requests, the scenario's.",
+        ),
+    ] = None,
     settings: Settings = None,
     jobs: Annotated[
         int | None,
@@ -57,15 +67,13 @@ def sweep(
     """
     from testbed.experiment.reproduce.runner import complete
     from testbed.experiment.reproduce.study import default_jobs
-    from testbed.experiment.sweep import Sweep, workplace, write
-    from testbed.schedulers.catalogue import SIMULATOR_ONLY
-    from testbed.schedulers.registry import check
+    from testbed.experiment.sweep import Sweep, usual, workplace, write
 
-    names = tuple(dict.fromkeys(schedulers or ("ratc", "drl")))
-    for name in names:
-        if name not in SIMULATOR_ONLY:
-            check(name)
-    asked = Sweep(scenario, tuple(settings or ()), _values(over), names, episodes)
+    own, varied = tuple(settings or ()), _values(over)
+    default = usual(scenario, [*own, *(f"{key}={values[0]}" for key, values in varied.items())])
+    names = tuple(dict.fromkeys(schedulers or default.schedulers))
+    specs = {name: scheduler_of(name)[0] for name in names}
+    asked = Sweep(scenario, own, varied, names, episodes or default.episodes, specs)
     points = asked.points()
     place = workplace(out)
     place.claim()
@@ -113,14 +121,23 @@ def _tell(asked: Sweep, found: list[Cell]) -> None:
         cells = [by_place[place, name] for name in asked.schedulers]
         table.add(
             *map(console.plain, place),
-            *(f"{cell.rate.in_percent} %" for cell in cells),
-            *(_gain(cell) for cell in cells[1:]),
+            *(asked.objective.shown(cell.rate) for cell in cells),
+            *(_gain(cell, asked.objective) for cell in cells[1:]),
         )
     console.show(table)
+    metric = asked.objective
+    if metric.name != SUCCESS_RATE:
+        direction = "" if metric.better is None else f"; {metric.better} is better"
+        console.out(f"{metric.name}: {metric.title}{direction}")
 
 
-def _gain(cell: Cell) -> str | None:
+def _gain(cell: Cell, metric: Metric) -> str | None:
     if cell.gain is None:
         return None
-    text = f"{100 * cell.gain.difference.mean:+.1f}"
-    return console.mark(text, "green" if cell.gain.real else "dim")
+    text = (
+        f"{metric.scale * cell.gain.difference.mean:+.{1 if metric.is_share else metric.digits}f}"
+    )
+    if not cell.gain.real or metric.better is None:
+        return console.mark(text, "dim")
+    better = (cell.gain.difference.mean > 0) == (metric.better == "higher")
+    return console.mark(text, "green" if better else "red")

@@ -22,3 +22,22 @@ def test_the_command(testbed: Command, home: Path) -> None:
     assert len(again.document["rows"]) == 4
     assert testbed(*sweep, "--over", "nodes.count=5").code == 2
     assert testbed(*sweep, "-s", "nosuch").code == 2
+
+
+def test_requests(testbed: Command, home: Path) -> None:
+    settings = ("--set", "horizon.length=20s", "--set", "routing.offset=5s")
+    sweep = ("sweep", "dfaas", *settings, "--over", "routing.period=5s,10s", "--jobs", "1")
+
+    said = testbed(*sweep)
+    split = testbed(*sweep, "-s", "slack", "-s", "slack,advertise=split", "--json")
+
+    assert said.code == 0, said.err
+    header, *rows = said.out.splitlines()
+    assert header.split()[:3] == ["routing.period", "slack", "all-local"]
+    assert "refused-rate: share of requests that were not served; lower is better" in rows
+    assert "2 points are stored already" in split.err
+    assert {row["scheduler"] for row in split.document["rows"]} == {
+        "slack",
+        "slack,advertise=split",
+    }
+    assert testbed(*sweep, "-s", "ratc").code == 2

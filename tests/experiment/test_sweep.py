@@ -12,10 +12,14 @@ from testbed.errors import UsageError
 from testbed.experiment.reproduce.points import Network, Point, PointStore
 from testbed.experiment.reproduce.runner import ComputationStatus, complete
 from testbed.experiment.statistics import compare
-from testbed.experiment.sweep import Sweep, cells, workplace, write
-from testbed.scenario.load import load
+from testbed.experiment.summary import summary_of
+from testbed.experiment.sweep import Cell, Sweep, cells, drawn, table, usual, workplace, write
+from testbed.scenario.load import draw, load
+from testbed.scenario.plan import SchedulerSpec
 from testbed.scenario.resolve import plan
 from testbed.sim.play import evaluate
+from testbed.sim.record import record_run
+from testbed.storage.tasklog import open_task_log
 
 SET = ("slots.count=12",)
 SWEEP = Sweep("quickstart", SET, {"nodes.count": ("3", "5")}, ("ratc", "local", "drl"), 4)
@@ -99,3 +103,123 @@ def test_the_files(store: PointStore, tmp_path: Path) -> None:
     (tmp_path / "other" / "file").touch()
     with pytest.raises(UsageError, match="not of a sweep"):
         workplace(tmp_path / "other").claim()
+
+
+SERVING_SET = ("horizon.length=40s", "routing.offset=5s", "overlay.loss=20%")
+SPLIT = "slack,advertise=split"
+SERVING = Sweep(
+    "dfaas",
+    SERVING_SET,
+    {"routing.period": ("5s", "20s")},
+    ("slack", "all-local", SPLIT),
+    2,
+    {SPLIT: SchedulerSpec("slack", {"advertise": "split"})},
+)
+
+
+@pytest.fixture(scope="module")
+def serving_store(tmp_path_factory: pytest.TempPathFactory) -> PointStore:
+    found = PointStore(tmp_path_factory.mktemp("points"))
+    complete(SERVING.points(), found)
+    return found
+
+
+def score_of_a_run(
+    folder: Path, scenario: str, settings: list[str], spec: SchedulerSpec, episodes: int
+) -> dict[int, float]:
+    """Return what the summary of a logged run gives."""
+    with open_task_log(folder / "log.sqlite") as log:
+        drawn = draw(load(scenario, settings))
+        run = record_run(drawn, log, scheduler=spec, episodes=episodes)
+        return dict(summary_of(log, run).score.by_episode)
+
+
+def test_requests_are_scored_as_their_summary_is(serving_store: PointStore, tmp_path: Path) -> None:
+    found = {(cell.place, cell.scheduler): cell for cell in cells(SERVING, serving_store)}
+    settings = [*SERVING_SET, "routing.period=20s"]
+    slack = score_of_a_run(tmp_path, "dfaas", settings, SchedulerSpec("slack"), 2)
+    split = score_of_a_run(tmp_path, "dfaas", settings, SERVING.specs[SPLIT], 2)
+
+    assert SERVING.objective.name == "refused-rate"
+    assert found[("20s",), "slack"].rate.mean == pytest.approx(sum(slack.values()) / 2)
+    gain = found[("20s",), SPLIT].gain
+    assert gain is not None
+    assert gain.differences == pytest.approx([split[n] - slack[n] for n in (0, 1)])
+    assert found[("5s",), "slack"].rate.mean < found[("20s",), "slack"].rate.mean
+
+
+def test_the_objective_names_the_column_and_its_direction(
+    serving_store: PointStore, tmp_path: Path
+) -> None:
+    place = workplace(tmp_path / "sweep")
+    place.claim()
+    (place.out / "points").symlink_to(serving_store.folder)
+
+    found, document = write(SERVING, place)
+
+    assert list(table(SERVING, found).columns[:4]) == [
+        *("routing.period", "scheduler", "episodes", "refused rate")
+    ]
+    assert document["objective"]["better"] == "lower"
+    assert "refused rate, % (lower is better)" in figure_texts(found)
+
+
+def figure_texts(found: list[Cell]) -> list[str]:
+    return [axes.get_ylabel() for axes in drawn(SERVING, found).axes]
+
+
+def test_tasks_are_scored_by_the_objective_that_the_scenario_names(tmp_path: Path) -> None:
+    settings = (*SET, "objective=latency")
+    sweep = Sweep("quickstart", settings, {"nodes.count": ("3",)}, ("ratc", "drl", "central"), 2)
+    store = PointStore(tmp_path / "points")
+    complete(sweep.points(), store)
+
+    found = {cell.scheduler: cell for cell in cells(sweep, store)}
+    written = [*settings, "nodes.count=3"]
+    expected = score_of_a_run(tmp_path, "quickstart", written, SchedulerSpec("ratc"), 2)
+
+    assert found["ratc"].rate.mean == pytest.approx(sum(expected.values()) / 2)
+    assert found["ratc"].rate.mean > 1.0
+    assert len({cell.rate.mean for cell in found.values()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("sweep", "problem"),
+    [
+        (Sweep("dfaas", (), {"seeds": ("1",)}, ("ratc",), 1), "serves the hook 'place'"),
+        (Sweep("quickstart", (), {"seeds": ("1",)}, ("slack",), 1), "serves the hook 'route'"),
+        (Sweep("dfaas", (), {"seeds": ("1",)}, ("central",), 1), "unknown router 'central'"),
+        (
+            Sweep(
+                *("dfaas", (), {"seeds": ("1",)}, ("slack",), 1),
+                {"slack": SchedulerSpec("slack", {"adverts": 1})},
+            ),
+            "adverts: unknown option",
+        ),
+        (
+            Sweep(
+                *("quickstart", (), {"seeds": ("1",)}, ("drl",), 1),
+                {"drl": SchedulerSpec("drl", {"deterministic": True})},
+            ),
+            "in a sweep, drl has no options",
+        ),
+        (
+            Sweep("dfaas", (), {"objective": ("refused-rate", "served-rate")}, ("slack",), 1),
+            "objective: refused-rate, served-rate; one for the whole sweep",
+        ),
+        (
+            Sweep("dfaas", ("objective=success-rate",), {"seeds": ("1",)}, ("slack",), 1),
+            "unknown metric 'success-rate'",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_scenario_is_refused_before_anything_is_played(
+    sweep: Sweep, problem: str
+) -> None:
+    with pytest.raises(UsageError, match=problem):
+        sweep.points()
+
+
+def test_what_is_played_by_itself_fits_the_scenario() -> None:
+    assert usual("quickstart", ()) == (("ratc", "drl"), 40)
+    assert usual("dfaas", ["episodes=3"]) == (("slack", "all-local"), 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,66 @@ def test_an_episode_without_a_task_has_no_rate(tmp_path: Path) -> None:
 
     assert found is not None
     assert math.isnan(found.rates[0])
+
+
+_STORED = {
+    "d7883829e9198acdaa67cd76": RATC,
+    "64fc5b29934773f5de748dc3": Point(
+        Network("paper-simulation", ("nodes.count=5",), 500), "bound", 40
+    ),
+    "1525b5f016732871783b6933": Point(
+        Network("quickstart", (), None, delayed=True), "per-destination", 40
+    ),
+    "cad2251d8d563d4f18d235f7": Point(
+        Network("paper-testbed", ("timeScale=2.0",), 500, "network", include_invalid=True), "rda", 3
+    ),
+    "b9344a8fe678b7ae4d58cc71": Point(
+        Network("paper-simulation", (), 500), "o2o", 40, Learning("paper", "ratc", 10, 20, 30)
+    ),
+}
+"""Points by the keys that they had before they could have another objective than the success rate,
+for a toolkit of version 1.0."""
+
+
+@pytest.mark.parametrize("key", _STORED)
+def test_points_of_earlier_releases_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr("testbed.experiment.reproduce.points.__version__", "1.0")
+    point = _STORED[key]
+    # As the store wrote it then.
+    written = {
+        "format": 1,
+        "rates": [0.5, None, *[1.0] * (point.episodes - 2)],
+        "curve": [],
+        "references": {"ratc": 0.5},
+        "seconds": 1.5,
+        "notes": [],
+    }
+    (tmp_path / f"{key}.json").write_text(json.dumps(written))
+
+    found = PointStore(tmp_path).get(point)
+
+    assert found is not None
+    assert (found.rates[0], found.references) == (0.5, {"ratc": 0.5})
+    assert math.isnan(found.rates[1])
+
+
+def test_points_differ_by_their_objective_and_options() -> None:
+    def point(objective: str, options: tuple[tuple[str, str], ...] = ()) -> Point:
+        network = Network("dfaas", (f"objective={objective}",), None, delayed=True)
+        return Point(network, "slack", 1, options=options)
+
+    points = [
+        point("refused-rate"),
+        point("served-rate"),
+        point("refused-rate", (("advertise", "split"),)),
+    ]
+    assert len({each.key for each in points}) == 3
+    assert points[0].title == "Slack"
+    assert points[2].title == "Slack (advertise=split)"
+    with pytest.raises(UsageError, match="needed: a scenario with model: tasks"):
+        points[0].network.plan()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 0, "rates": [1, 1]}'])

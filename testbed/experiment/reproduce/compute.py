@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from testbed.experiment.reproduce.methods import BOUND, OFFLINE, ONLINE_ONLY, label
+from testbed.experiment.reproduce.methods import BOUND, OFFLINE, ONLINE_ONLY
 from testbed.experiment.reproduce.network import compute_on_network
 from testbed.experiment.reproduce.points import SIMULATOR, Learning, PointResult, PointStore
 from testbed.experiment.reproduce.work import (
@@ -18,8 +18,8 @@ from testbed.experiment.reproduce.work import (
     progress_of,
     recipe_of,
 )
+from testbed.experiment.scoring import scores
 from testbed.sim.bound import bound
-from testbed.sim.play import evaluate
 
 if TYPE_CHECKING:
     from trainer.o2o.settings import O2OConfig
@@ -40,15 +40,15 @@ def compute(work: Work, store: PointStore, tell: Tell) -> None:
 
 
 def _play(work: Work, store: PointStore, tell: Tell) -> None:
-    plan = work.network.plan()
     for done, point in enumerate(work.points):
-        tell(label(point.method), done / len(work.points))
+        tell(point.title, done / len(work.points))
         began = time.perf_counter()
-        numbers = range(point.episodes)
         if point.method == BOUND:
-            rates = [bound(plan, number) for number in numbers]
+            plan = work.network.plan()
+            rates = [bound(plan, number) for number in range(point.episodes)]
         else:
-            rates = evaluate(plan, [point.method], numbers, threads=1)[point.method].tolist()
+            played = work.network.head()
+            rates = scores(played, point.method, dict(point.options), point.episodes)
         store.put(point, PointResult(tuple(rates), seconds=time.perf_counter() - began))
 
 

@@ -1,4 +1,6 @@
-"""Points: one method on one network, with the success rate of every episode; stored once each.
+"""Points: one method on one network, with the score of every episode; stored once each.
+
+The score is the objective of the scenario: the success rate of tasks unless it names another.
 
 A point is stored under a hash of everything that decides its value, so that it is found again by
 whichever figure needs it, and never taken for one of other settings.
@@ -10,18 +12,19 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from testbed.errors import PermanentError
+from testbed.errors import PermanentError, Problem, UsageError
+from testbed.experiment.reproduce.methods import label
 from testbed.files import ORDINARY, write_atomically
 from testbed.policies import shipped
-from testbed.scenario.load import load
-from testbed.scenario.plan import Plan
-from testbed.scenario.resolve import plan as resolve
+from testbed.scenario.families import ByModel
+from testbed.scenario.load import draw, load
+from testbed.scenario.plan import SERVING, SUCCESS_RATE, TASKS, Plan, PlanHead
 from testbed.schedulers.registry import find
 from testbed.sim.engine.arrays import without_control_delay
 from testbed.storage.folders import sha256_of
@@ -50,9 +53,19 @@ class Network:
     include_invalid: bool = False
     delayed: bool = False
 
-    def plan(self) -> Plan:
-        """Everything drawn. The topology, the tasks and their fates all follow from the seed."""
+    def head(self) -> PlanHead:
+        """Everything drawn, whatever the model: all that happens follows from the seed."""
         return _plan(self)
+
+    def plan(self) -> Plan:
+        """Return the same, of a scenario of tasks. Raises: UsageError: it is of another model."""
+        found = self.head()
+        if not isinstance(found, Plan):
+            raise UsageError(
+                f"scenario {found.name} has no tasks, but {found.work}",
+                [Problem("model", repr(found.model), f"needed: a scenario with model: {TASKS}")],
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +88,26 @@ class Learning:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One method on one network, ``episodes`` episodes from number 0 on."""
+    """One method on one network, ``episodes`` episodes from number 0 on.
+
+    ``options`` are those that a scheduler is made with, as pairs of name and value.
+    """
 
     network: Network
     method: str
     episodes: int
     learning: Learning | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Return the method's name in figures, and its options if it has any."""
+        given = ", ".join(f"{name}={value}" for name, value in self.options)
+        return f"{label(self.method)} ({given})" if given else label(self.method)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the value."""
-        plan = self.network.plan()
+        plan = self.network.head()
         found: dict[str, Any] = {
             "toolkit": __version__,
             "driver": self.network.driver,
@@ -95,13 +118,18 @@ class Point:
         }
         if self.network.driver != SIMULATOR:
             # Elsewhere control messages take the time that the scenario says.
-            found["control_delay"] = plan.rules.control_delay
+            found |= delays_of(plan)
             found["time_scale"] = plan.time_scale
             found["include_invalid"] = self.network.include_invalid
         elif self.network.delayed:
-            found["control_delay"] = plan.rules.control_delay
+            found |= delays_of(plan)
+        # What earlier releases could not have is named only where it is there: their points stay.
+        if plan.objective != SUCCESS_RATE:
+            found["objective"] = plan.objective
+        if self.options:
+            found["options"] = dict(self.options)
         if ":" in self.method:
-            found["code"] = _code_of(self.method)
+            found["code"] = _code_of(self.method, plan.hook)
         if self.method == "per-destination":
             found["policy"] = _shipped_id()
         if self.learning is not None:
@@ -130,9 +158,11 @@ class LearningMoment:
 
 @dataclass(frozen=True, slots=True)
 class PointResult:
-    """Results at a point. NaN in an episode without a task.
+    """Results at a point.
 
-    ``references`` are success rates in the episodes of the curve's evaluations, by method.
+    ``rates`` are scores by episode, NaN in one that has none, as without a task. They are success
+    rates, or the values of the objective that the scenario names. ``references`` are success rates
+    in the episodes of the curve's evaluations, by method.
     """
 
     rates: tuple[float, ...]
@@ -211,18 +241,45 @@ def _decoded(stored: Mapping[str, Any], episodes: int) -> PointResult | None:
 
 
 @lru_cache(maxsize=512)
-def _plan(network: Network) -> Plan:
+def _plan(network: Network) -> PlanHead:
     seeds = [] if network.seed is None else [f"seeds={network.seed}"]
-    found = resolve(load(network.scenario, [*network.overrides, *seeds]))
+    found = draw(load(network.scenario, [*network.overrides, *seeds]))
     if network.driver == SIMULATOR and not network.delayed:
-        return without_control_delay(found)
+        undelayed: PlanHead = _CONTROL.of(found).without(found)
+        return undelayed
     return found
 
 
+class _Control(NamedTuple):
+    """Control messages of a family: ``delays`` are what of them decides results and is not in the
+    hash of a scenario, ``without`` returns a plan in which they take no time.
+    """
+
+    delays: Callable[[Any], dict[str, Any]]
+    without: Callable[[Any], PlanHead]
+
+
+_CONTROL: Final[ByModel[_Control]] = ByModel(
+    "a point",
+    {
+        TASKS: _Control(
+            lambda plan: {"control_delay": plan.rules.control_delay}, without_control_delay
+        ),
+        # What nodes say to each other takes the time of the overlay, which is in the hash.
+        SERVING: _Control(lambda plan: {}, lambda plan: plan),
+    },
+)
+
+
+def delays_of(plan: PlanHead) -> dict[str, Any]:
+    """Return what decides results beside the hash of a scenario where messages take their time."""
+    return _CONTROL.of(plan).delays(plan)
+
+
 @lru_cache(maxsize=64)
-def _code_of(method: str) -> str:
+def _code_of(method: str, hook: str) -> str:
     """Return a hash of the file with a scheduler of the user's own."""
-    path = inspect.getsourcefile(find(method))
+    path = inspect.getsourcefile(find(method, hook))
     return sha256_of(Path(path))[:12] if path else ""
 
 

@@ -14,6 +14,7 @@ from testbed.experiment.reproduce.points import (
     Network,
     Point,
     PointResult,
+    delays_of,
 )
 
 if TYPE_CHECKING:
@@ -66,13 +67,14 @@ def work_of(points: Iterable[Point]) -> list[Work]:
     """
     groups: dict[tuple[int, str, Learning | None], dict[str, Point]] = {}
     for point in points:
-        plan = point.network.plan()
+        plan = point.network.head()
         network = f"{plan.scenario_hash} {plan.seeds.schedulers} {point.network.driver}"
+        network += f" {plan.objective}"
         if point.network.delayed:
-            network += f" {plan.rules.control_delay}"
+            network += f" {delays_of(plan)}"
         training = point.learning if point.network.driver == SIMULATOR else None
         group = (point.network.seed or 0, network, training)
-        groups.setdefault(group, {}).setdefault(point.method, point)
+        groups.setdefault(group, {}).setdefault(f"{point.method} {point.options}", point)
     works = [
         Work(next(iter(group.values())).network, tuple(group.values())) for group in groups.values()
     ]
