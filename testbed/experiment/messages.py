@@ -16,7 +16,7 @@ from testbed.model.decision import SchedulerContext
 from testbed.model.task import Task
 from testbed.scenario.plan import Plan
 from testbed.schedulers.asked import NEEDS_ROUNDS, Decided, Questions, rule
-from testbed.storage.tasklog import Run, TaskLog
+from testbed.storage.tasklog import TaskLog
 
 QUESTION_BYTES: Final = Questions(bits=12, states=10)
 """Size of a question for the overload bit, and of one for the full state: that of the message
@@ -72,20 +72,17 @@ def total(windows: Iterable[MessageWindow]) -> Messages:
     return Messages(*map(sum, zip(*kept, strict=True))) if kept else Messages()
 
 
-def read_messages(log: TaskLog, run: Run) -> tuple[MessageWindow, ...]:
+def read_messages(log: TaskLog, run_id: str, plan: Plan) -> tuple[MessageWindow, ...]:
     """Count the messages of a run of tasks, by episode, node and slot in this order.
 
     A slot in which a node said and heard nothing is left out.
-
-    Raises: ValueError: another version wrote its plan.
     """
-    plan = run.plan
     contexts = [_context(plan, node) for node in range(plan.topology.size)]
-    rounds = _Rounds(log, run.id)
+    rounds = _Rounds(log, run_id)
     # By episode, node and slot: what follows them in ``MessageWindow``.
     counted: defaultdict[tuple[int, int, int], list[int]] = defaultdict(lambda: [0] * 6)
     names = ("task", "at", "scheduler", "destination", "mask", "probes")
-    for chunk in log.rows("decisions", run.id, only=names):
+    for chunk in log.rows("decisions", run_id, only=names):
         for _, episode, node, slot, task, at, scheduler, destination, mask, probes in chunk:
             if task is None:
                 continue

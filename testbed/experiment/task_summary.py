@@ -295,9 +295,10 @@ def read(log: TaskLog, run: Run) -> RunSummary:
     for chunk in log.rows("decisions", run.id, only=("task", "at")):
         decided |= {row[-2]: row[-1] for row in chunk if row[-2] is not None}
     # Tasks arrive with the slots, by the clock that the decision was entered by.
-    slot = run.plan.workload.slot
+    plan = run.plan
+    slot = plan.workload.slot
     columns["deciding"] = [
         decided[task] - number * slot if task in decided else math.nan
         for task, number in zip(columns["task"], columns["slot"], strict=True)
     ]
-    return RunSummary(run, columns, partial(read_messages, log, run))
+    return RunSummary(run, columns, partial(read_messages, log, run.id, plan))

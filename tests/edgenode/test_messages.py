@@ -42,7 +42,7 @@ def counted(
         info = RunInfo.of(network, "network", scheduler=scheduler)
         log.begin_run(info)
         log.append(info.id, [], decisions)
-        return read_messages(log, log.run(info.id))
+        return read_messages(log, info.id, network)
 
 
 @pytest.mark.parametrize("scheduler", ["least-completion", "ratc"])

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from testbed.errors import UsageError
 from testbed.experiment import metrics
 from testbed.experiment.comparison import compare_summaries
+from testbed.experiment.derived import DERIVED
 from testbed.experiment.messages import ANSWER_BYTES, QUESTION_BYTES, Messages
 from testbed.experiment.summary import RunSummary, summarise
 from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
@@ -26,7 +28,8 @@ from testbed.schedulers.catalogue import METHODS, TARGETS
 from testbed.sim.play import UNTRAINED
 from testbed.sim.record import record_run
 from testbed.sim.simulator import SchedulerChoice
-from testbed.storage.tasklog import TaskLog, open_task_log
+from testbed.storage.export import export
+from testbed.storage.tasklog import RunInfo, TaskLog, open_task_log
 from tests.faults.plans import fault, with_faults
 
 N = 5
@@ -249,3 +252,13 @@ def test_without_decisions_nothing_is_known_of_messages(log: TaskLog) -> None:
     told = dict(run.facts(lambda metric, each: metric.shown(each)))["messages"]
     assert told == "unknown: the decisions are not logged"
     assert run.measured(metrics.find("messages")).without == (0, 1)
+
+
+def test_an_export_says_why_messages_cannot_be_counted(log: TaskLog, tmp_path: Path) -> None:
+    info = dataclasses.replace(RunInfo.of(quickstart(), "simulator"), plan="{}")
+    log.begin_run(info)
+
+    with pytest.raises(UsageError, match="its plan cannot be read") as raised:
+        export(log, [info.id], tmp_path / "out", derived=DERIVED)
+    assert "--table" in str(raised.value)
+    assert not (tmp_path / "out").exists()
