@@ -93,6 +93,7 @@ class TaskRun(Run[Plan, Episode]):
             invalid_because=() if certificate is None else certificate.reasons,
             code_failures=self._failures.lines,
             absences=self._attendance.told(),
+            objective=self.plan.objective,
         )
 
     def _new_episode(self, number: int) -> Episode:

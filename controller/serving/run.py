@@ -94,6 +94,7 @@ class ServingRun(Run[ServingPlan, ServingEpisode]):
             seconds_left=self._seconds_left(),
             work="requests",
             success=RequestOutcome.SERVED.value,
+            objective=self.plan.objective,
         )
 
     def _seen(self) -> list[str]:

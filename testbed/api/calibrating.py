@@ -15,7 +15,11 @@ from testbed.api import home, notices
 from testbed.errors import PermanentError, Problem, TemporaryError, UsageError
 from testbed.experiment.calibration.estimate import Forecast, forecast, nodes_carried
 from testbed.experiment.calibration.questions import SCENARIO, Question
-from testbed.experiment.calibration.requests import too_many_requests
+from testbed.experiment.calibration.requests import (
+    SENT_PER_S,
+    slow_enough,
+    too_many_requests,
+)
 from testbed.experiment.calibration.search import FULL, QUICK, Told, calibrate
 from testbed.experiment.calibration.values import Calibration, MachineFacts, Trial, load, store
 from testbed.scenario.families import ByModel
@@ -275,6 +279,34 @@ def forecast_here(plan: Plan, *, shared: bool) -> Forecast:
     return forecast(plan, load(home.home(), machine), machine, shared=shared)
 
 
+def suited(plan: PlanHead, *, shared: bool) -> Forecast:
+    """Return what is expected of runs of ``plan`` here, with the time scale that suits them.
+
+    Raises: UsageError: it has no tasks, so no time scale is found by itself.
+    """
+    return _FORECASTS.of(plan)(plan, shared)
+
+
+def _suits_requests(plan: ServingPlan, _shared: bool) -> Forecast:
+    scale = slow_enough(plan)
+    allowed = (
+        f"a number; --time-scale {scale:g} should do: its users send up to "
+        f"{plan.highest_rate * plan.time_scale / scale:,.0f} requests per second of real time "
+        f"then, and one machine sends about {SENT_PER_S:,.0f} in time"
+    )
+    raise UsageError(
+        f"the time scale of scenario {plan.name} is not found by itself: it has {plan.work}, and "
+        f"what this machine carries is known of {Plan.work} only",
+        [Problem("--time-scale", "auto", allowed)],
+    )
+
+
+_FORECASTS: Final[ByModel[Callable[[Any, bool], Forecast]]] = ByModel(
+    "a forecast",
+    {TASKS: lambda plan, shared: forecast_here(plan, shared=shared), SERVING: _suits_requests},
+)
+
+
 def nodes_carried_here() -> int:
     """Return how many nodes this machine is expected to emulate faithfully in real time."""
     machine = MachineFacts.here()
@@ -315,15 +347,15 @@ def told(expected: Forecast) -> str:
 def forecast_of(testbed: Testbed) -> Forecast:
     """Return what is expected of runs of tasks of a testbed of this machine.
 
-    Raises: UsageError: nothing is known about it.
+    Raises: UsageError: nothing is known about it, or its runs have no tasks.
     """
     found = _plan_of(testbed)
-    if found is None or not isinstance(found[0], Plan):
+    if found is None:
         raise UsageError(
             f"it is not known which time scale suits testbed '{testbed.name}'",
             [Problem("--time-scale", "auto", "a number, as in --time-scale 2")],
         )
-    return forecast_here(found[0], shared=found[1])
+    return suited(found[0], shared=found[1])
 
 
 def warn_before_run(testbed: Testbed, time_scale: float | None = None) -> None:

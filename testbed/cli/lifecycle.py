@@ -162,14 +162,14 @@ def up(
 def _with_time_scale(scenario: ScenarioFile, place: Runtime) -> ScenarioFile:
     """Return ``scenario`` with the smallest time scale that this machine carries.
 
-    Raises: UsageError: it is not for this machine.
+    Raises: UsageError: it is not for this machine, or the scenario has no tasks.
     """
-    from testbed.api.calibrating import forecast_here, shared_processes, told
-    from testbed.scenario.resolve import plan
+    from testbed.api.calibrating import shared_processes, suited, told
+    from testbed.scenario.load import draw
 
     refuse_auto_elsewhere(place)
-    drawn = plan(scenario)
-    expected = forecast_here(drawn, shared=shared_processes(drawn, scenario.deployment))
+    drawn = draw(scenario)
+    expected = suited(drawn, shared=shared_processes(drawn, scenario.deployment))
     console.note(told(expected))
     return scenario.model_copy(update={"time_scale": expected.time_scale})
 

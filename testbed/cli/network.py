@@ -229,7 +229,14 @@ def _absent(found: Status) -> list[int]:
 
 
 def _add_run(facts: console.Rows, found: Status) -> None:
-    from testbed.cli.progress import latencies_of, latency_line, outcome_line, percent
+    from testbed.cli.progress import (
+        latencies_of,
+        latency_line,
+        outcome_line,
+        percent,
+        share_of,
+        title_of,
+    )
     from testbed.cli.results import STATE_STYLES
 
     if found.run is None:
@@ -239,9 +246,11 @@ def _add_run(facts: console.Rows, found: Status) -> None:
     state = console.mark(progress.state, STATE_STYLES.get(progress.state, "default"))
     facts.add("run", f"{progress.run} {state}, scheduler {console.plain(progress.scheduler)}")
     facts.add("  episodes", f"{progress.completed} of {progress.episodes} over")
-    if progress.success_rate is not None:
+    if progress.ended:
+        good = progress.outcomes.get(progress.success, 0)
+        share = percent(share_of(progress.objective, good, progress.ended))
         facts.add(
-            "  success", f"{percent(progress.success_rate)} of {progress.ended} {progress.work}"
+            f"  {title_of(progress.objective)}", f"{share} of {progress.ended} {progress.work}"
         )
         facts.add("  outcomes", outcome_line(progress.outcomes))
     if (latencies := latencies_of(progress)) is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from testbed.cli import console
+from testbed.scenario.plan import REFUSED_RATE, SUCCESS_RATE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,6 +34,13 @@ TOLD_EVERY_S: Final = 30.0
 LEFT_AFTER_S: Final = 2.0
 """Seconds after which the time that is left is shown: earlier it is a guess, and of no use."""
 SUCCEEDED: Final = "succeeded"
+
+_GOOD: Final[Mapping[str, bool]] = {
+    SUCCESS_RATE: True,
+    "served-rate": True,
+    REFUSED_RATE: False,
+}
+"""Objectives that outcomes tell: whether it is the share of what went well, or of the rest."""
 
 STYLES: Final = {
     SUCCEEDED: "green",
@@ -57,9 +65,9 @@ class Snapshot:
     ``completed`` of ``episodes`` are over, ``fraction`` of the current one has passed. ``outcomes``
     counts the tasks that have ended so far, ``over`` those of the episodes that are over.
     ``queues`` has a length per node, None if unknown. ``work`` names what is counted, ``success``
-    the outcome of what went well. ``latencies`` are the median and the 99th percentile of the times
-    until requests were answered, in microseconds, ``seconds_left`` how long more will be sent; None
-    where that is not known.
+    the outcome of what went well, ``objective`` the metric that the run is scored by.
+    ``latencies`` are the median and the 99th percentile of the times until requests were answered,
+    in microseconds, ``seconds_left`` how long more will be sent; None where that is not known.
     """
 
     title: str
@@ -72,6 +80,7 @@ class Snapshot:
     dead: Sequence[int] = ()
     work: str = "tasks"
     success: str = SUCCEEDED
+    objective: str = SUCCESS_RATE
     latencies: tuple[int, int] | None = None
     seconds_left: float | None = None
 
@@ -79,6 +88,14 @@ class Snapshot:
     def ended(self) -> int:
         """How much work has ended."""
         return sum(self.outcomes.values())
+
+    def told(self, share: str, ended: int) -> str:
+        """Return a share of work that has ended in words, with the name of the objective."""
+        if title_of(self.objective) == self.objective:
+            return f"{self.objective} {share} of {ended} {self.work}"
+        known = self.objective in _GOOD
+        later = "" if known else f" ({self.objective} follows at the end)"
+        return f"{share} of {ended} {self.work} {self.success}{later}"
 
 
 @dataclass(slots=True)
@@ -128,13 +145,13 @@ class ProgressDisplay:
         success = snapshot.success
         succeeded = snapshot.over.get(success, 0) - self._before.get(success, 0)
         if ended > 0:
-            self._rates.append(succeeded / ended)
+            self._rates.append(share_of(snapshot.objective, succeeded, ended))
         self._completed = snapshot.completed
         self._before = dict(snapshot.over)
         if self._live is None and ended > 0:
             console.note(
                 f"{snapshot.title}: episode {snapshot.completed}/{snapshot.episodes}: "
-                f"{percent(succeeded / ended)} of {ended} {snapshot.work} {success}, "
+                f"{snapshot.told(percent(self._rates[-1]), ended)}, "
                 f"so far {self._over_episodes()}{self._left(snapshot, ', {} left')}"
             )
 
@@ -162,12 +179,13 @@ class ProgressDisplay:
         return f"{rate} ± {50 * (interval.high - interval.low):.1f}"
 
     def _so_far(self, snapshot: Snapshot) -> str:
-        """Return the success rate over all ended tasks, with an interval if episodes suffice."""
+        """Return the share of all that has ended, with an interval if episodes suffice."""
         from testbed.experiment.statistics import rate_interval
 
         if not snapshot.ended:
             return "-"
-        rate = percent(snapshot.outcomes.get(snapshot.success, 0) / snapshot.ended)
+        good = snapshot.outcomes.get(snapshot.success, 0)
+        rate = percent(share_of(snapshot.objective, good, snapshot.ended))
         if len(self._rates) < FEWEST:
             return rate
         interval = rate_interval(self._rates)
@@ -193,7 +211,7 @@ class ProgressDisplay:
         )
         facts.add_row("episode", bar)
         facts.add_row(
-            "success",
+            title_of(snapshot.objective),
             Text(f"{self._so_far(snapshot)}  of {snapshot.ended} {snapshot.work}", style="bold"),
         )
         facts.add_row("outcomes", outcome_line(snapshot.outcomes))
@@ -298,6 +316,19 @@ def _queue(node: int, length: int | None, dead: bool) -> RenderableType:
     style = "green" if length <= 1 else "yellow" if length <= 4 else "red"
     cell.append(BARS[min(length, len(BARS) - 1)], style=style)
     return cell.append(f" {length}")
+
+
+def title_of(objective: str) -> str:
+    """Return what a share of outcomes is called: the objective of the run, or else ``success``.
+
+    An objective that outcomes do not tell, such as a latency, is known when the run is over.
+    """
+    return objective if objective != SUCCESS_RATE and objective in _GOOD else "success"
+
+
+def share_of(objective: str, good: int, ended: int) -> float:
+    """Return the share that ``title_of`` names, of work that has ended, ``good`` of it well."""
+    return good / ended if _GOOD.get(objective, True) else 1 - good / ended
 
 
 def percent(share: float) -> str:

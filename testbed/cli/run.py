@@ -170,6 +170,7 @@ def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress
                     dead=last.dead_nodes,
                     work=last.work,
                     success=last.success,
+                    objective=last.objective,
                     latencies=latencies_of(last),
                     seconds_left=last.seconds_left,
                 )

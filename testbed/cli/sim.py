@@ -135,6 +135,7 @@ def shown_run(job: Job, log: TaskLog, what: str = "sim") -> str:
                     *(title, plan.episodes, completed, dict(outcomes), dict(outcomes)),
                     work=plan.work,
                     success=plan.success,
+                    objective=plan.objective,
                 )
             )
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from testbed.errors import Problem, UsageError
 from testbed.experiment.by_hand import read
+from testbed.experiment.measured import no_tasks
 from testbed.model.codec import dumps
 from testbed.model.events import DecisionRecord, Record, RecordKind
 from testbed.model.history import TaskRow, fold
@@ -180,12 +181,15 @@ def task_history(log: TaskLog, run_id: str, task_id: int) -> TaskHistory:
 def plan_of(run: Run) -> Plan:
     """Return the plan of a run, with the faults that were injected into it by hand.
 
-    Raises: UsageError: another version of this toolkit wrote it, or it is damaged.
+    Raises: UsageError: another version of this toolkit wrote it, it is damaged, or the run has no
+    tasks.
     """
     try:
-        plan = run.plan
+        plan = run.head
     except ValueError as error:
         raise UsageError(f"the plan of run {run.id} cannot be read: {error}") from None
+    if not isinstance(plan, Plan):
+        raise no_tasks(run)
     if not run.faults_by_hand:
         return plan
     return dataclasses.replace(plan, by_hand=read(run, plan.topology.size).faults)

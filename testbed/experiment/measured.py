@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self, TypeAlias
 
 from testbed.errors import Problem, UsageError
 from testbed.experiment import metrics
 from testbed.experiment.metrics import Metric
 from testbed.experiment.statistics import Interval
+from testbed.scenario.families import ByModel
+from testbed.scenario.plan import SERVING
 from testbed.storage.tasklog import Run
 
 if TYPE_CHECKING:
@@ -24,6 +26,24 @@ Shown: TypeAlias = Callable[[Metric, Interval], str]
 
 class NothingToReport(UsageError):
     """A run of which nothing is logged that could be summarised."""
+
+
+_INSTEAD: Final[ByModel[str]] = ByModel(
+    "what is said of runs without tasks",
+    {
+        SERVING: "this needs one of the model tasks. `testbed runs show {run}` and `testbed report "
+        "{run} --out report` show its requests; `testbed sim SCENARIO -s ROUTER` plays them again",
+    },
+)
+"""What to use instead of commands about single tasks, by the model of the run."""
+
+
+def no_tasks(run: Run) -> UsageError:
+    """Return the error for a run that is not of tasks where only those will do."""
+    return UsageError(
+        f"run {run.id} has no tasks, but {run.head.work}",
+        [Problem("run", f"model {run.model}", _INSTEAD.of(run).format(run=run.id))],
+    )
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from testbed.errors import Problem, UsageError
 from testbed.experiment import task_summary
-from testbed.experiment.measured import Measured, NothingToReport, Summary, none_if_nan
+from testbed.experiment.measured import (
+    Measured,
+    NothingToReport,
+    Summary,
+    no_tasks,
+    none_if_nan,
+)
 from testbed.experiment.serving import summary as serving_summary
 from testbed.experiment.serving.summary import ServingSummary
 from testbed.experiment.task_summary import STAGES, RunSummary
@@ -99,8 +104,5 @@ def summarise(log: TaskLog, run_id: str) -> RunSummary:
 def with_tasks(summary: Summary) -> RunSummary:
     """Return the summary of a run of tasks. Raises: UsageError: it is one of another family."""
     if not isinstance(summary, RunSummary):
-        raise UsageError(
-            f"run {summary.run.id} has no tasks, but {summary.work}",
-            [Problem("run", f"model {summary.run.model}", f"a run of the model {TASKS}")],
-        )
+        raise no_tasks(summary.run)
     return summary

@@ -25,6 +25,7 @@ from testbed.rpc.failures import received
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import CONTROLLER
+from testbed.scenario.plan import SUCCESS_RATE
 
 NODES_SERVICE: Final = "edge_testbed.nodes"
 """Name under which the controller's health service tells whether all nodes are healthy."""
@@ -90,7 +91,8 @@ class Progress:
     user's own scheduler or application failed, and why at the first.
 
     ``work`` names what ``generated`` and ``outcomes`` count: tasks, or requests of a serving run;
-    ``success`` is the outcome of what went well. ``latency_p50`` and
+    ``success`` is the outcome of what went well, ``objective`` names the metric that the run is
+    scored by. ``latency_p50`` and
     ``latency_p99`` are times until those that were served were answered, as their client saw them,
     in emulated microseconds and at most 7 % too high; None of other runs, and before the first
     answer. ``seconds_left`` are the real seconds in which requests will be sent.
@@ -121,6 +123,7 @@ class Progress:
     seconds_left: float | None = None
     work: str = "tasks"
     success: str = "succeeded"
+    objective: str = SUCCESS_RATE
 
     @property
     def ended(self) -> int:

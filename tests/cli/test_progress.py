@@ -69,6 +69,34 @@ def test_a_run_of_requests_tells_every_30_s_how_it_goes(
 
 
 @pytest.mark.parametrize(
+    ("objective", "told"),
+    [
+        ("refused-rate", "refused-rate 20.0 % of 5000 requests, so far 20.0 %"),
+        ("served-rate", "served-rate 80.0 % of 5000 requests, so far 80.0 %"),
+        (
+            "latency-p99",
+            "80.0 % of 5000 requests served (latency-p99 follows at the end), so far 80.0 %",
+        ),
+    ],
+)
+def test_the_objective_is_named_where_it_is_not_the_success_rate(
+    capsys: pytest.CaptureFixture[str], objective: str, told: str
+) -> None:
+    outcomes = {"served": 4_000, "no_peer": 1_000}
+    with ProgressDisplay(lambda: 0.0) as display:
+        display.show(
+            Snapshot(
+                *("run", 1, 1, outcomes, outcomes),
+                work="requests",
+                success="served",
+                objective=objective,
+            )
+        )
+
+    assert capsys.readouterr().err.splitlines() == [f"run: episode 1/1: {told}"]
+
+
+@pytest.mark.parametrize(
     ("seconds", "told"),
     [(0.2, "1 s"), (59.4, "59 s"), (60, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
 )

@@ -210,3 +210,29 @@ def test_a_number_that_no_log_holds_is_no_defect(
 
     assert said.code in (0, 2), said.err
     assert "defect" not in said.err
+
+
+@pytest.mark.parametrize("command", [["replay"], ["tasks"], ["task", "latest", "3"]])
+def test_a_run_of_requests_is_refused_with_what_to_use_instead(
+    testbed: Command, home: Path, command: list[str]
+) -> None:
+    settings = ("--set", "horizon.length=10s", "--set", "routing.offset=5s")
+    assert testbed("sim", "dfaas", *settings, "--set", "routing.period=5s").code == 0
+
+    refused = testbed(*command)
+
+    assert refused.code == 2
+    assert "has no tasks, but requests" in refused.err
+    assert "testbed runs show" in refused.err
+    assert "testbed sim SCENARIO -s ROUTER" in refused.err
+
+
+def test_a_time_scale_for_requests_is_a_number(testbed: Command, home: Path) -> None:
+    auto = ("up", "dfaas", "--time-scale", "auto")
+    refused = testbed(*auto)
+    many = testbed(*auto, "--set", "users.0.rate=5000/s")
+
+    assert refused.code == 2
+    assert "scenario dfaas is not found by itself: it has requests" in refused.err
+    assert "--time-scale 1 should do: its users send up to 50 requests" in refused.err
+    assert "--time-scale 8 should do: its users send up to 625 requests" in many.err

@@ -23,10 +23,19 @@ def too_many_requests(plan: ServingPlan, *, up_again: bool) -> str:
     rate = plan.highest_rate
     if rate <= SENT_PER_S:
         return ""
-    scale = rounded_up(plan.time_scale * rate / SENT_PER_S)
+    scale = _in_time(plan)
     how = "bring it up again with" if up_again else "use"
     return (
         f"the users of this scenario send up to {rate:,.0f} requests per second of real time, and "
         f"one machine sends about {SENT_PER_S:,.0f} in time; the run will probably be invalid, "
         f"because requests come late: {how} --set timeScale={scale:g}, or fewer users"
     )
+
+
+def slow_enough(plan: ServingPlan) -> float:
+    """Return a time scale of at least 1 at which the requests of ``plan`` are sent in time."""
+    return max(1.0, _in_time(plan))
+
+
+def _in_time(plan: ServingPlan) -> float:
+    return rounded_up(plan.time_scale * plan.highest_rate / SENT_PER_S)

@@ -222,7 +222,10 @@ class Run:
 
         Raises: ValueError if another version of this toolkit wrote it, or it is of another model.
         """
-        return Plan.from_json(self.info.plan)
+        plan = self.head
+        if not isinstance(plan, Plan):
+            raise ValueError(f"it has {plan.work}, not {Plan.work}")
+        return plan
 
     @property
     def changes(self) -> tuple[Mapping[str, Any], ...]:
