@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
+from testbed.experiment.metrics import LATENCY
 from testbed.experiment.reproduce.claims import (
+    Cell,
     Cells,
     Claim,
     above,
@@ -21,6 +24,8 @@ from testbed.experiment.reproduce.claims import (
 from testbed.experiment.reproduce.definitions import FIGURES
 from testbed.experiment.reproduce.points import LearningMoment, PointResult
 from testbed.experiment.reproduce.results import Results
+from testbed.experiment.reproduce.setting import Setting
+from testbed.experiment.statistics import Interval
 
 FIVE = (0.0, 0.1, -0.1, 0.05, -0.05)
 """How networks differ: much, and the same for every method."""
@@ -199,3 +204,29 @@ def test_curves_are_held_against_offline_and_ratc() -> None:
     assert verdict(curve_never_below("offline"), found, margin=0.005) == "differs"
     assert verdict(curve_never_below("offline", share=0.25), found, margin=0.005) == "agrees"
     assert verdict(curve_never_below("rda"), found) == "not run"
+
+
+def test_lower_is_better_where_the_objective_says_so() -> None:
+    refused = {
+        **{("60s", name): rate for name, rate in (("slack", 0.2), ("all-local", 0.5))},
+        **{("90s", name): rate for name, rate in (("slack", 0.4), ("all-local", 0.9))},
+    }
+    of_tasks = results(refused)
+    figure = replace(FIGURES["fig5b"], scenario="dfaas")
+    settings = (Setting("60s"), Setting("90s"))
+    found = replace(of_tasks, figure=figure, settings=settings)
+
+    assert found.objective.name == "refused-rate"
+    assert verdict(above("slack", "all-local"), found) == "agrees"
+    assert verdict(above("all-local", "slack"), found) == "differs"
+    assert verdict(above_best("slack", ["all-local"]), found) == "agrees"
+    assert verdict(above_best("all-local", ["all-local", "slack"]), found) == "differs"
+    assert verdict(falls("slack"), found) == "agrees"
+    assert verdict(falls_more("all-local", "slack"), found) == "agrees"
+    (first, *_) = Claim("as said", falls("slack")).judge(found).cells
+    assert str(first).startswith("Slack from 60s to 90s: +20.0 points")
+
+
+def test_comparisons_are_in_the_unit_of_the_objective() -> None:
+    value = Interval(5, -12.5, -20.0, -5.0, 6.0)
+    assert str(Cell("at 3", value, LATENCY)) == "at 3: -12.5 ms (-20.0 to -5.0)"

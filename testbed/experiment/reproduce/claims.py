@@ -1,16 +1,18 @@
 """Statements that results can bear out or contradict, and the verdicts on them.
 
-A claim is a number of comparisons, each of which should be above minus its margin. It *agrees* if
-every interval is above, *differs* if one is wholly below, and is *undecided* otherwise.
+A claim is a number of comparisons, each of which should be above minus its margin; where lower
+values of the scenario's objective are better, they are turned round. It *agrees* if every interval
+is above, *differs* if one is wholly below, and is *undecided* otherwise.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
+from testbed.experiment.metrics import SUCCESS_RATE, Metric
 from testbed.experiment.reproduce.methods import O2O, label
 from testbed.experiment.reproduce.points import PointResult, none_or
 from testbed.experiment.reproduce.setting import Setting
@@ -27,6 +29,9 @@ class Measurements(Protocol):
 
     @property
     def settings(self) -> tuple[Setting, ...]: ...
+
+    @property
+    def objective(self) -> Metric: ...
 
     @property
     def xs(self) -> tuple[str, ...]: ...
@@ -47,17 +52,26 @@ _SHOWN: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One comparison of a claim, as a share of tasks: positive is as claimed."""
+    """One comparison of a claim, in the unit of ``metric``: positive is as claimed.
+
+    Shares are from 0 to 1.
+    """
 
     what: str
     value: Interval
+    metric: Metric = SUCCESS_RATE
 
     def __str__(self) -> str:
         value = self.value
-        text = f"{self.what}: {100 * value.mean:+.1f} points"
+        unit = "points" if self.metric.is_share else self.metric.unit
+        text = f"{self.what}: {self._shown(value.mean)} {unit}"
         if math.isnan(value.low) or value.low == value.high:
             return text
-        return f"{text} ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
+        return f"{text} ({self._shown(value.low)} to {self._shown(value.high)})"
+
+    def _shown(self, value: float) -> str:
+        digits = 1 if self.metric.is_share else self.metric.digits
+        return f"{self.metric.scale * value:+.{digits}f}"
 
 
 Found: TypeAlias = Cell | str
@@ -152,37 +166,40 @@ class Claim:
 
 
 def above(first: str, *others: str, at: Sequence[str] | None = None) -> Cells:
-    """``first`` above each of ``others`` at every setting, or at those named.
+    """``first`` better than each of ``others`` at every setting, or at those named.
 
     Among others, ``source`` is the heuristic whose logs were learned from at that setting.
     """
 
     def cells(results: Measurements) -> list[Found]:
         return _cells(
-            (
-                f"at {setting.x}, over {label(second)}",
-                results.difference((setting.x, first), (setting.x, second)),
-            )
-            for setting in results.settings
-            if at is None or setting.x in at
-            for second in (setting.source if other == "source" else other for other in others)
+            results,
+            [
+                (
+                    f"at {setting.x}, over {label(second)}",
+                    results.difference((setting.x, first), (setting.x, second)),
+                )
+                for setting in results.settings
+                if at is None or setting.x in at
+                for second in (setting.source if other == "source" else other for other in others)
+            ],
         )
 
     return cells
 
 
 def above_best(first: str, among: Sequence[str]) -> Cells:
-    """``first`` above the best of ``among``, at every setting."""
+    """``first`` better than the best of ``among``, at every setting."""
 
     def cells(results: Measurements) -> list[Found]:
         found = []
         for x in results.xs:
             rates = {name: rate for name in among if (rate := results.rate(x, name)) is not None}
             if rates:
-                best = max(rates, key=lambda name: rates[name].mean)
+                best = max(rates, key=lambda name: _turned(results, rates[name]).mean)
                 what = f"at {x}, over {label(best)}"
                 found.append((what, results.difference((x, first), (x, best))))
-        return _cells(found)
+        return _cells(results, found)
 
     return cells
 
@@ -193,12 +210,15 @@ def falls(*methods: str) -> Cells:
     def cells(results: Measurements) -> list[Found]:
         first, last = results.xs[0], results.xs[-1]
         return _cells(
-            (
-                f"{label(method)} from {first} to {last}",
-                results.difference((first, method), (last, method)),
-            )
-            for method in methods
-            if first != last
+            results,
+            [
+                (
+                    f"{label(method)} from {first} to {last}",
+                    results.difference((first, method), (last, method)),
+                )
+                for method in methods
+                if first != last
+            ],
         )
 
     return cells
@@ -214,7 +234,7 @@ def falls_more(first: str, second: str) -> Cells:
         more = results.double_difference(
             ((low, first), (high, first)), ((low, second), (high, second))
         )
-        return _cells([(f"fall of {label(first)} beyond that of {label(second)}", more)])
+        return _cells(results, [(f"fall of {label(first)} beyond that of {label(second)}", more)])
 
     return cells
 
@@ -224,8 +244,14 @@ def source_above(method: str, best: str, others: Sequence[str]) -> Cells:
 
     def cells(results: Measurements) -> list[Found]:
         return _cells(
-            (f"over logs of {label(other)}", results.difference((best, method), (other, method)))
-            for other in others
+            results,
+            [
+                (
+                    f"over logs of {label(other)}",
+                    results.difference((best, method), (other, method)),
+                )
+                for other in others
+            ],
         )
 
     return cells
@@ -279,8 +305,18 @@ def _fact(what: str, value: float) -> Cell:
     return Cell(what, Interval(1, value, value, value, math.nan))
 
 
-def _cells(found: Iterable[tuple[str, Interval | None]]) -> list[Found]:
-    return [what if value is None else Cell(what, value) for what, value in found]
+def _turned(results: Measurements, value: Interval) -> Interval:
+    """Return a value of the objective, or a difference, so that a better one is above."""
+    if results.objective.better != "lower":
+        return value
+    return replace(value, mean=-value.mean, low=-value.high, high=-value.low)
+
+
+def _cells(results: Measurements, found: Iterable[tuple[str, Interval | None]]) -> list[Found]:
+    return [
+        what if value is None else Cell(what, _turned(results, value), results.objective)
+        for what, value in found
+    ]
 
 
 def _verdict(cell: Cell, margin: float) -> Verdict:

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from testbed.experiment.metrics import Metric, objective
 from testbed.experiment.reproduce.claims import At
 from testbed.experiment.reproduce.definitions import Figure
 from testbed.experiment.reproduce.methods import METHODS, label
-from testbed.experiment.reproduce.points import PointResult
+from testbed.experiment.reproduce.points import Network, PointResult
 from testbed.experiment.reproduce.setting import Setting
-from testbed.experiment.statistics import Interval, mean_interval, rate_interval
+from testbed.experiment.statistics import Interval, mean_interval
 
 MIN_NETWORKS: Final = 3
 REFERENCE: Final = "ratc"
@@ -37,6 +39,14 @@ class Results:
     figure: Figure
     settings: tuple[Setting, ...]
     measured: Mapping[At, Mapping[int, PointResult]]
+
+    @cached_property
+    def objective(self) -> Metric:
+        """The metric that the scenario of the figure is scored by.
+
+        Raises: UsageError: it is unknown.
+        """
+        return objective(Network(self.figure.scenario, (), None).head())
 
     @property
     def xs(self) -> tuple[str, ...]:
@@ -79,9 +89,10 @@ class Results:
         return tuple(name for name in METHODS if any(self.measured.get((x, name)) for x in self.xs))
 
     def rate(self, x: str, method: str) -> Interval | None:
-        """Return success rate of a method at a setting; None if there is no point of it."""
+        """Return the score of a method at a setting; None if there is no point of it."""
         found = self.measured.get((x, method), {})
-        return self._interval([_rates(each) for _, each in sorted(found.items())], rate_interval)
+        values = [_rates(each) for _, each in sorted(found.items())]
+        return self._interval(values, self.objective.interval)
 
     def difference(self, first: At, second: At) -> Interval | None:
         """``first`` less ``second`` on the networks that both have; None if there are none."""
