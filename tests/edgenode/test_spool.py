@@ -403,8 +403,10 @@ async def test_another_node_of_the_process_sends_what_one_that_ends_has_not(
     async with cluster(tmp_path) as network:
         first, second = network.members
         await network.configure(plan(), "local")
-        listening, waiting = first.control.Events(), second.control.Events()
+        # One after the other: who is there first is sent the log.
+        listening = first.control.Events()
         await listening.wait_for_connection()
+        waiting = second.control.Events()
         await waiting.wait_for_connection()
         await network.start(listen=False)
         await network.give(*given)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
 from testbed.model.workload import Workload
-from testbed.scenario.load import load, shipped_names
+from testbed.scenario.load import draw, load, shipped_names
 from testbed.scenario.plan import (
     ApplicationSpec,
     FidelityLimits,
@@ -21,6 +21,7 @@ from testbed.scenario.plan import (
     SchedulerSpec,
     Seeds,
 )
+from testbed.scenario.plan import load as load_plan
 from testbed.scenario.resolve import plan
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -110,8 +111,8 @@ def test_json_gives_back_an_equal_plan(original: Plan) -> None:
 
 @pytest.mark.parametrize("name", shipped_names())
 def test_shipped_scenarios_survive_the_wire(name: str) -> None:
-    original = plan(load(name))
-    assert Plan.from_json(original.to_json()) == original
+    original = draw(load(name))
+    assert load_plan(original.to_json()) == original
 
 
 @pytest.mark.parametrize(

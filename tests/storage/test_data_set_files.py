@@ -440,7 +440,9 @@ def test_an_export_says_what_it_is_of(folder: Path, tmp_path: Path) -> None:
     assert metadata["encoder"] == "paper-v1"
     assert metadata["data_set"]["files"] == show(folder)["files"]
     assert {what for what, done, total in told if done == total} == {"csv", "jsonl", "parquet"}
-    with pytest.raises(UsageError, match="known are csv, jsonl, parquet, minari, rllib"):
+    with pytest.raises(
+        UsageError, match="known are csv, jsonl, parquet, minari, minari-flat, rllib"
+    ):
         export_data_set(folder, tmp_path / "more", formats=("xlsx",))
     with pytest.raises(UsageError, match="--force"):
         export_data_set(folder, tmp_path / "out")

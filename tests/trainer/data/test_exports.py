@@ -200,12 +200,13 @@ def test_d3rlpy_learns_from_it(flat: tuple[Path, Path], monkeypatch: pytest.Monk
         warnings.simplefilter("ignore")
         import d3rlpy
 
+        d3rlpy.seed(1)
         recorded, env = d3rlpy.datasets.get_minari("edge-testbed/set-flat-v0")
         cql = d3rlpy.algos.DiscreteCQLConfig(batch_size=32).create(device="cpu:0")
         losses = cql.fit(
             recorded,
-            n_steps=16,
-            n_steps_per_epoch=8,
+            n_steps=128,
+            n_steps_per_epoch=64,
             logger_adapter=d3rlpy.logging.NoopAdapterFactory(),
             show_progress=False,
         )
