@@ -15,6 +15,7 @@ from testbed.errors import UsageError
 from testbed.model.events import Record, RecordKind
 from testbed.model.fault_effects import Effects, FaultNote
 from testbed.model.faults import KINDS, Fault, Timeline
+from testbed.model.faults.arrivals import Arrivals
 from testbed.model.faults.limits import impossible
 from testbed.model.faults.seam import BY_HAND
 from testbed.model.units import SECOND, Micros
@@ -141,11 +142,12 @@ class RunFaults:
         self._renew()
         return begun
 
-    def clear(self, now: Micros) -> list[Fault]:
-        """Release all faults by hand; those that were active."""
+    def clear(self, now: Micros, lead: Micros = 0) -> list[Fault]:
+        """Release all faults by hand; those that were active. Arrivals change ``lead`` later."""
         active = [fault for fault in self._by_hand if fault.holds(now)]
+        ends = {fault.id: now + lead * (fault.kind == Arrivals.name) for fault in self._by_hand}
         self._by_hand = [
-            dataclasses.replace(fault, end=max(fault.begin, min(fault.end, now)))
+            dataclasses.replace(fault, end=max(fault.begin, min(fault.end, ends[fault.id])))
             for fault in self._by_hand
         ]
         self._renew()

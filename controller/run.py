@@ -34,6 +34,7 @@ from controller.writer import LogWriter
 from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
 from testbed.model.certificate import Certificate, Machine
 from testbed.model.faults import KINDS, Fault, Timeline
+from testbed.model.faults.arrivals import Arrivals
 from testbed.model.run_state import RunState
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2 as pb
@@ -60,6 +61,10 @@ FIRST_LEAD_S: Final = 0.002
 
 LEAD: Final[Micros] = 50_000
 """Real microseconds between announcing a fault by hand to its nodes and its beginning."""
+
+ARRIVALS_LEAD: Final[Micros] = 250_000
+"""The same for faults of arrivals, and for their end when they are released: nodes know arrivals
+ahead, and have to be told of other ones before they begin, on a busy machine too."""
 
 STORE_TIMEOUT_S: Final = 90.0
 """Seconds that the end of a run waits for the task log; more than the log waits for its server."""
@@ -318,7 +323,7 @@ class Run(ABC, Generic[_Plan, _Episode]):
             raise UsageError(wrong)
         episode = self._episode
         # A moment from now, so that both ends of a link begin at the same instant.
-        lead = int(LEAD / self.plan.time_scale)
+        lead = int((ARRIVALS_LEAD if fault.kind == Arrivals.name else LEAD) / self.plan.time_scale)
         begun = self.faults.inject(fault, 0 if episode is None else episode.now + lead)
         failed = await self._tell_faults(episode)
         if failed:
@@ -331,7 +336,8 @@ class Run(ABC, Generic[_Plan, _Episode]):
     async def clear_faults(self) -> FaultList:
         """Release what was injected by hand."""
         episode = self._episode
-        cleared = self.faults.clear(0 if episode is None else episode.now)
+        lead = int(ARRIVALS_LEAD / self.plan.time_scale)
+        cleared = self.faults.clear(0 if episode is None else episode.now, lead)
         failed = await self._tell_faults(episode)
         if failed:
             # They end by themselves, and with the episode.
