@@ -17,8 +17,7 @@ WHEELS ?= $(wildcard ../shared/wheels)
 PACKAGES := testbed controller edgenode trainer
 CHECKED := $(PACKAGES) manifests tests benchmarks
 PYTEST_ARGS ?=
-# Processes that tests run in side by side. The tests of a file stay in one, and files keep their
-# order, by which the longest does not come last.
+# Processes that tests run in side by side; the tests of a file stay in one.
 WORKERS ?= auto
 PROTOS := $(wildcard testbed/rpc/*.proto)
 
@@ -53,7 +52,7 @@ $(STAMP): pyproject.toml constraints.txt
 # pytest runs last, so that its summary is the last line.
 .PHONY: test
 test: lint ## lint, types, layers and all tests that need no more than this machine
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict and the layers between packages
