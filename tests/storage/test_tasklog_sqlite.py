@@ -57,6 +57,41 @@ def test_a_url_and_a_path_name_the_same_log(tmp_path: Path) -> None:
         assert log.run("latest").id == sample_run().id
 
 
+OPENED_AND_CLOSED = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM runs").fetchone()
+connection.close()
+"""
+"""What another program does that takes a log for its own if nobody holds it."""
+
+
+def test_a_log_keeps_its_locks_when_another_one_of_the_process_is_closed(path: Path) -> None:
+    journal = path.with_name(f"{path.name}-wal")
+    with open_task_log(path) as log:
+        log.begin_run(sample_run())
+        with open_task_log(path) as other:
+            other.append(sample_run().id, *sample_episode(0)[1:])
+        subprocess.run([sys.executable, "-c", OPENED_AND_CLOSED, str(path)], check=True)
+        assert journal.exists()
+        log.write_tasks(sample_run().id, sample_rows(0))
+        assert len(list(log.tasks(sample_run().id))) == len(sample_rows(0))
+    assert not journal.exists()
+
+
+def test_what_is_read_after_the_end_of_a_log_leaves_nothing_open(path: Path) -> None:
+    def descriptors() -> list[str]:
+        opened = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+        return [str(each.readlink()) for each in opened if each.is_symlink()]
+
+    written(path)
+    with open_task_log(path) as log:
+        pass
+    assert log.run("latest").id == sample_run().id
+    assert len(list(log.tasks(sample_run().id))) == len(sample_rows(0))
+    assert not [name for name in descriptors() if name.startswith(str(path))]
+
+
 def test_closing_leaves_one_file(path: Path) -> None:
     written(path)
     assert os.listdir(path.parent) == [path.name]

@@ -25,7 +25,7 @@ from testbed.storage.tasklog.base import TaskLog
 from testbed.storage.tasklog.failures import CANNOT_BE_WRITTEN, explained
 from testbed.storage.tasklog.server import FORM, Server
 from testbed.storage.tasklog.sql import SqlTaskLog
-from testbed.storage.tasklog.watching import FileWatch
+from testbed.storage.tasklog.watching import FileWatch, count_connections
 
 GROUP: Final = "edge_testbed.task_logs"
 """The entry point group in which other packages name what opens the task log of a URL scheme."""
@@ -213,6 +213,7 @@ def _sqlite_engine(path: Path, writable: bool) -> Engine:
         URL.create("sqlite", database=f"file:{quote(str(path))}?{mode}", query={"uri": "true"}),
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
     )
+    count_connections(engine, path)
 
     @event.listens_for(engine, "connect")
     def _settings(connection: Any, _: object) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
 from sqlalchemy import (
@@ -79,7 +80,7 @@ from testbed.storage.tasklog.serving import (
     window_row,
 )
 from testbed.storage.tasklog.statements import CHUNK, Row, Statements
-from testbed.storage.tasklog.watching import FileWatch
+from testbed.storage.tasklog.watching import FileWatch, release
 
 _Result = TypeVar("_Result")
 _Outcome = TypeVar("_Outcome", bound=StrEnum)
@@ -147,6 +148,8 @@ class SqlTaskLog:
         self._login = login
         self._patience_s = patience_s
         self._watch = watch
+        self._closed = False
+        self._readers = 0
         self._keys: dict[str, int] = {}
         self._stored: dict[int, dict[int, Stored]] = {}
         self._statements = Statements(engine.dialect)
@@ -526,9 +529,11 @@ class SqlTaskLog:
     # --- connections ------------------------------------------------------------------------
 
     def close(self) -> None:
-        """See ``TaskLog``."""
+        """See ``TaskLog``; what is read afterwards opens the log for itself."""
+        self._closed = True
         self.engine.dispose()
         self._forget()
+        release(Path(self.where))
 
     def __enter__(self) -> Self:
         return self
@@ -576,6 +581,7 @@ class SqlTaskLog:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        self._closed = False
         self._look()
         with explained(self.where, self._login), self.engine.begin() as connection:
             yield connection
@@ -609,8 +615,15 @@ class SqlTaskLog:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with explained(self.where, self._login), self.engine.connect() as connection:
-            yield connection
+        self._readers += 1
+        try:
+            with explained(self.where, self._login), self.engine.connect() as connection:
+                yield connection
+        finally:
+            self._readers -= 1
+            if self._closed and not self._readers:
+                # Nobody closes it a second time.
+                self.engine.dispose()
 
 
 # --- rows and values ------------------------------------------------------------------------

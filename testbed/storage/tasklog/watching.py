@@ -8,10 +8,12 @@ file around every transaction.
 from __future__ import annotations
 
 import os
+import threading
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from testbed.errors import PermanentError
@@ -22,12 +24,53 @@ _MAGIC: Final = b"SQLite format 3\x00"
 _AGAIN: Final = "restore it, or take the testbed down and up again to begin a new one"
 
 
+class _Files:
+    """Connections of this process to files, and descriptors that wait for the last of them.
+
+    With any close of a file, POSIX drops all locks that the process has on it, those of SQLite for
+    other logs on the same file too. Another program would then take itself for the last one that
+    uses the log, and remove its journal: what is stored next is lost, or damages the file.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: Counter[Path] = Counter()
+        self._kept: defaultdict[Path, list[int]] = defaultdict(list)
+
+    def count(self, path: Path, more: int) -> None:
+        with self._lock:
+            self._connections[path] += more
+
+    def keep(self, path: Path, descriptor: int) -> None:
+        with self._lock:
+            self._kept[path].append(descriptor)
+
+    def release(self, path: Path) -> None:
+        with self._lock:
+            kept = [] if self._connections[path] > 0 else self._kept.pop(path, [])
+        for descriptor in kept:
+            os.close(descriptor)
+
+
+_FILES: Final = _Files()
+
+
+def count_connections(engine: Engine, path: Path) -> None:
+    """Count the connections of ``engine`` to the file at ``path``, before it has any."""
+    event.listen(engine, "connect", lambda *_: _FILES.count(path, 1))
+    event.listen(engine, "close", lambda *_: _FILES.count(path, -1))
+
+
+def release(path: Path) -> None:
+    """Close what watches have held open of the file at ``path``, if nothing here uses it now."""
+    _FILES.release(path)
+
+
 class FileWatch:
     """Watches the file at ``path`` that ``engine`` has open.
 
-    It holds the file open itself, and closes it only when the engine has closed its connections:
-    with any close, POSIX drops all locks that the process has on the file, SQLite's too. Another
-    program would then take itself for the last one that uses the log, and remove its journal.
+    It holds the file open itself, and closes it only when no connection of this process to the file
+    is left: see ``_Files``.
     """
 
     def __init__(self, path: Path, engine: Engine) -> None:
@@ -42,7 +85,8 @@ class FileWatch:
         """Forget the file: the next connections open what is there then."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            os.close(descriptor)
+            _FILES.keep(self._path, descriptor)
+        _FILES.release(self._path)
         self._wal_file = None
         self._size = 0
 
