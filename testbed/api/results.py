@@ -163,6 +163,21 @@ class RunResult:
         return self._table("decisions")
 
     @property
+    def messages(self) -> pd.DataFrame:
+        """A row per node and slot with its questions to peers and its answers, counted from the
+        decisions of a run of tasks (docs/metrics.md).
+
+        Raises: UsageError: the run has no tasks.
+        """
+        import pandas as pd
+
+        from testbed.experiment.messages import MessageWindow
+        from testbed.experiment.summary import with_tasks
+
+        windows = with_tasks(self.summary).windows
+        return pd.DataFrame(windows, columns=list(MessageWindow._fields))
+
+    @property
     def requests(self) -> pd.DataFrame:
         """A row per request of a serving run, columns as in the task log."""
         return self._table("requests")

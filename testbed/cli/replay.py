@@ -136,10 +136,11 @@ def replay(
             replays.append(compared(before, source.only_replayed(summarise(log, run_id))))
             if task is not None:
                 histories.append(task_history(log, run_id, task))
-    if as_json:
-        console.emit(_document(source, replays, histories, name, stored=not no_log))
-        return
-    _print(source, replays, histories, storage, stored=not no_log)
+        # While the log is there: messages are read from it only here, and --no-log removes it.
+        if as_json:
+            console.emit(_document(source, replays, histories, name, stored=not no_log))
+        else:
+            _print(source, replays, histories, storage, stored=not no_log)
 
 
 def _default_name() -> str:

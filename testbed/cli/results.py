@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from testbed.experiment.measured import Column, Measured, Summary, Table
     from testbed.experiment.metrics import Metric
     from testbed.experiment.statistics import Interval
-    from testbed.storage.tasklog import LogTable, Run
+    from testbed.storage.tasklog import Run
 
 group = typer.Typer(no_args_is_help=True, help="List and show past runs.")
 
@@ -366,8 +366,8 @@ def export(
         typer.Option(
             "--table",
             metavar="NAME",
-            help="tasks, events or decisions; of serving runs requests, windows or routings. "
-            "Repeatable. Default: all that the runs have.",
+            help="tasks, events, decisions or messages; of serving runs requests, windows or "
+            "routings. Repeatable. Default: all that the runs have.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
@@ -377,10 +377,11 @@ def export(
 ) -> None:
     """Write the tables of runs (the latest, if none is named) as files.
 
-    Tasks, events and decisions; of serving runs requests, windows and routings.
+    Tasks, events, decisions and messages; of serving runs requests, windows and routings.
     """
     from testbed.api.logs import open_log
     from testbed.cli.selection import find_runs
+    from testbed.experiment.derived import DERIVED
     from testbed.storage.export import FORMATS
     from testbed.storage.export import export as write
 
@@ -391,7 +392,8 @@ def export(
             out,
             formats=formats or FORMATS,
             # What is not one of them is refused there, with all else that is wrong.
-            tables=cast("Sequence[LogTable]", tables or ()),
+            tables=tables or (),
+            derived=DERIVED,
             overwrite=force,
             progress=paces("rows of {} written"),
         )

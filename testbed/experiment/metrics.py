@@ -33,6 +33,9 @@ SERVING_GROUP: Final = "edge_testbed.serving_metrics"
 
 PER_CENT: Final = "%"
 
+MESSAGES_FRAME: Final = "messages"
+"""Frame of runs of tasks with a row for each node and slot: its questions and answers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
@@ -48,8 +51,8 @@ class Metric:
             intervals end at 0 and 1, and differences are called points.
         better: whether higher or lower values are better; None: neither.
         digits: digits shown after the point; of shares it is one.
-        frame: the table that ``values`` gets: ``tasks``, or of serving runs ``traffic``,
-            ``requests`` or ``windows`` (docs/metrics.md).
+        frame: the table that ``values`` gets: ``tasks`` or ``messages``, or of serving runs
+            ``traffic``, ``requests`` or ``windows`` (docs/metrics.md).
     """
 
     name: str
@@ -167,6 +170,18 @@ def _sent(tasks: pd.DataFrame) -> ByEpisode:
     return away.groupby(decided["episode"]).mean().astype(float)
 
 
+def _messages(*columns: str) -> Callable[[pd.DataFrame], ByEpisode]:
+    """Return a function for the sum of these columns of the frame of messages."""
+
+    def values(windows: pd.DataFrame) -> ByEpisode:
+        # Of an episode whose decisions are not logged all are NaN, and so is the sum.
+        each = windows[list(columns)].sum(axis=1, min_count=1)
+        found: ByEpisode = each.groupby(windows["episode"]).sum(min_count=1)
+        return found
+
+    return values
+
+
 SUCCESS_RATE: Final = Metric(
     name="success-rate",
     title="success rate",
@@ -212,6 +227,26 @@ OFFLOADED: Final = Metric(
     better=None,
 )
 
+MESSAGES: Final = Metric(
+    name="messages",
+    title="questions and answers between nodes",
+    values=_messages("asked", "heard"),
+    unit="messages",
+    better="lower",
+    digits=0,
+    frame=MESSAGES_FRAME,
+)
+
+MESSAGE_BYTES: Final = Metric(
+    name="message-bytes",
+    title="bytes of questions and answers between nodes",
+    values=_messages("asked_bytes", "heard_bytes"),
+    unit="bytes",
+    better="lower",
+    digits=0,
+    frame=MESSAGES_FRAME,
+)
+
 METRICS: Final = Plugins(
     GROUP,
     "metric",
@@ -222,6 +257,8 @@ METRICS: Final = Plugins(
         "dropped": f"{__name__}:DROPPED",
         "failed": f"{__name__}:FAILED",
         "offloaded": f"{__name__}:OFFLOADED",
+        "messages": f"{__name__}:MESSAGES",
+        "message-bytes": f"{__name__}:MESSAGE_BYTES",
     },
 )
 

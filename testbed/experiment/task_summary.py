@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -18,7 +18,8 @@ from testbed.experiment.measured import (
     Table,
     interval_document,
 )
-from testbed.experiment.metrics import SUCCESS_RATE, Metric
+from testbed.experiment.messages import Messages, MessageWindow, read_messages, total
+from testbed.experiment.metrics import MESSAGES_FRAME, SUCCESS_RATE, Metric
 from testbed.experiment.statistics import Interval
 from testbed.model.task import Outcome
 from testbed.storage.tasklog import Run, TaskLog
@@ -41,13 +42,15 @@ class RunSummary(Summary):
 
     ``columns`` has the values of each column of the log's table of tasks, in order of the tasks;
     times in microseconds. One more, ``deciding``, is from a task's arrival to the decision about
-    it, NaN where there is none.
+    it, NaN where there is none. ``read_windows`` counts the messages between nodes; it reads the
+    log, and only where they are asked for.
     """
 
     work: ClassVar[str] = "tasks"
-    frames: ClassVar[tuple[str, ...]] = ("tasks",)
+    frames: ClassVar[tuple[str, ...]] = ("tasks", MESSAGES_FRAME)
 
     columns: Mapping[str, Sequence[Any]]
+    read_windows: Callable[[], tuple[MessageWindow, ...]] = tuple
 
     @property
     def task_count(self) -> int:
@@ -74,14 +77,54 @@ class RunSummary(Summary):
 
     def frame(self, name: str) -> pd.DataFrame:
         """See ``Summary``."""
-        return self.tasks
+        return self._messages_frame if name == MESSAGES_FRAME else self.tasks
+
+    @cached_property
+    def windows(self) -> tuple[MessageWindow, ...]:
+        """Questions and answers between nodes, by node and slot."""
+        return self.read_windows()
+
+    @cached_property
+    def _unlogged(self) -> set[int]:
+        """Episodes without a logged decision though some were made: their messages are unknown."""
+        made, logged = set(), set()
+        columns = self.columns
+        for episode, destination, deciding in zip(
+            columns["episode"], columns["destination"], columns["deciding"], strict=True
+        ):
+            if not math.isnan(deciding):
+                logged.add(episode)
+            elif destination is not None:
+                made.add(episode)
+        return made - logged
+
+    @property
+    def messages(self) -> Messages | None:
+        """The same of all nodes and slots; None where not all episodes have their decisions."""
+        return None if self._unlogged else total(self.windows)
+
+    @property
+    def _messages_frame(self) -> pd.DataFrame:
+        """``windows`` as a frame with a row at least for each episode: NaN if nothing is known."""
+        import pandas as pd
+
+        told = {window.episode for window in self.windows}
+        others = [
+            (episode, 0, 0, *[math.nan if episode in self._unlogged else 0] * 6)
+            for episode in self.episodes
+            if episode not in told
+        ]
+        return pd.DataFrame([*self.windows, *others], columns=list(MessageWindow._fields))
 
     def only(self, episodes: Sequence[int]) -> RunSummary:
         """Return the same of these episodes alone."""
         wanted = set(episodes)
         kept = [number in wanted for number in self.columns["episode"]]
         columns = {name: list(compress(values, kept)) for name, values in self.columns.items()}
-        return RunSummary(self.run, columns)
+        return RunSummary(self.run, columns, lambda: self._windows_of(wanted))
+
+    def _windows_of(self, episodes: set[int]) -> tuple[MessageWindow, ...]:
+        return tuple(each for each in self.windows if each.episode in episodes)
 
     @cached_property
     def by_episode(self) -> dict[int, float]:
@@ -187,7 +230,19 @@ class RunSummary(Summary):
                 if count
             ),
             ("sent to peers", f"{100 * self.offloaded:.1f} %"),
+            ("messages", self._said),
         ]
+
+    @property
+    def _said(self) -> str:
+        """The messages between nodes in one line."""
+        messages = self.messages
+        if messages is None:
+            return "unknown: the decisions are not logged"
+        return (
+            f"{messages.count / self.count:.1f} per task, {messages.size / self.count:.0f} bytes "
+            f"per task; {messages.questions} questions, {messages.answers} answers"
+        )
 
     def tables(self) -> list[Table]:
         """See ``Summary``."""
@@ -203,7 +258,7 @@ class RunSummary(Summary):
     @property
     def document(self) -> dict[str, Any]:
         """See ``Summary``."""
-        rate = self.success_rate
+        rate, messages = self.success_rate, self.messages
         return {
             **self.head,
             "tasks": self.task_count,
@@ -212,6 +267,13 @@ class RunSummary(Summary):
             **self.scored,
             "outcomes": self.outcomes,
             "offloaded": self.offloaded,
+            "messages": None
+            if messages is None
+            else {
+                **asdict(messages),
+                "per_task": messages.count / self.count,
+                "bytes_per_task": messages.size / self.count,
+            },
             "times_ms": {
                 str(name): {str(k): float(v) for k, v in row.items()}
                 for name, row in self.times.to_dict("index").items()
@@ -233,9 +295,10 @@ def read(log: TaskLog, run: Run) -> RunSummary:
     for chunk in log.rows("decisions", run.id, only=("task", "at")):
         decided |= {row[-2]: row[-1] for row in chunk if row[-2] is not None}
     # Tasks arrive with the slots, by the clock that the decision was entered by.
-    slot = run.plan.workload.slot
+    plan = run.plan
+    slot = plan.workload.slot
     columns["deciding"] = [
         decided[task] - number * slot if task in decided else math.nan
         for task, number in zip(columns["task"], columns["slot"], strict=True)
     ]
-    return RunSummary(run, columns)
+    return RunSummary(run, columns, partial(read_messages, log, run.id, plan))

@@ -9,15 +9,17 @@ its unit, and the sha256 of each file.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, Protocol, Self, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from sqlalchemy import BigInteger, Column, Integer
+from sqlalchemy import BigInteger, Column, Integer, Table
 
 from testbed.errors import Problem, UsageError
 from testbed.scenario.plan import TASKS
@@ -51,6 +53,18 @@ ProgressCallback: TypeAlias = Callable[[str, int, int], None]
 """Told after every piece of work: what it is, how much is done, how much there is."""
 
 
+@dataclass(frozen=True, slots=True)
+class DerivedTable:
+    """A table that no log has: ``rows`` makes it of others when it is read, for runs of ``model``.
+
+    ``rows`` returns pieces of it; the first of ``columns`` is the run's id.
+    """
+
+    columns: Table
+    model: str
+    rows: Callable[[TaskLog, Run], Iterable[Sequence[tuple[Any, ...]]]]
+
+
 def no_progress(what: str, done: int, total: int) -> None:
     """Report no progress."""
 
@@ -61,32 +75,40 @@ def export(
     folder: Path,
     *,
     formats: Sequence[str] = FORMATS,
-    tables: Sequence[LogTable] = (),
+    tables: Sequence[str] = (),
+    derived: Mapping[str, DerivedTable] = MappingProxyType({}),
     overwrite: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> dict[str, Any]:
     """Write ``tables`` of these runs into ``folder``, in every one of ``formats``; all runs in one
     file per table and format, in the order given; a trace for each run. Returns the metadata.
 
-    No ``tables``: all that runs of their families have.
+    No ``tables``: all that runs of their families have, and those ``derived`` from them, by name.
 
     Raises:
         UsageError: no run, an unknown run or format, a trace of a run of no tasks, or ``folder``
             is taken (with ``overwrite`` only by something that is no export).
         PermanentError: the folder cannot be written, or the log cannot be read.
     """
-    _check(run_ids, formats, tables)
+    known = {**COLUMNS, **{name: each.columns for name, each in derived.items()}}
+    _check(run_ids, formats, tables, known)
     runs = list({run.id: run for run in map(task_log.run, run_ids)}.values())
-    tables = tables or list(dict.fromkeys(name for run in runs for name in TABLES_OF.of(run)))
-    counts = {run.id: task_log.counts(run.id) for run in runs}
+    tables = tables or list(
+        dict.fromkeys(name for run in runs for name in _tables_of(run, derived))
+    )
+    counts = {run.id: dict[str, int](task_log.counts(run.id).items()) for run in runs}
     outcomes = outcomes_of(task_log, runs)
     with new_folder(folder, KIND, overwrite=overwrite) as partial:
         described = {}
         tabular = [name for name in formats if name != TRACE]
         for table in tables if tabular else ():
+            columns = known[table]
             total = sum(counts[run.id].get(table, 0) for run in runs)
-            rows = _write(task_log, runs, table, partial, tabular, total, progress)
-            described[table] = {"rows": rows, "columns": describe_columns(table)}
+            rows = _reader(task_log, table, derived)
+            nodes = _nodes_in_masks(task_log, runs) if MASK in columns.c and "csv" in formats else 0
+            stored = (stored for run in runs for stored in rows(run))
+            number = _write(columns, stored, partial, tabular, nodes, total, progress)
+            described[table] = {"rows": number, "columns": _described(columns)}
         traces = {}
         for run in runs if TRACE in formats else ():
             total = counts[run.id].get("events", 0)
@@ -121,16 +143,36 @@ def export(
     return metadata
 
 
-def _check(run_ids: Sequence[str], formats: Sequence[str], tables: Sequence[str]) -> None:
+def _tables_of(run: Run, derived: Mapping[str, DerivedTable]) -> Iterator[str]:
+    yield from TABLES_OF.of(run)
+    yield from (name for name, table in derived.items() if table.model == run.model)
+
+
+def _reader(
+    task_log: TaskLog, table: str, derived: Mapping[str, DerivedTable]
+) -> Callable[[Run], Iterable[Sequence[tuple[Any, ...]]]]:
+    """Return what reads ``table`` of a run, in pieces."""
+    made = derived.get(table)
+    if made is not None:
+        return lambda run: made.rows(task_log, run) if run.model == made.model else ()
+    return lambda run: task_log.rows(cast("LogTable", table), run.id, chunk=_CHUNK)
+
+
+def _check(
+    run_ids: Sequence[str],
+    formats: Sequence[str],
+    tables: Sequence[str],
+    known: Mapping[str, Table],
+) -> None:
     problems = [
         Problem("format", repr(name), f"known are {', '.join(ALL_FORMATS)}")
         for name in formats
         if name not in ALL_FORMATS
     ]
     problems += [
-        Problem("table", repr(name), f"known are {', '.join(COLUMNS)}")
+        Problem("table", repr(name), f"known are {', '.join(known)}")
         for name in tables
-        if name not in COLUMNS
+        if name not in known
     ]
     if not run_ids:
         problems.append(Problem("runs", "none given", "name at least one, or `latest`"))
@@ -161,10 +203,10 @@ def describe_run(run: Run) -> dict[str, Any]:
     }
 
 
-def describe_columns(table: LogTable) -> list[dict[str, str]]:
+def _described(columns: Table) -> list[dict[str, str]]:
     """Name, type, unit and meaning of every column of an exported table."""
     described: list[dict[str, str]] = []
-    for column in COLUMNS[table].columns:
+    for column in columns.c:
         unit = column.info.get("unit", "")
         described.append(
             {
@@ -188,7 +230,10 @@ def _arrow_type(column: Column[Any]) -> pa.DataType:
 
 def arrow_schema(table: LogTable) -> pa.Schema:
     """Return the schema of an exported table; fields carry unit, format and meaning as metadata."""
-    described = describe_columns(table)
+    return _schema(COLUMNS[table])
+
+
+def _schema(columns: Table) -> pa.Schema:
     return pa.schema(
         [
             pa.field(
@@ -201,7 +246,7 @@ def arrow_schema(table: LogTable) -> pa.Schema:
                     "description": about["description"],
                 },
             )
-            for column, about in zip(COLUMNS[table].columns, described, strict=True)
+            for column, about in zip(columns.c, _described(columns), strict=True)
         ]
     )
 
@@ -318,32 +363,30 @@ _WRITERS: Final[dict[str, Callable[[Path, pa.Schema, int], _Writer]]] = {
 
 
 def _write(
-    task_log: TaskLog,
-    runs: Sequence[Run],
-    table: LogTable,
+    columns: Table,
+    chunks: Iterable[Sequence[tuple[Any, ...]]],
     folder: Path,
     formats: Sequence[str],
+    nodes: int,
     total: int,
     progress: ProgressCallback,
 ) -> int:
     """Write one table in all formats, reading it once; returns the number of rows."""
-    schema = arrow_schema(table)
+    table, schema = columns.name, _schema(columns)
     done = 0
     progress(table, done, total)
-    nodes = _nodes_in_masks(task_log, runs) if table == "decisions" and "csv" in formats else 0
     with ExitStack() as stack:
         writers = [
             stack.enter_context(_WRITERS[name](folder / f"{table}.{name}", schema, nodes))
             for name in dict.fromkeys(formats)
         ]
-        for run in runs:
-            for rows in task_log.rows(table, run.id, chunk=_CHUNK):
-                batch = _batch(rows, schema)
-                for writer in writers:
-                    writer.write(rows, batch)
-                done += len(rows)
-                # More than counted: the run goes on while it is exported.
-                progress(table, done, max(done, total))
+        for rows in chunks:
+            batch = _batch(rows, schema)
+            for writer in writers:
+                writer.write(rows, batch)
+            done += len(rows)
+            # More than counted: the run goes on while it is exported, or the table is derived.
+            progress(table, done, max(done, total))
     return done
 
 

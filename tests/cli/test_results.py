@@ -217,6 +217,10 @@ def test_export(testbed: Command, log: Path, tmp_path: Path) -> None:
     tasks = testbed("runs", "show", "--json").document["tasks"]
     assert len(pd.read_csv(out / "tasks.csv")) == tasks
     assert len(pd.read_parquet(out / "tasks.parquet")) == tasks
+    messages = testbed("runs", "show", "--json").document["messages"]
+    for written in (pd.read_csv(out / "messages.csv"), pd.read_parquet(out / "messages.parquet")):
+        assert written["asked"].sum() == messages["questions"]
+        assert written["heard_bytes"].sum() == messages["answer_bytes"]
     assert not (out / "tasks.jsonl").exists()
     assert testbed("export", "--out", out).code == 2
     assert testbed("export", "--out", out, "--force").code == 0

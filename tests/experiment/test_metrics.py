@@ -16,9 +16,11 @@ import pytest
 from testbed.errors import UsageError
 from testbed.experiment import metrics
 from testbed.experiment.comparison import RunComparison, compare_runs, compare_summaries
+from testbed.experiment.messages import ANSWER_BYTES, QUESTION_BYTES, MessageWindow
 from testbed.experiment.metrics import METRICS, SUCCESS_RATE, Metric
 from testbed.experiment.report import write_report
 from testbed.experiment.summary import RunSummary, summarise
+from testbed.model.events import DecisionRecord
 from testbed.model.history import TaskRow
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan
@@ -43,6 +45,17 @@ SMALL = pd.DataFrame(
 )
 """Four tasks, two tasks of which none succeeded, and one about which nothing was decided."""
 
+SAID = pd.DataFrame(
+    [
+        (0, 0, 0, 4, 40, 3, 75, 0, 0),
+        (0, 1, 0, 0, 0, 0, 0, 3, 75),
+        (1, 0, 0, 0, 0, 0, 0, 0, 0),
+        (2, 0, 0, *[math.nan] * 6),
+    ],
+    columns=list(MessageWindow._fields),
+)
+"""Four questions and three answers, none, and unknown ones."""
+
 VERDICTS = [
     "ratc and rda: no real difference (3.8 points apart, p = 0.054)",
     "ratc is better than local by 17.8 points (p = 0.00098)",
@@ -62,6 +75,8 @@ EXPECTED = {
     "dropped": (0.5, 0.0, 0.0),
     "failed": (0.0, 1.0, 0.0),
     "offloaded": (1 / 3, 1.0, math.nan),
+    "messages": (7.0, 0.0, math.nan),
+    "message-bytes": (115.0, 0.0, math.nan),
 }
 
 
@@ -100,13 +115,14 @@ def test_the_table_of_expected_values_is_complete() -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_values_are_those_computed_by_hand(name: str) -> None:
-    found = metrics.find(name).by_episode(SMALL)
+    metric = metrics.find(name)
+    found = metric.by_episode({"tasks": SMALL, "messages": SAID}[metric.frame])
 
     assert list(found) == [0, 1, 2]
     assert list(found.values()) == pytest.approx(EXPECTED[name], nan_ok=True)
 
 
-def by_hand(name: str, rows: list[TaskRow]) -> float:
+def by_hand(name: str, rows: list[TaskRow], decisions: list[DecisionRecord]) -> float:
     done = [(row.elapsed or 0) / 1000 for row in rows if row.outcome == "succeeded"]
     decided = [row for row in rows if row.destination is not None]
     shares = {
@@ -118,6 +134,10 @@ def by_hand(name: str, rows: list[TaskRow]) -> float:
         return sum(row.outcome in shares[name] for row in rows) / len(rows)
     if name == "offloaded":
         return sum(row.destination != row.source for row in decided) / len(decided)
+    if name in ("messages", "message-bytes"):
+        # Nobody is silent there: as many questions as answers, all for the full state.
+        answers = sum(len(each.observation.answers) for each in decisions)
+        return answers * (2 if name == "messages" else QUESTION_BYTES.states + ANSWER_BYTES.states)
     return {"latency": fmean(done), "latency-p95": float(np.quantile(done, 0.95))}[name]
 
 
@@ -127,7 +147,8 @@ def test_values_of_a_logged_run(name: str, log: TaskLog, runs: list[RunSummary])
 
     for episode, value in found.by_episode.items():
         rows = list(log.tasks(runs[0].run.id, episode=episode))
-        assert value == pytest.approx(by_hand(name, rows))
+        decisions = list(log.decisions(runs[0].run.id, episode=episode))
+        assert value == pytest.approx(by_hand(name, rows, decisions))
     assert found.interval.mean == pytest.approx(fmean(found.by_episode.values()))
     assert (found.interval.count, found.without) == (EPISODES, ())
 
@@ -257,7 +278,7 @@ def test_a_run_without_any_value_comes_last_and_has_no_pair(runs: list[RunSummar
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_page_of_metrics_has_a_row_for_each(name: str) -> None:
     metric = metrics.find(name)
-    page = (ROOT / "docs" / "metrics.md").read_text()
+    page, _, _ = (ROOT / "docs" / "metrics.md").read_text().partition("## Metrics of serving")
     [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
 
     assert metric.name == name

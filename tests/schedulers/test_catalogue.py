@@ -52,7 +52,7 @@ def test_every_scheduler_has_an_entry_and_every_entry_is_something() -> None:
     files = {path.stem for path in (ROOT / "testbed" / "schedulers").glob("*.py")}
     made = [*TARGETS.values(), *routers.values()]
     modules = {target.split(":")[0].rsplit(".", 1)[1] for target in made}
-    assert files - modules == {"__init__", "catalogue", "estimates", "probing", "registry"}
+    assert files - modules == {"__init__", "asked", "catalogue", "estimates", "probing", "registry"}
     assert set(heuristics.METHODS) <= set(TARGETS)
     assert all(each.name == name and each.label and each.knows for name, each in METHODS.items())
     labels = [each.label for each in METHODS.values()]

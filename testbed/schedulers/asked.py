@@ -1,0 +1,113 @@
+"""How many peers the schedulers of the catalogue ask about a task.
+
+The log has the answers that a decision was made from, not the questions: of a peer that stayed
+silent there is nothing. Whom a scheduler of the catalogue asks follows from the task, from the mask
+of the decision and from whether it asked at all, so the questions are counted again from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, TypeAlias
+
+from testbed.model.decision import SchedulerContext
+from testbed.model.task import Task
+from testbed.schedulers.catalogue import METHODS, method
+
+
+class Decided(NamedTuple):
+    """What the log has of a decision: node and task, its mask, and how many rounds it asked.
+
+    ``mask`` has a digit per node, 1 for the allowed ones; None without a mask.
+    """
+
+    context: SchedulerContext
+    task: Task
+    mask: str | None
+    rounds: int
+
+    @property
+    def peers(self) -> int:
+        """Number of the other nodes."""
+        return self.context.topology.size - 1
+
+    def drawn(self, among: tuple[int, ...]) -> int:
+        """Return how many peers are among the two nodes that are drawn for the task."""
+        return sum(node != self.context.node for node in self.context.sample(self.task, among, 2))
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """The nodes that the mask allows, the own one included."""
+        return tuple(node for node, digit in enumerate(self.mask or "") if digit == "1")
+
+
+class Questions(NamedTuple):
+    """Number of peers asked, by what for: the overload bit alone, or the full state."""
+
+    bits: int
+    states: int
+
+
+NONE: Final = Questions(0, 0)
+Rule: TypeAlias = Callable[[Decided], Questions]
+
+
+def _bits(decided: Decided) -> Questions:
+    return Questions(decided.peers, 0)
+
+
+def _states(decided: Decided) -> Questions:
+    return Questions(0, decided.peers)
+
+
+def _two(decided: Decided) -> Questions:
+    return Questions(0, decided.drawn(tuple(range(decided.peers + 1))))
+
+
+def _two_free(decided: Decided) -> Questions:
+    return Questions(decided.peers, decided.drawn(decided.free))
+
+
+def _bits_if_asked(decided: Decided) -> Questions:
+    # It has a mask if, and only if, it has asked.
+    return NONE if decided.mask is None else _bits(decided)
+
+
+def _all_free_if_asked(decided: Decided) -> Questions:
+    return NONE if decided.mask is None else Questions(decided.peers, len(decided.free) - 1)
+
+
+def _states_if_asked(decided: Decided) -> Questions:
+    return _states(decided) if decided.rounds else NONE
+
+
+_RULES: Final[Mapping[str, Rule]] = {
+    "ratc": _two,
+    "two-choice": _two,
+    "least-completion": _states,
+    "rda": _states_if_asked,
+    "ratc-masked": _two_free,
+    "rda-masked": _all_free_if_asked,
+    "local-or-reliable": _bits_if_asked,
+}
+"""By name, those that ask; policies ask all peers for their bit."""
+
+NEEDS_ROUNDS: Final = frozenset({"rda"})
+"""The schedulers whose rule looks at ``Decided.rounds``: nothing else tells whether they asked."""
+
+
+def rule(scheduler: str) -> Rule | None:
+    """Return how the questions of a scheduler, by its name in the log, are counted.
+
+    None if it is not in the catalogue: then only the answers tell of its questions.
+    """
+    if scheduler in _RULES:
+        return _RULES[scheduler]
+    found = method(scheduler)
+    if found.kind == "policy":
+        return _bits
+    return _none if scheduler in METHODS else None
+
+
+def _none(decided: Decided) -> Questions:
+    return NONE
