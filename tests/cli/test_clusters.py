@@ -14,10 +14,7 @@ from tests.runtime.kind.engine import FakeEngine
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    fake = FakeEngine(tmp_path / "engine")
-    for name, value in fake.environment().items():
-        monkeypatch.setenv(name, value)
-    return fake
+    return FakeEngine.installed(tmp_path, monkeypatch)
 
 
 def findings(testbed: Command) -> dict[str, Mapping[str, Any]]:

@@ -17,10 +17,7 @@ CONTAINER = "edge-testbed-control-plane"
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    fake = FakeEngine(tmp_path / "engine")
-    for name, value in fake.environment().items():
-        monkeypatch.setenv(name, value)
-    return fake
+    return FakeEngine.installed(tmp_path, monkeypatch)
 
 
 @pytest.fixture

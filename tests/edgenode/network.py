@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import CONTROLLER, Identity, node_identity
 from testbed.rpc.messages import task_to_message
 from testbed.scenario.plan import ApplicationSpec, Payload, Plan, SchedulerSpec, Seeds
+from tests.edgenode.controlled import Controlled
 
 SECRET = "a secret of all"
 
@@ -159,14 +160,14 @@ class Member:
         return [record for record in self.records if record.task.id == task_id]
 
 
-class Cluster:
+class Cluster(Controlled[Member]):
     """Nodes, and a controller's worth of calls to them."""
 
+    patience = PATIENCE
+
     def __init__(self, members: list[Member], folder: Path) -> None:
-        self.members = members
+        super().__init__(members)
         self.folder = folder
-        self._news = asyncio.Condition()
-        self._listening: list[asyncio.Task[None]] = []
 
     async def configure(
         self,
@@ -192,30 +193,6 @@ class Cluster:
                     options_json=json.dumps(options),
                 )
             )
-
-    async def prepare(self, episode: int = 0, *, run: str = "run") -> None:
-        """Prepare an episode at all nodes."""
-        for member in self.members:
-            await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run=run, episode=episode))
-
-    async def start(self, episode: int = 0, *, run: str = "run", listen: bool = True) -> None:
-        await self.prepare(episode, run=run)
-        for member in self.members:
-            await self.begin(member, episode, run=run, listen=listen)
-
-    async def begin(
-        self, member: Member, episode: int = 0, *, run: str = "run", listen: bool = True
-    ) -> None:
-        """Begin at one node the episode that it has prepared."""
-        await member.control.StartEpisode(pb.StartEpisodeRequest(run=run, episode=episode))
-        if listen:
-            self._listening.append(asyncio.create_task(self._listen(member)))
-
-    async def end(self, episode: int = 0, *, run: str = "run") -> list[pb.EndEpisodeReply]:
-        return [
-            await member.control.EndEpisode(pb.EndEpisodeRequest(run=run, episode=episode))
-            for member in self.members
-        ]
 
     async def give(self, *tasks: Task) -> None:
         """Let tasks arrive now, whatever their slots are."""
@@ -248,11 +225,6 @@ class Cluster:
         taken: pb.ArrivalsTaken = await self.members[node].tasks.Arrive(told)
         return taken
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until what the nodes have logged makes the condition true."""
-        async with asyncio.timeout(PATIENCE), self._news:
-            await self._news.wait_for(condition)
-
     async def ended(self, *tasks: Task) -> list[Record]:
         """The last record of each task, when all records before it are here too.
 
@@ -277,30 +249,14 @@ class Cluster:
     def __iter__(self) -> Any:
         return iter(self.members)
 
-    async def _listen(self, member: Member) -> None:
-        call = member.control.Events()
-        async for batch in call:
-            # The nodes of a process have one log.
-            for record in map(decode_record, batch.records):
-                self.members[record.node].records.append(record)
-            for decision in map(decode_decision, batch.decisions):
-                self.members[decision.node].decisions.append(decision)
-            for note in map(json.loads, batch.faults):
-                self.members[note["node"]].faults.append(note)
-            member.batches.append(batch.number)
-            await call.write(pb.BatchAck(run=batch.run, number=batch.number))
-            async with self._news:
-                self._news.notify_all()
-
-    async def close(self) -> None:
-        for listening in self._listening:
-            listening.cancel()
-        await asyncio.gather(*self._listening, return_exceptions=True)
-        for member in self.members:
-            await member.channel.close(None)
-        for member in self.members:
-            await member.node.close()
-            member.node.host.close()
+    def _take(self, member: Member, batch: pb.EventBatch) -> None:
+        for record in map(decode_record, batch.records):
+            self.members[record.node].records.append(record)
+        for decision in map(decode_decision, batch.decisions):
+            self.members[decision.node].decisions.append(decision)
+        for note in map(json.loads, batch.faults):
+            self.members[note["node"]].faults.append(note)
+        member.batches.append(batch.number)
 
 
 @asynccontextmanager

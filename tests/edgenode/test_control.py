@@ -229,7 +229,7 @@ async def test_an_episode_begins_at_the_instant_that_was_agreed(tmp_path: Path) 
         await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run="run", arrivals=told))
         await member.control.StartEpisode(request)
         assert member.node.driver is driver
-        network._listening.append(asyncio.create_task(network._listen(member)))
+        network.listen(member)
         await network.ended(given)
         assert network.history(given.id)[0].at == 0
 

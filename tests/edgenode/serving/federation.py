@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from testbed.rpc.identity import CONTROLLER, node_identity
 from testbed.rpc.serving import decode_requests, decode_windows
 from testbed.scenario.plan import SchedulerSpec, Seeds, ServingPlan
 from testbed.scenario.plan.serving import Horizon
+from tests.edgenode.controlled import Controlled
 
 SECRET = "a secret of all"
 PATIENCE = 20.0
@@ -124,14 +124,14 @@ class Answer:
         return self.headers.get(front.SERVER)
 
 
-class Federation:
+class Federation(Controlled[Member]):
     """Nodes, clients of theirs, and a controller's worth of calls."""
 
+    patience = PATIENCE
+
     def __init__(self, members: list[Member], client: aiohttp.ClientSession) -> None:
-        self.members = members
+        super().__init__(members)
         self.client = client
-        self._news = asyncio.Condition()
-        self._listening: list[asyncio.Task[None]] = []
 
     async def configure(
         self, plan: ServingPlan, *, run: str = "run", standby: bool = False, **changes: Any
@@ -158,20 +158,6 @@ class Federation:
                 setattr(request, name, value)
             await member.control.Configure(request)
 
-    async def start(self, episode: int = 0, *, run: str = "run", listen: bool = True) -> None:
-        for member in self.members:
-            await member.control.PrepareEpisode(pb.PrepareEpisodeRequest(run=run, episode=episode))
-        for member in self.members:
-            await member.control.StartEpisode(pb.StartEpisodeRequest(run=run, episode=episode))
-            if listen:
-                self._listening.append(asyncio.create_task(self._listen(member)))
-
-    async def end(self, episode: int = 0, *, run: str = "run") -> list[pb.EndEpisodeReply]:
-        return [
-            await member.control.EndEpisode(pb.EndEpisodeRequest(run=run, episode=episode))
-            for member in self.members
-        ]
-
     async def get(
         self,
         node: int = 0,
@@ -196,37 +182,16 @@ class Federation:
                 response.status, dict(response.headers), json.loads(text) if text else None
             )
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until what the nodes have logged makes the condition true."""
-        async with asyncio.timeout(PATIENCE), self._news:
-            await self._news.wait_for(condition)
-
-    async def _listen(self, member: Member) -> None:
-        call = member.control.Events()
-        async for batch in call:
-            # The nodes of a process have one log.
-            for request in decode_requests(batch.requests):
-                self.members[request.source].requests.append(request)
-            for window in decode_windows(batch.windows):
-                self.members[window.node].windows.append(window)
-            for routing in map(decode_decision, batch.decisions):
-                self.members[routing.node].routings.append(routing)
-            member.ticks.extend(batch.ticks)
-            for failure in batch.failures:
-                self.members[failure.node].failures.append(failure.reason)
-            await call.write(pb.BatchAck(run=batch.run, number=batch.number))
-            async with self._news:
-                self._news.notify_all()
-
-    async def close(self) -> None:
-        for listening in self._listening:
-            listening.cancel()
-        await asyncio.gather(*self._listening, return_exceptions=True)
-        for member in self.members:
-            await member.channel.close(None)
-        for member in self.members:
-            await member.node.close()
-            member.node.host.close()
+    def _take(self, member: Member, batch: pb.EventBatch) -> None:
+        for request in decode_requests(batch.requests):
+            self.members[request.source].requests.append(request)
+        for window in decode_windows(batch.windows):
+            self.members[window.node].windows.append(window)
+        for routing in map(decode_decision, batch.decisions):
+            self.members[routing.node].routings.append(routing)
+        member.ticks.extend(batch.ticks)
+        for failure in batch.failures:
+            self.members[failure.node].failures.append(failure.reason)
 
 
 @asynccontextmanager

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from testbed.runtime.kind import NODE_IMAGE
 from testbed.runtime.kind.config import MARK
 
@@ -31,6 +33,14 @@ class FakeEngine:
         (folder / "behaviour.json").write_text("{}")
         (folder / "images.json").write_text("{}")
         self.has(NODE_IMAGE)
+
+    @classmethod
+    def installed(cls, folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+        """Return one in ``folder`` that the programs of a test find, and no other."""
+        made = cls(folder / "engine")
+        for name, value in made.environment().items():
+            monkeypatch.setenv(name, value)
+        return made
 
     def environment(self) -> dict[str, str]:
         """What has programs use this engine and this kind, and find no others."""
