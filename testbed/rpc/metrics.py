@@ -93,17 +93,20 @@ def gauge(
     name: str, about: str, values: Iterable[tuple[Sequence[str], float]], labels: Sequence[str] = ()
 ) -> Metric:
     """Return a gauge with a value for each combination of labels."""
-    metric = GaugeMetricFamily(PREFIX + name, about, labels=labels)
-    for given, value in values:
-        metric.add_metric(given, value)
-    return metric
+    return _filled(GaugeMetricFamily(PREFIX + name, about, labels=labels), values)
 
 
 def counter(
     name: str, about: str, values: Iterable[tuple[Sequence[str], float]], labels: Sequence[str] = ()
 ) -> Metric:
     """Return a counter, as ``gauge``; its name gets the ending ``_total``."""
-    metric = CounterMetricFamily(PREFIX + name, about, labels=labels)
+    return _filled(CounterMetricFamily(PREFIX + name, about, labels=labels), values)
+
+
+def _filled(
+    metric: GaugeMetricFamily | CounterMetricFamily,
+    values: Iterable[tuple[Sequence[str], float]],
+) -> Metric:
     for given, value in values:
         metric.add_metric(given, value)
     return metric

@@ -52,14 +52,23 @@ def _away(traffic: pd.DataFrame) -> pd.Series[bool]:
     return traffic["server"] != traffic["node"]
 
 
-def _quantile(share: float) -> Callable[[pd.DataFrame], ByEpisode]:
+def _latency(name: str, share: float, title: str) -> Metric:
+    """Return the metric of a quantile of the times of served requests."""
+
     def values(requests: pd.DataFrame) -> ByEpisode:
         served = requests[requests["outcome"] == RequestOutcome.SERVED]
         times = served["latency"].astype(float) / 1000
         found: ByEpisode = times.groupby(served["episode"]).quantile(share)
         return found
 
-    return values
+    return Metric(
+        name=f"latency-{name}",
+        title=title,
+        values=values,
+        unit="ms",
+        better="lower",
+        frame=REQUESTS,
+    )
 
 
 def _sum(column: str) -> Callable[[pd.DataFrame], ByEpisode]:
@@ -119,32 +128,9 @@ FORWARDED: Final = Metric(
     frame=TRAFFIC,
 )
 
-LATENCY_P50: Final = Metric(
-    name="latency-p50",
-    title="median time of served requests",
-    values=_quantile(0.5),
-    unit="ms",
-    better="lower",
-    frame=REQUESTS,
-)
-
-LATENCY_P95: Final = Metric(
-    name="latency-p95",
-    title="95th percentile of the times of served requests",
-    values=_quantile(0.95),
-    unit="ms",
-    better="lower",
-    frame=REQUESTS,
-)
-
-LATENCY_P99: Final = Metric(
-    name="latency-p99",
-    title="99th percentile of the times of served requests",
-    values=_quantile(0.99),
-    unit="ms",
-    better="lower",
-    frame=REQUESTS,
-)
+LATENCY_P50: Final = _latency("p50", 0.5, "median time of served requests")
+LATENCY_P95: Final = _latency("p95", 0.95, "95th percentile of the times of served requests")
+LATENCY_P99: Final = _latency("p99", 0.99, "99th percentile of the times of served requests")
 
 MESSAGES: Final = Metric(
     name="messages",
