@@ -143,7 +143,7 @@ async def _send(address: str, rate: float, seconds: int) -> tuple[Micros, int]:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What one node did: the share that it served, latencies, cores used, bytes of memory."""
+    """The work of one node: share that it served, latencies, cores used, bytes of memory."""
 
     share: float
     p50: Micros

@@ -1,4 +1,4 @@
-"""What nodes are told before a run: the plan, who their peers are, and what decides."""
+"""Configuration of nodes before a run: the plan, their peers, and the scheduler."""
 
 from __future__ import annotations
 

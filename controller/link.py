@@ -151,7 +151,7 @@ class NodeLink:
         await self._ask(self._control.PrepareEpisode, request, CALL_TIMEOUT_S)
 
     async def start_episode(self, start: EpisodeStart) -> None:
-        """Tell the node when the episode begins that it has prepared; no-op if it knows."""
+        """Send the instant at which a prepared episode begins; no-op if the node has it."""
 
         def request() -> pb.StartEpisodeRequest:
             left = start.at - time.monotonic()

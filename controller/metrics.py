@@ -64,7 +64,7 @@ class ControllerMetrics:
 
     @property
     def address(self) -> str:
-        """Where they are served."""
+        """Address of the metrics, as host:port."""
         return self._server.address
 
     def close(self) -> None:

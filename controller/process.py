@@ -389,7 +389,7 @@ class Controller:
         self._tell_health()
 
     def _tell_health(self) -> None:
-        """Tell who waits for it whether all nodes are ready."""
+        """Report to callers of the health service whether all nodes are ready."""
         state = health_pb2.HealthCheckResponse
         ready = self._registry.healthy and (self._between is None or self._between.ready)
         serving = state.SERVING if ready else state.NOT_SERVING

@@ -144,7 +144,7 @@ decision may come a batch later."""
 
 
 class _Told:
-    """What has come of one task; ``last`` is the number of its last record, once that is known."""
+    """Records of one task that have come; ``last`` is the number of its last one, once known."""
 
     __slots__ = ("decision", "last", "records", "task")
 

@@ -103,7 +103,7 @@ class Node:
     sharing: int = 1
     """How many nodes its process was started with."""
     http: str = ""
-    """Where it takes requests of users; empty: nowhere."""
+    """Address of its HTTP front, as host:port; empty if it has none."""
     http_key: str = ""
     """Makes the tokens that it asks for there."""
     heard: float = 0.0

@@ -35,7 +35,7 @@ _NOT_SENT: Final = Seen(RequestOutcome.LOST, taken=False)
 
 @dataclass(frozen=True, slots=True)
 class FrontAddress:
-    """Where a node takes requests, as host:port, and what proves the controller there."""
+    """Address of a node's HTTP front, as host:port, and the token of the controller there."""
 
     address: str
     proof: str

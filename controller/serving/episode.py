@@ -37,7 +37,7 @@ PATIENCE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Watchers:
-    """What an episode tells its run: how late a request was sent, how one ended, and progress."""
+    """Callbacks of an episode: the lateness of a sent request, the end of one, and progress."""
 
     late: Callable[[Micros], None]
     joined: Callable[[Joined[Batch]], None]

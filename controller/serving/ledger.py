@@ -21,7 +21,7 @@ _Batch = TypeVar("_Batch")
 
 
 class Seen(NamedTuple):
-    """How a request ended for its client.
+    """The end of a request as its client saw it.
 
     ``answered`` is the time until it had the answer, ``status`` that of HTTP; None if there was
     none. ``taken`` False: the node cannot have taken it, so it will not report it.

@@ -51,7 +51,7 @@ class Standby:
         self._news.set()
 
     async def pause(self) -> None:
-        """Let a run have the nodes; returns when nothing is under way here."""
+        """Hand the nodes over to a run; return when nothing is under way here."""
         await self._busy.acquire()
         self._paused = True
 
