@@ -28,6 +28,13 @@ MOST_LOGGED: Final = 5_000
 
 SHOWN: Final = 3
 
+LEAD: Final[Micros] = 50_000
+"""Real microseconds between announcing a fault by hand to its nodes and its beginning."""
+
+ARRIVALS_LEAD: Final[Micros] = 250_000
+"""The same for faults of arrivals, and for their end when they are released: nodes know arrivals
+ahead, and have to be told of other ones before they begin, on a busy machine too."""
+
 LONGEST: Final[Micros] = 30 * 24 * 3600 * SECOND
 
 
@@ -134,21 +141,26 @@ class RunFaults:
         """The faults by hand of the present episode, as nodes take them."""
         return [json.dumps(fault.to_document()).encode() for fault in self._by_hand]
 
-    def inject(self, fault: Fault, now: Micros) -> Fault:
-        """Begin ``fault``, whose ``end`` is its duration, at ``now``; return it numbered."""
+    def inject(self, fault: Fault, now: Micros | None) -> Fault:
+        """Begin ``fault``, whose ``end`` is its duration; return it numbered.
+
+        It begins a moment after ``now``, or at 0 between two episodes (None).
+        """
         self._injected += 1
-        begun = dataclasses.replace(fault, begin=now, end=now + fault.end, number=self._injected)
+        # A moment later, so that both ends of a link begin at the same instant.
+        at = 0 if now is None else now + max(self._emulated(LEAD), self._ahead(fault))
+        begun = dataclasses.replace(fault, begin=at, end=at + fault.end, number=self._injected)
         self._by_hand.append(begun)
         self._renew()
         return begun
 
-    def clear(self, now: Micros, lead: Micros = 0) -> list[Fault]:
-        """Release all faults by hand; those that were active. Arrivals change ``lead`` later."""
-        active = [fault for fault in self._by_hand if fault.holds(now)]
-        ends = {fault.id: now + lead * (fault.kind == Arrivals.name) for fault in self._by_hand}
+    def clear(self, now: Micros | None) -> list[Fault]:
+        """Release all faults by hand; those that were active. None is between two episodes."""
+        active = [fault for fault in self._by_hand if fault.holds(now or 0)]
+        ends = [0 if now is None else now + self._ahead(fault) for fault in self._by_hand]
         self._by_hand = [
-            dataclasses.replace(fault, end=max(fault.begin, min(fault.end, ends[fault.id])))
-            for fault in self._by_hand
+            dataclasses.replace(fault, end=max(fault.begin, min(fault.end, end)))
+            for fault, end in zip(self._by_hand, ends, strict=True)
         ]
         self._renew()
         return active
@@ -200,6 +212,13 @@ class RunFaults:
         """The first faults that did not take, and how many more there are."""
         more = len(self.failed) - SHOWN
         return self.failed[:SHOWN] + ([f"{more} more faults did not take"] if more > 0 else [])
+
+    def _ahead(self, fault: Fault) -> Micros:
+        """Return how long ahead nodes know what a fault changes, in emulated microseconds."""
+        return self._emulated(ARRIVALS_LEAD) if fault.kind == Arrivals.name else 0
+
+    def _emulated(self, real: Micros) -> Micros:
+        return int(real / self._plan.time_scale)
 
     def _whole(self, episode: int) -> Timeline:
         planned = self._plan.timeline(episode)

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
@@ -34,7 +34,6 @@ from controller.writer import LogWriter
 from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
 from testbed.model.certificate import Certificate, Machine
 from testbed.model.faults import KINDS, Fault, Timeline
-from testbed.model.faults.arrivals import Arrivals
 from testbed.model.run_state import RunState
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2 as pb
@@ -58,13 +57,6 @@ late; what others send it waits there."""
 
 FIRST_LEAD_S: Final = 0.002
 """The same for a run's first episode, for each node."""
-
-LEAD: Final[Micros] = 50_000
-"""Real microseconds between announcing a fault by hand to its nodes and its beginning."""
-
-ARRIVALS_LEAD: Final[Micros] = 250_000
-"""The same for faults of arrivals, and for their end when they are released: nodes know arrivals
-ahead, and have to be told of other ones before they begin, on a busy machine too."""
 
 STORE_TIMEOUT_S: Final = 90.0
 """Seconds that the end of a run waits for the task log; more than the log waits for its server."""
@@ -128,7 +120,7 @@ class RunningEpisode(Protocol):
         ...
 
     def stop(self, *, wait: bool) -> None:
-        """Let no more work arrive; without ``wait`` the episode is over at once."""
+        """Stop arrivals; without ``wait`` the episode is over at once."""
         ...
 
     async def wait(self) -> None:
@@ -189,6 +181,35 @@ class Run(ABC, Generic[_Plan, _Episode]):
         self._worst_lateness: Micros = 0
         self._main: asyncio.Task[None] | None = None
         self.changes = SchedulerChanges(size, self._position)
+
+    def _progress(
+        self, seen: Iterable[str], code_failures: tuple[str, ...], **counted: Any
+    ) -> Progress:
+        """Return the progress: what all families have, and what this one has ``counted``.
+
+        ``seen`` says in words what degrades the run, ``code_failures`` what a user's own code did.
+        """
+        episode, certificate = self._episode, self._certificate
+        first = self.order.first_episode
+        return Progress(
+            run=self.id,
+            state=self._state,
+            scheduler=self.changes.summary,
+            first_episode=first,
+            episodes=self.order.episodes,
+            episode=episode.number if episode else first + max(0, self._completed - 1),
+            completed=self._completed,
+            slot=episode.slot if episode else 0,
+            dead_nodes=tuple(sorted(self._attendance.out)),
+            degraded=self._degraded,
+            reason=self._reason or "; ".join(seen),
+            valid=None if certificate is None else certificate.valid,
+            invalid_because=() if certificate is None else certificate.reasons,
+            code_failures=code_failures,
+            absences=self._attendance.told(),
+            objective=self.plan.objective,
+            **counted,
+        )
 
     # --- what each family of work has of its own ----------------------------------------------
 
@@ -322,9 +343,7 @@ class Run(ABC, Generic[_Plan, _Episode]):
         if wrong:
             raise UsageError(wrong)
         episode = self._episode
-        # A moment from now, so that both ends of a link begin at the same instant.
-        lead = int((ARRIVALS_LEAD if fault.kind == Arrivals.name else LEAD) / self.plan.time_scale)
-        begun = self.faults.inject(fault, 0 if episode is None else episode.now + lead)
+        begun = self.faults.inject(fault, None if episode is None else episode.now)
         failed = await self._tell_faults(episode)
         if failed:
             self.faults.take_back(begun)
@@ -336,8 +355,7 @@ class Run(ABC, Generic[_Plan, _Episode]):
     async def clear_faults(self) -> FaultList:
         """Release what was injected by hand."""
         episode = self._episode
-        lead = int(ARRIVALS_LEAD / self.plan.time_scale)
-        cleared = self.faults.clear(0 if episode is None else episode.now, lead)
+        cleared = self.faults.clear(None if episode is None else episode.now)
         failed = await self._tell_faults(episode)
         if failed:
             # They end by themselves, and with the episode.

@@ -70,30 +70,14 @@ class TaskRun(Run[Plan, Episode]):
         if episode is not None:
             for name, count in episode.ledger.outcomes.items():
                 outcomes[name] += count
-        first = self.order.first_episode
-        certificate = self._certificate
-        return Progress(
-            run=self.id,
-            state=self._state,
-            scheduler=self.changes.summary,
-            first_episode=first,
-            episodes=self.order.episodes,
-            episode=episode.number if episode else first + max(0, self._completed - 1),
-            completed=self._completed,
-            slot=episode.slot if episode else 0,
+        return self._progress(
+            shortened(self._overdue) or self._attendance.told(),
+            self._failures.lines,
             slots=self.plan.workload.slots,
             generated=self._generated + (episode.ledger.generated if episode else 0),
             outcomes=outcomes,
             completed_outcomes=dict(self._outcomes),
             queue_lengths=tuple(self._queue_lengths),
-            dead_nodes=tuple(sorted(self._attendance.out)),
-            degraded=self._degraded,
-            reason=self._reason or "; ".join(shortened(self._overdue) or self._attendance.told()),
-            valid=None if certificate is None else certificate.valid,
-            invalid_because=() if certificate is None else certificate.reasons,
-            code_failures=self._failures.lines,
-            absences=self._attendance.told(),
-            objective=self.plan.objective,
         )
 
     def _new_episode(self, number: int) -> Episode:

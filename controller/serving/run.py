@@ -65,36 +65,19 @@ class ServingRun(Run[ServingPlan, ServingEpisode]):
     @property
     def progress(self) -> Progress:
         """Progress of the run."""
-        episode = self._episode
-        first = self.order.first_episode
-        certificate = self._certificate
-        return Progress(
-            run=self.id,
-            state=self._state,
-            scheduler=self.changes.summary,
-            first_episode=first,
-            episodes=self.order.episodes,
-            episode=episode.number if episode else first + max(0, self._completed - 1),
-            completed=self._completed,
-            slot=episode.slot if episode else 0,
+        return self._progress(
+            self._seen(),
+            self._failures.lines,
             slots=self.plan.windows,
             generated=self._sent,
             outcomes=dict(self._outcomes),
             completed_outcomes=self._over,
             queue_lengths=(),
-            dead_nodes=tuple(sorted(self._attendance.out)),
-            degraded=self._degraded,
-            reason=self._reason or "; ".join(self._seen()),
-            valid=None if certificate is None else certificate.valid,
-            invalid_because=() if certificate is None else certificate.reasons,
-            code_failures=self._failures.lines,
-            absences=self._attendance.told(),
             latency_p50=self._latencies.percentile(0.50),
             latency_p99=self._latencies.percentile(0.99),
             seconds_left=self._seconds_left(),
             work="requests",
             success=RequestOutcome.SERVED.value,
-            objective=self.plan.objective,
         )
 
     def _seen(self) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from controller.faults import RunFaults
 from testbed.errors import UsageError
 from testbed.experiment.comparison import compare_runs
 from testbed.experiment.replay import original
@@ -227,3 +229,24 @@ def test_every_drawn_occurrence_is_logged(bring_up: BringUp) -> None:
     certificate = bench.log.run(last.run).certificate
     assert certificate is not None
     assert len(certificate["faults"]) == len(plan.timeline(0).faults)
+
+
+def told(faults: RunFaults) -> list[Fault]:
+    return [Fault.from_document(json.loads(document)) for document in faults.told]
+
+
+def test_what_is_released_between_episodes_holds_in_none_that_follows() -> None:
+    faults = RunFaults(small_plan(3), {})
+    begun = faults.inject(Fault("arrivals", 0, HOUR, nodes=(0,), factor=2.0), None)
+    assert (begun.begin, begun.end) == (0, HOUR)
+    assert [fault.id for fault in faults.clear(None)] == [begun.id]
+    assert not any(fault.holds(now) for fault in told(faults) for now in (0, 1, SECOND))
+
+
+def test_arrivals_change_later_than_other_faults_and_end_later() -> None:
+    faults = RunFaults(replace(small_plan(3), time_scale=0.5), {})
+    slow = faults.inject(Fault("slow-node", 0, HOUR, nodes=(0,), factor=0.5), SECOND)
+    crowd = faults.inject(Fault("arrivals", 0, HOUR, nodes=(0,), factor=2.0), SECOND)
+    assert (slow.begin, crowd.begin) == (SECOND + 100_000, SECOND + 500_000)
+    faults.clear(2 * SECOND)
+    assert [fault.end for fault in told(faults)] == [2 * SECOND, 2 * SECOND + 500_000]
