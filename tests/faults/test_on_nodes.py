@@ -82,6 +82,7 @@ def check_units(done: list[Unit], timeline: Timeline) -> None:
     """
     touched = at_an_edge = late = 0
     held: list[int] = []
+    free = [1]
     for unit in done:
         expected = expect(timeline, (unit.node, unit.peer), unit.begin, unit.nominal, 0.0, 0)
         assert expected.duration is not None
@@ -98,12 +99,12 @@ def check_units(done: list[Unit], timeline: Timeline) -> None:
             at_an_edge += 1
         else:
             late += off > TOLERANCE
-            if abs(expected.duration - unit.nominal) > 1:
-                held.append(off)
+            (held if abs(expected.duration - unit.nominal) > 1 else free).append(off)
     assert at_an_edge < 0.25 * len(done)
-    # A machine that is busy may keep bytes waiting; a fault that holds too long keeps all of them.
+    # A busy machine keeps bytes waiting, whatever they met; a fault that holds for too long keeps
+    # all those that met it.
     assert late < 0.1 * len(done)
-    assert not held or sorted(held)[len(held) // 4] <= 1
+    assert not held or min(held) <= max(free)
     assert touched > 0 or {fault.kind for fault in timeline.faults} <= NO_SLOWER
 
 

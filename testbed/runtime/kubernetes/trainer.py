@@ -104,6 +104,12 @@ def _wait_at_work(
         phase = "" if pod is None else (pod.get("status") or {}).get("phase", "")
         if pod is not None and phase == "Failed" and exit_code(pod) in PERMANENT:
             raise _failed(objects, name, namespace, pod)
+        if phase in ("", "Failed") and not is_at_work(
+            job := objects.cluster.get("Job", TRAINER_JOB, namespace)
+        ):
+            if pod is not None and job is not None:
+                raise _failed(objects, name, namespace, pod, of_all=True)
+            raise TemporaryError(f"the trainer of '{name}' was removed while it started")
         if pod is not None and phase in ("Running", "Succeeded"):
             runs_since = runs_since or now
             if not said_since and any(objects.cluster.log(_name(pod), namespace, lines=1)):
@@ -138,8 +144,13 @@ def _give_up(objects: Objects, namespace: str) -> None:
         objects.cluster.delete("Job", TRAINER_JOB, namespace)
 
 
-def _failed(objects: Objects, name: str, namespace: str, pod: Document) -> PermanentError:
-    """Return the error of a trainer that has ended at once, with its last words."""
+def _failed(
+    objects: Objects, name: str, namespace: str, pod: Document, *, of_all: bool = False
+) -> PermanentError:
+    """Return the error of a trainer that has ended at once, with its last words.
+
+    With ``of_all`` the Job has tried as often as it may, and ``pod`` is its last.
+    """
     code = exit_code(pod)
     lines: list[str] = []
     with contextlib.suppress(TestbedError):
@@ -151,7 +162,10 @@ def _failed(objects: Objects, name: str, namespace: str, pod: Document) -> Perma
             "; what it did before is in its volume; to start over and discard that: "
             f"testbed trainer start --name {name} -- --anew"
         )
-    return PermanentError(f"the trainer of '{name}' has failed (exit code {code}){said}\n", fix=fix)
+    often = " as often as its Job tries it" if of_all else ""
+    return PermanentError(
+        f"the trainer of '{name}' has failed{often} (exit code {code}){said}\n", fix=fix
+    )
 
 
 def exit_code(pod: Document) -> int | None:

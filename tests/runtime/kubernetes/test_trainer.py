@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,10 @@ TRAINER = {"app.kubernetes.io/component": "trainer"}
 def trainers(server: ApiServer) -> list[dict[str, Any]]:
     found = server.objects("pods", NAMESPACE)
     return [each for each in found if TRAINER.items() <= each["metadata"]["labels"].items()]
+
+
+def names(server: ApiServer) -> list[str]:
+    return [each["metadata"]["name"] for each in trainers(server)]
 
 
 @contextmanager
@@ -137,23 +142,54 @@ def test_what_may_get_better_is_tried_again_and_the_log_is_that_of_the_one_at_wo
     runtime: ClusterRuntime, server: ApiServer
 ) -> None:
     runtime.up(small_plan(), NAME)
+
+    def fail_once() -> list[str]:
+        """The first pod fails; what is made after it works."""
+        first = server.wait_for(lambda: names(server))[0]
+        server.edit("pods", NAMESPACE, first, {"metadata": {"labels": {"fails": "once"}}})
+        server.pods_become("failed", {"fails": "once"}, exit_code=4)
+        server.log(NAMESPACE, first, ["some words"])
+        server.wait_for(lambda: len(names(server)) == 2)
+        (second,) = set(names(server)) - {first}
+        server.log(NAMESPACE, second, ["at work"])
+        return [first, second]
+
+    with ThreadPoolExecutor(1) as pool:
+        pods = pool.submit(fail_once)
+        runtime.start_trainer(NAME, [])
+        first, second = pods.result()
+
+    phases = {each["metadata"]["name"]: each["status"]["phase"] for each in trainers(server)}
+    assert phases == {first: "Failed", second: "Running"}
+    assert list(runtime.logs(NAME, "trainer")) == ["at work"]
+    assert list(runtime.logs(NAME, first)) == ["some words"]
+
+
+def test_one_that_is_tried_too_often_is_not_waited_for(
+    runtime: ClusterRuntime, server: ApiServer
+) -> None:
+    runtime.up(small_plan(), NAME)
     server.pods_become("failed", TRAINER, exit_code=4)
+    with (
+        talking(server, "the log cannot be reached"),
+        pytest.raises(PermanentError, match=r"(?s)has failed as often as .* \(exit code 4\)"),
+    ):
+        runtime.start_trainer(NAME, [])
+    assert len(trainers(server)) == 7
+
+
+def test_one_that_is_removed_while_it_starts_is_not_waited_for(
+    runtime: ClusterRuntime, server: ApiServer
+) -> None:
+    runtime.up(small_plan(), NAME)
+    server.pods_become("stuck-creating", TRAINER)
 
     def told(line: str) -> None:
         if trainers(server):
-            server.wait_for(lambda: len(trainers(server)) >= 2)
-            server.pods_become("ready", TRAINER)
+            server.delete("jobs", NAMESPACE, "trainer", propagationPolicy="Background")
 
-    failed: dict[str, Any] = {}
-    with talking(server, "some words"):
+    with pytest.raises(TemporaryError, match="was removed while it started"):
         runtime.start_trainer(NAME, [], told)
-        at_work = [each for each in trainers(server) if each["status"]["phase"] == "Running"]
-        failed = next(each for each in trainers(server) if each["status"]["phase"] == "Failed")
-        (name,) = (each["metadata"]["name"] for each in at_work)
-    server.log(NAMESPACE, name, ["at work"])
-
-    assert list(runtime.logs(NAME, "trainer"))[-1] == "at work"
-    assert list(runtime.logs(NAME, failed["metadata"]["name"])) == ["some words"]
 
 
 def test_an_image_that_is_missing_is_said_and_leaves_no_job(
