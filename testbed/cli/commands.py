@@ -112,6 +112,13 @@ COMMANDS: Final[Sequence[Entry]] = (
     ),
     Entry(
         _NETWORK,
+        "ui",
+        "ui",
+        "ui",
+        "Show a testbed and its runs in a web browser, live, and steer it; until Ctrl-C.",
+    ),
+    Entry(
+        _NETWORK,
         "nodes",
         "network",
         "nodes",

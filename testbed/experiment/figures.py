@@ -1,7 +1,7 @@
 """Figures of runs. Each function draws one figure and returns it; ``report`` writes the files.
 
 Nothing here touches matplotlib's global state, so figures can be drawn from any thread and without
-a display. Colours are the Okabe-Ito set, which people with impaired colour vision can tell apart.
+a display.
 """
 
 from __future__ import annotations
@@ -20,30 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator
 
+from testbed.experiment.colours import FAULT, OUTCOME_COLOURS, colour
 from testbed.experiment.frames import flows
 from testbed.experiment.measured import Measured, Summary
 from testbed.experiment.metrics import SUCCESS_RATE
 from testbed.experiment.task_summary import RunSummary
-from testbed.model.task import Outcome
 from testbed.model.topology import Topology
 
-PALETTE: Final = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-    "#000000",
-)
-OUTCOME_COLOURS: Final[Mapping[str, str]] = {
-    Outcome.SUCCEEDED.value: "#009E73",
-    Outcome.DROPPED.value: "#E69F00",
-    Outcome.TRANSMISSION_FAILED.value: "#CC79A7",
-    Outcome.EXECUTION_FAILED.value: "#D55E00",
-    Outcome.LOST.value: "#7F7F7F",
-}
 TIME_COLOURS: Final[Mapping[str, str]] = {
     "deciding": "#009E73",
     "transmission_waiting": "#B3CDE3",
@@ -55,15 +38,6 @@ _TITLE_WIDTH: Final = 16
 """Letters of a title on one line below its column."""
 _LONGEST_TITLE: Final = 60
 """Letters of a title that are drawn: to lay out many thousands takes minutes."""
-
-
-FAULT: Final = "#c0392b"
-"""Colour of the slots in which a fault held."""
-
-
-def colour(index: int) -> str:
-    """Return the colour of series number ``index``."""
-    return PALETTE[index % len(PALETTE)]
 
 
 class Formats(NamedTuple):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from testbed.errors import PermanentError
 from testbed.experiment import figures
+from testbed.experiment.colours import colour
 from testbed.experiment.statistics import Interval, PairedComparison, compare, rate_interval
 from testbed.schedulers import catalogue
 from testbed.schedulers.catalogue import METHODS, REFERENCES
@@ -160,7 +161,7 @@ def learning_curve(result: O2OResult) -> Figure:
         x = np.array([point.episodes for point in told])
         y = 100 * np.array([float(point.evaluation or 0.0) for point in told])
         error = 100 * np.array([float(point.standard_error or 0.0) for point in told])
-        shade = figures.colour(index)
+        shade = colour(index)
         axes.plot(x, y, "o-", color=shade, markersize=4, linewidth=2, label=name)
         axes.fill_between(x, y - 1.96 * error, y + 1.96 * error, color=shade, alpha=0.15)
         back = [(p.episodes, 100 * float(p.evaluation or 0.0)) for p in told]
@@ -168,7 +169,7 @@ def learning_curve(result: O2OResult) -> Figure:
         if taken_back:
             axes.plot(*zip(*taken_back, strict=True), "x", color="#D55E00", markersize=8)
     for index, (name, rate) in enumerate(result.validation.items()):
-        shade = figures.colour(len(result.curves) + index)
+        shade = colour(len(result.curves) + index)
         axes.axhline(100 * rate, color=shade, linestyle="--", linewidth=1.2, label=name)
     axes.set_xlabel("online episodes learned from")
     axes.set_ylabel("success rate, %")
@@ -185,7 +186,7 @@ def comparison(result: O2OResult) -> Figure:
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     for y, name in enumerate(names):
         rate = interval(result, name)
-        shade = figures.colour(1 if catalogue.method(name).kind == "policy" else 0)
+        shade = colour(1 if catalogue.method(name).kind == "policy" else 0)
         arms = 100 * np.transpose([rate.arms])
         axes.errorbar(100 * rate.mean, y, xerr=arms, fmt="o", color=shade, capsize=4)
         axes.annotate(

@@ -20,7 +20,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from testbed.errors import Problem, UsageError
-from testbed.experiment.figures import as_files, colour, plain
+from testbed.experiment.colours import colour
+from testbed.experiment.figures import as_files, plain
 from testbed.experiment.metrics import Metric, objective
 from testbed.experiment.reproduce.page import Workplace
 from testbed.experiment.reproduce.points import Network, Point, PointResult, PointStore, write_text

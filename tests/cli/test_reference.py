@@ -47,6 +47,7 @@ def test_every_command_that_reads_can_print_json() -> None:
         "testbed up",
         "testbed kill",
         "testbed scale",
+        "testbed ui",
         "testbed version",
         # Is JSON.
         "testbed scenario schema",

@@ -45,7 +45,8 @@ def test_every_package_stands_in_one_layer() -> None:
 
 def test_every_package_that_runs_on_a_node_is_kept_from_the_learning_libraries() -> None:
     above_the_nodes = {
-        *("testbed.api", "testbed.cli", "testbed.experiment", "testbed.testing", "trainer"),
+        *("testbed.api", "testbed.cli", "testbed.experiment", "testbed.testing", "testbed.ui"),
+        "trainer",
     }
     kept_away = set(contracts()["nodes-run-without-the-trainer"]["source_modules"])
 

@@ -11,7 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from testbed.experiment.calibration.questions import QUESTIONS
 from testbed.experiment.calibration.values import Calibration, Knee, Trial
-from testbed.experiment.figures import Drawing, colour, plain
+from testbed.experiment.colours import colour
+from testbed.experiment.figures import Drawing, plain
 
 _LOWEST: Final = 0.03
 """Smallest share of a limit that is drawn: less is as good as none."""

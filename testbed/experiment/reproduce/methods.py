@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from testbed.experiment.figures import PALETTE
+from testbed.experiment.colours import PALETTE
 from testbed.schedulers import catalogue
 from testbed.schedulers.catalogue import Method, label
 

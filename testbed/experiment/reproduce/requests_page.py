@@ -14,7 +14,8 @@ from typing import Any, Final
 from matplotlib.figure import Figure as Canvas
 
 from testbed.errors import PermanentError
-from testbed.experiment.figures import PALETTE, plain
+from testbed.experiment.colours import PALETTE
+from testbed.experiment.figures import plain
 from testbed.experiment.reproduce.page import (
     RESULT,
     findings_lines,

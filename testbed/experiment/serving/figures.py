@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from testbed.experiment.figures import FAULT, Drawing, by_metric, colour, new_figure, plain
+from testbed.experiment.colours import FAULT, colour
+from testbed.experiment.figures import Drawing, by_metric, new_figure, plain
+from testbed.experiment.serving.colours import COLOURS, HERE, PEERS
 from testbed.experiment.serving.metrics import REFUSED_RATE
 from testbed.experiment.serving.summary import ServingSummary, Traffic
 from testbed.model.serving.record import RequestOutcome
@@ -29,19 +31,6 @@ _HEIGHT: Final = 1.55
 """Inches of the axes of a node."""
 _SMALL: Final = 9
 
-HERE: Final = "served here"
-PEERS: Final = "served at peers"
-COLOURS: Final[Mapping[str, str]] = {
-    HERE: "#009E73",
-    PEERS: "#56B4E9",
-    RequestOutcome.NO_PEER.value: "#E69F00",
-    RequestOutcome.OVER_LIMIT.value: "#CC79A7",
-    RequestOutcome.FORBIDDEN.value: "#F0E442",
-    RequestOutcome.UNREACHABLE.value: "#D55E00",
-    RequestOutcome.OVERLOAD.value: "#8C564B",
-    RequestOutcome.LOST.value: "#7F7F7F",
-}
-"""Colours of what becomes of requests, in the order in which they are stacked."""
 NAMES: Final[Mapping[str, str]] = {
     RequestOutcome.NO_PEER.value: "no peer (503)",
     RequestOutcome.OVER_LIMIT.value: "over limit (429)",
