@@ -1,6 +1,7 @@
 """The home of the toolkit: one folder per user unless told otherwise.
 
-``HOME/artifacts`` holds the policies of all testbeds of the home, ``HOME/datasets`` data sets;
+``HOME/artifacts`` holds the policies of all testbeds of the home, ``HOME/datasets`` data sets,
+``HOME/o2o`` learning experiments;
 ``HOME/tasklog.sqlite`` is the task log that all testbeds and simulations of the home share, so
 that runs can be compared after the testbeds they were made on are gone.
 """
@@ -21,6 +22,7 @@ from testbed.scenario.secrets import split_password
 TASK_LOG: Final = "tasklog.sqlite"
 ARTIFACTS: Final = "artifacts"
 DATA_SETS: Final = "datasets"
+EXPERIMENTS: Final = "o2o"
 
 
 _chosen: list[Path] = []

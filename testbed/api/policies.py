@@ -28,6 +28,29 @@ def surroundings(name: str, artifacts: str | None) -> tuple[str, str]:
     return home.artifacts_url(artifacts, store), deployed
 
 
+def listed(store: str) -> tuple[list[Policy], list[tuple[str, TestbedError]]]:
+    """Return the shipped policies and then those in ``store``, oldest first.
+
+    The second list has references of those that cannot be used, and why.
+
+    Raises: PermanentError, TemporaryError: the store cannot be read at all.
+    """
+    from testbed.policies import SHIPPED_PREFIX, list_policies, load, shipped, shipped_names
+
+    found, damaged = [], []
+    for reference in (*(SHIPPED_PREFIX + each for each in shipped_names()), *list_policies(store)):
+        try:
+            found.append(
+                shipped(reference.removeprefix(SHIPPED_PREFIX))
+                if reference.startswith(SHIPPED_PREFIX)
+                else load(store, reference)
+            )
+        except TestbedError as error:
+            # One that cannot be used is no reason not to list the others.
+            damaged.append((reference, error))
+    return found, damaged
+
+
 def resolved(reference: str, store: str) -> Policy:
     """Return the policy that a user names; a folder may be named without ./ if it is there.
 

@@ -35,10 +35,11 @@ class Log(Store):
         state: str | None = None,
         label: str | None = None,
         driver: str | None = None,
+        tag: str | None = None,
     ) -> Runs:
         """Return the runs with all of these properties, the latest last.
 
-        ``driver`` is ``"simulator"`` or ``"network"``.
+        ``driver`` is ``"simulator"`` or ``"network"``, ``tag`` one of the run's tags.
         """
         wanted: dict[str, tuple[str | None, Callable[[Run], Any]]] = {
             "scheduler": (scheduler, lambda run: run.info.scheduler),
@@ -50,7 +51,9 @@ class Log(Store):
         }
         asked = [(value, of) for value, of in wanted.values() if value is not None]
         found = [
-            run for run in self.task_log.runs() if all(of(run) == value for value, of in asked)
+            run
+            for run in self.task_log.runs()
+            if all(of(run) == value for value, of in asked) and (tag is None or tag in run.tags)
         ]
         return Runs(self, found)
 
@@ -98,9 +101,7 @@ class Runs(Sequence["Run"]):
         rows = []
         found = counted(self.log.task_log, self._runs)
         for run in self._runs:
-            outcomes, good = found[run.id], SUMMARIES.of(run).good
-            total = sum(outcomes.values())
-            succeeded = sum(n for outcome, n in outcomes.items() if outcome == good)
+            total, rate = SUMMARIES.of(run).rate(found[run.id])
             rows.append(
                 {
                     "run": run.id,
@@ -111,7 +112,7 @@ class Runs(Sequence["Run"]):
                     "state": run.state.value,
                     "episodes": run.info.episodes,
                     "tasks": total,
-                    "success_rate": succeeded / total if total else None,
+                    "success_rate": rate,
                     "started": run.info.started,
                     "label": run.info.label,
                 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -15,7 +15,7 @@ from testbed.model.encoders import DEFAULT
 from testbed.model.units import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 group = typer.Typer(no_args_is_help=True, help="Make data sets of logged runs, and export them.")
 
@@ -93,11 +93,11 @@ def build(
 def list_(as_json: Json = False) -> None:
     """List the data sets of this home, oldest first."""
     from testbed.api.data_sets import root
-    from testbed.storage.dataset import list_data_sets
+    from testbed.storage.dataset import brief, list_data_sets
 
     found = list_data_sets(root())
     if as_json:
-        console.emit([{**_brief(metadata), "folder": str(path)} for path, metadata in found])
+        console.emit([{**brief(metadata), "folder": str(path)} for path, metadata in found])
         return
     if not found:
         console.note(f"no data set is in {root()}")
@@ -105,15 +105,15 @@ def list_(as_json: Json = False) -> None:
         return
     table = console.Rows(["DATASET", "SCENARIO", "ENCODER", ">NODES", ">EPISODES", ">ROWS", "MADE"])
     for path, metadata in found:
-        brief = _brief(metadata)
+        shown = brief(metadata)
         table.add(
             console.mark(path.name, "cyan"),
-            console.plain(str(brief["scenario"])),
-            brief["encoder"],
-            brief["nodes"],
-            brief["episodes"],
-            brief["rows"],
-            str(brief["created"])[:19].replace("T", " "),
+            console.plain(str(shown["scenario"])),
+            shown["encoder"],
+            shown["nodes"],
+            shown["episodes"],
+            shown["rows"],
+            str(shown["created"])[:19].replace("T", " "),
         )
     console.show(table)
     console.next_command(f"testbed dataset show {found[-1][0].name}")
@@ -123,6 +123,7 @@ def list_(as_json: Json = False) -> None:
 def show(data_set: DataSetName, as_json: Json = False) -> None:
     """Show the contents of a data set: runs, behaviour policies, counts, fidelity."""
     from testbed.api.data_sets import folder_of
+    from testbed.storage.dataset import brief
     from testbed.storage.dataset import show as show_data_set
 
     folder = folder_of(data_set)
@@ -131,7 +132,7 @@ def show(data_set: DataSetName, as_json: Json = False) -> None:
         console.emit({**metadata, "folder": str(folder)})
         return
     facts = console.Rows(["DATASET", console.mark(folder.name, "cyan")])
-    for label, value in _brief(metadata).items():
+    for label, value in brief(metadata).items():
         facts.add(label, None if value is None else console.plain(str(value)))
     for label, value in metadata["counts"].items():
         if label not in {"rows", "episodes"}:
@@ -202,21 +203,6 @@ def _shown(folder: Path) -> str:
     from testbed.api.data_sets import root
 
     return folder.name if folder.parent == root() else quoted(folder)
-
-
-def _brief(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    counts = metadata.get("counts", {})
-    return {
-        "scenario": metadata.get("scenario"),
-        "encoder": metadata.get("encoder"),
-        "nodes": metadata.get("nodes"),
-        "episodes": counts.get("episodes"),
-        "rows": counts.get("rows"),
-        "behaviour": ", ".join(
-            f"{name} ({rows} rows)" for name, rows in metadata["behaviour_policies"].items()
-        ),
-        "created": metadata.get("created"),
-    }
 
 
 def _progress() -> Callable[[str, int, int], None]:

@@ -483,7 +483,7 @@ def _scenario_of(argument: str | None, option: str | None) -> str:
 def _new_folder(loaded: ScenarioFile) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     stem = f"{stamp}-{loaded.metadata.name}-{loaded.seeds.topology}"
-    root = home.home() / "o2o"
+    root = home.home() / home.EXPERIMENTS
     candidate, number = root / stem, 2
     while candidate.exists():
         candidate, number = root / f"{stem}-{number}", number + 1

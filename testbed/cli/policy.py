@@ -10,13 +10,13 @@ import typer
 
 from testbed import environment
 from testbed.api.places import runtime
-from testbed.api.policies import imported, resolved, surroundings
+from testbed.api.policies import imported, listed, resolved, surroundings
 from testbed.api.running import client_of
 from testbed.cli import console, tuning
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers, quoted
 from testbed.cli.progress import paces
-from testbed.errors import PermanentError, Problem, TestbedError, UsageError
+from testbed.errors import PermanentError, Problem, UsageError
 from testbed.model.units import counted
 
 if TYPE_CHECKING:
@@ -54,23 +54,10 @@ STATE_STYLES = {
 @group.command("list")
 def list_(name: Name = "default", artifacts: Artifacts = None, as_json: Json = False) -> None:
     """List the policies in the artifact store, oldest first, after those that are shipped."""
-    from testbed.policies import SHIPPED_PREFIX, list_policies, load, shipped, shipped_names
-
     store, deployed = surroundings(name, artifacts)
-    documents: list[dict[str, Any]] = []
-    damaged: list[dict[str, Any]] = []
-    for reference in (*(SHIPPED_PREFIX + each for each in shipped_names()), *list_policies(store)):
-        try:
-            policy = (
-                shipped(reference.removeprefix(SHIPPED_PREFIX))
-                if reference.startswith(SHIPPED_PREFIX)
-                else load(store, reference)
-            )
-        except TestbedError as error:
-            # One that cannot be used is no reason not to list the others.
-            damaged.append({"reference": reference, "damaged": str(error)})
-            continue
-        documents.append({**_document(policy, deployed), "damaged": None})
+    found, unusable = listed(store)
+    documents = [{**_document(policy, deployed), "damaged": None} for policy in found]
+    damaged = [{"reference": reference, "damaged": str(error)} for reference, error in unusable]
     if as_json:
         console.emit([*documents, *damaged])
         return

@@ -9,15 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from testbed.cli import console
-from testbed.cli.filters import Filter, OfLabel, OfScenario, OfScheduler, OfState, OfTestbed
+from testbed.api.filters import Filter
+from testbed.cli import console, keeping
+from testbed.cli.filters import (
+    OfLabel,
+    OfScenario,
+    OfScheduler,
+    OfState,
+    OfTag,
+    OfTestbed,
+    Search,
+    Since,
+    Until,
+)
 from testbed.cli.options import By, Json, Name, RunIds, Storage, from_log, quoted
 from testbed.cli.progress import FEWEST, paces
-from testbed.errors import TestbedError, UsageError
+from testbed.errors import UsageError
 
 if TYPE_CHECKING:
     from testbed.experiment.comparison import RunComparison
-    from testbed.experiment.measured import Column, Measured, Summary, Table
+    from testbed.experiment.measured import Column, Summary, Table
     from testbed.experiment.metrics import Metric
     from testbed.experiment.statistics import Interval
     from testbed.storage.tasklog import Run
@@ -33,6 +44,7 @@ STATE_STYLES = {
     "failed": "red",
     "interrupted": "red",
 }
+_TONES = {"good": "green", "warning": "yellow"}
 
 
 @group.command("list")
@@ -48,6 +60,10 @@ def list_(
     testbed: OfTestbed = None,
     state: OfState = None,
     label: OfLabel = None,
+    tag: OfTag = None,
+    since: Since = None,
+    until: Until = None,
+    search: Search = None,
     name: Name = "default",
     storage: Storage = None,
     as_json: Json = False,
@@ -59,7 +75,7 @@ def list_(
     from testbed.api.logs import open_log
     from testbed.experiment.summary import SUMMARIES, counted
 
-    only = Filter(scheduler, scenario, testbed, state, label)
+    only = Filter(scheduler, scenario, testbed, state, label, tag, since, until, search)
     with open_log(storage, name) as log:
         runs = only.of_runs(log.runs())
         shown = runs[-limit:] if limit else runs
@@ -77,10 +93,12 @@ def list_(
         return
     families = [SUMMARIES.of(run) for run in shown]
     work = list(dict.fromkeys(family.work for family in families))
+    tagged = any(run.tags for run in shown)
     table = console.Rows(
         [
             *("RUN", "SCENARIO", "SCHEDULER", "DRIVER", "STATE", ">EPISODES"),
             *(">" + " OR ".join(work).upper(), ">SUCCESS", "~LABEL"),
+            *(["~TAGS"] if tagged else []),
         ]
     )
     for document, family in zip(documents, families, strict=True):
@@ -97,6 +115,7 @@ def list_(
             f"{count} {family.work}" if len(work) > 1 else count,
             None if rate is None else f"{100 * rate:.1f} %",
             console.plain(document["label"]),
+            *([console.plain(", ".join(document["tags"]))] if tagged else []),
         )
     console.show(table)
     if len(shown) < len(runs):
@@ -111,8 +130,7 @@ def _in_list(run: Run, outcomes: Mapping[str, int]) -> dict[str, Any]:
     from testbed.experiment.summary import SUMMARIES
 
     family = SUMMARIES.of(run)
-    count = sum(outcomes.values())
-    good = sum(number for outcome, number in outcomes.items() if outcome == family.good)
+    count, share = family.rate(outcomes)
     info = run.info
     return {
         "run": info.id,
@@ -126,10 +144,12 @@ def _in_list(run: Run, outcomes: Mapping[str, int]) -> dict[str, Any]:
         "first_episode": info.first_episode,
         "episodes": info.episodes,
         family.work: count,
-        family.share: good / count if count else None,
+        family.share: share,
         "started": info.started,
         "ended": run.ended,
         "label": info.label,
+        "tags": list(run.tags),
+        "note": run.note,
     }
 
 
@@ -174,53 +194,25 @@ def show(
             }
         )
         return
-    _print_run(found, document, summary)
+    _print_run(found, summary)
     console.next_command(from_log(f"testbed report {found.id} --out report", storage, name))
 
 
-def _print_run(run: Run, document: dict[str, Any], summary: Summary | None) -> None:
-    from testbed.storage.tasklog import TESTBED
+group.command("tag")(keeping.tag)
+group.command("note")(keeping.note)
+group.command("delete")(keeping.delete)
 
-    info = run.info
-    state = run.state.value
-    facts = console.Rows(["RUN", "~" + console.mark(info.id, "cyan")])
-    facts.add("scenario", console.plain(f"{info.name} [{info.scenario_hash[:12]}]"))
-    facts.add("scheduler", console.plain(info.scheduler))
-    facts.add("driver", info.driver)
-    if info.testbed is not None:
-        facts.add("testbed", console.plain(info.testbed))
-    facts.add("state", console.mark(state, STATE_STYLES.get(state, "default")))
-    certificate = run.certificate
-    for node, reason in (certificate or {}).get("dead_nodes", {}).items():
-        facts.add(f"  node {node}", console.plain(f"was out: {reason}"))
-    if certificate is not None and certificate.get("failure"):
-        facts.add("  failure", console.plain(certificate["failure"]))
-    for failure in run.code_failures:
-        facts.add("  own code", console.plain(failure))
-    for change in run.changes:
-        who = ", ".join(map(str, change["nodes"])) or "all"
-        at = f"episode {change['episode']}, slot {change['slot']}"
-        facts.add("  changed", f"{at}: {console.plain(change['scheduler'])} on nodes {who}")
-    for line in fault_lines(run.faults):
-        facts.add("  fault", console.plain(line))
-    facts.add("started", info.started)
-    facts.add("ended", run.ended)
-    last = info.first_episode + info.episodes - 1
-    facts.add("episodes", f"{info.episodes}, numbers {info.first_episode} to {last}")
-    facts.add("seeds", ", ".join(f"{key} {value}" for key, value in info.seeds.items()))
-    versions = {key: value for key, value in info.versions.items() if key != TESTBED}
-    facts.add("versions", ", ".join(f"{key} {value}" for key, value in versions.items()))
-    if info.label:
-        facts.add("label", console.plain(info.label))
-    if certificate is not None and "valid" in certificate:
-        verdict = "within its limits" if certificate.get("valid") else "outside its limits"
-        reasons = "; ".join(certificate.get("reasons", ()))
-        style = "green" if certificate.get("valid") else "yellow"
-        text = console.mark(verdict, style)
-        facts.add("fidelity", f"{text}: {console.plain(reasons)}" if reasons else text)
-        shared = max((certificate.get("machine") or {}).get("sharing") or [1])
-        if shared > 1:
-            facts.add("isolation", f"up to {shared} nodes shared a process, and could hold it up")
+
+def _print_run(run: Run, summary: Summary | None) -> None:
+    from testbed.experiment.facts import facts_of
+    from testbed.experiment.summary import every_metric
+
+    facts = console.Rows(["RUN", "~" + console.mark(run.id, "cyan")])
+    for name, text, tone in facts_of(run):
+        style = STATE_STYLES.get(text, "default") if tone == "state" else _TONES.get(tone)
+        for number, line in enumerate(text.splitlines()):
+            told = console.plain(line) if style is None else console.mark(line, style)
+            facts.add("" if number else name, told)
     if summary is not None:
         for name, value in summary.facts(_shown):
             facts.add(name, console.plain(value))
@@ -229,7 +221,7 @@ def _print_run(run: Run, document: dict[str, Any], summary: Summary | None) -> N
         print_tables(summary.tables())
         console.out("")
         metrics = console.Rows(["METRIC", ">MEAN OF EPISODES", ">EPISODES", "~WHAT"])
-        for name, found in _all_metrics(summary):
+        for name, found in every_metric(summary):
             if isinstance(found, str):
                 metrics.add(console.plain(name), None, None, console.plain(found))
             else:
@@ -239,26 +231,14 @@ def _print_run(run: Run, document: dict[str, Any], summary: Summary | None) -> N
         console.show(metrics)
 
 
-def _all_metrics(summary: Summary) -> list[tuple[str, Measured | str]]:
-    """Return every metric of a run by name; of one that cannot be computed, the reason."""
-    from testbed.experiment import metrics
-
-    found: list[tuple[str, Measured | str]] = []
-    model = summary.run.model
-    for name in metrics.names(model):
-        try:
-            found.append((name, summary.measured(metrics.find(name, model))))
-        except TestbedError as error:
-            found.append((name, " ".join(str(error).split())))
-    return found
-
-
 def _metric_documents(summary: Summary) -> dict[str, Any]:
+    from testbed.experiment.summary import every_metric
+
     return {
         name: {"problem": found}
         if isinstance(found, str)
         else {**found.metric.document, **found.document}
-        for name, found in _all_metrics(summary)
+        for name, found in every_metric(summary)
     }
 
 
@@ -406,25 +386,6 @@ def export(
         console.note(f"trace of {run}: {trace['events']} events, for https://ui.perfetto.dev")
     console.out(str(out))
     console.next_command(f"ls {quoted(out)}")
-
-
-def fault_lines(faults: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return each fault of a run's scenario once, with how often it came and took."""
-    by_entry: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
-    for fault in faults:
-        named = fault["what"] if fault["entry"] < 0 else fault["kind"]
-        by_entry.setdefault((fault["entry"], named), []).append(fault)
-    lines = []
-    for (entry, what), found in by_entry.items():
-        times = "once" if len(found) == 1 else f"{len(found)} times"
-        episodes = len({fault["episode"] for fault in found})
-        missed = sum(fault.get("took") is False for fault in found)
-        lines.append(
-            f"{'by hand' if entry < 0 else f'faults[{entry}]'}: {what}, {times} in "
-            f"{episodes} episode{'' if episodes == 1 else 's'}"
-            + (f"; {missed} did not take" if missed else "")
-        )
-    return lines
 
 
 def print_tables(tables: Sequence[Table]) -> None:

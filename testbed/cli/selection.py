@@ -7,8 +7,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from testbed.api.filters import SEPARATOR, Filter
 from testbed.cli import console
-from testbed.cli.filters import SEPARATOR, Filter
 from testbed.cli.options import DEFAULT_NAME
 from testbed.errors import Problem, TestbedError, UsageError
 

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from testbed.experiment import task_summary
+from testbed.errors import TestbedError
+from testbed.experiment import metrics, task_summary
 from testbed.experiment.measured import (
     Measured,
     NothingToReport,
@@ -33,6 +34,7 @@ __all__ = [
     "ServingSummary",
     "Summary",
     "counted",
+    "every_metric",
     "none_if_nan",
     "summarise",
     "summary_of",
@@ -52,6 +54,11 @@ class Family:
     work: str
     good: str
     share: str
+
+    def rate(self, outcomes: Mapping[str, int]) -> tuple[int, float | None]:
+        """Return how many pieces of work there are, and the share that is good; None of none."""
+        count = sum(outcomes.values())
+        return count, outcomes.get(self.good, 0) / count if count else None
 
 
 SUMMARIES: Final[ByModel[Family]] = ByModel(
@@ -93,6 +100,18 @@ def counted(log: TaskLog, runs: Sequence[Run]) -> dict[str, Mapping[str, int]]:
         if not any(found[run.id].values()):
             with suppress(NothingToReport):
                 found[run.id] = SUMMARIES.of(run).read(log, run).outcomes
+    return found
+
+
+def every_metric(summary: Summary) -> list[tuple[str, Measured | str]]:
+    """Return all metrics of a run by name; of one that cannot be computed, the reason."""
+    found: list[tuple[str, Measured | str]] = []
+    model = summary.run.model
+    for name in metrics.names(model):
+        try:
+            found.append((name, summary.measured(metrics.find(name, model))))
+        except TestbedError as error:
+            found.append((name, " ".join(str(error).split())))
     return found
 
 

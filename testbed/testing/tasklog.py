@@ -473,6 +473,82 @@ class TaskLogContract:
         assert list(task_log.decisions(other.id)) == _by_key(decisions)
         assert list(task_log.tasks(other.id)) == sample_rows(0)
 
+    def test_tags_and_notes_are_kept_beside_the_run(
+        self, task_log: TaskLog, reopen: Callable[[], TaskLog]
+    ) -> None:
+        one, other = sample_run("one"), sample_run("other")
+        for info in (one, other):
+            task_log.begin_run(info)
+        assert (task_log.run("one").tags, task_log.run("one").note) == ((), "")
+        assert task_log.tag_run("one", ["paper", "größer-α=0.3", "Paper", "paper"]) == (
+            "Paper",
+            "größer-α=0.3",
+            "paper",
+        )
+        assert task_log.tag_run("one", ["b"], remove=["Paper", "never"]) == (
+            "b",
+            "größer-α=0.3",
+            "paper",
+        )
+        task_log.note_run("one", "  it's 100 %\r\nnaïve 😀 \\ \n")
+        task_log.end_run("one", RunState.COMPLETED)
+        with reopen() as again:
+            first, second = again.runs()
+            assert (first.tags, first.note) == (
+                ("b", "größer-α=0.3", "paper"),
+                "it's 100 %\nnaïve 😀 \\",
+            )
+            assert (first.info, first.state) == (one, RunState.COMPLETED)
+            assert (second.tags, second.note) == ((), "")
+            again.note_run("one", "")
+        assert task_log.run("one").note == ""
+
+    def test_what_cannot_be_a_tag_or_a_note_is_refused(self, task_log: TaskLog) -> None:
+        task_log.begin_run(sample_run("one"))
+        for tag in ("", "two words", "a,b", "-x", "x" * 65, "\x1b[2J", "a\u2028b"):
+            with pytest.raises(UsageError, match="tag: "):
+                task_log.tag_run("one", ["good", tag])
+        for note in ("x" * 10_001, "a\x00b"):
+            with pytest.raises(UsageError, match="note: "):
+                task_log.note_run("one", note)
+        assert (task_log.run("one").tags, task_log.run("one").note) == ((), "")
+        for call in (
+            lambda: task_log.tag_run("nobody", ["a"]),
+            lambda: task_log.note_run("nobody", "a"),
+            lambda: task_log.delete_run("nobody"),
+        ):
+            with pytest.raises(UsageError, match="nobody"):
+                call()
+
+    def test_a_deleted_run_is_gone_with_all_it_had(
+        self, task_log: TaskLog, reopen: Callable[[], TaskLog]
+    ) -> None:
+        one, other = sample_run("one"), sample_run("other")
+        _, records, decisions = sample_episode(0)
+        for info in (one, other):
+            task_log.begin_run(info)
+            task_log.append(info.id, records, decisions)
+            task_log.write_tasks(info.id, sample_rows(0))
+            task_log.tag_run(info.id, ["both"])
+            task_log.note_run(info.id, f"note of {info.id}")
+        with pytest.raises(UsageError, match="running"):
+            task_log.delete_run("other")
+        assert len(list(task_log.tasks("other"))) == len(sample_rows(0))
+        task_log.end_run("other", RunState.FAILED)
+        with reopen() as again:
+            again.delete_run("other")
+        assert [run.id for run in task_log.runs()] == ["one"]
+        with pytest.raises(UsageError, match="other"):
+            task_log.append("other", records, decisions)
+        with pytest.raises(UsageError, match="other"):
+            task_log.hand_in("other", records, decisions)
+        # It may get what identified the deleted one within the database.
+        task_log.begin_run(sample_run("new"))
+        assert task_log.counts("new") == {"tasks": 0, "events": 0, "decisions": 0}
+        assert (task_log.run("new").tags, task_log.run("new").note) == ((), "")
+        assert list(task_log.records("one")) == records
+        assert (task_log.run("one").tags, task_log.run("one").note) == (("both",), "note of one")
+
     def test_an_unknown_run_is_refused(self, task_log: TaskLog) -> None:
         _, records, decisions = sample_episode(0)
         with pytest.raises(UsageError, match="nobody"):

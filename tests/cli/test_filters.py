@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from testbed.api.filters import Filter
 from testbed.cli import main
-from testbed.cli.filters import Filter
 from testbed.cli.options import scheduler_of
 from testbed.errors import UsageError
 from tests.cli.conftest import Command
@@ -59,6 +62,81 @@ def test_a_list_of_runs_shows_only_what_was_asked_for(testbed: Command, log: Pat
     assert listed("--scenario", "quickstart", "--testbed", "nowhere") == []
     assert "no run with testbed nowhere" in testbed("runs", "list", "--testbed", "nowhere").err
     assert testbed("runs", "list", "--state", "over").code == 2
+
+
+def test_runs_are_found_by_what_was_said_of_them(testbed: Command, log: Path) -> None:
+    runs = [each["run"] for each in testbed("runs", "list", "--json").document]
+
+    def listed(*options: str) -> list[str]:
+        return [each["run"] for each in testbed("runs", "list", "--json", *options).document]
+
+    assert testbed("runs", "tag", runs[0], "paper", "final", "--json").document == {
+        "run": runs[0],
+        "tags": ["final", "paper"],
+    }
+    assert testbed("runs", "tag", runs[1], "paper").out == "paper\n"
+    assert listed("--tag", "paper") == runs[:2]
+    assert listed("--tag", "pap") == []
+    assert "final, paper" in testbed("runs", "list").out
+    assert "tags" in testbed("runs", "show", runs[0]).out
+    assert testbed("runs", "tag", runs[1], "paper", "--remove").out == "no tags\n"
+    assert listed("--tag", "paper") == runs[:1]
+
+    assert testbed("runs", "note", runs[2]).out == "no note\n"
+    testbed("runs", "note", runs[2], "Slower than RDA.\nAsk why.")
+    assert testbed("runs", "note", runs[2]).out == "Slower than RDA.\nAsk why.\n"
+    assert testbed("runs", "show", runs[2], "--json").document["note"].endswith("Ask why.")
+    assert "Ask why." in testbed("runs", "show", runs[2]).out
+    assert listed("--search", "slower THAN") == runs[2:]
+    assert listed("--search", "FINAL") == runs[:1]
+    assert testbed("runs", "show", "latest:tag=paper", "--json").document["run"] == runs[0]
+    said = testbed("runs", "tag", runs[0], "two words")
+    assert said.code == 2
+    assert "without spaces" in said.err
+
+
+def test_runs_are_found_by_when_they_began(testbed: Command, log: Path) -> None:
+    with closing(sqlite3.connect(log)) as connection, connection:
+        for key, day in enumerate(("2026-01-30", "2026-01-31", "2026-02-01"), 1):
+            connection.execute(
+                "UPDATE runs SET started = ? WHERE key = ?", (f"{day}T12:00:00.000+00:00", key)
+            )
+
+    def listed(*options: str) -> list[str]:
+        found = testbed("runs", "list", "--json", *options).document
+        return [each["started"][:10] for each in found]
+
+    assert listed("--since", "2026-01-31") == ["2026-01-31", "2026-02-01"]
+    assert listed("--until", "2026-01-31") == ["2026-01-30", "2026-01-31"]
+    assert listed("--since", "2026-01-31T12:00", "--until", "2026-02-01T11:59") == ["2026-01-31"]
+    assert listed("--since", "2026-01-31T14:00+01:00", "--until", "9999-12-31") == ["2026-02-01"]
+    said = testbed("runs", "list", "--since", "yesterday")
+    assert said.code == 2
+    assert "since: 'yesterday'" in said.err
+
+
+def test_deleted_runs_are_gone(
+    testbed: Command, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [each["run"] for each in testbed("runs", "list", "--json").document]
+
+    def left() -> list[str]:
+        return [each["run"] for each in testbed("runs", "list", "--json").document]
+
+    said = testbed("runs", "delete", runs[0])
+    assert said.code == 2
+    assert "--yes" in said.err
+    for answer, kept in (("n", runs), ("y", runs[1:])):
+        terminal = io.StringIO(f"{answer}\n")
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        monkeypatch.setattr("sys.stdin", terminal)
+        said = testbed("runs", "delete", runs[0])
+        assert runs[0] in said.err
+        assert left() == kept
+    assert testbed("runs", "delete", "--yes", runs[1], runs[2], runs[2], "--json").document == {
+        "deleted": runs[1:]
+    }
+    assert left() == []
 
 
 def test_the_latest_of_what_was_asked_for(testbed: Command, log: Path) -> None:

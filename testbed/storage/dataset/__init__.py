@@ -7,7 +7,7 @@ it for other tools. docs/data-sets.md describes the format.
 from __future__ import annotations
 
 from testbed.storage.dataset.building import build, team_rewards
-from testbed.storage.dataset.catalog import list_data_sets, show
+from testbed.storage.dataset.catalog import brief, list_data_sets, show
 from testbed.storage.dataset.exports import export_data_set
 from testbed.storage.dataset.format import Content, Counts, TransitionSequence, write_data_set
 from testbed.storage.dataset.loading import DataSet, load, validate
@@ -17,6 +17,7 @@ __all__ = [
     "Counts",
     "DataSet",
     "TransitionSequence",
+    "brief",
     "build",
     "export_data_set",
     "list_data_sets",

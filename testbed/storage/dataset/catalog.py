@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,19 @@ def show(folder: Path) -> dict[str, Any]:
         UsageError: there is none.
     """
     return read_metadata(folder, KIND)
+
+
+def brief(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells a data set from others, by name, from its metadata."""
+    counts = metadata.get("counts", {})
+    return {
+        "scenario": metadata.get("scenario"),
+        "encoder": metadata.get("encoder"),
+        "nodes": metadata.get("nodes"),
+        "episodes": counts.get("episodes"),
+        "rows": counts.get("rows"),
+        "behaviour": ", ".join(
+            f"{name} ({rows} rows)" for name, rows in metadata["behaviour_policies"].items()
+        ),
+        "created": metadata.get("created"),
+    }

@@ -190,13 +190,15 @@ class Run:
 
     ``certificate`` is the fidelity certificate, None of a run that has not ended and of the
     simulator's, which has nothing to certify; only what a user's own code failed at may stand in
-    theirs.
+    theirs. ``tags``, in order, and ``note`` are what a user said of it afterwards.
     """
 
     info: RunInfo
     state: RunState
     ended: str | None = None
     certificate: Mapping[str, Any] | None = None
+    tags: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def id(self) -> str:
@@ -358,6 +360,31 @@ class TaskLog(Protocol):
         lost, or did not tell of, are refused. Without, a node's own end takes the place of an end
         that was made for want of it. None: final where the run's certificate says
         ``tasks_closed``, or says nothing of it and the run has neither failed nor been cut short.
+        """
+        ...
+
+    def tag_run(
+        self, run_id: str, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        """Add tags to a run, and remove others; return all it has now, in order.
+
+        What it has already, or has not, is no problem.
+
+        Raises: UsageError: something cannot be a tag.
+        """
+        ...
+
+    def note_run(self, run_id: str, note: str) -> None:
+        """Replace the note of a run; an empty one removes it.
+
+        Raises: UsageError: the text is too long, or has control characters.
+        """
+        ...
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove a run with all that the log has of it.
+
+        Raises: UsageError: it has not ended.
         """
         ...
 

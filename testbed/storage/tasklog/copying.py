@@ -45,6 +45,10 @@ def copy_runs(
             target.close_run(run.id, RunState.INTERRUPTED)
         else:
             target.end_run(run.id, run.state, run.certificate)
+        if run.tags:
+            target.tag_run(run.id, run.tags)
+        if run.note:
+            target.note_run(run.id, run.note)
         new.append(run.id)
     return tuple(new)
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    delete,
     func,
     literal,
     or_,
@@ -41,6 +42,13 @@ from testbed.model.serving.record import RequestOutcome, WindowRecord
 from testbed.model.serving.route import RoutingRecord
 from testbed.model.task import Outcome
 from testbed.storage.tasklog import closing
+from testbed.storage.tasklog.annotations import (
+    NOTHING,
+    Annotations,
+    Said,
+    checked_note,
+    checked_tags,
+)
 from testbed.storage.tasklog.base import (
     LATEST,
     TABLES_OF,
@@ -153,6 +161,7 @@ class SqlTaskLog:
         self._keys: dict[str, int] = {}
         self._stored: dict[int, dict[int, Stored]] = {}
         self._statements = Statements(engine.dialect)
+        self._annotations = Annotations(engine, where, self._statements)
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -280,6 +289,8 @@ class SqlTaskLog:
             self._stored.pop(self._key(run_id), None)
             with self._transaction() as connection:
                 self._set(connection, run_id, state=RunState(state), ended=ended, certificate=text)
+            # From now on it can be deleted, and its key be that of another run.
+            self._keys.pop(run_id, None)
 
         self._patiently(store)
 
@@ -328,6 +339,58 @@ class SqlTaskLog:
 
         return self._patiently(store)
 
+    def tag_run(
+        self, run_id: str, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        """See ``TaskLog``."""
+        new, old = checked_tags(add), checked_tags(remove)
+
+        def change(connection: Connection, key: int) -> None:
+            self._annotations.untag(connection, key, old)
+            self._annotations.tag(connection, key, new)
+
+        return self._annotate(run_id, change).tags
+
+    def note_run(self, run_id: str, note: str) -> None:
+        """See ``TaskLog``."""
+        text = checked_note(note)
+        self._annotate(
+            run_id, lambda connection, key: self._annotations.note(connection, key, text)
+        )
+
+    def _annotate(self, run_id: str, change: Callable[[Connection, int], None]) -> Said:
+        """Change what is said of a run; return what is said of it now."""
+
+        def store() -> Said:
+            key = self._key(run_id)
+            with explained(self.where, self._login):
+                self._annotations.make()
+            with self._transaction() as connection:
+                change(connection, key)
+                return self._annotations.read(connection, key).get(key, NOTHING)
+
+        return self._patiently(store)
+
+    def delete_run(self, run_id: str) -> None:
+        """See ``TaskLog``."""
+        columns = runs_table.c
+
+        def store() -> None:
+            key = self._key(run_id)
+            over = and_(columns.key == key, columns.state != RunState.RUNNING)
+            with self._transaction() as connection:
+                if not connection.execute(delete(runs_table).where(over)).rowcount:
+                    raise UsageError(
+                        "a run that goes on cannot be deleted",
+                        [Problem("run", f"{run_id} is running", "end it first")],
+                    )
+                for table in _STORED.values():
+                    connection.execute(delete(table).where(table.c.run == key))
+                self._annotations.forget(connection, key)
+
+        self._patiently(store)
+        self._keys.pop(run_id, None)
+
     @staticmethod
     def _set(connection: Connection, run_id: str, **values: str | None) -> None:
         connection.execute(update(runs_table).where(runs_table.c.id == run_id).values(**values))
@@ -337,8 +400,9 @@ class SqlTaskLog:
     def runs(self) -> list[Run]:
         """See ``TaskLog``."""
         with self._reading() as connection:
-            rows = connection.execute(select(runs_table).order_by(runs_table.c.key))
-            return [_run(row._mapping) for row in rows]
+            rows = connection.execute(select(runs_table).order_by(runs_table.c.key)).all()
+            said = self._annotations.read(connection)
+            return [_run(row._mapping, said.get(row.key, NOTHING)) for row in rows]
 
     def run(self, run_id: str) -> Run:
         """See ``TaskLog``."""
@@ -356,8 +420,10 @@ class SqlTaskLog:
                 select(columns.id).order_by(columns.key.desc()).limit(_LATEST_SHOWN)
             ).scalars()
             known = ", ".join(latest) or "none yet: run a scenario first"
-        if len(found) == 1:
-            return _run(found[0]._mapping)
+            if len(found) == 1:
+                key = found[0].key
+                said = self._annotations.read(connection, key).get(key, NOTHING)
+                return _run(found[0]._mapping, said)
         if found:
             several = ", ".join(row.id for row in found[:_LATEST_SHOWN])
             problem = Problem("run", f"{run_id!r} matches {len(found)} runs: {several}", "say more")
@@ -544,16 +610,20 @@ class SqlTaskLog:
     def _key(self, run_id: str) -> int:
         key = self._keys.get(run_id)
         if key is None:
+            columns = runs_table.c
             with self._reading() as connection:
-                key = connection.execute(
-                    select(runs_table.c.key).where(runs_table.c.id == run_id)
-                ).scalar_one_or_none()
-            if key is None:
+                found = connection.execute(
+                    select(columns.key, columns.state).where(columns.id == run_id)
+                ).one_or_none()
+            if found is None:
                 raise UsageError(
                     "unknown run",
                     [Problem("run", f"no run {run_id!r} in {self.where}", "begin it first")],
                 )
-            self._keys[run_id] = key
+            key = int(found.key)
+            if found.state == RunState.RUNNING:
+                # Another process may delete one that is over, and its key be used again.
+                self._keys[run_id] = key
         return key
 
     def _patiently(self, write: Callable[[], _Result]) -> _Result:
@@ -610,6 +680,7 @@ class SqlTaskLog:
         """Forget what was known of the log; another one may be opened next."""
         self._keys.clear()
         self._stored.clear()
+        self._annotations.close()
         if self._watch is not None:
             self._watch.forget()
 
@@ -629,7 +700,7 @@ class SqlTaskLog:
 # --- rows and values ------------------------------------------------------------------------
 
 
-def _run(row: Mapping[Any, Any]) -> Run:
+def _run(row: Mapping[Any, Any], said: Said) -> Run:
     certificate = row["certificate"]
     return Run(
         info=RunInfo(
@@ -651,6 +722,8 @@ def _run(row: Mapping[Any, Any]) -> Run:
         state=RunState(row["state"]),
         ended=row["ended"],
         certificate=None if certificate is None else json.loads(certificate),
+        tags=said.tags,
+        note=said.note,
     )
 
 
