@@ -2,7 +2,7 @@
 
 IMAGES ?= edgenode controller trainer hdfs
 IMAGE_PREFIX ?= edge-testbed
-TAG ?= $(shell sed -n 's/^__version__[^"]*"\(.*\)"/\1/p' testbed/__init__.py)
+TAG ?= $(shell sed -n 's/^__version__[^"]*"\(.*\)"/\1/p' testbed/version.py)
 
 # Empty: the public images that the Dockerfiles name.
 BASE_IMAGE ?=

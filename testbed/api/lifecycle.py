@@ -85,11 +85,13 @@ def take_down(
 ) -> Teardown:
     """Stop everything of the testbed ``name``; no-op if nothing of it runs.
 
+    A cluster of this home that has stopped is started for it: only there its runs can be had.
     The runs of a task log that is part of the testbed are copied into that of the home first,
     unless ``discard``. ``verify`` looks for anything left on the cluster.
 
     Raises: PermanentError: the runs cannot be kept, or something could not be ended or is left.
     """
+    place.start_stopped(report=notices.note)
     if not discard:
         _save_runs(place, name)
     done = place.down(name, report=notices.note)

@@ -306,6 +306,7 @@ def _to_take_down(name: str, everything: bool, keep_cluster: bool) -> list[tuple
     found = []
     for where in places.all_places():
         place = places.open_place(where, keep_cluster=keep_cluster)
+        place.start_stopped(report=console.note)
         found += [(each, place) for each in place.names()]
     return found
 

@@ -189,7 +189,12 @@ def _show_status(name: str, as_json: bool, *, line: bool) -> None:
         if node.condition != "healthy":
             told = f"{node.condition}: {node.reason}" if node.reason else node.condition
             facts.add(f"  node {node.node}", console.mark(told, CONDITION_STYLES[node.condition]))
-    _add_fronts(facts, found.nodes)
+    if fronts := [node for node in found.nodes if node.http is not None]:
+        _add_fronts(facts, fronts)
+        if cluster is not None:
+            # Addresses of pods are known inside the cluster only.
+            way = cluster.way_to_front(name, fronts[0].node)
+            facts.add("  from here", console.plain(f"{way} (then http://127.0.0.1:8000/)"))
     _add_run(facts, found)
     console.show(facts)
     progress = found.run.progress if found.run is not None else None
@@ -211,9 +216,8 @@ FRONTS_SHOWN: Final = 20
 """Nodes whose HTTP addresses ``status`` shows; ``nodes`` shows all."""
 
 
-def _add_fronts(facts: console.Rows, nodes: Sequence[NodeStatus]) -> None:
-    """Show where nodes take requests of users."""
-    fronts = [node for node in nodes if node.http is not None]
+def _add_fronts(facts: console.Rows, fronts: Sequence[NodeStatus]) -> None:
+    """Show where these nodes take requests of users."""
     for node in fronts[:FRONTS_SHOWN]:
         facts.add(f"  front {node.node}", f"http://{node.http}/")
     if len(fronts) > FRONTS_SHOWN:

@@ -103,6 +103,13 @@ class OnCluster(Protocol):
         """
         ...
 
+    def way_to_front(self, name: str, node: int) -> str:
+        """Return the command that leads port 8000 of this machine to a node's HTTP front.
+
+        Raises: UsageError: there is no such testbed.
+        """
+        ...
+
     def scenario(self, name: str) -> str:
         """Return the text of the scenario file that a testbed was brought up with.
 
@@ -216,6 +223,15 @@ class Runtime(Protocol):
         """End a node at once, as a crash would. A cluster starts it again, others do not.
 
         Raises: UsageError: no such testbed, no such node, or it is not running.
+        """
+        ...
+
+    def start_stopped(self, *, report: Report = ...) -> None:
+        """Start what carries testbeds and has stopped, such as a cluster of containers.
+
+        Returns when it answers. Does nothing where nothing has stopped, or nothing can be started.
+
+        Raises: TestbedError: it does not start; says how to remove it.
         """
         ...
 

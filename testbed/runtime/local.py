@@ -261,6 +261,9 @@ class LocalRuntime:
             raise
         place.strike(node_process(node))
 
+    def start_stopped(self, *, report: Report = lambda line: None) -> None:
+        """See ``Runtime``. Processes that have ended are not started again."""
+
     def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """See ``Runtime``."""
         place = RunDirectory(self.home, valid_name(name))

@@ -102,6 +102,7 @@ class RuntimeContract:
         assert not (runtime.on_this_machine and runtime.on_cluster)
 
     def test_one_that_is_up_is_not_idle(self, runtime: Runtime, up: Testbed) -> None:
+        runtime.start_stopped()
         assert runtime.idle() == runtime.remove_idle() == ()
         assert NAME in runtime.names()
 

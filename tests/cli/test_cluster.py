@@ -84,6 +84,22 @@ def test_status_says_where_it_is_and_who_sits_out_the_run(
 
 
 @pytest.mark.usefixtures("up")
+def test_status_says_how_the_fronts_of_pods_are_reached_from_here(
+    testbed: Command, controller: Controller, kubeconfig: Path
+) -> None:
+    assert "port-forward" not in testbed("status", "--name", "pods").out
+    controller.fronts = {1: "10.244.0.7:7444"}
+
+    said = " ".join(testbed("status", "--name", "pods").out.split())
+
+    assert "front 1 http://10.244.0.7:7444/" in said
+    assert (
+        f"kubectl --kubeconfig {kubeconfig} --context {CONTEXT} --namespace {NAMESPACE} "
+        "port-forward pod/edge-node-1 8000:7444 (then http://127.0.0.1:8000/)"
+    ) in said
+
+
+@pytest.mark.usefixtures("up")
 def test_a_cluster_that_is_away_does_not_keep_others_from_being_listed(
     testbed: Command, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """A real cluster: the one ``TESTBED_TEST_KUBECONFIG`` names, else one that kind makes.
 
 The named one's machines have the images, or ``TESTBED_TEST_IMAGE_REGISTRY`` has them;
-``TESTBED_TEST_MYSQL_IMAGE`` replaces the public MariaDB.
+``TESTBED_TEST_MYSQL_IMAGE`` replaces the public MariaDB. kind makes one of
+``TESTBED_TEST_WORKERS`` (0) workers from the node image ``TESTBED_TEST_NODE_IMAGE``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from testbed.runtime.kind import KindCluster
+from testbed.runtime.kind import NODE_IMAGE, KindCluster, KindSettings
 from testbed.runtime.kubernetes import ClusterOptions
 from testbed.runtime.kubernetes.rendering import Requests
 
@@ -146,9 +148,36 @@ class Shell:
         if registry := os.environ.get("TESTBED_TEST_IMAGE_REGISTRY"):
             images += ["--image-registry", registry]
         if mysql := os.environ.get("TESTBED_TEST_MYSQL_IMAGE"):
-            images += ["--mysql-image", mysql]
+            images += ["--set", f"deployment.images.mysql={mysql}"]
         where = ("--runtime", "cluster", "--kubeconfig", self.kubeconfig)
         return self("up", scenario, "--name", name, *where, *images, *more)
+
+
+def wait_until(true: Callable[[], bool], otherwise: str, seconds: float = 180) -> None:
+    """Return when ``true``; fail with ``otherwise`` if it is not in time."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, otherwise
+        time.sleep(0.5)
+
+
+def wait_until_healthy(shell: Shell, name: str = NAME) -> None:
+    def healthy() -> bool:
+        said = shell("status", "--name", name, "--json")
+        return said.code == 0 and bool(said.document["healthy"])
+
+    wait_until(healthy, f"not all nodes of {name} are healthy")
+
+
+def wait_for_run(shell: Shell, name: str = NAME) -> None:
+    """Return when a run is under way and tasks end."""
+
+    def under_way() -> bool:
+        run = shell("status", "--name", name, "--json").document["run"]
+        progress = None if run is None else run["progress"]
+        return bool(progress and progress["state"] == "running" and progress["ended"] > 0)
+
+    wait_until(under_way, "no run has begun")
 
 
 @pytest.fixture(scope="session")
@@ -157,11 +186,15 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path(path)
         return
     kind = KindCluster(tmp_path_factory.mktemp("kind"), "edge-testbed-suite")
-    if lacks := kind.check(wanted=Requests(10, 14), pull=False):
+    settings = KindSettings(
+        workers=int(os.environ.get("TESTBED_TEST_WORKERS", "0")),
+        node_image=os.environ.get("TESTBED_TEST_NODE_IMAGE", NODE_IMAGE),
+    )
+    if lacks := kind.check(settings, wanted=Requests(10, 14), pull=False):
         missing = "; ".join(f"{lack.what} ({lack.fix})" for lack in lacks)
         pytest.skip(f"no cluster: let {VARIABLE} name a kubeconfig; nor kind: {missing}")
     try:
-        kubeconfig = kind.ensure(pull=False)
+        kubeconfig = kind.ensure(settings, pull=False)
         mysql = os.environ.get("TESTBED_TEST_MYSQL_IMAGE", "mariadb:10.11.13")
         ours = [ClusterOptions().image(name) for name in ("controller", "edgenode", "hdfs")]
         kind.load_images([*ours, mysql])

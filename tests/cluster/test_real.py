@@ -11,25 +11,26 @@ import pytest
 
 from testbed.runtime.kubernetes.api import Cluster
 from testbed.storage.tasklog import open_task_log
-from tests.cluster.conftest import NAME, NAMESPACE, ROOT, Shell
+from tests.cluster.conftest import (
+    NAME,
+    NAMESPACE,
+    ROOT,
+    Shell,
+    wait_for_run,
+    wait_until_healthy,
+)
 from tests.manifests.golden import expected
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 NAMED = ("--name", NAME)
+NO_HDFS = ("--set", "deployment.hdfs=false")
 SHIPPED = ROOT / "testbed" / "policies" / "shipped" / "per-destination-v1"
 
 
 def uids(shell: Shell) -> dict[str, str]:
     pods = Cluster(shell.kubeconfig).find_all("Pod", NAMESPACE)
     return {each["metadata"]["name"]: each["metadata"]["uid"] for each in pods}
-
-
-def wait_until_healthy(shell: Shell, seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not shell("status", *NAMED, "--json").document["healthy"]:
-        assert time.monotonic() < until, shell("status", *NAMED).out
-        time.sleep(1.0)
 
 
 def test_up_again_changes_nothing(up: Shell) -> None:
@@ -82,7 +83,7 @@ def test_the_certificate_measures_our_links_and_processors(up: Shell) -> None:
 def test_the_scheduler_changes_while_a_run_goes_on(up: Shell) -> None:
     wait_until_healthy(up)
     running = up.start("run", *NAMED, "--scheduler", "ratc", "--episodes", "3", "--json")
-    _wait_for_run(up)
+    wait_for_run(up)
     changed = up("scheduler", "set", "rda", *NAMED, "--nodes", "0,2", "--json").document
     out, err = running.communicate(timeout=200)
 
@@ -106,7 +107,7 @@ def test_a_policy_goes_to_all_pods_through_hdfs(up: Shell) -> None:
 def test_a_pod_deleted_in_the_middle_of_a_run_loses_its_tasks_and_no_more(up: Shell) -> None:
     wait_until_healthy(up)
     running = up.start("run", *NAMED, "--scheduler", "random", "--episodes", "4", "--json")
-    _wait_for_run(up)
+    wait_for_run(up)
     killed = up("kill", "3", *NAMED)
     out, err = running.communicate(timeout=200)
 
@@ -124,7 +125,7 @@ def test_a_pod_deleted_in_the_middle_of_a_run_loses_its_tasks_and_no_more(up: Sh
 def test_an_evicted_pod_is_as_good_as_a_dead_node(up: Shell) -> None:
     wait_until_healthy(up)
     running = up.start("run", *NAMED, "--scheduler", "random", "--episodes", "4", "--json")
-    _wait_for_run(up)
+    wait_for_run(up)
     # The way of the kubelet and of `kubectl drain`: with time to leave in order.
     cluster = Cluster(up.kubeconfig)
     cluster.evict("edge-node-1", NAMESPACE)
@@ -141,7 +142,7 @@ def test_an_evicted_pod_is_as_good_as_a_dead_node(up: Shell) -> None:
 def test_an_api_server_that_is_away_for_30_s_is_no_matter_to_a_run(up: Shell) -> None:
     wait_until_healthy(up)
     running = up.start("run", *NAMED, "--scheduler", "local", "--episodes", "12", "--json")
-    _wait_for_run(up)
+    wait_for_run(up)
     with up.way.closed():
         time.sleep(30)
     out, err = running.communicate(timeout=300)
@@ -188,7 +189,7 @@ def test_scale_up_and_down(up: Shell) -> None:
 
 
 def test_an_image_that_cannot_be_had_is_named_and_nothing_stays(shell: Shell) -> None:
-    said = shell.up("--image-tag", "never-built", "--without-hdfs", name="broken")
+    said = shell.up("--set", "deployment.images.tag=never-built", *NO_HDFS, name="broken")
 
     assert said.code == 5, said.out
     assert "edge-testbed" in said.err
@@ -199,7 +200,7 @@ def test_an_image_that_cannot_be_had_is_named_and_nothing_stays(shell: Shell) ->
 
 def test_interrupted_it_is_cleaned_up_and_can_be_made_again(shell: Shell) -> None:
     where = ("--runtime", "cluster", "--kubeconfig", shell.kubeconfig)
-    running = shell.start("up", "quickstart", "--name", "cut", *where, "--without-hdfs")
+    running = shell.start("up", "quickstart", "--name", "cut", *where, *NO_HDFS)
     cluster = Cluster(shell.kubeconfig)
     until = time.monotonic() + 60
     while not cluster.find_all("Pod", "testbed-cut"):
@@ -215,7 +216,7 @@ def test_interrupted_it_is_cleaned_up_and_can_be_made_again(shell: Shell) -> Non
 
 def test_killed_it_is_taken_up_by_the_next(shell: Shell) -> None:
     where = ("--runtime", "cluster", "--kubeconfig", shell.kubeconfig)
-    running = shell.start("up", "quickstart", "--name", "cut", *where, "--without-hdfs")
+    running = shell.start("up", "quickstart", "--name", "cut", *where, *NO_HDFS)
     cluster = Cluster(shell.kubeconfig)
     until = time.monotonic() + 60
     while not cluster.find_all("StatefulSet", "testbed-cut"):
@@ -230,7 +231,7 @@ def test_killed_it_is_taken_up_by_the_next(shell: Shell) -> None:
 
 
 def test_runs_outlive_their_testbed(shell: Shell) -> None:
-    said = shell.up("--without-hdfs", "--set", "nodes.count=2", name="short")
+    said = shell.up(*NO_HDFS, "--set", "nodes.count=2", name="short")
     assert said.code == 0, said.err
     ran = shell("run", "--name", "short", "--episodes", "1", "--json").document
 
@@ -256,15 +257,3 @@ def test_the_manifests_alone_are_enough(given: Path, shell: Shell) -> None:
         assert {each["metadata"]["name"] for each in sets} >= {"controller", "edge-node", "mysql"}
     finally:
         cluster.delete("Namespace", "testbed-plain")
-
-
-def _wait_for_run(shell: Shell) -> None:
-    """Return when a run is under way and tasks end."""
-    until = time.monotonic() + 60
-    while True:
-        run = shell("status", *NAMED, "--json").document["run"]
-        progress = None if run is None else run["progress"]
-        if progress and progress["state"] == "running" and progress["ended"] > 0:
-            return
-        assert time.monotonic() < until, "no run has begun"
-        time.sleep(0.3)

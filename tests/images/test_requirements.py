@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from testbed.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "manifests" / "images"
@@ -43,3 +46,18 @@ def test_base_images_are_pinned_build_arguments(image: str) -> None:
     assert bases
     assert all(base.partition(":")[2][0].isdigit() for base in bases)
     assert all(line.split()[1].startswith("${") for line in lines if line.startswith("FROM "))
+
+
+def test_images_are_tagged_with_the_release() -> None:
+    said = subprocess.run(
+        ["make", "--dry-run", "images", "IMAGES=edgenode controller hdfs"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    tags = {word for word in said.split() if word.startswith("edge-testbed/")}
+    assert tags == {
+        f"edge-testbed/{name}:{__version__}" for name in ("edgenode", "controller", "hdfs")
+    }

@@ -78,6 +78,11 @@ class KindCluster:
         self.context = f"kind-{name}"
         self._lock = self.home / "kind" / f".{name}.lock"
 
+    @property
+    def remove_command(self) -> str:
+        """The command that removes it with everything on it, whether it answers or not."""
+        return f"kind delete cluster --name {self.name}"
+
     # --- looking ----------------------------------------------------------------------------
 
     def check(
@@ -162,12 +167,7 @@ class KindCluster:
                 if self._whole(nodes):
                     if settings is not None:
                         self._refuse_other(nodes, settings)
-                    self._start_stopped(nodes, report)
-                    with directory.writing(self.folder):
-                        self.folder.mkdir(parents=True, exist_ok=True)
-                        self.folder.chmod(0o700)
-                    self._export(self.kubeconfig)
-                    self.kubeconfig.chmod(0o600)
+                    self._start(nodes, report)
                 else:
                     report(f"removing kind cluster '{self.name}', which is incomplete")
                     self._remove()
@@ -177,6 +177,21 @@ class KindCluster:
             if merge_into is not None:
                 self._merge(merge_into)
         return self.kubeconfig
+
+    def start_stopped(self, report: Report = lambda line: None) -> bool:
+        """Start the nodes of a complete cluster that do not run; return whether there is one.
+
+        Raises:
+            UsageError: it is not ours; another command is busy with it.
+            TemporaryError: a node does not answer in time.
+        """
+        with self._locked():
+            nodes = engines.nodes(self.name)
+            self._refuse_foreign(nodes)
+            if not self._whole(nodes):
+                return False
+            self._start(nodes, report)
+        return True
 
     def find_images(self, wanted: Sequence[str]) -> dict[str, str]:
         """Return the engine's ids of these images, by name.
@@ -249,7 +264,7 @@ class KindCluster:
                 f"does not change ({', '.join(node.name for node in foreign)})",
                 fix="to run on it: "
                 f"--runtime cluster --context {self.context}; or remove it manually: "
-                f"kind delete cluster --name {self.name}",
+                f"{self.remove_command}",
             )
         home = mark.folder.parent.parent
         raise UsageError(
@@ -400,6 +415,15 @@ class KindCluster:
             "--keep-on-failure",
         )
 
+    def _start(self, nodes: Sequence[KindNode], report: Report) -> None:
+        """Start those that do not run, and write the kubeconfig, whose port changes with that."""
+        self._start_stopped(nodes, report)
+        with directory.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.chmod(0o700)
+        self._export(self.kubeconfig)
+        self.kubeconfig.chmod(0o600)
+
     def _start_stopped(self, nodes: Sequence[KindNode], report: Report) -> None:
         stopped = [node for node in nodes if not node.running]
         if not stopped:
@@ -428,7 +452,8 @@ class KindCluster:
                 raise TemporaryError(
                     f"{node.name} was started, and its containerd does not answer after "
                     f"{passed:.0f} s ({asked.said})",
-                    fix=f"see docker logs {node.name}; or delete the cluster: testbed teardown",
+                    fix=f"see docker logs {node.name}; or delete the cluster: "
+                    f"{self.remove_command}",
                 )
             if passed - told >= _TELL_EVERY_S:
                 told = passed
@@ -445,7 +470,7 @@ class KindCluster:
         if exported.code:
             raise PermanentError(
                 f"kind gives no kubeconfig for cluster '{self.name}': {exported.said}",
-                fix="if its nodes do not start, delete it: testbed teardown",
+                fix=f"if its nodes do not start, delete it: {self.remove_command}",
             )
 
     @property

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from testbed.errors import (
+    PermanentError,
     PrerequisiteMissing,
     Problem,
     TemporaryError,
@@ -204,6 +205,20 @@ class KindRuntime:
         if not self._is_up:
             raise self._no_testbed(name)
         return self.on_cluster.kill(name, node)
+
+    def start_stopped(self, *, report: Report = lambda line: None) -> None:
+        """See ``Runtime``: the nodes of the cluster, as after a restart of the machine."""
+        if not self._is_up or all(node.running for node in self.kind.nodes()):
+            return
+        try:
+            if self.kind.start_stopped(report=report):
+                self._await_server(report)
+        except (PermanentError, PrerequisiteMissing, TemporaryError) as error:
+            error.add_note(
+                f"to remove the cluster with everything on it: {self.kind.remove_command}, "
+                "then testbed teardown"
+            )
+            raise
 
     def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """See ``Runtime``. With its last testbed the cluster goes, unless it is to be kept."""

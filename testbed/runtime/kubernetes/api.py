@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shlex
 import ssl
 import threading
 import time
@@ -27,7 +26,13 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from testbed.errors import PrerequisiteMissing, TemporaryError
 from testbed.runtime.kubernetes.credentials import Credentials, from_plugin
 from testbed.runtime.kubernetes.failures import Asked, Asker, Replaced, explained
-from testbed.runtime.kubernetes.kubeconfig import Chosen, choose, document_of, read
+from testbed.runtime.kubernetes.kubeconfig import (
+    Chosen,
+    choose,
+    document_of,
+    kubectl_command,
+    read,
+)
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -176,12 +181,7 @@ class Cluster:
     @property
     def kubectl(self) -> str:
         """The beginning of a kubectl command for this cluster, as one would type it."""
-        words = ["kubectl"]
-        if self.kubeconfig is not None:
-            words += ["--kubeconfig", shlex.quote(str(self.kubeconfig))]
-        if self.context:
-            words += ["--context", shlex.quote(self.context)]
-        return " ".join(words)
+        return kubectl_command(self.kubeconfig, self.context)
 
     @property
     def described(self) -> str:
@@ -192,7 +192,7 @@ class Cluster:
         """Return the server's version, as ``v1.31.2``."""
         answer = self._ask("GET", "/version", Asked("get", "version"))
         if "gitVersion" not in answer:
-            raise _no_api(self.server, "JSON that names no version of Kubernetes")
+            raise _no_api(self._chosen, "JSON that names no version of Kubernetes")
         return str(answer["gitVersion"])
 
     # --- objects ----------------------------------------------------------------------------
@@ -434,7 +434,7 @@ class Cluster:
         while True:
             answer = self._ask("GET", resource.path(namespace), asked, query=query)
             if answer is None or "items" not in answer or "metadata" not in answer:
-                raise _no_api(self.server, "JSON that is no list of the API")
+                raise _no_api(self._chosen, "JSON that is no list of the API")
             for item in answer["items"] or ():
                 item.setdefault("kind", resource.kind)
                 item.setdefault("apiVersion", resource.api_version)
@@ -473,7 +473,7 @@ class Cluster:
                 raw = response.read()
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 raise self._unreachable(error) from None
-            document = _document(response, raw, self.server)
+            document = _document(response, raw, self._chosen)
             self._answered = True
             return document
 
@@ -619,12 +619,12 @@ class Cluster:
             raise self._unreachable(error) from None
         if 300 <= response.status < 400:
             place = response.headers.get("Location", "elsewhere")
-            raise _no_api(self.server, f"a redirection to {place}")
+            raise _no_api(self._chosen, f"a redirection to {place}")
         if _is_page(response, text):
             seen = f"a web page (HTTP {response.status})"
             if response.status in _GATEWAY:
                 raise TemporaryError(f"the API server at {self.server} answers with {seen}")
-            raise _no_api(self.server, seen)
+            raise _no_api(self._chosen, seen)
         if response.status == 404 and text.strip() == _NOT_SERVED:
             raise TemporaryError(
                 f"the API server at {self.server} does not serve {asked.what} yet; it is starting"
@@ -678,7 +678,7 @@ def _client(chosen: Chosen) -> ApiClient:
         raise PrerequisiteMissing(
             f"context '{chosen.name}' of {', '.join(files)} cannot be used: "
             f"{type(error).__name__}: {error}",
-            "see `kubectl config view`, and that `kubectl cluster-info` answers",
+            f"see `{chosen.kubectl} config view`, and that `{chosen.kubectl} cluster-info` answers",
         ) from None
     if given is not None:
         # Annotated as None there, and called if it is something else.
@@ -703,7 +703,7 @@ def _refreshing(chosen: Chosen, given: Credentials) -> Callable[[Any], None]:
     return refresh
 
 
-def _document(response: Any, raw: bytes, server: str) -> Any:
+def _document(response: Any, raw: bytes, chosen: Chosen) -> Any:
     """Return the mapping that a response holds.
 
     Raises: PrerequisiteMissing: it is no API server's.
@@ -714,18 +714,18 @@ def _document(response: Any, raw: bytes, server: str) -> Any:
         text = raw[:_LOOK].decode(errors="replace")
         page = _is_page(response, text)
         seen = "a web page" if page else f"{len(raw)} bytes that are not JSON"
-        raise _no_api(server, f"{seen}{_title(raw)}") from None
+        raise _no_api(chosen, f"{seen}{_title(raw)}") from None
     if not isinstance(document, dict):
-        raise _no_api(server, "JSON that is no object of the API")
+        raise _no_api(chosen, "JSON that is no object of the API")
     return document
 
 
-def _no_api(server: str, seen: str) -> PrerequisiteMissing:
+def _no_api(chosen: Chosen, seen: str) -> PrerequisiteMissing:
     return PrerequisiteMissing(
-        f"{server} answers with {seen}; it is no Kubernetes API server, or something before it "
-        "(a login page, a proxy) answers in its place",
+        f"{chosen.server} answers with {seen}; it is no Kubernetes API server, or something before "
+        "it (a login page, a proxy) answers in its place",
         "log in there first, see `server` in the kubeconfig and HTTPS_PROXY, and that "
-        "`kubectl version` answers",
+        f"`{chosen.kubectl} version` answers",
     )
 
 

@@ -64,10 +64,10 @@ def from_plugin(chosen: Chosen, *, patience_s: float | None = None) -> Credentia
     plugin = chosen.user.body["exec"]
     where = f"the credentials plugin of user '{chosen.user_name}' in {chosen.user.file}"
     if not isinstance(plugin, dict) or not isinstance(plugin.get("command"), str):
-        raise PrerequisiteMissing(f"{where} has no command", "see `kubectl config view`")
+        raise PrerequisiteMissing(f"{where} has no command", f"see `{chosen.kubectl} config view`")
     command = [plugin["command"], *map(str, plugin.get("args") or ())]
     shown = f"{where} (`{' '.join(command)}`)"
-    fix = _fix(plugin, command)
+    fix = _fix(plugin, command, chosen.kubectl)
     asks = plugin.get("interactiveMode") != "Never" and sys.stdin is not None and sys.stdin.isatty()
     environment = {
         **os.environ,
@@ -214,10 +214,10 @@ def _variables(listed: Any) -> dict[str, str]:
     }
 
 
-def _fix(plugin: Mapping[str, Any], command: list[str]) -> str:
+def _fix(plugin: Mapping[str, Any], command: list[str], kubectl: str) -> str:
     hint = plugin.get("installHint")
     told = " ".join(str(hint).split()) if hint else "install it, or put its folder on PATH"
-    return f"{told}; then see that `kubectl auth whoami` answers, which runs `{command[0]}` too"
+    return f"{told}; then see that `{kubectl} auth whoami` answers, which runs `{command[0]}` too"
 
 
 def _told(said: bytes | None) -> str:

@@ -9,6 +9,7 @@ context decides that. Relative paths start at the file they stand in.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,6 @@ import yaml
 
 from testbed.errors import PrerequisiteMissing
 
-_SEE: Final = "name a file with --kubeconfig FILE, and see `kubectl config view`"
 _KINDS: Final[Mapping[str, str]] = {"clusters": "cluster", "contexts": "context", "users": "user"}
 _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "clusters": ("certificate-authority",),
@@ -42,9 +42,13 @@ class ConfigEntry:
 
 @dataclass(frozen=True, slots=True)
 class Kubeconfig:
-    """The content of all files together; ``files`` are those that exist."""
+    """The content of all files together; ``files`` are those that exist, ``given`` the one named.
+
+    ``given`` is None where kubectl's own rules decide.
+    """
 
     files: tuple[Path, ...]
+    given: Path | None = None
     current: str = ""
     entries: Mapping[str, Mapping[str, ConfigEntry]] = field(
         default_factory=lambda: {kind: {} for kind in _KINDS}
@@ -63,17 +67,31 @@ class Kubeconfig:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One context with what it refers to; ``user`` is None where it names none."""
+    """One context with what it refers to; ``user`` is None where it names none.
+
+    ``kubectl`` is the beginning of a kubectl command for it.
+    """
 
     name: str
     cluster: ConfigEntry
     user: ConfigEntry | None
     user_name: str
+    kubectl: str
 
     @property
     def server(self) -> str:
         """The URL of the API server."""
         return str(self.cluster.body["server"]).rstrip("/")
+
+
+def kubectl_command(kubeconfig: Path | None, context: str | None = None) -> str:
+    """Return the beginning of a kubectl command that reads the same, as one would type it."""
+    words = ["kubectl"]
+    if kubeconfig is not None:
+        words += ["--kubeconfig", shlex.quote(str(kubeconfig))]
+    if context:
+        words += ["--context", shlex.quote(context)]
+    return " ".join(words)
 
 
 def read(given: Path | None) -> Kubeconfig:
@@ -88,7 +106,9 @@ def read(given: Path | None) -> Kubeconfig:
         document = _document(file)
         if document is None:
             if given is not None:
-                raise PrerequisiteMissing(f"the kubeconfig {file} does not exist", _SEE)
+                raise PrerequisiteMissing(
+                    f"the kubeconfig {file} does not exist", "name another: --kubeconfig FILE"
+                )
             continue
         files.append(file)
         named = document.get("current-context") or ""
@@ -98,7 +118,7 @@ def read(given: Path | None) -> Kubeconfig:
         for kind in _KINDS:
             for name, entry in _entries(file, document, kind):
                 entries[kind].setdefault(name, entry)
-    return Kubeconfig(tuple(files), current, entries)
+    return Kubeconfig(tuple(files), given, current, entries)
 
 
 def choose(config: Kubeconfig, context: str | None) -> Chosen:
@@ -107,7 +127,7 @@ def choose(config: Kubeconfig, context: str | None) -> Chosen:
     Raises: PrerequisiteMissing: there is none, or what it refers to is missing or cannot be used.
     """
     if not config.files:
-        raise PrerequisiteMissing(f"there is no kubeconfig at {_looked_at()}", _SEE)
+        raise PrerequisiteMissing(f"there is no kubeconfig at {_looked_at()}", _see(config.given))
     name = context or config.current
     if not name:
         raise PrerequisiteMissing(
@@ -118,7 +138,7 @@ def choose(config: Kubeconfig, context: str | None) -> Chosen:
     if found is None:
         raise PrerequisiteMissing(
             f"{config.named} has no context '{name}'",
-            f"name one of: {', '.join(config.contexts)}" if config.contexts else _SEE,
+            f"name one of: {', '.join(config.contexts)}" if config.contexts else _see(config.given),
         )
     cluster_name = str(found.body.get("cluster") or "")
     cluster = config.entries["clusters"].get(cluster_name)
@@ -135,9 +155,10 @@ def choose(config: Kubeconfig, context: str | None) -> Chosen:
         raise _wrong(
             cluster.file, f"cluster '{cluster_name}' has no server that is a URL: {server!r}"
         )
+    command = kubectl_command(config.given, context)
     if user is not None:
-        _refuse_removed(user, user_name)
-    return Chosen(name, cluster, user, user_name)
+        _refuse_removed(user, user_name, command)
+    return Chosen(name, cluster, user, user_name, command)
 
 
 def current_context(given: Path | None) -> str:
@@ -225,7 +246,7 @@ def _absolute(folder: Path, kind: str, body: Mapping[str, Any]) -> dict[str, Any
     return made
 
 
-def _refuse_removed(user: ConfigEntry, name: str) -> None:
+def _refuse_removed(user: ConfigEntry, name: str, command: str) -> None:
     provider = user.body.get("auth-provider")
     if provider is None:
         return
@@ -240,9 +261,13 @@ def _refuse_removed(user: ConfigEntry, name: str) -> None:
     raise PrerequisiteMissing(
         f"user '{name}' of {user.file} uses the auth provider '{named}', "
         "which Kubernetes clients no longer support",
-        f"set the user up again with {instead}; see that `kubectl auth whoami` answers",
+        f"set the user up again with {instead}; see that `{command} auth whoami` answers",
     )
 
 
 def _wrong(file: Path, reason: str) -> PrerequisiteMissing:
-    return PrerequisiteMissing(f"the kubeconfig {file} cannot be used: {reason}", _SEE)
+    return PrerequisiteMissing(f"the kubeconfig {file} cannot be used: {reason}", _see(file))
+
+
+def _see(file: Path | None) -> str:
+    return f"name another file with --kubeconfig FILE, or see `{kubectl_command(file)} config view`"

@@ -52,6 +52,7 @@ from testbed.runtime.kubernetes.objects import (
 from testbed.runtime.kubernetes.reaching import Connections
 from testbed.runtime.kubernetes.rendering import (
     EDGE_NODE,
+    HTTP_PORT,
     IN_CLUSTER_STORE,
     INSTANCE_LABEL,
     OPTIONS_ANNOTATION,
@@ -240,6 +241,9 @@ class ClusterRuntime:
         )
         return Stopped(node_process(node), None, forced=True)
 
+    def start_stopped(self, *, report: Report = lambda line: None) -> None:
+        """See ``Runtime``. A cluster that exists is started by others."""
+
     def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """See ``Runtime``. Its volumes go too, and with them a task log of its own."""
         began = time.monotonic()
@@ -350,6 +354,13 @@ class ClusterRuntime:
     def where(self, name: str) -> str:
         """See ``OnCluster``."""
         return f"{self.cluster.described}, namespace {self._existing(name)}"
+
+    def way_to_front(self, name: str, node: int) -> str:
+        """See ``OnCluster``."""
+        return (
+            f"{self.cluster.kubectl} --namespace {self._existing(name)} "
+            f"port-forward pod/{EDGE_NODE}-{node} 8000:{HTTP_PORT}"
+        )
 
     def scenario(self, name: str) -> str:
         """See ``OnCluster``."""

@@ -266,3 +266,36 @@ def test_a_node_that_was_stopped_is_started_and_waited_for(
 
     assert "starting edge-testbed-control-plane" in said
     assert engine.names() == ["edge-testbed-control-plane"]
+
+
+def test_a_cluster_that_was_stopped_is_started_to_take_its_testbed_down(
+    engine: FakeEngine, server: ApiServer, tmp_path: Path
+) -> None:
+    make(tmp_path).up(small_plan(), NAME)
+    engine.stops("exited")
+    said: list[str] = []
+    server.fail(503, times=2)
+
+    make(tmp_path).start_stopped(report=said.append)
+
+    assert "starting edge-testbed-control-plane" in said
+    assert make(tmp_path).names() == (NAME,)
+    again: list[str] = []
+    make(tmp_path).start_stopped(report=again.append)
+    assert again == []
+    assert make(tmp_path).down(NAME).stopped
+    assert engine.names() == []
+    make(tmp_path).start_stopped()
+
+
+def test_one_that_does_not_start_is_told_how_to_remove(
+    engine: FakeEngine, server: ApiServer, tmp_path: Path
+) -> None:
+    make(tmp_path).up(small_plan(), NAME)
+    engine.stops("exited")
+    engine.behaves(start="port")
+
+    with pytest.raises(PermanentError, match="port is already allocated") as caught:
+        make(tmp_path).start_stopped()
+
+    assert any("kind delete cluster --name edge-testbed" in each for each in caught.value.__notes__)

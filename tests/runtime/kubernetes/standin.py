@@ -32,6 +32,7 @@ class Controller(pb_grpc.OperatorServicer):
         self.testbed = testbed
         self.nodes = nodes
         self.dead: set[int] = set()
+        self.fronts: dict[int, str] = {}
         self.callers: list[str] = []
         self.run: dict[str, Any] | None = None
         self.port = 0
@@ -41,7 +42,12 @@ class Controller(pb_grpc.OperatorServicer):
         seen: Any = context.auth_context()
         self.callers.append(next(iter(seen["x509_subject_alternative_name"])).decode())
         nodes: list[dict[str, Any]] = [
-            {"node": n, "condition": "dead" if n in self.dead else "healthy", "reason": "it ended"}
+            {
+                "node": n,
+                "condition": "dead" if n in self.dead else "healthy",
+                "reason": "it ended",
+                "http": self.fronts.get(n),
+            }
             for n in range(self.nodes)
         ]
         status = {

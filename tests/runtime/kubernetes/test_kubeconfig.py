@@ -146,6 +146,12 @@ def test_a_damaged_kubeconfig_is_named_with_the_reason(
         Cluster(file).client  # noqa: B018
     assert reason in str(caught.value)
     assert str(file) in str(caught.value)
+    assert_kubectl_is_of_the_file(str(caught.value), file)
+
+
+def assert_kubectl_is_of_the_file(said: str, file: Path) -> None:
+    """A bare kubectl would ask the cluster of the user's own kubeconfig."""
+    assert said.count("`kubectl ") == said.count(f"`kubectl --kubeconfig {file} ")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -203,6 +209,13 @@ def test_a_plugin_that_gives_nothing_is_named_with_what_it_said(
     assert reason in str(caught.value)
     assert f"(`{tmp_path}/plugin get`)" in str(caught.value)
     assert str(tmp_path / "config") in str(caught.value)
+    assert f"`kubectl --kubeconfig {tmp_path / 'config'} auth whoami`" in str(caught.value)
+
+
+def test_hints_name_the_context_that_was_asked_for(several: Callable[..., None]) -> None:
+    several(config(user={"auth-provider": {"name": "gcp"}}))
+    with pytest.raises(PrerequisiteMissing, match="`kubectl --context lab auth whoami` answers"):
+        Cluster(context="lab").version()
 
 
 def test_a_plugin_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
@@ -219,7 +232,7 @@ def test_a_plugin_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> No
         ({"command": "no-such-program-here"}, "is not there"),
         ({"command": "no-such-program-here", "installHint": "get it from the admin"}, "the admin"),
         ({"command": "/"}, "cannot be run"),
-        ({"command": None}, "has no command"),
+        ({"command": None}, r"has no command\s+fix: see `kubectl --kubeconfig \S+ config view`"),
     ],
 )
 def test_a_plugin_that_cannot_be_started_is_named(
@@ -309,6 +322,7 @@ def test_what_is_no_api_server_is_named_by_its_url(
                 cluster.find_all("Pod", "here")
     assert reason in str(caught.value)
     assert url in str(caught.value)
+    assert f"`kubectl --kubeconfig {tmp_path / 'config'} version` answers" in str(caught.value)
 
 
 def test_a_server_that_refuses_is_said_within_seconds_and_told_of_before(tmp_path: Path) -> None:
