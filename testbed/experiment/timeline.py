@@ -1,4 +1,4 @@
-"""Time lines of one episode for the page of a report: what each node did when, task by task.
+"""Time lines of one episode for pages: what each node did when, task by task.
 
 They are drawn as SVG, which shows without scripts; a script of a few lines adds zooming. ``testbed
 export --format trace`` gives the same for a whole run, for Perfetto's viewer.
@@ -7,7 +7,7 @@ export --format trace`` gives the same for a whole run, for Perfetto's viewer.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
@@ -41,7 +41,7 @@ def section(log: TaskLog, runs: Sequence[RunSummary]) -> str:
     if not shared:
         return ""
     episode = max(sorted(shared), key=lambda each: _telling(shown, each))
-    drawn = [(run, list(_courses(log, run.run.id, episode))) for run in shown]
+    drawn = [(run, first_courses(log, run.run.id, episode)) for run in shown]
     length = max((course.end for _, found in drawn for course in found), default=0)
     if not length:
         return ""
@@ -50,17 +50,17 @@ def section(log: TaskLog, runs: Sequence[RunSummary]) -> str:
         "<h2>Time lines</h2>",
         f'<p class="note">Episode {episode}, {why}. Zoom with the buttons, + and -, or Ctrl and '
         "the wheel; move with the arrow keys or by dragging. Point at a bar to see its task. "
-        f"{_legend()}</p>",
-        f"<style>{_STYLE}</style>",
+        f"{legend()}</p>",
+        f"<style>{STYLE}</style>",
     ]
     for run, found in drawn:
         told = html.escape(run.title)
         if len(found) == MOST_TASKS:
             told += f" (the first {MOST_TASKS} tasks)"
-        parts += [f"<p>{told}</p>", _timeline(found, run.run.plan.topology.size, length)]
+        parts += [f"<p>{told}</p>", drawing(found, run.run.plan.topology.size, length)]
     if len(shown) < len(runs):
         parts.append(f'<p class="note">The first {MOST_RUNS} of {len(runs)} runs.</p>')
-    return "".join([*parts, f"<script>{_SCRIPT}</script>"])
+    return "".join([*parts, f"<script>{SCRIPT}</script>"])
 
 
 def _telling(runs: Sequence[RunSummary], episode: int) -> float:
@@ -68,11 +68,13 @@ def _telling(runs: Sequence[RunSummary], episode: int) -> float:
     return max(rates) - min(rates) if len(rates) > 1 else -rates[0]
 
 
-def _courses(log: TaskLog, run_id: str, episode: int) -> Iterable[Course]:
-    return islice(courses(log.records(run_id, episode=episode)), MOST_TASKS)
+def first_courses(log: TaskLog, run_id: str, episode: int) -> list[Course]:
+    """Return the courses of the first ``MOST_TASKS`` tasks of an episode."""
+    return list(islice(courses(log.records(run_id, episode=episode)), MOST_TASKS))
 
 
-def _legend() -> str:
+def legend() -> str:
+    """Return what the colours mean, as HTML."""
     keys = [f'<span class="key {_class(stage)}"></span> {stage}' for stage in _DRAWN]
     return ", ".join([*keys, '<span class="key failed"></span> end of a task that did not succeed'])
 
@@ -81,7 +83,12 @@ def _class(stage: str) -> str:
     return stage.split()[0]
 
 
-def _timeline(found: Sequence[Course], size: int, length: Micros) -> str:
+def drawing(found: Sequence[Course], size: int, length: Micros) -> str:
+    """Return the time line of the tasks ``found`` at ``size`` nodes, as HTML.
+
+    It begins with the episode and is ``length`` microseconds long; it needs ``STYLE`` and, to be
+    zoomed, ``SCRIPT``.
+    """
     by_node: list[list[tuple[Span, Course]]] = [[] for _ in range(size)]
     for course in found:
         for span in course.spans:
@@ -161,7 +168,7 @@ def _seconds(at: Micros) -> str:
     return f"{at / SECOND:.2f} s"
 
 
-_STYLE: Final = """
+STYLE: Final = """
 .timeline { position: relative; padding: 1.8rem 0 1.4rem 4.2rem; margin: 0.5rem 0; }
 .timeline svg { width: 100%; display: block; cursor: grab; touch-action: pan-y; }
 .timeline .buttons { position: absolute; top: 0; right: 0; }
@@ -179,8 +186,9 @@ _STYLE: Final = """
 .key.failed { width: 3px; background: #b5005a; }
 """
 
-_SCRIPT: Final = """
-for (const line of document.querySelectorAll(".timeline")) {
+SCRIPT: Final = """
+for (const line of document.querySelectorAll(".timeline:not([data-ready])")) {
+  line.dataset.ready = "";
   const length = +line.dataset.length, svg = line.querySelector("svg");
   const height = svg.viewBox.baseVal.height, ticks = line.querySelectorAll(".ticks span");
   let begin = 0, width = length, grabbed = null;

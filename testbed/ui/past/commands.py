@@ -1,0 +1,48 @@
+"""The command lines that do what a page does, as one would type them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from testbed.api import home
+from testbed.api.filters import Filter
+from testbed.scenario.secrets import without_password
+from testbed.ui.context import Settings
+
+
+def on_log(settings: Settings, *words: str) -> str:
+    """Return ``testbed WORDS`` for the task log of the pages, without its password."""
+    usual = home.choose_task_log(None)
+    storage = without_password(settings.task_log)
+    named = () if settings.task_log == usual else ("--storage", storage)
+    return shlex.join(["testbed", *words, *named])
+
+
+def on_store(settings: Settings, *words: str) -> str:
+    """Return ``testbed WORDS`` for the artifact store of the pages."""
+    named = (
+        ()
+        if settings.artifacts == home.artifacts_url(None)
+        else (
+            "--artifacts",
+            without_password(settings.artifacts),
+        )
+    )
+    return shlex.join(["testbed", *words, *named])
+
+
+def plain(*words: str) -> str:
+    """Return ``testbed WORDS``."""
+    return shlex.join(["testbed", *words])
+
+
+def listing(settings: Settings, only: Filter, limit: int) -> str:
+    """Return the command that lists these runs."""
+    options = [word for name, value in only.given.items() for word in (f"--{name}", value)]
+    return on_log(settings, "runs", "list", *options, "--limit", str(limit))
+
+
+def comparing(settings: Settings, runs: Sequence[str], by: str | None) -> str:
+    """Return the command that compares these runs."""
+    return on_log(settings, "compare", *runs, *(["--by", by] if by else []))
