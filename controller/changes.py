@@ -39,6 +39,11 @@ class SchedulerChanges:
         self.log: list[SchedulerChange] = []
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What decides at each node, empty where nothing was configured."""
+        return tuple(self._names)
+
+    @property
     def summary(self) -> str:
         """Names of the schedulers that decide now."""
         return ", ".join(sorted({name for name in self._names if name}))

@@ -9,8 +9,10 @@ from pathlib import Path
 from controller.registry import Registry
 from testbed.model.fidelity import ControllerPause, Machine
 from testbed.model.units import SECOND, Micros
+from testbed.rpc.operator import MachineNow
 
 _PRESSURE = Path("/proc/pressure/cpu")
+_TIMES = Path("/proc/stat")
 
 
 def _stalled() -> Micros | None:
@@ -20,6 +22,27 @@ def _stalled() -> Micros | None:
         return int(first.rpartition("total=")[2])
     except (OSError, IndexError, ValueError):
         return None
+
+
+def _busy() -> float | None:
+    """Seconds that all processors have worked since boot; None where nobody counts it."""
+    try:
+        first = _TIMES.read_text().splitlines()[0]
+        user, nice, system, _idle, _waiting, *interrupts = map(int, first.split()[1:9])
+    except (OSError, IndexError, ValueError):
+        return None
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
+def machine_now() -> MachineNow:
+    """Return what this machine's processors do."""
+    stalled = _stalled()
+    return MachineNow(
+        cpus=os.cpu_count() or 1,
+        load_average=os.getloadavg()[0],
+        busy=_busy(),
+        stalled=None if stalled is None else stalled / SECOND,
+    )
 
 
 class MachineWatch:

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from controller.registry import Registry
 from controller.run import AnyRun
+from controller.traffic import LinkTraffic
 from controller.writer import LogWriter, Pending, PendingRecords
 from testbed.model.events import RecordKind
 from testbed.model.units import SECOND, seconds
@@ -44,7 +45,7 @@ class ControllerMetrics:
     ) -> None:
         self._plan, self._nodes, self._writer = plan, registry, writer
         self._runs, self._policy = runs, policy
-        self._link_bytes: Counter[tuple[int, int]] = Counter()
+        self._links = LinkTraffic()
         self._backlog: dict[int, int] = {}
         self._server = MetricsServer(bind, self._collect)
         self._durations = Histogram(
@@ -86,8 +87,7 @@ class ControllerMetrics:
                     elapsed = int(record.data["elapsed"])
                     self._durations.labels(outcome).observe(seconds(elapsed))
                 elif record.kind is RecordKind.SENT:
-                    link = (record.node, int(record.data["peer"]))
-                    self._link_bytes[link] += record.task.size_bytes
+                    self._links.sent(record)
         for decision in entry.decisions:
             backlog = getattr(getattr(decision, "observation", None), "backlog", None)
             if backlog is not None:
@@ -99,7 +99,7 @@ class ControllerMetrics:
         yield counter(
             "link_bytes",
             "Bytes of tasks that came over a link completely",
-            (((str(a), str(b)), count) for (a, b), count in self._link_bytes.items()),
+            (((str(a), str(b)), count) for (a, b), count in self._links.bytes.items()),
             ("source", "destination"),
         )
         policy = [((self._policy(),), 1.0)] if self._policy() else []

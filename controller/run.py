@@ -17,7 +17,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import structlog
 
@@ -32,12 +32,12 @@ from controller.recording import Recording
 from controller.registry import GONE, Node, Registry
 from controller.writer import LogWriter
 from testbed.errors import Problem, TemporaryError, TestbedError, UsageError
-from testbed.model.certificate import Certificate, Machine
+from testbed.model.certificate import Certificate, Machine, TermSoFar
 from testbed.model.faults import KINDS, Fault, Timeline
 from testbed.model.run_state import RunState
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2 as pb
-from testbed.rpc.operator import FaultList, Progress, RunStatus
+from testbed.rpc.operator import EpisodeCount, FaultList, LinkNow, Progress, RunStatus
 from testbed.scenario.plan import PlanHead, SchedulerSpec
 from testbed.storage.tasklog import TESTBED, RunInfo, TaskLog, new_run_id
 
@@ -77,6 +77,16 @@ class Order:
     """Faults that another run met by hand, by episode, to be met once more."""
     time_scale: float | None = None
     """Real seconds per emulated second; None: the plan's."""
+
+
+class RunNow(NamedTuple):
+    """Facts of a run that its progress does not tell; see ``testbed.rpc.operator.LiveState``."""
+
+    loads: Sequence[int | None]
+    backlogs: Sequence[Micros | None]
+    links: tuple[LinkNow, ...]
+    latencies: tuple[Micros, Micros, Micros] | None
+    fidelity: tuple[TermSoFar, ...]
 
 
 class RunningEpisode(Protocol):
@@ -177,6 +187,9 @@ class Run(ABC, Generic[_Plan, _Episode]):
         self._reason = ""
         self._certificate: Certificate | None = None
         self._completed = 0
+        self.episodes: list[EpisodeCount] = []
+        """Counts of the episodes that are over, in order."""
+        self._counted = (0, 0)
         self._watchers: set[asyncio.Event] = set()
         self._worst_lateness: Micros = 0
         self._main: asyncio.Task[None] | None = None
@@ -217,6 +230,11 @@ class Run(ABC, Generic[_Plan, _Episode]):
     @abstractmethod
     def progress(self) -> Progress:
         """Progress of the run."""
+
+    @property
+    @abstractmethod
+    def now(self) -> RunNow:
+        """Further facts of the run at this instant."""
 
     @abstractmethod
     def _new_episode(self, number: int) -> _Episode:
@@ -520,6 +538,7 @@ class Run(ABC, Generic[_Plan, _Episode]):
         ``complete`` are the nodes whose log of the episode is here to its end.
         """
         rest = self._count_up(episode, complete)
+        self._enter_count(episode.number)
         self.faults.end(episode.now, self._attendance.out)
         self._episode = None
         self._completed += not self._stopping
@@ -528,6 +547,15 @@ class Run(ABC, Generic[_Plan, _Episode]):
         self._recording.store_own(rest)
         self._recording.end_episode()
         self._changed()
+
+    def _enter_count(self, number: int) -> None:
+        """Enter the counts of an episode that has just been counted."""
+        progress = self.progress
+        over = progress.completed_outcomes
+        ended, good = sum(over.values()), over.get(progress.success, 0)
+        before_ended, before_good = self._counted
+        self._counted = ended, good
+        self.episodes.append(EpisodeCount(number, ended - before_ended, good - before_good))
 
     async def _take_back(self, number: int) -> None:
         """See who takes part in an episode: all that live, and are the process that was configured.

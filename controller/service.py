@@ -23,6 +23,7 @@ import structlog
 from controller.deploy import DRL, ActiveRun, Deployments
 from controller.faults import repeated_faults
 from controller.link import NodeLink
+from controller.live import live_state
 from controller.registry import Node, Registry
 from controller.run import AnyRun, Order
 from testbed.errors import TestbedError, UsageError
@@ -109,6 +110,17 @@ class Operator(pb_grpc.OperatorServicer):
         )
         return pb.StatusReply(json=status.to_json())
 
+    async def Plan(self, request: pb.Empty, context: _Context) -> pb.PlanReply:
+        """Return the plan of the testbed."""
+        return pb.PlanReply(json=self._plan.to_json())
+
+    async def Live(self, request: pb.LiveRequest, context: _Context) -> pb.LiveReply:
+        """Return what is known of nodes and run; asks no node."""
+        run = self.current
+        known = 0 if run is None or request.run != run.id else max(0, request.episodes)
+        state = live_state(self._registry, run, self.policy, known)
+        return pb.LiveReply(json=state.to_json())
+
     async def StartRun(self, request: pb.StartRunRequest, context: _Context) -> pb.StartRunReply:
         """Begin a run if none is under way and all nodes agree."""
 
@@ -117,8 +129,8 @@ class Operator(pb_grpc.OperatorServicer):
             if current is not None and current.active:
                 raise _Refused(
                     grpc.StatusCode.FAILED_PRECONDITION,
-                    f"run {current.id} is under way; wait for its end, or end it: Ctrl-C "
-                    "where it was begun, or testbed teardown",
+                    f"run {current.id} is under way; wait for its end, or end it: testbed stop, "
+                    "or Ctrl-C where it was begun",
                 )
             run = await self._begin(self._order(request))
             self.runs[run.id] = run

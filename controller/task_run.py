@@ -12,7 +12,8 @@ from controller.link import NodeLink
 from controller.marker import RunMarker
 from controller.recording import TaskRecording, decode
 from controller.registry import Registry
-from controller.run import Order, Run, shortened
+from controller.run import Order, Run, RunNow, shortened
+from controller.traffic import TaskTraffic
 from controller.writer import LogWriter
 from testbed.model.events import DecisionRecord, Record
 from testbed.model.failures import Failures
@@ -61,6 +62,8 @@ class TaskRun(Run[Plan, Episode]):
         self._generated = 0
         self._outcomes = {outcome.value: 0 for outcome in Outcome}
         self._queue_lengths: list[int | None] = [None] * plan.size
+        self._backlogs: list[Micros | None] = [None] * plan.size
+        self._traffic = TaskTraffic()
 
     @property
     def progress(self) -> Progress:
@@ -78,6 +81,17 @@ class TaskRun(Run[Plan, Episode]):
             outcomes=outcomes,
             completed_outcomes=dict(self._outcomes),
             queue_lengths=tuple(self._queue_lengths),
+        )
+
+    @property
+    def now(self) -> RunNow:
+        """See ``Run``."""
+        return RunNow(
+            loads=self._queue_lengths,
+            backlogs=self._backlogs,
+            links=self._traffic.links.so_far(),
+            latencies=self._traffic.latencies.percentiles(),
+            fidelity=self._fidelity.so_far(),
         )
 
     def _new_episode(self, number: int) -> Episode:
@@ -119,7 +133,10 @@ class TaskRun(Run[Plan, Episode]):
         ]
         for decision in decisions:
             if isinstance(decision, DecisionRecord):
-                self._queue_lengths[decision.node] = decision.observation.queue_length
+                observation = decision.observation
+                self._queue_lengths[decision.node] = observation.queue_length
+                self._backlogs[decision.node] = observation.backlog
+        self._traffic.add(accepted)
         self._recording.store_batch(link, number, accepted, decisions, late)
 
     def _is_late(self, record: Record) -> bool:

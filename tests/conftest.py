@@ -1,8 +1,8 @@
 """What every test runs under: missing services, reproducible properties, no display.
 
-A test marked ``mysql``, ``hdfs``, ``kustomize``, ``docker``, ``prometheus`` or ``cluster`` is
-skipped where its service is not there; with ``CI=true`` it fails instead, so that nothing passes
-there without having run.
+A test marked ``mysql``, ``hdfs``, ``kustomize``, ``docker``, ``prometheus``, ``browser`` or
+``cluster`` is skipped where its service is not there; with ``CI=true`` it fails instead, so that
+nothing passes there without having run.
 """
 
 from __future__ import annotations
@@ -63,6 +63,13 @@ def _needs_docker() -> str | None:
     return "start the Docker engine; `docker info` says more" if asked.returncode else None
 
 
+def _needs_browser() -> str | None:
+    # Loaded where a test needs it: the library that drives a browser is not small.
+    from tests.services import chromium
+
+    return chromium.lacking()
+
+
 def _needs_cluster() -> str | None:
     if os.environ.get("TESTBED_TEST_KUBECONFIG") or (shutil.which("kind") and not _needs_docker()):
         return None
@@ -75,6 +82,7 @@ SERVICES: dict[str, Callable[[], str | None]] = {
     "kustomize": kustomize.lacking,
     "docker": _needs_docker,
     "prometheus": prometheus.lacking,
+    "browser": _needs_browser,
     "cluster": _needs_cluster,
 }
 

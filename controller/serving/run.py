@@ -13,17 +13,18 @@ from controller.configuring import proof
 from controller.link import NodeLink
 from controller.marker import RunMarker
 from controller.registry import Registry
-from controller.run import Order, Run, shortened
+from controller.run import Order, Run, RunNow, shortened
 from controller.serving.client import MOST_OPEN, FrontAddress
 from controller.serving.episode import ServingEpisode, Watchers
 from controller.serving.ledger import Joined
 from controller.serving.recording import Batch, Content, ServingRecording, decode
+from controller.serving.traffic import RequestTraffic
 from controller.writer import LogWriter
 from testbed.errors import Problem, UsageError
 from testbed.model.certificate import Certificate, Machine
+from testbed.model.latencies import Latencies
 from testbed.model.serving.failures import RoutingFailure, RoutingFailures
 from testbed.model.serving.fidelity import ServingFidelity
-from testbed.model.serving.latency import Latencies
 from testbed.model.serving.record import RequestOutcome
 from testbed.model.units import Micros
 from testbed.rpc.generated import edge_pb2 as pb
@@ -61,6 +62,7 @@ class ServingRun(Run[ServingPlan, ServingEpisode]):
         self._sent = 0
         self._unsent = 0
         self._failures = RoutingFailures()
+        self._traffic = RequestTraffic(plan.size)
 
     @property
     def progress(self) -> Progress:
@@ -78,6 +80,18 @@ class ServingRun(Run[ServingPlan, ServingEpisode]):
             seconds_left=self._seconds_left(),
             work="requests",
             success=RequestOutcome.SERVED.value,
+        )
+
+    @property
+    def now(self) -> RunNow:
+        """See ``Run``."""
+        traffic = self._traffic
+        return RunNow(
+            loads=traffic.served,
+            backlogs=[None] * self.plan.size,
+            links=traffic.links(),
+            latencies=self._latencies.percentiles(),
+            fidelity=self._fidelity.so_far(),
         )
 
     def _seen(self) -> list[str]:
@@ -176,6 +190,7 @@ class ServingRun(Run[ServingPlan, ServingEpisode]):
             else:
                 self._count(joined)
                 batch.rows.append(joined.row)
+        self._traffic.add(content.windows)
         for routing in content.routings:
             self._fidelity.routed(routing)
         self._fidelity.ticked(content.ticks)

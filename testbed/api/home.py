@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -97,6 +98,21 @@ def _protect(folder: Path) -> None:
             status = path.stat()
             if status.st_uid == os.getuid() and status.st_mode & 0o077:
                 path.chmod(status.st_mode & 0o700)
+
+
+def options() -> str:
+    """Return the options that lead to this home and controller again, as one would type them.
+
+    Empty where the environment, or the default, does.
+    """
+    given = []
+    if _chosen and os.environ.get(environment.HOME) != str(_chosen[0]):
+        given.append(f"--home {shlex.quote(str(_chosen[0]))}")
+    if _controllers and os.environ.get(environment.CONTROLLER) != _controllers[0]:
+        given.append(f"--controller {shlex.quote(_controllers[0])}")
+    if plaintext() and not os.environ.get(environment.INSECURE_PLAINTEXT):
+        given.append("--insecure-plaintext")
+    return " ".join(given)
 
 
 def home() -> Path:

@@ -168,6 +168,13 @@ COMMANDS: Final[Sequence[Entry]] = (
     ),
     Entry(
         _EXPERIMENTS,
+        "stop",
+        "run",
+        "stop",
+        "End the run in progress in order; what has happened so far is in the task log.",
+    ),
+    Entry(
+        _EXPERIMENTS,
         "sim",
         "sim",
         "sim",

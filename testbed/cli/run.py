@@ -1,9 +1,9 @@
-"""``run``: one run on a testbed that is up, watched to its end."""
+"""``run``, ``attach`` and ``stop``: a run on a testbed that is up."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,6 +33,7 @@ from testbed.cli.options import (
     scheduler_of,
 )
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
+from testbed.model.units import counted
 
 if TYPE_CHECKING:
     from testbed.rpc.operator import Progress
@@ -101,15 +102,7 @@ def attach(
     place = runtime(name)
     testbed = place.find(name)
     with client_of(testbed) as client:
-        runs = client.status().runs
-        known = [run for run in runs if run.startswith(run_id)]
-        if not known or (run_id and len(known) > 1):
-            allowed = f"one of {', '.join(runs)}" if runs else "a run that testbed run has begun"
-            raise UsageError(
-                f"there is no such run on testbed '{name}'",
-                [Problem("RUN", repr(run_id or "latest"), allowed)],
-            )
-        chosen = known[-1]
+        chosen = _chosen(client.status().runs, run_id, name)
         try:
             last = _watch(follow(client, chosen, place), chosen, testbed.scenario)
         except KeyboardInterrupt:
@@ -117,6 +110,47 @@ def attach(
             console.next_command(with_name(f"testbed attach {chosen}", name))
             raise
     _tell(last, testbed.store, name, as_json)
+
+
+def stop(
+    run_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN]", help="Run of this testbed, or a unique prefix. Default: the latest."
+        ),
+    ] = "",
+    name: Name = "default",
+    as_json: Json = False,
+) -> None:
+    """End the run in progress in order; what has happened so far is in the task log.
+
+    What is under way may end first. No-op if the run is over.
+    """
+    with client_of(runtime(name).find(name)) as client:
+        chosen = _chosen(client.status().runs, run_id, name)
+        client.stop_run(chosen)
+        last = next(client.watch_run(chosen))
+    if as_json:
+        console.emit(json.loads(last.to_json()))
+        return
+    episodes = counted(last.episodes, "episode")
+    console.out(f"run {chosen} is {last.state}: {last.completed} of {episodes} over")
+    console.next_command(f"testbed runs show {chosen}")
+
+
+def _chosen(runs: Sequence[str], run_id: str, name: str) -> str:
+    """Return the run of a testbed that a user names, the latest if none.
+
+    Raises: UsageError: there is none, or several.
+    """
+    known = [run for run in runs if run.startswith(run_id)]
+    if not known or (run_id and len(known) > 1):
+        allowed = f"one of {', '.join(runs)}" if runs else "a run that testbed run has begun"
+        raise UsageError(
+            f"there is no such run on testbed '{name}'",
+            [Problem("RUN", repr(run_id or "latest"), allowed)],
+        )
+    return known[-1]
 
 
 def _scale(asked: str | None, place: Runtime, testbed: Testbed) -> float | None:

@@ -53,6 +53,7 @@ def ui(
         task_log=home.choose_task_log(storage),
         artifacts=home.artifacts_url(None),
         data_sets=home.home() / home.DATA_SETS,
+        options=home.options(),
     )
 
     def tell(address: str) -> None:

@@ -7,9 +7,10 @@ document, and stays readable for ever.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from testbed.model.units import Micros
 
@@ -154,6 +155,36 @@ class Term:
         return (self.low is None or self.low <= self.value) and (
             self.high is None or self.value <= self.high
         )
+
+
+class TermSoFar(NamedTuple):
+    """A term of a certificate while its run goes on, for display.
+
+    Of times, ``trials`` were measured and ``beyond`` of them are over their limits. Of failures,
+    ``beyond`` of ``trials`` are there, and ``expected`` would be on average.
+    """
+
+    name: str
+    trials: int
+    beyond: int
+    expected: float | None = None
+
+
+class Beyond:
+    """Counts the values of a growing sample that are over a limit; looks at each of them once."""
+
+    def __init__(self, sample: array[int] | array[float], limit: float) -> None:
+        self._sample = sample
+        self._limit = limit
+        self._seen = 0
+        self._beyond = 0
+
+    def so_far(self, name: str) -> TermSoFar:
+        """Return the count up to now as the term of this name."""
+        new = self._sample[self._seen :]
+        self._seen += len(new)
+        self._beyond += sum(value > self._limit for value in new)
+        return TermSoFar(name, self._seen, self._beyond)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,13 @@ from typing import Protocol, TypeVar
 
 from testbed.model.certificate import (
     FALSE_ALARM,
+    Beyond,
     Certificate,
     ControllerPause,
     FailureCount,
     Machine,
     Spread,
+    TermSoFar,
     TimingError,
     failure_term,
     lateness_term,
@@ -143,6 +145,9 @@ class _Failures:
         self.failed += failed
         self.expected += -math.expm1(-hazard)
 
+    def so_far(self, name: str) -> TermSoFar:
+        return TermSoFar(name, self.trials, self.failed, self.expected)
+
     def result(self) -> FailureCount:
         low, high = failure_interval(self.trials, self.expected)
         return FailureCount(self.trials, self.failed, self.expected, low, high)
@@ -181,6 +186,13 @@ class Fidelity:
         self._execution_failures = _Failures()
         self._outcomes = {outcome.value: 0 for outcome in Outcome}
         self._unfaithful: list[str] = []
+        times = [("transmission", self._transmission)]
+        if execution_modelled:
+            times.append(("execution", self._execution))
+        self._beyond = {
+            **{name: Beyond(each.of_limit, 1.0) for name, each in times},
+            "generator": Beyond(self._lateness, limits.generator_lateness),
+        }
 
     def unfaithful(self, reason: str) -> None:
         """Enter why the run is not faithful where no record shows it."""
@@ -213,6 +225,14 @@ class Fidelity:
             self._executing[task_id, record.node] = record
         elif kind is RecordKind.ENDED:
             self._end(record)
+
+    def so_far(self) -> tuple[TermSoFar, ...]:
+        """Return the terms of the certificate up to now; cheap enough to be asked often."""
+        return (
+            *(each.so_far(name) for name, each in self._beyond.items()),
+            self._transmission_failures.so_far("transmission_failures"),
+            self._execution_failures.so_far("execution_failures"),
+        )
 
     def certify(self, machine: Machine | None = None) -> Certificate:
         """Return the certificate over everything added so far."""

@@ -54,6 +54,8 @@ ALLOWED: Final[Mapping[str, Mapping[str, frozenset[Role]]]] = {
     f"{_PACKAGE}.Registry": {"Register": _NODE, "Beat": _NODE},
     f"{_PACKAGE}.Operator": {
         "Status": _OPERATOR,
+        "Plan": _OPERATOR,
+        "Live": _OPERATOR,
         "StartRun": _OPERATOR,
         "WatchRun": _OPERATOR,
         "StopRun": _OPERATOR,

@@ -11,11 +11,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 
 import grpc
+import msgspec
 
 from testbed.errors import PermanentError, TemporaryError, UsageError
+from testbed.model.certificate import TermSoFar
 from testbed.model.faults import Fault
 from testbed.model.run_state import RunState
 from testbed.model.units import Micros
@@ -25,7 +27,7 @@ from testbed.rpc.failures import received
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.generated import edge_pb2_grpc as pb_grpc
 from testbed.rpc.identity import CONTROLLER
-from testbed.scenario.plan import SUCCESS_RATE
+from testbed.scenario.plan import SUCCESS_RATE, PlanHead, load
 
 NODES_SERVICE: Final = "edge_testbed.nodes"
 """Name under which the controller's health service tells whether all nodes are healthy."""
@@ -325,6 +327,90 @@ class FaultList:
         return cls(**values)
 
 
+class NodeNow(NamedTuple):
+    """A node as its controller knows it without asking.
+
+    ``load`` is the number of tasks in its execution queue at its last decision, or of requests that
+    came to it in its last window; ``backlog`` (emulated microseconds) that of its last decision.
+    None where that is not known. ``lag`` and ``cpu`` as in ``NodeStatus``.
+    """
+
+    condition: NodeCondition
+    reason: str
+    scheduler: str
+    load: int | None
+    backlog: Micros | None
+    lag: Micros
+    cpu: Micros
+    resident_bytes: int
+
+
+class LinkNow(NamedTuple):
+    """Work that has gone over a link in the run, and its bytes (0 where none are counted)."""
+
+    source: int
+    destination: int
+    work: int
+    bytes: int
+
+
+class EpisodeCount(NamedTuple):
+    """Work of an episode that is over: how much has ended, and how much of it well."""
+
+    episode: int
+    ended: int
+    good: int
+
+
+class MachineNow(NamedTuple):
+    """The controller's machine.
+
+    ``busy`` are the seconds in which its processors worked, all of them together, and ``stalled``
+    those in which something waited for one, both since it was started; None where nobody counts.
+    """
+
+    cpus: int
+    load_average: float
+    busy: float | None
+    stalled: float | None
+
+
+class LiveState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a controller knows of its testbed at one instant; no node is asked for it.
+
+    ``at`` are seconds on a clock of the controller. ``run`` is the current run, or else the last
+    one; what follows is of that run. ``episodes`` are those that the caller did not name.
+    ``latencies`` are p50, p95 and p99 of the times of successful work, in emulated microseconds and
+    at most 7 % too high.
+    """
+
+    at: float
+    nodes: tuple[NodeNow, ...]
+    machine: MachineNow
+    policy: str = ""
+    run: RunStatus | None = None
+    links: tuple[LinkNow, ...] = ()
+    latencies: tuple[Micros, Micros, Micros] | None = None
+    fidelity: tuple[TermSoFar, ...] = ()
+    episodes: tuple[EpisodeCount, ...] = ()
+    faults: FaultList = FaultList()
+
+    def to_json(self) -> bytes:
+        """Return one JSON object."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> LiveState:
+        """Inverse of ``to_json``. Raises: ValueError: this is something else."""
+        try:
+            return _LIVE.decode(text)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"not the state of a testbed: {error}") from None
+
+
+_LIVE: Final = msgspec.json.Decoder(LiveState)
+
+
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
     """One node's answer to a change of scheduler; ``scheduler`` is what decides there now."""
@@ -369,6 +455,27 @@ class OperatorClient:
         with self._errors():
             reply = self._stub.Status(pb.Empty(), timeout=self._timeout)
         return Status.from_json(reply.json)
+
+    def plan(self) -> PlanHead:
+        """Return the plan of the testbed: its network, and what all its runs have in common."""
+        with self._errors():
+            reply = self._stub.Plan(pb.Empty(), timeout=self._timeout)
+        return load(reply.json)
+
+    def live(self, run: str = "", episodes: int = 0) -> LiveState:
+        """Return what the controller knows; cheap enough to be asked several times a second.
+
+        Of ``run``, the first ``episodes`` that are over are left out.
+
+        Raises: PermanentError: the controller is of another version.
+        """
+        request = pb.LiveRequest(run=run, episodes=episodes)
+        with self._errors():
+            reply = self._stub.Live(request, timeout=self._timeout)
+        try:
+            return LiveState.from_json(reply.json)
+        except ValueError as error:
+            raise PermanentError(f"the controller at {self._address}: {error}") from None
 
     def start_run(
         self,

@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 
 from nicegui import ui
 
+from testbed.ui.options import Options as Options
 from testbed.ui.palette import Palette
-
-Options: TypeAlias = dict[str, Any]
-"""Options of an ECharts chart."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -24,13 +22,15 @@ class Settings:
     """What the command was told: the testbed shown first, and where past results are.
 
     ``name`` is the testbed's; ``task_log`` and ``artifacts`` are URLs, ``data_sets`` a folder that
-    need not exist.
+    need not exist. ``options`` are those of the command that other commands need too, as one would
+    type them.
     """
 
     name: str
     task_log: str
     artifacts: str
     data_sets: Path
+    options: str = ""
 
 
 class Context:
@@ -66,6 +66,7 @@ class Context:
         def repaint(palette: Palette) -> None:
             made.options.clear()
             made.options.update(options(palette))
+            made.update()
 
         self.on_palette(repaint)
         return made

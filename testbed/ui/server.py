@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import webbrowser
@@ -18,6 +19,10 @@ from testbed.ui.context import Settings
 from testbed.ui.guard import LOOPBACK, TOKEN, Guard
 from testbed.ui.pages import PAGES
 from testbed.ui.shell import register
+
+RECONNECT_S: Final = 60.0
+"""Seconds for which a page may be silent, on a busy machine or a bad network, before it is given
+up; then the browser loads it again."""
 
 END_S: Final = 2
 """Seconds that open pages may take to notice the end of the server."""
@@ -57,6 +62,7 @@ def serve(
             # Styles are few, and stand in the pages' own sheet.
             tailwind=False,
             show_welcome_message=False,
+            reconnect_timeout=RECONNECT_S,
             # Nothing is bound; pages are told what has changed.
             binding_refresh_interval=None,
         )
@@ -66,6 +72,8 @@ def serve(
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                # Nothing goes over a network, or over a tunnel that compresses.
+                ws_per_message_deflate=False,
                 timeout_graceful_shutdown=END_S,
             )
         )
@@ -73,7 +81,9 @@ def serve(
         if open_browser:
             # A browser that has to be started first may keep its caller waiting.
             threading.Thread(target=webbrowser.open, args=(address(),), daemon=True).start()
-        server.run(sockets=[listener])
+        # It ends by Ctrl-C, which is raised again once all is closed.
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
 
 
 def is_loopback(host: str) -> bool:
@@ -88,16 +98,14 @@ def is_loopback(host: str) -> bool:
 
 def _listening(host: str, port: int) -> socket.socket:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(found[0], socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(found[4])
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # It listens at once, so that whoever gets the address can connect.
+        return socket.create_server(place[:2], family=family)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UsageError(
             f"cannot listen on {host} port {port}: {reason}", fix="choose another --host or --port"
         ) from None
-    return listener
 
 
 def _address(host: str, port: int) -> str:

@@ -37,6 +37,7 @@ def _register(page: Page, pages: Sequence[Page], settings: Settings) -> None:
 
 async def _visit(page: Page, pages: Sequence[Page], settings: Settings, request: Request) -> None:
     ui.add_css(sheet())
+    ui.context.client.content.style("padding: 0; gap: 0")
     chosen = request.cookies.get(LOOK, "auto")
     look = ui.dark_mode(_LOOKS.get(chosen))
     with ui.element("header").classes("top"):

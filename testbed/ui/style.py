@@ -14,7 +14,6 @@ h2 { font-size: 1rem; font-weight: 600; margin: 0; line-height: 1.3; }
 code, pre { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
   font-size: 0.85em; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 1px; }
-.nicegui-content { padding: 0; gap: 0; }
 .top { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 20px; width: 100%;
   padding: 8px 16px; background: var(--card); border-bottom: 1px solid var(--line); }
 .top .brand { font-weight: 700; color: var(--text); text-decoration: none; }
@@ -29,7 +28,8 @@ main { width: 100%; max-width: 1680px; margin: 0 auto; padding: 12px 16px 32px; 
 .good { color: var(--good); }
 .warning { color: var(--warning); }
 .bad { color: var(--bad); }
-.row { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 14px; }
+/* Quasar has elements of this class too. */
+.row:not([class*="q-"]) { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 14px; }
 .stack { display: flex; flex-direction: column; gap: 12px; }
 .grid { display: grid; gap: 12px;
   grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }

@@ -15,9 +15,11 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from testbed.model.certificate import (
+    Beyond,
     Certificate,
     CountCheck,
     Machine,
+    TermSoFar,
     TurnCheck,
     count_term,
     lateness_term,
@@ -112,6 +114,12 @@ class ServingFidelity:
         self._stretches: dict[tuple[int, int], list[_Stretch]] = {}
         self._left_out: set[int] = set()
         self._turns = TurnCheck(0, 0, 0.0)
+        self._beyond = {
+            "service": Beyond(self._service, limits.service_error),
+            "forwarding": Beyond(self._forwarding, limits.forwarding_error),
+            "ticks": Beyond(self._ticks, limits.tick_lateness),
+            "generator": Beyond(self._generator, limits.generator_lateness),
+        }
 
     def late(self, lateness: Micros) -> None:
         """Note that a request was sent ``lateness`` after its time."""
@@ -192,6 +200,10 @@ class ServingFidelity:
         self._forwarded.clear()
         self._stretches.clear()
         self._left_out.clear()
+
+    def so_far(self) -> tuple[TermSoFar, ...]:
+        """Return the terms of times up to now; cheap enough to be asked often."""
+        return tuple(each.so_far(name) for name, each in self._beyond.items())
 
     def certify(
         self, machine: Machine | None = None, unfaithful: Sequence[str] = ()

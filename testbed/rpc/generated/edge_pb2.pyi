@@ -460,6 +460,26 @@ class StatusReply(_message.Message):
     json: str
     def __init__(self, json: _Optional[str] = ...) -> None: ...
 
+class PlanReply(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class LiveRequest(_message.Message):
+    __slots__ = ("run", "episodes")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    episodes: int
+    def __init__(self, run: _Optional[str] = ..., episodes: _Optional[int] = ...) -> None: ...
+
+class LiveReply(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: bytes
+    def __init__(self, json: _Optional[bytes] = ...) -> None: ...
+
 class StartRunRequest(_message.Message):
     __slots__ = ("scheduler", "episodes", "first_episode", "options_json", "label", "faults", "time_scale")
     SCHEDULER_FIELD_NUMBER: _ClassVar[int]

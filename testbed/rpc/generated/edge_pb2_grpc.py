@@ -902,6 +902,16 @@ class OperatorStub:
                 request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
                 response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.StatusReply.FromString,
                 _registered_method=True)
+        self.Plan = channel.unary_unary(
+                '/edge_testbed.v1.Operator/Plan',
+                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
+                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.PlanReply.FromString,
+                _registered_method=True)
+        self.Live = channel.unary_unary(
+                '/edge_testbed.v1.Operator/Live',
+                request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.LiveRequest.SerializeToString,
+                response_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.LiveReply.FromString,
+                _registered_method=True)
         self.StartRun = channel.unary_unary(
                 '/edge_testbed.v1.Operator/StartRun',
                 request_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.StartRunRequest.SerializeToString,
@@ -959,6 +969,19 @@ class OperatorServicer:
 
     def Status(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Plan(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Live(self, request, context):
+        """what is known; asks no node
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -1034,6 +1057,16 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
                     response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.StatusReply.SerializeToString,
+            ),
+            'Plan': grpc.unary_unary_rpc_method_handler(
+                    servicer.Plan,
+                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.FromString,
+                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.PlanReply.SerializeToString,
+            ),
+            'Live': grpc.unary_unary_rpc_method_handler(
+                    servicer.Live,
+                    request_deserializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.LiveRequest.FromString,
+                    response_serializer=testbed_dot_rpc_dot_generated_dot_edge__pb2.LiveReply.SerializeToString,
             ),
             'StartRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StartRun,
@@ -1113,6 +1146,60 @@ class Operator:
             '/edge_testbed.v1.Operator/Status',
             testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
             testbed_dot_rpc_dot_generated_dot_edge__pb2.StatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Plan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_testbed.v1.Operator/Plan',
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.Empty.SerializeToString,
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.PlanReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Live(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_testbed.v1.Operator/Live',
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.LiveRequest.SerializeToString,
+            testbed_dot_rpc_dot_generated_dot_edge__pb2.LiveReply.FromString,
             options,
             channel_credentials,
             insecure,

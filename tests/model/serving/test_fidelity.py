@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.model.certificate import Certificate
+from testbed.model.latencies import Latencies
 from testbed.model.serving.fidelity import ServingFidelity
-from testbed.model.serving.latency import Latencies
 from testbed.model.serving.record import RequestOutcome, RequestRecord
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.scenario.plan import ServingPlan

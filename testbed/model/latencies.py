@@ -24,6 +24,11 @@ class Latencies:
         self._counts[(-(-time >> shift)) << shift if time > 0 else 0] += 1
         self.total += 1
 
+    def percentiles(self) -> tuple[Micros, Micros, Micros] | None:
+        """Return the median, the 95th and the 99th percentile; None of none."""
+        p50, p95, p99 = (self.percentile(share) for share in (0.50, 0.95, 0.99))
+        return None if p50 is None or p95 is None or p99 is None else (p50, p95, p99)
+
     def percentile(self, share: float) -> Micros | None:
         """Return the time that this share of all does not exceed (nearest rank); None of none."""
         if not self.total:
