@@ -32,7 +32,8 @@ _INSTEAD: Final[ByModel[str]] = ByModel(
     "what is said of runs without tasks",
     {
         SERVING: "this needs one of the model tasks. `testbed runs show {run}` and `testbed report "
-        "{run} --out report` show its requests; `testbed sim SCENARIO -s ROUTER` plays them again",
+        "{run} --out report` show its requests, `testbed export {run} --format trace` each of them "
+        "on time lines; `testbed sim SCENARIO -s ROUTER` plays them again",
     },
 )
 """What to use instead of commands about single tasks, by the model of the run."""
