@@ -14,7 +14,7 @@ _Made = TypeVar("_Made", bound=Callable[..., Any])
 def chosen(
     plan: PlanHead, scheduler: str | _Made | None, options: Mapping[str, object] | None
 ) -> tuple[str | _Made, dict[str, object]]:
-    """Return scheduler and options; of None the plan's, with its options unless others are given."""
+    """Return scheduler and options; for None the plan's, with its options where none are given."""
     if scheduler is None:
         scheduler = plan.scheduler.name
         options = plan.scheduler.options if options is None else options

@@ -246,9 +246,7 @@ AT = 100 * MILLISECOND
 
 
 def test_faults_are_told_when_they_have_begun() -> None:
-    plan = with_faults(
-        small_plan(3), fault("node-down", AT, HOUR, nodes=(1,), mode="killed")
-    )
+    plan = with_faults(small_plan(3), fault("node-down", AT, HOUR, nodes=(1,), mode="killed"))
     faults = RunFaults(plan, {})
     assert faults.lines(0) == ()
     faults.begin(0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +16,7 @@ import pytest
 
 from testbed.errors import UsageError
 from tests.cli.conftest import ROOT, Command, home, testbed
-from trainer.tracking import Experiment, Tracking, open_trackers, settings_of
+from trainer.tracking import GROUP, Experiment, Tracking, open_trackers, settings_of
 
 __all__ = ["home", "testbed"]
 
@@ -32,7 +34,7 @@ class Noting:
     def begin(self, experiment: Experiment) -> None:
         told.append(("begin", experiment))
 
-    def metrics(self, stage: str, step: int, values: dict[str, float]) -> None:
+    def metrics(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         told.append(("metrics", (stage, step, values)))
 
     def artifact(self, path: Path) -> None:
@@ -48,7 +50,7 @@ class Refusing(Noting):
 
 
 class Failing(Noting):
-    def metrics(self, stage: str, step: int, values: dict[str, float]) -> None:
+    def metrics(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         raise ConnectionError("gone")
 
 
@@ -62,10 +64,12 @@ class Demanding(Noting):
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def entry_points(group: str) -> list[metadata.EntryPoint]:
-        if group != "edge_testbed.trackers":
-            return []
-        return [metadata.EntryPoint("noting", f"{__name__}:Noting", group)]
+    found = metadata.entry_points
+
+    def entry_points(**asked: str) -> Any:
+        if asked.get("group") != GROUP:
+            return found(**asked)
+        return [metadata.EntryPoint("noting", f"{__name__}:Noting", GROUP)]
 
     monkeypatch.setattr(metadata, "entry_points", entry_points)
     told.clear()
@@ -193,7 +197,7 @@ def test_a_name_where_no_tracker_is_installed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_end_says_why() -> None:
-    with pytest.raises(KeyboardInterrupt), Tracking({"noting": Noting()}) as tracking:
+    with suppress(KeyboardInterrupt), Tracking({"noting": Noting()}) as tracking:
         tracking.begin(Experiment("mine", Path("out"), {}))
         raise KeyboardInterrupt
     assert told[-1] == ("end", "interrupted")
@@ -202,6 +206,9 @@ def test_an_end_says_why() -> None:
 def test_settings_are_flat() -> None:
     nested = {"a": {"b": 1, "c": {"d": None, "e": (64, 64)}}, "f": True, "g": "text"}
     assert settings_of(nested) == {
-        **{"a.b": 1, "a.c.d": "null", "a.c.e": "[64, 64]"},
-        **{"f": True, "g": "text"},
+        "a.b": 1,
+        "a.c.d": "null",
+        "a.c.e": "[64, 64]",
+        "f": True,
+        "g": "text",
     }

@@ -59,9 +59,7 @@ def slices(trace: dict[str, Any], kind: str) -> list[dict[str, Any]]:
         and e["name"] == "thread_name"
         and e["args"]["name"].rstrip("0123456789 ") == kind
     }
-    return [
-        e for e in trace["traceEvents"] if e["ph"] == "X" and (e["pid"], e["tid"]) in tracks
-    ]
+    return [e for e in trace["traceEvents"] if e["ph"] == "X" and (e["pid"], e["tid"]) in tracks]
 
 
 def test_it_keeps_the_format(trace: dict[str, Any]) -> None:
