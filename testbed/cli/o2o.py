@@ -26,6 +26,7 @@ from testbed.cli.options import (
     Settings,
     Storage,
     quoted,
+    typed,
 )
 from testbed.cli.progress import LEFT_AFTER_S, clock
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
@@ -471,7 +472,7 @@ class _Teller:
 def _tell(result: O2OResult, out: Path, as_json: bool, name: str) -> None:
     from testbed.experiment.o2o import document, table, write_report
 
-    page = write_report(result, out / "report")
+    page = write_report(result, out / "report", typed())
     if as_json:
         console.emit({**document(result), "out": str(out)})
     else:
