@@ -35,7 +35,10 @@ PHASES: Final[Mapping[str, str]] = {
 
 METRICS: Final = "metrics.csv"
 RESULT: Final = "report/o2o.json"
-IDENTITIES: Final = ("settings.json", "network.json")
+SIMULATED: Final = "settings.json"
+NETWORK: Final = "network.json"
+IDENTITIES: Final = (SIMULATED, NETWORK)
+"""The files that an experiment is known by, in the simulator and on a network."""
 LOCK: Final = ".lock"
 POLICIES: Final = "policies"
 
@@ -65,11 +68,13 @@ class Experiment:
     """A learning experiment as its folder has it.
 
     ``curves`` are by policy, as ``PHASES``; ``policies`` are ids by the same names; ``result`` is
-    the document of its report, empty before there is one. ``settings`` are those that identify it.
+    the document of its report, empty before there is one. ``settings`` are those that identify it;
+    it is ``simulated`` or on a network.
     """
 
     folder: Path
     state: State
+    simulated: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     policies: Mapping[str, str] = field(default_factory=dict)
@@ -79,6 +84,12 @@ class Experiment:
     def name(self) -> str:
         """The name of its folder."""
         return self.folder.name
+
+    @property
+    def scenario(self) -> str | None:
+        """The name of its scenario; None before there is a report."""
+        name = self.result.get("scenario")
+        return None if name is None else str(name)
 
     @property
     def references(self) -> dict[str, float]:
@@ -123,6 +134,7 @@ def read(folder: Path) -> Experiment:
     return Experiment(
         folder=folder,
         state=_state(folder),
+        simulated=(folder / SIMULATED).is_file(),
         settings=identity,
         curves={name: curve for name, curve in curves.items() if curve.rows},
         policies=_policies(folder, result),

@@ -170,15 +170,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """A run of this controller: how far it is, and the scheduler changes made while it ran.
-
-    ``faults`` names in words those of the scenario and by hand that have begun.
-    """
+    """A run of this controller: how far it is, and the scheduler changes made while it ran."""
 
     progress: Progress
     label: str = ""
     changes: tuple[SchedulerChange, ...] = ()
-    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +227,6 @@ class Status:
                     SchedulerChange(**{**change, "nodes": tuple(change["nodes"])})
                     for change in run["changes"]
                 ),
-                faults=tuple(run.get("faults", ())),
             )
         return cls(**values)
 

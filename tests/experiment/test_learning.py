@@ -75,6 +75,7 @@ def test_experiments_of_a_home(folder: Path) -> None:
 
     assert [each.name for each in found] == [folder.name, "another"]
     assert found[1].settings == {"source": "rda"}
+    assert [each.simulated for each in found] == [True, False]
     assert learning.find(root, "another").folder == other
     for name in ("nobody", "../o2o/another", "", "something else"):
         with pytest.raises(UsageError, match="another"):

@@ -11,30 +11,23 @@ from testbed.scenario.secrets import without_password
 from testbed.ui.context import Settings
 
 
+def plain(settings: Settings, *words: str) -> str:
+    """Return ``testbed WORDS`` for the home of the pages."""
+    return " ".join(each for each in (shlex.join(["testbed", *words]), settings.options) if each)
+
+
 def on_log(settings: Settings, *words: str) -> str:
     """Return ``testbed WORDS`` for the task log of the pages, without its password."""
-    usual = home.choose_task_log(None)
-    storage = without_password(settings.task_log)
-    named = () if settings.task_log == usual else ("--storage", storage)
-    return shlex.join(["testbed", *words, *named])
+    usual = settings.task_log == home.choose_task_log(None)
+    named = () if usual else ("--storage", without_password(settings.task_log))
+    return plain(settings, *words, *named)
 
 
 def on_store(settings: Settings, *words: str) -> str:
     """Return ``testbed WORDS`` for the artifact store of the pages."""
-    named = (
-        ()
-        if settings.artifacts == home.artifacts_url(None)
-        else (
-            "--artifacts",
-            without_password(settings.artifacts),
-        )
-    )
-    return shlex.join(["testbed", *words, *named])
-
-
-def plain(*words: str) -> str:
-    """Return ``testbed WORDS``."""
-    return shlex.join(["testbed", *words])
+    usual = settings.artifacts == home.artifacts_url(None)
+    named = () if usual else ("--artifacts", without_password(settings.artifacts))
+    return plain(settings, *words, *named)
 
 
 def listing(settings: Settings, only: Filter, limit: int) -> str:

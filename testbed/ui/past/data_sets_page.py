@@ -37,7 +37,7 @@ async def data_sets(context: Context) -> None:
             with ui.element("tbody"):
                 for folder, metadata in reversed(found):
                     _row(folder, brief(metadata))
-        parts.command(commands.plain("dataset", "list"))
+        parts.command(commands.plain(context.settings, "dataset", "list"))
 
 
 def _row(folder: Path, shown: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ def _row(folder: Path, shown: dict[str, Any]) -> None:
         text("td", shown["nodes"], "number wide")
         text("td", shown["episodes"], "number")
         text("td", f"{shown['rows']:,}", "number")
-        text("td", str(shown["created"])[:16].replace("T", " "), "wide number")
+        text("td", str(shown["created"])[:16].replace("T", " "), "wide")
 
 
 async def data_set(context: Context) -> None:
@@ -67,7 +67,7 @@ async def data_set(context: Context) -> None:
     folder, metadata = found[name]
     heading(f"Data set {name}")
     with ui.element("div").classes("stack"):
-        parts.command(commands.plain("dataset", "show", name))
+        parts.command(commands.plain(context.settings, "dataset", "show", name))
         with ui.element("div").classes("pair"):
             with card("Facts"):
                 parts.facts([Fact("folder", str(folder)), *facts_of(metadata)])
@@ -80,8 +80,12 @@ async def data_set(context: Context) -> None:
                 for left in metadata["left_out"]:
                     ui.label(f"{left['id']} was left out: {left['reason']}").classes("warning")
             with card("Use it"):
-                parts.command(commands.plain("dataset", "validate", name))
-                parts.command(commands.plain("dataset", "export", name, "--format", "parquet"))
+                parts.command(commands.plain(context.settings, "dataset", "validate", name))
+                parts.command(
+                    commands.plain(
+                        context.settings, "dataset", "export", name, "--format", "parquet"
+                    )
+                )
 
 
 def facts_of(metadata: dict[str, Any]) -> list[Fact]:

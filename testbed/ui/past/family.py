@@ -73,27 +73,31 @@ def tree(family: Iterable[Member], palette: Palette) -> Options:
         for parent in member.card.parents
         if parent in place
     ]
+    deepest = max((depth for depth, _ in place.values()), default=0)
+    hidden = {"type": "value", "show": False}
     return base(
         palette,
         tooltip={"show": False},
+        grid={"left": 16, "right": 8, "top": 8, "bottom": 8},
+        # Not wider than names need it where there are few generations.
+        xAxis={**hidden, "min": -0.1, "max": max(2.0, deepest + 1.0)},
+        yAxis={**hidden, "min": -0.6, "max": len(rows) - 0.4, "inverse": True},
         series=[
             {
                 "type": "graph",
+                "coordinateSystem": "cartesian2d",
                 "layout": "none",
-                "roam": False,
-                "left": 24,
-                "right": 150,
-                "top": 24,
-                "bottom": 24,
                 "edgeSymbol": ["none", "arrow"],
                 "edgeSymbolSize": 8,
-                "lineStyle": {"color": palette.muted, "width": 1.5, "curveness": 0.12},
+                "lineStyle": {"color": palette.muted, "width": 1.5},
                 "label": {
                     "show": True,
                     "position": "right",
                     "color": palette.text,
                     "fontSize": 12,
                     "lineHeight": 15,
+                    "textBorderColor": palette.card,
+                    "textBorderWidth": 3,
                 },
                 "data": [_node(member, *place[member.id], palette) for member in rows],
                 "links": links,
@@ -118,8 +122,7 @@ def _node(member: Member, depth: int, row: int, palette: Palette) -> Options:
     known = member.card is not None
     return {
         "name": member.id,
-        "x": depth * 160,
-        "y": row * 100,
+        "value": [depth, row],
         "symbol": "circle",
         "symbolSize": 14,
         "itemStyle": {

@@ -57,7 +57,7 @@ async def policies(context: Context) -> None:
             for reference, error in damaged:
                 ui.label(f"{reference}: {error}").classes("warning")
             parts.command(commands.on_store(context.settings, "policy", "list"))
-        _draw_experiments(learned)
+        _draw_experiments(context, learned)
 
 
 def _descent(member: Member) -> str:
@@ -86,7 +86,7 @@ def _draw_members(members: Sequence[Member]) -> None:
                     rate = "-" if each.rate is None else f"{100 * each.rate:.1f} %"
                     text("td", rate, "number nowrap")
                     made = "-" if card is None else card.created[:16].replace("T", " ")
-                    text("td", made, "wide number nowrap")
+                    text("td", made, "wide nowrap")
 
 
 def _draw_name(member: Member) -> None:
@@ -100,11 +100,11 @@ def _draw_name(member: Member) -> None:
         ui.label(f"also from {', '.join(member.others)}").classes("muted")
 
 
-def _draw_experiments(learned: Sequence[Experiment]) -> None:
+def _draw_experiments(context: Context, learned: Sequence[Experiment]) -> None:
     with card("Learning experiments"):
         if not learned:
             ui.label("None is in the home. This command makes one:")
-            parts.command(commands.plain("o2o", "quickstart", "--simulate"))
+            parts.command(commands.plain(context.settings, "o2o", "quickstart", "--simulate"))
             return
         with ui.element("div").classes("scroll"), ui.element("table").classes("plain"):
             parts.head((title, "") for title in ("Experiment", "State", "Success at the end"))
@@ -155,7 +155,7 @@ async def policy(context: Context) -> None:
                 _draw_kin("From it were made", children, set(children))
             with card("Use it"):
                 reference = shown.reference.removeprefix("policies/")
-                parts.command(commands.plain("policy", "deploy", reference))
+                parts.command(commands.plain(context.settings, "policy", "deploy", reference))
                 line = commands.on_store(
                     context.settings,
                     "policy",
@@ -210,7 +210,15 @@ async def experiment(context: Context) -> None:
     found = await context.work(experiments.find, root(), name)
     heading(f"Learning experiment {name}")
     with ui.element("div").classes("stack"):
-        parts.command(commands.plain("o2o", "--out", str(found.folder)))
+        # Goes on where it stopped.
+        parts.command(
+            commands.plain(
+                context.settings,
+                *("o2o", found.scenario or "SCENARIO"),
+                *(["--simulate"] if found.simulated else []),
+                *("--out", str(found.folder)),
+            )
+        )
         place = ui.element("div").classes("stack")
     _Followed(context, place, found)
 

@@ -40,8 +40,8 @@ async def runs(context: Context) -> None:
     except (PrerequisiteMissing, NothingLogged):
         with card("No runs yet"):
             ui.label("This task log has none. These commands make some:")
-            parts.command("testbed sim quickstart")
-            parts.command("testbed up quickstart")
+            parts.command(commands.on_log(context.settings, "sim", "quickstart"))
+            parts.command(commands.plain(context.settings, "up", "quickstart"))
         return
     _List(context, found)
 

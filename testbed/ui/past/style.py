@@ -23,6 +23,7 @@ body.body--dark { color-scheme: dark; }
 .state::before { content: "\\25cf"; margin-right: 0.35em; }
 .running { color: var(--accent); }
 table.plain td { vertical-align: top; }
+table.plain td.number { white-space: nowrap; }
 table.plain tr.chosen td { background: color-mix(in srgb, var(--accent) 12%, var(--card)); }
 table.plain td.tick { width: 1%; padding: 2px 6px 0 0; }
 a.nowrap { white-space: nowrap; }

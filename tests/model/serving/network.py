@@ -1,7 +1,4 @@
-"""A small driver of serving nodes in virtual time, for tests that script what happens.
-
-It keeps a heap of its own, so a mistake in the simulator cannot hide one in the model.
-"""
+"""A small driver of serving nodes in virtual time, for tests."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_the_chart_has_an_arrow_for_each_parent() -> None:
     }
     labels = {each["name"]: each["label"]["formatter"] for each in series["data"]}
     assert labels[child.id] == f"{family.short(child.id)}\n50.0 %"
-    places = [(each["x"], each["y"]) for each in series["data"]]
+    places = [tuple(each["value"]) for each in series["data"]]
     assert len(set(places)) == len(places)
 
 

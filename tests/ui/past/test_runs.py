@@ -97,6 +97,8 @@ def test_commands_name_the_log_only_where_it_is_another(
     usual = settings(past)
     assert commands.on_log(usual, "runs", "show", "a b") == "testbed runs show 'a b'"
     assert commands.on_store(usual, "policy", "list") == "testbed policy list"
+    elsewhere = dataclasses.replace(usual, options="--home /x")
+    assert commands.plain(elsewhere, "ps") == "testbed ps --home /x"
     other = dataclasses.replace(
         usual, task_log="mysql+pymysql://me:secret@host/log", artifacts="/elsewhere"
     )
