@@ -31,7 +31,10 @@ LONGEST_S: Final = 3600
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Runs of one network. ``busy`` is how many cores something else keeps busy meanwhile."""
+    """Runs of one network. ``busy`` is how many cores something else keeps busy meanwhile.
+
+    Those ``beyond`` what is asked for are run only if they are named.
+    """
 
     name: str
     title: str
@@ -39,6 +42,7 @@ class Series:
     payload: str
     per_process: int = 0
     busy: int = 0
+    beyond: bool = False
 
     @property
     def settings(self) -> list[str]:
@@ -51,6 +55,9 @@ SERIES: Final = (
     Series("bytes-40", "40 nodes, real bytes, shared processes", 40, "bytes"),
     Series("own-10", "10 nodes, real bytes, a process each", 10, "bytes", 1),
     Series("own-10-busy", "the same beside one busy core", 10, "bytes", 1, 1),
+    Series("shared-10", "10 nodes, real bytes, shared processes", 10, "bytes", 5),
+    Series("metadata-200", "200 nodes, metadata", 200, "metadata", beyond=True),
+    Series("bytes-80", "80 nodes, real bytes", 80, "bytes", beyond=True),
 )
 
 
@@ -70,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     all_valid = True
     for series in SERIES:
-        if given.only and series.name not in given.only:
+        if series.name not in given.only if given.only else series.beyond:
             continue
         with tempfile.TemporaryDirectory() as home:
             runs, simulated = measure(series, home, given.runs, given.episodes)

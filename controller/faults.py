@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from testbed.errors import UsageError
 from testbed.model.events import Record, RecordKind
-from testbed.model.fault_effects import Effects, FaultNote
+from testbed.model.fault_effects import Effects, FaultNote, fault_lines
 from testbed.model.faults import KINDS, Fault, Timeline
 from testbed.model.faults.arrivals import Arrivals
 from testbed.model.faults.limits import impossible
 from testbed.model.faults.seam import BY_HAND
-from testbed.model.units import SECOND, Micros
+from testbed.model.units import SECOND, Micros, counted
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.rpc.operator import FaultStatus
 from testbed.scenario.plan import PlanHead
@@ -187,6 +187,25 @@ class RunFaults:
             )
             for fault in faults
         )
+
+    def lines(self, now: Micros) -> tuple[str, ...]:
+        """Return in words the faults that have begun by ``now``, and how many tasks they took."""
+        effects = self._effects
+        present = () if effects is None else effects.timeline.faults
+        begun = [
+            {
+                "episode": effects.episode if effects else 0,
+                "entry": fault.entry,
+                "kind": fault.kind,
+                "what": KINDS[fault.kind].describe(fault),
+            }
+            for fault in present
+            if fault.begin <= now
+        ]
+        lines = fault_lines([*self.log, *begun])
+        if self.lost:
+            lines.append(f"{counted(self.lost, 'task')} lost with nodes that faults took down")
+        return tuple(lines)
 
     # --- what nodes say ---------------------------------------------------------------------
 

@@ -328,8 +328,11 @@ class Run(ABC, Generic[_Plan, _Episode]):
 
     @property
     def status(self) -> RunStatus:
-        """Progress of the run, with what has been changed while it ran."""
-        return RunStatus(self.progress, self.order.label, tuple(self.changes.log))
+        """Progress of the run, with what has been changed while it ran, and its faults."""
+        now = 0 if self._episode is None else self._episode.now
+        return RunStatus(
+            self.progress, self.order.label, tuple(self.changes.log), self.faults.lines(now)
+        )
 
     def watch(self) -> asyncio.Event:
         """Return an event that is set whenever the progress has changed; give it to ``unwatch``."""

@@ -8,22 +8,22 @@ is what the real clock said. ``edgenode.servicers`` calls it, ``edgenode.links``
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from edgenode.applications.seam import Application
 from edgenode.arrivals import Arrivals
 from edgenode.background import Background
-from edgenode.clock import EpisodeClock, Timers, Urgency
+from edgenode.clock import Urgency
 from edgenode.complaints import Complaints
 from edgenode.executing import Executing
 from edgenode.faulting import DOWN, Faulting
 from edgenode.links import PeerLink
 from edgenode.payload import Inbox
 from edgenode.probing import Probing
+from edgenode.realtime import RealTimeEpisode
 from edgenode.transmitting import Transmitting
 from testbed.model.decision import Scheduler
 from testbed.model.events import (
@@ -55,7 +55,7 @@ from testbed.model.events import (
     WithdrawTransfer,
 )
 from testbed.model.faulted import FaultedNode
-from testbed.model.faults import Fault, State
+from testbed.model.faults import State
 from testbed.model.faults.scene import Conditions
 from testbed.model.hook import Decided
 from testbed.model.own_code import SchedulerFailed
@@ -80,7 +80,7 @@ class EventLog(Protocol):
     def hurry(self) -> None: ...
 
 
-class EpisodeDriver:
+class EpisodeDriver(RealTimeEpisode[Event]):
     """One episode at one node, from its preparation until ``close``.
 
     Nothing happens before ``begin``: what peers send before waits (``when_begun``).
@@ -98,23 +98,20 @@ class EpisodeDriver:
         background: Background,
         complaints: Complaints,
     ) -> None:
+        super().__init__(plan.time_scale)
         self.node = node
         self.plan = plan
         self.episode = episode
-        self.begun = False
         self._waiting: list[Callable[[], None]] = []
-        self.state = FaultedNode(
+        self.state: FaultedNode = FaultedNode(
             node, plan.topology, plan.rules, plan.seeds.faults, episode, scheduler
         )
-        self.clock = EpisodeClock.waiting(plan.time_scale)
-        self.timers = Timers(self.clock, asyncio.get_running_loop())
         self.inbox = Inbox(keep=application.needs_payload)
         self._log = log
         self._complaints = complaints
         self._arrived: dict[int, Micros] = {}
         self._events: deque[tuple[Event, Micros]] = deque()
         self._handling = False
-        self._closed = False
         self._transmitting = Transmitting(self, links)
         self._probing = Probing(self, links)
         self._executing = Executing(self, application, background, complaints)
@@ -146,11 +143,6 @@ class EpisodeDriver:
         return self.arrivals.take(told)
 
     @property
-    def now(self) -> Micros:
-        """See ``Faulted``."""
-        return max(self.clock.now(), self.state.now)
-
-    @property
     def conditions(self) -> Conditions:
         """See ``Faulted``."""
         return self.state.conditions
@@ -160,10 +152,6 @@ class EpisodeDriver:
         if conditions.state is State.KILLED and self.conditions.state is not State.KILLED:
             self.inbox.forget()
         self.handle(ConditionsChanged(conditions), at)
-
-    def set_faults(self, faults: Iterable[Fault]) -> None:
-        """See ``NodeDriver``."""
-        self.faulting.set_by_hand(faults)
 
     def begin(self, at: float | None = None) -> None:
         """Begin the episode: its clock is at 0 at the instant ``at`` on ``time.monotonic``, in
@@ -196,17 +184,8 @@ class EpisodeDriver:
 
     # --- driving the model ------------------------------------------------------------------
 
-    def happened(self, event: Event) -> None:
-        """Handle an event from outside, now, after all that was due before it."""
-        if self._closed:
-            return
-        # The instant first: what falls due while this goes on comes after it, not before.
-        now = self.clock.now()
-        self.timers.ring_due()
-        self.handle(event, now)
-
     def handle(self, event: Event, at: Micros) -> None:
-        """Handle an event at ``at``, or at the model's latest instant if that is later."""
+        """See ``RealTimeEpisode``."""
         if self._closed:
             return
         self._events.append((event, at))
@@ -307,8 +286,7 @@ class EpisodeDriver:
         self.timers.ring_due()
         if not self.faulting.answers(request.sender):
             return None
-        now = max(self.clock.now(), self.state.now)
-        state = self.state.peer_state(now)
+        state = self.state.peer_state(self.now)
         return pb.ProbeReply(
             task_id=request.task_id,
             round=request.round,
@@ -324,7 +302,7 @@ class EpisodeDriver:
         """Enter the present state of the queues."""
         state = self.state
         into.queue_length = state.queue_length
-        into.backlog = state.backlog(max(self.clock.now(), state.now))
+        into.backlog = state.backlog(self.now)
         into.receiving.extend(state.receiving)
         into.sending.extend(state.sending)
         into.held = len(state.held)

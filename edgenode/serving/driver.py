@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from edgenode.answers import Answered, Answers, Content, Down, Ended
-from edgenode.clock import EpisodeClock, Timers, Urgency
+from edgenode.clock import Urgency
 from edgenode.faulting import Faulting
+from edgenode.realtime import RealTimeEpisode
 from edgenode.seam import Surroundings
 from edgenode.serving.neighbours import Neighbour, Unanswered
 from edgenode.serving.routing import CalledElsewhere
-from testbed.model.faults import Fault, State
+from testbed.model.faults import State
 from testbed.model.faults.scene import NORMAL, Conditions
 from testbed.model.hook import Decided
 from testbed.model.serving.bus import bytes_of
@@ -121,7 +122,7 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
         waiting.answer.exception()
 
 
-class ServingDriver:
+class ServingDriver(RealTimeEpisode[Event]):
     """One episode at one node, from its preparation until ``close``.
 
     Nothing happens before ``begin``: requests that come before wait. ``log`` None: nothing of the
@@ -130,13 +131,11 @@ class ServingDriver:
 
     def __init__(self, at: Surroundings, run: str, episode: int, log: ServingLog | None) -> None:
         plan: ServingPlan = at.plan
+        super().__init__(plan.time_scale)
         self.node = node = at.node
         self.plan = plan
         self.run = run
         self.episode = episode
-        self.begun = False
-        self.clock = EpisodeClock.waiting(plan.time_scale)
-        self.timers = Timers(self.clock, asyncio.get_running_loop())
         self.conditions = NORMAL
         self._neighbours: Mapping[int, Neighbour] = at.links
         self._log = log
@@ -145,7 +144,7 @@ class ServingDriver:
         self._remake = at.remake
         self._loop = asyncio.get_running_loop()
         network = plan.network
-        self.state = self._new_state(at.scheduler)
+        self.state: ServingState = self._new_state(at.scheduler)
         self._windows = Windows(node, episode, network.window)
         self._beside: tuple[dict[str, int], ...] = tuple({} for _ in network.functions)
         self._functions = {each.name: index for index, each in enumerate(network.functions)}
@@ -164,7 +163,6 @@ class ServingDriver:
         self._life = 0
         self._routings = 0
         self._hung: list[Event] = []
-        self._closed = False
         self._carry_out: dict[type, Callable[[Any, Micros], None]] = {
             Serve: self._serve,
             Forward: self._forward,
@@ -304,17 +302,8 @@ class ServingDriver:
 
     # --- driving the model ------------------------------------------------------------------
 
-    def happened(self, event: Event) -> None:
-        """Handle an event from outside, now, after all that was due before it."""
-        if self._closed:
-            return
-        # The instant first: what falls due while this goes on comes after it, not before.
-        now = self.clock.now()
-        self.timers.ring_due()
-        self.handle(event, now)
-
     def handle(self, event: Event, at: Micros) -> None:
-        """Handle an event at ``at``, or at the model's latest instant if that is later."""
+        """See ``RealTimeEpisode``."""
         if self._closed or self.conditions.state is State.KILLED:
             return
         if self.conditions.state is State.HUNG:
@@ -485,15 +474,6 @@ class ServingDriver:
             self._log.hurry()
 
     # --- faults -----------------------------------------------------------------------------
-
-    @property
-    def now(self) -> Micros:
-        """See ``Faulted``."""
-        return max(self.clock.now(), self.state.now)
-
-    def set_faults(self, faults: Iterable[Fault]) -> None:
-        """See ``NodeDriver``."""
-        self.faulting.set_by_hand(faults)
 
     def change(self, conditions: Conditions, at: Micros) -> None:
         """See ``Faulted``: a node that was killed begins anew, one that hung goes on."""

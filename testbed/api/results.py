@@ -30,15 +30,19 @@ FigureName: TypeAlias = Literal[
     "outcomes",
     "latency",
     "queues",
+    "load",
+    "nodes",
     "topology",
+    "differences",
     "metric",
     "refused",
     "servers",
     "messages",
 ]
 """Figures: success rates with intervals, outcomes of tasks, where succeeded tasks spent
-their time, queue lengths over an episode, the network with where tasks went, the
-metric of a comparison (of a run: success rates).
+their time, queue lengths over an episode, success by offered load and by node, the network with
+where tasks went, the paired differences of a comparison, the metric of a comparison (of a run:
+success rates).
 
 Of serving runs: the share refused (``refused``), requests over time by outcome (``outcomes``) and
 by server (``servers``), percentiles of times (``latency``), ``messages``, and ``metric``. Without
@@ -298,7 +302,9 @@ class Comparison:
         """A row per pair of runs: the paired difference over the episodes that both have.
 
         Columns: ``better``, ``worse``, ``difference``, ``low``, ``high`` (shares, or the unit of
-        the metric; 95 %), ``p_value``, ``real`` (None where there are too few episodes to tell).
+        the metric; 95 %), ``p_value``, ``p_adjusted`` (for the number of pairs, by Holm),
+        ``detectable`` (the smallest difference that these episodes show with 80 % probability),
+        ``real`` (by the adjusted p value; None where there are too few episodes to tell).
         By a metric without a direction ``better`` and ``worse`` are None, and ``higher`` and
         ``lower`` name the runs.
         """
@@ -312,6 +318,8 @@ class Comparison:
                     "low": pair.comparison.difference.low,
                     "high": pair.comparison.difference.high,
                     "p_value": pair.comparison.p_value,
+                    "p_adjusted": pair.comparison.p_adjusted,
+                    "detectable": pair.comparison.detectable,
                     "real": pair.comparison.real,
                 }
                 for pair in self.compared.pairs
@@ -342,8 +350,9 @@ class Comparison:
 
         Returns:
             A row per pair over the episodes that both have: ``first``, ``second``, ``difference``
-            (first less second, in the metric's unit), ``low``, ``high`` (95 %), ``p_value`` and
-            ``real`` (None where there are fewer than four episodes).
+            (first less second, in the metric's unit), ``low``, ``high`` (95 %), ``p_value``,
+            ``p_adjusted`` (for the number of pairs, by Holm) and ``real`` (None where there are
+            fewer than four episodes).
 
         Raises: UsageError: two runs share no episode that has a value.
         """
@@ -351,7 +360,7 @@ class Comparison:
 
         from testbed.experiment.comparison import metric_of
         from testbed.experiment.metrics import Metric
-        from testbed.experiment.statistics import compare
+        from testbed.experiment.statistics import compare, corrected
 
         values: dict[str, Mapping[int, float]]
         if isinstance(metric, str | Metric):
@@ -359,13 +368,15 @@ class Comparison:
             values = {e.id: e.summary.measured(named).by_episode for e in self._results}
         else:
             values = {each.id: _numbers(metric(each)) for each in self._results}
-        rows = []
-        for first, second in combinations(self._results, 2):
+        pairs = [*combinations(self._results, 2)]
+        comparisons = []
+        for first, second in pairs:
             if not values[first.id].keys() & values[second.id].keys():
                 names = f"{first.summary.title} and {second.summary.title}"
                 raise UsageError(f"{names} share no episode that has a value of this metric")
-            found = compare(values[first.id], values[second.id])
-            rows.append(
+            comparisons.append(compare(values[first.id], values[second.id]))
+        return pd.DataFrame(
+            [
                 {
                     "first": first.summary.title,
                     "second": second.summary.title,
@@ -373,10 +384,12 @@ class Comparison:
                     "low": found.difference.low,
                     "high": found.difference.high,
                     "p_value": found.p_value,
+                    "p_adjusted": found.p_adjusted,
                     "real": found.real,
                 }
-            )
-        return pd.DataFrame(rows)
+                for (first, second), found in zip(pairs, corrected(comparisons), strict=True)
+            ]
+        )
 
     @property
     def verdicts(self) -> list[str]:
@@ -398,6 +411,11 @@ class Comparison:
 
             runs = self.compared.runs
             return figures.by_metric(runs, [self.compared.measured[run.run.id] for run in runs])
+        if name == "differences":
+            from testbed.experiment import differences
+            from testbed.experiment.report_page import differences_of
+
+            return differences.drawn(differences_of(self.compared), self.compared.metric)
         return figure(self._results, name)
 
     def __repr__(self) -> str:
@@ -499,4 +517,6 @@ def written_report(
     """Write the report of runs into the folder ``out`` and return its page."""
     from testbed.experiment.report import write_report
 
-    return write_report(log, ids, Path(out), notices.note, by).path
+    page = write_report(log, ids, Path(out), metric=by).path
+    notices.note(f"report: {page}")
+    return page

@@ -115,8 +115,7 @@ def _tell(told: Told) -> None:
     lead = f"[{told.number}/{told.of}] {told.question.title}: {told.question.at(told.level)}"
     trial = told.trial
     if trial is None:
-        left = "" if told.left is None else f", about {clock(told.left)} left"
-        console.note(f"{lead} ...{left}")
+        console.note(f"{lead} ..., about {clock(told.left)} left")
     elif trial.valid:
         console.note(
             f"{lead}: valid, {_term(trial.worst_term)} at {trial.worst:.2f} of the limit, "

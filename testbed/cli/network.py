@@ -266,6 +266,10 @@ def _add_run(facts: console.Rows, found: Status) -> None:
     for reason in dict.fromkeys(reasons):
         if reason:
             facts.add("", console.mark(reason, "yellow"))
+    for line in found.run.faults:
+        facts.add("  fault", console.plain(line))
+    if found.run.faults:
+        facts.add("", "faults are part of the experiment: by themselves they degrade no run")
     for change in found.run.changes:
         at = f"episode {change.episode}, slot {change.slot}"
         reason = change.reason.partition("\n")[0].partition("; ")[0]

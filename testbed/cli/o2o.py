@@ -26,6 +26,7 @@ from testbed.cli.options import (
     Settings,
     Storage,
     quoted,
+    typed,
 )
 from testbed.cli.progress import LEFT_AFTER_S, clock
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from trainer.o2o.result import O2OResult
     from trainer.o2o.settings import O2OConfig, StageProgress
     from trainer.o2o.sizes import Sizes
+    from trainer.o2o.venue import Venue
+    from trainer.tracking import Tracking
 
 _DEFAULT_SCENARIO: Final = "quickstart"
 
@@ -187,6 +190,15 @@ def o2o(
         int | None,
         typer.Option("--threads", metavar="N", min=1, help="Threads for episodes. Default: CPUs."),
     ] = None,
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tracker",
+            metavar="NAME",
+            help="Tell this tracker of the experiment (MLflow, for example): an installed one, or "
+            "module:Class. Repeatable.",
+        ),
+    ] = None,
     settings: Settings = None,
     name: Name = "default",
     storage: Storage = None,
@@ -195,6 +207,7 @@ def o2o(
     """Learn a policy from heuristic logs, fine-tune it, and compare it with all baselines."""
     check_learning_is_possible()
     from testbed.scenario.load import load
+    from trainer.tracking import open_trackers
 
     if online_only and not simulate:
         raise UsageError(
@@ -227,13 +240,17 @@ def o2o(
         ray_address=ray_address,
         ray_workers=ray_workers,
         threads=threads,
+        tracking=open_trackers(trackers or (), console.warn),
     )
-    try:
-        result = _simulated(asked) if simulate else _on_network(asked, name, storage)
-    except KeyboardInterrupt:
-        console.next_command(f"testbed o2o ... --out {quoted(asked.out)}")
-        raise
-    _tell(result, asked.out, as_json, DEFAULT_NAME if simulate else name)
+    with asked.tracking:
+        try:
+            result = _simulated(asked) if simulate else _on_network(asked, name, storage)
+        except KeyboardInterrupt:
+            console.next_command(f"testbed o2o ... --out {quoted(asked.out)}")
+            raise
+        _tell(result, asked.out, as_json, DEFAULT_NAME if simulate else name)
+        for folder in ("policies", "report"):
+            asked.tracking.artifact(asked.out / folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +272,7 @@ class _Asked:
     ray_address: str | None
     ray_workers: int
     threads: int | None
+    tracking: Tracking
 
     def config(self, usual: Sizes, methods: tuple[str, ...], *, real_time: bool) -> O2OConfig:
         """Return the settings; ``usual`` are the sizes where none are given.
@@ -304,7 +322,6 @@ def _simulated(asked: _Asked) -> O2OResult:
     from testbed.scenario.resolve import plan as plan_of
     from testbed.schedulers.catalogue import BASELINES
     from trainer.o2o.cluster import connected, rollout_on
-    from trainer.o2o.pipeline import run
     from trainer.o2o.simulated import SimulatedVenue
     from trainer.o2o.sizes import of_simulation
 
@@ -323,7 +340,7 @@ def _simulated(asked: _Asked) -> O2OResult:
             rollout=rollout_on(plan, config.recipe) if asked.ray_address else None,
             store=asked.store,
         )
-        return run(venue, config, asked.out, progress=_Teller(), resume=asked.resume)
+        return _run(venue, config, asked)
 
 
 def _on_network(asked: _Asked, name: str, storage: str | None) -> O2OResult:
@@ -371,7 +388,6 @@ def _run_on(testbed: Testbed, plan: Plan, config: O2OConfig, asked: _Asked) -> O
     from testbed.storage.tasklog import open_task_log
     from trainer.o2o.cluster import connected
     from trainer.o2o.network import NetworkVenue
-    from trainer.o2o.pipeline import run
 
     with client_of(testbed, timeout=30.0) as client, connected(asked.ray_address):
         status = client.status()
@@ -388,7 +404,20 @@ def _run_on(testbed: Testbed, plan: Plan, config: O2OConfig, asked: _Asked) -> O
             )
         with open_task_log(testbed.store, create=False) as log:
             venue = NetworkVenue(client, log, testbed.artifacts or status.artifacts, plan)
-            return run(venue, config, asked.out, progress=_Teller(), resume=asked.resume)
+            return _run(venue, config, asked)
+
+
+def _run(venue: Venue, config: O2OConfig, asked: _Asked) -> O2OResult:
+    from trainer.o2o.pipeline import run
+
+    return run(
+        venue,
+        config,
+        asked.out,
+        progress=_Teller(),
+        tracking=asked.tracking,
+        resume=asked.resume,
+    )
 
 
 def _minutes(plan: Plan, config: O2OConfig) -> float:
@@ -443,7 +472,7 @@ class _Teller:
 def _tell(result: O2OResult, out: Path, as_json: bool, name: str) -> None:
     from testbed.experiment.o2o import document, table, write_report
 
-    page = write_report(result, out / "report")
+    page = write_report(result, out / "report", typed())
     if as_json:
         console.emit({**document(result), "out": str(out)})
     else:

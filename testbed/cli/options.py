@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
@@ -121,6 +122,18 @@ RunIds: TypeAlias = Annotated[
 def quoted(path: Path | str) -> str:
     """Return a path as one would type it in a shell."""
     return shlex.quote(str(path))
+
+
+def typed() -> str:
+    """Return the command line of this process as one would type it, without passwords."""
+    return shlex.join(["testbed", *map(_public, sys.argv[1:])])
+
+
+def _public(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    if equals and "://" not in name:
+        return f"{name}={without_password(value)}"
+    return without_password(argument)
 
 
 def from_log(command: str, storage: str | None, name: str = DEFAULT_NAME) -> str:

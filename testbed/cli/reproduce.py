@@ -11,7 +11,7 @@ import typer
 
 from testbed.cli import console
 from testbed.cli.o2o import check_learning_is_possible
-from testbed.cli.options import Json
+from testbed.cli.options import Json, typed
 from testbed.cli.progress import clock
 from testbed.errors import Problem, UsageError
 
@@ -212,7 +212,7 @@ def reproduce(
             console.note("finished points are stored; the same command continues")
             raise
     documents = [write_figure(study, each, place) for each in chosen]
-    page = write_page(place)
+    page = write_page(place, typed())
     if as_json:
         console.emit({"out": str(out), "page": str(page), "figures": documents})
     else:
@@ -258,6 +258,7 @@ def _dfaas(out: Path, *, network: bool, quick: bool, draw: bool, as_json: bool) 
     document = write(
         *(folder, chosen.title, chosen.remark, chosen.cases, results, chosen.statements),
         chosen.cases[0].name,
+        typed(),
     )
     page = folder / "index.html"
     if as_json:

@@ -303,7 +303,7 @@ def report(
         metrics.check(by)
     with console.if_interrupted("nothing was written"), open_log(storage, name) as log:
         ids = runs_to_look_at(log, runs, name, least=1)
-        written = write_report(log, ids, out, console.note, by)
+        written = write_report(log, ids, out, paces("{}"), by)
     if as_json:
         console.emit(written.document)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ from testbed.errors import Problem, UsageError
 from testbed.experiment import by_hand, metrics
 from testbed.experiment.measured import Measured, Summary, none_if_nan
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
-from testbed.experiment.statistics import PairedComparison, compare
+from testbed.experiment.statistics import PairedComparison, compare, corrected
 from testbed.experiment.summary import summary_of
 from testbed.model.faults import FaultSpec
 from testbed.scenario.plan import Plan, PlanHead, ServingPlan
@@ -40,8 +40,9 @@ class PairOfRuns:
         difference = self.comparison.difference.mean
         apart = self.metric.difference(difference)
         if not self.comparison.real:
-            return f"{first} and {second}: {self.comparison.undecided(apart)}"
-        p_value = f"p = {self.comparison.p_value:.2g}"
+            shown = self.metric.difference(self.comparison.detectable)
+            return f"{first} and {second}: {self.comparison.undecided(apart, shown)}"
+        p_value = self.comparison.p_text
         if self.metric is SUCCESS_RATE:
             return f"{first} is better than {second} by {apart} ({p_value})"
         pair = f"{first} is better than {second}" if self.metric.better else f"{first} and {second}"
@@ -67,6 +68,8 @@ class PairOfRuns:
             "low": none_if_nan(difference.low),
             "high": none_if_nan(difference.high),
             "p_value": none_if_nan(self.comparison.p_value),
+            "p_adjusted": none_if_nan(self.comparison.p_adjusted),
+            "detectable": none_if_nan(self.comparison.detectable),
             "real": self.comparison.real,
             "verdict": self.verdict,
         }
@@ -76,6 +79,7 @@ class PairOfRuns:
 class RunComparison:
     """Several runs of one scenario by one metric, best first, and every pair of them.
 
+    Whether a difference is real is decided by p values adjusted for the number of pairs (Holm).
     ``measured`` has the metric of each run by its id. Pairs without an episode in which both have
     a value are left out.
     """
@@ -265,7 +269,9 @@ def compare_summaries(runs: Sequence[Summary], metric: Metric | str | None = Non
             f"no two of these runs have a value of '{metric.name}' ({metric.title}) in the same "
             "episode, so they cannot be compared by it; `testbed runs show RUN` lists all metrics"
         )
-    return RunComparison(tuple(ordered), tuple(pairs), measured, metric)
+    adjusted = corrected([pair.comparison for pair in pairs])
+    told = [replace(pair, comparison=each) for pair, each in zip(pairs, adjusted, strict=True)]
+    return RunComparison(tuple(ordered), tuple(told), measured, metric)
 
 
 def check_comparable(runs: Sequence[Summary]) -> None:

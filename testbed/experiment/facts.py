@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from testbed.model.fault_effects import fault_lines
 from testbed.storage.tasklog import TESTBED, Run
 
 Tone: TypeAlias = Literal["", "state", "good", "warning"]
@@ -77,22 +78,3 @@ def _fidelity(certificate: Mapping[str, Any] | None) -> Iterator[Fact]:
     shared = max((certificate.get("machine") or {}).get("sharing") or [1])
     if shared > 1:
         yield Fact("isolation", f"up to {shared} nodes shared a process, and could hold it up")
-
-
-def fault_lines(faults: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return each fault of a run's scenario once, with how often it came and took."""
-    by_entry: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
-    for fault in faults:
-        named = fault["what"] if fault["entry"] < 0 else fault["kind"]
-        by_entry.setdefault((fault["entry"], named), []).append(fault)
-    lines = []
-    for (entry, what), found in by_entry.items():
-        times = "once" if len(found) == 1 else f"{len(found)} times"
-        episodes = len({fault["episode"] for fault in found})
-        missed = sum(fault.get("took") is False for fault in found)
-        lines.append(
-            f"{'by hand' if entry < 0 else f'faults[{entry}]'}: {what}, {times} in "
-            f"{episodes} episode{'' if episodes == 1 else 's'}"
-            + (f"; {missed} did not take" if missed else "")
-        )
-    return lines

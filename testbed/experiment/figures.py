@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from testbed.experiment.colours import FAULT, OUTCOME_COLOURS, colour
 from testbed.experiment.frames import flows
-from testbed.experiment.measured import Measured, Summary
+from testbed.experiment.measured import Measured, Summary, names_of
 from testbed.experiment.metrics import SUCCESS_RATE
 from testbed.experiment.task_summary import RunSummary
 from testbed.model.topology import Topology
@@ -34,10 +34,18 @@ TIME_COLOURS: Final[Mapping[str, str]] = {
     "execution_waiting": "#FDD9A0",
     "execution": "#E69F00",
 }
-_TITLE_WIDTH: Final = 16
-"""Letters of a title on one line below its column."""
+WIDTH: Final = 5.6
+"""Inches of most figures; at that width texts can still be read on a telephone."""
+_TITLE_WIDTH: Final = 22
+"""Letters of a name on one line beside its row."""
 _LONGEST_TITLE: Final = 60
 """Letters of a title that are drawn: to lay out many thousands takes minutes."""
+_LETTER: Final = 0.072
+"""Inches of a letter of the names of rows, on average a little less."""
+NUMBERS: Final = 0.66
+"""Inches of numbers and a label beside the y axis."""
+_DOTS: Final = 0.22
+"""Half of the part of a row over which the dots of episodes are spread."""
 
 
 class Formats(NamedTuple):
@@ -66,7 +74,7 @@ class Drawing(Figure):
         return target.getvalue()
 
 
-def new_figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
+def new_figure(width: float = WIDTH, height: float = 4.0) -> tuple[Figure, Axes]:
     """Return an empty figure (inches) with one set of axes in the style of all figures."""
     figure = Drawing(figsize=(width, height), layout="constrained", dpi=120)
     axes = figure.add_subplot()
@@ -81,59 +89,121 @@ def plain(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def name_rows(axes: Axes, names: Sequence[str]) -> float:
+    """Write the names of rows on the y axis, the first on top, long ones on several lines.
+
+    Returns: the inches that they need, for ``settle``.
+    """
+    short = [_shortened(name, 2 * _LONGEST_TITLE) for name in names]
+    wrapped = [textwrap.wrap(name, _TITLE_WIDTH) for name in short]
+    axes.set_yticks(range(len(names)), ["\n".join(lines) for lines in wrapped], fontsize=9)
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.tick_params(axis="y", length=0)
+    return 0.15 + _LETTER * max((len(line) for lines in wrapped for line in lines), default=0)
+
+
+def settle(
+    figure: Figure,
+    axes: Axes,
+    left: float = NUMBERS,
+    *,
+    right: float = 0.2,
+    lines: int = 1,
+    title: int = 0,
+    legend: bool = False,
+) -> None:
+    """Place the axes in their figure by the sizes of texts, and the legend above them.
+
+    matplotlib's own layout measures every text several times, which takes as long as all drawing.
+
+    Args:
+        figure: the figure.
+        axes: its only axes.
+        left: inches left of the axes.
+        right: inches right of them.
+        lines: lines of the label of the x axis.
+        title: lines of the title of the axes.
+        legend: draw a legend of what is in the axes.
+    """
+    width, height = figure.get_size_inches()
+    top = 0.12 + 0.19 * title
+    if legend:
+        handles, labels = axes.get_legend_handles_labels()
+        entry = 0.5 + 0.9 * _LETTER * max(map(len, labels), default=0)
+        columns = max(1, min(len(labels), int(width / entry)))
+        figure.legend(
+            handles,
+            labels,
+            loc="upper center",
+            ncols=columns,
+            fontsize=8,
+            frameon=False,
+            borderaxespad=0.1,
+            columnspacing=1.2,
+        )
+        top += 0.1 + 0.17 * math.ceil(len(labels) / columns)
+    figure.set_layout_engine("none")
+    bottom = 0.3 + 0.18 * lines
+    across, up = width - left - right, height - bottom - top
+    axes.set_position((left / width, bottom / height, across / width, up / height))
+
+
 def success_rates(runs: Sequence[RunSummary]) -> Figure:
     """Draw the success rate of each run with its 95 % interval, and every episode as a dot."""
     measured = [run.measured(SUCCESS_RATE) for run in runs]
     figure = by_metric(runs, measured)
     lowest = min(min(each.by_episode.values()) for each in measured)
-    axes = figure.axes[0]
-    axes.set_ylim(max(0.0, 100 * lowest - 8), 101)
-    axes.set_title("Tasks that succeeded:\nmean, 95 % interval, episodes", fontsize=10, loc="left")
+    figure.axes[0].set_xlim(max(0.0, 100 * lowest - 4), 101)
     return figure
 
 
 def by_metric(runs: Sequence[Summary], measured: Sequence[Measured]) -> Figure:
     """Draw a metric of each run: its mean with the 95 % interval, and every episode as a dot.
 
-    ``measured`` has that metric of every run; one without a value gets an empty column.
+    ``measured`` has that metric of every run; one without a value gets an empty row.
     """
-    figure, axes = new_figure(max(4.0, 1.6 + 1.1 * len(runs)))
+    figure, axes = new_figure(height=1.1 + 0.5 * len(runs))
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     metric = measured[0].metric
     scale = metric.scale
-    for x, found in enumerate(measured):
+    for y, found in enumerate(measured):
         interval = found.interval
         if not interval.count:
             continue
         values = np.array(list(found.by_episode.values()))
-        spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.scatter(x + spread, scale * values, s=14, color=colour(x), alpha=0.35, linewidths=0)
+        spread = np.linspace(-_DOTS, _DOTS, len(values)) if len(values) > 1 else np.zeros(1)
+        axes.scatter(scale * values, y + spread, s=12, color=colour(y), alpha=0.35, linewidths=0)
         if interval.count > 1:
             axes.errorbar(
-                x,
                 scale * interval.mean,
-                yerr=scale * np.transpose([interval.arms]),
-                color=colour(x),
-                capsize=6,
+                y,
+                xerr=scale * np.transpose([interval.arms]),
+                color=colour(y),
+                capsize=5,
                 linewidth=2,
             )
-        axes.plot(x, scale * interval.mean, "o", color=colour(x), markersize=8)
-        axes.annotate(
+        axes.plot(scale * interval.mean, y, "o", color=colour(y), markersize=7)
+        # Beside the axes, where no dots of episodes are.
+        axes.text(
+            1.015,
+            y,
             metric.mean(interval),
-            (x, scale * interval.mean),
-            textcoords="offset points",
-            xytext=(26, -4),
+            transform=axes.get_yaxis_transform(),
+            va="center",
             fontsize=9,
         )
-    # As wide as a run's part of the axis; whole words of a label, parts of a scheduler's name.
-    titles = ["\n".join(textwrap.wrap(_title(run), _TITLE_WIDTH)) for run in runs]
-    axes.set_xticks(range(len(runs)), titles, fontsize=9)
-    axes.set_xlim(-0.5, len(runs) - 0.35)
-    axes.set_ylabel(f"{metric.name.replace('-', ' ')}, {metric.unit}".rstrip(", "))
-    title = f"{metric.title[:1].upper()}{_shortened(metric.title[1:], 4 * _LONGEST_TITLE)}:"
-    wide = int(figure.get_figwidth() * 10)
-    lines = [*textwrap.wrap(title, wide), "mean, 95 % interval, episodes"]
-    axes.set_title("\n".join(lines), fontsize=10, loc="left")
+    left = name_rows(axes, titles_of(runs))
+    title = f"{metric.title[:1].upper()}{_shortened(metric.title[1:], 2 * _LONGEST_TITLE)}"
+    label = textwrap.wrap(f"{title}, {metric.unit}".rstrip(", "), 45)
+    axes.set_xlabel("\n".join(label))
+    settle(figure, axes, left, lines=len(label), right=0.55)
     return figure
+
+
+def titles_of(runs: Sequence[Summary]) -> list[str]:
+    """Return the names of runs as they are drawn; tables have all of them."""
+    return [_shortened(name, _LONGEST_TITLE) for name in names_of(runs)]
 
 
 def _title(run: Summary) -> str:
@@ -146,32 +216,31 @@ def _shortened(text: str, longest: int) -> str:
 
 
 def outcome_shares(runs: Sequence[RunSummary]) -> Figure:
-    """Draw the outcomes of the tasks of each run, as shares of all."""
-    figure, axes = new_figure(6.4, 1.4 + 0.5 * len(runs))
+    """Draw the outcomes of the tasks of each run: shares of an episode, mean over episodes."""
+    figure, axes = new_figure(height=1.4 + 0.5 * len(runs))
     axes.grid(visible=False)
     left = np.zeros(len(runs))
     for outcome, shade in OUTCOME_COLOURS.items():
-        counts = np.array([run.outcomes[outcome] for run in runs], dtype=float)
-        if not counts.any():
+        shares = 100 * np.array([run.outcome_shares[outcome] for run in runs])
+        if not shares.any():
             continue
-        shares = 100 * counts / np.array([run.task_count for run in runs])
         bars = axes.barh(
             range(len(runs)), shares, left=left, color=shade, label=outcome.replace("_", " ")
         )
         labels = [f"{share:.1f}" if share >= 4 else "" for share in shares]
-        axes.bar_label(bars, labels, label_type="center", fontsize=8, color="white")
+        # Not quite white: what is white becomes transparent on a page.
+        axes.bar_label(bars, labels, label_type="center", fontsize=8, color="#FEFEFE")
         left += shares
-    axes.set_yticks(range(len(runs)), [*map(_title, runs)])
-    axes.invert_yaxis()
+    left_of = name_rows(axes, titles_of(runs))
     axes.set_xlim(0, 100)
-    axes.set_xlabel("share of all tasks, %")
-    figure.legend(loc="outside upper center", ncols=5, fontsize=8, frameon=False)
+    axes.set_xlabel("share of the tasks of an episode, %")
+    settle(figure, axes, left_of, legend=True)
     return figure
 
 
 def latency_breakdown(runs: Sequence[RunSummary]) -> Figure:
     """Draw the mean time of succeeded tasks by stage; the whisker is the p95 of the total."""
-    figure, axes = new_figure(6.4, 1.6 + 0.5 * len(runs))
+    figure, axes = new_figure(height=1.6 + 0.5 * len(runs))
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     left = np.zeros(len(runs))
@@ -198,35 +267,39 @@ def latency_breakdown(runs: Sequence[RunSummary]) -> Figure:
             fontsize=8,
             color="#555555",
         )
-    axes.set_yticks(range(len(runs)), [*map(_title, runs)])
-    axes.invert_yaxis()
+    left_of = name_rows(axes, titles_of(runs))
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
     axes.set_xlabel("time of a succeeded task, ms (mean by stage)")
-    figure.legend(loc="outside upper center", ncols=5, fontsize=8, frameon=False)
+    settle(figure, axes, left_of, legend=True)
     return figure
 
 
 def queues_over_time(runs: Sequence[tuple[RunSummary, pd.DataFrame]]) -> Figure:
     """Draw execution queue lengths over the slots of an episode: mean and longest."""
-    figure, axes = new_figure(6.4, 3.6)
-    for x, (run, lengths) in enumerate(runs):
-        by_slot = lengths.groupby(["episode", "slot"])["queue_length"].agg(["mean", "max"])
-        mean = by_slot.groupby("slot").mean()
-        axes.plot(mean.index, mean["mean"], color=colour(x), linewidth=2, label=_title(run))
+    figure, axes = new_figure(height=3.4)
+    titles = titles_of([run for run, _ in runs])
+    for x, (title, (_, lengths)) in enumerate(zip(titles, runs, strict=True)):
+        mean = queues_by_slot(lengths)
+        axes.plot(mean.index, mean["mean"], color=colour(x), linewidth=2, label=title)
         axes.plot(mean.index, mean["max"], color=colour(x), linewidth=1, linestyle=":")
     axes.set_ylim(bottom=0)
     shaded = mark_faults(axes, [run for run, _ in runs])
     axes.set_xlabel("slot")
     axes.set_ylabel("tasks in the execution queue")
     axes.set_title(
-        "Queue length: mean over nodes (solid), longest (dotted)"
-        + ("; faults shaded" if shaded else ""),
-        fontsize=10,
+        "mean over nodes (solid), longest queue (dotted)" + ("; faults shaded" if shaded else ""),
+        fontsize=9,
         loc="left",
     )
-    axes.legend(frameon=False, fontsize=8)
+    settle(figure, axes, title=1, legend=True)
     return figure
+
+
+def queues_by_slot(lengths: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and longest (``max``) queue of the nodes by slot, mean over episodes."""
+    by_slot = lengths.groupby(["episode", "slot"])["queue_length"].agg(["mean", "max"])
+    return by_slot.groupby("slot").mean()
 
 
 def mark_faults(axes: Axes, runs: Sequence[RunSummary]) -> bool:

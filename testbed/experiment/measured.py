@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Shown: TypeAlias = Callable[[Metric, Interval], str]
 """Writes a mean with its unit and, where there are episodes enough, its interval."""
 
+Heard: TypeAlias = Callable[[int], None]
+"""Hears how many tasks or requests of a run have been read so far."""
+
 
 class NothingToReport(UsageError):
     """A run of which nothing is logged that could be summarised."""
@@ -32,7 +35,8 @@ _INSTEAD: Final[ByModel[str]] = ByModel(
     "what is said of runs without tasks",
     {
         SERVING: "this needs one of the model tasks. `testbed runs show {run}` and `testbed report "
-        "{run} --out report` show its requests; `testbed sim SCENARIO -s ROUTER` plays them again",
+        "{run} --out report` show its requests, `testbed export {run} --format trace` each of them "
+        "on time lines; `testbed sim SCENARIO -s ROUTER` plays them again",
     },
 )
 """What to use instead of commands about single tasks, by the model of the run."""
@@ -217,6 +221,15 @@ class Summary(ABC):
             "faithful": None if valid is None else bool(valid),
             "code_failures": list(self.run.code_failures),
         }
+
+
+def names_of(runs: Sequence[Summary]) -> list[str]:
+    """Return a name for each run: its title, and its id where others have the same title."""
+    titles = [run.title for run in runs]
+    return [
+        f"{title} [{run.run.id}]" if titles.count(title) > 1 else title
+        for run, title in zip(runs, titles, strict=True)
+    ]
 
 
 def interval_document(interval: Interval, by_episode: Mapping[int, float]) -> dict[str, Any]:

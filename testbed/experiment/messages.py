@@ -6,13 +6,14 @@ asks is known (``testbed.schedulers.asked``). docs/metrics.md says what counts.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from testbed.model.decision import SchedulerContext
+import msgspec
+
+from testbed.model.decision import Answer, SchedulerContext
 from testbed.model.task import Task
 from testbed.scenario.plan import Plan
 from testbed.schedulers.asked import NEEDS_ROUNDS, Decided, Questions, rule
@@ -78,6 +79,7 @@ def read_messages(log: TaskLog, run_id: str, plan: Plan) -> tuple[MessageWindow,
     A slot in which a node said and heard nothing is left out.
     """
     contexts = [_context(plan, node) for node in range(plan.topology.size)]
+    decode = msgspec.json.Decoder(list[Answer]).decode
     rounds = _Rounds(log, run_id)
     # By episode, node and slot: what follows them in ``MessageWindow``.
     counted: defaultdict[tuple[int, int, int], list[int]] = defaultdict(lambda: [0] * 6)
@@ -86,8 +88,8 @@ def read_messages(log: TaskLog, run_id: str, plan: Plan) -> tuple[MessageWindow,
         for _, episode, node, slot, task, at, scheduler, destination, mask, probes in chunk:
             if task is None:
                 continue
-            answers: Sequence[Sequence[Any]] = json.loads(probes)
-            states = sum(answer[2] is not None for answer in answers)
+            answers: Sequence[Answer] = () if probes == "[]" else decode(probes)
+            states = sum(answer.state is not None for answer in answers)
             heard = Questions(len(answers) - states, states)
             asked, count = heard, rule(scheduler)
             # A task that ended before its decision may have ended before the question as well.
@@ -97,7 +99,7 @@ def read_messages(log: TaskLog, run_id: str, plan: Plan) -> tuple[MessageWindow,
                 if scheduler in NEEDS_ROUNDS and not number and at > slot * plan.workload.slot:
                     number = rounds.of(episode, node, slot)
                 about = Task(task, episode, slot, node, 0, 0, 0)
-                asked = count(Decided(contexts[node], about, mask, number))
+                asked = count(Decided(contexts[node], about, mask, number, heard))
             if asked == (0, 0):
                 continue
             own = counted[episode, node, slot]

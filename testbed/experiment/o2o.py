@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,9 +19,27 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from testbed.errors import PermanentError
-from testbed.experiment import figures
+from testbed.experiment import differences, figures
 from testbed.experiment.colours import colour
-from testbed.experiment.statistics import Interval, PairedComparison, compare, rate_interval
+from testbed.experiment.differences import Difference
+from testbed.experiment.metrics import SUCCESS_RATE
+from testbed.experiment.page import (
+    Section,
+    command_line,
+    folded,
+    frame_table,
+    framed,
+    listed,
+    note,
+)
+from testbed.experiment.reporting import Drawn, Plot, files_of, image
+from testbed.experiment.statistics import (
+    Interval,
+    PairedComparison,
+    compare,
+    corrected,
+    rate_interval,
+)
 from testbed.schedulers import catalogue
 from testbed.schedulers.catalogue import METHODS, REFERENCES
 from testbed.version import __version__
@@ -32,6 +47,9 @@ from testbed.version import __version__
 if TYPE_CHECKING:
     from trainer.learning.online import CurvePoint
     from trainer.o2o.result import O2OResult
+
+_TUNED: Final = "o2o"
+"""Name of the fine-tuned policy and its learning curve."""
 
 _OF_CURVE: Final = ("episodes", "evaluation", "standard_error", "collected", "verdict")
 """A point of a learning curve; success rates as shares, None if not measured."""
@@ -132,28 +150,40 @@ def _listed(rates: NDArray[np.float64]) -> list[float | None]:
 
 def _differences(result: O2OResult) -> dict[str, Any]:
     """Return the paired differences of learned policies and baselines, in shares."""
-    wanted = [
-        (method, other)
+    return {
+        f"{each.first} - {each.second}": {
+            **_interval(each.comparison.difference),
+            "p_value": each.comparison.p_value,
+            "p_adjusted": each.comparison.p_adjusted,
+            "verdict": each.comparison.verdict,
+        }
+        for each in differences_of(result)
+    }
+
+
+def differences_of(result: O2OResult) -> list[Difference]:
+    """Return the differences of learned policies and baselines, those of ``o2o`` first.
+
+    Their p values are adjusted for the number of all of them.
+    """
+    policies = [
+        method
         for method in METHODS
         if METHODS[method].kind == "policy" and METHODS[method].group != "equal"
-        for other in (*REFERENCES, "offline")
-        if method != other
     ]
-    found = {}
-    for method, other in wanted:
-        if method in result.rates and other in result.rates:
-            comparison = against(result, method, other)
-            found[f"{method} - {other}"] = {
-                **_interval(comparison.difference),
-                "p_value": comparison.p_value,
-                "verdict": comparison.verdict,
-            }
-    return found
+    pairs = [
+        (method, other)
+        for method in sorted(policies, key=lambda name: name != _TUNED)
+        for other in (*REFERENCES, "offline")
+        if method != other and method in result.rates and other in result.rates
+    ]
+    found = corrected([against(result, method, other) for method, other in pairs])
+    return [Difference(*pair, each) for pair, each in zip(pairs, found, strict=True)]
 
 
 def learning_curve(result: O2OResult) -> Figure:
     """Success rate over online episodes: evaluations with their error, and what they start from."""
-    figure, axes = figures.new_figure(6.8, 4.2)
+    figure, axes = figures.new_figure(height=4.2)
     for index, (name, points) in enumerate(result.curves.items()):
         told = [point for point in points if point.evaluation is not None]
         if not told:
@@ -163,6 +193,17 @@ def learning_curve(result: O2OResult) -> Figure:
         error = 100 * np.array([float(point.standard_error or 0.0) for point in told])
         shade = colour(index)
         axes.plot(x, y, "o-", color=shade, markersize=4, linewidth=2, label=name)
+        chosen = [(p.episodes, 100 * float(p.evaluation or 0.0)) for p in _chosen(result, name)]
+        if chosen:
+            axes.plot(
+                *zip(*chosen, strict=True),
+                "*",
+                color=shade,
+                markersize=15,
+                markeredgecolor="#222222",
+                label="chosen checkpoint",
+                zorder=5,
+            )
         axes.fill_between(x, y - 1.96 * error, y + 1.96 * error, color=shade, alpha=0.15)
         back = [(p.episodes, 100 * float(p.evaluation or 0.0)) for p in told]
         taken_back = [xy for xy, p in zip(back, told, strict=True) if p.verdict == "rolled back"]
@@ -173,15 +214,42 @@ def learning_curve(result: O2OResult) -> Figure:
         axes.axhline(100 * rate, color=shade, linestyle="--", linewidth=1.2, label=name)
     axes.set_xlabel("online episodes learned from")
     axes.set_ylabel("success rate, %")
-    axes.set_title("Fine-tuning: mean and 95 % interval", fontsize=10, loc="left")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return figure
+
+
+def _chosen(result: O2OResult, name: str) -> list[CurvePoint]:
+    """Return the point of the policy that was kept, if ``name`` is the curve that it is on."""
+    if name != _TUNED or result.refused:
+        return []
+    points = result.curves[name]
+    return [p for p in points if p.update == result.best_update and p.evaluation is not None][:1]
+
+
+def about_curve(result: O2OResult) -> str:
+    """Return why the learning curve and the table give different figures for the same policy."""
+    text = (
+        "Dots are evaluations of the policy as it was then, with 95 % intervals; crosses were "
+        "rolled back. All are of the same validation episodes, which are no episodes of the table."
+    )
+    chosen = _chosen(result, _TUNED) if _TUNED in result.curves else []
+    if not chosen or _TUNED not in result.rates:
+        return text
+    evaluated = sum(point.evaluation is not None for point in result.curves[_TUNED])
+    rate = interval(result, _TUNED)
+    return (
+        f"{text} The star is the checkpoint that was kept: update {chosen[0].update}, "
+        f"{100 * float(chosen[0].evaluation or 0.0):.1f} %, the best of {evaluated} evaluations. "
+        f"The table has {100 * rate.mean:.1f} % for it, over {rate.count} episodes that nothing "
+        "was chosen by. The two differ because the episodes do, and because the best of several "
+        "evaluations is on average too high; the figure of the table is the one to quote."
+    )
 
 
 def comparison(result: O2OResult) -> Figure:
     """All methods side by side, what they know of other nodes beside their names."""
     names = sorted(result.rates, key=lambda name: float(np.nanmean(result.rates[name])))
-    figure, axes = figures.new_figure(7.2, 1.2 + 0.34 * len(names))
+    figure, axes = figures.new_figure(height=1.2 + 0.34 * len(names))
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     for y, name in enumerate(names):
@@ -227,34 +295,24 @@ def table(result: O2OResult) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_report(result: O2OResult, folder: Path) -> Path:
-    """Write ``index.html``, figures, tables and ``o2o.json`` into ``folder``; returns the page.
+def write_report(result: O2OResult, folder: Path, command: str = "testbed o2o") -> Path:
+    """Write ``index.html``, figures with their data and ``o2o.json`` into ``folder``; returns the
+    page, which names the ``command``.
 
     Raises:
         PermanentError: the folder cannot be written.
     """
-    drawn = {"methods": comparison(result)}
-    if result.curves:
-        drawn["learning-curve"] = learning_curve(result)
-    rows = table(result)
-    curve = pd.DataFrame(
-        [
-            {"curve": name, **_point(point)}
-            for name, points in result.curves.items()
-            for point in points
-        ]
-    )
+    drawn = {name: files_of(plot) for name, plot in _plots(result).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in drawn.items():
-            for suffix in ("png", "svg"):
-                figure.savefig(folder / f"{name}.{suffix}")
-        rows.to_csv(folder / "methods.csv", index=False)
-        curve.to_csv(folder / "learning-curve.csv", index=False)
+        for name, files in drawn.items():
+            for suffix, content in files.formats._asdict().items():
+                (folder / f"{name}.{suffix}").write_bytes(content)
+            (folder / f"{name}.csv").write_text(files.csv, encoding="utf-8")
         text = json.dumps(_finite(document(result)), indent=2, default=str, allow_nan=False)
         (folder / "o2o.json").write_text(text + "\n", encoding="utf-8")
         page = folder / "index.html"
-        page.write_text(_page(result, drawn, rows), encoding="utf-8")
+        page.write_text(_page(result, drawn, command), encoding="utf-8")
     except OSError as error:
         raise PermanentError(
             f"cannot write the report to {folder}: {error.strerror or error}; choose another folder"
@@ -262,43 +320,90 @@ def write_report(result: O2OResult, folder: Path) -> Path:
     return page
 
 
-def _page(result: O2OResult, drawn: Mapping[str, Figure], rows: pd.DataFrame) -> str:
-    shown = rows.copy()
-    for column in shown.columns[2:]:
-        shown[column] = [
-            f"{100 * value:.1f}" if math.isfinite(value) else "" for value in rows[column]
-        ]
-    parts = [
-        f"<h1>Offline to online: {html.escape(result.plan.name)}</h1>",
-        f"<p>{result.plan.topology.size} nodes, topology seed {result.plan.seeds.topology}, "
-        f"{html.escape(result.driver)}. Success rates in %, 95 % intervals, paired episodes.</p>",
-        shown.to_html(index=False, border=0),
-    ]
-    for figure in drawn.values():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        data = base64.b64encode(buffer.getvalue()).decode()
-        parts.append(f'<p><img alt="" src="data:image/png;base64,{data}"></p>')
-    verdicts = [
-        f"<li>{html.escape(name)}: {html.escape(each['verdict'])}</li>"
-        for name, each in _differences(result).items()
-    ]
-    parts.append(f"<h2>Differences, paired</h2><ul>{''.join(verdicts)}</ul>")
-    if result.notes:
-        parts.append("<h2>Notes</h2><ul>")
-        parts += [f"<li>{html.escape(note)}</li>" for note in result.notes]
-        parts.append("</ul>")
-    settings = html.escape(json.dumps(_finite(_settings(result)), indent=2, default=str))
-    parts.append(f"<h2>Settings</h2><pre>{settings}</pre>")
-    style = (
-        "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        "td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}"
-        "td:first-child,th:first-child{text-align:left}img{max-width:100%}"
+def _plots(result: O2OResult) -> dict[str, Plot]:
+    plots = {}
+    if found := differences_of(result):
+        shown = differences.shown(found)
+        says = differences.caption(found, "tasks and failures")
+        plots["differences"] = Plot(
+            differences.drawn(shown, SUCCESS_RATE), differences.data(found), says
+        )
+    dotted = "" if result.bound is None else "; dotted: the bound"
+    plots["methods"] = Plot(
+        comparison(result),
+        table(result),
+        f"Success rate of each method, and what it knows of other nodes: mean over episodes with "
+        f"its 95 % interval{dotted}.",
     )
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Offline to online</title>'
-        f"<style>{style}</style><body>{''.join(parts)}</body></html>\n"
+    if result.curves:
+        curve = pd.DataFrame(
+            [
+                {
+                    "curve": name,
+                    **_point(point),
+                    "chosen": any(point is each for each in _chosen(result, name)),
+                }
+                for name, points in result.curves.items()
+                for point in points
+            ]
+        )
+        plots["learning-curve"] = Plot(learning_curve(result), curve, about_curve(result))
+    return plots
+
+
+def _page(result: O2OResult, drawn: Drawn, command: str) -> str:
+    rows = table(result)
+    shown = rows.astype(object)
+    for column in rows.columns[2:]:
+        shown[column] = [f"{100 * x:.1f}" if math.isfinite(x) else "" for x in rows[column]]
+    shown = shown.rename(columns=_HEADS)
+    found = differences_of(result)
+    listing = differences.shown(found)
+    left = len(found) - len(listing)
+    compared = [
+        image(drawn, "differences", ""),
+        frame_table(differences.table(listing, SUCCESS_RATE)),
+        *([note(f"{left} more pairs are in the CSV file.")] if left else []),
+        note(differences.correction(found)),
+    ]
+    sections = [
+        Section("Differences", compared if found else []),
+        Section("All methods", [image(drawn, "methods", ""), frame_table(shown)]),
+        Section(
+            "Learning curve",
+            [image(drawn, "learning-curve", "")] if "learning-curve" in drawn else [],
+        ),
+        Section("Notes", [listed(result.notes)] if result.notes else []),
+        Section("How it was made", _made(result, command)),
+    ]
+    plan = result.plan
+    lead = (
+        f"{plan.topology.size} nodes, {result.driver}. Means are over paired episodes, intervals "
+        "are 95 % (Student's t over episodes)."
     )
+    return framed(f"Offline to online: {plan.name}", [note(lead)], sections)
+
+
+_HEADS: Final = {
+    **{name: f"{name}, %" for name in ("success rate", "low", "high")},
+    **{f"above {name}": f"above {name}, points" for name in ("ratc", "offline")},
+}
+
+
+def _made(result: O2OResult, command: str) -> Sequence[str]:
+    found = document(result)
+    facts = {
+        "scenario": f"{result.plan.name} [{result.plan.scenario_hash[:12]}]",
+        "seeds": ", ".join(f"{name} {seed}" for name, seed in found["seeds"].items()),
+        "versions": ", ".join(f"{name} {each}" for name, each in versions().items()),
+        **{f"policy {name}": policy for name, policy in result.policies.items()},
+    }
+    settings = json.dumps(_finite(_settings(result)), indent=2, default=str)
+    return [
+        command_line(command),
+        frame_table(pd.DataFrame(facts.items(), columns=["what", "value"])),
+        folded("All settings", settings),
+    ]
 
 
 def _finite(value: Any) -> Any:

@@ -1,25 +1,46 @@
-"""What the reports of all families of work share: parts of a page, and what a family adds."""
+"""What the reports of all families of work share: figures with their data; what a family adds."""
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from testbed.experiment.figures import Formats
+from testbed.experiment import page
+from testbed.experiment.figures import Formats, as_files
+from testbed.experiment.measured import Measured, names_of
 from testbed.experiment.metrics import Metric
+from testbed.experiment.page import Section
 from testbed.storage.tasklog import TaskLog
 
-Drawn: TypeAlias = Mapping[str, Formats]
+
+class Plot(NamedTuple):
+    """A figure, the data that it shows, a row per value, and its caption."""
+
+    figure: Figure
+    data: pd.DataFrame
+    says: str
+
+
+class PlotFiles(NamedTuple):
+    """The same as the contents of files."""
+
+    formats: Formats
+    csv: str
+    says: str
+
+
+Drawn: TypeAlias = Mapping[str, PlotFiles]
 """Figures by name, as files."""
 
 Tables: TypeAlias = Mapping[str, pd.DataFrame]
 """Tables by name."""
+
+Plots: TypeAlias = Mapping[str, Callable[[], Plot | None]]
+"""What draws each figure of a report, by its name; None where there is nothing to draw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +48,20 @@ class FamilyReport:
     """The part of a report that is for runs of one family of work.
 
     ``standard`` is the metric that is shown in any case, under ``heading``; the figure and the rows
-    of the table there are ``row`` of each run and the figure with the metric's name. ``draw``
-    returns the figures of runs, ``tables`` their tables; ``sections`` returns the page behind the
-    verdicts as HTML, ``network`` what stands behind the faults. ``timings`` makes a table of the
+    of the table there are ``row`` of each run and the figure with the metric's name. ``plots``
+    draw the figures of runs, ``tables`` returns their tables, ``sections`` the page behind the
+    comparison, ``network`` what stands behind the faults. ``timings`` makes a table of the
     certificate of a run. ``figures`` draw single figures from Python, by name: of summaries and
     the log of each.
     """
 
     standard: Metric
     heading: str
-    draw: Callable[[TaskLog, Sequence[Any]], dict[str, Figure]]
+    plots: Callable[[TaskLog, Sequence[Any]], Plots]
     tables: Callable[[Sequence[Any]], dict[str, pd.DataFrame]]
     row: Callable[[Any], dict[str, object]]
-    sections: Callable[[TaskLog, Sequence[Any], Drawn, Tables], list[str]]
-    network: Callable[[Sequence[Any], Drawn], list[str]]
+    sections: Callable[[TaskLog, Sequence[Any], Drawn, Tables], list[Section]]
+    network: Callable[[Sequence[Any], Drawn], list[Section]]
     timings: Callable[[Mapping[str, Any]], pd.DataFrame]
     figures: Mapping[str, Callable[[Sequence[Any], Sequence[TaskLog]], Figure]]
 
@@ -50,18 +71,23 @@ def numbered(name: str, number: int) -> str:
     return name if number == 0 else f"{name}-{number + 1}"
 
 
-def image(files: Formats, says: str) -> str:
-    """Return a figure for a page; ``says`` describes it to who cannot see it."""
-    data = base64.b64encode(files.png).decode()
-    return f'<p><img alt="{html.escape(says)}" src="data:image/png;base64,{data}"></p>'
+def files_of(plot: Plot) -> PlotFiles:
+    """Return a plot as the contents of its files."""
+    return PlotFiles(as_files(plot.figure), plot.data.to_csv(index=False), plot.says)
 
 
-def html_table(table: pd.DataFrame) -> str:
-    """Return a table for a page, which can be moved sideways where it is wider than the page."""
-    text = table.to_html(index=False, border=0, float_format=lambda value: f"{value:.1f}")
-    return f'<div class="wide">{text}</div>'
+def image(drawn: Drawn, name: str, folder: str = "figures/") -> str:
+    """Return a figure for a page, with links to its files in ``folder``."""
+    files = [f"{folder}{name}.{suffix}" for suffix in ("svg", "png", "csv")]
+    return page.figure(drawn[name].formats.svg, name, drawn[name].says, files)
 
 
-def note(text: str) -> str:
-    """Return a note for a page."""
-    return f'<p class="note">{html.escape(text)}</p>'
+def by_episode(runs: Sequence[Any], measured: Sequence[Measured]) -> pd.DataFrame:
+    """Return a metric of runs as a row per run and episode: scheduler, run, episode, value."""
+    metric = measured[0].metric
+    rows = [
+        (name, run.run.id, episode, value)
+        for name, run, found in zip(names_of(runs), runs, measured, strict=True)
+        for episode, value in found.by_episode.items()
+    ]
+    return pd.DataFrame(rows, columns=["scheduler", "run", "episode", metric.name])

@@ -10,6 +10,7 @@ from typing import Final
 from testbed.errors import TestbedError
 from testbed.experiment import metrics, task_summary
 from testbed.experiment.measured import (
+    Heard,
     Measured,
     NothingToReport,
     Summary,
@@ -46,11 +47,12 @@ __all__ = [
 class Family:
     """How runs of a family are summarised.
 
-    ``read`` returns the summary of a run. ``work`` is what is counted, ``share`` names the share
+    ``read`` returns the summary of a run; its last argument hears how much of the work it has read
+    so far. ``work`` is what is counted, ``share`` names the share
     with the outcome ``good`` in documents.
     """
 
-    read: Callable[[TaskLog, Run], Summary]
+    read: Callable[[TaskLog, Run, Heard], Summary]
     work: str
     good: str
     share: str
@@ -81,13 +83,17 @@ SUMMARIES: Final[ByModel[Family]] = ByModel(
 """Summaries of runs by model."""
 
 
-def summary_of(log: TaskLog, run_id: str) -> Summary:
-    """Read what a run did.
+def _unheard(done: int) -> None:
+    """Report nothing."""
+
+
+def summary_of(log: TaskLog, run_id: str, heard: Heard = _unheard) -> Summary:
+    """Read what a run did; ``heard`` is told how many tasks or requests have been read so far.
 
     Raises: UsageError: no such run, or it has no work that ended.
     """
     run = log.run(run_id)
-    return SUMMARIES.of(run).read(log, run)
+    return SUMMARIES.of(run).read(log, run, heard)
 
 
 def counted(log: TaskLog, runs: Sequence[Run]) -> dict[str, Mapping[str, int]]:
@@ -99,7 +105,7 @@ def counted(log: TaskLog, runs: Sequence[Run]) -> dict[str, Mapping[str, int]]:
     for run in runs:
         if not any(found[run.id].values()):
             with suppress(NothingToReport):
-                found[run.id] = SUMMARIES.of(run).read(log, run).outcomes
+                found[run.id] = SUMMARIES.of(run).read(log, run, _unheard).outcomes
     return found
 
 

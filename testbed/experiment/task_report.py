@@ -2,41 +2,155 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from testbed.experiment import figures, timeline
-from testbed.experiment.frames import queue_lengths
+from testbed.experiment import breakdown, figures, timeline
+from testbed.experiment.frames import flows, queue_lengths
+from testbed.experiment.measured import names_of
 from testbed.experiment.metrics import SUCCESS_RATE
+from testbed.experiment.page import Section, frame_table, heading, note
 from testbed.experiment.reporting import (
     Drawn,
     FamilyReport,
+    Plot,
+    Plots,
     Tables,
-    html_table,
+    by_episode,
     image,
-    numbered,
 )
+from testbed.experiment.statistics import in_per_cent
 from testbed.experiment.task_summary import RunSummary
 from testbed.storage.tasklog import TaskLog
 
+_MEANS: Final = "Dots: means over episodes; lines: 95 % intervals."
 
-def _draw(log: TaskLog, runs: Sequence[RunSummary]) -> dict[str, Figure]:
-    drawn = {
-        SUCCESS_RATE.name: figures.success_rates(runs),
-        "outcomes": figures.outcome_shares(runs),
-        "latency": figures.latency_breakdown(runs),
+
+def _plots(log: TaskLog, runs: Sequence[RunSummary]) -> Plots:
+    plots: dict[str, Callable[[], Plot | None]] = {
+        SUCCESS_RATE.name: lambda: Plot(
+            figures.success_rates(runs),
+            by_episode(runs, [run.measured(SUCCESS_RATE) for run in runs]),
+            "Success rate of each run: mean over episodes with its 95 % interval; faint dots are "
+            "episodes.",
+        ),
+        "outcomes": lambda: Plot(
+            figures.outcome_shares(runs),
+            _outcomes(runs),
+            "How tasks ended: shares of the tasks of an episode, mean over episodes.",
+        ),
+        "load": lambda: Plot(
+            breakdown.load_drawn(load := breakdown.by_load(runs)),
+            load,
+            "Success rate of each episode against its offered load: the work of the tasks that "
+            "arrived, as a share of what all processors could execute meanwhile. Where a run has "
+            "episodes enough: means of its three groups of episodes by load, with 95 % intervals.",
+        ),
+        "nodes": lambda: Plot(
+            breakdown.nodes_drawn(nodes := breakdown.by_node(runs), "success rate, %"),
+            nodes,
+            f"Success of tasks by the node at which they arrived. {_MEANS}",
+        ),
+        "processors": lambda: Plot(
+            breakdown.nodes_drawn(
+                used := breakdown.processors(runs), "processor in use, % of time"
+            ),
+            used,
+            f"Share of the time of an episode in which each node executed a task. {_MEANS}",
+        ),
+        "sizes": lambda: _sizes(runs),
+        "latency": lambda: Plot(
+            figures.latency_breakdown(runs),
+            _times(runs),
+            "Where succeeded tasks spent their time: mean by stage, over all of them; the line "
+            "reaches to the 95th percentile of the total.",
+        ),
+        "links": lambda: _links(runs),
+        "queues": lambda: _queue_plot(log, runs),
+        "topology": lambda: _topology(runs),
     }
-    lengths = [(run, queue_lengths(log, run.run.id)) for run in runs]
-    lengths = [(run, frame) for run, frame in lengths if not frame.empty]
-    if lengths:
-        drawn["queues"] = figures.queues_over_time(lengths)
-    for number, run in enumerate(runs):
-        drawn[numbered("topology", number)] = figures.topology(run.run.plan.topology, run)
-    return drawn
+    return plots
+
+
+def _sizes(runs: Sequence[RunSummary]) -> Plot | None:
+    found = breakdown.by_size(runs)
+    if found.empty:
+        return None
+    says = f"Success of tasks by size, in quarters of all tasks. {_MEANS}"
+    return Plot(breakdown.sizes_drawn(found), found, says)
+
+
+def _links(runs: Sequence[RunSummary]) -> Plot | None:
+    found = breakdown.links(runs)
+    if found.empty:
+        return None
+    says = f"Share of the time of an episode in which a link carried a task. {_MEANS}"
+    return Plot(breakdown.links_drawn(found, names_of(runs)), found, says)
+
+
+def _queue_plot(log: TaskLog, runs: Sequence[RunSummary]) -> Plot | None:
+    read = [(run, queue_lengths(log, run.run.id)) for run in runs]
+    lengths = [(run, frame) for run, frame in read if not frame.empty]
+    if not lengths:
+        return None
+    says = "Length of the execution queues by slot, mean over episodes."
+    return Plot(figures.queues_over_time(lengths), _queues_by_slot(lengths), says)
+
+
+def _topology(runs: Sequence[RunSummary]) -> Plot:
+    names = names_of(runs)
+    best = max(range(len(runs)), key=lambda number: runs[number].success_rate.mean)
+    says = f"The network, and where tasks went under {names[best]}."
+    if len(runs) > 1:
+        says += " The CSV file has where they went under all schedulers."
+    data = pd.concat(_flows(name, run) for name, run in zip(names, runs, strict=True))
+    return Plot(figures.topology(runs[best].run.plan.topology, runs[best]), data, says)
+
+
+def _outcomes(runs: Sequence[RunSummary]) -> pd.DataFrame:
+    rows = [
+        (name, run.run.id, outcome, run.outcomes[outcome], share)
+        for name, run in zip(names_of(runs), runs, strict=True)
+        for outcome, share in run.outcome_shares.items()
+    ]
+    return pd.DataFrame(rows, columns=["scheduler", "run", "outcome", "tasks", "share"])
+
+
+def _times(runs: Sequence[RunSummary]) -> pd.DataFrame:
+    keys = zip(names_of(runs), (run.run.id for run in runs), strict=True)
+    times = dict(zip(keys, (run.times for run in runs), strict=True))
+    return pd.concat(times, names=["scheduler", "run", "time"]).reset_index()
+
+
+def _queues_by_slot(lengths: Sequence[tuple[RunSummary, pd.DataFrame]]) -> pd.DataFrame:
+    runs = [run for run, _ in lengths]
+    parts = []
+    for name, (run, frame) in zip(names_of(runs), lengths, strict=True):
+        part = figures.queues_by_slot(frame).reset_index()
+        part.insert(0, "scheduler", name)
+        part.insert(1, "run", run.run.id)
+        parts.append(part)
+    return pd.concat(parts)
+
+
+def _flows(name: str, run: RunSummary) -> pd.DataFrame:
+    """Return a row per pair of nodes: where tasks went, and the rate of the link."""
+    network = run.run.plan.topology
+    sent = flows(run, network.size)
+    rows = [
+        (
+            *(name, run.run.id, source, destination, sent[source, destination]),
+            network.link_rate[source][destination] / 1e6 if source != destination else None,
+            *(network.capacity_hz[source] / 1e9, network.arrival_probability[source]),
+        )
+        for source in range(network.size)
+        for destination in range(network.size)
+    ]
+    columns = ["scheduler", "run", "source", "destination", "share_of_tasks", "link_mb_per_s"]
+    return pd.DataFrame(rows, columns=[*columns, "source_ghz", "source_arrival_probability"])
 
 
 def _tables(runs: Sequence[RunSummary]) -> dict[str, pd.DataFrame]:
@@ -44,7 +158,7 @@ def _tables(runs: Sequence[RunSummary]) -> dict[str, pd.DataFrame]:
         [
             {
                 "run": run.run.id,
-                "scheduler": run.title,
+                "scheduler": name,
                 "driver": run.run.info.driver,
                 "state": run.run.state.value,
                 "episodes": run.success_rate.count,
@@ -55,57 +169,91 @@ def _tables(runs: Sequence[RunSummary]) -> dict[str, pd.DataFrame]:
                 "offloaded": run.offloaded,
                 **run.outcomes,
             }
-            for run in runs
+            for name, run in zip(names_of(runs), runs, strict=True)
         ]
     )
-    episodes = pd.DataFrame({run.run.id: run.by_episode for run in runs}).sort_index()
+    episodes = pd.DataFrame(
+        {name: run.by_episode for name, run in zip(names_of(runs), runs, strict=True)}
+    ).sort_index()
     episodes.index.name = "episode"
-    times = pd.concat({run.run.id: run.times for run in runs}, names=["run", "time"])
-    return {
-        "summary": summary,
-        "episodes": episodes.reset_index(),
-        "times": times.reset_index(),
-    }
+    return {"summary": summary, "episodes": episodes.reset_index(), "times": _times(runs)}
 
 
 def _row(run: RunSummary) -> dict[str, object]:
     return {
-        "run": run.run.id,
-        "scheduler": run.title,
-        "driver": run.run.info.driver,
-        "state": run.run.state.value,
         "episodes": run.success_rate.count,
         "tasks": run.task_count,
-        "success rate, %": f"{100 * run.success_rate.mean:.1f}",
-        "95 % interval": (
-            ""
-            if run.success_rate.count < 2
-            else f"{100 * run.success_rate.low:.1f} to {100 * run.success_rate.high:.1f}"
-        ),
-        "sent to peers, %": f"{100 * run.offloaded:.0f}",
+        "success rate, %": SUCCESS_RATE.mean(run.success_rate),
+        "95 % interval": SUCCESS_RATE.ends(run.success_rate, " to "),
+        "sent to peers, % of decided": f"{100 * run.offloaded:.1f}",
     }
 
 
-def _sections(log: TaskLog, runs: Sequence[RunSummary], drawn: Drawn, tables: Tables) -> list[str]:
-    parts = ["<h2>How tasks ended</h2>", image(drawn["outcomes"], "shares of outcomes")]
-    parts += [
-        "<h2>Where time went</h2>",
-        image(drawn["latency"], "times by stage"),
-        html_table(tables["times"]),
+def outcome_table(runs: Sequence[RunSummary]) -> pd.DataFrame:
+    """Return the shares of outcomes in per cent, as texts that add up to 100.0 in each row."""
+    came = [each for each in runs[0].outcomes if any(run.outcomes[each] for run in runs)]
+    shown = ["succeeded", *(each for each in came if each != "succeeded")]
+    rows = []
+    for name, run in zip(names_of(runs), runs, strict=True):
+        # A whole has at least two parts; without failures the second is not shown, and is 0.
+        shares = in_per_cent([*(run.outcome_shares[each] for each in shown), 0.0])
+        told = {
+            f"{each.replace('_', ' ')}, %": f"{share:.1f}"
+            for each, share in zip(shown, shares, strict=False)
+        }
+        rows.append({"scheduler": name, **told, "sum": f"{sum(shares):.1f}"})
+    return pd.DataFrame(rows)
+
+
+def _sections(
+    log: TaskLog, runs: Sequence[RunSummary], drawn: Drawn, tables: Tables
+) -> list[Section]:
+    parts = [heading("By load"), image(drawn, "load")]
+    parts.append(
+        note(
+            "`testbed sweep SCENARIO --over nodes.arrivalProbability=...` varies the load on "
+            "purpose, over more than the chance of arrivals does."
+        )
+    )
+    parts += [heading("By node"), image(drawn, "nodes"), *_cut(runs), image(drawn, "processors")]
+    parts.append(heading("By task size"))
+    parts.append(image(drawn, "sizes") if "sizes" in drawn else note("All tasks have one size."))
+    times = tables["times"].drop(columns="run").rename(columns=_TIMES)
+    times["stage"] = times["stage"].str.replace("_", " ")
+    used = [image(drawn, "links")] if "links" in drawn else [note("No task was sent to a peer.")]
+    found = [
+        Section(
+            "How tasks ended",
+            [
+                image(drawn, "outcomes"),
+                frame_table(outcome_table(runs)),
+                note(
+                    "Shares of the tasks of an episode, mean over episodes; rounding errors are "
+                    "evened out, so that each row adds up to 100.0."
+                ),
+            ],
+        ),
+        Section("Success in parts", parts),
+        Section("Where time went", [image(drawn, "latency"), frame_table(times)]),
+        Section("Use of links", used),
     ]
     if "queues" in drawn:
-        parts += ["<h2>Queues</h2>", image(drawn["queues"], "queue lengths")]
-    return [*parts, timeline.section(log, runs)]
+        found.append(Section("Queues", [image(drawn, "queues")]))
+    return [*found, Section("Time lines", timeline.parts(log, runs), style=timeline.STYLE)]
 
 
-def _network(runs: Sequence[RunSummary], drawn: Drawn) -> list[str]:
-    parts = ["<h2>Network</h2>"]
-    for number, run in enumerate(runs):
-        parts += [
-            f"<p>{html.escape(run.title)}</p>",
-            image(drawn[numbered("topology", number)], f"network under {run.title}"),
-        ]
-    return parts
+_TIMES: Final = {"time": "stage", "mean_ms": "mean, ms", "p50_ms": "p50, ms", "p95_ms": "p95, ms"}
+
+
+def _cut(runs: Sequence[RunSummary]) -> list[str]:
+    size = max(run.run.plan.topology.size for run in runs)
+    if size <= breakdown.MOST_ROWS:
+        return []
+    return [note(f"{breakdown.MOST_ROWS} of {size} nodes are drawn; the CSV file has all.")]
+
+
+def _network(runs: Sequence[RunSummary], drawn: Drawn) -> list[Section]:
+    return [Section("Network", [image(drawn, "topology")])]
 
 
 def _timings(certificate: Mapping[str, Any]) -> pd.DataFrame:
@@ -134,7 +282,7 @@ def _queues(runs: Sequence[RunSummary], logs: Sequence[TaskLog]) -> Figure:
 REPORT: Final = FamilyReport(
     standard=SUCCESS_RATE,
     heading="Success rate",
-    draw=_draw,
+    plots=_plots,
     tables=_tables,
     row=_row,
     sections=_sections,
@@ -145,6 +293,10 @@ REPORT: Final = FamilyReport(
         "outcomes": lambda runs, logs: figures.outcome_shares(runs),
         "latency": lambda runs, logs: figures.latency_breakdown(runs),
         "queues": _queues,
+        "load": lambda runs, logs: breakdown.load_drawn(breakdown.by_load(runs)),
+        "nodes": lambda runs, logs: breakdown.nodes_drawn(
+            breakdown.by_node(runs), "success rate, %"
+        ),
         "topology": lambda runs, logs: figures.topology(runs[0].run.plan.topology, runs[0]),
         "metric": lambda runs, logs: figures.success_rates(runs),
     },

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from testbed.experiment.measured import (
     Column,
+    Heard,
     NothingToReport,
     Shown,
     Summary,
@@ -20,7 +21,7 @@ from testbed.experiment.measured import (
 )
 from testbed.experiment.messages import Messages, MessageWindow, read_messages, total
 from testbed.experiment.metrics import MESSAGES_FRAME, SUCCESS_RATE, Metric
-from testbed.experiment.statistics import Interval
+from testbed.experiment.statistics import Interval, in_per_cent
 from testbed.model.task import Outcome
 from testbed.storage.tasklog import Run, TaskLog
 
@@ -152,6 +153,20 @@ class RunSummary(Summary):
         counts = Counter(self.columns["outcome"])
         return {outcome.value: counts[outcome.value] for outcome in Outcome}
 
+    @cached_property
+    def outcome_shares(self) -> dict[str, float]:
+        """Shares of the tasks of an episode by outcome, mean over episodes; they add up to 1.
+
+        That of the successes is the mean of ``success_rate``.
+        """
+        counts = Counter(zip(self.columns["episode"], self.columns["outcome"], strict=True))
+        tasks = Counter(self.columns["episode"])
+        return {
+            outcome.value: sum(counts[each, outcome.value] / tasks[each] for each in tasks)
+            / len(tasks)
+            for outcome in Outcome
+        }
+
     @property
     def decided(self) -> zip[tuple[int, int | None]]:
         """The node at which each task arrived, and the one chosen for it; None if none was."""
@@ -159,9 +174,17 @@ class RunSummary(Summary):
 
     @cached_property
     def offloaded(self) -> float:
-        """Share of the decided tasks that were sent to a peer."""
-        decided = [each for each in self.decided if each[1] is not None]
-        return sum(source != chosen for source, chosen in decided) / max(1, len(decided))
+        """Share of the decided tasks of an episode that were sent to a peer, mean over episodes.
+
+        0 if nothing was decided.
+        """
+        decided: Counter[int] = Counter()
+        away: Counter[int] = Counter()
+        for episode, (source, chosen) in zip(self.columns["episode"], self.decided, strict=True):
+            if chosen is not None:
+                decided[episode] += 1
+                away[episode] += source != chosen
+        return sum(away[each] / decided[each] for each in decided) / max(1, len(decided))
 
     @cached_property
     def times(self) -> pd.DataFrame:
@@ -200,15 +223,19 @@ class RunSummary(Summary):
             "FAILED": ("transmission_failed", "execution_failed"),
             **({"LOST": ("lost",)} if any(run.outcomes["lost"] for run in runs) else {}),
         }
-        shares = (
-            Column(
-                head,
+        # Shares of one whole: means over episodes, as the success rate is.
+        cells = [
+            in_per_cent(
                 [
-                    f"{100 * sum(run.outcomes[each] for each in alike) / run.count:.1f} %"
-                    for run in runs
-                ],
+                    sum(run.outcome_shares[each] for each in alike)
+                    for alike in (("succeeded",), *outcomes.values())
+                ]
             )
-            for head, alike in outcomes.items()
+            for run in runs
+        ]
+        shares = (
+            Column(head, [f"{cell[place]:.1f} %" for cell in cells])
+            for place, head in enumerate(outcomes, start=1)
         )
         rates = [shown(SUCCESS_RATE, run.success_rate) for run in runs]
         return [
@@ -223,10 +250,12 @@ class RunSummary(Summary):
         return [
             ("success rate", f"{rate} (95 % interval over episodes)"),
             ("objective", str(self.scored["objective"])),
-            ("tasks", str(self.count)),
+            ("tasks", f"{self.count}  (shares are means over episodes)"),
             *(
-                (f"  {outcome.replace('_', ' ')}", f"{count}  ({100 * count / self.count:.1f} %)")
-                for outcome, count in self.outcomes.items()
+                (f"  {outcome.replace('_', ' ')}", f"{count}  ({share:.1f} %)")
+                for (outcome, count), share in zip(
+                    self.outcomes.items(), in_per_cent([*self.outcome_shares.values()]), strict=True
+                )
                 if count
             ),
             ("sent to peers", f"{100 * self.offloaded:.1f} %"),
@@ -282,10 +311,14 @@ class RunSummary(Summary):
         }
 
 
-def read(log: TaskLog, run: Run) -> RunSummary:
+def read(log: TaskLog, run: Run, heard: Heard) -> RunSummary:
     """Read what a run of tasks did. Raises: UsageError: it has no task that ended."""
     names = log.columns("tasks")
-    rows = [row for chunk in log.rows("tasks", run.id) for row in chunk]
+    rows: list[Sequence[Any]] = []
+    for chunk in log.rows("tasks", run.id):
+        rows += chunk
+        # The decisions, about as many, come after them.
+        heard(len(rows) // 2)
     if not rows:
         raise NothingToReport(
             f"run {run.id} ({run.state.value}) has no finished task, so there is nothing to report"
@@ -294,6 +327,7 @@ def read(log: TaskLog, run: Run) -> RunSummary:
     decided: dict[int, int] = {}
     for chunk in log.rows("decisions", run.id, only=("task", "at")):
         decided |= {row[-2]: row[-1] for row in chunk if row[-2] is not None}
+        heard((len(rows) + min(len(rows), len(decided))) // 2)
     # Tasks arrive with the slots, by the clock that the decision was entered by.
     plan = run.plan
     slot = plan.workload.slot

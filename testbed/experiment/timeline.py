@@ -6,12 +6,13 @@ export --format trace`` gives the same for a whole run, for Perfetto's viewer.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
 from testbed.experiment.history import ms
+from testbed.experiment.measured import names_of
+from testbed.experiment.page import heading, note
 from testbed.experiment.task_summary import RunSummary
 from testbed.model.spans import EXECUTING, RECEIVING, SENDING, WAITING, Course, Span, courses
 from testbed.model.units import SECOND, Micros
@@ -30,8 +31,8 @@ _GAP: Final = 5
 _TICKS: Final = 5
 
 
-def section(log: TaskLog, runs: Sequence[RunSummary]) -> str:
-    """Return the part of a report's page with the time lines of ``runs``, as HTML.
+def parts(log: TaskLog, runs: Sequence[RunSummary]) -> list[str]:
+    """Return the parts of a report's page with the time lines of ``runs``, as HTML.
 
     All are of the same episode: the one in which their success rates differ most; of one run, the
     one in which it was worst. Empty if they share no episode.
@@ -39,28 +40,25 @@ def section(log: TaskLog, runs: Sequence[RunSummary]) -> str:
     shown = runs[:MOST_RUNS]
     shared = set.intersection(*(set(run.by_episode) for run in shown))
     if not shared:
-        return ""
+        return []
     episode = max(sorted(shared), key=lambda each: _telling(shown, each))
     drawn = [(run, first_courses(log, run.run.id, episode)) for run in shown]
     length = max((course.end for _, found in drawn for course in found), default=0)
     if not length:
-        return ""
+        return []
     why = "in which the success rates of these runs differ most" if len(shown) > 1 else "the worst"
-    parts = [
-        "<h2>Time lines</h2>",
+    found_parts = [
         f'<p class="note">Episode {episode}, {why}. Zoom with the buttons, + and -, or Ctrl and '
         "the wheel; move with the arrow keys or by dragging. Point at a bar to see its task. "
         f"{legend()}</p>",
-        f"<style>{STYLE}</style>",
     ]
-    for run, found in drawn:
-        told = html.escape(run.title)
-        if len(found) == MOST_TASKS:
-            told += f" (the first {MOST_TASKS} tasks)"
-        parts += [f"<p>{told}</p>", drawing(found, run.run.plan.topology.size, length)]
+    for name, (run, found) in zip(names_of(shown), drawn, strict=True):
+        told = f"{name} (the first {MOST_TASKS} tasks)" if len(found) == MOST_TASKS else name
+        found_parts += [heading(told), drawing(found, run.run.plan.topology.size, length)]
     if len(shown) < len(runs):
-        parts.append(f'<p class="note">The first {MOST_RUNS} of {len(runs)} runs.</p>')
-    return "".join([*parts, f"<script>{SCRIPT}</script>"])
+        found_parts.append(note(f"The first {MOST_RUNS} of {len(runs)} runs."))
+    trace = "`testbed export --format trace` writes all episodes of a run for Perfetto's viewer."
+    return [*found_parts, note(trace), f"<script>{SCRIPT}</script>"]
 
 
 def _telling(runs: Sequence[RunSummary], episode: int) -> float:
@@ -169,10 +167,10 @@ def _seconds(at: Micros) -> str:
 
 
 STYLE: Final = """
-.timeline { position: relative; padding: 1.8rem 0 1.4rem 4.2rem; margin: 0.5rem 0; }
+.timeline { position: relative; padding: 2.2rem 0 1.4rem 4.2rem; margin: 0.5rem 0; }
 .timeline svg { width: 100%; display: block; cursor: grab; touch-action: pan-y; }
 .timeline .buttons { position: absolute; top: 0; right: 0; }
-.timeline .labels span { position: absolute; left: 0; font-size: 0.75rem; margin-top: 1.6rem; }
+.timeline .labels span { position: absolute; left: 0; font-size: 0.75rem; margin-top: 2rem; }
 .timeline .ticks { position: relative; height: 1.2rem; font-size: 0.75rem; }
 .timeline .ticks span { position: absolute; white-space: nowrap; transform: translateX(-50%); }
 .timeline .ticks span:last-child { transform: translateX(-100%); }
@@ -180,10 +178,11 @@ STYLE: Final = """
 .timeline .waiting, .key.waiting { fill: #e69f00; background: #e69f00; }
 .timeline .sending, .key.sending { fill: #009e73; background: #009e73; }
 .timeline .receiving, .key.receiving { fill: #56b4e9; background: #56b4e9; }
-.timeline .rule { fill: #ccc; }
-.timeline .failed { stroke: #b5005a; stroke-width: 3px; }
+.timeline .rule { fill: var(--rule, #ccc); }
+.timeline .failed { stroke: #d6006c; stroke-width: 3px; }
 .key { display: inline-block; width: 0.8rem; height: 0.6rem; }
-.key.failed { width: 3px; background: #b5005a; }
+.key.failed { width: 3px; background: #d6006c; }
+.timeline button { min-width: 2rem; min-height: 1.8rem; }
 """
 
 SCRIPT: Final = """

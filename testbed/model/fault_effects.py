@@ -6,7 +6,7 @@ judges by it. ``Effects`` collects, fault by fault, what the nodes noted and wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -215,3 +215,25 @@ class Effects:
                 "failed": effect.failed,
             },
         }
+
+
+def fault_lines(faults: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return each fault of a run once, with how often it came and how often it did not take.
+
+    ``faults`` are documents as ``Effects.documents`` gives them, or the beginning of such.
+    """
+    by_entry: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for fault in faults:
+        named = fault["what"] if fault["entry"] < 0 else fault["kind"]
+        by_entry.setdefault((fault["entry"], named), []).append(fault)
+    lines = []
+    for (entry, what), found in by_entry.items():
+        times = "once" if len(found) == 1 else f"{len(found)} times"
+        episodes = len({fault["episode"] for fault in found})
+        missed = sum(fault.get("took") is False for fault in found)
+        lines.append(
+            f"{'by hand' if entry < 0 else f'faults[{entry}]'}: {what}, {times} in "
+            f"{episodes} episode{'' if episodes == 1 else 's'}"
+            + (f"; {missed} did not take" if missed else "")
+        )
+    return lines

@@ -170,11 +170,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """A run of this controller: how far it is, and the scheduler changes made while it ran."""
+    """A run of this controller: how far it is, and the scheduler changes made while it ran.
+
+    ``faults`` names in words those of the scenario and by hand that have begun.
+    """
 
     progress: Progress
     label: str = ""
     changes: tuple[SchedulerChange, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,7 @@ class Status:
                     SchedulerChange(**{**change, "nodes": tuple(change["nodes"])})
                     for change in run["changes"]
                 ),
+                faults=tuple(run.get("faults", ())),
             )
         return cls(**values)
 

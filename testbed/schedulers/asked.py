@@ -8,37 +8,12 @@ of the decision and from whether it asked at all, so the questions are counted a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 from testbed.model.decision import SchedulerContext
 from testbed.model.task import Task
 from testbed.schedulers.catalogue import METHODS, method
-
-
-class Decided(NamedTuple):
-    """What the log has of a decision: node and task, its mask, and how many rounds it asked.
-
-    ``mask`` has a digit per node, 1 for the allowed ones; None without a mask.
-    """
-
-    context: SchedulerContext
-    task: Task
-    mask: str | None
-    rounds: int
-
-    @property
-    def peers(self) -> int:
-        """Number of the other nodes."""
-        return self.context.topology.size - 1
-
-    def drawn(self, among: tuple[int, ...]) -> int:
-        """Return how many peers are among the two nodes that are drawn for the task."""
-        return sum(node != self.context.node for node in self.context.sample(self.task, among, 2))
-
-    @property
-    def free(self) -> tuple[int, ...]:
-        """The nodes that the mask allows, the own one included."""
-        return tuple(node for node, digit in enumerate(self.mask or "") if digit == "1")
 
 
 class Questions(NamedTuple):
@@ -49,6 +24,42 @@ class Questions(NamedTuple):
 
 
 NONE: Final = Questions(0, 0)
+
+
+class Decided(NamedTuple):
+    """What the log has of a decision: node and task, its mask, how many rounds it asked, answers.
+
+    ``mask`` has a digit per node, 1 for the allowed ones; None without a mask. ``heard`` are the
+    peers that answered.
+    """
+
+    context: SchedulerContext
+    task: Task
+    mask: str | None
+    rounds: int
+    heard: Questions
+
+    @property
+    def peers(self) -> int:
+        """Number of the other nodes."""
+        return self.context.topology.size - 1
+
+    def drawn(self, among: tuple[int, ...]) -> int:
+        """Return how many peers are among the two nodes that are drawn for the task."""
+        # To draw takes several times as long as all else that is done about a decision.
+        return sum(node != self.context.node for node in self.context.sample(self.task, among, 2))
+
+    @property
+    def both_answered(self) -> bool:
+        """Whether two peers told their states: then the two that were drawn are these."""
+        return self.heard.states == 2
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """The nodes that the mask allows, the own one included."""
+        return tuple(node for node, digit in enumerate(self.mask or "") if digit == "1")
+
+
 Rule: TypeAlias = Callable[[Decided], Questions]
 
 
@@ -61,11 +72,14 @@ def _states(decided: Decided) -> Questions:
 
 
 def _two(decided: Decided) -> Questions:
+    if decided.both_answered:
+        return Questions(0, 2)
     return Questions(0, decided.drawn(tuple(range(decided.peers + 1))))
 
 
 def _two_free(decided: Decided) -> Questions:
-    return Questions(decided.peers, decided.drawn(decided.free))
+    states = 2 if decided.both_answered else decided.drawn(decided.free)
+    return Questions(decided.peers, states)
 
 
 def _bits_if_asked(decided: Decided) -> Questions:
@@ -74,7 +88,9 @@ def _bits_if_asked(decided: Decided) -> Questions:
 
 
 def _all_free_if_asked(decided: Decided) -> Questions:
-    return NONE if decided.mask is None else Questions(decided.peers, len(decided.free) - 1)
+    if decided.mask is None:
+        return NONE
+    return Questions(decided.peers, decided.mask.count("1") - 1)
 
 
 def _states_if_asked(decided: Decided) -> Questions:
@@ -96,6 +112,7 @@ NEEDS_ROUNDS: Final = frozenset({"rda"})
 """The schedulers whose rule looks at ``Decided.rounds``: nothing else tells whether they asked."""
 
 
+@lru_cache(maxsize=1_000)
 def rule(scheduler: str) -> Rule | None:
     """Return how the questions of a scheduler, by its name in the log, are counted.
 

@@ -13,6 +13,7 @@ from testbed.model.serving.failures import RoutingFailures
 from testbed.model.serving.record import RequestOutcome
 from testbed.scenario.families import ByModel
 from testbed.scenario.plan import SERVING, TASKS, Plan, ServingPlan
+from testbed.sim.choice import chosen
 from testbed.sim.serving import ServingResult, ServingSimulation
 from testbed.sim.simulator import EpisodeResult, SchedulerChoice, Simulation
 from testbed.storage.tasklog import (
@@ -114,10 +115,7 @@ def tasks_simulation(
     Raises:
         UsageError: unknown scheduler or option.
     """
-    name, given = scheduler, options
-    if scheduler is None:
-        name = plan.scheduler.name
-        given = plan.scheduler.options if options is None else options
+    name, given = chosen(plan, scheduler, options)
     per_slot = sum(plan.topology.arrival_probability)
     if keep and per_slot * plan.workload.slots * plan.episodes >= WORTHWHILE and not given:
         # Loading the compiler takes longer than most simulations.

@@ -42,6 +42,7 @@ from testbed.model.serving.windows import Windows
 from testbed.model.units import Micros
 from testbed.scenario.plan import ServingPlan
 from testbed.schedulers import registry
+from testbed.sim.choice import chosen
 from testbed.sim.garbage import no_garbage_collection
 
 
@@ -126,11 +127,7 @@ class ServingSimulation:
     ) -> None:
         self.plan = plan
         self._keep = keep
-        if router is None:
-            router = plan.scheduler.name
-            options = plan.scheduler.options if options is None else options
-        self._router = router
-        self._options = dict(options or {})
+        self._router, self._options = chosen(plan, router, options)
         self._routers = [self._made(node) for node in range(plan.size)]
 
     @property

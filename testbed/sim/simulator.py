@@ -54,6 +54,7 @@ from testbed.model.units import NEVER, Micros
 from testbed.scenario.plan import Plan
 from testbed.schedulers import registry
 from testbed.sim.central import Central
+from testbed.sim.choice import chosen
 from testbed.sim.garbage import no_garbage_collection
 from testbed.sim.network import NetworkScheduler, NetworkView, Seat
 from testbed.sim.oracle import Oracle
@@ -171,10 +172,7 @@ class Simulation:
         self.plan = plan
         self._keep = keep
         self._view = NetworkView(plan)
-        if scheduler is None:
-            scheduler = plan.scheduler.name
-            options = plan.scheduler.options if options is None else options
-        self._schedulers = self._make_schedulers(scheduler, options or {})
+        self._schedulers = self._make_schedulers(*chosen(plan, scheduler, options))
 
     @property
     def scheduler_name(self) -> str:

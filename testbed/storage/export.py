@@ -1,6 +1,6 @@
 """Runs of a task log as files: CSV, JSON Lines and Parquet, with a file that says what they hold.
 
-A run can also be written as a trace for viewers of time lines (``trace.py``).
+A run can also be written as a trace for viewers of time lines (``trace``).
 
 The folder appears complete or not at all; ``metadata.json`` in it names the runs, every column with
 its unit, and the sha256 of each file.
@@ -33,7 +33,7 @@ from testbed.storage.tasklog.base import (
     utc_now,
 )
 from testbed.storage.tasklog.schema import TABLES as COLUMNS
-from testbed.storage.trace import write_trace
+from testbed.storage.trace.writing import TRACES, write_trace
 from testbed.version import __version__
 
 KIND: Final = "edge-testbed export"
@@ -86,8 +86,8 @@ def export(
     No ``tables``: all that runs of their families have, and those ``derived`` from them, by name.
 
     Raises:
-        UsageError: no run, an unknown run or format, a trace of a run of no tasks, or ``folder``
-            is taken (with ``overwrite`` only by something that is no export).
+        UsageError: no run, an unknown run or format, a trace of a run whose plan cannot be read, or
+            ``folder`` is taken (with ``overwrite`` only by something that is no export).
         PermanentError: the folder cannot be written, or the log cannot be read.
     """
     known = {**COLUMNS, **{name: each.columns for name, each in derived.items()}}
@@ -111,7 +111,7 @@ def export(
             described[table] = {"rows": number, "columns": _described(columns)}
         traces = {}
         for run in runs if TRACE in formats else ():
-            total = counts[run.id].get("events", 0)
+            total = counts[run.id].get(TRACES.of(run)[0], 0)
 
             def tell(done: int, total: int = total) -> None:
                 progress(TRACE, done, max(done, total))

@@ -9,9 +9,9 @@ from tests.sim.serving_plans import federation
 
 
 def test_rates_above_what_one_process_sends_are_warned_about() -> None:
-    plan = federation((SENT_PER_S, 200.0))
+    plan = federation((SENT_PER_S, SENT_PER_S / 4))
     told = too_many_requests(plan, up_again=False)
-    assert "send up to 1,000 requests per second of real time" in told
+    assert "send up to 2,500 requests per second of real time" in told
     assert "use --set timeScale=1.25" in told
     assert "bring it up again with --set timeScale=1.25" in too_many_requests(plan, up_again=True)
     assert too_many_requests(replace(plan, time_scale=1.25), up_again=False) == ""

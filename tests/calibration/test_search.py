@@ -7,7 +7,16 @@ from collections.abc import Callable
 import pytest
 
 from testbed.experiment.calibration.questions import QUESTIONS, Question
-from testbed.experiment.calibration.search import FULL, QUICK, Effort, Told, calibrate, climb
+from testbed.experiment.calibration.search import (
+    FIRST_GUESS_S,
+    FULL,
+    QUICK,
+    Effort,
+    Told,
+    calibrate,
+    climb,
+    expected_trials,
+)
 from testbed.experiment.calibration.values import Trial
 
 NODES = QUESTIONS["nodes-metadata"]
@@ -109,9 +118,11 @@ def test_progress_names_each_run_before_and_after_it_and_the_time_left() -> None
 
     assert list(knees) == ["nodes-metadata", "tasks"]
     assert [each.trial is None for each in told] == [True, False] * (len(told) // 2)
-    assert told[0].left is None
     assert {each.number for each in told} == {1, 2}
-    left = [each.left for each in told if each.left is not None]
+    # A guess before the first has ended, then what has been measured.
+    trials = sum(expected_trials(question, QUICK) for question in questions)
+    assert told[0].left == pytest.approx(trials * FIRST_GUESS_S * QUICK.episodes)
+    left = [each.left for each in told[1:]]
     assert left[0] > left[-1] > 0
 
 

@@ -235,4 +235,4 @@ def test_a_time_scale_for_requests_is_a_number(testbed: Command, home: Path) -> 
     assert refused.code == 2
     assert "scenario dfaas is not found by itself: it has requests" in refused.err
     assert "--time-scale 1 should do: its users send up to 50 requests" in refused.err
-    assert "--time-scale 8 should do: its users send up to 625 requests" in many.err
+    assert "--time-scale 2.5 should do: its users send up to 2,000 requests" in many.err

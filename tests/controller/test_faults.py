@@ -69,6 +69,13 @@ def test_planned_faults_are_applied_at_every_node_and_measured(bring_up: BringUp
         assert each["took"] is not False
     assert noted[0, "1.0"]["measured"]["arrivals"] == 0
 
+    run = bench.operator.status().run
+    assert run is not None
+    assert not last.degraded
+    assert last.dead_nodes == ()
+    assert "faults[2]: node-down, 2 times in 2 episodes" in run.faults
+    assert run.faults[-1] == f"{len(lost)} tasks lost with nodes that faults took down"
+
 
 def test_a_fault_by_hand_is_everywhere_logged_and_released(bring_up: BringUp) -> None:
     bench = bring_up(long_plan())
@@ -233,6 +240,25 @@ def test_every_drawn_occurrence_is_logged(bring_up: BringUp) -> None:
 
 def told(faults: RunFaults) -> list[Fault]:
     return [Fault.from_document(json.loads(document)) for document in faults.told]
+
+
+AT = 100 * MILLISECOND
+
+
+def test_faults_are_told_when_they_have_begun() -> None:
+    plan = with_faults(small_plan(3), fault("node-down", AT, HOUR, nodes=(1,), mode="killed"))
+    faults = RunFaults(plan, {})
+    assert faults.lines(0) == ()
+    faults.begin(0)
+    assert faults.lines(AT - 1) == ()
+    assert faults.lines(AT) == ("faults[0]: node-down, once in 1 episode",)
+    faults.inject(Fault("node-down", 0, HOUR, nodes=(2,), mode="hung"), SECOND)
+    faults.end(3 * SECOND, ())
+    faults.begin(1)
+    assert faults.lines(SECOND) == (
+        "faults[0]: node-down, 2 times in 2 episodes; 1 did not take",
+        "by hand: node 2 hung, 2 times in 2 episodes; 1 did not take",
+    )
 
 
 def test_what_is_released_between_episodes_holds_in_none_that_follows() -> None:

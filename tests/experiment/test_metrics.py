@@ -57,16 +57,18 @@ SAID = pd.DataFrame(
 """Four questions and three answers, none, and unknown ones."""
 
 VERDICTS = [
-    "ratc and rda: no real difference (3.8 points apart, p = 0.054)",
-    "ratc is better than local by 17.8 points (p = 0.00098)",
-    "rda is better than local by 14.1 points (p = 0.0036)",
+    "ratc and rda: no real difference (3.8 points apart, adjusted p = 0.054; 5 episodes could show "
+    "6.8 points or more)",
+    "ratc is better than local by 17.8 points (adjusted p = 0.0029)",
+    "rda is better than local by 14.1 points (adjusted p = 0.0073)",
 ]
 ROWS = [
     ("91.3 %", "84.8 .. 97.7", "best"),
     ("87.5 %", "83.8 .. 91.1", "no real difference from the best"),
     ("73.4 %", "68.1 .. 78.7", "worse by 17.8 points"),
 ]
-"""Verdicts about three runs from when the success rate was the only metric."""
+"""Verdicts about three runs by the success rate; p values are three, two and one times the single
+ones, which were 0.00098, 0.0036 and 0.054."""
 
 EXPECTED = {
     "success-rate": (0.5, 0.0, 0.0),
@@ -169,8 +171,8 @@ def test_what_is_said_by_default_stays_as_it_was(runs: list[RunSummary]) -> None
     assert [row[4:] for row in compared.table()] == ROWS
     pair = compared.document["pairs"][0]
     assert list(pair) == [
-        *("better", "worse", "episodes", "difference", "low", "high", "p_value", "real"),
-        "verdict",
+        *("better", "worse", "episodes", "difference", "low", "high", "p_value", "p_adjusted"),
+        *("detectable", "real", "verdict"),
     ]
     assert set(compared.document) == {"warnings", "metric", "runs", "pairs"}
     for run in compared.document["runs"]:
@@ -210,8 +212,10 @@ def test_verdicts_name_direction_and_unit(runs: list[RunSummary]) -> None:
         compare_summaries(runs, metrics.find(name)) for name in ("latency", "dropped", "offloaded")
     )
 
-    assert "rda is better than local: mean time of succeeded tasks lower by " in said(late)
-    assert " ms (p = " in said(late)
+    assert "5 episodes could show" in said(late)
+    two = compare_summaries([run for run in runs if run.title != "ratc"], late.metric)
+    assert "rda is better than local: mean time of succeeded tasks lower by " in said(two)
+    assert " ms (p = " in said(two)
     assert "points" not in said(late)
     assert "ratc is better than local: share of tasks dropped lower by " in said(dropped)
     assert "ratc and local: share of decided tasks sent to peers higher by " in said(sent)
@@ -311,7 +315,7 @@ def test_another_package_adds_a_metric(monkeypatch: pytest.MonkeyPatch, log: Tas
     assert metrics.names() == (*BUILT_IN, "nothing", "other", "own", "raising")
     assert metrics.find("dropped").unit == "%", "a built-in name stays what it is"
     compared = compare_runs(log, ids, metrics.find("own"))
-    assert "no real difference (0 tasks apart, p = 1)" in compared.pairs[0].verdict
+    assert "no real difference (0 tasks apart, adjusted p = 1)" in compared.pairs[0].verdict
     with pytest.raises(UsageError, match="is no metric of that name"):
         metrics.find("other")
     with pytest.raises(UsageError, match="cannot be computed: ZeroDivisionError"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,12 +17,13 @@ from testbed.errors import PermanentError, UsageError
 from testbed.experiment import figures
 from testbed.experiment.comparison import compare_runs
 from testbed.experiment.frames import flows, queue_lengths
-from testbed.experiment.report import write_report
+from testbed.experiment.report import DRAWING, READING, write_report
 from testbed.experiment.summary import RunSummary, summarise
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan
-from testbed.sim.record import record_run
+from testbed.sim.record import About, record_run
 from testbed.storage.tasklog import TaskLog, open_task_log
+from tests.experiment.pages import check_files, checked
 
 EPISODES = 4
 
@@ -122,20 +124,95 @@ def test_a_comparison_needs_two_runs(log: TaskLog, ids: list[str]) -> None:
 def test_a_report_holds_page_figures_tables_and_document(
     log: TaskLog, ids: list[str], tmp_path: Path
 ) -> None:
-    said: list[str] = []
-    report = write_report(log, ids[:2], tmp_path / "out", said.append)
+    said: list[tuple[str, int, int]] = []
+    report = write_report(log, ids[:2], tmp_path / "out", lambda *told: said.append(told))
     page = report.path.read_text()
     assert "ratc is better than local" in page
-    assert page.count("data:image/png;base64,") == 6
-    for figure in report.figures.values():
-        assert figure.read_bytes().startswith(b"\x89PNG")
-        assert figure.with_suffix(".svg").exists()
+    assert list(report.figures) == [
+        *("differences", "success-rate", "outcomes", "load", "nodes", "processors", "sizes"),
+        *("latency", "links", "queues", "topology"),
+    ]
+    assert page.count("<figure>") == len(report.figures)
+    check_files(report.path)
     summary = pd.read_csv(report.tables["summary"])
     assert list(summary["scheduler"]) == ["ratc", "local"]
     assert summary["success rate"][0] == pytest.approx(summarise(log, ids[0]).success_rate.mean)
     document = json.loads((tmp_path / "out" / "report.json").read_text())
     assert document["comparison"]["pairs"][0]["real"] is True
-    assert any("drawing" in line for line in said)
+    tasks = sum(run["tasks"] for run in document["runs"])
+    assert said[0] == (READING, 0, tasks)
+    assert (READING, tasks, tasks) in said
+    assert [done for part, done, _ in said if part == DRAWING] == list(range(12))
+
+
+def test_the_page_says_what_compare_says(log: TaskLog, ids: list[str], tmp_path: Path) -> None:
+    runs = [*ids[:2], record_run(log.run(ids[0]).plan, log, scheduler="rda", episodes=EPISODES)]
+    page = checked(write_report(log, runs, tmp_path / "out").path)
+    compared = compare_runs(log, runs)
+
+    shown = {row["scheduler"]: row for row in page.table("success rate, %")}
+    for run, scheduler, driver, episodes, rate, _, _ in compared.table():
+        row = shown[scheduler]
+        assert (row["run"], row["driver"], row["episodes"]) == (run, driver, episodes)
+        assert f"{row['success rate, %']} %" == rate
+        assert row["95 % interval"].split(" to ") == next(
+            each[5].split(" .. ") for each in compared.table() if each[0] == run
+        )
+    rows = page.table("adjusted p")
+    assert len(rows) == len(compared.pairs) == 3
+    for row, pair in zip(rows, compared.pairs, strict=True):
+        found = pair.document
+        assert row["difference"] == f"{pair.first.title} − {pair.second.title}"
+        assert row["mean, points"] == f"{100 * found['difference']:.1f}"
+        low, high = (f"{100 * found[end]:.1f}" for end in ("low", "high"))
+        assert row["95 % interval"] == f"{low} to {high}"
+        assert row["adjusted p"] == f"{found['p_adjusted']:.2g}"
+        assert row["could show, points"] == f"{100 * found['detectable']:.1f}"
+        assert (row["verdict"] == "significant") is found["real"]
+    data = pd.read_csv(tmp_path / "out" / "figures" / "differences.csv")
+    assert data["p_adjusted"].tolist() == [pair.comparison.p_adjusted for pair in compared.pairs]
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "3 p values of the paired t tests are adjusted together by the method of Holm" in text
+
+
+def test_the_page_says_how_it_was_made(log: TaskLog, ids: list[str], tmp_path: Path) -> None:
+    scenario = "storage: {url: 'mysql://user:secret@host/log'}"
+    drawn = log.run(ids[0]).plan
+    run = record_run(drawn, log, scheduler="rda", episodes=1, about=About(scenario=scenario))
+    page = write_report(log, [ids[0], run], tmp_path / "out").path
+    text = page.read_text()
+    assert f"testbed report {ids[0]} {run}" in text
+    assert "mysql://user@host/log" in text
+    assert "secret" not in text
+    row = checked(page).table("seeds")[0]
+    assert row["scenario"] == f"quickstart [{drawn.scenario_hash[:12]}]"
+    assert f"workload {drawn.seeds.workload}" in row["seeds"]
+    assert "edge-testbed" in row["versions"] or "python" in row["versions"]
+
+
+def test_a_single_run_has_no_empty_cells(log: TaskLog, ids: list[str], tmp_path: Path) -> None:
+    run = record_run(log.run(ids[0]).plan, log, scheduler="local", episodes=1)
+    page = checked(write_report(log, [run], tmp_path / "out").path)
+    assert page.table("success rate, %")[0]["95 % interval"] == "–"
+
+
+def test_the_page_fits_a_telephone(log: TaskLog, ids: list[str], tmp_path: Path) -> None:
+    api = pytest.importorskip("playwright.sync_api")
+    if (browser := shutil.which("chromium")) is None:
+        pytest.skip("there is no chromium")
+    page = write_report(log, ids[:2], tmp_path / "out").path
+    with api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        try:
+            for width in (400, 1200):
+                tab = launched.new_page(viewport={"width": width, "height": 900})
+                tab.goto(page.as_uri())
+                assert tab.evaluate("document.documentElement.scrollWidth") <= width
+                # Tables that are wider can be moved on their own.
+                held = "[...document.querySelectorAll('table')].every(t => t.closest('.wide'))"
+                assert tab.evaluate(held)
+        finally:
+            launched.close()
 
 
 def test_long_names_of_runs_do_not_overlap(log: TaskLog, ids: list[str]) -> None:
@@ -144,9 +221,9 @@ def test_long_names_of_runs_do_not_overlap(log: TaskLog, ids: list[str]) -> None
     named = [RunSummary(replace(summary.run, info=info), summary.columns)] * 4
     figure = figures.success_rates(named)
     figure.draw_without_rendering()
-    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert len(boxes) == 4
-    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert all(upper.y0 > lower.y1 for upper, lower in pairwise(boxes))
 
 
 def test_of_a_very_long_label_the_beginning_is_drawn(log: TaskLog, ids: list[str]) -> None:

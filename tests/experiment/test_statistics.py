@@ -5,7 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from testbed.experiment.statistics import compare, mean_interval, rate_interval, with_spread
+from testbed.experiment.statistics import (
+    Interval,
+    compare,
+    corrected,
+    holm,
+    in_per_cent,
+    mean_interval,
+    rate_interval,
+    smallest_detectable,
+    with_spread,
+)
 
 
 def test_interval_of_known_values() -> None:
@@ -91,3 +101,79 @@ def test_what_is_shown_never_reaches_beyond_100_per_cent(
 def test_the_arms_of_a_cut_interval_differ() -> None:
     low, high = rate_interval([1.0, 0.9, 1.0, 1.0]).arms
     assert low > high == pytest.approx(0.025)
+
+
+def test_holm_as_computed_by_hand() -> None:
+    # Times 4, 3, 2 and 1 from the smallest on; the third would be 0.06 and is raised to the second.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    # Nothing is above 1, and what is alone stays as it is.
+    assert holm([0.9, 0.7]) == [1.0, 1.0]
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+def test_what_one_comparison_shows_is_not_shown_among_many() -> None:
+    one = compare(dict(enumerate([0.91, 0.92, 0.95, 0.96, 0.92])), dict.fromkeys(range(5), 0.9))
+    assert one.real
+    assert 0.025 < one.p_value < 0.05
+    few = compare({0: 0.1}, {0: 0.2})
+
+    (alone, _) = corrected([one, few])
+    first, second, untested = corrected([one, one, few])
+
+    assert alone == one
+    assert first == second
+    assert (first.real, first.tests) == (False, 2)
+    assert first.p_adjusted == pytest.approx(2 * one.p_value)
+    assert "adjusted p = " in first.verdict
+    assert untested == few
+    low, high = first.simultaneous.low, first.simultaneous.high
+    assert low < 0 < one.difference.low < one.difference.high < high
+    assert one.simultaneous == one.difference
+
+
+def test_the_smallest_difference_that_episodes_show() -> None:
+    # t(0.975, 9) = 2.2622, t(0.8, 9) = 0.8834; with two tests t(0.9875, 9) = 2.6850.
+    of_ten = Interval(10, 0.0, -1.0, 1.0, 0.05)
+    assert smallest_detectable(of_ten) == pytest.approx(
+        (2.2622 + 0.8834) * 0.05 / 10**0.5, abs=1e-5
+    )
+    assert smallest_detectable(of_ten, tests=2) == pytest.approx(
+        (2.6850 + 0.8834) * 0.05 / 10**0.5, abs=1e-5
+    )
+    assert math.isnan(smallest_detectable(Interval(1, 0.1, math.nan, math.nan, math.nan)))
+
+
+def test_a_difference_of_that_size_is_shown_in_four_of_five_runs() -> None:
+    rng = np.random.default_rng(3)
+    true = smallest_detectable(Interval(20, 0.0, -1.0, 1.0, 0.02))
+    shown = sum(
+        bool(compare(dict(enumerate(rng.normal(true, 0.02, 20))), dict.fromkeys(range(20), 0)).real)
+        for _ in range(500)
+    )
+    assert shown == pytest.approx(400, abs=35)
+
+
+@pytest.mark.parametrize(
+    ("shares", "shown"),
+    [
+        ((0.657, 0.343), [65.7, 34.3]),
+        ((1 / 3, 1 / 3, 1 / 3), [33.3, 33.4, 33.3]),
+        ((2 / 3, 1 / 6, 1 / 6), [66.7, 16.7, 16.6]),
+        ((0.9996, 0.0002, 0.0002), [100.0, 0.0, 0.0]),
+        ((0.0, 1.0), [0.0, 100.0]),
+        ((0.12345, 0.45678, 0.41977), [12.3, 45.7, 42.0]),
+    ],
+)
+def test_shares_of_a_whole_add_up_to_100_as_shown(
+    shares: tuple[float, ...], shown: list[float]
+) -> None:
+    found = in_per_cent(shares)
+    assert [f"{each:.1f}" for each in found] == [f"{each:.1f}" for each in shown]
+    assert sum(round(10 * each) for each in found) == 1000
+    assert f"{found[0]:.1f}" == f"{100 * shares[0]:.1f}"
+
+
+def test_shares_of_several_wholes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"add up to 1\.002"):
+        in_per_cent([0.657, 0.345])

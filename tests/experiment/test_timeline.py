@@ -33,7 +33,7 @@ def test_the_episode_in_which_runs_differ_most_is_drawn(log: TaskLog) -> None:
     ratc, local = (run.by_episode for run in runs)
     episode = max(ratc, key=lambda number: (abs(ratc[number] - local[number]), -number))
 
-    page = timeline.section(log, runs)
+    page = "".join(timeline.parts(log, runs))
 
     assert f"Episode {episode}, in which the success rates" in page
     for run, drawn in zip(runs, SVG.findall(page), strict=True):
@@ -50,7 +50,7 @@ def test_the_episode_in_which_runs_differ_most_is_drawn(log: TaskLog) -> None:
 
 
 def test_bars_of_a_lane_do_not_overlap(log: TaskLog) -> None:
-    page = timeline.section(log, [summarise(log, log.runs()[0].id)])
+    page = "".join(timeline.parts(log, [summarise(log, log.runs()[0].id)]))
     root = ElementTree.fromstring(SVG.findall(page)[0])
     ends: dict[str, int] = {}
     bars = [each for each in root if each.get("class") in ("executing", "waiting", "sending")]
@@ -63,4 +63,4 @@ def test_bars_of_a_lane_do_not_overlap(log: TaskLog) -> None:
 
 def test_runs_without_a_shared_episode_have_none(log: TaskLog) -> None:
     first, _, other = (summarise(log, run.id) for run in log.runs())
-    assert timeline.section(log, [first, other]) == ""
+    assert timeline.parts(log, [first, other]) == []

@@ -58,7 +58,10 @@ STATUS = Status(
     scheduler="ratc",
     nodes=(NodeStatus(0, "healthy", pid=8, queue_length=2), NodeStatus(1, "dead", "was killed")),
     run=RunStatus(
-        PROGRESS, "a label", (SchedulerChange(3, 5, "rda", (0, 2), accepted=False, reason="no"),)
+        PROGRESS,
+        "a label",
+        (SchedulerChange(3, 5, "rda", (0, 2), accepted=False, reason="no"),),
+        ("faults[0]: node-down, once in 1 episode",),
     ),
     runs=("20260131-142501-9f3a",),
 )

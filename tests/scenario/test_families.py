@@ -27,6 +27,7 @@ from testbed.scenario.plan.head import encode
 from testbed.scenario.resolve import plan
 from testbed.sim.families import SIMULATIONS
 from testbed.storage.tasklog import TABLES_OF
+from testbed.storage.trace.writing import TRACES
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = plan(load.load("quickstart"))
@@ -39,6 +40,7 @@ def test_every_layer_has_the_families_that_scenarios_may_name() -> None:
         NODES,
         RUNS,
         TABLES_OF,
+        TRACES,
         METRICS_OF,
         SUMMARIES,
         REPORTS,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from itertools import pairwise
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from testbed.errors import UsageError
@@ -20,45 +18,10 @@ from testbed.storage.tasklog import Run, TaskLog, open_task_log
 from testbed.testing.tasklog import sample_run
 from tests.faults.plans import fault, with_faults
 from tests.sim.networks import paper_simulation
+from tests.storage.traces import check_arrows, check_format, check_tracks
 
 DOWN = fault("node-down", SECOND, 2 * SECOND, nodes=(1,), mode="killed")
 SIZE = 4
-
-_TIMED = {"ts": {"type": "integer", "minimum": 0}, "name": {"type": "string"}}
-_PLACE = {"pid": {"type": "integer"}, "tid": {"type": "integer"}}
-
-
-def phase(name: str, *needed: str, **more: object) -> dict[str, Any]:
-    """The schema of the events of a phase."""
-    properties = {"ph": {"const": name}, **_TIMED, **_PLACE, **more}
-    return {"type": "object", "properties": properties, "required": ["ph", "pid", *needed]}
-
-
-TEXT = {"type": "string"}
-SCHEMA = {
-    "type": "object",
-    "required": ["traceEvents"],
-    "properties": {
-        "displayTimeUnit": {"enum": ["ms", "ns"]},
-        "otherData": {"type": "object"},
-        "traceEvents": {
-            "type": "array",
-            "items": {
-                "oneOf": [
-                    phase("M", "name", "args", args={"type": "object", "minProperties": 1}),
-                    phase("X", "name", "ts", "dur", "tid", dur={"type": "integer", "minimum": 0}),
-                    phase("b", "name", "cat", "ts", "id2", "tid", cat=TEXT),
-                    phase("e", "name", "cat", "ts", "id2", "tid", cat=TEXT),
-                    phase("s", "name", "cat", "ts", "id", "tid", cat=TEXT),
-                    phase("f", "name", "cat", "ts", "id", "tid", "bp", bp={"const": "e"}),
-                    phase("i", "name", "ts", "s", s={"enum": ["g", "p", "t"]}),
-                    phase("C", "name", "ts", "args", args={"minProperties": 1}),
-                ]
-            },
-        },
-    },
-}
-"""Of the Trace Event Format, the phases that traces have."""
 
 
 @pytest.fixture(scope="module")
@@ -89,35 +52,16 @@ def trace(log: TaskLog, run: Run, tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 def test_it_keeps_the_format(trace: dict[str, Any]) -> None:
-    jsonschema.validate(trace, SCHEMA)
+    check_format(trace)
     assert {event["ph"] for event in trace["traceEvents"]} == set("MXbesfiC")
 
 
 def test_what_begins_on_a_track_ends_before_the_next(trace: dict[str, Any]) -> None:
-    tracks = defaultdict(list)
-    began: Counter[tuple[object, ...]] = Counter()
-    for event in trace["traceEvents"]:
-        if event["ph"] == "X":
-            tracks[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
-        elif event["ph"] in "be":
-            key = (event["pid"], event["cat"], event["id2"]["local"])
-            began[key] += 1 if event["ph"] == "b" else -1
-            # Never twice at once, and none without its end.
-            assert began[key] in (0, 1)
-    assert not any(began.values())
-    for spans in tracks.values():
-        assert all(first[1] <= second[0] for first, second in pairwise(sorted(spans)))
+    check_tracks(trace)
 
 
 def test_arrows_lead_from_a_transmission_to_an_execution(trace: dict[str, Any]) -> None:
-    slices = {(e["pid"], e["tid"], e["ts"]) for e in trace["traceEvents"] if e["ph"] == "X"}
-    arrows = [e for e in trace["traceEvents"] if e["ph"] in "sf"]
-    assert arrows
-    assert all((e["pid"], e["tid"], e["ts"]) in slices for e in arrows)
-    for start, finish in zip(arrows[::2], arrows[1::2], strict=True):
-        assert (start["ph"], finish["ph"], start["id"]) == ("s", "f", finish["id"])
-        assert start["pid"] != finish["pid"]
-        assert start["ts"] <= finish["ts"]
+    assert check_arrows(trace)
 
 
 def test_queues_are_empty_at_the_end_and_episodes_follow_each_other(trace: dict[str, Any]) -> None:

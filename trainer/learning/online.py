@@ -259,14 +259,14 @@ def fine_tune(
         with Curves(out_dir, keep_until=kept) as curves:
 
             def report(point: CurvePoint) -> None:
-                curves.add(point.update, _numbers(point))
+                curves.add(point.update, numbers_of(point))
                 if progress is not None:
                     progress(point)
 
             for point in tuning.history:
                 # The state is written before the curve, which may so lack the last point.
                 if point.update > curves.last_step:
-                    curves.add(point.update, _numbers(point))
+                    curves.add(point.update, numbers_of(point))
             if stored is None:
                 report(tuning.start(start.reference))
             while tuning.goes_on() and not (stop is not None and stop()):
@@ -481,7 +481,8 @@ class _Tuning:
         self.history = [CurvePoint(**point) for point in note["history"]]
 
 
-def _numbers(point: CurvePoint) -> dict[str, float]:
+def numbers_of(point: CurvePoint) -> dict[str, float]:
+    """Return the numbers of a point, as ``metrics.csv`` has them."""
     numbers = {"episodes": float(point.episodes), **point.metrics}
     for name in ("collected", "evaluation", "standard_error"):
         value = getattr(point, name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from trainer.learning.online import (
     Start,
     begun_from,
     fine_tune,
+    numbers_of,
 )
 from trainer.o2o.folder import FOLDERS, ExperimentLedger, working_in
 from trainer.o2o.logged import LoggedSequences
@@ -31,6 +32,7 @@ from trainer.o2o.result import O2OResult, keep_policies, training_of
 from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, O2OConfig, Report, Stage, StageProgress
 from trainer.o2o.simulated import first_log_episode
 from trainer.o2o.venue import BOUND, Setup, Venue, spec_of
+from trainer.tracking import Experiment, Tracking, settings_of
 
 
 @dataclass(slots=True)
@@ -55,9 +57,12 @@ def run(
     out: Path,
     *,
     progress: Report | None = None,
+    tracking: Tracking | None = None,
     resume: bool = True,
 ) -> O2OResult:
     """Run the whole experiment on ``venue``; checkpoints and policies go to ``out``.
+
+    ``tracking`` is told the metrics as they come; who made it ends it.
 
     With ``resume`` what is in ``out`` is continued; it must be of the same plan and settings. On a
     network, runs that are done are not done again, and the best policy is deployed at the end.
@@ -65,16 +70,17 @@ def run(
     Raises:
         UsageError: settings that are not possible there (``Venue.identity``), an unknown method, or
             ``out`` has results of a different experiment, of one that has learned more, or
-            another one works there.
+            another one works there, or a tracker cannot begin.
         PermanentError: a loss is no longer finite; runs of a network fail or are outside their
             limits of fidelity, or a policy did not come to all nodes.
     """
     mine = venue.identity(config)
     # Before the folder is made: what is refused leaves nothing behind.
-    ExperimentLedger.check(out, venue.driver, mine, resume=resume)
+    there = ExperimentLedger.check(out, venue.driver, mine, resume=resume).path.exists()
     with working_in(out):
         ledger = ExperimentLedger.claim(out, venue.driver, mine, resume=resume)
-        setup = Setup(config, ledger, progress or (lambda _: None))
+        setup = Setup(config, ledger, progress or (lambda _: None), tracking or Tracking())
+        setup.tracking.begin(_described(venue, config, out, continued=resume and there))
         venue.begin(setup)
         return _run(venue, setup, resume)
 
@@ -100,10 +106,18 @@ def _run(venue: Venue, setup: Setup, resume: bool) -> O2OResult:
     actors = {name: each.actor for name, each in learned.all().items()}
     with ledger.measure("evaluation"):
         rates = _evaluate(venue, setup, actors)
+    means = {name: float(np.nanmean(each)) for name, each in rates.items()}
+    setup.tracking.metrics("evaluation", 0, means)
     result = _result(venue, setup, learned, rates)
     kept = {**learned.kept, **venue.kept(actors)}
     policies = keep_policies(result, out, venue.store, kept)
     return replace(result, policies=policies, details=venue.finish(policies, actors))
+
+
+def _described(venue: Venue, config: O2OConfig, out: Path, *, continued: bool) -> Experiment:
+    plan = venue.plan
+    chosen = {"scenario_hash": plan.scenario_hash, "driver": venue.driver, **asdict(config)}
+    return Experiment(plan.name, out, settings_of(chosen), continued)
 
 
 def _learn_offline(venue: Venue, setup: Setup, learned: _Learned, resume: bool) -> None:
@@ -197,6 +211,7 @@ def hash_of(logged: LoggedSequences) -> str:
 
 def _offline_progress(setup: Setup) -> Callable[[OfflineProgress], None]:
     def told(now: OfflineProgress) -> None:
+        setup.tracking.metrics("offline", now.step, now.metrics)
         setup.say(
             StageProgress("offline", now.step, now.steps, f"entropy {now.metrics['entropy']:.2f}")
         )
@@ -208,6 +223,7 @@ def _online_progress(setup: Setup, stage: Stage) -> Callable[[CurvePoint], None]
     total = setup.config.recipe.online.episodes
 
     def told(point: CurvePoint) -> None:
+        setup.tracking.metrics(stage, point.update, numbers_of(point))
         parts = []
         if point.collected is not None:
             parts.append(f"collected {100 * point.collected:.1f} %")

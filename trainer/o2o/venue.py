@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from trainer.learning.online import Rollout, Scores
 from trainer.o2o.folder import ExperimentLedger
 from trainer.o2o.logged import LoggedSequences
 from trainer.o2o.settings import Driver, O2OConfig, Report
+from trainer.tracking import Tracking
 
 BOUND = "bound"
 """Among the methods: not a scheduler, the share of tasks that would succeed alone."""
@@ -26,6 +27,7 @@ class Setup:
     config: O2OConfig
     ledger: ExperimentLedger
     say: Report
+    tracking: Tracking = field(default_factory=Tracking)
 
     @property
     def out(self) -> Path:

@@ -30,6 +30,8 @@ class Effort:
 
 
 FULL: Final = Effort()
+FIRST_GUESS_S: Final = 8.0
+"""Seconds that an episode of a trial is taken to last until one has ended, with its testbed."""
 QUICK: Final = Effort(majority=1, ratio=1.5, episodes=1)
 
 
@@ -45,8 +47,8 @@ class Runner(Protocol):
 class Told:
     """Progress of a calibration, before a trial (``trial`` None) and after it.
 
-    ``number`` counts from 1 to ``of`` questions. ``left`` is in seconds, None before the first
-    trial has ended.
+    ``number`` counts from 1 to ``of`` questions. ``left`` is in seconds; until the first trial has
+    ended it is worked out from ``FIRST_GUESS_S``.
     """
 
     question: Question
@@ -54,7 +56,7 @@ class Told:
     of: int
     level: int
     trial: Trial | None
-    left: float | None
+    left: float
 
 
 def expected_trials(question: Question, effort: Effort) -> float:
@@ -179,8 +181,8 @@ class _Work:
         self._tell(Told(question, number + 1, count, level, trial, self._left(number)))
         return trial
 
-    def _left(self, number: int) -> float | None:
-        if not self._seconds:
-            return None
-        trials = max(1.0, self._expected[number]) + sum(self._expected[number + 1 :])
-        return trials * sum(self._seconds) / len(self._seconds)
+    def _left(self, number: int) -> float:
+        each = FIRST_GUESS_S * self._effort.episodes
+        if self._seconds:
+            each = sum(self._seconds) / len(self._seconds)
+        return each * (max(1.0, self._expected[number]) + sum(self._expected[number + 1 :]))

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from testbed.errors import PermanentError, UsageError
+from testbed.experiment import page as pages
+from testbed.experiment.page import ABSENT, Section
 from testbed.experiment.reproduce.definitions import FIGURES, Figure
 from testbed.experiment.reproduce.drawing import draw
 from testbed.experiment.reproduce.methods import METHODS, label
@@ -22,22 +24,11 @@ from testbed.experiment.reproduce.points import PointStore, none_or, write_text
 from testbed.experiment.reproduce.results import Results
 from testbed.experiment.reproduce.study import Study
 from testbed.experiment.statistics import with_spread
+from testbed.version import __version__
 
 MARKER: Final = "reproduce.json"
 """A folder that holds this file is of a reproduction."""
 RESULT: Final = "result.json"
-
-_STYLE: Final = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 66rem; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.6rem; }
-table { border-collapse: collapse; font-size: 0.88rem; margin: 0.8rem 0; }
-th, td { padding: 0.25rem 0.7rem; text-align: left; border-bottom: 1px solid #ddd;
-         vertical-align: top; }
-th { background: #f5f5f5; } img { max-width: 100%; } .note { color: #666; font-size: 0.9rem; }
-.agrees { color: #00734c; font-weight: 600; } .differs { color: #b00; font-weight: 600; }
-.undecided { color: #8a5a00; font-weight: 600; } .wide { overflow-x: auto; }
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +124,17 @@ def _left_out(results: Results) -> Iterator[str]:
         )
 
 
-def write_page(place: Workplace) -> Path:
+def write_page(place: Workplace, command: str = "testbed reproduce") -> Path:
     """Write ``report.md`` and ``index.html`` about every figure in the folder; returns the latter.
+
+    ``command`` is what wrote it.
 
     Raises: PermanentError: the folder cannot be written.
     """
     documents = [found for name in FIGURES if (found := _stored(place.out / name)) is not None]
     write_text(place.out / "report.md", "\n".join(_markdown(documents)) + "\n")
     page = place.out / "index.html"
-    write_text(page, _html(documents))
+    write_text(page, _html(documents, place.out, command))
     return page
 
 
@@ -188,7 +181,7 @@ def rate_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
         row = [label(method)]
         for x in document["x"]:
             cell = cells.get((x, method))
-            row.append("" if cell is None else _rate(cell))
+            row.append(ABSENT if cell is None else _rate(cell))
         yield row
 
 
@@ -236,7 +229,7 @@ def _markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from ("# The paper's experiments, reproduced", "", _INTRODUCTION, "")
     yield from ("| figure | agrees | undecided | differs | what differs |", "|---|---|---|---|---|")
     for name, agrees, undecided, differs, which in _summary(documents):
-        yield f"| [{name}](#{name}) | {agrees} | {undecided} | {differs} | {which} |"
+        yield f"| [{name}](#{name}) | {agrees} | {undecided} | {differs} | {which or ABSENT} |"
     for document in documents:
         name = document["figure"]
         yield from ("", f"## {name}", "", f"{document['title']} (section {document['section']}).")
@@ -256,45 +249,55 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _html(documents: Sequence[Mapping[str, Any]]) -> str:
-    parts = [
-        "<h1>The paper's experiments, reproduced</h1>",
-        f"<p>{html.escape(_INTRODUCTION)}</p>",
-        html_table(
-            ["figure", "agrees", "undecided", "differs", "what differs"],
-            [
-                [f'<a href="#{name}">{name}</a>', *map(str, counts), html.escape(which)]
-                for name, *counts, which in _summary(documents)
-            ],
-        ),
-    ]
-    for document in documents:
-        name = document["figure"]
-        title = html.escape(f"{document['title']} (section {document['section']})")
-        parts.append(f'<h2 id="{name}">{name}: {title}</h2>')
-        notes = [settings_line(document), document["remark"], *document["notes"]]
-        parts += [f'<p class="note">{html.escape(note)}</p>' for note in notes if note]
-        parts.append(f'<p><img alt="{title}" src="{name}/figure.png"></p>')
-        parts.append(findings_table(document["findings"]))
-        parts.append(f'<p class="note">{html.escape(_RATES)}</p>')
-        rows = [[html.escape(cell) for cell in row] for row in rate_rows(document)]
-        parts.append(html_table([html.escape(document["x_label"]), *document["x"]], rows))
-        files = [f'<a href="{name}/{each}">{each}</a>' for each in ("figure.svg", "table.csv")]
-        parts.append(f'<p class="note">{" ".join(files)}</p>')
-    return framed("Reproduction", parts)
-
-
-def framed(title: str, parts: Iterable[str]) -> str:
-    """Return a page of HTML with these parts, which are HTML already."""
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
+def _html(documents: Sequence[Mapping[str, Any]], out: Path, command: str) -> str:
+    overview = pages.table(
+        ["figure", "agrees", "undecided", "differs", "what differs"],
+        [
+            [f'<a href="#{name}">{name}</a>', *map(str, counts), html.escape(which)]
+            for name, *counts, which in _summary(documents)
+        ],
     )
+    sections = [Section("Overview", [overview]), *(_section(each, out) for each in documents)]
+    made = [pages.command_line(command), pages.note(f"Written by edge-testbed {__version__}.")]
+    return pages.framed(
+        "The paper's experiments, reproduced",
+        [pages.paragraph(_INTRODUCTION)],
+        [*sections, Section("How it was made", made)],
+    )
+
+
+def _section(document: Mapping[str, Any], out: Path) -> Section:
+    name = document["figure"]
+    title = f"{document['title']} (section {document['section']})"
+    notes = [settings_line(document), document["remark"], *document["notes"]]
+    rows = [[html.escape(cell) for cell in row] for row in rate_rows(document)]
+    return Section(
+        f"{name}: {title}",
+        [
+            *(pages.note(note) for note in notes if note),
+            *stored_figure(out, name, document["title"]),
+            findings_table(document["findings"]),
+            pages.note(_RATES),
+            pages.table([html.escape(document["x_label"]), *document["x"]], rows),
+        ],
+        name,
+    )
+
+
+def stored_figure(out: Path, folder: str, title: str) -> list[str]:
+    """Return the figure that is stored in a folder of ``out`` for a page; nothing without one."""
+    place = out / folder
+    if not (place / "figure.svg").exists():
+        return []
+    names = ("figure.svg", "figure.png", "table.csv", "episodes.csv", "curves.csv")
+    before = f"{folder}/" if folder else ""
+    files = [f"{before}{name}" for name in names if (place / name).exists()]
+    return [pages.figure((place / "figure.svg").read_bytes(), folder or "figure", title, files)]
 
 
 def findings_table(findings: Iterable[Mapping[str, Any]]) -> str:
     """Return an HTML table of statements with their verdicts."""
-    return html_table(
+    return pages.table(
         ["says", "statement", "here", "comparisons"],
         [
             [
@@ -316,13 +319,6 @@ def findings_lines(findings: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             f"| {finding['source']} | {finding['claim']} | **{finding['verdict']}** "
             f"| {finding['found']} |"
         )
-
-
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an HTML table; cells are HTML already."""
-    columns = "".join(f"<th>{each}</th>" for each in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{columns}</tr>{body}</table></div>'
 
 
 def _plain(value: Any) -> Any:

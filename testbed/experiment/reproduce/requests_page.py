@@ -14,17 +14,19 @@ from typing import Any, Final
 from matplotlib.figure import Figure as Canvas
 
 from testbed.errors import PermanentError
+from testbed.experiment import page as pages
 from testbed.experiment.colours import PALETTE
 from testbed.experiment.figures import plain
+from testbed.experiment.page import Section
 from testbed.experiment.reproduce.page import (
     RESULT,
     findings_lines,
     findings_table,
-    framed,
-    html_table,
+    stored_figure,
 )
 from testbed.experiment.reproduce.points import write_text
 from testbed.experiment.reproduce.requests import By, Case, CaseResult, Statement
+from testbed.version import __version__
 
 _REFUSALS: Final[Mapping[By, tuple[str, str]]] = {
     "503": ("#D55E00", "503, no peer"),
@@ -43,10 +45,12 @@ def write(
     results: Mapping[str, CaseResult],
     statements: Sequence[Statement],
     drawn: str,
+    command: str = "testbed reproduce dfaas",
 ) -> dict[str, Any]:
     """Write figure, table, statements and page into ``folder``; return them as plain values.
 
     ``drawn`` names the case that the figure shows. Cases without a result are left out.
+    ``command`` is what wrote it.
 
     Raises: PermanentError: the folder cannot be written.
     """
@@ -71,7 +75,7 @@ def write(
     write_text(folder / RESULT, json.dumps(document, indent=1) + "\n")
     picture = "figure.png" if drawn in results else ""
     write_text(folder / "report.md", "\n".join(_markdown(document, picture)) + "\n")
-    write_text(folder / "index.html", _html(document, picture))
+    write_text(folder / "index.html", _html(document, folder, command))
     return document
 
 
@@ -165,14 +169,22 @@ def _markdown(document: Mapping[str, Any], picture: str) -> Iterator[str]:
         yield f"| {' | '.join(row)} |"
 
 
-def _html(document: Mapping[str, Any], picture: str) -> str:
-    title = html.escape(document["title"])
-    parts = [f"<h1>{title}</h1>", f"<p>{html.escape(document['remark'])}</p>"]
-    if picture:
-        parts.append(f'<p><img alt="{title}" src="{picture}"></p>')
-    parts += [f"<p>{html.escape(line)}</p>" for line in latency_lines(document)]
-    parts.append(findings_table(document["findings"]))
-    parts.append(html_table(_COLUMNS, [[*map(html.escape, row)] for row in _rows(document)]))
-    parts.append('<p class="note"><a href="figure.svg">figure.svg</a> ')
-    parts.append('<a href="table.csv">table.csv</a></p>')
-    return framed(document["title"], parts)
+def _html(document: Mapping[str, Any], folder: Path, command: str) -> str:
+    rows = [[*map(html.escape, row)] for row in _rows(document)]
+    requests = [*map(pages.paragraph, latency_lines(document)), pages.table(_COLUMNS, rows)]
+    return pages.framed(
+        document["title"],
+        [pages.paragraph(document["remark"])],
+        [
+            Section("Requests over time", stored_figure(folder, "", document["title"])),
+            Section("Statements", [findings_table(document["findings"])]),
+            Section("Requests by case", requests),
+            Section(
+                "How it was made",
+                [
+                    pages.command_line(command),
+                    pages.note(f"Written by edge-testbed {__version__}."),
+                ],
+            ),
+        ],
+    )

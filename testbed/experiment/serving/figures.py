@@ -14,7 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from testbed.experiment.colours import FAULT, colour
-from testbed.experiment.figures import Drawing, by_metric, new_figure, plain
+from testbed.experiment.figures import (
+    WIDTH,
+    Drawing,
+    by_metric,
+    new_figure,
+    plain,
+    titles_of,
+)
 from testbed.experiment.serving.colours import COLOURS, HERE, PEERS
 from testbed.experiment.serving.metrics import REFUSED_RATE
 from testbed.experiment.serving.summary import ServingSummary, Traffic
@@ -25,8 +32,6 @@ MOST_NODES: Final = 6
 """Nodes that are drawn, those that most requests came to."""
 MOST_ROWS: Final = 24
 """Rows of the figure of times."""
-WIDTH: Final = 5.6
-"""Inches; at that width texts can still be read on a telephone."""
 _HEIGHT: Final = 1.55
 """Inches of the axes of a node."""
 _SMALL: Final = 9
@@ -48,8 +53,7 @@ def refused_rates(runs: Sequence[ServingSummary]) -> Figure:
     """Draw the share refused in each run with its 95 % interval, and every episode as a dot."""
     figure = by_metric(runs, [run.measured(REFUSED_RATE) for run in runs])
     axes = figure.axes[0]
-    axes.set_ylim(0, 1.1 * max(axes.get_ylim()[1], 1))
-    axes.set_title("Requests refused:\nmean, 95 % interval, episodes", fontsize=10, loc="left")
+    axes.set_xlim(0, 1.1 * max(axes.get_xlim()[1], 1))
     return figure
 
 
@@ -183,11 +187,11 @@ def latencies(runs: Sequence[ServingSummary]) -> Figure | None:
     None if no time of a request is logged.
     """
     rows = []
-    for run in runs:
+    for title, run in zip(titles_of(runs), runs, strict=True):
         for node in drawn_nodes(run):
             found = run.latency(node)
             if found.served:
-                name = f"node {node}" if len(runs) == 1 else f"{run.title}, node {node}"
+                name = f"node {node}" if len(runs) == 1 else f"{title}, node {node}"
                 rows.append((name, found))
     rows = rows[:MOST_ROWS]
     if not rows:
@@ -213,7 +217,7 @@ def latencies(runs: Sequence[ServingSummary]) -> Figure | None:
 def messages_over_time(runs: Sequence[ServingSummary]) -> Figure:
     """Draw how many messages nodes have said in each run so far, mean over episodes."""
     figure, axes = new_figure(WIDTH, 2.8)
-    for number, run in enumerate(runs):
+    for number, (title, run) in enumerate(zip(titles_of(runs), runs, strict=True)):
         said = np.zeros(run.plan.windows + 1)
         for window in run.windows:
             said[min(window.window + 1, run.plan.windows)] += window.said
@@ -224,7 +228,7 @@ def messages_over_time(runs: Sequence[ServingSummary]) -> Figure:
             where="post",
             color=colour(number),
             linewidth=1.8,
-            label=run.title,
+            label=title,
         )
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from testbed.errors import UsageError
+from testbed.experiment.measured import names_of
+from testbed.experiment.page import Section, frame_table, heading, note
 from testbed.experiment.reporting import (
     Drawn,
     FamilyReport,
+    Plot,
+    Plots,
     Tables,
-    html_table,
+    by_episode,
     image,
-    note,
     numbered,
 )
 from testbed.experiment.serving import figures
@@ -28,25 +31,89 @@ MOST_RUNS: Final = 4
 """Runs whose requests are drawn over time."""
 
 
-def _draw(log: TaskLog, runs: Sequence[ServingSummary]) -> dict[str, Figure]:
-    drawn = {REFUSED_RATE.name: figures.refused_rates(runs)}
-    for number, run in enumerate(runs[:MOST_RUNS]):
-        drawn[numbered("outcomes", number)] = figures.outcomes_over_time(run)
-        drawn[numbered("servers", number)] = figures.servers_over_time(run)
-    times = figures.latencies(runs)
-    if times is not None:
-        drawn["latency"] = times
-    if any(run.messages.said for run in runs):
-        drawn["messages"] = figures.messages_over_time(runs)
-    return drawn
+def _plots(log: TaskLog, runs: Sequence[ServingSummary]) -> Plots:
+    plots: dict[str, Callable[[], Plot | None]] = {
+        REFUSED_RATE.name: lambda: Plot(
+            figures.refused_rates(runs),
+            by_episode(runs, [run.measured(REFUSED_RATE) for run in runs]),
+            "Requests refused in each run: mean over episodes with its 95 % interval; faint dots "
+            "are episodes.",
+        )
+    }
+    for number, (name, run) in enumerate(zip(names_of(runs)[:MOST_RUNS], runs, strict=False)):
+        plots[numbered("outcomes", number)] = partial(_outcomes, name, run)
+        plots[numbered("servers", number)] = partial(_servers, name, run)
+    return {
+        **plots,
+        "latency": lambda: _latency_plot(runs),
+        "messages": lambda: _messages_plot(runs),
+    }
+
+
+def _outcomes(name: str, run: ServingSummary) -> Plot:
+    says = f"Requests per second over time by what became of them, mean over episodes: {name}."
+    return Plot(figures.outcomes_over_time(run), _over_time([run], [name]), says)
+
+
+def _servers(name: str, run: ServingSummary) -> Plot:
+    says = f"Requests per second over time by the node that served them: {name}."
+    return Plot(figures.servers_over_time(run), _over_time([run], [name]), says)
+
+
+def _latency_plot(runs: Sequence[ServingSummary]) -> Plot | None:
+    drawn = figures.latencies(runs)
+    says = "Percentiles of the times of served requests, over all of them."
+    return None if drawn is None else Plot(drawn, _times(runs), says)
+
+
+def _messages_plot(runs: Sequence[ServingSummary]) -> Plot | None:
+    if not any(run.messages.said for run in runs):
+        return None
+    says = "Messages between nodes so far, mean over episodes."
+    return Plot(figures.messages_over_time(runs), _messages_over_time(runs), says)
+
+
+def _over_time(runs: Sequence[ServingSummary], names: Sequence[str]) -> pd.DataFrame:
+    """Return a row per run, window and kind of request: how many there were in all episodes."""
+    rows = [
+        {"scheduler": name, "run": run.run.id, "window": window, **kind._asdict(), "requests": each}
+        for name, run in zip(names, runs, strict=True)
+        for window, kind, each in sorted(
+            ((window, kind, number) for (window, kind), number in run.over_time.items()),
+            key=lambda row: (row[0], _in_order(row[1:])),
+        )
+    ]
+    return pd.DataFrame(rows).astype({"server": "Int64"})
+
+
+def _times(runs: Sequence[ServingSummary]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"scheduler": name, "run": run.run.id, "node": node, **run.latency(node)._asdict()}
+            for name, run in zip(names_of(runs), runs, strict=True)
+            for node in range(run.plan.size)
+        ]
+    )
+
+
+def _messages_over_time(runs: Sequence[ServingSummary]) -> pd.DataFrame:
+    """Return a row per run, episode, node and window: its messages."""
+    rows = [
+        {"scheduler": name, "run": run.run.id, **window._asdict()}
+        for name, run in zip(names_of(runs), runs, strict=True)
+        for window in run.windows
+    ]
+    columns = ["scheduler", "run", "episode", "node", "window", "said", "said_bytes"]
+    return pd.DataFrame(rows)[columns]
 
 
 def _tables(runs: Sequence[ServingSummary]) -> dict[str, pd.DataFrame]:
+    names = names_of(runs)
     found = [(run, run.measured(REFUSED_RATE)) for run in runs]
     summary = [
         {
             "run": run.run.id,
-            "scheduler": run.title,
+            "scheduler": name,
             "driver": run.run.info.driver,
             "state": run.run.state.value,
             "episodes": len(run.episodes),
@@ -57,39 +124,28 @@ def _tables(runs: Sequence[ServingSummary]) -> dict[str, pd.DataFrame]:
             "forwarded": run.forwarded,
             **run.outcomes,
         }
-        for run, refused in found
+        for name, (run, refused) in zip(names, found, strict=True)
     ]
-    episodes = pd.DataFrame({run.run.id: each.by_episode for run, each in found}).sort_index()
+    episodes = pd.DataFrame(
+        {name: each.by_episode for name, (_, each) in zip(names, found, strict=True)}
+    ).sort_index()
     episodes.index.name = "episode"
     traffic = [
-        {"run": run.run.id, **kind._asdict(), "requests": number}
-        for run in runs
+        {"scheduler": name, "run": run.run.id, **kind._asdict(), "requests": number}
+        for name, run in zip(names, runs, strict=True)
         for kind, number in sorted(run.traffic.items(), key=_in_order)
     ]
-    over_time = [
-        {"run": run.run.id, "window": window, **kind._asdict(), "requests": number}
-        for run in runs
-        for window, kind, number in sorted(
-            ((window, kind, number) for (window, kind), number in run.over_time.items()),
-            key=lambda row: (row[0], _in_order(row[1:])),
-        )
-    ]
-    times = [
-        {"run": run.run.id, "node": node, **run.latency(node)._asdict()}
-        for run in runs
-        for node in range(run.plan.size)
-    ]
     messages = [
-        {"run": run.run.id, "node": node, **run.messages_of(node)._asdict()}
-        for run in runs
+        {"scheduler": name, "run": run.run.id, "node": node, **run.messages_of(node)._asdict()}
+        for name, run in zip(names, runs, strict=True)
         for node in range(run.plan.size)
     ]
     return {
         "summary": pd.DataFrame(summary),
         "episodes": episodes.reset_index(),
         "traffic": pd.DataFrame(traffic).astype({"server": "Int64"}),
-        "over-time": pd.DataFrame(over_time).astype({"server": "Int64"}),
-        "times": pd.DataFrame(times),
+        "over-time": _over_time(runs, names),
+        "times": _times(runs),
         "messages": pd.DataFrame(messages),
     }
 
@@ -103,64 +159,62 @@ def _row(run: ServingSummary) -> dict[str, object]:
     refused = run.measured(REFUSED_RATE).interval
     latency = run.latency()
     return {
-        "run": run.run.id,
-        "scheduler": run.title,
-        "driver": run.run.info.driver,
-        "state": run.run.state.value,
         "episodes": len(run.episodes),
         "requests": run.count,
         "refused, %": f"{100 * refused.mean:.1f}",
         "95 % interval": REFUSED_RATE.ends(refused, " to "),
-        "served at peers, %": f"{100 * run.forwarded:.0f}",
+        "at peers, % of served": f"{100 * run.forwarded:.1f}",
         **({"p50, ms": latency.p50, "p99, ms": latency.p99} if latency.served else {}),
     }
 
 
 def _sections(
     log: TaskLog, runs: Sequence[ServingSummary], drawn: Drawn, tables: Tables
-) -> list[str]:
+) -> list[Section]:
     shown = runs[:MOST_RUNS]
-    parts = ["<h2>Requests by outcome</h2>"]
-    if len(shown) < len(runs):
-        parts.append(note(f"The first {len(shown)} of {len(runs)} runs."))
-    for number, run in enumerate(shown):
+    names = names_of(runs)[:MOST_RUNS]
+    first = [note(f"The first {len(shown)} of {len(runs)} runs.")] if len(shown) < len(runs) else []
+    outcomes, servers = [*first], [*first]
+    for number, (name, run) in enumerate(zip(names, shown, strict=True)):
         left_out = len({kind.node for kind in run.traffic}) - len(figures.drawn_nodes(run))
-        parts += [
-            f"<p>{html.escape(run.title)}</p>",
-            image(drawn[numbered("outcomes", number)], f"requests by outcome, {run.title}"),
+        outcomes += [
+            heading(name),
+            image(drawn, numbered("outcomes", number)),
             *([note(_without(left_out))] if left_out else []),
-            html_table(_by_outcome(run)),
+            frame_table(_by_outcome(run)),
         ]
-    parts.append("<h2>Who served them</h2>")
-    for number, run in enumerate(shown):
-        parts += [
-            f"<p>{html.escape(run.title)}</p>",
-            image(drawn[numbered("servers", number)], f"requests by server, {run.title}"),
-            html_table(_by_server(run)),
+        servers += [
+            heading(name),
+            image(drawn, numbered("servers", number)),
+            frame_table(_by_server(run)),
         ]
-    parts.append("<h2>Times of served requests</h2>")
     if "latency" in drawn:
         who = sorted(
             {"client" if run.by_client else "node" for run in runs if run.latency().served}
         )
-        parts += [
+        told = tables["times"].loc[lambda table: table["served"] > 0].drop(columns="run")
+        times = [
             note(
                 f"Measured by the {' or the '.join(who)}; requests that were refused are left out."
             ),
-            image(drawn["latency"], "percentiles of times"),
-            html_table(tables["times"].loc[lambda table: table["served"] > 0]),
+            image(drawn, "latency"),
+            frame_table(told.rename(columns=lambda name: _TIMES.get(name, name))),
         ]
     else:
-        parts.append(note("These runs log windows only, so no time of a request is known."))
-    parts.append("<h2>Messages</h2>")
+        times = [note("These runs log windows only, so no time of a request is known.")]
     if "messages" in drawn:
-        parts += [
-            image(drawn["messages"], "messages over time"),
-            html_table(_messages(runs)),
-        ]
+        messages = [image(drawn, "messages"), frame_table(_messages(runs))]
     else:
-        parts.append(note("The nodes said nothing to each other."))
-    return parts
+        messages = [note("The nodes said nothing to each other.")]
+    return [
+        Section("Requests by outcome", outcomes),
+        Section("Who served them", servers),
+        Section("Times of served requests", times),
+        Section("Messages", messages),
+    ]
+
+
+_TIMES: Final = {each: f"{each}, ms" for each in ("mean", "p50", "p95", "p99")}
 
 
 def _without(nodes: int) -> str:
@@ -200,17 +254,16 @@ def _messages(runs: Sequence[ServingSummary]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "run": run.run.id,
-                "scheduler": run.title,
-                **run.messages._asdict(),
+                "scheduler": name,
+                **{key.replace("_", " "): each for key, each in run.messages._asdict().items()},
                 "bytes/s": run.messages.said_bytes / run.seconds,
             }
-            for run in runs
+            for name, run in zip(names_of(runs), runs, strict=True)
         ]
     )
 
 
-def _network(runs: Sequence[ServingSummary], drawn: Drawn) -> list[str]:
+def _network(runs: Sequence[ServingSummary], drawn: Drawn) -> list[Section]:
     return []
 
 
@@ -239,7 +292,7 @@ def _latency(runs: Sequence[ServingSummary], logs: Sequence[TaskLog]) -> Figure:
 REPORT: Final = FamilyReport(
     standard=REFUSED_RATE,
     heading="Requests refused",
-    draw=_draw,
+    plots=_plots,
     tables=_tables,
     row=_row,
     sections=_sections,

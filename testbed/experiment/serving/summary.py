@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from testbed.experiment.measured import (
     Column,
+    Heard,
     NothingToReport,
     Shown,
     Summary,
@@ -246,12 +247,17 @@ class ServingSummary(Summary):
 
     @property
     def forwarded(self) -> float:
-        """Share of the served requests that a neighbour served."""
-        served = [
-            (kind, number) for kind, number in self.traffic.items() if kind.server is not None
-        ]
-        away = sum(number for kind, number in served if kind.server != kind.node)
-        return away / max(1, sum(number for _, number in served))
+        """Share of the served requests of an episode that a neighbour served, mean over episodes.
+
+        0 if none was served.
+        """
+        served: Counter[int] = Counter()
+        away: Counter[int] = Counter()
+        for kind, number in self.traffic.items():
+            if kind.server is not None:
+                served[kind.episode] += number
+                away[kind.episode] += number * (kind.server != kind.node)
+        return sum(away[each] / served[each] for each in served) / max(1, len(served))
 
     def facts(self, shown: Shown) -> list[tuple[str, str]]:
         """See ``Summary``."""
@@ -443,10 +449,13 @@ def _of_windows(network: ServingNetwork, windows: Sequence[WindowRecord]) -> Cou
     return found
 
 
-def read(log: TaskLog, run: Run) -> ServingSummary:
+def read(log: TaskLog, run: Run, heard: Heard) -> ServingSummary:
     """Read what a serving run did. Raises: UsageError: nothing of it is logged yet."""
     names = ("episode", "request", *_COLUMNS)
-    rows = [row[1:] for chunk in log.rows("requests", run.id, only=_COLUMNS) for row in chunk]
+    rows: list[Sequence[Any]] = []
+    for chunk in log.rows("requests", run.id, only=_COLUMNS):
+        rows += [row[1:] for row in chunk]
+        heard(len(rows))
     users = [row for row in rows if row[1] < EXTERNAL]
     windows = tuple(log.windows(run.id))
     if not users and not windows:

@@ -24,7 +24,7 @@ from testbed.scenario.plan.serving import Horizon
 from testbed.storage.tasklog import RequestRow, RunState, open_task_log
 from tests.controller.conftest import Bench
 from tests.controller.processes import TOKEN, process, until_said
-from tests.sim.serving_plans import federation
+from tests.sim.serving_plans import down, federation
 
 LONG = 600
 """Seconds that no run of a test lasts."""
@@ -207,6 +207,18 @@ def test_nodes_that_take_no_requests_begin_no_run(tmp_path: Path) -> None:
                 pytest.raises(UsageError, match="node 0: takes no HTTP requests"),
             ):
                 operator.start_run()
+
+
+def test_a_fault_of_the_scenario_does_not_degrade_the_run(bring_up: Callable[..., Bench]) -> None:
+    bench = bring_up(plan(seconds=6.0, time_scale=0.5, faults=(down(2, 3, 2),)))
+    last = bench.end(bench.operator.start_run())
+    assert last.state in (RunState.COMPLETED, RunState.INVALID), last.reason
+    assert not last.degraded
+    assert last.dead_nodes == ()
+    assert last.outcomes["unreachable"] > 0
+    run = bench.operator.status().run
+    assert run is not None
+    assert run.faults == ("faults[0]: node-down, once in 1 episode",)
 
 
 def test_a_node_that_is_killed_degrades_the_run(bring_up: Callable[..., Bench]) -> None:

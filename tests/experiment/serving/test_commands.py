@@ -103,9 +103,11 @@ def test_an_export_has_the_tables_of_its_runs(
     tables = {*found["tables"], "tasks", "events", "decisions", "messages"}
     assert set(both.document["tables"]) == tables
     trace = testbed(
-        *("export", "slack", "--storage", mixed, "--out", tmp_path / "c", "--format", "trace")
+        *("export", "slack", "tasks", "--storage", mixed, "--out", tmp_path / "c"),
+        *("--format", "trace", "--json"),
     )
-    assert (trace.code, "no trace can be made of run slack" in trace.err) == (2, True)
+    assert set(trace.document["traces"]) == {"slack", "tasks"}
+    assert set(trace.document["files"]) == {"trace-slack.json", "trace-tasks.json"}
 
 
 def test_python_reads_serving_runs(serving_log: Path) -> None:

@@ -1,4 +1,7 @@
-"""A small driver of serving nodes in virtual time, for tests."""
+"""A small driver of serving nodes in virtual time, for tests that script what happens.
+
+It keeps a heap of its own, so a mistake in the simulator cannot hide one in the model.
+"""
 
 from __future__ import annotations
 
