@@ -1,5 +1,6 @@
 """Makes every server and every channel: nothing else of the toolkit opens a port or a connection,
-but for the HTTP front of nodes that serve requests (``edgenode.serving.front``).
+but for the HTTP front of nodes that serve requests (``edgenode.serving.front``) and the pages for
+browsers (``testbed.ui.server``).
 
 So there is no way past the checks: a server has a ``Gatekeeper`` before its services, a channel
 shows who it is, and what goes between machines is encrypted with certificates on both sides.

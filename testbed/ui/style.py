@@ -7,7 +7,7 @@ from typing import Final
 from testbed.ui.palette import DARK, LIGHT
 
 _RULES: Final = """
-body { background: var(--page); color: var(--text); font-size: 15px; line-height: 1.45; }
+body { margin: 0; background: var(--page); color: var(--text); font-size: 15px; line-height: 1.45; }
 a { color: var(--accent); }
 h1 { font-size: 1.35rem; font-weight: 600; margin: 0; line-height: 1.3; }
 h2 { font-size: 1rem; font-weight: 600; margin: 0; line-height: 1.3; }

@@ -286,6 +286,8 @@ def test_nothing_else_opens_a_port_or_a_connection() -> None:
         "testbed/rpc/channels.py",
         # Requests of anybody, which is what it is for.
         "edgenode/serving/front.py",
+        # Pages for browsers, with a guard of their own.
+        "testbed/ui/server.py",
         # Ports of pods as ports of this machine, and a look at whether TCP works.
         "testbed/runtime/kubernetes/forward.py",
         "testbed/cli/checks.py",

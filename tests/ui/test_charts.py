@@ -85,6 +85,14 @@ def test_a_node_that_is_out_of_the_run_is_grey_though_it_lives() -> None:
     assert nodes_of(over)[0]["label"]["formatter"] == "0"
 
 
+def test_nothing_is_overloaded_when_the_run_is_over() -> None:
+    full = BUSY._replace(load=7, backlog=10_000_000)
+    found = nodes_of(snapshot(state(nodes=(full,) * NODES, run=progress(state=RunState.COMPLETED))))
+
+    assert [node["label"]["formatter"] for node in found] == ["0", "1", "2"]
+    assert {node["itemStyle"]["color"] for node in found} == {LIGHT.ramp[0]}
+
+
 def test_nodes_are_sized_by_capacity() -> None:
     found = snapshot(state())
     assert found.network is not None

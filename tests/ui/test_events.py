@@ -28,7 +28,7 @@ def test_at_the_first_look_only_what_is_wrong_is_told() -> None:
 
     assert told(None, first) == [
         ("node", "node 1 is dead: connection refused", True),
-        ("run", "run r1 is under way under ratc", False),
+        ("run", "run r1 is in progress under ratc", False),
     ]
 
 

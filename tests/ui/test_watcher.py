@@ -143,7 +143,7 @@ async def test_what_happened_and_what_was_noted_are_in_order() -> None:
     await watcher.close()
 
     assert [each.text for each in watcher.snapshot.events] == [
-        "run r1 is under way under ratc",
+        "run r1 is in progress under ratc",
         "deployed",
         "node 2 is dead: gone",
     ]

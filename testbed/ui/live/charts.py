@@ -56,13 +56,13 @@ _SYMBOLS: Final = ("circle", "rect", "triangle")
 
 def network(snapshot: Snapshot, palette: Palette) -> Options:
     """Draw nodes, sized by capacity and coloured by how full they are, and what flows."""
-    known, state = snapshot.network, snapshot.state
+    known = snapshot.network
     nodes: list[Options] = []
     links: list[Options] = []
-    if known is not None and state is not None:
+    if known is not None and snapshot.state is not None:
         flowing = flows(snapshot.samples)
         out = out_of_the_run(snapshot)
-        for number, node in enumerate(state.nodes):
+        for number, node in enumerate(snapshot.nodes):
             nodes.append(_node(known, number, node, palette, out=number in out))
         links = list(_links(known, flowing, palette))
     return base(

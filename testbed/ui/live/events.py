@@ -48,7 +48,7 @@ def _of_run(
     running = progress.state == "running"
     if before is None and (seen or running):
         label = f" ({after.label})" if after.label else ""
-        began = "begins" if seen else "is under way"
+        began = "begins" if seen else "is in progress"
         text = f"run {progress.run}{label} {began} under {progress.scheduler or 'no scheduler'}"
         yield Event(at, "run", text)
     known = 0 if before is None else len(before.changes)

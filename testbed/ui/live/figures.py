@@ -121,7 +121,7 @@ def _nodes(snapshot: Snapshot) -> Tile:
     healthy = sum(node.condition == "healthy" for node in state.nodes)
     over = sum(
         known.overloaded(number, node.load, node.backlog)
-        for number, node in enumerate(state.nodes)
+        for number, node in enumerate(snapshot.nodes)
         if node.condition not in GONE
     )
     tone: Tone = "good" if healthy == len(state.nodes) else "bad"

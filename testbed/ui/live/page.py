@@ -278,11 +278,10 @@ class NodeTable:
 
     def refresh(self, snapshot: Snapshot) -> None:
         """Draw a snapshot, if the table is open."""
-        state = snapshot.state
-        if state is None or not self._panel.value:
+        if not self._panel.value:
             return
         out = charts.out_of_the_run(snapshot)
-        for number, (node, row) in enumerate(zip(state.nodes, self._rows, strict=False)):
+        for number, (node, row) in enumerate(zip(snapshot.nodes, self._rows, strict=False)):
             told = (
                 charts.status_of(self._network, number, node, out=number in out),
                 node.scheduler or "-",
@@ -301,8 +300,9 @@ class FidelityTable:
         self._shown: tuple[figures.Judged, ...] = ()
         with ui.element("div").classes("scroll"), ui.element("table").classes("plain"):
             with ui.element("thead"), ui.element("tr"):
-                for head in ("what", "measured", "allowed", "so far"):
-                    text("th", head).props('scope="col"')
+                for head in ("what", ">measured", ">allowed", "so far"):
+                    number = "number" if head.startswith(">") else ""
+                    text("th", head.removeprefix(">"), number).props('scope="col"')
             self._body = ui.element("tbody")
         text("p", "The verdict of the certificate comes at the end of the run.", "muted small")
 
@@ -359,10 +359,10 @@ class NodeDialog:
 
     def refresh(self, snapshot: Snapshot) -> None:
         """Draw a snapshot."""
-        known, state = snapshot.network, snapshot.state
-        if known is None or state is None or self._number >= len(state.nodes):
+        known, nodes = snapshot.network, snapshot.nodes
+        if known is None or self._number >= len(nodes):
             return
-        node = state.nodes[self._number]
+        node = nodes[self._number]
         out = self._number in charts.out_of_the_run(snapshot)
         status = charts.status_of(known, self._number, node, out=out)
         if node.reason and node.condition != "healthy":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from testbed.model.units import Micros
-from testbed.rpc.operator import EpisodeCount, LinkNow, LiveState
+from testbed.rpc.operator import EpisodeCount, LinkNow, LiveState, NodeNow
 from testbed.ui.live.network import Link, Network
 
 SAMPLES: Final = 600
@@ -87,6 +87,15 @@ class Snapshot:
         """Whether a run is under way."""
         run = None if self.state is None else self.state.run
         return run is not None and run.progress.state == "running"
+
+    @property
+    def nodes(self) -> tuple[NodeNow, ...]:
+        """The nodes now: what is known of them from a run that is over is left out."""
+        if self.state is None:
+            return ()
+        if self.active:
+            return self.state.nodes
+        return tuple(node._replace(load=None, backlog=None) for node in self.state.nodes)
 
 
 def sample_of(state: LiveState, before: LiveState | None) -> Sample:
