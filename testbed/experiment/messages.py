@@ -7,16 +7,16 @@ asks is known (``testbed.schedulers.asked``). docs/metrics.md says what counts.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from testbed.model.decision import Answer, SchedulerContext
+from testbed.model.decision import SchedulerContext
 from testbed.model.task import Task
 from testbed.scenario.plan import Plan
-from testbed.schedulers.asked import NEEDS_ROUNDS, Decided, Questions, rule
+from testbed.schedulers.asked import NEEDS_ROUNDS, NONE, Decided, Questions, rule
 from testbed.storage.tasklog import TaskLog
 
 QUESTION_BYTES: Final = Questions(bits=12, states=10)
@@ -26,6 +26,10 @@ simulator and of a network, whose clocks differ by some digits, agree."""
 
 ANSWER_BYTES: Final = Questions(bits=8, states=25)
 """The same for their answers, the message ``ProbeReply``."""
+
+
+_Answer: TypeAlias = tuple[int, bool, tuple[bool, int, int, int, int] | None, int, int]
+"""An answer as it is stored: the fields of ``Answer``, which take longer to make by name."""
 
 
 class MessageWindow(NamedTuple):
@@ -78,40 +82,64 @@ def read_messages(log: TaskLog, run_id: str, plan: Plan) -> tuple[MessageWindow,
 
     A slot in which a node said and heard nothing is left out.
     """
-    contexts = [_context(plan, node) for node in range(plan.topology.size)]
-    decode = msgspec.json.Decoder(list[Answer]).decode
+    size = plan.topology.size
+    contexts = [_context(plan, node) for node in range(size)]
+    decode = msgspec.json.Decoder(list[_Answer]).decode
     rounds = _Rounds(log, run_id)
-    # By episode, node and slot: what follows them in ``MessageWindow``.
-    counted: defaultdict[tuple[int, int, int], list[int]] = defaultdict(lambda: [0] * 6)
+    # By episode, node and slot, of a node's own tasks; by episode and slot, of each node as a peer.
+    own: dict[tuple[int, int, int], tuple[Questions, Questions]] = {}
+    told: defaultdict[tuple[int, int], tuple[list[int], list[int]]] = defaultdict(
+        lambda: ([0] * size, [0] * size)
+    )
     names = ("task", "at", "scheduler", "destination", "mask", "probes")
     for chunk in log.rows("decisions", run_id, only=names):
         for _, episode, node, slot, task, at, scheduler, destination, mask, probes in chunk:
             if task is None:
                 continue
-            answers: Sequence[Answer] = () if probes == "[]" else decode(probes)
-            states = sum(answer.state is not None for answer in answers)
-            heard = Questions(len(answers) - states, states)
+            heard = NONE
+            if probes != "[]":
+                bits, states = told[episode, slot]
+                answers = decode(probes)
+                with_state = 0
+                for peer, _, state, _, _ in answers:
+                    if state is None:
+                        bits[peer] += 1
+                    else:
+                        states[peer] += 1
+                        with_state += 1
+                heard = Questions(len(answers) - with_state, with_state)
             asked, count = heard, rule(scheduler)
             # A task that ended before its decision may have ended before the question as well.
             if count is not None and destination is not None:
-                number = len(answers)
+                number = sum(heard)
                 # A node that asked in vain has waited for it.
                 if scheduler in NEEDS_ROUNDS and not number and at > slot * plan.workload.slot:
                     number = rounds.of(episode, node, slot)
                 about = Task(task, episode, slot, node, 0, 0, 0)
                 asked = count(Decided(contexts[node], about, mask, number, heard))
-            if asked == (0, 0):
-                continue
-            own = counted[episode, node, slot]
-            own[0] += sum(asked)
-            own[1] += _bytes(asked, QUESTION_BYTES)
-            own[2] += sum(heard)
-            own[3] += _bytes(heard, ANSWER_BYTES)
-            for peer, _, state, *_ in answers:
-                other = counted[episode, peer, slot]
-                other[4] += 1
-                other[5] += ANSWER_BYTES[state is not None]
-    return tuple(MessageWindow(*key, *counted[key]) for key in sorted(counted))
+            if asked != NONE:
+                own[episode, node, slot] = asked, heard
+    answered = {
+        (episode, node, slot): Questions(bits[node], states[node])
+        for (episode, slot), (bits, states) in told.items()
+        for node in range(size)
+        if bits[node] or states[node]
+    }
+    return tuple(
+        _window(key, *own.get(key, (NONE, NONE)), answered.get(key, NONE))
+        for key in sorted(own.keys() | answered.keys())
+    )
+
+
+def _window(
+    key: tuple[int, int, int], asked: Questions, heard: Questions, answered: Questions
+) -> MessageWindow:
+    return MessageWindow(
+        *key,
+        *(sum(asked), _bytes(asked, QUESTION_BYTES)),
+        *(sum(heard), _bytes(heard, ANSWER_BYTES)),
+        *(sum(answered), _bytes(answered, ANSWER_BYTES)),
+    )
 
 
 def _bytes(numbers: Questions, sizes: Questions) -> int:
