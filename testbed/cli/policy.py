@@ -289,6 +289,8 @@ def _short(document: dict[str, Any]) -> str:
 
 
 def _facts(card: PolicyCard) -> list[tuple[str, object]]:
+    from testbed.model.information import told
+
     scenario = None
     if card.scenario is not None or card.scenario_hash is not None:
         only = ", and for no other" if card.scenario_required else ""
@@ -300,6 +302,7 @@ def _facts(card: PolicyCard) -> list[tuple[str, object]]:
         ("nodes", card.nodes or "any number"),
         ("trained on", scenario),
         ("overload", overload),
+        ("asks its peers for", told(card.asks)),
         ("data set", card.dataset_hash),
         ("parents", ", ".join(card.parents) or None),
         ("created", card.created),

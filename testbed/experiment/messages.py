@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from testbed.model.decision import SchedulerContext
 from testbed.model.task import Task
 from testbed.scenario.plan import Plan
-from testbed.schedulers.asked import NEEDS_ROUNDS, NONE, Decided, Questions, rule
+from testbed.schedulers.asked import (
+    ANSWER_BYTES,
+    NEEDS_ROUNDS,
+    NONE,
+    QUESTION_BYTES,
+    Decided,
+    Questions,
+    rule,
+)
 from testbed.storage.tasklog import TaskLog
 
-QUESTION_BYTES: Final = Questions(bits=12, states=10)
-"""Size of a question for the overload bit, and of one for the full state: that of the message
-``ProbeRequest`` (edge.proto) with values of usual size, the same for every question. So runs of the
-simulator and of a network, whose clocks differ by some digits, agree."""
-
-ANSWER_BYTES: Final = Questions(bits=8, states=25)
-"""The same for their answers, the message ``ProbeReply``."""
-
-
-_Answer: TypeAlias = tuple[int, bool, tuple[bool, int, int, int, int] | None, int, int]
-"""An answer as it is stored: the fields of ``Answer``, which take longer to make by name."""
+_Answer: TypeAlias = tuple[int, bool, tuple[bool | int, ...] | None, int, int]
+"""An answer as it is stored: the fields of ``Answer``, which take longer to make by name. States of
+earlier releases have one number less."""
 
 
 class MessageWindow(NamedTuple):
@@ -86,6 +86,8 @@ def read_messages(log: TaskLog, run_id: str, plan: Plan) -> tuple[MessageWindow,
     contexts = [_context(plan, node) for node in range(size)]
     decode = msgspec.json.Decoder(list[_Answer]).decode
     rounds = _Rounds(log, run_id)
+    # The schedulers to which peers told states.
+    told_states: set[str] = set()
     # By episode, node and slot, of a node's own tasks; by episode and slot, of each node as a peer.
     own: dict[tuple[int, int, int], tuple[Questions, Questions]] = {}
     told: defaultdict[tuple[int, int], tuple[list[int], list[int]]] = defaultdict(
@@ -108,6 +110,8 @@ def read_messages(log: TaskLog, run_id: str, plan: Plan) -> tuple[MessageWindow,
                         states[peer] += 1
                         with_state += 1
                 heard = Questions(len(answers) - with_state, with_state)
+                if with_state:
+                    told_states.add(scheduler)
             asked, count = heard, rule(scheduler)
             # A task that ended before its decision may have ended before the question as well.
             if count is not None and destination is not None:
@@ -116,7 +120,8 @@ def read_messages(log: TaskLog, run_id: str, plan: Plan) -> tuple[MessageWindow,
                 if scheduler in NEEDS_ROUNDS and not number and at > slot * plan.workload.slot:
                     number = rounds.of(episode, node, slot)
                 about = Task(task, episode, slot, node, 0, 0, 0)
-                asked = count(Decided(contexts[node], about, mask, number, heard))
+                by_states = scheduler in told_states
+                asked = count(Decided(contexts[node], about, mask, number, heard, by_states))
             if asked != NONE:
                 own[episode, node, slot] = asked, heard
     answered = {

@@ -84,6 +84,9 @@ def _observation(value: dict[str, Any]) -> Observation:
             None if heard is None else (PeerState(*heard[0]), heard[1]) for heard in value["known"]
         ),
         round=value["round"],
+        # Logs of earlier releases have neither.
+        inbound_work=value.get("inbound_work", 0),
+        sending_work=tuple(value.get("sending_work", ())),
     )
 
 

@@ -32,7 +32,7 @@ class PeerState(NamedTuple):
 
     ``queue_length`` counts waiting and running tasks, ``backlog`` is the time until the execution
     queue is empty (the rest of the running task included), ``inbound`` counts the tasks announced
-    to it and not yet admitted.
+    to it and not yet admitted, and ``inbound_work`` is the time it needs to execute these.
     """
 
     overloaded: bool
@@ -40,6 +40,7 @@ class PeerState(NamedTuple):
     backlog: Micros
     inbound: int
     at: Micros
+    inbound_work: Micros = 0
 
 
 class Answer(NamedTuple):
@@ -87,6 +88,9 @@ class Observation(NamedTuple):
     microseconds. ``answers`` holds what peers answered for this task, in order of arrival;
     ``known`` the last full state heard from each peer and when (own clock), from this or earlier
     tasks. ``task`` is None in a slot without an arrival, where nothing is decided.
+    ``inbound_work`` is the time this node needs to execute what its receiving queues hold,
+    ``sending_work`` the time each peer will need for what the sending queue to it holds; 0 or empty
+    in logs of releases that did not keep them.
     """
 
     node: int
@@ -103,6 +107,8 @@ class Observation(NamedTuple):
     known: tuple[tuple[PeerState, Micros] | None, ...]
     round: int
     """Number of earlier calls of the scheduler for this task."""
+    inbound_work: Micros = 0
+    sending_work: tuple[Micros, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,7 @@ class FaultedNode(NodeState):
         self._arrived_unannounced.clear()
         self._receiving = [0] * self._size
         self._inbound = 0
+        self._inbound_work = 0
         self._known = (None,) * self._size
 
     # --- decisions --------------------------------------------------------------------------

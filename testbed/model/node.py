@@ -139,6 +139,7 @@ class NodeState:
         self._scheduler = scheduler
         self._size = size
         self._rules = rules
+        self._capacities = topology.capacity_hz
         self._capacity = topology.capacity_hz[node]
         self._failure_rate = topology.execution_failure_rate[node]
         self._link_rate = topology.link_rate[node]
@@ -165,11 +166,13 @@ class NodeState:
         # Peers with anything in their sending queue: few of many, so the rest is not looked at.
         self._busy_links: set[int] = set()
         self._zeros: tuple[int, ...] = (0,) * size
-        # What peers have announced, by task; how much of it (and of what waits) per peer.
-        self._announced: dict[int, int] = {}
+        # What peers have announced, by task: who, and the time to execute it; how much of it (and
+        # of what waits) per peer.
+        self._announced: dict[int, tuple[int, Micros]] = {}
         self._arrived_unannounced: set[int] = set()
         self._receiving = [0] * size
         self._inbound = 0  # the sum of these
+        self._inbound_work: Micros = 0  # to execute them takes this long
         self._known: tuple[tuple[PeerState, Micros] | None, ...] = (None,) * size
 
         self._effects: list[Effect] = []
@@ -260,8 +263,9 @@ class NodeState:
             if self._running_until > now:
                 backlog += self._running_until - now
         measured = backlog if self._overload_by_backlog else length
+        overloaded = measured >= self._overload_limit
         return _new(
-            PeerState, (measured >= self._overload_limit, length, backlog, self._inbound, now)
+            PeerState, (overloaded, length, backlog, self._inbound, now, self._inbound_work)
         )
 
     @property
@@ -288,6 +292,24 @@ class NodeState:
             until = self._transmitting_until[peer]
             backlogs[peer] = self._sending_work[peer] + (until - now if until > now else 0)
         return tuple(backlogs)
+
+    @property
+    def inbound_work(self) -> Micros:
+        """Time this node needs to execute what its receiving queues hold."""
+        return self._inbound_work
+
+    @property
+    def sending_work(self) -> tuple[Micros, ...]:
+        """Time each peer will need to execute what the sending queue to it holds."""
+        if not self._busy_links:
+            return self._zeros
+        work = [0] * self._size
+        for peer in self._busy_links:
+            capacity = self._capacities[peer]
+            for held in (self._transmitting[peer], *self._sending[peer]):
+                if held is not None:
+                    work[peer] += duration(held.task.cycles, capacity)
+        return tuple(work)
 
     @property
     def running(self) -> tuple[Task, Micros] | None:
@@ -338,6 +360,8 @@ class NodeState:
                 answers,
                 self._known,
                 round_,
+                self._inbound_work,
+                self.sending_work,
             ),
         )
 
@@ -551,15 +575,20 @@ class NodeState:
         if task_id in self._arrived_unannounced:
             self._arrived_unannounced.remove(task_id)
             return
-        self._announced[task_id] = event.sender
-        self._receiving[event.sender] += 1
-        self._inbound += 1
+        work = duration(event.task.cycles, self._capacity)
+        self._announced[task_id] = (event.sender, work)
+        self._count_received(event.sender, 1, work)
 
     def _on_transfer_withdrawn(self, event: TransferWithdrawn, now: Micros) -> None:
-        sender = self._announced.pop(event.task_id, None)
-        if sender is not None:
-            self._receiving[sender] -= 1
-            self._inbound -= 1
+        announced = self._announced.pop(event.task_id, None)
+        if announced is not None:
+            sender, work = announced
+            self._count_received(sender, -1, -work)
+
+    def _count_received(self, sender: int, change: int, work: Micros) -> None:
+        self._receiving[sender] += change
+        self._inbound += change
+        self._inbound_work += work
 
     def _on_transfer_arrived(self, event: TransferArrived, now: Micros) -> None:
         task, sender = event.task, event.sender
@@ -568,8 +597,7 @@ class NodeState:
         if self._announced.pop(task.id, None) is None:
             # Faster than its announcement (possible with a control delay).
             self._arrived_unannounced.add(task.id)
-            self._receiving[sender] += 1
-            self._inbound += 1
+            self._count_received(sender, 1, duration(task.cycles, self._capacity))
         held = _Held(task, now, event.elapsed, event.seq, self._scheduler)
         held.stage = Stage.RECEIVING
         held.peer = sender
@@ -588,11 +616,10 @@ class NodeState:
             if limit is not None and self._running is not None and len(self._execution) >= limit:
                 return
             held = self._unadmitted.popleft()
-            if held.peer >= 0:
-                self._receiving[held.peer] -= 1
-                self._inbound -= 1
-            held.stage = Stage.WAITING
             held.work = duration(held.task.cycles, self._capacity)
+            if held.peer >= 0:
+                self._count_received(held.peer, -1, -held.work)
+            held.stage = Stage.WAITING
             self._record(RecordKind.ADMITTED, held, now, _NO_DATA)
             self._execution.append(held)
             self._waiting_work += held.work
@@ -705,8 +732,7 @@ class NodeState:
         elif stage is Stage.RECEIVING:
             self._unadmitted.remove(held)
             if peer >= 0:
-                self._receiving[peer] -= 1
-                self._inbound -= 1
+                self._count_received(peer, -1, -duration(task.cycles, self._capacity))
         elif stage is Stage.SENDING:
             self._sending[peer].remove(held)
             self._sending_work[peer] -= held.work

@@ -1,17 +1,18 @@
-"""The encoder ``per-destination-v1``: one row of features for every node a task could go to.
+"""The per-destination encoders: one row of features for every node a task could go to.
 
 A network that scores rows fits any number of nodes, and rows without units fit any scenario: times
 are divided by the deadline, amounts by the scenario's maxima. Everything in a row is known to the
-node that decides: static facts, its own state, and the overload bits of the peers it asked. The
-compiled engine computes the same rows (``testbed.sim.engine.features``). docs/per-destination.md
-describes each column.
+node that decides: static facts, its own state, and what the peers answered that it asked: their
+overload bits (``per-destination-v1``), or their states (``per-destination-v2``, the columns of the
+former and more). The compiled engine computes the same rows (``testbed.sim.engine.features``).
+docs/per-destination.md describes each column.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
 
 from testbed.model.decision import Observation
 from testbed.model.distributions import mean
@@ -21,6 +22,7 @@ from testbed.model.units import SECOND
 from testbed.model.workload import Workload
 
 NAME: Final = "per-destination-v1"
+STATE_NAME: Final = "per-destination-v2"
 
 COLUMNS: Final = (
     "own",
@@ -46,19 +48,50 @@ COLUMNS: Final = (
     "mean_execution",
     "overload_limit",
 )
-"""Names of the columns of a row, in order."""
+"""Names of the columns of a row of ``per-destination-v1``, in order."""
+
+STATE_COLUMNS: Final = (
+    "known",
+    "backlog",
+    "known_slack",
+    "known_in_time",
+    "sending_work",
+    "age",
+)
+"""Names of the further columns of ``per-destination-v2``; 0 where the state of j is not known, but
+for ``sending_work``, which the own node always knows."""
+
+COLUMNS_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    NAME: COLUMNS,
+    STATE_NAME: (*COLUMNS, *STATE_COLUMNS),
+}
+"""Names of the columns by encoder."""
+
+_Queue: TypeAlias = tuple[float, float] | None
+"""Backlog of a node with the work on its way to it, and the age of that, in seconds."""
 
 TREND_DECAY: Final = 0.9
 """Factor per slot by which the moving average of the overloaded share forgets."""
 
 
 class PerDestinationEncoder:
-    """Turns observations of one node into rows; keeps the moving average of one episode."""
+    """Turns observations of one node into rows; keeps the moving average of one episode.
 
-    name: Final = NAME
+    ``name`` is one of ``COLUMNS_OF``.
+    """
 
-    def __init__(self, node: int, topology: Topology, rules: Rules, workload: Workload) -> None:
+    def __init__(
+        self,
+        node: int,
+        topology: Topology,
+        rules: Rules,
+        workload: Workload,
+        name: str = NAME,
+    ) -> None:
         capacity = topology.capacity_hz
+        self.name = name
+        self.columns = COLUMNS_OF[name]
+        self._with_states = name == STATE_NAME
         self._node = node
         self._topology = topology
         self._max_size = workload.size_bytes.maximum
@@ -88,17 +121,17 @@ class PerDestinationEncoder:
     def rows(
         self, observation: Observation, task: Task, mask: Sequence[bool]
     ) -> list[tuple[float, ...]]:
-        """Return the rows [N, len(COLUMNS)] for ``task`` under ``mask`` [N] (True: not overloaded).
+        """Return the rows [N, F] for ``task`` under ``mask`` [N] (True: not overloaded).
 
         Call once per decision, in the order of the decisions: each call moves the average. The
         own entry of ``mask`` is True, because the own node is always allowed; whether it is
         nevertheless overloaded is read from the observation.
         """
-        flat, width = self.flat(observation, task, mask), len(COLUMNS)
+        flat, width = self.flat(observation, task, mask), len(self.columns)
         return [tuple(flat[at : at + width]) for at in range(0, len(flat), width)]
 
     def flat(self, observation: Observation, task: Task, mask: Sequence[bool]) -> list[float]:
-        """Return the numbers of ``rows`` [N * len(COLUMNS)], row by row."""
+        """Return the numbers of ``rows`` [N * F], row by row."""
         topology, node = self._topology, self._node
         deadline = task.deadline / SECOND
         backlog = observation.backlog / SECOND
@@ -123,6 +156,7 @@ class PerDestinationEncoder:
         arrival, own_load = self._arrival, self._own_load
         if deadline != self._deadline:
             self._deadline, self._by_deadline = deadline, self._constants(deadline)
+        queues = self._queues(observation) if self._with_states else []
         numbers: list[float] = []
         # Comparisons instead of min and max, whose calls would take most of the time.
         of_each = zip(
@@ -145,6 +179,7 @@ class PerDestinationEncoder:
                 wait = sending = sent / SECOND
                 exposure += link_failure * transmission
             slack = (deadline - wait - transmission - execution) / deadline
+            arrival_after, works_for = sending + transmission, execution
             transmission /= deadline
             sending /= deadline
             execution /= deadline
@@ -173,7 +208,23 @@ class PerDestinationEncoder:
                 constants[2],
                 constants[3],
             )
+            if queues:
+                work = observation.sending_work[j] if observation.sending_work else 0
+                numbers += _of_state(queues[j], arrival_after, works_for, work / SECOND, deadline)
         return numbers
+
+    def _queues(self, observation: Observation) -> list[_Queue]:
+        """Return what is known of the execution queue of each node [N]."""
+        now = observation.now
+        queues: list[_Queue] = [
+            None
+            if heard is None
+            # Its age by the own clock: when it came, for the peer's clock is another one.
+            else ((heard[0].backlog + heard[0].inbound_work) / SECOND, (now - heard[1]) / SECOND)
+            for heard in observation.known
+        ]
+        queues[self._node] = ((observation.backlog + observation.inbound_work) / SECOND, 0.0)
+        return queues
 
     def _constants(self, deadline: float) -> list[tuple[float, float, float, float]]:
         """Return what depends on the node [N] and on the deadline of a task only."""
@@ -202,3 +253,25 @@ class PerDestinationEncoder:
         self._trend = kept * self._trend + (1.0 - kept) * share
         self._trend_slot = max(slot, self._trend_slot)
         return self._trend
+
+
+def _of_state(
+    queue: _Queue, arrival: float, execution: float, work: float, deadline: float
+) -> tuple[float, ...]:
+    """Return the values of ``STATE_COLUMNS``; all times are in seconds.
+
+    ``arrival`` is when the task would be there, ``work`` what the own node has on its way there.
+    """
+    work = min(work / deadline, 2.0)
+    if queue is None:
+        return 0.0, 0.0, 0.0, 0.0, work, 0.0
+    backlog, age = queue
+    slack = (deadline - max(backlog, arrival) - execution) / deadline
+    return (
+        1.0,
+        min(backlog / deadline, 2.0),
+        max(slack, -2.0),
+        1.0 if slack > 0.0 else 0.0,
+        work,
+        min(age / deadline, 2.0),
+    )

@@ -73,6 +73,7 @@ def observation_from_document(document: Document) -> Observation:
             "receiving": tuple(document["receiving"]),
             "sending": tuple(document["sending"]),
             "send_backlog": tuple(document["send_backlog"]),
+            "sending_work": tuple(document.get("sending_work", ())),
             "answers": tuple(_answer(answer) for answer in document["answers"]),
             "known": tuple(
                 None if known is None else (PeerState(**known[0]), known[1])

@@ -13,8 +13,9 @@ from typing import Final
 
 from testbed.errors import PermanentError, PrerequisiteMissing, Problem, UsageError
 from testbed.files import ORDINARY, write_atomically
-from testbed.model import per_destination
+from testbed.model import information
 from testbed.model.encoders import ENCODERS
+from testbed.model.per_destination import COLUMNS_OF
 from testbed.policies.card import LARGEST_CARD, NAME, PolicyCard
 from testbed.storage.artifacts import ArtifactStore, open_artifact_store
 from testbed.storage.documents import read_file
@@ -286,9 +287,10 @@ def check_fits(card: PolicyCard, nodes: int, scenario_hash: str | None = None) -
 
     ``scenario_hash`` None: not known, so not compared.
 
-    Raises: UsageError: unknown encoder, another number of nodes, or a scenario it is not for.
+    Raises: UsageError: unknown encoder, questions that nobody answers, another number of nodes, or
+    a scenario it is not for.
     """
-    known = dict.fromkeys(ENCODERS, "flat") | {per_destination.NAME: "per-destination"}
+    known = dict.fromkeys(ENCODERS, "flat") | dict.fromkeys(COLUMNS_OF, "per-destination")
     problems = []
     if known.get(card.encoder) != card.kind:
         problems.append(
@@ -298,6 +300,7 @@ def check_fits(card: PolicyCard, nodes: int, scenario_hash: str | None = None) -
                 f"known are {', '.join(f'{name} ({kind})' for name, kind in known.items())}",
             )
         )
+    problems += _asks_problems(card)
     if card.nodes is not None and card.nodes != nodes:
         problems.append(
             Problem(
@@ -321,6 +324,18 @@ def check_fits(card: PolicyCard, nodes: int, scenario_hash: str | None = None) -
     if problems:
         raise UsageError(f"policy {card.id} does not fit this network", problems)
     return tuple(warnings)
+
+
+def _asks_problems(card: PolicyCard) -> list[Problem]:
+    """Return why the peers cannot answer what a policy asks; empty if they can."""
+    told = information.told(card.asks)
+    if card.asks not in information.GIVEN:
+        given = " and ".join(information.GIVEN)
+        return [Problem("asks", told, f"this testbed answers {given}")]
+    used = information.used_by(card.encoder)
+    if used is not None and card.asks != used:
+        return [Problem("asks", told, f"{used}: the encoder {card.encoder} uses nothing else")]
+    return []
 
 
 def _opened(store: ArtifactStore | str) -> ArtifactStore:

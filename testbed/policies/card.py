@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 
 from testbed.errors import Problem, UsageError
+from testbed.model.information import BITS, Asks, is_known
 from testbed.storage.documents import read_object
 
 CARD_VERSION: Final = 1
@@ -48,6 +49,7 @@ class Facts(TypedDict, total=False):
     parents: tuple[str, ...]
     evaluation: Mapping[str, Any]
     training: Mapping[str, Any]
+    asks: Asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ class PolicyCard:
     one; with ``scenario_required`` it is refused elsewhere, without it a difference is a warning.
     ``overload`` (``{"measure": ..., "limit": ...}``) is the rule of the mask it was trained under.
     ``dataset_hash`` and ``parents`` (ids of policies) are its origins. ``evaluation`` and
-    ``training`` hold what the trainer measured and was set to, for people to read.
+    ``training`` hold what the trainer measured and was set to, for people to read. ``asks`` is what
+    it asks its peers about every task (``testbed.model.information``); a card whose policy asks for
+    overload bits, as all of earlier releases do, does not say so.
     """
 
     id: str
@@ -77,6 +81,7 @@ class PolicyCard:
     parents: tuple[str, ...] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    asks: Asks = BITS
 
     @classmethod
     def describe(
@@ -113,6 +118,7 @@ class PolicyCard:
             parents=tuple(card.parents),
             evaluation=dict(card.evaluation),
             training=dict(card.training),
+            asks=card.asks if isinstance(card.asks, str) else dict(card.asks),
         )
         if NAME.fullmatch(name) is None:
             raise _wrong([Problem("name", repr(name), "up to 49 of a-z, 0-9 and -")])
@@ -130,14 +136,20 @@ class PolicyCard:
     @property
     def content_hash(self) -> str:
         """The required end of the id: 12 hexadecimal digits over all but id and time."""
-        content = dataclasses.asdict(self)
+        content = self._document()
         del content["id"], content["created"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def _document(self) -> dict[str, Any]:
+        document = dataclasses.asdict(self)
+        if self.asks == BITS:
+            del document["asks"]
+        return document
+
     def to_json(self) -> str:
         """Return the card as indented JSON; ``from_json`` gives an equal one back."""
-        document = {"cardVersion": CARD_VERSION, **dataclasses.asdict(self)}
+        document = {"cardVersion": CARD_VERSION, **self._document()}
         return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
     @classmethod
@@ -260,6 +272,7 @@ def _problems(card: PolicyCard) -> list[Problem]:
         ),
         mapping("evaluation"),
         mapping("training"),
+        check("asks", is_known(card.asks), "bits, state, {probe: NUMBER} or {gossip: PERIOD}"),
     ]
     if card.kind == "flat" and card.nodes is None:
         found.append(Problem("nodes", "null", "a flat policy fits one number of nodes; name it"))

@@ -24,7 +24,7 @@ from typing import Any, Final
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 from testbed.files import try_lock
 from testbed.model.encoders import ENCODERS
-from testbed.model.per_destination import COLUMNS
+from testbed.model.per_destination import COLUMNS_OF
 from testbed.policies.artifact import Policy
 from testbed.policies.card import Kind, PolicyCard
 from testbed.policies.graph import problems_of
@@ -86,10 +86,7 @@ class OnnxActor:
     def __init__(self, card: PolicyCard, session: Any) -> None:
         self.card = card
         self._session = session
-        self._width = len(COLUMNS)
-        if card.kind == "flat":
-            assert card.nodes is not None
-            self._width = ENCODERS[card.encoder].size(card.nodes)
+        self._width = _width_of(card)
         self._bound = threading.local()
 
     def probabilities(
@@ -112,6 +109,14 @@ class OnnxActor:
             return bound.run([number for row in rows for number in row], mask)
         numbers: Any = features
         return bound.run(numbers, mask)
+
+
+def _width_of(card: PolicyCard) -> int:
+    """Return how many features a policy takes: in all, or in a row of a destination."""
+    if card.kind != "flat":
+        return len(COLUMNS_OF[card.encoder])
+    assert card.nodes is not None
+    return ENCODERS[card.encoder].size(card.nodes)
 
 
 @cache
@@ -230,8 +235,9 @@ def accept(policy: Policy) -> None:
     Raises: UsageError: it must not be loaded, with the reasons.
     """
     card = policy.card
-    if card.kind == "flat" and card.encoder not in ENCODERS:
-        known = ", ".join(ENCODERS)
+    encoders = ENCODERS if card.kind == "flat" else COLUMNS_OF
+    if card.encoder not in encoders:
+        known = ", ".join(encoders)
         raise _unusable(policy, [Problem("encoder", repr(card.encoder), f"known are {known}")])
     # Refused without a process where a look is enough.
     if problems := problems_of(policy.actor):
@@ -280,12 +286,13 @@ def _check_interface(policy: Policy, session: Any) -> None:
     Raises: UsageError: they are not those of the policy's kind and encoder.
     """
     card = policy.card
+    width = _width_of(card)
     if card.kind == "flat":
         assert card.nodes is not None
-        width, actions = ENCODERS[card.encoder].size(card.nodes), card.nodes + 1
+        actions = card.nodes + 1
         shapes = {"observation": (1, width), MASK: (1, actions), OUTPUT: (1, actions)}
     else:
-        shapes = {"features": (2, len(COLUMNS))}
+        shapes = {"features": (2, width)}
     types = {FEEDS[card.kind]: "tensor(float)", MASK: "tensor(bool)", OUTPUT: "tensor(float)"}
     inputs = {each.name: each for each in session.get_inputs()}
     outputs = {each.name: each for each in session.get_outputs()}
@@ -317,14 +324,13 @@ def _try_out(policy: Policy, actor: OnnxActor) -> None:
     Raises: UsageError: one fails, or gives no distribution.
     """
     card = policy.card
+    width = _width_of(card)
     if card.kind == "flat":
         assert card.nodes is not None
-        width = ENCODERS[card.encoder].size(card.nodes)
         mask = [True] * card.nodes + [False]
         for row in ([0.0] * width, _ramp(width)):
             _decide(policy, actor, row, mask)
         return
-    width = len(COLUMNS)
     for candidates in (3, 8):
         mask = [True] * (candidates - 1) + [False]
         for rows in ([[0.0] * width] * candidates, [_ramp(width)] * candidates):

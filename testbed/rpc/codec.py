@@ -65,11 +65,11 @@ def encode_decision(decision: Decided) -> bytes:
     seen = decision.observation
     known: list[Any] = [len(seen.known)]
     known += [(peer, *heard) for peer, heard in enumerate(seen.known) if heard is not None]
-    *before, _, round_ = seen
+    *before, _, round_, inbound_work, sending_work = seen
     task_id, node, episode, slot, at, scheduler, _, destination, probabilities, mask = decision
     document = (
         *(task_id, node, episode, slot, at, scheduler),
-        (*before, known, round_),
+        (*before, known, round_, inbound_work, sending_work),
         *(destination, probabilities, mask),
     )
     return _compact(document)
@@ -123,6 +123,8 @@ class _Seen(NamedTuple):
     answers: tuple[Answer, ...]
     known: list[int | _Heard]
     round: int
+    inbound_work: Micros = 0
+    sending_work: tuple[Micros, ...] = ()
 
 
 class _Decided(NamedTuple):
@@ -143,6 +145,7 @@ class _Decided(NamedTuple):
 _RECORDS: Final = msgspec.json.Decoder(list[Record])
 _DECISIONS: Final = msgspec.json.Decoder(list[_Decided])
 _SEEN: Final = _Decided._fields.index("seen")
+_BEFORE_ANSWERS: Final = _Seen._fields.index("answers")
 _Value = TypeVar("_Value")
 
 
@@ -166,7 +169,8 @@ def _observation_of(seen: _Seen) -> Observation:
         if isinstance(entry, int):
             raise ValueError(f"{entry} is no state of a peer")
         heard[entry.peer] = (entry.state, entry.at)
-    return Observation(*seen[:-2], tuple(heard), seen.round)
+    *before, _, round_, inbound_work, sending_work = seen
+    return Observation(*before, tuple(heard), round_, inbound_work, sending_work)
 
 
 def _values(documents: Sequence[bytes]) -> list[Any]:
@@ -217,8 +221,11 @@ def _decision(value: Any) -> Any:
 
 def _observation(value: list[Any]) -> Observation:
     """Return the observation of an array, in which ``known`` is its length and its entries."""
-    node, now, episode, slot, task, length, backlog, *lists, answers, known, round_ = value
+    node, now, episode, slot, task, length, backlog, *lists = value[:_BEFORE_ANSWERS]
     receiving, sending, send_backlog = lists
+    # Documents of earlier releases end with the round.
+    answers, known, round_, *work = value[_BEFORE_ANSWERS:]
+    inbound_work, sending_work = work or (0, ())
     size, *entries = known
     if not 0 <= size <= MOST_PEERS:
         raise ValueError(f"an observation of {size} nodes")
@@ -239,6 +246,8 @@ def _observation(value: list[Any]) -> Observation:
         tuple(map(_answer, answers)),
         tuple(heard),
         round_,
+        inbound_work,
+        tuple(sending_work),
     )
 
 

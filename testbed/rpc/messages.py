@@ -47,6 +47,7 @@ def state_to_message(state: PeerState) -> pb.PeerState:
         backlog=state.backlog,
         inbound=state.inbound,
         at=state.at,
+        inbound_work=state.inbound_work,
     )
 
 
@@ -58,4 +59,5 @@ def state_from_message(message: pb.PeerState) -> PeerState:
         backlog=message.backlog,
         inbound=message.inbound,
         at=message.at,
+        inbound_work=message.inbound_work,
     )

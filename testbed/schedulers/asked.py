@@ -23,6 +23,14 @@ class Questions(NamedTuple):
     states: int
 
 
+QUESTION_BYTES: Final = Questions(bits=12, states=10)
+"""Size of a question for the overload bit, and of one for the full state: that of the message
+``ProbeRequest`` (edge.proto) with values of usual size, the same for every question. So runs of the
+simulator and of a network, whose clocks differ by some digits, agree."""
+
+ANSWER_BYTES: Final = Questions(bits=8, states=29)
+"""The same for their answers, the message ``ProbeReply``."""
+
 NONE: Final = Questions(0, 0)
 
 
@@ -30,7 +38,8 @@ class Decided(NamedTuple):
     """What the log has of a decision: node and task, its mask, how many rounds it asked, answers.
 
     ``mask`` has a digit per node, 1 for the allowed ones; None without a mask. ``heard`` are the
-    peers that answered.
+    peers that answered. ``states`` says that peers told its scheduler their state, about this or an
+    earlier task.
     """
 
     context: SchedulerContext
@@ -38,6 +47,7 @@ class Decided(NamedTuple):
     mask: str | None
     rounds: int
     heard: Questions
+    states: bool = False
 
     @property
     def peers(self) -> int:
@@ -82,6 +92,11 @@ def _two_free(decided: Decided) -> Questions:
     return Questions(decided.peers, states)
 
 
+def _policy(decided: Decided) -> Questions:
+    # A policy asks all peers for the same, which its card names; the log has the answers.
+    return _states(decided) if decided.states else _bits(decided)
+
+
 def _bits_if_asked(decided: Decided) -> Questions:
     # It has a mask if, and only if, it has asked.
     return NONE if decided.mask is None else _bits(decided)
@@ -106,7 +121,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     "rda-masked": _all_free_if_asked,
     "local-or-reliable": _bits_if_asked,
 }
-"""By name, those that ask; policies ask all peers for their bit."""
+"""By name, those that ask; policies ask all peers for their bit or for their state."""
 
 NEEDS_ROUNDS: Final = frozenset({"rda"})
 """The schedulers whose rule looks at ``Decided.rounds``: nothing else tells whether they asked."""
@@ -122,7 +137,7 @@ def rule(scheduler: str) -> Rule | None:
         return _RULES[scheduler]
     found = method(scheduler)
     if found.kind == "policy":
-        return _bits
+        return _policy
     return _none if scheduler in METHODS else None
 
 

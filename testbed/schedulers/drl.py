@@ -12,11 +12,12 @@ from typing import ClassVar, Self, TypeAlias
 from testbed.errors import Problem, UsageError
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.model.encoders import encoder
+from testbed.model.information import BITS
 from testbed.model.per_destination import PerDestinationEncoder
 from testbed.model.task import Task
 from testbed.policies import Policy, check_fits, resolve, shipped
 from testbed.policies.inference import open_actor
-from testbed.schedulers.probing import mask_from_bits, peers_of, task_of
+from testbed.schedulers.probing import mask_from_bits, mask_from_states, peers_of, task_of
 
 Features: TypeAlias = Callable[[Observation, Task, tuple[bool, ...]], Sequence[float]]
 """The input of a policy for a task under a mask [N], row by row; called once per decision, in
@@ -51,6 +52,8 @@ class Drl:
         self.name = f"drl:{policy.card.id}"
         self.policy = policy
         self.features: Features = (_flat if flat else _per_destination)(context, policy)
+        self._bits_only = policy.card.asks == BITS
+        self._mask = mask_from_bits if self._bits_only else mask_from_states
         self._deterministic = deterministic
         self._context = context
         self._size = size
@@ -60,14 +63,15 @@ class Drl:
         self._probabilities = actor.probabilities
 
     def decide(self, observation: Observation) -> Decision | Ask:
-        """Ask all peers for their overload bit; then sample among those that are free, and itself.
+        """Ask all peers what the policy's card says: for their overload bit, or for their state.
 
-        A peer that did not answer is masked like one that is overloaded.
+        Then sample among those that are free, and itself. A peer that did not answer is masked like
+        one that is overloaded.
         """
         task = task_of(observation)
         if observation.round == 0 and self._peers:
-            return Ask(self._peers, bits_only=True)
-        mask = mask_from_bits(observation, self._size)
+            return Ask(self._peers, bits_only=self._bits_only)
+        mask = self._mask(observation, self._size)
         features = self.features(observation, task, mask)
         given = self._probabilities(features, mask + self._no_task)[: self._size]
         if self._deterministic:
@@ -112,5 +116,5 @@ def _flat(context: SchedulerContext, policy: Policy) -> Features:
 
 def _per_destination(context: SchedulerContext, policy: Policy) -> Features:
     return PerDestinationEncoder(
-        context.node, context.topology, context.rules, context.workload
+        context.node, context.topology, context.rules, context.workload, policy.card.encoder
     ).flat

@@ -84,10 +84,19 @@ def mask_from_bits(observation: Observation, size: int) -> tuple[bool, ...]:
 
     The own node is never masked. A peer that did not answer is: it is not known to be free.
     """
+    return _mask(observation, size, of_states=False)
+
+
+def mask_from_states(observation: Observation, size: int) -> tuple[bool, ...]:
+    """Return the same from the overload bits of the full states that peers answered."""
+    return _mask(observation, size, of_states=True)
+
+
+def _mask(observation: Observation, size: int, *, of_states: bool) -> tuple[bool, ...]:
     mask = [False] * size
     mask[observation.node] = True
     for answer in observation.answers:
-        if answer.state is None:
+        if (answer.state is not None) is of_states:
             mask[answer.peer] = not answer.overloaded
     return tuple(mask)
 

@@ -301,9 +301,9 @@ class _Story:
         """Add ``decisions``, rows of ``DECISION``, which saw ``peers``, rows of ``PEER``."""
         seen = 0
         for row in decisions:
-            at, backlog, slot, node, arrived, destination, length, asked, *drawn, end = row
+            at, backlog, slot, node, arrived, destination, length, asked, *drawn, inbound, end = row
             task = self._tasks[slot * self._size + node] if arrived else None
-            receiving, sending, send_backlog = self._queues(peers[seen:end])
+            receiving, sending, send_backlog, work = self._queues(peers[seen:end])
             seen = end
             answers = self._answers(slot, node, asked, drawn)
             known = self._known[node]
@@ -313,7 +313,7 @@ class _Story:
                 Observation,
                 (
                     node, at, self._episode, slot, task, length, backlog, receiving, sending,
-                    send_backlog, answers, known, asked,
+                    send_backlog, answers, known, asked, inbound, work,
                 ),
             )  # fmt: skip
             self.decisions.append(
@@ -334,19 +334,17 @@ class _Story:
                 )
             )
 
-    def _queues(
-        self, peers: Sequence[tuple[int, ...]]
-    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Lengths of the receiving and sending queues [N], and the backlogs of the latter."""
+    def _queues(self, peers: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+        """Lengths of the receiving and sending queues [N], backlogs and work of the latter."""
         if not peers:
-            return self._zeros, self._zeros, self._zeros
-        receiving, sending, backlog = list(self._zeros), list(self._zeros), list(self._zeros)
-        for peer, received, sent, _, until_sent in peers:
+            return (self._zeros,) * 4
+        receiving, sending, backlog, work = (list(self._zeros) for _ in range(4))
+        for peer, received, sent, _, until_sent, sent_work in peers:
             if received:
                 receiving[peer] = received
             if sent:
-                sending[peer], backlog[peer] = sent, until_sent
-        return tuple(receiving), tuple(sending), tuple(backlog)
+                sending[peer], backlog[peer], work[peer] = sent, until_sent, sent_work
+        return tuple(receiving), tuple(sending), tuple(backlog), tuple(work)
 
     def _answers(
         self, slot: int, node: int, asked: int, drawn: Sequence[int]
@@ -385,9 +383,9 @@ class _Story:
             at, answered = asked + self._delay, asked + 2 * self._delay
             of_all = []
             for j, row in enumerate(self._answered(slot, question).tolist()):
-                backlog, length, inbound, overloaded, *_ = row
+                backlog, length, inbound, overloaded, *_, work = row
                 full = overloaded != 0
-                state = _new(PeerState, (full, length, backlog, inbound, at))
+                state = _new(PeerState, (full, length, backlog, inbound, at, work))
                 of_all.append(_new(Answer, (j, full, state, asked, answered)))
             self._states_of = ((slot, question), of_all)
         return self._states_of[1]

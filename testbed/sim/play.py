@@ -16,13 +16,13 @@ from testbed.model.failures import Failures
 from testbed.policies.inference import OnnxActor, open_actor
 from testbed.scenario.plan import Plan
 from testbed.schedulers.drl import Drl, pick
-from testbed.sim.engine.arrays import check, pack, problems_by_slot, problems_of
+from testbed.sim.engine.arrays import check, problems_by_slot, problems_of
 from testbed.sim.engine.episodes import play, score_baseline
 from testbed.sim.engine.features import KERNELS
 from testbed.sim.engine.heuristics import METHODS
 from testbed.sim.engine.placement import PLACEMENTS, score_placement
 from testbed.sim.engine.policies import weights_of
-from testbed.sim.engine.scoring import ScoringWeights, play_scoring
+from testbed.sim.engine.scoring import ScoringWeights, pack_for, play_scoring
 from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import FeaturePolicy, UniformPolicy, VectorEnv, encoder_of
 from testbed.sim.simulator import SchedulerChoice, Simulation
@@ -177,7 +177,7 @@ def _score_policy(
     numbers: Sequence[int],
 ) -> NDArray[np.float64]:
     if isinstance(policy, ScoringWeights):
-        batch, rows = pack([plan] * len(numbers)), Threads(len(numbers), threads)
+        batch, rows = pack_for([plan] * len(numbers), policy), Threads(len(numbers), threads)
         return play_scoring(batch, rows, policy, numbers, deterministic=deterministic)
     env = VectorEnv([plan] * len(numbers), threads, encoder_of(policy))
     return play(env, policy, numbers)

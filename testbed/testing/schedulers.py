@@ -109,7 +109,10 @@ def situation(size: int, number: int) -> Situation:
     for peer in nodes:
         length = int(4 * draw(9, peer))
         backlog = int(2 * SECOND * draw(10, peer)) if length else 0
-        states.append(PeerState(length >= 2, length, backlog, int(2 * draw(11, peer)), now))
+        inbound = int(2 * draw(11, peer))
+        states.append(
+            PeerState(length >= 2, length, backlog, inbound, now, inbound * 300 * MILLISECOND)
+        )
     observation = Observation(
         node=node,
         now=now,
@@ -129,6 +132,9 @@ def situation(size: int, number: int) -> Situation:
             for peer in nodes
         ),
         round=0,
+        sending_work=tuple(
+            0 if peer == node else int(2 * draw(13, peer)) * 300 * MILLISECOND for peer in nodes
+        ),
     )
     context = SchedulerContext(node, topology, rules, workload, seed=11)
     return Situation(context, observation, tuple(states))

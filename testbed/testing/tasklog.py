@@ -105,7 +105,7 @@ def sample_history(
 def sample_decision(task: Task | None, node: int, episode: int, slot: int) -> DecisionRecord:
     """Return the decision about ``task`` (None: an idle slot) with all that can be logged."""
     now = slot * 500_000 + 10
-    state = PeerState(True, 3, 2_500_000, 1, now)
+    state = PeerState(True, 3, 2_500_000, 1, now, 400_000)
     known = tuple(None if peer == node else (state, now) for peer in range(NODES))
     answers = () if task is None else (Answer(1, True, state, 5, 9), Answer(2, False, None, 5, 9))
     lengths = (0,) * NODES
@@ -117,7 +117,8 @@ def sample_decision(task: Task | None, node: int, episode: int, slot: int) -> De
         at=now,
         scheduler="ratc",
         observation=Observation(
-            node, now, episode, slot, task, 1, 5, lengths, lengths, lengths, answers, known, 1
+            *(node, now, episode, slot, task, 1, 5),
+            *(lengths, lengths, lengths, answers, known, 1, 7, lengths),
         ),
         destination=None if task is None else (node + 1) % NODES,
         probabilities=None if task is None else (0.1, 0.2, 0.7),

@@ -8,17 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from testbed.experiment.messages import (
-    ANSWER_BYTES,
-    QUESTION_BYTES,
-    Messages,
-    MessageWindow,
-    read_messages,
-    total,
-)
+from testbed.experiment.messages import Messages, MessageWindow, read_messages, total
 from testbed.model.events import DecisionRecord
 from testbed.model.units import SECOND
 from testbed.scenario.plan import Plan
+from testbed.schedulers.asked import ANSWER_BYTES, QUESTION_BYTES
 from testbed.sim.simulator import simulate_episode
 from testbed.storage.tasklog import RunInfo, open_task_log
 from tests.edgenode.network import cluster, plan, task

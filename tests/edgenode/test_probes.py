@@ -128,7 +128,8 @@ async def test_announcements_are_counted_by_the_receiver(tmp_path: Path) -> None
     coming = task(1, size_bytes=100_000_000, deadline=10_000_000)
     asking = task(2, source=2, execution=1000)
     async with cluster(tmp_path, nodes=3) as network:
-        await network.configure(plan(nodes=3), SendTo, destination=1)
+        whole = plan(nodes=3)
+        await network.configure(whole, SendTo, destination=1)
         await network.start()
         await network.give(coming)
         await network.until(lambda: len(network.members[0].of(1)) == 3)
@@ -139,5 +140,7 @@ async def test_announcements_are_counted_by_the_receiver(tmp_path: Path) -> None
         await network.ended(asking)
 
         (decision,) = [d for d in network.members[2].decisions if d.task_id == 2]
-        inbound = {a.peer: a.state.inbound for a in decision.observation.answers if a.state}
-        assert inbound == {0: 0, 1: 1}
+        states = {a.peer: a.state for a in decision.observation.answers if a.state}
+        assert {peer: state.inbound for peer, state in states.items()} == {0: 0, 1: 1}
+        needed = whole.topology.execution_time(coming, 1)
+        assert {peer: state.inbound_work for peer, state in states.items()} == {0: 0, 1: needed}

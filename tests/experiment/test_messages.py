@@ -13,7 +13,7 @@ from testbed.errors import UsageError
 from testbed.experiment import metrics
 from testbed.experiment.comparison import compare_summaries
 from testbed.experiment.derived import DERIVED
-from testbed.experiment.messages import ANSWER_BYTES, QUESTION_BYTES, Messages
+from testbed.experiment.messages import Messages
 from testbed.experiment.summary import RunSummary, summarise
 from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
 from testbed.model.topology import Overload, OverloadMeasure
@@ -23,7 +23,7 @@ from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan
 from testbed.schedulers import registry
-from testbed.schedulers.asked import rule
+from testbed.schedulers.asked import ANSWER_BYTES, QUESTION_BYTES, rule
 from testbed.schedulers.catalogue import METHODS, TARGETS
 from testbed.sim.play import UNTRAINED
 from testbed.sim.record import record_run
@@ -154,24 +154,25 @@ def test_questions_are_those_that_the_scheduler_asked(
     assert messages.answers == sum(window.answered for window in run.windows)
 
 
-def test_a_policy_asks_all_its_peers_for_their_bit() -> None:
+def test_a_policy_asks_all_its_peers_for_the_same() -> None:
     assert {name for name in METHODS if METHODS[name].kind == "policy"} > {"drl", UNTRAINED}
     assert rule("drl:0a1b2c") is rule("drl") is rule(UNTRAINED) is rule("o2o")
     assert rule("somebody's own") is None
 
 
+@pytest.mark.parametrize("bits", [True, False], ids=["bits", "state"])
 @pytest.mark.parametrize("policy", ["untrained", "per-destination"])
-def test_the_messages_of_policies(policy: str, log: TaskLog) -> None:
-    run = recorded(log, quickstart(), policy_of(policy), 1)
+def test_the_messages_of_policies(policy: str, bits: bool, log: TaskLog) -> None:
+    run = recorded(log, quickstart(), policy_of(policy, bits), 1)
 
     expected = run.task_count * (N - 1)
-    assert run.messages == Messages(
-        expected, expected * QUESTION_BYTES.bits, expected, expected * ANSWER_BYTES.bits
-    )
+    question = QUESTION_BYTES.bits if bits else QUESTION_BYTES.states
+    answer = ANSWER_BYTES.bits if bits else ANSWER_BYTES.states
+    assert run.messages == Messages(expected, expected * question, expected, expected * answer)
 
 
-def policy_of(name: str) -> Callable[[SchedulerContext], Scheduler]:
-    class AllBits:
+def policy_of(name: str, bits: bool) -> Callable[[SchedulerContext], Scheduler]:
+    class AsksAll:
         """Asks as policies do, and needs none."""
 
         def __init__(self, context: SchedulerContext) -> None:
@@ -180,10 +181,10 @@ def policy_of(name: str) -> Callable[[SchedulerContext], Scheduler]:
 
         def decide(self, observation: Observation) -> Decision | Ask:
             if observation.round == 0:
-                return Ask(self._peers, bits_only=True)
+                return Ask(self._peers, bits_only=bits)
             return Decision(self._node)
 
-    return AllBits
+    return AsksAll
 
 
 def test_of_other_schedulers_the_answers_tell(log: TaskLog) -> None:
@@ -204,7 +205,14 @@ def test_sizes_are_those_of_messages_of_usual_values() -> None:
     answer = pb.ProbeReply(task_id=100_000, round=1, overloaded=True)
     assert answer.ByteSize() == ANSWER_BYTES.bits
     answer.state.CopyFrom(
-        pb.PeerState(overloaded=True, queue_length=5, backlog=SECOND, inbound=5, at=100 * SECOND)
+        pb.PeerState(
+            overloaded=True,
+            queue_length=5,
+            backlog=SECOND,
+            inbound=5,
+            at=100 * SECOND,
+            inbound_work=SECOND,
+        )
     )
     assert answer.ByteSize() == ANSWER_BYTES.states
 

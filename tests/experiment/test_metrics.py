@@ -16,7 +16,7 @@ import pytest
 from testbed.errors import UsageError
 from testbed.experiment import metrics
 from testbed.experiment.comparison import RunComparison, compare_runs, compare_summaries
-from testbed.experiment.messages import ANSWER_BYTES, QUESTION_BYTES, MessageWindow
+from testbed.experiment.messages import MessageWindow
 from testbed.experiment.metrics import METRICS, SUCCESS_RATE, Metric
 from testbed.experiment.report import write_report
 from testbed.experiment.summary import RunSummary, summarise
@@ -24,6 +24,7 @@ from testbed.model.events import DecisionRecord
 from testbed.model.history import TaskRow
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan
+from testbed.schedulers.asked import ANSWER_BYTES, QUESTION_BYTES
 from testbed.sim.record import record_run
 from testbed.storage.tasklog import TaskLog, open_task_log
 

@@ -138,9 +138,14 @@ class Network:
     def arrive(self, when: Micros, arriving: Task) -> None:
         self.at(when, arriving.source, TaskArrived(arriving))
 
-    def run(self) -> list[Record]:
-        """Drive until the heap is empty; returns all records in the order they were made."""
+    def run(self, until: Micros | None = None) -> list[Record]:
+        """Drive until the heap is empty, or as far as comes before ``until``.
+
+        Returns all records in the order they were made.
+        """
         while self._heap:
+            if until is not None and self._heap[0][0] >= until:
+                return self.records
             now, _, _, node, event = heapq.heappop(self._heap)
             if isinstance(event, AskPeers):
                 self._answer(node, event, now)

@@ -110,6 +110,41 @@ class DeadlinesTests:
         assert not node.held
 
 
+class WorkOnItsWayTests:
+    def test_it_is_known_to_sender_and_receiver_until_it_is_there_or_withdrawn(self) -> None:
+        network = Network(topology([1000, 2000], link_rate=1000), rules(), [always(1), always(1)])
+        network.arrive(0, task(1, size_bytes=1000, cycles=4000))
+        network.arrive(0, task(2, size_bytes=1000, cycles=1000))
+        sender, receiver = network.nodes
+        network.run(until=SECOND // 2)
+        # Both will be executed at 2000 cycles a second; only the first one was announced.
+        assert sender.sending_work == (0, 2 * SECOND + SECOND // 2)
+        assert receiver.inbound_work == receiver.peer_state(SECOND).inbound_work == 2 * SECOND
+        assert sender.observe(SECOND, 1).sending_work == sender.sending_work
+        assert receiver.observe(SECOND, 1).inbound_work == 2 * SECOND
+        network.run()
+        assert (sender.sending_work, receiver.inbound_work) == ((0, 0), 0)
+
+    def test_what_will_not_come_is_counted_no_more(self) -> None:
+        network = Network(topology([10**6] * 2, link_rate=1000), rules(), [always(1), always(1)])
+        network.arrive(0, task(1, size_bytes=5000, cycles=1000, deadline=SECOND))
+        network.run(until=SECOND // 2)
+        assert network.nodes[1].inbound_work == 1000
+        network.run()
+        assert network.ended(1).data["stage"] == "transmission"
+        assert network.nodes[1].inbound_work == 0
+        assert network.nodes[0].sending_work == (0, 0)
+
+    def test_a_task_that_waits_for_room_is_still_on_its_way(self) -> None:
+        limited = rules(limit=0)
+        node = NodeState(0, topology([1000] * 2), limited, 0, 0, always(0))
+        for number in (1, 2):
+            coming = task(number, source=1, cycles=500)
+            node.handle(TransferAnnounced(coming, 1), number)
+            node.handle(TransferArrived(coming, 1, 0, 3), number)
+        assert (node.inbound_work, node.peer_state(2).inbound) == (SECOND // 2, 1)
+
+
 class AskingTests:
     def ask_then(self, enough: int | None) -> tuple[NodeState, list[Observation]]:
         seen: list[Observation] = []

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
-from testbed.model.per_destination import NAME
+from testbed.model.per_destination import NAME, STATE_NAME
 from testbed.policies import (
     ACTOR,
     CARD,
@@ -81,6 +81,9 @@ def test_names_that_cannot_begin_an_id(name: str) -> None:
         ({"training": {"x": float("nan")}}, "plain JSON"),
         ({"training": {"x": object()}}, "plain JSON"),
         ({"parents": (3,)}, "a list of ids"),
+        ({"asks": "everything"}, "bits, state"),
+        ({"asks": {"probe": 0}}, "probe: NUMBER"),
+        ({"asks": {"probe": 1, "gossip": "1s"}}, "probe: NUMBER"),
     ],
 )
 def test_what_cannot_stand_in_a_card(facts: dict[str, Any], message: str) -> None:
@@ -280,3 +283,27 @@ def test_what_fits_a_network() -> None:
     mixed, _ = tiny.flat(4, encoder=NAME)
     with pytest.raises(UsageError, match="of a flat policy"):
         check_fits(mixed, 4)
+
+
+def test_a_card_says_what_it_asks_unless_that_is_bits() -> None:
+    bits, _ = tiny.per_destination()
+    assert "asks" not in json.loads(bits.to_json())
+    states, _ = tiny.per_destination(encoder=STATE_NAME, asks="state")
+    assert json.loads(states.to_json())["asks"] == "state"
+    assert PolicyCard.from_json(states.to_json()) == states
+    assert tiny.per_destination(encoder=STATE_NAME)[0].id != states.id
+    assert check_fits(states, 3) == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"encoder": STATE_NAME, "asks": {"probe": 2}}, "probe: 2.*answers bits and state"),
+        ({"encoder": STATE_NAME, "asks": {"gossip": "1s"}}, "gossip: 1s"),
+        ({"encoder": STATE_NAME}, "bits.*state: the encoder per-destination-v2"),
+        ({"asks": "state"}, "state.*bits: the encoder per-destination-v1"),
+    ],
+)
+def test_questions_that_nobody_answers_or_uses(facts: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=rf"(?s){message}"):
+        check_fits(tiny.per_destination(**facts)[0], 3)

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from testbed.model.encoders import encoder
-from testbed.model.per_destination import COLUMNS, NAME
+from testbed.model.per_destination import COLUMNS, COLUMNS_OF, NAME
 from testbed.policies import Kind, PolicyCard
 
 
@@ -36,11 +36,12 @@ def per_destination(
     name: str = "tiny", *, own: float = 0.0, **card: Any
 ) -> tuple[PolicyCard, bytes]:
     """Scores a candidate by its slack, and the own node by ``own`` more."""
-    weights = np.zeros(len(COLUMNS))
-    weights[COLUMNS.index("slack")] = 1.0
-    weights[COLUMNS.index("own")] = own
-    actor = linear("per-destination", weights)
     facts: dict[str, Any] = {"kind": "per-destination", "encoder": NAME, "nodes": None} | card
+    columns = COLUMNS_OF.get(facts["encoder"], COLUMNS)
+    weights = np.zeros(len(columns))
+    weights[columns.index("slack")] = 1.0
+    weights[columns.index("own")] = own
+    actor = linear("per-destination", weights)
     return PolicyCard.describe(name, actor, **facts), actor
 
 

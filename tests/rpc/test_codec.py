@@ -33,7 +33,7 @@ counts = st.integers(0, 2**31 - 1)
 large = st.integers(0, 2**62)
 probabilities = st.floats(0, 1)
 tasks = st.builds(Task, large, counts, counts, counts, large, large, large)
-states = st.builds(PeerState, st.booleans(), counts, large, counts, large)
+states = st.builds(PeerState, st.booleans(), counts, large, counts, large, large)
 answers = st.builds(Answer, counts, st.booleans(), st.none() | states, large, large)
 
 
@@ -56,6 +56,8 @@ observations = st.builds(
     answers=lists(answers),
     known=lists(st.none() | st.tuples(states, large)),
     round=counts,
+    inbound_work=large,
+    sending_work=lists(large),
 )
 records = st.builds(
     Record,

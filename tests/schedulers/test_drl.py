@@ -10,6 +10,7 @@ import pytest
 
 from testbed.errors import PrerequisiteMissing, UsageError
 from testbed.model.decision import Scheduler, SchedulerContext, SchedulerFactory
+from testbed.model.per_destination import STATE_NAME
 from testbed.policies import artifact, save, write_folder
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan
@@ -23,7 +24,9 @@ from testbed.sim.simulator import simulate_episode
 from testbed.testing.runtime import small_plan
 from testbed.testing.schedulers import (
     ANSWERING,
+    Answering,
     MaskedSchedulerContract,
+    SchedulerContract,
     decide,
     situation,
     situations,
@@ -37,6 +40,33 @@ class PerDestinationPolicyTests(MaskedSchedulerContract):
         write_folder(tmp_path, *tiny.per_destination())
         options = {"policy": str(tmp_path), "deterministic": request.param}
         return lambda context: registry.create("drl", context, options)
+
+
+class StatePolicyTests(SchedulerContract):
+    """A policy whose card asks for states."""
+
+    @pytest.fixture
+    def factory(self, tmp_path: Path) -> SchedulerFactory:
+        write_folder(tmp_path, *tiny.per_destination(encoder=STATE_NAME, asks="state"))
+        return lambda context: registry.create("drl", context, {"policy": str(tmp_path)})
+
+    def test_it_asks_for_states_and_keeps_to_their_bits(
+        self, factory: SchedulerFactory, answering: Answering
+    ) -> None:
+        asked = 0
+        for where in situations():
+            course = decide(factory(where.context), where, answering)
+            own, answers = where.observation.node, course.observations[-1].answers
+            if course.asks:
+                (ask,) = course.asks
+                assert not ask.bits_only
+                assert len(ask.peers) == len(where.states) - 1
+                asked += 1
+            free = {answer.peer for answer in answers if not answer.overloaded}
+            assert course.decision.mask == tuple(
+                peer == own or peer in free for peer in range(len(where.states))
+            )
+        assert asked
 
 
 class FlatPolicyTests(MaskedSchedulerContract):

@@ -1,4 +1,4 @@
-"""The rows of ``per-destination-v1`` worked out by hand; the engine is held to the same encoder."""
+"""Rows of the per-destination encoders worked out by hand; the engine is held to these encoders."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import math
 
 import pytest
 
-from testbed.model.decision import Observation
-from testbed.model.per_destination import COLUMNS, PerDestinationEncoder
+from testbed.model.decision import Observation, PeerState
+from testbed.model.per_destination import (
+    COLUMNS,
+    COLUMNS_OF,
+    STATE_COLUMNS,
+    STATE_NAME,
+    PerDestinationEncoder,
+)
 from testbed.model.task import Task
 from testbed.model.units import SECOND
 from tests.sim.networks import tiny_plan
@@ -103,3 +109,48 @@ def test_numbers_stay_in_bounds_whatever_the_state() -> None:
     rows = encoder().rows(observation(0, queue=9, backlog=10**12), late, (True, False, True))
     for row in rows:
         assert all(-2.0 <= value <= 4.0 for value in row)
+
+
+def by_states(seen: Observation, about: Task, mask: tuple[bool, ...]) -> list[dict[str, float]]:
+    of_states = PerDestinationEncoder(0, PLAN.topology, PLAN.rules, PLAN.workload, STATE_NAME)
+    rows = of_states.rows(seen, about, mask)
+    assert [row[: len(COLUMNS)] for row in rows] == encoder().rows(seen, about, mask)
+    return [dict(zip(COLUMNS_OF[STATE_NAME], row, strict=True)) for row in rows]
+
+
+def test_columns_of_states_say_what_they_should() -> None:
+    state = PeerState(False, 1, SECOND // 2, 1, 77, SECOND)
+    seen = observation(1, queue=1, backlog=2 * SECOND)._replace(
+        known=(None, (state, SECOND // 2), None),
+        inbound_work=SECOND // 2,
+        sending_work=(0, 3 * SECOND, SECOND),
+    )
+    own, peer, unknown = by_states(seen, task(1), (True, True, True))
+    # Own node: 2 s of backlog, half a second on its way, 1 s of execution, of 4 s.
+    assert (own["known"], own["age"], own["sending_work"]) == (1.0, 0.0, 0.0)
+    assert own["backlog"] == pytest.approx(2.5 / 4)
+    assert own["known_slack"] == pytest.approx((4 - 2.5 - 1) / 4)
+    # Peer: 1.5 s of backlog, longer than the 1.1 s on the way; 2 s of execution; heard 0.5 s ago.
+    assert (peer["known"], peer["known_in_time"]) == (1.0, 1.0)
+    assert peer["backlog"] == pytest.approx(1.5 / 4)
+    assert peer["known_slack"] == pytest.approx((4 - 1.5 - 2) / 4)
+    assert peer["sending_work"] == pytest.approx(3 / 4)
+    assert peer["age"] == pytest.approx(0.5 / 4)
+    assert unknown["sending_work"] == pytest.approx(1 / 4)
+    assert all(unknown[name] == 0.0 for name in STATE_COLUMNS if name != "sending_work")
+
+
+def test_the_way_counts_where_it_is_longer_than_the_queue() -> None:
+    state = PeerState(False, 0, 0, 0, 0)
+    seen = observation(1)._replace(known=(None, (state, SECOND), None))
+    _, peer, _ = by_states(seen, task(1), (True, True, True))
+    assert peer["known_slack"] == pytest.approx((4 - 1.1 - 2) / 4)
+    assert peer["backlog"] == peer["age"] == peer["sending_work"] == 0.0
+
+
+def test_columns_of_states_stay_in_bounds() -> None:
+    state = PeerState(True, 9, 10**12, 9, 0, 10**12)
+    late = Task(9, 0, 9, 0, 1_000_000, 8_000_000_000, 1)
+    seen = observation(9)._replace(known=(None, (state, 0), None), sending_work=(0, 10**12, 0))
+    _, peer, _ = by_states(seen, late, (True, True, True))
+    assert [peer[name] for name in STATE_COLUMNS] == [1.0, 2.0, -2.0, 0.0, 2.0, 2.0]

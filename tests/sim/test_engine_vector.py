@@ -6,16 +6,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from testbed.errors import UsageError
 from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
 from testbed.model.distributions import Uniform
 from testbed.model.encoders import DEFAULT, ENCODERS, action_mask
 from testbed.model.events import RecordKind
-from testbed.model.per_destination import COLUMNS, PerDestinationEncoder
+from testbed.model.per_destination import (
+    COLUMNS,
+    COLUMNS_OF,
+    NAME,
+    STATE_NAME,
+    PerDestinationEncoder,
+)
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.scenario.plan import Plan
-from testbed.schedulers.probing import mask_from_bits
+from testbed.schedulers.probing import mask_from_bits, mask_from_states
 from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.episodes import play, record, record_baseline
 from testbed.sim.engine.features import KERNELS
@@ -23,6 +30,7 @@ from testbed.sim.engine.heuristics import METHODS
 from testbed.sim.engine.perceptron import Perceptron
 from testbed.sim.engine.scoring import (
     ScoringWeights,
+    pack_for,
     play_scoring,
     probabilities_of,
     record_scoring,
@@ -31,7 +39,7 @@ from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import UniformPolicy, VectorEnv, choose, sample
 from testbed.sim.play import UNTRAINED, evaluate
 from testbed.sim.simulator import EpisodeResult, simulate_episode
-from tests.sim.plans import DELAYS, OVERLOADS, random_plan
+from tests.sim.plans import DELAYS, OVERLOADS, random_plan, small_plans
 from tests.sim.test_engine import by_engine, by_simulator
 
 PLANS = [random_plan(40 + k, size=6, slots=15, overload=rule) for k, rule in enumerate(OVERLOADS)]
@@ -252,14 +260,14 @@ def test_an_episode_that_is_over_has_to_be_reset() -> None:
         env.reset([0, 1])
 
 
-def random_weights(seed: int = 0, hidden: int = 16) -> ScoringWeights:
+def random_weights(seed: int = 0, hidden: int = 16, encoder: str = NAME) -> ScoringWeights:
     rng = np.random.default_rng(seed)
 
     def draw(*shape: int) -> np.ndarray:
         return rng.normal(0.0, 0.5, shape).astype(np.float32)
 
     return ScoringWeights(
-        draw(len(COLUMNS), hidden),
+        draw(len(COLUMNS_OF[encoder]), hidden),
         draw(hidden),
         draw(hidden, hidden),
         draw(hidden, hidden),
@@ -293,6 +301,7 @@ def test_the_compiled_network_is_the_documented_function() -> None:
 class Scoring:
     """A per-destination policy as a node runs it: the encoder of the model, plain numpy."""
 
+    encoder = NAME
     weights = random_weights()
 
     def __init__(self, context: SchedulerContext) -> None:
@@ -302,15 +311,16 @@ class Scoring:
         self._size = context.topology.size
         self._peers = tuple(j for j in range(self._size) if j != context.node)
         self._encoder = PerDestinationEncoder(
-            context.node, context.topology, context.rules, context.workload
+            context.node, context.topology, context.rules, context.workload, self.encoder
         )
 
     def decide(self, observation: Observation) -> Decision | Ask:
         task = observation.task
         assert task is not None
-        if observation.round == 0:
-            return Ask(self._peers, bits_only=True)
-        mask = mask_from_bits(observation, self._size)
+        bits = self.encoder == NAME
+        if observation.round == 0 and self._peers:
+            return Ask(self._peers, bits_only=bits)
+        mask = (mask_from_bits if bits else mask_from_states)(observation, self._size)
         rows = np.array(self._encoder.rows(observation, task, mask), np.float32)
         self.rows[task.id] = rows
         probabilities = forward(self.weights, rows, np.array(mask))
@@ -318,17 +328,24 @@ class Scoring:
         return Decision(int(sample(probabilities[None], draw)[0]))
 
 
-@pytest.mark.parametrize("plan", EVERY, ids=[plan.name for plan in EVERY])
-def test_a_scoring_policy_decides_as_it_would_on_a_node(plan: Plan) -> None:
+class ScoringStates(Scoring):
+    """The same by the states of its peers."""
+
+    encoder = STATE_NAME
+    weights = random_weights(encoder=STATE_NAME)
+
+
+def decides_as_on_a_node(plan: Plan, policy: type[Scoring]) -> np.ndarray:
+    """Hold the engine to the encoder of the model; returns the rows of all decisions [D, N, F]."""
     kept: dict[int, np.ndarray] = {}
 
     def make(context: SchedulerContext) -> Scheduler:
-        scheduler = Scoring(context)
+        scheduler = policy(context)
         scheduler.rows = kept
         return scheduler
 
-    batch, rows = pack([plan] * 2), Threads(2)
-    decisions = record_scoring(batch, rows, Scoring.weights, [0, 7])
+    batch, rows = pack_for([plan] * 2, policy.weights), Threads(2)
+    decisions = record_scoring(batch, rows, policy.weights, [0, 7])
     for row, number in enumerate([0, 7]):
         # The second episode follows the first at the same nodes: the moving average begins anew.
         kept.clear()
@@ -338,10 +355,33 @@ def test_a_scoring_policy_decides_as_it_would_on_a_node(plan: Plan) -> None:
         assert sorted(kept) == (first + decisions.task[mine]).tolist()
         for found, task in zip(decisions.rows[mine], decisions.task[mine], strict=True):
             np.testing.assert_allclose(found, kept[first + int(task)], rtol=1e-5, atol=1e-6)
-    assert (
-        play_scoring(batch, rows, Scoring.weights, [0, 7])
-        == evaluate(plan, ["mine"], [0, 7], {"mine": Scoring.weights})["mine"]
-    ).all()
+    np.testing.assert_array_equal(
+        play_scoring(batch, rows, policy.weights, [0, 7]),
+        evaluate(plan, ["mine"], [0, 7], {"mine": policy.weights})["mine"],
+    )
+    return decisions.rows
+
+
+@pytest.mark.parametrize("policy", [Scoring, ScoringStates], ids=["bits", "state"])
+@pytest.mark.parametrize("plan", EVERY, ids=[plan.name for plan in EVERY])
+def test_a_scoring_policy_decides_as_it_would_on_a_node(plan: Plan, policy: type[Scoring]) -> None:
+    rows = decides_as_on_a_node(plan, policy)
+    assert rows.shape[2] == len(COLUMNS_OF[policy.encoder])
+    for column, name in enumerate(COLUMNS_OF[policy.encoder]):
+        # In the engine all answers are of the instant of the decision.
+        assert rows[..., column].any() or name in ("age", "overloaded_trend"), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_plans())
+def test_any_small_network_is_seen_by_states_as_on_its_nodes(plan: Plan) -> None:
+    decides_as_on_a_node(plan, ScoringStates)
+
+
+def test_a_batch_that_keeps_no_announcements_is_refused() -> None:
+    batch = pack([PLANS[0]])
+    with pytest.raises(ValueError, match="not packed for encoder per-destination-v2"):
+        play_scoring(batch, Threads(1), ScoringStates.weights, [0])
 
 
 def test_the_compiled_perceptron_is_a_masked_softmax_over_layers() -> None:

@@ -91,6 +91,8 @@ def tiny_decision(
         answers,
         (None,) * NODES,
         0,
+        0,
+        zeros,
     )
     return DecisionRecord(
         None if task is None else task.id,

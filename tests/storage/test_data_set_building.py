@@ -108,6 +108,7 @@ def test_the_metadata_says_where_it_comes_from(task_log: TaskLog, tmp_path: Path
     metadata = show(tmp_path / "set")
     assert metadata["encoder"] == "extended-v1"
     assert metadata["features"] == 6 * NODES + 7 == len(metadata["observation_columns"])
+    assert metadata["asks"] == "bits"
     assert metadata["scenario"] == "tiny"
     assert metadata["scenario_hashes"] == [plan.scenario_hash]
     assert metadata["behaviour_policies"] == {"random": 8}

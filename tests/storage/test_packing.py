@@ -36,7 +36,7 @@ BYTES_OF_A_TASK = 1_024
 """So many a task may take in a log, with all its events and decisions."""
 
 counts = st.integers(0, 3)
-states = st.builds(PeerState, st.booleans(), counts, counts, counts, counts)
+states = st.builds(PeerState, st.booleans(), counts, counts, counts, counts, counts)
 heard = st.none() | st.tuples(states, counts)
 
 
@@ -73,6 +73,8 @@ def observed(draw: st.DrawFn, slot: int) -> DecisionRecord:
         answers=tuple(answers),
         known=known,
         round=draw(counts),
+        inbound_work=draw(counts),
+        sending_work=draw(numbers | st.just(())),
     )
     number = None if task is None else draw(st.sampled_from([task.id, 99]))
     at = draw(counts)
@@ -116,6 +118,17 @@ def test_complete_observations_of_earlier_versions_are_read(
     ]
     assert read(rows) == list(decisions)
     assert [DecisionReader().complete(row) for row in rows] == rows
+
+
+def test_rows_of_releases_that_kept_no_work_on_its_way_are_read() -> None:
+    state = "[true,3,5,1,7]"
+    observation = f'{{"nodes":3,"sending":{{"2":1}},"known":{{"2":{state[:-1]},9]}}}}'
+    row = (1, 0, 0, 0, 0, 4, "ratc", 1, None, None, observation, f"[[1,true,{state},5,9]]")
+    seen = DecisionReader().record(row).observation
+    heard = PeerState(True, 3, 5, 1, 7, 0)
+    assert seen.answers == (Answer(1, True, heard, 5, 9),)
+    assert seen.known == (None, (heard, 9), (heard, 9))
+    assert (seen.inbound_work, seen.sending, seen.sending_work) == (0, (0, 0, 1), (0, 0, 0))
 
 
 def test_what_builds_on_a_decision_that_is_not_there_is_no_row() -> None:

@@ -17,6 +17,7 @@ from testbed.sim.engine.policies import weights_of
 from trainer.per_destination.evaluation import CHOICE_TOPOLOGIES, FINAL_TOPOLOGIES, compare
 from trainer.per_destination.export import write_policy
 from trainer.per_destination.train import (
+    ENCODERS,
     Iteration,
     PerDestinationConfig,
     PerDestinationResult,
@@ -33,13 +34,23 @@ def main() -> int:
     where.add_argument("--shipped", action="store_true", help="only evaluate the policy that ships")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--iterations", type=int, default=defaults.iterations)
+    parser.add_argument(
+        "--information",
+        choices=tuple(ENCODERS),
+        default=defaults.information,
+        help="what the policy asks its peers",
+    )
     parser.add_argument("--threads", type=int, default=None, help="default: one per CPU")
     parser.add_argument(
         "--choose", action="store_true", help="evaluate on the topologies for choices instead"
     )
     given = parser.parse_args()
     config = dataclasses.replace(
-        defaults, seed=given.seed, iterations=given.iterations, threads=given.threads
+        defaults,
+        seed=given.seed,
+        iterations=given.iterations,
+        information=given.information,
+        threads=given.threads,
     )
     result = None if given.shipped else train_per_destination(config, _tell)
     weights = weights_of(shipped()) if result is None else result.weights
@@ -62,6 +73,7 @@ def training_of(result: PerDestinationResult) -> dict[str, object]:
     config = result.config
     return {
         "seed": config.seed,
+        "information": config.information,
         "iterations": config.iterations,
         "episodes": sum(iteration.episodes for iteration in result.history),
         "decisions": sum(iteration.decisions for iteration in result.history),

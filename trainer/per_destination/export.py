@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from testbed.errors import Problem, UsageError
-from testbed.model.per_destination import NAME
+from testbed.model.information import BITS, used_by
 from testbed.policies import LARGEST_ACTOR, PolicyCard, write_folder
-from testbed.sim.engine.features import WIDTH
 from testbed.sim.engine.policies import METADATA, encode_weights
 from testbed.sim.engine.scoring import ScoringWeights
 from trainer.per_destination.network import ScoringNetwork, load_weights
@@ -50,7 +49,7 @@ def actor_onnx(weights: ScoringWeights) -> bytes:
     Raises:
         UsageError: the model is larger than a policy may be.
     """
-    example = (torch.zeros(2, 3, WIDTH), torch.ones(2, 3, dtype=torch.bool))
+    example = (torch.zeros(2, 3, len(weights.w1)), torch.ones(2, 3, dtype=torch.bool))
     axes = {"features": {0: "batch", 1: "candidates"}, "mask": {0: "batch", 1: "candidates"}}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -78,6 +77,11 @@ def actor_onnx(weights: ScoringWeights) -> bytes:
     return data
 
 
+def asks_of(weights: ScoringWeights) -> str:
+    """Return what a policy with these weights asks its peers, as its card says it."""
+    return used_by(weights.encoder) or BITS
+
+
 def write_policy(
     weights: ScoringWeights,
     folder: Path,
@@ -98,8 +102,9 @@ def write_policy(
         name,
         actor,
         kind="per-destination",
-        encoder=NAME,
+        encoder=weights.encoder,
         nodes=None,
+        asks=asks_of(weights),
         training=dict(training or {}),
         evaluation=dict(evaluation or {}),
     )

@@ -24,7 +24,6 @@ from testbed.model.per_destination import PerDestinationEncoder
 from testbed.model.task import Outcome, Task
 from testbed.scenario.plan import Plan
 from testbed.schedulers.drl import pick
-from testbed.sim.engine.features import WIDTH
 from testbed.sim.engine.policies import weights_of
 from testbed.sim.engine.scoring import ScoringWeights
 from testbed.storage.tasklog.base import Run, TaskLog
@@ -153,7 +152,7 @@ def read_decisions(
         numbers = range(run.info.first_episode, run.info.first_episode + run.info.episodes)
         for start in range(0, len(numbers), AT_ONCE):
             part = numbers[start : start + AT_ONCE]
-            _read(task_log, run.id, plan, part, policy.card.id, complete, plain, counts, rates)
+            _read(task_log, run.id, plan, part, policy.card, complete, plain, counts, rates)
             done = sum(each.info.episodes for each in used[: len(counts.runs) - 1])
             progress(done + start + len(part), total)
     batches = tuple(
@@ -230,7 +229,7 @@ def _read(
     run_id: str,
     plan: Plan,
     numbers: Sequence[int],
-    policy_id: str,
+    card: policies.PolicyCard,
     complete: _Decisions,
     plain: _Decisions,
     counts: DecisionCounts,
@@ -242,7 +241,7 @@ def _read(
         episode, gain, reason = found
         into = complete if reason is None else plain
         before = len(into.chosen)
-        for decision, rows in _sampled(task_log, run_id, plan, episode.number, policy_id, counts):
+        for decision, rows in sampled(task_log, run_id, plan, episode.number, card, counts):
             worth = gain[_task_of(decision).id % per_episode]
             if math.isnan(worth):
                 counts.not_told += 1
@@ -263,10 +262,18 @@ def _read(
                 counts.plain[f"{run_id}/{episode.number}"] = reason
 
 
-def _sampled(
-    task_log: TaskLog, run_id: str, plan: Plan, episode: int, policy_id: str, counts: DecisionCounts
+def sampled(
+    task_log: TaskLog,
+    run_id: str,
+    plan: Plan,
+    episode: int,
+    card: policies.PolicyCard,
+    counts: DecisionCounts,
 ) -> Iterator[tuple[DecisionRecord, list[tuple[float, ...]]]]:
-    """Return the decisions that the policy sampled in an episode, with the rows it was fed with."""
+    """Return the decisions that the policy sampled in an episode, with the rows it was fed with.
+
+    In order of node and time; decisions of others are counted in ``counts`` and left out.
+    """
     made = [
         decision
         for decision in task_log.decisions(run_id, episode=episode)
@@ -276,7 +283,8 @@ def _sampled(
         SchedulerContext(node, plan.topology, plan.rules, plan.workload, plan.seeds.schedulers)
         for node in range(plan.topology.size)
     ]
-    own = [decision for decision in made if decision.scheduler == PREFIX + policy_id]
+    name = PREFIX + card.id
+    own = [decision for decision in made if decision.scheduler == name]
     counts.by_others += len(made) - len(own)
     if not all(_drawn(decision, contexts[decision.node]) for decision in own):
         # Some of the most probable ones are those that would have been drawn: none can be told.
@@ -286,9 +294,11 @@ def _sampled(
         in_order = sorted(of_node, key=lambda decision: (decision.at, decision.slot))
         # A policy that was deployed in between began with a moving average of its own.
         for scheduler, span in groupby(in_order, key=lambda decision: decision.scheduler):
-            if scheduler != PREFIX + policy_id:
+            if scheduler != name:
                 continue
-            encoder = PerDestinationEncoder(node, plan.topology, plan.rules, plan.workload)
+            encoder = PerDestinationEncoder(
+                node, plan.topology, plan.rules, plan.workload, card.encoder
+            )
             for decision in span:
                 assert decision.mask is not None
                 task = _task_of(decision)
@@ -311,7 +321,7 @@ def _task_of(decision: DecisionRecord) -> Task:
 
 def _judged(decisions: _Decisions) -> Judged:
     return judged(
-        np.array(decisions.rows, np.float32).reshape(len(decisions.chosen), -1, WIDTH),
+        np.array(decisions.rows, np.float32),
         np.array(decisions.mask, np.bool_),
         np.array(decisions.chosen, np.int64),
         np.log(np.array(decisions.probability)).astype(np.float32),

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from testbed.sim.engine.features import WIDTH
 from trainer.per_destination.network import ScoringNetwork
 
 
@@ -76,9 +75,9 @@ class Measures(NamedTuple):
     epochs: int
 
 
-def new_baseline() -> nn.Sequential:
+def new_baseline(features: int) -> nn.Sequential:
     """Return a network that estimates the value of a decision from the own row of the decider."""
-    return nn.Sequential(nn.Linear(WIDTH, 32), nn.ReLU(), nn.Linear(32, 1))
+    return nn.Sequential(nn.Linear(features, 32), nn.ReLU(), nn.Linear(32, 1))
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:

@@ -8,17 +8,17 @@ the value of a state: the advantage is the credit less a baseline of the decidin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 
 from testbed.errors import Problem, UsageError
-from testbed.sim.engine.arrays import pack
-from testbed.sim.engine.features import WIDTH
-from testbed.sim.engine.scoring import ScoringWeights, record_scoring
+from testbed.model.information import BITS, used_by
+from testbed.model.per_destination import COLUMNS_OF
+from testbed.sim.engine.scoring import ScoringWeights, pack_for, record_scoring
 from testbed.sim.engine.threads import Threads, success_rates
 from trainer.credit.gains import gains_of
 from trainer.credit.weight import BY_LOAD, LaterWeight
@@ -55,10 +55,17 @@ DEFAULT_GROUPS = (
 """Mostly the paper's network, and enough of others that one policy serves them all."""
 
 
+ENCODERS: Final[Mapping[str, str]] = {
+    asks: name for name in COLUMNS_OF if (asks := used_by(name)) is not None
+}
+"""Per-destination encoders by what they are made of."""
+
+
 @dataclass(frozen=True, slots=True)
 class PerDestinationConfig:
     """Settings of ``train_per_destination``; the defaults are those of the shipped policy.
 
+    ``information`` is what the policy asks its peers, ``bits`` or ``state``; it tells the encoder.
     ``later_weight`` is that of ``trainer.credit.weight``.
     ``threads`` None uses all CPUs. ``learning_rate`` falls linearly to ``final_rate`` of itself.
     """
@@ -66,6 +73,7 @@ class PerDestinationConfig:
     iterations: int = 110
     seed: int = 2
     groups: tuple[Group, ...] = DEFAULT_GROUPS
+    information: str = BITS
     hidden: int = HIDDEN
     epochs: int = 2
     minibatch: int = 2048
@@ -88,8 +96,16 @@ class PerDestinationConfig:
             )
             if value < 1
         ]
+        if self.information not in ENCODERS:
+            allowed = f"one of {', '.join(ENCODERS)}"
+            problems.append(Problem("information", repr(self.information), allowed))
         if problems:
             raise UsageError("invalid settings of the per-destination training", problems)
+
+    @property
+    def features(self) -> int:
+        """F, the width of the rows."""
+        return len(COLUMNS_OF[ENCODERS[self.information]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +143,7 @@ def train_per_destination(
     The same settings, ``threads`` included, give the same weights.
 
     Raises:
-        UsageError: settings that make no sense.
+        UsageError: settings that make no sense, or a start with other information.
     """
     config = config or PerDestinationConfig()
     before = torch.get_num_threads()
@@ -147,13 +163,16 @@ def _train(
     began, used = time.perf_counter(), time.process_time()
     rng = np.random.default_rng(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    network = ScoringNetwork(WIDTH, config.hidden)
-    baseline = new_baseline()
+    network = ScoringNetwork(config.features, config.hidden)
+    baseline = new_baseline(config.features)
     initialise(network, generator)
     initialise(baseline, generator)
     with torch.no_grad():
         network.score.weight.mul_(0.1)
     if start is not None:
+        if len(start.w1) != config.features:
+            known = f"a policy for {ENCODERS[config.information]}"
+            raise UsageError("this start does not fit", [Problem("start", start.encoder, known)])
         load_weights(network, start)
     optimiser = torch.optim.Adam(
         [*network.parameters(), *baseline.parameters()], lr=config.learning_rate
@@ -203,7 +222,7 @@ def _collect(
     for group, pool in zip(config.groups, pools, strict=True):
         size = int(rng.choice(group.sizes))
         plans = [group.family.draw(rng, size) for _ in range(group.episodes)]
-        batch = pack(plans)
+        batch = pack_for(plans, weights)
         decisions = record_scoring(batch, pool, weights, [0] * len(plans))
         gain = gains_of(plans, batch, pool, config.later_weight)
         gains = gain[decisions.episode, decisions.task]

@@ -16,13 +16,12 @@ import numpy as np
 import torch
 
 from testbed.errors import Problem, UsageError
-from testbed.model.per_destination import NAME
 from testbed.policies import Policy, PolicyCard
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import problems_of, without_control_delay
 from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import AnyPolicy, evaluate
-from trainer.per_destination.export import actor_onnx, network_of
+from trainer.per_destination.export import actor_onnx, asks_of, network_of
 from trainer.per_destination.from_logs import LoggedDecisions
 from trainer.per_destination.improving import (
     Judged,
@@ -180,8 +179,9 @@ def artifact_of(
         name,
         actor,
         kind="per-destination",
-        encoder=NAME,
+        encoder=parent.encoder,
         nodes=None,
+        asks=parent.asks,
         scenario=plan.name,
         scenario_hash=plan.scenario_hash,
         overload={"measure": overload.measure.value, "limit": overload.limit},
@@ -219,7 +219,7 @@ def _step(
 ) -> tuple[ScoringWeights, Measures]:
     generator = torch.Generator().manual_seed(config.seed)
     network = network_of(weights)
-    baseline = new_baseline()
+    baseline = new_baseline(len(weights.w1))
     initialise(baseline, generator)
     # In training it grows with the policy; here the policy is good before the first step.
     fit_baseline(baseline, batches, _BASELINE_EPOCHS, config.minibatch, _BASELINE_RATE, generator)
@@ -236,5 +236,12 @@ def _step(
 def _in_memory(name: str, policy: AnyPolicy) -> Policy:
     assert isinstance(policy, ScoringWeights)
     actor = actor_onnx(policy)
-    card = PolicyCard.describe(name, actor, kind="per-destination", encoder=NAME, nodes=None)
+    card = PolicyCard.describe(
+        name,
+        actor,
+        kind="per-destination",
+        encoder=policy.encoder,
+        nodes=None,
+        asks=asks_of(policy),
+    )
     return Policy(card, actor, name)

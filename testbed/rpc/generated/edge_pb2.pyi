@@ -25,18 +25,20 @@ class Task(_message.Message):
     def __init__(self, id: _Optional[int] = ..., episode: _Optional[int] = ..., slot: _Optional[int] = ..., source: _Optional[int] = ..., size_bytes: _Optional[int] = ..., cycles: _Optional[int] = ..., deadline: _Optional[int] = ...) -> None: ...
 
 class PeerState(_message.Message):
-    __slots__ = ("overloaded", "queue_length", "backlog", "inbound", "at")
+    __slots__ = ("overloaded", "queue_length", "backlog", "inbound", "at", "inbound_work")
     OVERLOADED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
     INBOUND_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    INBOUND_WORK_FIELD_NUMBER: _ClassVar[int]
     overloaded: bool
     queue_length: int
     backlog: int
     inbound: int
     at: int
-    def __init__(self, overloaded: _Optional[bool] = ..., queue_length: _Optional[int] = ..., backlog: _Optional[int] = ..., inbound: _Optional[int] = ..., at: _Optional[int] = ...) -> None: ...
+    inbound_work: int
+    def __init__(self, overloaded: _Optional[bool] = ..., queue_length: _Optional[int] = ..., backlog: _Optional[int] = ..., inbound: _Optional[int] = ..., at: _Optional[int] = ..., inbound_work: _Optional[int] = ...) -> None: ...
 
 class Empty(_message.Message):
     __slots__ = ()

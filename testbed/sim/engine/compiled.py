@@ -143,6 +143,7 @@ NODE: Final = np.dtype(
         ("waiting", "i4"),
         ("busy", "i4"),  # links with a transmission
         ("inbound", "i4"),  # tasks announced and not admitted
+        ("inbound_work", "i8"),  # to execute them, microseconds
         ("arrived_first", "i4"),  # of the tasks that wait for room in the execution queue
         ("arrived_last", "i4"),
         ("arrival", "f8"),
@@ -202,6 +203,7 @@ PROBE: Final = np.dtype(
         ("below", "i4"),  # nodes with a smaller index that are not overloaded
         ("free", "i4"),  # in entry k: the k-th node that is not overloaded
         ("padding", "i4"),
+        ("inbound_work", "i8"),
     ]
 )
 """What a node answered in a round of questions."""
@@ -232,6 +234,7 @@ DECISION: Final = np.dtype(
         ("asked", "i4"),  # questions that were answered before
         ("first", "i4"),  # the nodes that were drawn, or -1
         ("second", "i4"),
+        ("inbound_work", "i8"),
         ("peers", "i8"),  # how many peers this and the decisions before it saw
     ]
 )
@@ -242,6 +245,7 @@ PEER: Final = np.dtype(
         ("sending", "i4"),
         ("padding", "i4"),
         ("send_backlog", "i8"),
+        ("sending_work", "i8"),
     ]
 )
 """Part of what a decision was made from: queues of its node that are not empty."""

@@ -124,6 +124,7 @@ def begin_episode(episode: Record, number: int) -> None:
         node.work = 0
         node.busy = 0
         node.inbound = 0
+        node.inbound_work = 0
         node.arrived_first = -1
         node.arrived_last = -1
         node.trend = 0.0

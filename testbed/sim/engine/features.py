@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
-from testbed.model.per_destination import COLUMNS, TREND_DECAY
+from testbed.model.per_destination import COLUMNS, COLUMNS_OF, TREND_DECAY
 from testbed.sim.engine.compiled import (
     ANSWERS,
     BY_BACKLOG,
@@ -27,7 +27,14 @@ from testbed.sim.engine.compiled import (
 )
 from testbed.sim.engine.draws import scheduler_draw
 from testbed.sim.engine.events import advance
-from testbed.sim.engine.looking import backlog, lane_at, queue_length, send_backlog
+from testbed.sim.engine.looking import (
+    backlog,
+    lane_at,
+    lane_to,
+    queue_length,
+    send_backlog,
+    sending_work,
+)
 from testbed.sim.engine.messages import deliver
 from testbed.sim.engine.slots import (
     answer_probes,
@@ -37,6 +44,10 @@ from testbed.sim.engine.slots import (
 )
 
 WIDTH: Final = len(COLUMNS)
+"""F of ``per-destination-v1``, whose columns every per-destination encoder begins with."""
+
+ENCODER_OF: Final = {len(columns): name for name, columns in COLUMNS_OF.items()}
+"""Per-destination encoders by F."""
 
 PAPER: Final = 0
 EXTENDED: Final = 1
@@ -193,11 +204,14 @@ def await_answers(episode: Record) -> None:
 def per_destination(
     episode: Record, slot: int, i: int, m: int, rows: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> None:
-    """The rows [N, WIDTH] and the mask [N] of ``per-destination-v1`` for task ``m`` at ``i``.
+    """The rows [N, F] and the mask [N] for task ``m`` at ``i``; F tells by which encoder.
 
     Follows ``testbed.model.per_destination`` line by line; moves the average of node ``i``.
     """
     size = episode.nodes
+    with_states = rows.shape[1] > WIDTH
+    if with_states:
+        deliver(episode, episode.now)
     task, own = task_at(episode, m), node_at(episode, i)
     deadline = task.deadline / _SECOND
     own_backlog = backlog(own, episode.now) / _SECOND
@@ -256,5 +270,42 @@ def per_destination(
         out[19] = load / (1.0 + load)
         out[20] = min(mean_execution / deadline, 3.0)
         out[21] = min(limit / deadline, 3.0)
+        if with_states:
+            _add_state(episode, slot, i, j, sending + transmission, execution, deadline, out)
     if own_overloaded:
         rows[i, 14] = 1.0
+
+
+@compiled
+def _add_state(
+    episode: Record,
+    slot: int,
+    i: int,
+    j: int,
+    arrival: float,
+    execution: float,
+    deadline: float,
+    out: NDArray[np.float32],
+) -> None:
+    """The columns of ``per-destination-v2`` about node ``j``, as node ``i`` knows them.
+
+    The answers are of this very instant, so their age is 0.
+    """
+    out[WIDTH:] = 0.0
+    lane = lane_to(episode, i, j) if j != i else -1
+    if lane >= 0:
+        work = sending_work(episode, lane_at(episode, i, lane)) / _SECOND
+        out[WIDTH + 4] = min(work / deadline, 2.0)
+    if j == i:
+        own = node_at(episode, i)
+        queued = (backlog(own, episode.now) + own.inbound_work) / _SECOND
+    elif episode.silent != 0:
+        return
+    else:
+        probe = probe_at(episode, slot, 0, j)
+        queued = (probe.backlog + probe.inbound_work) / _SECOND
+    slack = (deadline - max(queued, arrival) - execution) / deadline
+    out[WIDTH] = 1.0
+    out[WIDTH + 1] = min(queued / deadline, 2.0)
+    out[WIDTH + 2] = max(slack, -2.0)
+    out[WIDTH + 3] = 1.0 if slack > 0.0 else 0.0

@@ -20,7 +20,7 @@ from testbed.sim.engine.compiled import (
     node_at,
     receiving_at,
 )
-from testbed.sim.engine.looking import backlog, lane_at, queue_length
+from testbed.sim.engine.looking import backlog, lane_at, queue_length, sending_work
 from testbed.sim.engine.messages import deliver
 
 KINDS: Final = tuple(RecordKind)
@@ -74,6 +74,7 @@ def note_decision(
     episode.decisions += 1
     decision.at = now
     decision.backlog = backlog(node, now)
+    decision.inbound_work = node.inbound_work
     decision.slot = slot
     decision.node = i
     decision.arrived = 1 if arrived else 0
@@ -95,6 +96,7 @@ def note_decision(
         peer = _next_peer(episode, lane.peer)
         peer.sending = lane.length
         peer.send_backlog = lane.work + max(lane.until - now, 0)
+        peer.sending_work = sending_work(episode, lane)
     decision.peers = episode.peers
 
 
@@ -114,4 +116,5 @@ def _next_peer(episode: Record, j: int) -> Record:
     peer.receiving = 0
     peer.sending = 0
     peer.send_backlog = 0
+    peer.sending_work = 0
     return peer

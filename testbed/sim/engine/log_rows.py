@@ -134,8 +134,9 @@ _NODES: Final = _text('{"nodes":')
 _ABOUT: Final = _text(',"task":[')
 _LENGTH: Final = _text(',"queue_length":')
 _BACKLOG: Final = _text(',"backlog":')
+_INBOUND_WORK: Final = _text(',"inbound_work":')
 _LIST: Final = len(_texts)
-for _name in ("receiving", "sending", "send_backlog"):
+for _name in ("receiving", "sending", "send_backlog", "sending_work"):
     _text(f',"{_name}":{{')
 _QUOTE: Final = _text('"')
 _IS: Final = _text('":')
@@ -153,8 +154,8 @@ _BEGINS: Final = np.cumsum([0, *map(len, _texts)])
 _OF_TASK: Final = 2_048
 """Bytes that all records of a task fit in: eight of at most 130."""
 _OF_DECISION: Final = 512
-_OF_PEER: Final = 256
-"""Bytes that what a decision says of one peer fits in: three queues and two answers."""
+_OF_PEER: Final = 320
+"""Bytes that what a decision says of one peer fits in: four queues and two answers."""
 
 
 class Page(NamedTuple):
@@ -166,7 +167,7 @@ class Page(NamedTuple):
     ended: NDArray[np.int64]  # [T N] numbers of tasks in the order they ended
     first: NDArray[np.int64]  # [T N] the first step of each task
     following: NDArray[np.int64]  # [8 T N] the next step of the same task
-    queues: NDArray[np.int64]  # [3, N]
+    queues: NDArray[np.int64]  # [4, N]
     decided: NDArray[np.int64]  # [N] last slot in which each decided, -1 before
     knows: NDArray[np.int64]  # [N] whether each had heard of others before that was over
 
@@ -181,7 +182,7 @@ def page_of(nodes: int, slots: int) -> Page:
         ended=np.zeros(count, np.int64),
         first=np.zeros(count, np.int64),
         following=np.zeros(len(KINDS) * count, np.int64),
-        queues=np.zeros((3, nodes), np.int64),
+        queues=np.zeros((4, nodes), np.int64),
         decided=np.zeros(nodes, np.int64),
         knows=np.zeros(nodes, np.int64),
     )
@@ -342,6 +343,8 @@ def _write_decision(
         at = _with(text, at, _LENGTH, decision.queue_length)
     if decision.backlog != 0:
         at = _with(text, at, _BACKLOG, decision.backlog)
+    if decision.inbound_work != 0:
+        at = _with(text, at, _INBOUND_WORK, decision.inbound_work)
     if decision.peers > seen:
         at = _queues(episode, seen, decision.peers, text, at, page.queues)
     if decision.asked != 0:
@@ -401,7 +404,8 @@ def _queues(
         if peer.sending != 0:
             queues[1, peer.node] = peer.sending
             queues[2, peer.node] = peer.send_backlog
-    for which in range(3):
+            queues[3, peer.node] = peer.sending_work
+    for which in range(4):
         separator = _LIST + which
         for j in range(size):
             if queues[which, j] != 0:
@@ -465,6 +469,7 @@ def _answer(
         at = _with(text, at, _NEXT, probe.backlog)
         at = _with(text, at, _NEXT, probe.inbound)
         at = _with(text, at, _NEXT, asked + delay)
+        at = _with(text, at, _NEXT, probe.inbound_work)
         at = _put(text, at, _STATE_CLOSE)
     else:
         at = _put(text, at, _NO_STATE)

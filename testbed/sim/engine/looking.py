@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from testbed.sim.engine.compiled import LANE, Record, element, inlined, node_at
+from testbed.sim.engine.compiled import (
+    LANE,
+    SENDING,
+    Record,
+    compiled,
+    element,
+    inlined,
+    node_at,
+    task_at,
+)
+from testbed.sim.engine.draws import duration
 
 
 @inlined
@@ -41,3 +51,17 @@ def send_backlog(episode: Record, i: int, j: int, now: int) -> int:
         return 0
     lane = lane_at(episode, i, k)
     return int(lane.work + max(lane.until - now, 0))
+
+
+@compiled
+def sending_work(episode: Record, lane: Record) -> int:
+    """Return the time the peer will need to execute what the sending queue of a link holds."""
+    capacity = node_at(episode, lane.peer).capacity
+    work = duration(task_at(episode, lane.current).cycles, capacity)
+    m = lane.first
+    while m >= 0:
+        task = task_at(episode, m)
+        if task.stage == SENDING:
+            work += duration(task.cycles, capacity)
+        m = task.next
+    return int(work)

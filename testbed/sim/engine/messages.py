@@ -21,6 +21,7 @@ from testbed.sim.engine.compiled import (
     receiving_at,
     task_at,
 )
+from testbed.sim.engine.draws import duration
 
 _UNKNOWN: Final = 0
 _ANNOUNCED: Final = 1
@@ -52,7 +53,6 @@ def deliver(episode: Record, now: int) -> None:
 
 @compiled
 def _deliver(episode: Record, now: int) -> None:
-    size = episode.nodes
     while episode.delivered < episode.sent:
         message = element(MESSAGE, episode.messages_at, episode.delivered)
         if message.at >= now:
@@ -65,10 +65,10 @@ def _deliver(episode: Record, now: int) -> None:
                 task.announced = _RECEIVED
             else:
                 task.announced = _ANNOUNCED
-                _count(episode, task.destination, m % size, 1)
+                _count(episode, task.destination, m, 1)
         elif task.announced == _ANNOUNCED:
             task.announced = _UNKNOWN
-            _count(episode, task.destination, m % size, -1)
+            _count(episode, task.destination, m, -1)
 
 
 @inlined
@@ -80,7 +80,7 @@ def receive(episode: Record, j: int, m: int) -> None:
             task.announced = _RECEIVED
         else:
             task.announced = _UNANNOUNCED
-            _count(episode, j, m % episode.nodes, 1)
+            _count(episode, j, m, 1)
 
 
 @inlined
@@ -93,9 +93,8 @@ def admit_received(episode: Record, j: int, m: int) -> None:
 @compiled
 def leave_received(episode: Record, j: int, m: int) -> None:
     """As ``admit_received``."""
-    i = m % episode.nodes
-    if episode.receiving_at != 0 and i != j:
-        _count(episode, j, i, -1)
+    if episode.receiving_at != 0 and m % episode.nodes != j:
+        _count(episode, j, m, -1)
 
 
 @compiled
@@ -108,6 +107,8 @@ def _send(episode: Record, m: int, change: int) -> None:
 
 
 @inlined
-def _count(episode: Record, j: int, i: int, change: int) -> None:
-    receiving_at(episode, j, i).value += change
-    node_at(episode, j).inbound += change
+def _count(episode: Record, j: int, m: int, change: int) -> None:
+    node = node_at(episode, j)
+    receiving_at(episode, j, m % episode.nodes).value += change
+    node.inbound += change
+    node.inbound_work += change * duration(task_at(episode, m).cycles, node.capacity)

@@ -11,7 +11,6 @@ import numpy as np
 from testbed.errors import Problem, UsageError
 from testbed.policies import Policy
 from testbed.policies.inference import FEEDS, MASK, OUTPUT, accept, open_session
-from testbed.sim.engine.features import WIDTH
 from testbed.sim.engine.scoring import ScoringWeights, probabilities_of
 
 METADATA: Final = "scoring-weights"
@@ -69,7 +68,7 @@ def weights_of(policy: Policy) -> ScoringWeights:
             [Problem("actor.onnx", f"no metadata '{METADATA}'", "a policy of this toolkit")],
         )
     weights = decode_weights(metadata[METADATA])
-    if not _agree(weights, session):
+    if weights.encoder != card.encoder or not _agree(weights, session):
         raise UsageError(
             f"policy {card.id} cannot run in the compiled engine",
             [Problem("actor.onnx", f"another network than '{METADATA}'", "the same network twice")],
@@ -80,7 +79,7 @@ def weights_of(policy: Policy) -> ScoringWeights:
 def _agree(weights: ScoringWeights, session: Any) -> bool:
     """Return whether graph and weights give the same distributions for rows drawn at random."""
     rng = np.random.default_rng(0)
-    rows = rng.uniform(-1.0, 2.0, (8, 6, WIDTH)).astype(np.float32)
+    rows = rng.uniform(-1.0, 2.0, (8, 6, len(weights.w1))).astype(np.float32)
     mask = rng.random((8, 6)) < 0.7
     mask[:, 0] = True
     feed = {FEEDS["per-destination"]: rows, MASK: mask}

@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
+from testbed.model.per_destination import NAME
+from testbed.scenario.plan import Plan
+from testbed.sim.engine.arrays import keeps, pack
 from testbed.sim.engine.compiled import (
     ARRIVAL,
     DECIDING,
@@ -27,7 +30,7 @@ from testbed.sim.engine.compiled import (
 )
 from testbed.sim.engine.draws import scheduler_draw
 from testbed.sim.engine.events import finish, place, settle
-from testbed.sim.engine.features import WIDTH, per_destination
+from testbed.sim.engine.features import ENCODER_OF, WIDTH, per_destination
 from testbed.sim.engine.slots import (
     ONE_QUESTION,
     answer_probes,
@@ -52,14 +55,16 @@ class ScoringWeights(NamedTuple):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ScoringWeights:
-        """Return the weights by name.
+        """Return the weights by name; the shape of ``w1`` tells for which encoder.
 
         Raises:
             UsageError: one is missing, of the wrong shape, or not finite.
         """
         hidden = np.shape(arrays.get("b1", ()))[0] if np.ndim(arrays.get("b1", 0)) == 1 else 0
         square = (hidden, hidden)
-        shapes = {"w1": (WIDTH, hidden), "b1": (hidden,), "w2": square, "wc": square}
+        given = np.shape(arrays.get("w1", ()))
+        width = given[0] if given and given[0] in ENCODER_OF else WIDTH
+        shapes = {"w1": (width, hidden), "b1": (hidden,), "w2": square, "wc": square}
         shapes |= {"b2": (hidden,), "w3": (hidden,)}
         problems = [
             Problem(name, f"shape {np.shape(arrays[name])}", f"finite numbers of shape {shape}")
@@ -73,6 +78,21 @@ class ScoringWeights(NamedTuple):
         if problems or hidden == 0:
             raise UsageError("not the weights of a per-destination policy", problems)
         return cls(*(np.ascontiguousarray(arrays[name], np.float32) for name in shapes))
+
+    @property
+    def encoder(self) -> str:
+        """Name of the encoder whose rows these weights are for."""
+        return ENCODER_OF[len(self.w1)]
+
+
+def pack_for(plans: Sequence[Plan], weights: ScoringWeights) -> Batch:
+    """Return a batch that keeps what a policy with these weights looks at; see ``pack``.
+
+    Raises:
+        UsageError: a plan that is not covered, or plans that differ in nodes or slots.
+    """
+    # Of overload bits nothing has to be kept.
+    return pack(plans, None if weights.encoder == NAME else weights.encoder)
 
 
 class Decisions(NamedTuple):
@@ -97,21 +117,31 @@ def play_scoring(
     """Play episodes ``numbers`` of ``batch`` to their end; returns the success rates [E].
 
     ``deterministic`` takes the most probable destination instead of sampling.
+
+    Raises:
+        ValueError: a batch that was not packed for these weights; see ``pack_for``.
     """
+    _check(batch, weights)
     rows.open(batch, numbers)
     offset = np.zeros(len(numbers), np.int64)
-    rows.each(_play, batch, weights, deterministic, False, offset, _decisions(0, batch))
+    kept = _decisions(0, batch, weights)
+    rows.each(_play, batch, weights, deterministic, False, offset, kept)
     return success_rates(batch)
 
 
 def record_scoring(
     batch: Batch, rows: Threads, weights: ScoringWeights, numbers: Sequence[int]
 ) -> Decisions:
-    """Play episodes ``numbers`` with sampled destinations and keep all that was decided."""
+    """Play episodes ``numbers`` with sampled destinations and keep all that was decided.
+
+    Raises:
+        ValueError: a batch that was not packed for these weights; see ``pack_for``.
+    """
+    _check(batch, weights)
     rows.open(batch, numbers)
     counts = batch.episodes["tasks"]
     offset = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    kept = _decisions(int(offset[-1]), batch)
+    kept = _decisions(int(offset[-1]), batch, weights)
     kept.task[:] = -1
     rows.each(_play, batch, weights, False, True, offset[:-1], kept)
     kept.episode[:] = np.repeat(np.arange(len(counts)), counts)
@@ -122,10 +152,15 @@ def record_scoring(
     return Decisions._make(array[decided] for array in kept)
 
 
-def _decisions(count: int, batch: Batch) -> Decisions:
+def _check(batch: Batch, weights: ScoringWeights) -> None:
+    if weights.encoder != NAME and not keeps(batch, weights.encoder):
+        raise ValueError(f"the batch was not packed for encoder {weights.encoder}")
+
+
+def _decisions(count: int, batch: Batch, weights: ScoringWeights) -> Decisions:
     size = batch.nodes.shape[1]
     return Decisions(
-        rows=np.empty((count, size, WIDTH), np.float32),
+        rows=np.empty((count, size, len(weights.w1)), np.float32),
         mask=np.empty((count, size), np.bool_),
         chosen=np.empty(count, np.int64),
         log_probability=np.empty(count, np.float32),

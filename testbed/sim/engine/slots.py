@@ -104,6 +104,7 @@ def answer_probes(episode: Record, slot: int, question: int) -> None:
         probe.queue_length = length
         probe.backlog = until_empty
         probe.inbound = node.inbound
+        probe.inbound_work = node.inbound_work
         overloaded = (until_empty if by_backlog else length) >= node.limit
         probe.overloaded = 1 if overloaded else 0
         probe.below = free

@@ -35,7 +35,7 @@ Known: TypeAlias = tuple[Heard | None, ...]
 _KINDS: Final = {kind.value: kind for kind in RecordKind}
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 _NO_ANSWERS: Final = "[]"
-_LISTS: Final = ("receiving", "sending", "send_backlog")
+_LISTS: Final = ("receiving", "sending", "send_backlog", "sending_work")
 
 
 # --- tasks ----------------------------------------------------------------------------------
@@ -215,7 +215,8 @@ def decision_row(run: int, decision: DecisionRecord, before: Stored | None = Non
 def _sparse(decision: DecisionRecord, before: Stored | None) -> str:
     """Return the observation of a decision as it is stored, without its answers, as JSON."""
     seen = decision.observation
-    (node, now, episode, slot, task, queue, backlog, *lists, answers, known, asked) = seen
+    (node, now, episode, slot, task, queue, backlog, *lists, answers, known, asked) = seen[:-2]
+    lists.append(seen.sending_work)
     nodes = len(known)
     told = (decision.node, decision.episode, decision.slot)
     if (node, episode, slot) != told or set(map(len, lists)) != {nodes}:
@@ -232,6 +233,8 @@ def _sparse(decision: DecisionRecord, before: Stored | None) -> str:
         text += f',"queue_length":{queue:d}'
     if backlog:
         text += f',"backlog":{backlog:d}'
+    if seen.inbound_work:
+        text += f',"inbound_work":{seen.inbound_work:d}'
     for name, values in zip(_LISTS, lists, strict=True):
         if any(values):
             some = {peer: value for peer, value in enumerate(values) if value}
@@ -245,7 +248,7 @@ def _sparse(decision: DecisionRecord, before: Stored | None) -> str:
     heard = _heard(answers)
     if heard or known != base:
         changed = {
-            peer: None if state is None else (*state[0], state[1])
+            peer: None if state is None else (*state[0], state[1])  # when it came is the last
             for peer, state in enumerate(known)
             # A state that came with an answer is told there.
             if state != heard.get(peer, base[peer])
@@ -307,7 +310,9 @@ class DecisionReader:
         if arrived is not None:
             about = arrived if len(arrived) > 3 else (task, episode, slot, node, *arrived)
             arrived = Task(*about)
-        receiving, sending, send_backlog = (_spread(found.get(name), nodes) for name in _LISTS)
+        receiving, sending, send_backlog, sending_work = (
+            _spread(found.get(name), nodes) for name in _LISTS
+        )
         known = self._known[slot] = self._known_at(found, answers)
         return Observation(
             node=node,
@@ -323,6 +328,8 @@ class DecisionReader:
             answers=answers,
             known=known,
             round=found.get("round", 0),
+            inbound_work=found.get("inbound_work", 0),
+            sending_work=sending_work,
         )
 
     def _known_at(self, found: Mapping[str, Any], answers: Sequence[Answer]) -> Known:
@@ -336,7 +343,7 @@ class DecisionReader:
         for peer, state in heard.items():
             now[peer] = state
         for number, told in (changed or {}).items():
-            now[int(number)] = None if told is None else (PeerState(*told[:5]), told[5])
+            now[int(number)] = None if told is None else (PeerState(*told[:-1]), told[-1])
         return tuple(now)
 
 

@@ -37,6 +37,7 @@ from trainer.per_destination.evaluation import (
 from trainer.per_destination.export import actor_onnx, network_of, write_policy
 from trainer.per_destination.network import ScoringNetwork
 from trainer.per_destination.network import weights_of as weights_of_network
+from trainer.per_destination.price import price_of_policy, price_of_scheduler
 
 
 def some_weights(seed: int = 0, hidden: int = 48) -> ScoringWeights:
@@ -166,5 +167,18 @@ def test_the_table_is_paired_and_names_the_best_of_the_equals() -> None:
     expected = evaluate(network("quickstart", 200), [PER_DESTINATION, best], 4)
     gap = expected[PER_DESTINATION] - expected[best]
     assert table["against"][best]["difference"] == pytest.approx(gap.mean(), abs=1e-4)
+    assert table["price"]["per-destination"] == {"messages": 8.0, "bytes": 4 * (12 + 8)}
     error = gap.std(ddof=1) / 2.0
     assert table["against"][best]["standard_error"] == pytest.approx(error, abs=1e-4)
+
+
+def test_prices_are_messages_and_bytes_for_a_task() -> None:
+    assert price_of_policy("bits", 5) == (8.0, 4 * (12 + 8))
+    assert price_of_policy("state", 5) == (8.0, 4 * (10 + 29))
+    plan = network("quickstart", 200)
+    assert price_of_scheduler(plan, "local") == (0.0, 0.0)
+    assert price_of_scheduler(plan, "least-completion") == price_of_policy("state", 5)
+    # It asks four peers and waits for two of them, where it asks.
+    asked = price_of_scheduler(plan, "rda")
+    assert 0.0 < asked.messages < 6.0
+    assert asked.bytes == pytest.approx(asked.messages * (4 * 10 + 2 * 29) / 6)

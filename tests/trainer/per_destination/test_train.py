@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from testbed.errors import UsageError
+from testbed.model.per_destination import STATE_NAME
 from testbed.model.topology import Overload, OverloadMeasure
-from testbed.model.units import SECOND
+from testbed.model.units import MILLISECOND, SECOND
+from testbed.policies import load_folder
+from testbed.schedulers.drl import Drl
 from testbed.sim.engine.arrays import problems_of
 from testbed.sim.play import evaluate
+from testbed.sim.simulator import simulate_episode
 from tests.sim.plans import random_plan
 from trainer.credit.weight import later_weight
+from trainer.per_destination.export import write_policy
 from trainer.per_destination.networks import LIGHT, PAPER, PAPER_SWEPT, SMALL
 from trainer.per_destination.train import (
     Group,
@@ -91,3 +98,29 @@ def test_settings_that_make_no_sense_are_refused_together() -> None:
     with pytest.raises(UsageError) as error:
         PerDestinationConfig(iterations=0, epochs=0, groups=())
     assert {problem.path for problem in error.value.problems} == {"iterations", "epochs", "groups"}
+
+
+def test_a_policy_learns_from_states_and_is_written_as_one_that_asks_for_them(
+    tmp_path: Path,
+) -> None:
+    config = replace(QUICK, information="state", iterations=6)
+    result = train_per_destination(config)
+    assert result.weights.encoder == STATE_NAME
+    rates = [iteration.success_rate[PAPER.name] for iteration in result.history]
+    assert max(rates[3:]) > rates[0]
+    card = write_policy(result.weights, tmp_path / "p", "states")
+    assert (card.encoder, card.asks) == (STATE_NAME, "state")
+    policy = load_folder(tmp_path / "p")
+    plan = random_plan(901, size=8, slots=20, delay=(25 * MILLISECOND, SECOND))
+    # The engine, with the weights, and the simulator, with what nodes load, do the same.
+    found = evaluate(plan, ["it"], 2, {"it": policy})["it"].tolist()
+    made = partial(Drl.of, policy=policy)
+    assert found == [simulate_episode(plan, number, made).success_rate for number in range(2)]
+
+
+def test_training_does_not_go_on_from_other_information() -> None:
+    result = train_per_destination(replace(QUICK, iterations=1))
+    with pytest.raises(UsageError, match="per-destination-v1"):
+        train_per_destination(replace(QUICK, information="state"), start=result.weights)
+    with pytest.raises(UsageError, match="one of bits, state"):
+        replace(QUICK, information="rumours")
