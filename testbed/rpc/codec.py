@@ -146,6 +146,7 @@ _RECORDS: Final = msgspec.json.Decoder(list[Record])
 _DECISIONS: Final = msgspec.json.Decoder(list[_Decided])
 _SEEN: Final = _Decided._fields.index("seen")
 _BEFORE_ANSWERS: Final = _Seen._fields.index("answers")
+_KNOWN: Final = _Seen._fields.index("known")
 _Value = TypeVar("_Value")
 
 
@@ -169,8 +170,7 @@ def _observation_of(seen: _Seen) -> Observation:
         if isinstance(entry, int):
             raise ValueError(f"{entry} is no state of a peer")
         heard[entry.peer] = (entry.state, entry.at)
-    *before, _, round_, inbound_work, sending_work = seen
-    return Observation(*before, tuple(heard), round_, inbound_work, sending_work)
+    return Observation._make((*seen[:_KNOWN], tuple(heard), *seen[_KNOWN + 1 :]))
 
 
 def _values(documents: Sequence[bytes]) -> list[Any]:

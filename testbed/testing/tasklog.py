@@ -117,8 +117,9 @@ def sample_decision(task: Task | None, node: int, episode: int, slot: int) -> De
         at=now,
         scheduler="ratc",
         observation=Observation(
-            *(node, now, episode, slot, task, 1, 5),
-            *(lengths, lengths, lengths, answers, known, 1, 7, lengths),
+            *(node, now, episode, slot, task, 1, 5, lengths, lengths, lengths, answers, known, 1),
+            inbound_work=7,
+            sending_work=lengths,
         ),
         destination=None if task is None else (node + 1) % NODES,
         probabilities=None if task is None else (0.1, 0.2, 0.7),

@@ -367,9 +367,14 @@ def decides_as_on_a_node(plan: Plan, policy: type[Scoring]) -> np.ndarray:
 def test_a_scoring_policy_decides_as_it_would_on_a_node(plan: Plan, policy: type[Scoring]) -> None:
     rows = decides_as_on_a_node(plan, policy)
     assert rows.shape[2] == len(COLUMNS_OF[policy.encoder])
-    for column, name in enumerate(COLUMNS_OF[policy.encoder]):
-        # In the engine all answers are of the instant of the decision.
-        assert rows[..., column].any() or name in ("age", "overloaded_trend"), name
+
+
+def test_work_on_its_way_is_seen_in_both() -> None:
+    plan = random_plan(60, size=4, slots=30, slot=50 * MILLISECOND)
+    rows = decides_as_on_a_node(plan, ScoringStates)
+    for column, name in enumerate(COLUMNS_OF[STATE_NAME]):
+        # All answers are of the instant of the decision.
+        assert rows[..., column].any() == (name != "age"), name
 
 
 @settings(max_examples=60, deadline=None)
