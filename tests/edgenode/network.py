@@ -90,7 +90,7 @@ def plan(
     payload: Payload = "bytes",
     application: ApplicationSpec | None = None,
     control_delay: Micros = 0,
-    probe_timeout: Micros = 250_000,
+    probe_timeout: Micros = 5_000_000,
     time_scale: float = 1.0,
     log_idle_slots: bool = True,
 ) -> Plan:

@@ -91,9 +91,9 @@ async def test_a_dead_peer_is_known_to_be_silent_at_once(tmp_path: Path) -> None
 
 
 async def test_a_peer_that_does_not_answer_costs_the_probe_timeout(tmp_path: Path) -> None:
-    asking = task(1, execution=1000)
+    asking = task(1, execution=1000, deadline=20_000_000)
     async with cluster(tmp_path, nodes=3) as network:
-        await network.configure(plan(nodes=3, probe_timeout=100_000), AskFirst)
+        await network.configure(plan(nodes=3, probe_timeout=2_000_000), AskFirst)
         await network.start()
         # It is alive and takes no part in this episode.
         network.members[2].node.end_episode(0)
@@ -104,7 +104,7 @@ async def test_a_peer_that_does_not_answer_costs_the_probe_timeout(tmp_path: Pat
         assert [answer.peer for answer in decision.observation.answers] == [1]
         generated = network.history(1)[0]
         assert generated.kind is RecordKind.GENERATED
-        assert decision.at == generated.at + 100_000
+        assert decision.at == generated.at + 2_000_000
 
 
 async def test_control_delay_holds_answers_and_announcements_back(tmp_path: Path) -> None:
