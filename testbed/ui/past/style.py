@@ -13,7 +13,7 @@ _RULES: Final = """
 .command code { flex: 0 1 auto; overflow-x: auto; white-space: nowrap; padding: 4px 8px;
   border-radius: 6px; border: 1px solid var(--line); background: var(--page); }
 main > h1 { margin: 2px 0 10px; }
-.card ul { margin: 0; padding-left: 1.3em; }
+.card ul, .q-card ul { margin: 0; padding-left: 1.3em; }
 body.body--dark { color-scheme: dark; }
 .tag + .tag { margin-left: 4px; }
 .link .block { color: var(--accent); text-decoration: underline; font-size: 15px; }
