@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
+import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from testbed.version import __version__
 
@@ -61,3 +66,41 @@ def test_images_are_tagged_with_the_release() -> None:
     assert tags == {
         f"edge-testbed/{name}:{__version__}" for name in ("edgenode", "controller", "hdfs")
     }
+
+
+@pytest.mark.parametrize("image", ["edgenode", "controller"])
+def test_an_image_has_what_its_package_imports(image: str) -> None:
+    ours = {"controller", "edgenode", "testbed", "trainer"}
+    distributions = packages_distributions()
+    imported = {
+        top
+        for file in (ROOT / image).rglob("*.py")
+        for top in imports(ast.parse(file.read_text()))
+        if top not in ours | sys.stdlib_module_names
+    }
+
+    direct = {canonicalize_name(Requirement(line).name) for line in required(image)}
+    installed = direct | {
+        canonicalize_name(Requirement(text).name)
+        for name in direct
+        for text in requires(name) or ()
+    }
+    lacking = {
+        top
+        for top in imported
+        if not installed & {canonicalize_name(name) for name in distributions.get(top, [top])}
+    }
+    assert imported
+    assert not lacking
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The packages that a module imports when it runs, in functions too."""
+    for each in ast.iter_child_nodes(tree):
+        if isinstance(each, ast.If) and ast.unparse(each.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(each, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in each.names)
+        elif isinstance(each, ast.ImportFrom) and each.level == 0:
+            yield (each.module or "").partition(".")[0]
+        yield from imports(each)
