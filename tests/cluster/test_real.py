@@ -194,7 +194,7 @@ def test_an_image_that_cannot_be_had_is_named_and_nothing_stays(shell: Shell) ->
     assert said.code == 5, said.out
     assert "edge-testbed" in said.err
     assert "its image" in said.err
-    assert "--image-registry" in said.err
+    assert "deployment.images" in said.err
     assert Cluster(shell.kubeconfig).get("Namespace", "testbed-broken") is None
 
 
