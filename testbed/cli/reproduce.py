@@ -14,6 +14,7 @@ from testbed.cli.o2o import check_learning_is_possible
 from testbed.cli.options import Json, typed
 from testbed.cli.progress import clock
 from testbed.errors import Problem, UsageError
+from testbed.files import working_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +82,7 @@ def reproduce(
         typer.Option(
             "--quick",
             help="Quick version, in minutes instead of hours: fewer networks, settings and "
-            "episodes.",
+            "episodes, and a tenth of the training. Its verdicts do not count.",
         ),
     ] = False,
     recipe: Annotated[
@@ -151,7 +152,7 @@ def reproduce(
     """
     from testbed.experiment.reproduce.definitions import ON_NETWORK
     from testbed.experiment.reproduce.definitions import figures as named
-    from testbed.experiment.reproduce.page import write_figure, write_page
+    from testbed.experiment.reproduce.page import warning, write_figure, write_page
     from testbed.experiment.reproduce.points import NETWORK, SIMULATOR
     from testbed.experiment.reproduce.runner import complete
     from testbed.experiment.reproduce.study import FIRST_SEED, Study, all_points, default_jobs
@@ -206,7 +207,7 @@ def reproduce(
     place = _place(out, draw=draw)
     if not draw:
         try:
-            with ComputationDisplay() as display:
+            with working_in(place.out, place.what), ComputationDisplay() as display:
                 complete(all_points(study, chosen), place.store, processes, display)
         except KeyboardInterrupt:
             console.note("finished points are stored; the same command continues")
@@ -219,6 +220,9 @@ def reproduce(
         for document in documents:
             _tell(document)
     console.note(f"{page} has figures, tables and all comparisons")
+    for document in documents:
+        if told := warning(document):
+            console.warn(f"{document['figure']}: {told}")
     if quick:
         console.next_command(f"testbed reproduce {' '.join(figures)}")
 
@@ -248,7 +252,7 @@ def _dfaas(out: Path, *, network: bool, quick: bool, draw: bool, as_json: bool) 
     store = CaseStore(place.out / "points")
     if not draw:
         try:
-            with ComputationDisplay() as display:
+            with working_in(place.out, place.what), ComputationDisplay() as display:
                 play_all(chosen.cases, store, display)
         except KeyboardInterrupt:
             console.note("finished cases are stored; the same command continues")
@@ -292,11 +296,14 @@ def _tell(document: Mapping[str, Any]) -> None:
 
 
 def _tell_findings(document: Mapping[str, Any]) -> None:
+    from testbed.experiment.reproduce.page import verdict
+
     findings = console.Rows(["SAYS", "HERE", "~STATEMENT", "~COMPARISONS"])
     for each in document["findings"]:
+        shown = verdict(document, each)
         findings.add(
             each["source"],
-            console.mark(each["verdict"], _STYLES[each["verdict"]]),
+            console.mark(shown, _STYLES.get(shown, "dim")),
             console.plain(each["claim"]),
             console.plain(each["found"]),
         )

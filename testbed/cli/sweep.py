@@ -11,6 +11,7 @@ from testbed.cli import console
 from testbed.cli.options import Json, ScenarioName, Settings, parts, quoted, scheduler_of
 from testbed.cli.reproduce import ComputationDisplay
 from testbed.errors import Problem, UsageError
+from testbed.files import working_in
 from testbed.scenario.plan import SUCCESS_RATE
 
 if TYPE_CHECKING:
@@ -78,7 +79,11 @@ def sweep(
     place = workplace(out)
     place.claim()
     again = f"{out} keeps what is finished; the same command continues"
-    with console.if_interrupted(again), ComputationDisplay() as display:
+    with (
+        working_in(out, place.what),
+        console.if_interrupted(again),
+        ComputationDisplay() as display,
+    ):
         complete(points, place.store, default_jobs() if jobs is None else jobs, display)
     found, document = write(asked, place)
     if as_json:

@@ -107,6 +107,21 @@ def rate_interval(rates: Sequence[float], confidence: float = CONFIDENCE) -> Int
     return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
+def chance_of(interval: Interval, above: float = 0.0) -> tuple[float, float]:
+    """Return the one-sided p values of "the mean is above ``above``", and of "it is below".
+
+    Of the t test; 0.5 or more speaks for the other side. Both are 1 where the spread is not known.
+    """
+    if math.isnan(interval.deviation):
+        return 1.0, 1.0
+    distance = interval.mean - above
+    if interval.deviation == 0.0:
+        return (0.0, 1.0) if distance > 0.0 else (1.0, 0.0)
+    t = distance / (interval.deviation / math.sqrt(interval.count))
+    tail = student_t.two_sided(t, interval.count - 1) / 2
+    return (tail, 1.0 - tail) if t > 0 else (1.0 - tail, tail)
+
+
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
     """Episode-wise difference ``first - second`` of two runs that share seeds.

@@ -19,9 +19,10 @@ Kind: TypeAlias = Literal["scheduler", "policy", "bound"]
 """``scheduler``: fixed rules. ``policy``: a neural network, which ``drl`` runs on nodes. ``bound``:
 nothing that decides, but what can be reached at most."""
 
-Group: TypeAlias = Literal["paper", "equal", "beyond", "limit", "other"]
+Group: TypeAlias = Literal["paper", "equal", "asking", "beyond", "limit", "other"]
 """``paper``: what the paper compares. ``equal``: what it lacks, baselines with the same overload
-bits that the mask of the learned policies uses. ``beyond``: the policy that ships with this
+bits that the mask of the learned policies uses. ``asking``: what it lacks too, the usual baselines
+of load balancing, which ask peers for their backlogs. ``beyond``: the policy that ships with this
 toolkit. ``limit``: knows what no scheduler can know. ``other``: in no figure of the paper."""
 
 Role: TypeAlias = Literal["reference", "baseline", "named"]
@@ -130,16 +131,22 @@ _ALL: Final = (
         Style(7, "P", "--"),
     ),
     _scheduler(
-        "two-choice", "Two choices", "2 probes", "other", "named", "two_choice:TwoChoice", PLAIN
+        "two-choice",
+        "Two choices",
+        "2 probes",
+        "asking",
+        "reference",
+        "two_choice:TwoChoice",
+        Style(6, "<", ":"),
     ),
     _scheduler(
         "least-completion",
         "Least completion",
         "probes of all",
-        "other",
-        "named",
+        "asking",
+        "reference",
         "least_completion:LeastCompletion",
-        PLAIN,
+        Style(6, ">", ":"),
     ),
     _router("slack", "Slack", "what neighbours say", "slack:Slack"),
     _router("all-local", "All local", "nothing", "all_local:AllLocal"),

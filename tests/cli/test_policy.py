@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from testbed.policies import write_folder
+from testbed.schedulers.catalogue import REFERENCES
 from tests.cli.conftest import Command, Shell
 from tests.policies import tiny
 
@@ -154,7 +155,8 @@ def test_evaluate_compares_on_the_same_episodes(testbed: Command, folder: Path) 
     document = testbed(*arguments, "--json", "--first-episode", 3).document
     assert document["episodes"] == [3, 4, 5, 6]
     rates = document["success_rate"]
-    methods = {"ratc", "rda", "ratc-masked", "rda-masked", "local-or-reliable"}
+    methods = set(REFERENCES)
+    assert methods > {"ratc", "rda-masked", "two-choice", "least-completion"}
     assert set(rates) == {"policy", *methods}
     assert set(document["difference"]) == methods
     for method, difference in document["difference"].items():

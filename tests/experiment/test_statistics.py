@@ -7,6 +7,7 @@ import pytest
 
 from testbed.experiment.statistics import (
     Interval,
+    chance_of,
     compare,
     corrected,
     holm,
@@ -177,3 +178,23 @@ def test_shares_of_a_whole_add_up_to_100_as_shown(
 def test_shares_of_several_wholes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"add up to 1\.002"):
         in_per_cent([0.657, 0.345])
+
+
+def test_correction_keeps_errors_among_many_comparisons_as_rare_as_said() -> None:
+    rng = np.random.default_rng(3)
+    wrong = 0
+    for _ in range(500):
+        intervals = [mean_interval(list(rng.normal(0.0, 1.0, size=6))) for _ in range(10)]
+        wrong += min(holm([2 * min(chance_of(each)) for each in intervals])) < 0.05
+    assert wrong == pytest.approx(25, abs=20)
+
+
+def test_chances_are_those_of_the_t_test() -> None:
+    interval = mean_interval([0.1, 0.2, 0.3, 0.4])
+    above, below = chance_of(interval)
+    assert above + below == pytest.approx(1.0)
+    paired = compare({0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4}, dict.fromkeys(range(4), 0.0))
+    assert 2 * above == pytest.approx(paired.p_value)
+    assert chance_of(interval, 0.25) == (0.5, 0.5)
+    assert chance_of(mean_interval([0.3])) == (1.0, 1.0)
+    assert chance_of(mean_interval([0.3, 0.3])) == (0.0, 1.0)

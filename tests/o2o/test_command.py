@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from testbed.files import working_in
 from tests.cli.conftest import Command, Shell, home, shell, testbed
-from trainer.o2o.folder import SETTINGS, working_in
+from trainer.o2o.folder import SETTINGS
 
 __all__ = ["home", "shell", "testbed"]
 
@@ -22,6 +23,11 @@ __all__ = ["home", "shell", "testbed"]
         (("--source", "rtac"), "did you mean 'ratc'"),
         (("--source", "rtac", "--simulate"), "did you mean 'ratc'"),
         (("--recipe", "best"), "one of default, paper"),
+        (("--learner", "best", "--simulate"), "one of cql, cloning, iql, dqn"),
+        (
+            ("--learner", "iql", "--simulate", "--ray-address", "auto"),
+            "only cql can be learned remotely",
+        ),
         (("--kl-stop", "0"), "ppo.kl_stop: 0.0; above 0 or none"),
     ],
 )
@@ -56,7 +62,7 @@ def test_sigterm_ends_an_experiment_like_ctrl_c_and_leaves_it_to_go_on(tmp_path:
     assert f"--out {out}".encode() in rest
     assert b"Traceback" not in rest
     assert (out / SETTINGS).exists()
-    with working_in(out):
+    with working_in(out, "experiment"):
         pass
 
 

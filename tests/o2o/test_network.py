@@ -13,6 +13,7 @@ import pytest
 
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment.o2o import write_report
+from testbed.files import working_in
 from testbed.policies.artifact import load_folder
 from testbed.rpc.operator import OperatorClient
 from testbed.runtime.base import Testbed
@@ -24,7 +25,7 @@ from testbed.sim.play import evaluate
 from testbed.sim.record import record_run
 from testbed.storage.artifacts import open_artifact_store
 from testbed.storage.tasklog import open_task_log
-from trainer.o2o.folder import NETWORK, ExperimentLedger, working_in
+from trainer.o2o.folder import NETWORK, ExperimentLedger
 from trainer.o2o.network import NetworkVenue, check_experiment, episode_rates
 from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import recipe, sized
@@ -143,7 +144,10 @@ def test_a_folder_that_is_worked_in_is_refused_before_anything_is_run(
     plan: Plan, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with working_in(out), pytest.raises(UsageError, match=f"process {os.getpid()} on "):
+    with (
+        working_in(out, "experiment"),
+        pytest.raises(UsageError, match=f"process {os.getpid()} on "),
+    ):
         check_experiment(plan, _config(10), out)
     check_experiment(plan, _config(10), out)
 

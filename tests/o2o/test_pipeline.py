@@ -12,12 +12,13 @@ import pytest
 
 from testbed.errors import UsageError
 from testbed.experiment.o2o import document, table, write_report
+from testbed.files import LOCK, working_in
 from testbed.policies import list_policies, load, load_folder
 from testbed.scenario.load import load as load_scenario
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.play import evaluate
-from trainer.o2o.folder import LOCK, working_in
+from trainer.learning.cql import CqlConfig
 from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import RECIPES, recipe, sized
 from trainer.o2o.result import O2OResult, keep_policies
@@ -117,7 +118,7 @@ def test_two_experiments_do_not_work_in_one_folder(plan: Plan, tmp_path: Path) -
     config = replace(config, online=False, methods=("ratc",), log_episodes=4, with_bound=False)
     out = tmp_path / "out"
     with (
-        working_in(out),
+        working_in(out, "experiment"),
         pytest.raises(UsageError, match=rf"working in {out}.*\n.*process {os.getpid()} on "),
     ):
         run(SimulatedVenue(plan, threads=1), config, out)
@@ -189,7 +190,8 @@ def test_the_report_and_the_policies_say_the_same(
 def test_recipes_are_what_they_say() -> None:
     paper = RECIPES["paper"]
     assert paper.offline_reward == paper.online_reward == "team"
-    cql, ppo = paper.offline.cql, paper.online.ppo
+    cql, ppo = paper.offline.learner, paper.online.ppo
+    assert isinstance(cql, CqlConfig)
     assert (cql.learning_rate, cql.gamma, cql.tau, cql.batch_size) == (3e-4, 0.99, 5e-4, 128)
     assert (cql.alpha, cql.cql_weight, cql.actor_q) == (0.05, 0.1, "target")
     assert (ppo.gae_lambda, ppo.clip, ppo.epochs, ppo.entropy_weight) == (0.95, 0.2, 4, 0.0)

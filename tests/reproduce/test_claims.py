@@ -14,18 +14,17 @@ from testbed.experiment.reproduce.claims import (
     Cells,
     Claim,
     above,
-    above_best,
     curve_never_below,
     falls,
     falls_more,
+    judge,
     source_above,
-    starts_where_offline_ended,
 )
 from testbed.experiment.reproduce.definitions import FIGURES
 from testbed.experiment.reproduce.points import LearningMoment, PointResult
 from testbed.experiment.reproduce.results import Results
 from testbed.experiment.reproduce.setting import Setting
-from testbed.experiment.statistics import Interval
+from testbed.experiment.statistics import Interval, mean_interval
 
 FIVE = (0.0, 0.1, -0.1, 0.05, -0.05)
 """How networks differ: much, and the same for every method."""
@@ -121,21 +120,10 @@ def test_only_the_named_settings_are_compared() -> None:
     assert verdict(above("ratc", "rda", at=("0.6",)), results(rates)) == "agrees"
 
 
-def test_the_best_equal_is_what_counts_at_each_setting() -> None:
-    rates = {("0.6", "o2o"): 0.75, ("0.6", "ratc-masked"): 0.7, ("0.6", "rda-masked"): 0.8}
-
-    finding = Claim("", above_best("o2o", ("ratc-masked", "rda-masked"))).judge(results(rates))
-
-    assert finding.verdict == "differs"
-    assert [cell.what for cell in finding.cells] == ["at 0.6, over RDA, masked"]
-
-
-def test_a_fall_is_from_the_first_setting_to_the_last() -> None:
+def test_a_fall_is_tested_over_all_settings() -> None:
     rates = {
-        ("0.6", "ratc"): 0.9,
-        ("1.0", "ratc"): 0.8,
-        ("0.6", "online-only"): 0.9,
-        ("1.0", "online-only"): 0.7,
+        **{(x, "ratc"): 0.9 - 0.1 * k for k, x in enumerate(("0.6", "0.8", "1.0"))},
+        **{(x, "online-only"): 0.9 - 0.2 * k for k, x in enumerate(("0.6", "0.8", "1.0"))},
     }
     found = results(rates)
 
@@ -143,6 +131,85 @@ def test_a_fall_is_from_the_first_setting_to_the_last() -> None:
     assert verdict(falls_more("online-only", "ratc"), found) == "agrees"
     assert verdict(falls_more("ratc", "online-only"), found) == "differs"
     assert verdict(falls("ratc"), results({("0.6", "ratc"): 0.9})) == "not run"
+    line = found.fall("ratc")
+    assert line is not None
+    assert line.mean == pytest.approx(0.2, abs=0.002)
+
+
+def test_a_step_up_between_the_ends_contradicts_a_fall() -> None:
+    rates = {("0.6", "ratc"): 0.8, ("0.8", "ratc"): 0.9, ("1.0", "ratc"): 0.7}
+
+    finding = Claim("falls", falls("ratc")).judge(results(rates))
+
+    assert finding.verdict == "differs"
+    assert "RATC from 0.6 to 0.8: -10.0 points" in finding.sentence
+    assert [cell.only_against for cell in finding.cells] == [False, True, True]
+
+
+def test_a_step_that_is_flat_does_not_hinder_a_fall() -> None:
+    rates = {("0.6", "ratc"): 0.9, ("0.8", "ratc"): 0.8, ("1.0", "ratc"): 0.8}
+
+    assert verdict(falls("ratc"), results(rates, noise=0.01)) == "agrees"
+
+
+def test_a_fall_needs_a_point_at_every_setting() -> None:
+    found = results({("0.6", "ratc"): 0.9, ("0.8", "rda"): 0.8, ("1.0", "ratc"): 0.8})
+
+    finding = Claim("falls", falls("ratc")).judge(found)
+
+    assert finding.missing == ("RATC, line through 3 settings, 0.6 to 1.0",)
+
+
+def told(*differences: float) -> Cells:
+    """Return comparisons whose differences on five networks are known, each around one mean."""
+    spread = (-0.015, 0.0, 0.015, -0.005, 0.005)  # standard error 0.005
+    return lambda results: [
+        Cell(f"number {k}", mean_interval([mean + each for each in spread]))
+        for k, mean in enumerate(differences)
+    ]
+
+
+def test_claims_that_are_judged_together_need_more_to_be_certain() -> None:
+    found = results({("0.6", "ratc"): 0.7})
+    near = Claim("near", told(0.02))  # t = 4, p = 0.016
+
+    alone = near.judge(found)
+    (together, *others) = judge([near, *[Claim("open", told(0.0))] * 9], found)
+
+    assert alone.verdict == "agrees"
+    assert alone.p_value == pytest.approx(0.0161, abs=1e-4)
+    assert (together.verdict, together.among) == ("undecided", 10)
+    assert together.p_value == pytest.approx(10 * alone.p_value)
+    assert {each.verdict for each in others} == {"undecided"}
+    assert together.sentence.endswith(
+        "Not significant with the correction for many comparisons (p = 0.16)."
+    )
+
+
+def test_what_agrees_in_all_comparisons_needs_no_correction_for_their_number() -> None:
+    found = results({("0.6", "ratc"): 0.7})
+
+    assert verdict(told(*[0.02] * 20), found) == "agrees"
+
+
+def test_one_of_many_comparisons_contradicts_only_with_the_correction() -> None:
+    found = results({("0.6", "ratc"): 0.7})
+
+    assert verdict(told(-0.02), found) == "differs"
+    assert verdict(told(-0.02, *[0.1] * 9), found) == "undecided"
+    assert verdict(told(-0.05, *[0.1] * 9), found) == "differs"
+
+
+def test_what_happened_is_not_uncertain() -> None:
+    found = with_curve(0.801, 0.81)
+
+    finding, other = judge(
+        [Claim("curve", curve_never_below("ratc")), Claim("near", told(0.02))], found
+    )
+
+    assert (finding.verdict, finding.among) == ("agrees", 1)
+    assert math.isnan(finding.p_value)
+    assert other.verdict == "agrees"
 
 
 def test_sources_are_compared_across_settings() -> None:
@@ -196,14 +263,18 @@ def with_curve(*evaluations: float | None) -> Results:
 
 
 def test_curves_are_held_against_offline_and_ratc() -> None:
-    found = with_curve(0.801, None, 0.79, 0.85, 0.86)
+    found = with_curve(0.801, 0.81, 0.79, 0.85, 0.86)
 
-    assert verdict(starts_where_offline_ended(), found, margin=0.005) == "agrees"
-    assert verdict(starts_where_offline_ended(), with_curve(0.82, 0.9), margin=0.005) == "differs"
     assert verdict(curve_never_below("ratc"), found) == "agrees"
     assert verdict(curve_never_below("offline"), found, margin=0.005) == "differs"
     assert verdict(curve_never_below("offline", share=0.25), found, margin=0.005) == "agrees"
     assert verdict(curve_never_below("rda"), found) == "not run"
+
+
+def test_the_offline_policy_is_not_held_against_itself() -> None:
+    assert verdict(curve_never_below("offline"), with_curve(0.80)) == "not run"
+    assert verdict(curve_never_below("offline"), with_curve(0.79, 0.81)) == "agrees"
+    assert verdict(curve_never_below("ratc"), with_curve(0.74, 0.81)) == "differs"
 
 
 def test_lower_is_better_where_the_objective_says_so() -> None:
@@ -219,12 +290,10 @@ def test_lower_is_better_where_the_objective_says_so() -> None:
     assert found.objective.name == "refused-rate"
     assert verdict(above("slack", "all-local"), found) == "agrees"
     assert verdict(above("all-local", "slack"), found) == "differs"
-    assert verdict(above_best("slack", ["all-local"]), found) == "agrees"
-    assert verdict(above_best("all-local", ["all-local", "slack"]), found) == "differs"
     assert verdict(falls("slack"), found) == "agrees"
     assert verdict(falls_more("all-local", "slack"), found) == "agrees"
     (first, *_) = Claim("as said", falls("slack")).judge(found).cells
-    assert str(first).startswith("Slack from 60s to 90s: +20.0 points")
+    assert str(first).startswith("Slack, line through 2 settings, 60s to 90s: +20.0 points")
 
 
 def test_comparisons_are_in_the_unit_of_the_objective() -> None:

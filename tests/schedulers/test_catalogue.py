@@ -80,12 +80,12 @@ def test_every_list_of_methods_comes_from_it() -> None:
         "testbed/cli/policy.py",
         "testbed/experiment/evaluation.py",
         "testbed/experiment/o2o.py",
+        "testbed/experiment/per_destination/evaluation.py",
         "testbed/experiment/reproduce/drawing.py",
         "testbed/experiment/reproduce/methods.py",
         "testbed/schedulers/registry.py",
         "trainer/o2o/logged.py",
         "trainer/o2o/settings.py",
-        "trainer/per_destination/evaluation.py",
     ],
 )
 def test_no_list_is_written_a_second_time(path: str) -> None:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from testbed.errors import Problem, UsageError
-from testbed.files import ORDINARY, try_lock, write_atomically
+from testbed.files import LOCK, ORDINARY, write_atomically
 from testbed.model.encoders import DEFAULT
 from testbed.scenario.plan import Plan
+from trainer.o2o.recipe import document
 from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, Driver, O2OConfig
 
 SETTINGS: Final = "settings.json"
@@ -34,9 +33,6 @@ DATA: Final = "data"
 ONLINE_DATA: Final = "online-data"
 FOLDERS: Final = {OFFLINE: OFFLINE, O2O: ONLINE, ONLINE_ONLY: ONLINE_ONLY}
 """Folder of the checkpoints, by learned policy."""
-
-LOCK: Final = ".lock"
-"""Held by the process that works in the folder, whose id and machine it names."""
 
 _CONTENT: Final[Mapping[Driver, tuple[str, ...]]] = {
     "simulator": tuple(FOLDERS.values()),
@@ -168,60 +164,12 @@ class ExperimentLedger:
         }
 
 
-@contextmanager
-def working_in(out: Path) -> Iterator[None]:
-    """Keep other experiments out of ``out``, which is made, until the end of this process at most.
-
-    Raises:
-        UsageError: an experiment works there already.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    file = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _lock(file, out)
-        os.truncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        yield
-    finally:
-        os.close(file)
-
-
-def refuse_if_busy(out: Path) -> None:
-    """Refuse a folder that another experiment works in.
-
-    Raises:
-        UsageError: it does.
-    """
-    try:
-        file = os.open(out / LOCK, os.O_RDWR)
-    except OSError:
-        return
-    try:
-        _lock(file, out)
-    finally:
-        os.close(file)
-
-
-def _lock(file: int, out: Path) -> None:
-    try:
-        if try_lock(file):
-            return
-    except OSError:
-        # A file system without locks: there nothing keeps two experiments apart.
-        return
-    owner = os.pread(file, 200, 0).decode(errors="replace") or "another process"
-    raise UsageError(
-        f"another experiment is working in {out}",
-        [Problem("--out", f"{owner} works there", "another folder, or this one once it has ended")],
-    )
-
-
 def identity(plan: Plan, config: O2OConfig, **own: Any) -> dict[str, Any]:
     """Return what must be equal for a folder to be continued; ``own`` is added by the venue.
 
     Steps and episodes of learning may be raised, and the methods to compare may change.
     """
-    recipe = asdict(config.recipe)
+    recipe = document(config.recipe)
     recipe["offline"].pop("steps")
     recipe["online"].pop("episodes")
     return {

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from testbed.errors import PermanentError, Problem, TestbedError, UsageError
+from testbed.files import refuse_if_busy
 from testbed.policies import SHIPPED_DEFAULT, SHIPPED_PREFIX
 from testbed.policies.card import PolicyCard
 from testbed.rpc.operator import OperatorClient
@@ -33,7 +34,7 @@ from trainer.learning.actor import Actor, NetworkSpec
 from trainer.learning.export import actor_onnx
 from trainer.learning.online import Collected, Scores
 from trainer.o2o.feedback import logged_of, rates_of
-from trainer.o2o.folder import DATA, ONLINE_DATA, ExperimentLedger, identity, refuse_if_busy
+from trainer.o2o.folder import DATA, ONLINE_DATA, ExperimentLedger, identity
 from trainer.o2o.hand_over import artifact_of, keep
 from trainer.o2o.logged import LoggedSequences
 from trainer.o2o.result import training_of
@@ -329,7 +330,7 @@ def check_experiment(plan: Plan, config: O2OConfig, out: Path, *, resume: bool =
             experiment, holds something else, or an experiment is working there.
     """
     ExperimentLedger.check(out, "network", _identity(plan, config), resume=resume)
-    refuse_if_busy(out)
+    refuse_if_busy(out, "experiment")
 
 
 def untrained(spec: NetworkSpec) -> Actor:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from testbed.files import working_in
 from trainer.learning.actor import Actor
 from trainer.learning.offline import OfflineProgress, OfflineResult, train_offline
 from trainer.learning.online import (
@@ -26,7 +27,7 @@ from trainer.learning.online import (
     fine_tune,
     numbers_of,
 )
-from trainer.o2o.folder import FOLDERS, ExperimentLedger, working_in
+from trainer.o2o.folder import FOLDERS, ExperimentLedger
 from trainer.o2o.logged import LoggedSequences
 from trainer.o2o.result import O2OResult, keep_policies, training_of
 from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, O2OConfig, Report, Stage, StageProgress
@@ -77,7 +78,7 @@ def run(
     mine = venue.identity(config)
     # Before the folder is made: what is refused leaves nothing behind.
     there = ExperimentLedger.check(out, venue.driver, mine, resume=resume).path.exists()
-    with working_in(out):
+    with working_in(out, "experiment"):
         ledger = ExperimentLedger.claim(out, venue.driver, mine, resume=resume)
         setup = Setup(config, ledger, progress or (lambda _: None), tracking or Tracking())
         setup.tracking.begin(_described(venue, config, out, continued=resume and there))

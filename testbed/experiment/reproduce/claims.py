@@ -1,8 +1,16 @@
 """Statements that results can bear out or contradict, and the verdicts on them.
 
 A claim is a number of comparisons, each of which should be above minus its margin; where lower
-values of the scenario's objective are better, they are turned round. It *agrees* if every interval
-is above, *differs* if one is wholly below, and is *undecided* otherwise.
+values of the scenario's objective are better, they are turned round. It *agrees* if every
+comparison is significantly above, *differs* if one is significantly below, and is *undecided*
+otherwise. Significance is corrected for how many chances there are to be wrong:
+
+* A claim agrees only if all of its comparisons do, so its p value is the largest of theirs, which
+  needs no correction (intersection-union test). It differs if any one does, so the smallest of
+  theirs is multiplied by their number.
+* Of the claims of a figure, which are judged together, the p values are corrected by Holm's method.
+
+The intervals that are shown are those of single comparisons, 95 %, uncorrected.
 """
 
 from __future__ import annotations
@@ -10,13 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from itertools import pairwise
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from testbed.experiment.metrics import SUCCESS_RATE, Metric
-from testbed.experiment.reproduce.methods import O2O, label
+from testbed.experiment.reproduce.methods import O2O, OFFLINE, label
 from testbed.experiment.reproduce.points import PointResult, none_or
 from testbed.experiment.reproduce.setting import Setting
-from testbed.experiment.statistics import Interval
+from testbed.experiment.statistics import CONFIDENCE, Interval, chance_of, holm
 
 Verdict: TypeAlias = Literal["agrees", "differs", "undecided", "not run"]
 
@@ -43,7 +52,7 @@ class Measurements(Protocol):
 
     def difference(self, first: At, second: At) -> Interval | None: ...
 
-    def double_difference(self, first: tuple[At, At], second: tuple[At, At]) -> Interval | None: ...
+    def fall(self, method: str, beyond: str | None = None) -> Interval | None: ...
 
 
 _SHOWN: Final = 3
@@ -54,12 +63,19 @@ _SHOWN: Final = 3
 class Cell:
     """One comparison of a claim, in the unit of ``metric``: positive is as claimed.
 
-    Shares are from 0 to 1.
+    Shares are from 0 to 1. What is ``only_against`` a claim need not be above for it to agree, but
+    makes it differ where it is below. A ``fact`` happened on these networks and is not estimated.
     """
 
     what: str
     value: Interval
     metric: Metric = SUCCESS_RATE
+    only_against: bool = False
+
+    @property
+    def fact(self) -> bool:
+        """Whether there is nothing uncertain in it."""
+        return math.isnan(self.value.deviation) and self.value.low == self.value.high
 
     def __str__(self) -> str:
         value = self.value
@@ -81,13 +97,19 @@ Cells: TypeAlias = "Callable[[Measurements], list[Found]]"
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """A claim held against results."""
+    """A claim held against results.
+
+    ``p_value`` is that of the verdict, corrected for the ``among`` claims that were judged together
+    and are uncertain; NaN where nothing is.
+    """
 
     claim: Claim
     verdict: Verdict
     cells: tuple[Cell, ...]
     missing: tuple[str, ...] = ()
     """Comparisons that could not be made: points they need are not there."""
+    p_value: float = math.nan
+    among: int = 1
 
     @property
     def sentence(self) -> str:
@@ -101,19 +123,23 @@ class ClaimResult:
         if not self.cells:
             return "The points that would decide it have not been computed."
         ordered = sorted(self.cells, key=lambda cell: cell.value.mean)
-        count = len(ordered)
-        if self.verdict == "agrees":
-            return f"{ordered[0]}." if count == 1 else f"In all {count}; least {ordered[0]}."
-        margin = self.claim.margin
+        needed = [cell for cell in ordered if not cell.only_against]
+        count, margin = len(needed), self.claim.margin
         wrong = [cell for cell in ordered if _verdict(cell, margin) == "differs"]
-        open_ = [cell for cell in ordered if _verdict(cell, margin) == "undecided"]
-        if count == 1:
-            return f"{ordered[0]}."
+        open_ = [cell for cell in needed if _verdict(cell, margin) == "undecided"]
         parts = []
-        if wrong:
-            parts.append(f"Not in {len(wrong)} of {count}: {_named(wrong)}.")
-        if open_:
+        if count == 1 and len(ordered) == 1:
+            parts.append(f"{ordered[0]}.")
+        elif needed and not open_ and not any(cell in needed for cell in wrong):
+            parts.append(f"In all {count}; least {needed[0]}." if count > 1 else f"{needed[0]}.")
+        if wrong and len(ordered) > 1:
+            parts.append(f"Not in {len(wrong)} of {len(ordered)}: {_named(wrong)}.")
+        if open_ and len(ordered) > 1:
             parts.append(f"Not told apart in {len(open_)} of {count}: {_named(open_)}.")
+        alone = "differs" if wrong else "undecided" if open_ else "agrees"
+        if alone != self.verdict == "undecided":
+            p_value = f"(p = {self.p_value:.2g})"
+            parts.append(f"Not significant with the correction for many comparisons {p_value}.")
         return " ".join(parts)
 
     @property
@@ -123,6 +149,8 @@ class ClaimResult:
             "claim": self.claim.text,
             "source": self.claim.source,
             "verdict": self.verdict,
+            "p_value": none_or(self.p_value),
+            "claims_judged_together": self.among,
             "found": self.sentence,
             "comparisons": [
                 {
@@ -131,6 +159,7 @@ class ClaimResult:
                     "low": none_or(cell.value.low),
                     "high": none_or(cell.value.high),
                     "verdict": _verdict(cell, self.claim.margin),
+                    "only_against": cell.only_against,
                 }
                 for cell in self.cells
             ],
@@ -152,17 +181,77 @@ class Claim:
     source: Literal["paper", "ours"] = "paper"
 
     def judge(self, results: Measurements) -> ClaimResult:
-        """Hold the claim against what was measured."""
-        found = self.cells(results)
+        """Hold the claim, and no other, against what was measured."""
+        (found,) = judge([self], results)
+        return found
+
+
+class _Compared(NamedTuple):
+    """A claim with its comparisons, before it is known how many claims there are."""
+
+    claim: Claim
+    cells: tuple[Cell, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def certain(self) -> bool:
+        return all(cell.fact for cell in self.cells)
+
+    @property
+    def chances(self) -> tuple[float, float]:
+        """Return the two-sided p values of "it agrees" and of "it differs"."""
+        each = [(cell, *_chances(cell, self.claim.margin)) for cell in self.cells]
+        needed = [above for cell, above, _ in each if not cell.only_against]
+        estimated = sum(not cell.fact for cell in self.cells)
+        agrees = 2 * max(needed, default=1.0)
+        differs = 2 * max(1, estimated) * min(below for *_, below in each)
+        return min(1.0, agrees), min(1.0, differs)
+
+
+def judge(claims: Sequence[Claim], results: Measurements) -> list[ClaimResult]:
+    """Hold claims that are made together against what was measured; see the module."""
+    compared = []
+    for claim in claims:
+        found = claim.cells(results)
         cells = tuple(each for each in found if isinstance(each, Cell))
-        missing = tuple(each for each in found if isinstance(each, str))
-        verdicts = {_verdict(cell, self.margin) for cell in cells}
-        verdict: Verdict = "not run"
-        for each in ("differs", "undecided", "agrees"):
-            if each in verdicts:
-                verdict = each
-                break
-        return ClaimResult(self, verdict, cells, missing)
+        compared.append(_Compared(claim, cells, tuple(e for e in found if isinstance(e, str))))
+    tested = [each for each in compared if not each.certain]
+    adjusted = iter(holm([min(each.chances) for each in tested]))
+    judged = []
+    for each in compared:
+        p_value = math.nan if each.certain else next(adjusted)
+        verdict = _verdict_of(each, p_value, len(tested))
+        judged.append(
+            ClaimResult(each.claim, verdict, each.cells, each.missing, p_value, len(tested))
+        )
+    return judged
+
+
+def _verdict_of(compared: _Compared, p_value: float, among: int) -> Verdict:
+    if not compared.cells:
+        return "not run"
+    agrees, differs = compared.chances
+    if compared.certain:
+        return "differs" if differs < agrees else "agrees"
+    level = 1 - CONFIDENCE
+    # Where much speaks for a claim, one comparison that contradicts it still does.
+    if among * differs < level or (p_value < level and differs < agrees):
+        return "differs"
+    return "agrees" if p_value < level else "undecided"
+
+
+def _chances(cell: Cell, margin: float) -> tuple[float, float]:
+    """Return the one-sided p values of "it is as claimed", and of "it is not"."""
+    if cell.fact:
+        return (0.0, 1.0) if cell.value.mean > -margin else (1.0, 0.0)
+    above, below = chance_of(cell.value, -margin)
+    if cell.only_against and cell.value.mean > -margin - _ROUNDING:
+        below = 1.0
+    return above, below
+
+
+_ROUNDING: Final = 1e-9
+"""What does not change at all contradicts nothing; sums of it may differ by this."""
 
 
 def above(first: str, *others: str, at: Sequence[str] | None = None) -> Cells:
@@ -188,53 +277,49 @@ def above(first: str, *others: str, at: Sequence[str] | None = None) -> Cells:
     return cells
 
 
-def above_best(first: str, among: Sequence[str]) -> Cells:
-    """``first`` better than the best of ``among``, at every setting."""
-
-    def cells(results: Measurements) -> list[Found]:
-        found = []
-        for x in results.xs:
-            rates = {name: rate for name in among if (rate := results.rate(x, name)) is not None}
-            if rates:
-                best = max(rates, key=lambda name: _turned(results, rates[name]).mean)
-                what = f"at {x}, over {label(best)}"
-                found.append((what, results.difference((x, first), (x, best))))
-        return _cells(results, found)
-
-    return cells
-
-
 def falls(*methods: str) -> Cells:
-    """Check that each method is better at the first setting than at the last."""
+    """Check over all settings that each method gets worse from the first to the last.
+
+    The line through all settings has to fall, and no step from one setting to the next may rise.
+    """
 
     def cells(results: Measurements) -> list[Found]:
-        first, last = results.xs[0], results.xs[-1]
-        return _cells(
-            results,
-            [
-                (
-                    f"{label(method)} from {first} to {last}",
-                    results.difference((first, method), (last, method)),
-                )
-                for method in methods
-                if first != last
-            ],
-        )
+        if len(results.xs) < 2:
+            return []
+        lines = [
+            (
+                f"{label(method)}, line through {len(results.xs)} settings, "
+                f"{results.xs[0]} to {results.xs[-1]}",
+                results.fall(method),
+            )
+            for method in methods
+        ]
+        steps = [
+            (
+                f"{label(method)} from {first} to {second}",
+                results.difference((first, method), (second, method)),
+            )
+            for method in methods
+            for first, second in pairwise(results.xs)
+        ]
+        against = [
+            replace(each, only_against=True)
+            for each in _cells(results, steps)
+            if isinstance(each, Cell)
+        ]
+        return [*_cells(results, lines), *against]
 
     return cells
 
 
 def falls_more(first: str, second: str) -> Cells:
-    """``first`` loses more between the first and the last setting than ``second``."""
+    """Check that the line through all settings falls more for ``first`` than for ``second``."""
 
     def cells(results: Measurements) -> list[Found]:
-        low, high = results.xs[0], results.xs[-1]
-        if low == high:
+        if len(results.xs) < 2:
             return []
-        more = results.double_difference(
-            ((low, first), (high, first)), ((low, second), (high, second))
-        )
-        return _cells(results, [(f"fall of {label(first)} beyond that of {label(second)}", more)])
+        what = f"fall of {label(first)} beyond that of {label(second)}"
+        return _cells(results, [(what, results.fall(first, second))])
 
     return cells
 
@@ -257,20 +342,11 @@ def source_above(method: str, best: str, others: Sequence[str]) -> Cells:
     return cells
 
 
-def starts_where_offline_ended() -> Cells:
-    """Return the first point of the online curve against the offline policy, same episodes."""
-
-    def cells(results: Measurements) -> list[Found]:
-        return [
-            _fact(f"network {seed}", -abs(rates[0] - reference))
-            for seed, rates, reference in _curves(results, "offline", 1.0)
-        ]
-
-    return cells
-
-
 def curve_never_below(reference: str, share: float = 1.0) -> Cells:
-    """Compare the lowest evaluation in the first ``share`` of fine-tuning with ``reference``."""
+    """Compare the lowest evaluation in the first ``share`` of fine-tuning with ``reference``.
+
+    The evaluation before the first update is of the offline policy: it is not held against itself.
+    """
 
     def cells(results: Measurements) -> list[Found]:
         return [
@@ -293,7 +369,9 @@ def _curves(
             rates = [
                 point.evaluation
                 for point in measured.curve
-                if point.evaluation is not None and point.episodes <= until
+                if point.evaluation is not None
+                and point.episodes <= until
+                and (point.episodes > 0 or reference != OFFLINE)
             ]
             if rates:
                 found.append((seed, rates, measured.references[reference]))
@@ -322,9 +400,8 @@ def _cells(results: Measurements, found: Iterable[tuple[str, Interval | None]]) 
 def _verdict(cell: Cell, margin: float) -> Verdict:
     if cell.value.low > -margin:
         return "agrees"
-    if cell.value.high <= -margin:
-        return "differs"
-    return "undecided"
+    flat = cell.only_against and cell.value.mean > -margin - _ROUNDING
+    return "differs" if cell.value.high <= -margin and not flat else "undecided"
 
 
 def _named(cells: Sequence[Cell]) -> str:

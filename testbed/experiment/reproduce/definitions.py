@@ -15,14 +15,13 @@ from testbed.errors import Problem, UsageError
 from testbed.experiment.reproduce.claims import (
     Claim,
     above,
-    above_best,
     curve_never_below,
     falls,
     falls_more,
     source_above,
-    starts_where_offline_ended,
 )
 from testbed.experiment.reproduce.methods import (
+    ASKING,
     EQUAL,
     METHODS,
     O2O,
@@ -59,7 +58,13 @@ _BEST: Final = Claim(
 )
 _EQUALS: Final = Claim(
     "O2O-DRL is above every baseline that knows the same overload bits.",
-    above_best(O2O, EQUAL),
+    above(O2O, *EQUAL),
+    source="ours",
+)
+_ASKING: Final = Claim(
+    "O2O-DRL is above the usual baselines that ask peers for their backlogs: the better of two, "
+    "and the best of all.",
+    above(O2O, *ASKING),
     source="ours",
 )
 
@@ -85,15 +90,12 @@ _FIG3: Final = Figure(
             above(O2O, ONLINE_ONLY),
         ),
         Claim("Fine-tuning online improves on the offline policy.", above(O2O, OFFLINE)),
-        Claim(
-            "The first online evaluation is where the offline phase ended, but for noise "
-            "(taken as half a point).",
-            starts_where_offline_ended(),
-            margin=0.005,
-        ),
+        # That the first online evaluation is where the offline phase ended is no claim: both are
+        # the same policy on the same episodes.
         Claim(
             "Performance does not fall at the beginning of the fine-tuning: in its first quarter "
-            "no evaluation is below the offline policy by more than noise (half a point).",
+            "no policy after an update is below the offline policy by more than noise (half a "
+            "point).",
             curve_never_below(OFFLINE, share=0.25),
             margin=0.005,
         ),
@@ -103,6 +105,7 @@ _FIG3: Final = Figure(
             source="ours",
         ),
         _EQUALS,
+        _ASKING,
     ),
 )
 
@@ -154,6 +157,7 @@ _FIG5A: Final = Figure(
             above("ratc", ONLINE_ONLY, at=("10000",)),
         ),
         _EQUALS,
+        _ASKING,
     ),
 )
 
@@ -186,6 +190,7 @@ _FIG5B: Final = Figure(
             above(OFFLINE, ONLINE_ONLY, at=("1.0",)),
         ),
         _EQUALS,
+        _ASKING,
     ),
 )
 
@@ -206,6 +211,7 @@ _FIG5C: Final = Figure(
             above(O2O, OFFLINE, ONLINE_ONLY),
         ),
         _EQUALS,
+        _ASKING,
     ),
 )
 
@@ -227,6 +233,7 @@ _FIG6: Final = Figure(
         Claim("Fine-tuning online improves on Offline only.", above(O2O, OFFLINE)),
         Claim("Offline only, learned from RATC, does well: above RATC.", above(OFFLINE, "ratc")),
         _EQUALS,
+        _ASKING,
     ),
     remark="The paper's text names no numbers of nodes; these are ours.",
 )
@@ -250,6 +257,7 @@ _FIG8: Final = Figure(
             margin=0.01,
         ),
         _EQUALS,
+        _ASKING,
     ),
     remark="The paper ran this on its testbed. Simulated, it is the same scenario with probes that "
     "take no time; with --network it runs on real nodes, without Online only and Oracle.",

@@ -29,6 +29,7 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
 
 PAPER: Final = tuple(name for name, method in METHODS.items() if method.group == "paper")
 EQUAL: Final = tuple(name for name, method in METHODS.items() if method.group == "equal")
+ASKING: Final = tuple(name for name, method in METHODS.items() if method.group == "asking")
 
 
 NOT_ON_NODES: Final = tuple(name for name, method in METHODS.items() if not method.on_nodes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment import page as pages
 from testbed.experiment.page import ABSENT, Section
+from testbed.experiment.reproduce.claims import judge
 from testbed.experiment.reproduce.definitions import FIGURES, Figure
 from testbed.experiment.reproduce.drawing import draw
 from testbed.experiment.reproduce.methods import METHODS, label
@@ -97,6 +98,7 @@ def write_figure(study: Study, figure: Figure, place: Workplace) -> dict[str, An
 def document_of(study: Study, results: Results) -> dict[str, Any]:
     """Everything found about a figure as plain values for JSON."""
     figure = results.figure
+    shortened = study.shortened(figure)
     points = list(study.points(figure))
     rows = results.table().to_dict("records")
     notes = {note for each in results.measured.values() for m in each.values() for note in m.notes}
@@ -111,7 +113,9 @@ def document_of(study: Study, results: Results) -> dict[str, Any]:
         "interval_over": results.unit,
         "points": {"stored": sum(map(len, results.measured.values())), "wanted": len(points)},
         "rates": [{str(key): _plain(value) for key, value in row.items()} for row in rows],
-        "findings": [claim.judge(results).document for claim in figure.claims],
+        "counts": not shortened,
+        "shortened": shortened,
+        "findings": [each.document for each in judge(figure.claims, results)],
         "notes": [*sorted(notes), *_left_out(results)],
     }
 
@@ -172,6 +176,19 @@ def settings_line(document: Mapping[str, Any]) -> str:
     )
 
 
+def warning(document: Mapping[str, Any]) -> str:
+    """Return why the verdicts on a figure do not count; empty if they do."""
+    if document.get("counts", True):
+        return ""
+    return f"These verdicts do not count, because this run is a short one: {document['shortened']}."
+
+
+def verdict(document: Mapping[str, Any], finding: Mapping[str, Any]) -> str:
+    """Return a verdict for a table; in brackets where it does not count."""
+    found: str = finding["verdict"]
+    return found if document.get("counts", True) else f"({found})"
+
+
 def rate_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
     """Return the table of success rates: a row per method, a column per setting, in per cent."""
     cells = {(row["x"], row["method"]): row for row in document["rates"]}
@@ -201,8 +218,11 @@ _RATES: Final = (
 )
 
 
-def _summary(documents: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, int, int, str]]:
+def _summary(documents: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str, str]]:
     for document in documents:
+        if not document.get("counts", True):
+            yield document["figure"], ABSENT, ABSENT, ABSENT, "does not count: a short run"
+            continue
         verdicts = [f["verdict"] for f in document["findings"] if f["source"] == "paper"]
         differing = [
             f["claim"]
@@ -211,17 +231,19 @@ def _summary(documents: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int,
         ]
         yield (
             document["figure"],
-            verdicts.count("agrees"),
-            verdicts.count("undecided"),
-            verdicts.count("differs"),
+            str(verdicts.count("agrees")),
+            str(verdicts.count("undecided")),
+            str(verdicts.count("differs")),
             " ".join(differing),
         )
 
 
 _INTRODUCTION: Final = (
     "What the paper says about each of its experiments, what comes out here, and whether the two "
-    "agree. A statement 'agrees' if every interval of it lies on the claimed side, 'differs' if "
-    "one lies wholly on the other, and is 'undecided' where the intervals are too wide to tell."
+    "agree. A statement 'agrees' if every comparison of it is significantly as claimed, 'differs' "
+    "if one is significantly the other way, and is 'undecided' otherwise. Significance (95 %) is "
+    "corrected for the number of comparisons and of statements on a figure; intervals are those of "
+    "single comparisons. Verdicts in brackets do not count."
 )
 
 
@@ -237,8 +259,10 @@ def _markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         for note in (document["remark"], *document["notes"]):
             if note:
                 yield from ("", note)
+        if told := warning(document):
+            yield from ("", f"**{told}**")
         yield from ("", f"![{document['title']}]({name}/figure.png)", "")
-        yield from findings_lines(document["findings"])
+        yield from findings_lines(document)
         head = [document["x_label"], *document["x"]]
         yield from ("", _RATES, "", _row(head), _row(["---"] * len(head)))
         for row in rate_rows(document):
@@ -275,8 +299,9 @@ def _section(document: Mapping[str, Any], out: Path) -> Section:
         f"{name}: {title}",
         [
             *(pages.note(note) for note in notes if note),
+            *([pages.paragraph(told)] if (told := warning(document)) else []),
             *stored_figure(out, name, document["title"]),
-            findings_table(document["findings"]),
+            findings_table(document),
             pages.note(_RATES),
             pages.table([html.escape(document["x_label"]), *document["x"]], rows),
         ],
@@ -295,28 +320,28 @@ def stored_figure(out: Path, folder: str, title: str) -> list[str]:
     return [pages.figure((place / "figure.svg").read_bytes(), folder or "figure", title, files)]
 
 
-def findings_table(findings: Iterable[Mapping[str, Any]]) -> str:
-    """Return an HTML table of statements with their verdicts."""
+def findings_table(document: Mapping[str, Any]) -> str:
+    """Return an HTML table of the statements on a figure with their verdicts."""
     return pages.table(
         ["says", "statement", "here", "comparisons"],
         [
             [
                 html.escape(f["source"]),
                 html.escape(f["claim"]),
-                f'<span class="{f["verdict"].split()[0]}">{f["verdict"]}</span>',
+                f'<span class="{verdict(document, f).split()[0]}">{verdict(document, f)}</span>',
                 html.escape(f["found"]),
             ]
-            for f in findings
+            for f in document["findings"]
         ],
     )
 
 
-def findings_lines(findings: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def findings_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Return the same in Markdown."""
     yield from ("| says | statement | here | comparisons |", "|---|---|---|---|")
-    for finding in findings:
+    for finding in document["findings"]:
         yield (
-            f"| {finding['source']} | {finding['claim']} | **{finding['verdict']}** "
+            f"| {finding['source']} | {finding['claim']} | **{verdict(document, finding)}** "
             f"| {finding['found']} |"
         )
 

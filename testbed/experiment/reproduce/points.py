@@ -291,7 +291,8 @@ def _shipped_id() -> str:
 @lru_cache(maxsize=8)
 def _losses(recipe: str) -> str:
     """Return the settings that a recipe's name stands for now."""
+    from trainer.o2o.recipe import document
     from trainer.o2o.recipe import recipe as named
 
-    text = json.dumps(asdict(named(recipe)), sort_keys=True, default=str)
+    text = json.dumps(document(named(recipe)), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

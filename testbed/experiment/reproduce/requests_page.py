@@ -163,7 +163,7 @@ def _markdown(document: Mapping[str, Any], picture: str) -> Iterator[str]:
         yield from (f"![{document['title']}]({picture})", "")
     for line in latency_lines(document):
         yield from (line, "")
-    yield from findings_lines(document["findings"])
+    yield from findings_lines(document)
     yield from ("", f"| {' | '.join(_COLUMNS)} |", "|---|---|---|")
     for row in _rows(document):
         yield f"| {' | '.join(row)} |"
@@ -177,7 +177,7 @@ def _html(document: Mapping[str, Any], folder: Path, command: str) -> str:
         [pages.paragraph(document["remark"])],
         [
             Section("Requests over time", stored_figure(folder, "", document["title"])),
-            Section("Statements", [findings_table(document["findings"])]),
+            Section("Statements", [findings_table(document)]),
             Section("Requests by case", requests),
             Section(
                 "How it was made",

@@ -101,16 +101,31 @@ class Results:
             [_gap(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
         )
 
-    def double_difference(self, first: tuple[At, At], second: tuple[At, At]) -> Interval | None:
-        """Return the gap of ``first`` minus that of ``second``, on networks that have all four."""
-        four = [self.measured.get(at, {}) for at in (*first, *second)]
-        shared = set(four[0]).intersection(*four[1:])
-        return self._interval(
-            [
-                _gap(four[0][seed], four[1][seed]) - _gap(four[2][seed], four[3][seed])
-                for seed in sorted(shared)
-            ]
-        )
+    def fall(self, method: str, beyond: str | None = None) -> Interval | None:
+        """Return how much the score falls from the first setting to the last, by their line.
+
+        The least-squares line of an episode's scores over the settings, taken as equally far apart,
+        on networks with a point at each; less that of ``beyond``, where named. None if no network
+        has all of them, or there is one setting only.
+        """
+        wanted = [(x, name) for name in (method, beyond) if name is not None for x in self.xs]
+        if len(self.xs) < 2 or any(at not in self.measured for at in wanted):
+            return None
+        shared = set.intersection(*(set(self.measured[at]) for at in wanted))
+        return self._interval([self._fall(seed, method, beyond) for seed in sorted(shared)])
+
+    def _fall(self, seed: int, method: str, beyond: str | None) -> NDArray[np.float64]:
+        points = [self.measured[x, method][seed] for x in self.xs]
+        places = np.arange(len(points)) - (len(points) - 1) / 2
+        count = min(len(point.rates) for point in points)
+        rates = np.array([_rates(point)[:count] for point in points])  # [settings, episodes]
+        fallen: NDArray[np.float64] = -(len(points) - 1) * (places @ rates) / (places @ places)
+        if beyond is None:
+            return fallen
+        other = self._fall(seed, beyond, None)
+        both = min(count, len(other))
+        beyond_that: NDArray[np.float64] = fallen[:both] - other[:both]
+        return beyond_that
 
     def _interval(
         self,

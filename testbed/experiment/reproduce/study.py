@@ -18,7 +18,7 @@ from testbed.experiment.reproduce.points import (
     PointResult,
     PointStore,
 )
-from testbed.experiment.reproduce.results import Results
+from testbed.experiment.reproduce.results import MIN_NETWORKS, Results
 from testbed.experiment.reproduce.setting import Setting
 
 FIRST_SEED: Final = 500
@@ -115,6 +115,28 @@ class Study:
             base.per_update,
             base.evaluate_every,
         )
+
+    def shortened(self, figure: Figure) -> str:
+        """Return what is less than a verdict needs; empty where it counts.
+
+        Training below the paper's leaves policies that are worse than the paper's, and few networks
+        say nothing of others.
+        """
+        less = []
+        if not self.methods or set(self.methods) & set(LEARNED):
+            mine, full = self.effort(figure), FULL[figure.scenario]
+            less = [
+                f"{have} instead of {need} {what}"
+                for what, have, need in (
+                    ("episodes of logs", mine.log_episodes, full.log_episodes),
+                    ("offline steps", mine.offline_steps, full.offline_steps),
+                    ("online episodes", mine.online_episodes, full.online_episodes),
+                )
+                if have < need
+            ]
+        if self.networks < MIN_NETWORKS:
+            less.append(f"{self.networks} instead of at least {MIN_NETWORKS} networks")
+        return ", ".join(less)
 
     def settings(self, figure: Figure) -> tuple[Setting, ...]:
         """Return the places on the x axis that are computed."""
