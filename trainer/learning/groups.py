@@ -6,12 +6,10 @@ used; gradients are averaged over the learners and their weights stay equal.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -104,40 +102,6 @@ def read_metrics(group: LearnerGroup) -> dict[str, float]:
     return {
         name: float(np.mean([metrics[name] for metrics in per_learner])) for name in per_learner[0]
     }
-
-
-@cache
-def _keep_freed_memory() -> None:
-    """Have the C library keep what is freed for what is allocated next.
-
-    A tensor of some 100 KB would otherwise be mapped and cleared by the system each time, which
-    takes longer than most of what is done with it.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return  # another C library
-    mallopt(_MMAP_THRESHOLD, 1 << 28)
-    mallopt(_TRIM_THRESHOLD, 1 << 29)
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's ``mallopt``."""
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Run with ``count`` torch threads and set the former number again.
-
-    Networks of this size are fastest with one, and one gives the same sums on every machine.
-    """
-    _keep_freed_memory()
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from trainer.learning.groups import (
     read_metrics,
     read_state,
     read_weights,
-    torch_threads,
     write_learning_rate,
     write_state,
     write_weights,
@@ -34,6 +33,7 @@ from trainer.learning.groups import (
 from trainer.learning.lean import Beside
 from trainer.learning.module import ONLINE_PARTS, actor_of, flat_observations, module_spec
 from trainer.learning.ppo_learner import Laid, PpoConfig, ppo_algorithm_config
+from trainer.learning.threads import torch_threads
 from trainer.learning.transitions import RewardScale, Trajectory, check_widths
 
 __all__ = ["Ppo", "PpoConfig", "episodes_of"]

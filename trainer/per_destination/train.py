@@ -22,6 +22,7 @@ from testbed.sim.engine.scoring import ScoringWeights, pack_for, record_scoring
 from testbed.sim.engine.threads import Threads, success_rates
 from trainer.credit.gains import gains_of
 from trainer.credit.weight import BY_LOAD, LaterWeight
+from trainer.learning.threads import torch_threads
 from trainer.per_destination.improving import (
     Judged,
     Steps,
@@ -67,7 +68,9 @@ class PerDestinationConfig:
 
     ``information`` is what the policy asks its peers, ``bits`` or ``state``; it tells the encoder.
     ``later_weight`` is that of ``trainer.credit.weight``.
-    ``threads`` None uses all CPUs. ``learning_rate`` falls linearly to ``final_rate`` of itself.
+    ``threads`` are those of the episodes, None for one per CPU; they change no weight.
+    ``torch_threads`` are those of the gradient steps: sums depend on them, so the default does not
+    depend on the machine. ``learning_rate`` falls linearly to ``final_rate`` of itself.
     """
 
     iterations: int = 110
@@ -83,12 +86,14 @@ class PerDestinationConfig:
     gradient_norm: float = 1.0
     later_weight: LaterWeight = BY_LOAD
     threads: int | None = None
+    torch_threads: int = 1
 
     def __post_init__(self) -> None:
         problems = [
             Problem(name, str(value), "at least 1")
             for name, value in (
                 ("iterations", self.iterations),
+                ("torch_threads", self.torch_threads),
                 ("hidden", self.hidden),
                 ("epochs", self.epochs),
                 ("minibatch", self.minibatch),
@@ -140,19 +145,14 @@ def train_per_destination(
 ) -> PerDestinationResult:
     """Train a policy from nothing, or from ``start``; ``progress`` is called after every iteration.
 
-    The same settings, ``threads`` included, give the same weights.
+    The same settings give the same weights, however many CPUs there are.
 
     Raises:
         UsageError: settings that make no sense, or a start with other information.
     """
     config = config or PerDestinationConfig()
-    before = torch.get_num_threads()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    try:
+    with torch_threads(config.torch_threads):
         return _train(config, progress, start)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _train(

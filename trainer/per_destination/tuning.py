@@ -21,6 +21,7 @@ from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import problems_of, without_control_delay
 from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import AnyPolicy, evaluate
+from trainer.learning.threads import torch_threads
 from trainer.per_destination.export import actor_onnx, asks_of, network_of
 from trainer.per_destination.from_logs import LoggedDecisions
 from trainer.per_destination.improving import (
@@ -49,7 +50,8 @@ class TuneConfig:
     """Settings of ``fine_tune``; smaller steps than in training.
 
     ``kl_limit`` in nats ends the steps (see ``Steps``). ``check_episodes`` 0 compares nothing and
-    keeps the new policy. ``threads`` None takes what torch takes.
+    keeps the new policy. ``threads`` are those of the episodes that are compared, None for one per
+    CPU, and ``torch_threads`` those of the steps, on which the weights depend.
     """
 
     seed: int = 0
@@ -61,11 +63,13 @@ class TuneConfig:
     kl_limit: float = 0.05
     check_episodes: int = 100
     threads: int | None = None
+    torch_threads: int = 1
 
     def __post_init__(self) -> None:
         problems = [
             Problem(name, str(value), allowed)
             for name, value, allowed, right in (
+                ("torch_threads", self.torch_threads, "at least 1", self.torch_threads >= 1),
                 ("epochs", self.epochs, "at least 1", self.epochs >= 1),
                 ("minibatch", self.minibatch, "at least 1", self.minibatch >= 1),
                 ("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0),
@@ -126,13 +130,8 @@ def fine_tune(
             [Problem("episodes", f"{episodes} with a decision of the policy", f"{MIN_EPISODES}")],
         )
     began = time.perf_counter()
-    before = torch.get_num_threads()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    try:
+    with torch_threads(config.torch_threads):
         new, measures = _step(weights, logged.batches, config)
-    finally:
-        torch.set_num_threads(before)
     check = compare(logged.plan, weights, new, config) if config.check_episodes else None
     kept = check is None or check.difference >= 0.0
     return TuneResult(

@@ -13,11 +13,19 @@ import torch
 
 from testbed import policies
 from testbed.errors import UsageError
+from testbed.experiment.per_destination.evaluation import (
+    CHOICE_TOPOLOGIES,
+    FINAL_TOPOLOGIES,
+    NETWORKS,
+    compare,
+    network,
+)
+from testbed.experiment.statistics import chance_of, mean_interval
 from testbed.model.per_destination import NAME
 from testbed.policies.inference import open_actor
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan as resolve
-from testbed.schedulers.catalogue import EQUALS
+from testbed.schedulers.catalogue import EQUALS, REFERENCES
 from testbed.schedulers.drl import Drl
 from testbed.sim.engine.arrays import pack, without_control_delay
 from testbed.sim.engine.features import WIDTH
@@ -27,13 +35,6 @@ from testbed.sim.engine.threads import Threads
 from testbed.sim.play import PER_DESTINATION, evaluate
 from testbed.sim.simulator import simulate_episode
 from tests.sim.plans import random_plan
-from trainer.per_destination.evaluation import (
-    CHOICE_TOPOLOGIES,
-    FINAL_TOPOLOGIES,
-    NETWORKS,
-    compare,
-    network,
-)
 from trainer.per_destination.export import actor_onnx, network_of, write_policy
 from trainer.per_destination.network import ScoringNetwork
 from trainer.per_destination.network import weights_of as weights_of_network
@@ -159,17 +160,34 @@ def test_its_card_tells_how_it_was_trained_and_how_good_it_is() -> None:
     assert card.training["episodes"] > 1000
 
 
-def test_the_table_is_paired_and_names_the_best_of_the_equals() -> None:
-    table = compare(weights_of(policies.shipped()), [200], 4, ["quickstart"])["quickstart"]
-    rates = table["success_rate"]
+def test_the_table_is_paired_by_network_and_names_the_best_of_the_equals() -> None:
+    weights = weights_of(policies.shipped())
+    table = compare(weights, [200, 201, 203], 4, ["quickstart"])["quickstart"]
+    rates, against = table["success_rate"], table["against"]
     best = table["best_equal"]
     assert rates[best] == max(rates[name] for name in EQUALS)
-    expected = evaluate(network("quickstart", 200), [PER_DESTINATION, best], 4)
-    gap = expected[PER_DESTINATION] - expected[best]
-    assert table["against"][best]["difference"] == pytest.approx(gap.mean(), abs=1e-4)
+    assert set(against) == set(REFERENCES)
+    gaps = []
+    for seed in (200, 201, 203):
+        found = evaluate(network("quickstart", seed), [PER_DESTINATION, best], 4)
+        gaps.append(float((found[PER_DESTINATION] - found[best]).mean()))
+    expected = mean_interval(gaps)
+    assert against[best]["difference"] == pytest.approx(expected.mean, abs=1e-4)
+    assert against[best]["low"] == pytest.approx(expected.low, abs=1e-4)
     assert table["price"]["per-destination"] == {"messages": 8.0, "bytes": 4 * (12 + 8)}
-    error = gap.std(ddof=1) / 2.0
-    assert table["against"][best]["standard_error"] == pytest.approx(error, abs=1e-4)
+    alone = 2 * min(chance_of(expected))
+    assert min(1.0, alone) - 1e-6 <= against[best]["p_value"] <= len(REFERENCES) * alone + 1e-6
+
+
+def test_one_network_says_nothing_of_others() -> None:
+    against = compare(weights_of(policies.shipped()), [200], 2, ["quickstart"])["quickstart"]
+    assert {each["low"] for each in against["against"].values()} == {None}
+    assert {each["p_value"] for each in against["against"].values()} == {None}
+
+
+def test_networks_of_the_table_share_no_seed() -> None:
+    seeds = network("quickstart", 200).seeds
+    assert {seeds.topology, seeds.workload, seeds.faults, seeds.schedulers} == {200}
 
 
 def test_prices_are_messages_and_bytes_for_a_task() -> None:

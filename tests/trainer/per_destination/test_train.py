@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from testbed.errors import UsageError
+from testbed.experiment.per_destination.__main__ import training_of
 from testbed.model.per_destination import STATE_NAME
 from testbed.model.topology import Overload, OverloadMeasure
 from testbed.model.units import MILLISECOND, SECOND
@@ -20,7 +22,7 @@ from testbed.sim.play import evaluate
 from testbed.sim.simulator import simulate_episode
 from tests.sim.plans import random_plan
 from trainer.credit.weight import later_weight
-from trainer.per_destination.export import write_policy
+from trainer.per_destination.export import actor_onnx, write_policy
 from trainer.per_destination.networks import LIGHT, PAPER, PAPER_SWEPT, SMALL
 from trainer.per_destination.train import (
     Group,
@@ -59,6 +61,20 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     for left, right, different in zip(one.weights, two.weights, other.weights, strict=True):
         np.testing.assert_array_equal(left, right)
         assert (left != different).any()
+
+
+def test_what_is_made_does_not_depend_on_the_processors_of_the_machine() -> None:
+    config = replace(QUICK, iterations=2)
+    made = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            result = train_per_destination(replace(config, threads=threads))
+            made.append((actor_onnx(result.weights), training_of(result)))
+    finally:
+        torch.set_num_threads(before)
+    assert made[0] == made[1]
 
 
 def test_training_goes_on_from_given_weights() -> None:

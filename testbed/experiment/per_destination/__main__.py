@@ -1,7 +1,7 @@
-"""``python -m trainer.per_destination FOLDER``: train the shipped policy again and write it there.
+"""``python -m testbed.experiment.per_destination FOLDER``: train the policy that ships again.
 
-Progress goes to stderr, the final table to stdout as JSON. With ``--shipped`` instead of a folder
-nothing is trained, and the table is that of the policy that ships.
+It is written to the folder. Progress goes to stderr, the final table to stdout as JSON. With
+``--shipped`` instead of a folder nothing is trained, and the table is of the policy that ships.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import json
 import sys
 from pathlib import Path
 
+from testbed.experiment.per_destination.evaluation import (
+    CHOICE_TOPOLOGIES,
+    FINAL_TOPOLOGIES,
+    compare,
+)
 from testbed.policies import shipped
 from testbed.sim.engine.policies import weights_of
-from trainer.per_destination.evaluation import CHOICE_TOPOLOGIES, FINAL_TOPOLOGIES, compare
 from trainer.per_destination.export import write_policy
 from trainer.per_destination.train import (
     ENCODERS,
@@ -26,9 +30,11 @@ from trainer.per_destination.train import (
 
 
 def main() -> int:
-    """Train, evaluate on the topologies of the final test, write."""
+    """Train, evaluate on the networks of the final test, write."""
     defaults = PerDestinationConfig()
-    parser = argparse.ArgumentParser(prog="python -m trainer.per_destination", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m testbed.experiment.per_destination", description=__doc__
+    )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("folder", type=Path, nargs="?")
     where.add_argument("--shipped", action="store_true", help="only evaluate the policy that ships")
@@ -40,9 +46,11 @@ def main() -> int:
         default=defaults.information,
         help="what the policy asks its peers",
     )
-    parser.add_argument("--threads", type=int, default=None, help="default: one per CPU")
     parser.add_argument(
-        "--choose", action="store_true", help="evaluate on the topologies for choices instead"
+        "--threads", type=int, default=None, help="of episodes; default: one per CPU"
+    )
+    parser.add_argument(
+        "--choose", action="store_true", help="evaluate on the networks for choices instead"
     )
     given = parser.parse_args()
     config = dataclasses.replace(
@@ -57,6 +65,7 @@ def main() -> int:
     topologies = CHOICE_TOPOLOGIES if given.choose else FINAL_TOPOLOGIES
     table = compare(weights, topologies, progress=lambda name: _say(f"evaluated {name}"))
     if result is not None:
+        _say(f"trained in {result.seconds:.0f} s, {result.processor_seconds:.0f} s of processors")
         write_policy(
             weights,
             given.folder,
@@ -69,7 +78,10 @@ def main() -> int:
 
 
 def training_of(result: PerDestinationResult) -> dict[str, object]:
-    """Return the facts of the training, for the card of the policy."""
+    """Return the facts of the training, for the card of the policy.
+
+    Nothing that differs between runs or machines: the id of the policy is a hash of its card.
+    """
     config = result.config
     return {
         "seed": config.seed,
@@ -77,9 +89,6 @@ def training_of(result: PerDestinationResult) -> dict[str, object]:
         "iterations": config.iterations,
         "episodes": sum(iteration.episodes for iteration in result.history),
         "decisions": sum(iteration.decisions for iteration in result.history),
-        "seconds": round(result.seconds, 1),
-        "processor_seconds": round(result.processor_seconds, 1),
-        "threads": config.threads,
         "networks": [
             {
                 "family": group.family.name,
