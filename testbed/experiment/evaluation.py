@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from testbed.errors import UsageError
 from testbed.experiment.measured import none_if_nan
 from testbed.experiment.statistics import Interval, PairedComparison, compare, rate_interval
+from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.policies import Policy, check_fits
 from testbed.scenario.plan import Plan
-from testbed.schedulers.catalogue import REFERENCES
+from testbed.schedulers.catalogue import REFERENCES, SIMULATOR_ONLY
+from testbed.schedulers.probing import ASK_FIRST, asking_first
+from testbed.schedulers.registry import create, declared_options, find
 from testbed.sim.play import Player, player
 
 POLICY: Final = "policy"
@@ -68,10 +72,13 @@ def compare_policy(
     first_episode: int = 0,
     against: Sequence[str] = REFERENCES,
     deterministic: bool = False,
+    equal_order: bool = False,
     progress: Callable[[str, int], None] = lambda method, done: None,
 ) -> Evaluation:
     """Play ``episodes`` episodes of ``plan`` under the policy and each of ``against``.
 
+    With ``equal_order`` heuristics that could decide at once ask their peers first, as policies do,
+    so that what both hear of them is of the same moment (``testbed.schedulers.probing.AtOnce``).
     ``progress`` is called with a method and how many of its episodes have been played.
 
     Raises: UsageError: the policy does not fit, or an unknown scheduler; nothing was played.
@@ -79,10 +86,12 @@ def compare_policy(
     warnings = check_fits(policy.card, plan.topology.size, plan.scenario_hash)
     if POLICY in against:
         raise UsageError(f"'{POLICY}' is the policy itself; name other schedulers")
-    players = {
-        POLICY: player(plan, policy, deterministic=deterministic),
-        **{name: player(plan, name) for name in against},
-    }
+    players = {POLICY: player(plan, policy, deterministic=deterministic)}
+    for name in against:
+        if equal_order and name not in SIMULATOR_ONLY and _may_ask_first(name):
+            players[asking_first(name)] = player(plan, partial(_create_asking_first, name))
+        else:
+            players[name] = player(plan, name)
     numbers = range(first_episode, first_episode + episodes)
     rates: dict[str, dict[int, float]] = {}
     for name, each in players.items():
@@ -101,6 +110,14 @@ def compare_policy(
     return Evaluation(
         policy.card.id, plan.name, plan.scenario_hash, rates, told, _why_simulated(players)
     )
+
+
+def _may_ask_first(name: str) -> bool:
+    return ASK_FIRST in (declared_options(find(name)) or ())
+
+
+def _create_asking_first(name: str, context: SchedulerContext) -> Scheduler:
+    return create(name, context, {ASK_FIRST: True})
 
 
 def _why_simulated(players: Mapping[str, Player]) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from testbed.model.decision import Ask, Decision, Observation
-from testbed.schedulers.probing import Prober, allowed, is_overloaded, mask_from_bits, task_of
+from testbed.schedulers.estimates import time_left
+from testbed.schedulers.probing import AtOnce, allowed, is_overloaded, mask_from_bits, task_of
 
 CHOICES = 3
 """Number of random peers that are compared (model section 5)."""
 
 
-class LocalOrReliable(Prober):
+class LocalOrReliable(AtOnce):
     """Local if not overloaded and in time, else the most reliable of three unmasked peers."""
 
     name: str = "local-or-reliable"
@@ -17,13 +18,15 @@ class LocalOrReliable(Prober):
     def decide(self, observation: Observation) -> Decision | Ask:
         """Asks for the overload bits only; reliability is estimated from static facts."""
         task = task_of(observation)
-        if observation.round == 0:
+        mask = mask_from_bits(observation, self._size) if observation.round else None
+        if observation.round == self._looks_after:
             overloaded = is_overloaded(self._context, observation)
-            in_time = self._estimator.own(observation, task).completion <= task.deadline
+            own = self._estimator.own(observation, task)
+            in_time = own.completion <= time_left(observation, task)
             if (in_time and not overloaded) or not self._peers:
-                return Decision(self._node)
+                return Decision(self._node, mask=mask)
+        if mask is None:
             return Ask(self._peers, bits_only=True)
-        mask = mask_from_bits(observation, self._size)
         free = tuple(peer for peer in allowed(mask) if peer != self._node)
         best = min(
             (

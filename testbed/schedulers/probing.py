@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
+from testbed.errors import Problem, UsageError
 from testbed.model.decision import Observation, SchedulerContext
 from testbed.model.task import Task
 from testbed.schedulers.estimates import Candidate, Estimator
+
+ASK_FIRST: Final = "ask_first"
+"""Name of the option of ``AtOnce``."""
 
 
 class Prober:
     """Base of schedulers that ask their peers: the peers, and estimates of their answers."""
 
+    name: str = ""
     OPTIONS: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, context: SchedulerContext) -> None:
@@ -21,6 +26,38 @@ class Prober:
         self._size = context.topology.size
         self._peers = peers_of(context.node, self._size)
         self._estimator = Estimator(context)
+
+
+class AtOnce(Prober):
+    """Base of those that decide at once where the own node will do, and else ask.
+
+    Their peers are then asked after all nodes that did not ask have queued their own tasks of the
+    slot. Policies ask about every task, so what they hear is older. With the option ``ask_first``
+    these ask about every task too, before any node has decided: the same order for both.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, str]] = {
+        ASK_FIRST: "true asks peers about every task, as policies do, also where it will stay"
+    }
+
+    def __init__(self, context: SchedulerContext) -> None:
+        super().__init__(context)
+        asked = context.options.get(ASK_FIRST, False)
+        if not isinstance(asked, bool):
+            raise UsageError(
+                f"scheduler '{self.name}' has invalid options",
+                [Problem(ASK_FIRST, repr(asked), "true or false")],
+            )
+        # The round of questions after which it looks whether the own node will do.
+        self._looks_after = 1 if asked and self._peers else 0
+        if asked:
+            # It asks otherwise, so the log has to tell it apart.
+            self.name = asking_first(self.name)
+
+
+def asking_first(name: str) -> str:
+    """Return what a scheduler with the option ``ask_first`` is called."""
+    return f"{name} (ask first)"
 
 
 def task_of(observation: Observation) -> Task:

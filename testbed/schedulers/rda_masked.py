@@ -8,7 +8,7 @@ from __future__ import annotations
 from testbed.model.decision import Ask, Decision, Observation
 from testbed.schedulers.estimates import faster
 from testbed.schedulers.probing import (
-    Prober,
+    AtOnce,
     allowed,
     answered,
     is_overloaded,
@@ -18,7 +18,7 @@ from testbed.schedulers.probing import (
 from testbed.schedulers.rda import RESPONSES
 
 
-class RdaMasked(Prober):
+class RdaMasked(AtOnce):
     """RDA restricted to peers that are not overloaded; local if there is none."""
 
     name: str = "rda-masked"
@@ -27,12 +27,13 @@ class RdaMasked(Prober):
         """Ask, when overloaded, all for their bit, then the unmasked for their state, in random
         order, and take the faster of the first two that answer."""
         task = task_of(observation)
-        if observation.round == 0:
+        mask = mask_from_bits(observation, self._size) if observation.round else None
+        if observation.round == self._looks_after:
             overloaded = is_overloaded(self._context, observation)
             if not overloaded or not self._peers:
-                return Decision(self._node)
+                return Decision(self._node, mask=mask)
+        if mask is None:
             return Ask(self._peers, bits_only=True)
-        mask = mask_from_bits(observation, self._size)
         if observation.round == 1:
             free = tuple(peer for peer in allowed(mask) if peer != self._node)
             if not free:

@@ -87,6 +87,37 @@ def test_the_simulator_plays_what_the_engine_cannot_and_says_why() -> None:
     assert 0.0 < each.play([0])[0] <= 1.0
 
 
+def test_in_an_equal_order_all_ask_before_any_decides() -> None:
+    plan = PLANS[0]
+    against = ["rda-masked", "local-or-reliable", "ratc", "central"]
+    usual = compare_policy(plan, shipped(), episodes=3, against=against)
+    equal = compare_policy(plan, shipped(), episodes=3, against=against, equal_order=True)
+    same = ["policy", "ratc", "central"]
+    assert {name: equal.by_episode[name] for name in same} == {
+        name: usual.by_episode[name] for name in same
+    }
+    assert set(equal.by_episode) - set(same) == {
+        "rda-masked (ask first)",
+        "local-or-reliable (ask first)",
+    }
+    assert equal.by_episode["rda-masked (ask first)"] != usual.by_episode["rda-masked"]
+
+    def bits(options: dict[str, object]) -> list[dict[int, set[bool]]]:
+        """By slot, all that was heard of each node."""
+        found: dict[int, dict[int, set[bool]]] = {}
+        simulation = Simulation(plan, "rda-masked", options)
+        for decision in simulation.episode(0).decisions:
+            for answer in decision.observation.answers:
+                if answer.state is None:
+                    here = found.setdefault(decision.slot, {})
+                    here.setdefault(answer.peer, set()).add(answer.overloaded)
+        return list(found.values())
+
+    asked_first = bits({"ask_first": True})
+    assert len(asked_first) >= len(bits({}))
+    assert all(len(heard) == 1 for slot in asked_first for heard in slot.values())
+
+
 class Clumsy:
     """Fails at every task after the first."""
 

@@ -10,11 +10,12 @@ from testbed.testing.schedulers import MaskedSchedulerContract, SchedulerContrac
 
 MASKED = ("ratc-masked", "rda-masked", "local-or-reliable")
 UNMASKED = ("local", "random", "ratc", "rda", "two-choice", "least-completion")
+ASKING_FIRST = ("rda-masked", "local-or-reliable")
 
 
-def _factory(name: str) -> SchedulerFactory:
+def _factory(name: str, **options: object) -> SchedulerFactory:
     def make(context: SchedulerContext) -> Scheduler:
-        return registry.create(name, context)
+        return registry.create(name, context, options or None)
 
     return make
 
@@ -29,3 +30,9 @@ class MaskedSchedulerTests(MaskedSchedulerContract):
     @pytest.fixture(params=MASKED)
     def factory(self, request: pytest.FixtureRequest) -> SchedulerFactory:
         return _factory(request.param)
+
+
+class AskingFirstSchedulerTests(MaskedSchedulerContract):
+    @pytest.fixture(params=ASKING_FIRST)
+    def factory(self, request: pytest.FixtureRequest) -> SchedulerFactory:
+        return _factory(request.param, ask_first=True)

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from testbed.errors import UsageError
 from testbed.model.decision import (
     Answer,
     Ask,
@@ -319,6 +320,39 @@ def test_rda_masked_asks_the_unmasked_only() -> None:
     assert done == Decision(3, mask=(True, False, True, True))
 
 
+# --- the order of a slot ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rda", "rda-masked", "local-or-reliable"])
+def test_who_decides_at_once_may_be_told_to_ask_first(name: str) -> None:
+    at_once = registry.create(name, _context())
+    asking = registry.create(name, _context(), {"ask_first": True})
+
+    assert at_once.decide(_observation()) == Decision(0)
+    first = asking.decide(_observation())
+
+    assert isinstance(first, Ask)
+    assert sorted(first.peers) == [1, 2, 3]
+    assert first.bits_only == (name != "rda")
+    assert asking.name == f"{name} (ask first)"
+    # A peer is free and idle; the task stays all the same.
+    answers = (_full(1, 0), _full(2, 0)) if name == "rda" else _bits(p1=False, p2=True)
+    stays = asking.decide(_observation(answers=answers, round_=1))
+    assert isinstance(stays, Decision)
+    assert stays.destination == 0
+    assert stays.mask == (None if name == "rda" else (True, True, False, False))
+    # Where the own node will not do, both go on alike.
+    busy = _observation(queue_length=2, answers=answers, round_=1)
+    assert asking.decide(busy) == at_once.decide(busy)
+
+
+def test_what_is_not_true_or_false_is_no_order() -> None:
+    with pytest.raises(UsageError, match="ask_first: 'yes'; true or false"):
+        registry.create("rda", _context(), {"ask_first": "yes"})
+    with pytest.raises(UsageError, match="ask_first: unknown option"):
+        registry.create("ratc", _context(), {"ask_first": True})
+
+
 # --- the others ---------------------------------------------------------------------------------
 
 
@@ -368,14 +402,17 @@ def test_least_completion_compares_all_who_answered() -> None:
     assert scheduler.decide(silent) == Decision(0)
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_a_network_of_one_stays_local(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in BASELINES), ("rda-masked", {"ask_first": True})],
+)
+def test_a_network_of_one_stays_local(name: str, options: dict[str, object]) -> None:
     context = _context()
     topology = Topology((4,), (8 * GIGA,), (1.0,), (0.1,), ((0,),), ((0.0,),))
     alone = dataclasses.replace(context, topology=topology)
     observation = _observation(queue_length=9, backlog=9 * SECOND)._replace(
         receiving=(0,), sending=(0,), send_backlog=(0,), known=(None,)
     )
-    reply = registry.create(name, alone).decide(observation)
+    reply = registry.create(name, alone, options).decide(observation)
     assert isinstance(reply, Decision)
     assert reply.destination == 0
