@@ -96,6 +96,14 @@ def o2o(
             help="Scheduler whose logs the offline phase learns from.",
         ),
     ] = "ratc",
+    learner: Annotated[
+        str | None,
+        typer.Option(
+            "--learner",
+            metavar="NAME",
+            help="Offline learner: cql (the paper's), cloning, iql or dqn. Default: the recipe's.",
+        ),
+    ] = None,
     encoder: Annotated[
         str,
         typer.Option(
@@ -225,6 +233,7 @@ def o2o(
         store=home.artifacts_url(artifacts, loaded.artifacts),
         recipe=recipe,
         source=source,
+        learner=learner,
         encoder=encoder,
         seed=seed,
         sizes={
@@ -262,6 +271,7 @@ class _Asked:
     store: str
     recipe: str
     source: str
+    learner: str | None
     encoder: str
     seed: int
     sizes: Mapping[str, int | None]
@@ -289,6 +299,7 @@ class _Asked:
             seed=self.seed,
             offline_steps=chosen.offline_steps,
             online_episodes=chosen.online_episodes,
+            learner=self.learner,
             kl_stop=self.kl_stop,
             episodes_per_update=10 if real_time else None,
             evaluation_episodes=chosen.evaluation_episodes if real_time else None,

@@ -12,7 +12,7 @@ from testbed import environment
 from testbed.api.places import runtime
 from testbed.api.policies import imported, listed, resolved, surroundings
 from testbed.api.running import client_of
-from testbed.cli import console, tuning
+from testbed.cli import console, estimating, tuning
 from testbed.cli.network import with_name
 from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers, quoted
 from testbed.cli.progress import paces
@@ -210,12 +210,20 @@ def evaluate(
         typer.Option(
             "--against",
             metavar="SCHEDULER",
-            help="Compare with this scheduler; repeat it for more. Default: RATC, RDA, and the "
-            "heuristics with the same overload bits.",
+            help="Compare with this scheduler; repeat it for more. Default: RATC, RDA, the "
+            "heuristics with the same overload bits, and those that ask for backlogs.",
         ),
     ] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Take the most probable destination.")
+    ] = False,
+    equal_order: Annotated[
+        bool,
+        typer.Option(
+            "--equal-order",
+            help="Heuristics ask their peers about every task first, as policies do. By default "
+            "those that stay local do not ask, and the others hear of it.",
+        ),
     ] = False,
     settings: Settings = None,
     name: Name = "default",
@@ -245,6 +253,7 @@ def evaluate(
         first_episode=first_episode,
         against=tuple(dict.fromkeys(against or REFERENCES)),
         deterministic=deterministic,
+        equal_order=equal_order,
         progress=progress,
     )
     for note in result.notes:
@@ -267,6 +276,7 @@ def evaluate(
     console.next_command(with_name(f"testbed policy deploy {quoted(policy)}", name))
 
 
+group.command("estimate")(estimating.estimate)
 group.command("tune")(tuning.tune)
 
 

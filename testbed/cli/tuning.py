@@ -91,7 +91,7 @@ def tune(
     The new policy is put into the artifact store if it is no worse than the old one in the
     simulator, on episodes that were not learned from; else nothing is written.
     """
-    _check_learning_is_possible()
+    check_learning_is_possible("tuning")
     from trainer.per_destination.from_logs import read_decisions
     from trainer.per_destination.tuning import TuneConfig, fine_tune
 
@@ -227,9 +227,10 @@ def _tell(
     console.next_command(with_name(f"testbed policy deploy {key}", name))
 
 
-def _check_learning_is_possible() -> None:
+def check_learning_is_possible(what: str) -> None:
+    """Raises: PrerequisiteMissing: the libraries that ``what`` needs are not installed."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise PrerequisiteMissing(
-            f"tuning needs {', '.join(missing)}", "pip install 'edge-testbed[train]'"
+            f"{what} needs {', '.join(missing)}", "pip install 'edge-testbed[train]'"
         )

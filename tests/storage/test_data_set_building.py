@@ -71,6 +71,9 @@ def test_transitions_hold_what_was_recorded(task_log: TaskLog, tmp_path: Path) -
     log_probs = [math.log(0.25), 0.0, math.nan, 0.0, 0.0, math.nan, 0.0, 0.0]
     np.testing.assert_allclose(data.log_prob, log_probs, rtol=1e-6)
     assert data.reward.tolist() == TEAM_REWARDS * 2
+    # Where a task ended before the decision, the decision had no part in it.
+    outcomes = [1.0, 1.0, 1.0, math.nan, math.nan, 0.0, math.nan, 1.0]
+    np.testing.assert_array_equal(data.outcome, outcomes)
     assert not data.terminated.any()
     assert data.truncated.tolist() == [no, no, no, yes] * 2
     assert [data.policy[index] for index in data.policy_index] == ["random"] * 8
@@ -131,6 +134,14 @@ def test_endings_after_the_last_slot_are_credited_to_it(task_log: TaskLog) -> No
     run = log_run(task_log, full_episode()[0], rows)
     # A lost task counts when its deadline passes, here in slot 4, which there is not.
     assert team_rewards(task_log, run, tiny_plan())[0].tolist() == [0.0, 0.0, 0.0, -1.0]
+
+
+def test_a_lost_task_has_no_outcome(task_log: TaskLog, tmp_path: Path) -> None:
+    decisions, rows = full_episode()
+    rows[0] = tiny_row(tiny_task(0, 0), Outcome.LOST, None)
+    run = log_run(task_log, decisions, rows)
+    build(task_log, [run], "paper-v1", tmp_path / "set")
+    assert np.isnan(load(tmp_path / "set").outcome[0])
 
 
 def test_a_state_recorded_after_the_last_slot_is_used(task_log: TaskLog, tmp_path: Path) -> None:

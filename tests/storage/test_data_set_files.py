@@ -69,6 +69,7 @@ def sequence(
         random.integers(-3, 4, steps).astype(np.float32),
         ("ratc",) * steps,
         terminated,
+        random.choice(np.array([0.0, 1.0, np.nan], np.float32), steps),
     )
 
 
@@ -101,8 +102,17 @@ def test_sequences_come_back_as_transitions(folder: Path) -> None:
     np.testing.assert_array_equal(data.action, joined("actions"))
     np.testing.assert_array_equal(data.log_prob, joined("log_probs"))
     np.testing.assert_array_equal(data.reward, joined("rewards"))
+    np.testing.assert_array_equal(data.outcome, joined("outcomes"))
     assert data.offsets.tolist() == list(range(0, 31, SLOTS))
     assert (data.sequences, len(data), data.nodes, data.encoder) == (6, 30, NODES, "paper-v1")
+
+
+def test_a_data_set_of_an_earlier_release_has_no_outcomes(folder: Path) -> None:
+    table = pa.parquet.read_table(folder / TRANSITIONS)
+    pa.parquet.write_table(table.drop_columns(["outcome"]), folder / TRANSITIONS)
+    data = load(folder, verify=False)
+    assert np.isnan(data.outcome).all()
+    np.testing.assert_array_equal(data.reward, joined("rewards"))
 
 
 def test_what_is_loaded_is_what_learners_take(folder: Path) -> None:
@@ -191,6 +201,7 @@ NOT_A_NUMBER = [float("nan")] * FEATURES
         (replaced("observation", item(7, NOT_A_NUMBER)), "observation: 1 rows are not finite"),
         (replaced("reward", item(7, float("inf"))), r"reward: 1 rows are not finite \(rows 7\)"),
         (replaced("reward", item(7, None)), "reward: 1 rows have no value"),
+        (replaced("outcome", item(7, 0.5)), r"outcome: 1 rows are no outcome \(rows 7\)"),
         (replaced("log_prob", item(1, 0.5)), "log_prob: 1 rows are no log-probability"),
         (replaced("mask", item(0, [False] * 4)), "mask: 1 rows are without an allowed action"),
         (replaced("action", item(0, 9)), "action: 1 rows are not allowed by the mask"),
@@ -384,6 +395,8 @@ def check_rows(data: DataSet, rows: list[dict[str, Any]], unknown: Callable[[Any
     assert [row["next_mask"] for row in rows] == data.next_mask.tolist()
     assert [row["action"] for row in rows] == data.action.tolist()
     assert [row["reward"] for row in rows] == data.reward.tolist()
+    outcomes = [None if unknown(row["outcome"]) else row["outcome"] for row in rows]
+    assert outcomes == nan_is_none(data.outcome)
     assert [row["truncated"] for row in rows] == data.truncated.tolist()
     assert [row["terminated"] for row in rows] == data.terminated.tolist()
     assert [None if unknown(row["log_prob"]) else row["log_prob"] for row in rows] == nan_is_none(
@@ -419,6 +432,8 @@ def test_the_exported_csv_holds_every_transition(folder: Path, tmp_path: Path) -
     assert [float(row["reward"]) for row in rows] == data.reward.tolist()
     log_probs = np.array([row["log_prob"] or "nan" for row in rows], np.float32)
     np.testing.assert_array_equal(log_probs, data.log_prob)
+    outcomes = np.array([row["outcome"] or "nan" for row in rows], np.float32)
+    np.testing.assert_array_equal(outcomes, data.outcome)
     assert [row["truncated"] == "1" for row in rows] == data.truncated.tolist()
     assert (rows[5]["run"], rows[5]["episode"], rows[5]["node"], rows[5]["slot"]) == (
         "run",

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,7 @@ def build(
     def sequences() -> Iterator[TransitionSequence]:
         done = 0
         for run in used:
-            rewards = team_rewards(task_log, run.id, plan, counts)
+            endings = _endings(task_log, run.id, plan, counts)
             episodes: set[int] = set()
             seen = 0
             for decisions in _by_node(task_log, run.id):
@@ -84,8 +84,8 @@ def build(
                 done += len(decisions)
                 if seen % plan.topology.size == 0:
                     progress("decisions", done, total)
-                team = rewards.get(decisions[0].episode)
-                sequence = _sequence(run.id, decisions, team, plan, encode, counts)
+                ended = endings.get(decisions[0].episode)
+                sequence = _sequence(run.id, decisions, ended, plan, encode, counts)
                 if sequence is not None:
                     yield sequence
             counts.missing_sequences += len(episodes) * plan.topology.size - seen
@@ -175,19 +175,39 @@ def team_rewards(
     Endings after the last slot are credited to the last slot. A lost task counts as ended when its
     deadline passed, because nobody knows better.
     """
-    slots, length = plan.workload.slots, plan.workload.slot
-    rewards: dict[int, NDArray[np.float32]] = {}
+    found = _endings(task_log, run_id, plan, counts)
+    return {episode: each.team for episode, each in found.items()}
+
+
+class _Endings(NamedTuple):
+    """How the tasks of an episode ended."""
+
+    team: NDArray[np.float32]
+    """[T], see ``team_rewards``."""
+    outcome: NDArray[np.float32]
+    """[T, N], by slot and node of arrival: 1 or 0, NaN without a task or if it was lost."""
+
+
+def _endings(
+    task_log: TaskLog, run_id: str, plan: Plan, counts: Counts | None
+) -> dict[int, _Endings]:
+    slots, length, nodes = plan.workload.slots, plan.workload.slot, plan.topology.size
+    found: dict[int, _Endings] = {}
     for row in task_log.tasks(run_id):
-        team = rewards.get(row.episode)
-        if team is None:
-            team = rewards[row.episode] = np.zeros(slots, np.float32)
-        lost = row.outcome is Outcome.LOST
+        episode = found.get(row.episode)
+        if episode is None:
+            episode = found[row.episode] = _Endings(
+                np.zeros(slots, np.float32), np.full((slots, nodes), np.nan, np.float32)
+            )
+        lost, succeeded = row.outcome is Outcome.LOST, row.outcome is Outcome.SUCCEEDED
         elapsed = row.deadline if lost or row.elapsed is None else row.elapsed
         if lost and counts is not None:
             counts.lost_tasks += 1
         slot = time_slot(row.slot * length + elapsed, plan)
-        team[slot] += 1.0 if row.outcome is Outcome.SUCCEEDED else -1.0
-    return rewards
+        episode.team[slot] += 1.0 if succeeded else -1.0
+        if not lost:
+            episode.outcome.flat[row.task_id % (slots * nodes)] = 1.0 if succeeded else 0.0
+    return found
 
 
 def _by_node(task_log: TaskLog, run_id: str) -> Iterator[list[DecisionRecord]]:
@@ -205,7 +225,7 @@ def _by_node(task_log: TaskLog, run_id: str) -> Iterator[list[DecisionRecord]]:
 def _sequence(
     run_id: str,
     decisions: list[DecisionRecord],
-    team: NDArray[np.float32] | None,
+    ended: _Endings | None,
     plan: Plan,
     encode: Encode,
     counts: Counts,
@@ -229,13 +249,15 @@ def _sequence(
         # The node died, or what it recorded is lost: its last row serves as the state after.
         counts.dropped_rows += 1
     steps = len(rows) - 1
-    if team is None and all(decision.task_id is None for decision in decisions):
-        team = np.zeros(slots, np.float32)
-    if team is None or steps < 1:
+    if ended is None and all(decision.task_id is None for decision in decisions):
+        ended = _Endings(np.zeros(slots, np.float32), np.full((slots, nodes), np.nan, np.float32))
+    if ended is None or steps < 1:
         # The run broke off before the outcomes of this episode were written.
         counts.dropped_rows += steps
         return None
     observations, masks, actions, log_probs = zip(*rows, strict=True)
+    placed = np.array(actions[:steps]) < nodes
+    outcomes = ended.outcome[first : first + steps, last.node]
     return TransitionSequence(
         run=run_id,
         episode=last.episode,
@@ -245,8 +267,9 @@ def _sequence(
         masks=np.array(masks, np.bool_),
         actions=np.array(actions[:steps], np.int64),
         log_probs=np.array(log_probs[:steps], np.float32),
-        rewards=team[first : first + steps].copy(),
+        rewards=ended.team[first : first + steps].copy(),
         policies=tuple(decision.scheduler for decision in decisions[:steps]),
+        outcomes=np.where(placed, outcomes, np.float32(np.nan)),
     )
 
 

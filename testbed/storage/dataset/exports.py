@@ -40,8 +40,8 @@ def export_data_set(
 
     Every row holds its whole transition, the next observation and mask included. JSON Lines and
     Parquet keep observations and masks as lists; CSV has one column per number of the observation
-    and per action of a mask (``mask_0``). An unknown log-probability is empty in CSV, null in JSON
-    Lines and NaN in Parquet. Returns the metadata, which is in ``metadata.json`` too.
+    and per action of a mask (``mask_0``). An unknown log-probability or outcome is empty in CSV,
+    null in JSON Lines and NaN in Parquet. Returns the metadata, which is in ``metadata.json`` too.
 
     Raises:
         UsageError: the data set is not usable, an unknown format, or ``target`` is taken.
@@ -100,6 +100,7 @@ def _write_csv(data: DataSet, path: Path, progress: ProgressCallback) -> None:
                 "action",
                 "log_prob",
                 "reward",
+                "outcome",
                 "terminated",
                 "truncated",
                 *(f"mask_{action}" for action in range(data.mask.shape[1])),
@@ -112,8 +113,9 @@ def _write_csv(data: DataSet, path: Path, progress: ProgressCallback) -> None:
             columns = [
                 *(values[rows] for values in keys.values()),
                 data.action[rows].tolist(),
-                [None if value != value else value for value in _short(data.log_prob[rows])],
+                _known(_short(data.log_prob[rows])),
                 _short(data.reward[rows]),
+                _known(_short(data.outcome[rows])),
                 data.terminated[rows].astype(int).tolist(),
                 data.truncated[rows].astype(int).tolist(),
                 *data.mask[rows].T.astype(int).tolist(),
@@ -129,6 +131,11 @@ def _short(values: Any) -> list[Any]:
     return [np.float32(value) for value in values]
 
 
+def _known(values: list[Any]) -> list[Any]:
+    """Return the values with None for NaN."""
+    return [None if value != value else value for value in values]
+
+
 def _write_jsonl(data: DataSet, path: Path, progress: ProgressCallback) -> None:
     keys = _keys(data)
     names = (
@@ -138,6 +145,7 @@ def _write_jsonl(data: DataSet, path: Path, progress: ProgressCallback) -> None:
         "action",
         "log_prob",
         "reward",
+        "outcome",
         "next_observation",
         "next_mask",
         "terminated",
@@ -145,14 +153,14 @@ def _write_jsonl(data: DataSet, path: Path, progress: ProgressCallback) -> None:
     )
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for rows in _chunks(data, "jsonl", progress):
-            log_probs = data.log_prob[rows].tolist()
             columns = [
                 *(values[rows] for values in keys.values()),
                 data.obs[rows].tolist(),
                 data.mask[rows].tolist(),
                 data.action[rows].tolist(),
-                [None if value != value else value for value in log_probs],
+                _known(data.log_prob[rows].tolist()),
                 data.reward[rows].tolist(),
+                _known(data.outcome[rows].tolist()),
                 data.next_obs[rows].tolist(),
                 data.next_mask[rows].tolist(),
                 data.terminated[rows].tolist(),
@@ -176,6 +184,7 @@ def _write_parquet(data: DataSet, path: Path, progress: ProgressCallback) -> Non
             "action": data.action,
             "log_prob": data.log_prob,
             "reward": data.reward,
+            "outcome": data.outcome,
             "next_observation": lists(data.next_obs, numbers),
             "next_mask": lists(data.next_mask, bits),
             "terminated": data.terminated,

@@ -28,6 +28,8 @@ from testbed.version import __version__
 KIND: Final = "edge-testbed data set"
 DATA_SET_VERSION: Final = 1
 TRANSITIONS: Final = "transitions.parquet"
+OUTCOME: Final = "outcome"
+"""The column that data sets of earlier releases do not have."""
 
 _ROWS_PER_GROUP: Final = 100_000
 
@@ -41,7 +43,9 @@ class TransitionSequence:
     """Observations, actions and rewards of one node in ``k`` successive slots of one episode.
 
     D numbers by the encoder; A = N + 1 actions, of which N means "no task". ``log_probs`` are NaN
-    where the behaviour policy did not say. The reward is the team's, the same for all nodes.
+    where the behaviour policy did not say. The reward is the team's, the same for all nodes;
+    ``outcomes`` are of the decided tasks: 1 if it succeeded, 0 if not, NaN where there was none or
+    it was lost. None is NaN in every row.
     """
 
     run: str
@@ -55,6 +59,7 @@ class TransitionSequence:
     rewards: FloatArray  # [k]
     policies: tuple[str, ...]  # [k], what decided
     terminated: bool = False  # False: truncated, the state after the last slot has a value
+    outcomes: FloatArray | None = None  # [k]
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -125,6 +130,14 @@ def schema(features: int, actions: int) -> pa.Schema:
             pa.field("action", pa.int64(), False, about("destination; N is no task")),
             pa.field("log_prob", numbers, False, about("of the action; NaN is unknown")),
             pa.field("reward", numbers, False, about("of the team in this slot")),
+            pa.field(
+                OUTCOME,
+                numbers,
+                False,
+                about(
+                    "1 if the decided task succeeded, else 0; NaN without one, or if it was lost"
+                ),
+            ),
             pa.field("terminated", bits, False, about("there is no next state")),
             pa.field("truncated", bits, False, about("last of its sequence, with a next state")),
             pa.field("policy", pa.string(), False, about("what decided")),
@@ -175,6 +188,9 @@ def _table(sequences: list[TransitionSequence], described: pa.Schema) -> pa.Tabl
             np.concatenate([s.log_probs for s in sequences]), pa.float32(), from_pandas=False
         ),
         "reward": pa.array(np.concatenate([s.rewards for s in sequences]), pa.float32()),
+        OUTCOME: pa.array(
+            np.concatenate([_outcomes(s) for s in sequences]), pa.float32(), from_pandas=False
+        ),
         "terminated": pa.array(terminated),
         "truncated": pa.array(last & ~terminated),
         "policy": pa.array([name for s in sequences for name in s.policies], pa.string()),
@@ -182,6 +198,12 @@ def _table(sequences: list[TransitionSequence], described: pa.Schema) -> pa.Tabl
         "final_mask": final([s.masks for s in sequences], pa.bool_()),
     }
     return pa.table(columns, schema=described)
+
+
+def _outcomes(sequence: TransitionSequence) -> FloatArray:
+    if sequence.outcomes is None:
+        return np.full(len(sequence), np.nan, np.float32)
+    return sequence.outcomes
 
 
 def write_data_set(
@@ -269,6 +291,8 @@ def _check_widths(sequence: TransitionSequence, features: int, actions: int) -> 
         "log_probs": (steps,),
         "rewards": (steps,),
     }
+    if sequence.outcomes is not None:
+        expected["outcomes"] = (steps,)
     for name, shape in expected.items():
         seen = getattr(sequence, name).shape
         if seen != shape:

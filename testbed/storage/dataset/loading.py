@@ -17,6 +17,7 @@ from testbed.model.encoders import ENCODERS
 from testbed.storage.dataset.format import (
     DATA_SET_VERSION,
     KIND,
+    OUTCOME,
     TRANSITIONS,
     BoolArray,
     FloatArray,
@@ -34,6 +35,8 @@ class DataSet:
     """M transitions in S sequences; sequence s is rows ``offsets[s]`` to ``offsets[s + 1]``.
 
     ``log_prob`` is NaN where the behaviour policy is not known. Rewards are as logged, the team's.
+    ``outcome`` is 1 where the decided task succeeded, 0 where it did not, and NaN where there was
+    none, where it was lost, and everywhere in data sets of earlier releases.
     """
 
     metadata: dict[str, Any]
@@ -42,6 +45,7 @@ class DataSet:
     action: IntArray  # [M]
     log_prob: FloatArray  # [M]
     reward: FloatArray  # [M]
+    outcome: FloatArray  # [M]
     next_obs: FloatArray  # [M, D]
     next_mask: BoolArray  # [M, A]
     terminated: BoolArray  # [M]
@@ -165,11 +169,17 @@ def _read(folder: Path, metadata: dict[str, Any]) -> tuple[pa.Table, list[Proble
         problems = [
             Problem(f"{TRANSITIONS}: {field.name}", _seen(seen, field.name), f"{field.type}")
             for field in expected
-            if not _fits(seen, field)
+            if not _fits(seen, field) and not (field.name == OUTCOME and OUTCOME not in seen.names)
         ]
         if problems:
             return None, problems
-        return pa.parquet.read_table(path, columns=expected.names), []
+        table = pa.parquet.read_table(
+            path, columns=[name for name in expected.names if name in seen.names]
+        )
+        if OUTCOME not in table.column_names:
+            unknown = pa.array(np.full(table.num_rows, np.nan, np.float32), from_pandas=False)
+            table = table.append_column(OUTCOME, unknown)
+        return table, []
     except (OSError, ValueError, pa.ArrowException) as error:
         # Also names that are no UTF-8, and sizes that are no sizes.
         return None, [Problem(TRANSITIONS, f"cannot be read: {error}", "build the data set again")]
@@ -219,6 +229,7 @@ class _Columns(NamedTuple):
     action: IntArray
     log_prob: FloatArray
     reward: FloatArray
+    outcome: FloatArray
     terminated: BoolArray
     truncated: BoolArray
     begins: BoolArray  # [M]
@@ -251,6 +262,7 @@ def _columns(table: pa.Table, metadata: dict[str, Any]) -> _Columns:
         action=column("action", np.int64),
         log_prob=column("log_prob", np.float32),
         reward=column("reward", np.float32),
+        outcome=column(OUTCOME, np.float32),
         terminated=column("terminated", np.bool_),
         truncated=column("truncated", np.bool_),
         begins=begins,
@@ -265,6 +277,9 @@ def _wrong_rows(columns: _Columns, found: _Findings) -> None:
     found.rows("reward", ~np.isfinite(columns.reward), "not finite", "a finite number")
     unlikely = (columns.log_prob > 0.0) | np.isinf(columns.log_prob)
     found.rows("log_prob", unlikely, "no log-probability", "at most 0, or NaN where unknown")
+    outcome = columns.outcome
+    odd = ~(np.isnan(outcome) | (outcome == 0.0) | (outcome == 1.0))
+    found.rows(OUTCOME, odd, "no outcome", "1, 0, or NaN where there is none")
     found.rows("mask", ~mask.any(axis=1), "without an allowed action", "at least one")
     legal = (action >= 0) & (action < mask.shape[1])
     legal[legal] = mask[np.flatnonzero(legal), action[legal]]
@@ -361,6 +376,7 @@ def _arrays(table: pa.Table, metadata: dict[str, Any]) -> tuple[DataSet | None, 
         action=columns.action,
         log_prob=columns.log_prob,
         reward=columns.reward,
+        outcome=columns.outcome,
         next_obs=next_obs,
         next_mask=next_mask,
         terminated=columns.terminated,
