@@ -23,9 +23,9 @@ from benchmarks.reference_torch import BareCql, BarePpo
 from trainer.learning.actor import NetworkSpec
 from trainer.learning.cql import CqlConfig
 from trainer.learning.export import actor_onnx
-from trainer.learning.groups import torch_threads
 from trainer.learning.offline import OfflineConfig, OfflineProgress, train_offline
 from trainer.learning.ppo import Ppo, PpoConfig
+from trainer.learning.threads import torch_threads
 from trainer.learning.transitions import Trajectory, transitions_of
 
 FEATURES, ACTIONS = 67, 21
@@ -50,7 +50,7 @@ def cql_rows(repetitions: int = 3, steps: int = 200) -> list[Row]:
                 steps=steps * (repetitions + 1),
                 report_every=steps,
                 checkpoint_every=10**9,
-                cql=CqlConfig(batch_size=batch),
+                learner=CqlConfig(batch_size=batch),
             )
             stamps: list[float] = []
 

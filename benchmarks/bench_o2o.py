@@ -32,9 +32,10 @@ def rows() -> list[Row]:
 def rows_of(result: O2OResult) -> list[Row]:
     """Return the stages of an experiment as rows."""
     config, recipe = result.config, result.config.recipe
+    rows = recipe.offline.learner.batch_size
     names = {
         "logs": f"{config.log_episodes} episodes of {config.source}, as transitions",
-        "offline": f"{recipe.offline.steps} offline steps of {recipe.offline.cql.batch_size} rows",
+        "offline": f"{recipe.offline.steps} offline steps of {rows} rows",
         "online": f"{recipe.online.episodes} online episodes with updates and evaluations",
         "evaluation": f"{len(result.rates)} methods, {config.evaluation_episodes} episodes each",
     }

@@ -116,7 +116,9 @@ def _point(point: CurvePoint) -> dict[str, Any]:
 
 def _settings(result: O2OResult) -> dict[str, Any]:
     """Everything that was chosen."""
-    config = asdict(result.config)
+    from trainer.o2o.recipe import document as recipe_of
+
+    config = asdict(result.config) | {"recipe": recipe_of(result.config.recipe)}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in config.items()}
 
 

@@ -7,18 +7,15 @@ learner. The loss terms are plain functions of tensors, held to hand-computed va
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
-from testbed.errors import PermanentError, Problem, UsageError
-from trainer.learning.lean import Adam, descend
+from trainer.learning.checkpoint import Arrays
 from trainer.learning.module import (
     LOGITS,
     NEXT_LOGITS,
@@ -33,6 +30,13 @@ from trainer.learning.module import (
     masked,
     masked_logsumexp,
 )
+from trainer.learning.stepping import (
+    StepLearner,
+    actor_and_critic,
+    common_checks,
+    described,
+    refuse,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,9 @@ class CqlConfig:
     Raises:
         UsageError: a value outside its range; all of them are listed.
     """
+
+    name: ClassVar[str] = "cql"
+    twin_q: ClassVar[bool] = True
 
     learning_rate: float = 3e-4
     """Adam step size of all networks."""
@@ -61,22 +68,24 @@ class CqlConfig:
     below equation 8, or the networks themselves, as SAC does."""
 
     def __post_init__(self) -> None:
-        checks = [
-            ("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0"),
-            ("gamma", self.gamma, 0 <= self.gamma <= 1, "0 to 1"),
-            ("tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1"),
-            ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
-            ("alpha", self.alpha, self.alpha >= 0, "0 or more"),
-            ("cql_weight", self.cql_weight, self.cql_weight >= 0, "0 or more"),
-            ("actor_q", self.actor_q, self.actor_q in ("target", "online"), "target or online"),
-        ]
-        problems = [
-            Problem(f"cql.{name}", str(value), allowed)
-            for name, value, fine, allowed in checks
-            if not fine
-        ]
-        if problems:
-            raise UsageError("invalid settings of the offline training", problems)
+        refuse(
+            self.name,
+            [
+                *common_checks(self),
+                ("tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1"),
+                ("alpha", self.alpha, self.alpha >= 0, "0 or more"),
+                ("cql_weight", self.cql_weight, self.cql_weight >= 0, "0 or more"),
+                ("actor_q", self.actor_q, self.actor_q in ("target", "online"), "target or online"),
+            ],
+        )
+
+    def algorithm(self) -> AlgorithmConfig:
+        """Return RLlib's description of the learner."""
+        return described(self, CqlLearner)
+
+    def handed_over(self, weights: Arrays) -> Arrays:
+        """Return actor and value critic."""
+        return actor_and_critic(weights)
 
 
 def soft_value(logits: Tensor, q: Tensor, alpha: float) -> Tensor:
@@ -151,37 +160,10 @@ def policy_losses(out: Mapping[str, Tensor], y: Tensor, config: CqlConfig) -> di
     return losses
 
 
-TRAINED_LOSSES = ("q1_loss", "q2_loss", "actor_loss", "value_loss")
+class CqlLearner(StepLearner):
+    """RLlib learner of the losses above."""
 
-
-class CqlLearner(TorchLearner):  # type: ignore[misc]
-    """RLlib learner of the losses above; targets move after every gradient step.
-
-    All losses share one backward pass: the networks have no parameter in common and what one loss
-    takes from another network is detached, so each gets the gradient of its own loss only.
-    """
-
-    def build(self) -> None:
-        """Build like any RLlib learner, then find the settings in the learner's own dictionary."""
-        super().build()
-        self._cql = CqlConfig(**self.config.learner_config_dict["cql"])
-        self._sums: dict[str, Tensor] = {}
-        self._steps = 0
-        self.last_metrics: dict[str, float] = {}
-        module = self.module[DEFAULT_MODULE_ID].unwrapped()
-        pairs = module.target_pairs()
-        self._targets = [p for target, _ in pairs for p in target.parameters()]
-        self._sources = [p for _, source in pairs for p in source.parameters()]
-
-    def configure_optimizers_for_module(
-        self, module_id: str, config: AlgorithmConfig | None = None
-    ) -> None:
-        """One Adam over everything that is trained; the targets are not."""
-        module = self.module[module_id].unwrapped()
-        trained = [p for p in module.parameters() if p.requires_grad]
-        rate = float(self.config.learner_config_dict["cql"]["learning_rate"])
-        optimizer = Adam(trained, lr=rate, fused=True)
-        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=trained)
+    TRAINED: ClassVar[tuple[str, ...]] = ("q1_loss", "q2_loss", "actor_loss", "value_loss")
 
     def compute_loss_for_module(
         self,
@@ -191,7 +173,7 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
         batch: dict[str, Tensor],
         fwd_out: dict[str, Tensor],
     ) -> Tensor:
-        """Return the sum of the trained losses of one minibatch."""
+        """Return the sum of the trained losses, of the forward pass that several learners share."""
         _, mask = self.module[module_id].unwrapped().split(batch[Columns.OBS])
         losses = cql_losses(
             fwd_out,
@@ -199,58 +181,13 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
             batch[Columns.ACTIONS],
             batch[Columns.REWARDS],
             batch[Columns.TERMINATEDS],
-            self._cql,
+            self.settings,
         )
-        self._note(losses)
-        return torch.stack([losses[name] for name in TRAINED_LOSSES]).sum()
+        return self._noted(losses)
 
-    def compute_gradients(
-        self, loss_per_module: dict[str, Tensor], **kwargs: Any
-    ) -> dict[Any, Tensor]:
-        """Gradients of the summed losses.
-
-        Raises:
-            PermanentError: the loss is no longer finite.
-        """
-        for loss in loss_per_module.values():
-            if not bool(torch.isfinite(loss)):
-                raise _diverged()
-        gradients: dict[Any, Tensor] = super().compute_gradients(loss_per_module, **kwargs)
-        return gradients
-
-    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
-        """Step the optimiser, then move each target towards its own network by tau."""
-        for parameter, gradient in gradients_dict.items():
-            parameter.grad = gradient
-        for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID):
-            optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(self._targets, self._sources, self._cql.tau)
-
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Close the running means of the losses since the last call."""
-        super().after_gradient_based_update(timesteps=timesteps)
-        self._close()
-
-    def learn(self, batch: Mapping[str, Tensor], size: int) -> None:
-        """Take one gradient step for every ``size`` rows of ``batch``, as ``update`` does."""
-        module = self.module[DEFAULT_MODULE_ID].unwrapped()
-        ((_, optimizer),) = self.get_optimizers_for_module(DEFAULT_MODULE_ID)
-        parameters = [each for each in module.parameters() if each.requires_grad]
-        for first in range(0, len(batch[Columns.ACTIONS]), size):
-            part = {name: column[first : first + size] for name, column in batch.items()}
-            self._step(module, part, optimizer, parameters)
-        self._close()
-
-    def _step(
-        self,
-        module: OffloadingModule,
-        batch: Mapping[str, Tensor],
-        optimizer: Adam,
-        parameters: list[Tensor],
-    ) -> None:
-        """Take one gradient step; only what the losses of these settings need is computed."""
-        config, action = self._cql, batch[Columns.ACTIONS]
+    def losses(self, module: OffloadingModule, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the same losses; only what these settings need is computed."""
+        config, action = self.settings, batch[Columns.ACTIONS]
         features, mask = module.split(batch[Columns.OBS])
         following, next_mask = features, mask
         # Without a discount nothing that follows counts, and ``batch`` need not have it.
@@ -271,36 +208,4 @@ class CqlLearner(TorchLearner):  # type: ignore[misc]
                 next_q = torch.minimum(module.tq1(following), module.tq2(following))
                 value = soft_value(next_logits, next_q, config.alpha)
                 y = target_value(y, batch[Columns.TERMINATEDS], value, config.gamma)
-        losses = critic_losses(out, mask, action, y, config) | policy_losses(out, y, config)
-        loss = torch.stack([losses[name] for name in TRAINED_LOSSES]).sum()
-        descend(loss, parameters, optimizer, _diverged())
-        with torch.no_grad():
-            torch._foreach_lerp_(self._targets, self._sources, config.tau)
-        self._note(losses)
-
-    def _note(self, losses: Mapping[str, Tensor]) -> None:
-        for name, value in losses.items():
-            value = value.detach()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._steps += 1
-
-    def _close(self) -> None:
-        steps = max(1, self._steps)
-        self.last_metrics = {name: float(total) / steps for name, total in self._sums.items()}
-        self._sums, self._steps = {}, 0
-
-
-def _diverged() -> PermanentError:
-    return PermanentError(
-        "offline training diverged: the loss is no longer finite; "
-        "use a smaller learning rate, or go on from an earlier checkpoint"
-    )
-
-
-def cql_algorithm_config(config: CqlConfig) -> AlgorithmConfig:
-    """RLlib's description of the learner; no Algorithm is ever made of it."""
-    described = AlgorithmConfig()
-    described.framework("torch")
-    described.training(gamma=config.gamma)
-    described.learners(learner_class=CqlLearner, learner_config_dict={"cql": asdict(config)})
-    return described
+        return critic_losses(out, mask, action, y, config) | policy_losses(out, y, config)

@@ -1,7 +1,8 @@
-"""Offline training: transitions in, an actor and a value critic out (Algorithm 1).
+"""Offline training: transitions in, an actor and a value critic out (Algorithm 1, and peers of it).
 
 Guarantees: the same data, settings and seed give the same weights, and a training that was
-interrupted and resumed ends with exactly the weights of one that was not. No Ray cluster is
+interrupted and resumed ends with exactly the weights of one that was not. An interrupt (Ctrl-C, and
+SIGTERM of the command line) keeps all but the steps since the last report. No Ray cluster is
 started; with ``num_learners`` an already connected one is used.
 """
 
@@ -11,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from trainer.learning.checkpoint import (
     taken,
     write_checkpoint,
 )
-from trainer.learning.cql import CqlConfig, cql_algorithm_config
+from trainer.learning.cql import CqlConfig
 from trainer.learning.curves import Curves
 from trainer.learning.groups import (
     learn_here,
@@ -38,10 +39,11 @@ from trainer.learning.groups import (
     read_metrics,
     read_state,
     read_weights,
-    torch_threads,
     write_state,
 )
-from trainer.learning.module import ONLINE_PARTS, actor_of, flat_observations, module_spec
+from trainer.learning.module import actor_of, flat_observations, module_spec
+from trainer.learning.stepping import Settings
+from trainer.learning.threads import torch_threads
 from trainer.learning.transitions import IntArray, RewardScale, Transitions
 
 CHECKPOINT = "offline.npz"
@@ -60,8 +62,8 @@ class OfflineConfig:
     """Gradient steps in total."""
     seed: int = 0
     """Seed of the initial weights and of the minibatches."""
-    cql: CqlConfig = field(default_factory=CqlConfig)
-    """The loss."""
+    learner: Settings = field(default_factory=CqlConfig)
+    """The learner and its settings (``trainer.learning.learners``)."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of every network."""
     offset: tuple[float, ...] | None = None
@@ -72,7 +74,8 @@ class OfflineConfig:
     """Gradient steps between two rows of metrics: means since the last row, evaluation or
     checkpoint."""
     checkpoint_every: int = 1_000
-    """Gradient steps between two checkpoints; one is always written at the end."""
+    """Gradient steps between two checkpoints; one is always written at the end, and when
+    interrupted."""
     evaluate_every: int = 1_000
     """Gradient steps between two evaluations, if an evaluation is given."""
     patience: int | None = None
@@ -98,11 +101,21 @@ class OfflineConfig:
             for name, value, low in least
             if value < low
         ]
-        if self.num_learners > 1 and self.cql.batch_size % self.num_learners:
+        learner = self.learner
+        if self.num_learners and not isinstance(learner, CqlConfig):
+            # Gradients are averaged of what passes through the module's own forward pass.
             problems.append(
                 Problem(
-                    "offline.cql.batch_size",
-                    f"{self.cql.batch_size} rows for {self.num_learners} learners",
+                    "offline.num_learners",
+                    f"{self.num_learners} remote learners of {learner.name}",
+                    "0: only cql can be learned remotely",
+                )
+            )
+        if self.num_learners > 1 and learner.batch_size % self.num_learners:
+            problems.append(
+                Problem(
+                    f"offline.{learner.name}.batch_size",
+                    f"{learner.batch_size} rows for {self.num_learners} learners",
                     "a multiple of the number of learners",
                 )
             )
@@ -192,6 +205,7 @@ class _Training:
         self.best: Arrays = {}
         self.misses = 0
         self.metrics: dict[str, float] = {}
+        self._pause: tuple[Arrays, dict[str, Any]] | None = None
 
     def run(
         self,
@@ -202,8 +216,9 @@ class _Training:
     ) -> OfflineResult:
         config, path = self.config, self.out_dir / CHECKPOINT
         stored = read_checkpoint(path, "offline") if resume and path.exists() else None
-        spec = module_spec(self.spec, twin_q=True, seed=config.seed)
-        group = learner_group(cql_algorithm_config(config.cql), spec, config.num_learners)
+        learner = config.learner
+        spec = module_spec(self.spec, twin_q=learner.twin_q, seed=config.seed)
+        group = learner_group(learner.algorithm(), spec, config.num_learners)
         try:
             if stored is not None:
                 self._restore(group, *stored)
@@ -211,6 +226,7 @@ class _Training:
             kept = None if stored is None else self.step
             with threads, Curves(self.out_dir, keep_until=kept) as curves:
                 while self.step < config.steps and not self._out_of_patience():
+                    self._pause = self._snapshot(group) if group.is_local else None
                     self._advance(group, self._next_pause())
                     if self._evaluation_due():
                         self.metrics["evaluation"] = self._judge(group)
@@ -223,7 +239,12 @@ class _Training:
                     if stop is not None and stop():
                         break
             self._save(group)
-            weights = self.best or _online_weights(read_weights(group))
+            weights = self.best or learner.handed_over(read_weights(group))
+        except KeyboardInterrupt:
+            # The learner may be anywhere between two pauses: what is kept is the last of them.
+            if self._pause is not None:
+                write_checkpoint(path, "offline", *self._pause)
+            raise
         finally:
             group.shutdown()
         actor = actor_of(self.spec, weights)
@@ -258,12 +279,12 @@ class _Training:
         # A learner gets one contiguous piece of the batch: its share of every step.
         rows = rows.reshape(len(rows), shards, -1).transpose(1, 0, 2).reshape(-1)
         if group.is_local:
-            batch = self._columns(rows, following=config.cql.gamma != 0)
-            learn_here(group, batch=batch, size=config.cql.batch_size)
+            batch = self._columns(rows, following=config.learner.gamma != 0)
+            learn_here(group, batch=batch, size=config.learner.batch_size)
         else:
             group.update(
                 batch=self._batch(rows),
-                minibatch_size=config.cql.batch_size // shards,
+                minibatch_size=config.learner.batch_size // shards,
                 num_epochs=1,
             )
         self.metrics = read_metrics(group)
@@ -271,7 +292,7 @@ class _Training:
 
     def _rows_of_step(self, step: int) -> IntArray:
         draw = np.random.default_rng([self.config.seed, step])
-        rows: IntArray = draw.integers(0, len(self.data), size=self.config.cql.batch_size)
+        rows: IntArray = draw.integers(0, len(self.data), size=self.config.learner.batch_size)
         return rows
 
     def _batch(self, rows: IntArray) -> MultiAgentBatch:
@@ -299,7 +320,7 @@ class _Training:
 
     def _judge(self, group: LearnerGroup) -> float:
         assert self.evaluate is not None
-        weights = _online_weights(read_weights(group))
+        weights = self.config.learner.handed_over(read_weights(group))
         score = float(self.evaluate(actor_of(self.spec, weights)))
         if self.best_score is None or score > self.best_score:
             self.best_score, self.best_step, self.best = score, self.step, weights
@@ -316,14 +337,15 @@ class _Training:
         config = self.config
         return {
             "network": self.spec.to_json(),
-            "cql": asdict(config.cql),
+            config.learner.name: settings_of(config.learner),
             "seed": config.seed,
             "rows": len(self.data),
             "reward_mean": self.reward_scale.mean,
             "reward_std": self.reward_scale.std,
         }
 
-    def _save(self, group: LearnerGroup) -> None:
+    def _snapshot(self, group: LearnerGroup) -> tuple[Arrays, dict[str, Any]]:
+        """Return everything that is needed to go on from here: arrays, and what is noted."""
         note = {
             "identity": self._identity(),
             "step": self.step,
@@ -332,8 +354,10 @@ class _Training:
             "misses": self.misses,
             "metrics": self.metrics,
         }
-        arrays = prefixed("state", read_state(group)) | prefixed("best", self.best)
-        write_checkpoint(self.out_dir / CHECKPOINT, "offline", arrays, note)
+        return prefixed("state", read_state(group)) | prefixed("best", self.best), note
+
+    def _save(self, group: LearnerGroup) -> None:
+        write_checkpoint(self.out_dir / CHECKPOINT, "offline", *self._snapshot(group))
 
     def _restore(self, group: LearnerGroup, arrays: Arrays, note: dict[str, Any]) -> None:
         mine, theirs = json.loads(json.dumps(self._identity())), note["identity"]
@@ -360,5 +384,6 @@ class _Training:
         self.misses, self.metrics = int(note["misses"]), dict(note["metrics"])
 
 
-def _online_weights(weights: Arrays) -> Arrays:
-    return {name: value for name, value in weights.items() if name.split(".", 1)[0] in ONLINE_PARTS}
+def settings_of(learner: Settings) -> dict[str, Any]:
+    """Return the settings of a learner as plain values."""
+    return asdict(cast(Any, learner))

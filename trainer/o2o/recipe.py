@@ -7,13 +7,14 @@ be better on networks kept for choices (docs/o2o.md describes the choice of each
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, TypedDict, Unpack
 
 from testbed.errors import Problem, UsageError
 from trainer.credit.weight import BY_LOAD, LaterWeight
 from trainer.learning.cql import CqlConfig
+from trainer.learning.learners import learner_like
 from trainer.learning.offline import OfflineConfig
 from trainer.learning.online import OnlineConfig
 from trainer.learning.ppo import PpoConfig
@@ -40,7 +41,7 @@ class Recipe:
     def __post_init__(self) -> None:
         problems = []
         for phase, kind, gamma in (
-            ("offline", self.offline_reward, self.offline.cql.gamma),
+            ("offline", self.offline_reward, self.offline.learner.gamma),
             ("online", self.online_reward, self.online.ppo.gamma),
         ):
             if kind not in REWARD_KINDS:
@@ -66,7 +67,7 @@ PAPER: Final = Recipe(
     description="the paper's settings and losses, team reward",
     offline_reward="team",
     online_reward="team",
-    offline=OfflineConfig(steps=4_000, cql=CqlConfig(batch_size=128)),
+    offline=OfflineConfig(steps=4_000, learner=CqlConfig(batch_size=128)),
     online=OnlineConfig(episodes=1_000, ppo=PpoConfig(kl_stop=None)),
 )
 
@@ -77,7 +78,7 @@ DEFAULT: Final = Recipe(
     online_reward="credit",
     offline=OfflineConfig(
         steps=4_000,
-        cql=CqlConfig(
+        learner=CqlConfig(
             learning_rate=1e-3,
             gamma=0.0,
             tau=5e-3,
@@ -130,13 +131,17 @@ def sized(
     num_learners: int = 0,
     threads: int = 1,
     offline_steps: int | None = None,
+    learner: str | None = None,
     kl_stop: float | None = None,
     **online_sizes: Unpack[OnlineSizes],
 ) -> Recipe:
     """Return the recipe with other sizes; None, or one that is not given, keeps the recipe's own.
 
+    ``learner`` names another offline learner (``trainer.learning.learners``); it gets those
+    settings of the recipe's own that both have.
+
     Raises:
-        UsageError: a value outside its range.
+        UsageError: a value outside its range, or an unknown learner.
     """
     offline = replace(
         base.offline,
@@ -144,6 +149,7 @@ def sized(
         steps=base.offline.steps if offline_steps is None else offline_steps,
         num_learners=num_learners,
         threads=threads,
+        learner=learner_like(learner or base.offline.learner.name, base.offline.learner),
     )
     online = base.online
     given: dict[str, Any] = dict(online_sizes)
@@ -161,3 +167,11 @@ def sized(
         **{name: value for name, value in given.items() if value is not None},
     )
     return replace(base, offline=offline, online=online)
+
+
+def document(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as plain values; the settings of its offline learner are under its name."""
+    found = asdict(recipe)
+    offline: dict[str, Any] = found["offline"]
+    offline[recipe.offline.learner.name] = offline.pop("learner")
+    return found

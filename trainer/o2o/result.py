@@ -11,6 +11,7 @@ import numpy as np
 
 from testbed.scenario.plan import Plan
 from trainer.learning.actor import Actor
+from trainer.learning.cql import CqlConfig
 from trainer.learning.online import CurvePoint, ScoreDifference, Scores
 from trainer.o2o.hand_over import artifact_of, keep
 from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, Driver, O2OConfig
@@ -63,12 +64,18 @@ def training_of(config: O2OConfig, name: str) -> dict[str, Any]:
     recipe = config.recipe
     return {
         "recipe": recipe.name,
+        **_learner(recipe.offline.learner.name),
         "source": config.source,
         "log_episodes": config.log_episodes,
         "offline_steps": recipe.offline.steps,
         "online_episodes": 0 if name == OFFLINE else recipe.online.episodes,
         "seed": config.seed,
     }
+
+
+def _learner(name: str) -> dict[str, str]:
+    # Left out where it is the usual one, so that policies keep the ids of earlier releases.
+    return {} if name == CqlConfig.name else {"learner": name}
 
 
 def keep_policies(

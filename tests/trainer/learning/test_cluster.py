@@ -33,7 +33,7 @@ def cluster() -> Iterator[None]:
 
 def test_two_remote_learners_learn_what_one_here_learns(cluster: None, tmp_path: Path) -> None:
     data = logged(20)
-    config = OfflineConfig(steps=10, cql=CqlConfig(batch_size=32), hidden=SPEC.hidden)
+    config = OfflineConfig(steps=10, learner=CqlConfig(batch_size=32), hidden=SPEC.hidden)
     here = train_offline(data, config, tmp_path / "here")
     there = train_offline(data, replace(config, num_learners=2), tmp_path / "there")
     # Gradients are averaged over the two halves of every batch: equal up to rounding.

@@ -70,7 +70,7 @@ def test_offline_training_gives_the_weights_and_metrics_of_rllib(
 ) -> None:
     data = transitions_of(trajectories())
     cql = replace(CqlConfig(batch_size=32, learning_rate=1e-2), **changes)
-    config = OfflineConfig(steps=25, report_every=10, cql=cql, hidden=(16, 16))
+    config = OfflineConfig(steps=25, report_every=10, learner=cql, hidden=(16, 16))
     found: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for name in ("rllib", "here"):
         with monkeypatch.context() as patched:

@@ -153,7 +153,7 @@ def test_targets_start_equal_to_their_own_networks() -> None:
 def test_settings_out_of_range_are_all_named() -> None:
     with pytest.raises(UsageError) as caught:
         CqlConfig(gamma=1.5, tau=0.0, batch_size=0)
-    assert [p.path for p in caught.value.problems] == ["cql.gamma", "cql.tau", "cql.batch_size"]
+    assert [p.path for p in caught.value.problems] == ["cql.gamma", "cql.batch_size", "cql.tau"]
 
 
 def test_masked_entries_are_left_out_of_exponentials_bit_for_bit() -> None:

@@ -15,15 +15,26 @@ from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
 from tests.trainer.learning.problems import BEST, logged, masks, observations
 from trainer.learning.actor import Actor, NetworkSpec
 from trainer.learning.checkpoint import read_checkpoint
-from trainer.learning.cql import CqlConfig, cql_algorithm_config
+from trainer.learning.cql import CqlConfig
 from trainer.learning.groups import learner_group, read_state, read_weights
 from trainer.learning.module import module_spec
-from trainer.learning.offline import OfflineConfig, OfflineProgress, OfflineResult, train_offline
+from trainer.learning.offline import (
+    CHECKPOINT,
+    OfflineConfig,
+    OfflineProgress,
+    OfflineResult,
+    train_offline,
+)
 from trainer.learning.transitions import Transitions
 
 QUICK = CqlConfig(learning_rate=3e-3, tau=0.05, batch_size=64, cql_weight=0.02, gamma=0.9)
 SHORT = OfflineConfig(
-    steps=60, cql=QUICK, hidden=(16, 16), report_every=10, checkpoint_every=20, evaluate_every=20
+    steps=60,
+    learner=QUICK,
+    hidden=(16, 16),
+    report_every=10,
+    checkpoint_every=20,
+    evaluate_every=20,
 )
 
 
@@ -42,7 +53,7 @@ def same_weights(first: OfflineResult, second: OfflineResult) -> bool:
 def test_the_best_policy_is_found_from_random_logs(
     data: Transitions, tmp_path: Path, cql: CqlConfig
 ) -> None:
-    config = OfflineConfig(steps=500, cql=cql, hidden=(16, 16))
+    config = OfflineConfig(steps=500, learner=cql, hidden=(16, 16))
     result = train_offline(data, config, tmp_path)
     states = np.array([0, 1])
     probabilities = np.exp(result.actor.log_probabilities(observations(states), masks(2)))
@@ -102,6 +113,26 @@ def test_a_resumed_training_ends_as_if_it_had_not_been_interrupted(
         np.testing.assert_array_equal(value, second[name], err_msg=name)
 
 
+def test_an_interrupted_training_goes_on_from_its_last_report(
+    data: Transitions, tmp_path: Path
+) -> None:
+    whole = train_offline(data, SHORT, tmp_path / "whole")
+
+    def interrupt(now: OfflineProgress) -> None:
+        if now.step == 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_offline(data, SHORT, tmp_path / "parts", progress=interrupt)
+    _, note = read_checkpoint(tmp_path / "parts" / CHECKPOINT, "offline")
+    assert note["step"] == 30
+    resumed = train_offline(data, SHORT, tmp_path / "parts", resume=True)
+    assert same_weights(whole, resumed)
+    assert (tmp_path / "parts" / "metrics.csv").read_text() == (
+        tmp_path / "whole" / "metrics.csv"
+    ).read_text()
+
+
 def test_more_steps_may_be_asked_for_later(data: Transitions, tmp_path: Path) -> None:
     whole = train_offline(data, SHORT, tmp_path / "whole")
     train_offline(data, replace(SHORT, steps=25), tmp_path / "parts")
@@ -157,7 +188,7 @@ def test_the_best_evaluated_actor_is_kept_and_patience_ends_the_training(
 def test_a_diverged_training_stops_with_an_error(data: Transitions, tmp_path: Path) -> None:
     huge = replace(data, reward=data.reward.copy())
     huge.reward[0] = np.float32(1e38)
-    config = replace(SHORT, steps=400, cql=replace(QUICK, learning_rate=1e30))
+    config = replace(SHORT, steps=400, learner=replace(QUICK, learning_rate=1e30))
     with pytest.raises(PermanentError, match="no longer finite"):
         train_offline(huge, config, tmp_path)
 
@@ -165,7 +196,7 @@ def test_a_diverged_training_stops_with_an_error(data: Transitions, tmp_path: Pa
 def test_each_target_tracks_its_own_network(data: Transitions, tmp_path: Path) -> None:
     """Trap: both targets follow the same Q. One step from equal starts, tau known."""
     spec = module_spec_of(data)
-    group = learner_group(cql_algorithm_config(QUICK), spec)
+    group = learner_group(QUICK.algorithm(), spec)
     before = read_weights(group)
     group.shutdown()
     train_offline(data, replace(SHORT, steps=1), tmp_path)
@@ -199,7 +230,7 @@ def test_remote_learners_need_a_cluster_and_none_is_started(
 
 
 def test_the_state_of_a_learner_covers_every_parameter(data: Transitions) -> None:
-    group = learner_group(cql_algorithm_config(QUICK), module_spec_of(data))
+    group = learner_group(QUICK.algorithm(), module_spec_of(data))
     try:
         learner = group._learner
         trained = {

@@ -70,7 +70,7 @@ def test_the_two_state_problem_is_learned_online(tmp_path: Path) -> None:
 def test_the_first_online_evaluation_is_the_offline_policys(tmp_path: Path) -> None:
     """No cold start: the policy handed over is the one that was trained offline."""
     quick = CqlConfig(learning_rate=3e-3, tau=0.05, batch_size=64, cql_weight=0.02, gamma=0.9)
-    settings = OfflineConfig(steps=300, cql=quick, hidden=SPEC.hidden)
+    settings = OfflineConfig(steps=300, learner=quick, hidden=SPEC.hidden)
     offline = train_offline(logged(50), settings, tmp_path / "offline")
     reference = TwoStates().evaluate(offline.actor, 20)
     result = fine_tune(

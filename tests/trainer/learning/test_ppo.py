@@ -115,7 +115,7 @@ def test_the_best_policy_is_found_online() -> None:
 
 def test_actor_and_value_critic_start_from_the_offline_phase(tmp_path: Path) -> None:
     """Trap: the value critic not carried over to the online phase."""
-    config = OfflineConfig(steps=20, cql=CqlConfig(batch_size=32), hidden=SPEC.hidden)
+    config = OfflineConfig(steps=20, learner=CqlConfig(batch_size=32), hidden=SPEC.hidden)
     offline = train_offline(logged(10), config, tmp_path)
     with Ppo(SPEC, QUICK, weights=offline.weights) as ppo:
         assert {name.split(".")[0] for name in ppo.weights()} == {"pi", "vf"}
