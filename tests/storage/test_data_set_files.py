@@ -217,7 +217,7 @@ NOT_A_NUMBER = [float("nan")] * FEATURES
         (replaced("node", item(2, 2)), "sequences: 2 are torn apart"),
         (lambda table: table.drop_columns(["reward"]), "reward: is missing"),
         (
-            lambda table: table.set_column(9, "terminated", pa.array(["no"] * len(table))),
+            lambda table: table.set_column(10, "terminated", pa.array(["no"] * len(table))),
             "terminated: is string",
         ),
         (
