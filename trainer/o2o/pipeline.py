@@ -29,6 +29,7 @@ from trainer.learning.online import (
 )
 from trainer.o2o.folder import FOLDERS, ExperimentLedger
 from trainer.o2o.logged import LoggedSequences
+from trainer.o2o.recipe import document
 from trainer.o2o.result import O2OResult, keep_policies, training_of
 from trainer.o2o.settings import O2O, OFFLINE, ONLINE_ONLY, O2OConfig, Report, Stage, StageProgress
 from trainer.o2o.simulated import first_log_episode
@@ -117,7 +118,12 @@ def _run(venue: Venue, setup: Setup, resume: bool) -> O2OResult:
 
 def _described(venue: Venue, config: O2OConfig, out: Path, *, continued: bool) -> Experiment:
     plan = venue.plan
-    chosen = {"scenario_hash": plan.scenario_hash, "driver": venue.driver, **asdict(config)}
+    chosen = {
+        "scenario_hash": plan.scenario_hash,
+        "driver": venue.driver,
+        **asdict(config),
+        "recipe": document(config.recipe),
+    }
     return Experiment(plan.name, out, settings_of(chosen), continued)
 
 
