@@ -44,6 +44,8 @@ _LETTER: Final = 0.072
 """Inches of a letter of the names of rows, on average a little less."""
 NUMBERS: Final = 0.66
 """Inches of numbers and a label beside the y axis."""
+_TICKS: Final = 5
+"""Intervals between the numbers of an axis, at most."""
 _DOTS: Final = 0.22
 """Half of the part of a row over which the dots of episodes are spread."""
 
@@ -79,6 +81,7 @@ def new_figure(width: float = WIDTH, height: float = 4.0) -> tuple[Figure, Axes]
     figure = Drawing(figsize=(width, height), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     plain(axes)
+    axes.locator_params(nbins=_TICKS)
     return figure, axes
 
 
@@ -333,8 +336,12 @@ def topology(network: Topology, run: RunSummary | None = None) -> Figure:
     With a run, arrows show the five per cent or more of a node's tasks that went to a peer.
     """
     size = network.size
-    figure = Drawing(figsize=(9.6, 4.6), layout="constrained", dpi=120)
-    ring, rates = figure.subplots(1, 2, width_ratios=(1, 1))
+    # Placed by hand, as in ``settle``: parts of the figure's width and height.
+    figure = Drawing(figsize=(9.6, 4.6), dpi=120)
+    ring = figure.add_axes((0.01, 0.03, 0.4, 0.83))
+    rates = figure.add_axes((0.56, 0.13, 0.35, 0.75))
+    probabilities = figure.add_axes((0.43, 0.2, 0.013, 0.55))
+    megabytes = figure.add_axes((0.925, 0.2, 0.013, 0.6))
     angles = np.pi / 2 - 2 * np.pi * np.arange(size) / size
     x, y = np.cos(angles), np.sin(angles)
     if run is not None:
@@ -365,7 +372,7 @@ def topology(network: Topology, run: RunSummary | None = None) -> Figure:
     ring.axis("off")
     arrows = "" if run is None else f"\nArrows: where tasks went under {_title(run)}"
     ring.set_title(f"Nodes by capacity{arrows}", fontsize=10, loc="left")
-    figure.colorbar(points, ax=ring, label="arrival probability", shrink=0.7)
+    figure.colorbar(points, cax=probabilities, label="arrival probability")
     links = np.array(network.link_rate, dtype=float) / 1e6
     np.fill_diagonal(links, np.nan)
     image = rates.imshow(links, cmap="viridis")
@@ -374,7 +381,7 @@ def topology(network: Topology, run: RunSummary | None = None) -> Figure:
     rates.set_xlabel("to node")
     rates.set_ylabel("from node")
     rates.set_title("Link rates", fontsize=10, loc="left")
-    figure.colorbar(image, ax=rates, label="MB/s", shrink=0.7)
+    figure.colorbar(image, cax=megabytes, label="MB/s")
     return figure
 
 

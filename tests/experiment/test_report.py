@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -196,23 +195,23 @@ def test_a_single_run_has_no_empty_cells(log: TaskLog, ids: list[str], tmp_path:
     assert page.table("success rate, %")[0]["95 % interval"] == "–"
 
 
+@pytest.mark.browser
 def test_the_page_fits_a_telephone(log: TaskLog, ids: list[str], tmp_path: Path) -> None:
-    api = pytest.importorskip("playwright.sync_api")
-    if (browser := shutil.which("chromium")) is None:
-        pytest.skip("there is no chromium")
+    from tests.services.chromium import browser
+
     page = write_report(log, ids[:2], tmp_path / "out").path
-    with api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        try:
-            for width in (400, 1200):
-                tab = launched.new_page(viewport={"width": width, "height": 900})
-                tab.goto(page.as_uri())
-                assert tab.evaluate("document.documentElement.scrollWidth") <= width
-                # Tables that are wider can be moved on their own.
-                held = "[...document.querySelectorAll('table')].every(t => t.closest('.wide'))"
-                assert tab.evaluate(held)
-        finally:
-            launched.close()
+    with browser() as opened:
+        for width in (400, 1200):
+            tab = opened.new_page(viewport={"width": width, "height": 900})
+            tab.goto(page.as_uri())
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        # Tables that are wider can be moved on their own, and time lines can be zoomed.
+        held = "[...document.querySelectorAll('table')].every(each => each.closest('.wide'))"
+        assert tab.evaluate(held)
+        line = tab.locator(".timeline svg").first
+        before = line.get_attribute("viewBox")
+        tab.locator(".timeline button").first.click()
+        assert line.get_attribute("viewBox") != before
 
 
 def test_long_names_of_runs_do_not_overlap(log: TaskLog, ids: list[str]) -> None:
