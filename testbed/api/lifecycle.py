@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from testbed.api import home, notices, places, planning
 from testbed.errors import PermanentError, PrerequisiteMissing, TestbedError
@@ -11,6 +13,11 @@ if TYPE_CHECKING:
     from testbed.runtime.base import Runtime, Teardown, Testbed
     from testbed.scenario.plan import PlanHead
     from testbed.scenario.schema import ScenarioFile
+
+
+STARTED_S: Final = 120.0
+"""Time that a task log gets to answer on a cluster that was started again."""
+ASK_AGAIN_S: Final = 2.0
 
 
 def planned(
@@ -91,9 +98,9 @@ def take_down(
 
     Raises: PermanentError: the runs cannot be kept, or something could not be ended or is left.
     """
-    place.start_stopped(report=notices.note)
+    started = place.start_stopped(report=notices.note)
     if not discard:
-        _save_runs(place, name)
+        _save_runs(place, name, STARTED_S if started else 0.0)
     done = place.down(name, report=notices.note)
     places.forget(name)
     if verify:
@@ -101,18 +108,26 @@ def take_down(
     return done
 
 
-def _save_runs(place: Runtime, name: str) -> None:
-    """Copy the runs of a task log that goes with its testbed into that of the home."""
-    from testbed.storage.tasklog import NothingLogged, open_task_log
-    from testbed.storage.tasklog.copying import copy_runs
+def _save_runs(place: Runtime, name: str, wait_s: float) -> None:
+    """Copy the runs of a task log that goes with its testbed into that of the home.
 
-    own = place.own_log(name)
-    if own is None:
-        return
-    target = home.choose_task_log(None)
+    One that does not answer is asked again for ``wait_s`` seconds.
+    """
+    from testbed.storage.tasklog import NothingLogged
+
+    until = time.monotonic() + wait_s
     try:
-        with open_task_log(own, create=False) as source, open_task_log(target) as log:
-            saved = copy_runs(source, log, lambda run: notices.note(f"keeping run {run}"))
+        while True:
+            try:
+                saved = _copy_runs(place, name)
+                break
+            except NothingLogged:
+                raise
+            except TestbedError as error:
+                if time.monotonic() > until:
+                    raise
+                notices.note(f"waiting for the task log of '{name}', which is starting: {error}")
+                time.sleep(ASK_AGAIN_S)
     except NothingLogged:
         # It has no tables yet: no run either.
         return
@@ -125,7 +140,19 @@ def _save_runs(place: Runtime, name: str) -> None:
             "give --discard to take it down without them"
         ) from error
     if saved:
-        notices.note(f"{len(saved)} runs are now in {target}")
+        notices.note(f"{len(saved)} runs are now in {home.choose_task_log(None)}")
+
+
+def _copy_runs(place: Runtime, name: str) -> Sequence[str]:
+    from testbed.storage.tasklog import open_task_log
+    from testbed.storage.tasklog.copying import copy_runs
+
+    own = place.own_log(name)
+    if own is None:
+        return ()
+    target = home.choose_task_log(None)
+    with open_task_log(own, create=False) as source, open_task_log(target) as log:
+        return copy_runs(source, log, lambda run: notices.note(f"keeping run {run}"))
 
 
 def _verify(place: Runtime, name: str) -> None:

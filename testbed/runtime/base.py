@@ -226,10 +226,11 @@ class Runtime(Protocol):
         """
         ...
 
-    def start_stopped(self, *, report: Report = ...) -> None:
+    def start_stopped(self, *, report: Report = ...) -> bool:
         """Start what carries testbeds and has stopped, such as a cluster of containers.
 
-        Returns when it answers. Does nothing where nothing has stopped, or nothing can be started.
+        Returns when it answers, which its testbeds may do later: whether this object has started
+        it, now or before. Does nothing where nothing has stopped, or nothing can be started.
 
         Raises: TestbedError: it does not start; says how to remove it.
         """

@@ -261,8 +261,9 @@ class LocalRuntime:
             raise
         place.strike(node_process(node))
 
-    def start_stopped(self, *, report: Report = lambda line: None) -> None:
+    def start_stopped(self, *, report: Report = lambda line: None) -> bool:
         """See ``Runtime``. Processes that have ended are not started again."""
+        return False
 
     def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """See ``Runtime``."""

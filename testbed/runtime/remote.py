@@ -83,8 +83,9 @@ class RemoteRuntime:
         """Raises: UsageError, always."""
         self._refuse("ended")
 
-    def start_stopped(self, *, report: Report = lambda line: None) -> None:
+    def start_stopped(self, *, report: Report = lambda line: None) -> bool:
         """See ``Runtime``. What is not of this home is not started."""
+        return False
 
     def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """Raises: UsageError, always."""

@@ -63,6 +63,7 @@ class KindRuntime:
         self._force = force
         self._patience = patience
         self._reaching = reaching
+        self._started = False
 
     takes = frozenset(
         {
@@ -206,13 +207,15 @@ class KindRuntime:
             raise self._no_testbed(name)
         return self.on_cluster.kill(name, node)
 
-    def start_stopped(self, *, report: Report = lambda line: None) -> None:
+    def start_stopped(self, *, report: Report = lambda line: None) -> bool:
         """See ``Runtime``: the nodes of the cluster, as after a restart of the machine."""
         if not self._is_up or all(node.running for node in self.kind.nodes()):
-            return
+            return self._started
         try:
-            if self.kind.start_stopped(report=report):
+            self._started = self.kind.start_stopped(report=report)
+            if self._started:
                 self._await_server(report)
+            return self._started
         except (PermanentError, PrerequisiteMissing, TemporaryError) as error:
             error.add_note(
                 f"to remove the cluster with everything on it: {self.kind.remove_command}, "

@@ -241,8 +241,9 @@ class ClusterRuntime:
         )
         return Stopped(node_process(node), None, forced=True)
 
-    def start_stopped(self, *, report: Report = lambda line: None) -> None:
+    def start_stopped(self, *, report: Report = lambda line: None) -> bool:
         """See ``Runtime``. A cluster that exists is started by others."""
+        return False
 
     def down(self, name: str, *, report: Report = lambda line: None) -> Teardown:
         """See ``Runtime``. Its volumes go too, and with them a task log of its own."""
