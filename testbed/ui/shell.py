@@ -50,7 +50,8 @@ async def _visit(page: Page, pages: Sequence[Page], settings: Settings, request:
                         link.props('aria-current="page"')
         choice = ui.select(list(_LOOKS), value=chosen if chosen in _LOOKS else "auto")
         choice.props('dense options-dense borderless aria-label="light or dark"')
-    body = ui.element("main")
+    # Within the element `main` of the framework.
+    body = ui.element("div").classes("content")
     ui.skip_link(target=body)
     await ui.context.client.connected()
     system_dark = bool(await ui.run_javascript(f"{_SYSTEM_DARK}.matches", timeout=10.0))

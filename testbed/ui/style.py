@@ -21,7 +21,7 @@ code, pre { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, mono
 .top nav a { padding: 4px 10px; border-radius: 6px; text-decoration: none; color: var(--text); }
 .top nav a:hover { background: var(--page); }
 .top nav a[aria-current="page"] { font-weight: 600; box-shadow: inset 0 -2px var(--accent); }
-main { width: 100%; max-width: 1680px; margin: 0 auto; padding: 12px 16px 32px; }
+.content { width: 100%; max-width: 1680px; margin: 0 auto; padding: 12px 16px 32px; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: 12px 14px; min-width: 0; }
 .muted { color: var(--muted); }
@@ -42,7 +42,7 @@ table.plain td.number, table.plain th.number { text-align: right; }
 .scroll { overflow-x: auto; }
 .q-card, .q-menu, .q-dialog__inner > div { background: var(--card); color: var(--text); }
 @media (max-width: 600px) {
-  main { padding: 8px 8px 24px; }
+  .content { padding: 8px 8px 24px; }
   .top { padding: 6px 8px; }
 }
 @media (prefers-reduced-motion: reduce) {

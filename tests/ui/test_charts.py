@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -109,9 +109,18 @@ def test_a_hundred_nodes_do_not_overlap() -> None:
 
     # Drawn in 500 pixels, of the 600 that the places are given in.
     gaps = [
-        ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5 * 500 / 600 for a, b in pairwise(places)
+        ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5 * 500 / 600
+        for a, b in combinations(places, 2)
     ]
     assert min(gaps) >= max(place[2] for place in places)
+
+
+def test_in_a_large_network_shapes_tell_nodes_apart() -> None:
+    dead, full = BUSY._replace(condition="dead"), BUSY._replace(load=7)
+    found = nodes_of(snapshot(state(nodes=(BUSY, dead, full) * 20)))
+
+    assert [node["symbol"] for node in found[:3]] == ["circle", "rect", "triangle"]
+    assert [node["label"]["formatter"] for node in found[:3]] == ["0", "1", "2"]
 
 
 def test_what_flows_is_drawn_the_thicker_the_more() -> None:

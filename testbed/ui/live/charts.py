@@ -13,7 +13,7 @@ from testbed.experiment.statistics import rate_interval
 from testbed.model.serving.record import RequestOutcome
 from testbed.model.units import SECOND
 from testbed.rpc.operator import NodeNow
-from testbed.ui.live.network import Network, full_text, positions
+from testbed.ui.live.network import MANY, Network, full_text, positions
 from testbed.ui.live.snapshot import Flow, Sample, Snapshot, flows
 from testbed.ui.options import Options, axis, base, readable_on, shade
 from testbed.ui.palette import Palette
@@ -119,17 +119,21 @@ def _node(known: Network, number: int, node: NodeNow, palette: Palette, *, out: 
     fill = known.fill(number, node.load, node.backlog)
     colour = palette.line if gone else shade(palette, fill)
     ring = status == "overloaded"
-    label = f"{number} ✕" if gone else f"{number} ▲" if ring else str(number)
+    many = known.size > MANY
+    label = (
+        str(number) if many else f"{number} ✕" if gone else f"{number} ▲" if ring else str(number)
+    )
+    shape = "rect" if gone else "triangle" if ring else "circle"
     return {
         "name": str(number),
         "x": 300 * x,
         "y": 300 * y,
-        "symbol": "circle",
+        "symbol": shape if many else "circle",
         "symbolSize": round(_diameter(known, number)),
         "itemStyle": {
             "color": colour,
             "borderColor": palette.bad if ring else palette.muted,
-            "borderWidth": 4 if ring else 1,
+            "borderWidth": (2 if many else 4) if ring else 1,
             "borderType": "dashed" if gone else "solid",
         },
         "label": {
@@ -137,7 +141,7 @@ def _node(known: Network, number: int, node: NodeNow, palette: Palette, *, out: 
             "formatter": label,
             "color": palette.muted if gone else readable_on(colour),
             "fontWeight": "bold" if ring else "normal",
-            "fontSize": 13 if known.size <= 20 else 10,
+            "fontSize": 9 if many else 13,
         },
         "tooltip": {"formatter": _node_tip(known, number, node, status)},
     }
@@ -146,7 +150,7 @@ def _node(known: Network, number: int, node: NodeNow, palette: Palette, *, out: 
 def _diameter(known: Network, number: int) -> float:
     """Return the diameter of a node in pixels: its area goes with its capacity."""
     largest = max(known.capacities, default=0.0) or 1.0
-    most = min(58.0, max(15.0, 700.0 / max(1, known.size)))
+    most = min(58.0, max(18.0, 700.0 / max(1, known.size)))
     return most * (0.5 + 0.5 * math.sqrt(known.capacities[number] / largest))
 
 
@@ -180,6 +184,7 @@ def facts(known: Network, number: int, node: NodeNow) -> list[tuple[str, str]]:
 def _links(known: Network, flowing: Sequence[Flow], palette: Palette) -> Iterator[Options]:
     drawn: set[tuple[int, int]] = set()
     most = max((flow.work_rate for flow in flowing), default=0.0)
+    widest = 5 if known.size <= 8 else 3
     for flow in flowing[:MOST_LINKS]:
         drawn.add((flow.source, flow.destination))
         share = flow.work_rate / most if most else 0.0
@@ -190,8 +195,8 @@ def _links(known: Network, flowing: Sequence[Flow], palette: Palette) -> Iterato
             "value": flow.total.work,
             "lineStyle": {
                 "color": palette.accent if active else palette.line,
-                "width": round(1 + 5 * share, 1),
-                "opacity": 0.85 if active else 0.7,
+                "width": round(1 + widest * share, 1),
+                "opacity": 0.8 if active else 0.6,
                 "curveness": 0.16,
             },
             "tooltip": {"formatter": _link_tip(known, flow)},
@@ -234,9 +239,11 @@ def link_use(known: Network, flow: Flow) -> float | None:
 
 def network_legend(known: Network) -> str:
     """Return what the colours and sizes of the network say, in words."""
+    gone = "Squares" if known.size > MANY else "✕"
+    over = "Triangles" if known.size > MANY else "▲ and a thick ring"
     return (
-        f"Size: capacity. Colour: {full_text(known)}. ▲ and a thick ring: overloaded. ✕: dead, or "
-        "out of the run. Arrows: what goes over a link now; the grey ones carried something before."
+        f"Size: capacity. Colour: {full_text(known)}. {over}: overloaded. {gone}: dead, or out of "
+        "the run. Arrows: what goes over a link now; the grey ones carried something before."
     )
 
 
@@ -408,6 +415,7 @@ def queues(snapshot: Snapshot, palette: Palette) -> Options:
             "category",
             "node",
             data=[str(node) for node in range(size)],
+            axisLabel={"color": palette.muted, "interval": size // 12},
             inverse=True,
             nameGap=26,
         ),

@@ -13,6 +13,12 @@ from testbed.model.units import SECOND, Micros
 from testbed.scenario.families import ByModel
 from testbed.scenario.plan import SERVING, TASKS, Plan, PlanHead, ServingPlan
 
+MANY: Final = 30
+"""Nodes from which on the picture has to save room."""
+
+INSIDE: Final = 0.84
+"""Radius of the inner circle."""
+
 Link: TypeAlias = tuple[int, int]
 """Source and destination."""
 
@@ -73,9 +79,17 @@ def network_of(plan: PlanHead) -> Network:
 
 
 def positions(size: int) -> list[tuple[float, float]]:
-    """Return a place for each node on a circle, the first one at the top, within -1 and 1."""
+    """Return a place for each node on a circle, the first one at the top, within -1 and 1.
+
+    In a network of many nodes every second one is further inside, so that they have room.
+    """
     turns = [2 * math.pi * node / max(1, size) for node in range(size)]
-    return [(math.sin(turn), -math.cos(turn)) for turn in turns]
+    inside = INSIDE if size > MANY else 1.0
+    radii = [inside if node % 2 else 1.0 for node in range(size)]
+    return [
+        (radius * math.sin(turn), -radius * math.cos(turn))
+        for turn, radius in zip(turns, radii, strict=True)
+    ]
 
 
 def _of_tasks(plan: PlanHead) -> Network:
