@@ -293,11 +293,11 @@ REPORT: Final = FamilyReport(
         "outcomes": lambda runs, logs: figures.outcome_shares(runs),
         "latency": lambda runs, logs: figures.latency_breakdown(runs),
         "queues": _queues,
+        "topology": lambda runs, logs: figures.topology(runs[0].run.plan.topology, runs[0]),
         "load": lambda runs, logs: breakdown.load_drawn(breakdown.by_load(runs)),
         "nodes": lambda runs, logs: breakdown.nodes_drawn(
             breakdown.by_node(runs), "success rate, %"
         ),
-        "topology": lambda runs, logs: figures.topology(runs[0].run.plan.topology, runs[0]),
         "metric": lambda runs, logs: figures.success_rates(runs),
     },
 )

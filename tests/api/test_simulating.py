@@ -153,7 +153,10 @@ def test_an_instance_takes_no_options(plan: tb.LoadedPlan) -> None:
 def test_figures_are_drawn_and_show_themselves(plan: tb.LoadedPlan) -> None:
     found = tb.compare(plan, ["ratc", "local"], episodes=2)
 
-    for name in ("success", "outcomes", "latency", "queues", "topology"):
+    for name in (
+        *("success", "outcomes", "latency", "queues", "topology", "load", "nodes"),
+        "differences",
+    ):
         assert found.figure(name)._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
     assert plan.figure()._repr_png_()  # type: ignore[attr-defined]
     with pytest.raises(tb.UsageError, match="success, outcomes, latency, queues, topology"):
