@@ -11,6 +11,7 @@ from testbed.model.hooks import HOOKS
 from testbed.runtime import registry as runtimes
 from testbed.storage.artifacts import opening as artifacts
 from testbed.storage.tasklog import opening as task_logs
+from trainer import tracking as trackers
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "adding.md").read_text()
@@ -44,6 +45,7 @@ def test_suites_and_groups_that_it_names_exist() -> None:
         runtimes.GROUP,
         *(hook.group for hook in HOOKS.values()),
         task_logs.GROUP,
+        trackers.GROUP,
     }
 
 
