@@ -59,7 +59,7 @@ def _needs_hdfs() -> str | None:
 def _needs_docker() -> str | None:
     if not shutil.which("docker"):
         return "install Docker"
-    asked = subprocess.run(["docker", "info"], capture_output=True, timeout=30)
+    asked = subprocess.run(["docker", "info"], capture_output=True, timeout=120)
     return "start the Docker engine; `docker info` says more" if asked.returncode else None
 
 

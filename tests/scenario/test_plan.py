@@ -149,7 +149,7 @@ def test_nodes_need_nothing_but_the_standard_library_to_read_a_plan() -> None:
         "import sys, testbed.scenario.plan\n"
         f"sys.exit(','.join(name for name in {heavy!r} if name in sys.modules) or 0)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=99)
     assert (found.returncode, found.stderr) == (0, "")
 
 
