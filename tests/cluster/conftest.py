@@ -121,6 +121,8 @@ class Shell:
             [
                 sys.executable,
                 "-c",
+                # A suite that a shell started in its background ignores Ctrl-C, and so would this.
+                "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
                 "from testbed.cli.main import main; main()",
                 *map(str, arguments),
             ],
