@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from testbed.experiment.statistics import chance_of, holm, mean_interval
-from testbed.model.information import BITS
+from testbed.model.information import BITS, used_by
 from testbed.model.per_destination import NAME
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
@@ -18,7 +18,6 @@ from testbed.schedulers.catalogue import EQUALS, HEURISTICS, REFERENCES
 from testbed.sim.engine.arrays import without_control_delay
 from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import PER_DESTINATION, evaluate
-from trainer.per_destination.export import asks_of
 from trainer.per_destination.price import price_of_policy, price_of_scheduler
 
 CHOICE_TOPOLOGIES: Final = tuple(range(200, 208))
@@ -120,7 +119,7 @@ def _prices(plan: Plan, title: str, weights: ScoringWeights) -> dict[str, dict[s
     size = plan.topology.size
     prices = {name: price_of_scheduler(plan, name) for name in HEURISTICS}
     prices[PER_DESTINATION] = price_of_policy(BITS, size)
-    prices[title] = price_of_policy(asks_of(weights), size)
+    prices[title] = price_of_policy(used_by(weights.encoder) or BITS, size)
     return {
         name: {"messages": round(price.messages, 1), "bytes": round(price.bytes)}
         for name, price in prices.items()
