@@ -9,8 +9,7 @@ import typer
 
 from testbed.api import home
 from testbed.cli import console
-from testbed.cli.options import Json, Storage, quoted
-from testbed.cli.policy import Artifacts
+from testbed.cli.options import Artifacts, Json, Storage, quoted
 from testbed.errors import PrerequisiteMissing
 
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from testbed import environment
 from testbed.api.policies import resolved, surroundings
 from testbed.cli import console
 from testbed.cli.network import with_name
-from testbed.cli.options import Json, Name, quoted
+from testbed.cli.options import Artifacts, Json, Name, quoted
 from testbed.cli.tuning import check_learning_is_possible
 
 if TYPE_CHECKING:
@@ -53,15 +52,7 @@ def estimate(
         int, typer.Option("--seed", metavar="N", min=0, help="Random seed of the estimate.")
     ] = 0,
     name: Name = "default",
-    artifacts: Annotated[
-        str | None,
-        typer.Option(
-            "--artifacts",
-            envvar=environment.ARTIFACTS,
-            metavar="URL",
-            help="Artifact store. Default: that of the testbed if it is up, else the home's.",
-        ),
-    ] = None,
+    artifacts: Artifacts = None,
     as_json: Json = False,
 ) -> None:
     """Estimate the success rate of a policy from a data set of logs in which it did not decide."""

@@ -38,6 +38,15 @@ Storage: TypeAlias = Annotated[
         help="Task log: a file or a database URL. Default: the scenario's, else that of the home.",
     ),
 ]
+Artifacts: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--artifacts",
+        envvar=environment.ARTIFACTS,
+        metavar="URL",
+        help="Artifact store. Default: that of the testbed if it is up, else that of the home.",
+    ),
+]
 Settings: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(

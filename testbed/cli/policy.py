@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from testbed import environment
 from testbed.api.places import runtime
 from testbed.api.policies import imported, listed, resolved, surroundings
 from testbed.api.running import client_of
 from testbed.cli import console, estimating, tuning
 from testbed.cli.network import with_name
-from testbed.cli.options import Json, Name, ScenarioName, Settings, node_numbers, quoted
+from testbed.cli.options import (
+    Artifacts,
+    Json,
+    Name,
+    ScenarioName,
+    Settings,
+    node_numbers,
+    quoted,
+)
 from testbed.cli.progress import paces
 from testbed.errors import PermanentError, Problem, UsageError
 from testbed.model.units import counted
@@ -30,15 +37,6 @@ Reference: TypeAlias = Annotated[
     typer.Argument(
         metavar="POLICY",
         help="Policy id or a unique prefix, its key, shipped/NAME, or its folder (./FOLDER).",
-    ),
-]
-Artifacts: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--artifacts",
-        envvar=environment.ARTIFACTS,
-        metavar="URL",
-        help="Artifact store. Default: that of the testbed if it is up, else that of the home.",
     ),
 ]
 

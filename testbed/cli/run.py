@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -38,6 +38,13 @@ from testbed.model.units import counted
 if TYPE_CHECKING:
     from testbed.rpc.operator import Progress
     from testbed.runtime.base import Runtime, Testbed
+
+OneRun: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="[RUN]", help="Run of this testbed, or a unique prefix. Default: the latest."
+    ),
+]
 
 
 def run(
@@ -86,12 +93,7 @@ def run(
 
 
 def attach(
-    run_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="[RUN]", help="Run of this testbed, or a unique prefix. Default: the latest."
-        ),
-    ] = "",
+    run_id: OneRun = "",
     name: Name = "default",
     as_json: Json = False,
 ) -> None:
@@ -113,12 +115,7 @@ def attach(
 
 
 def stop(
-    run_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="[RUN]", help="Run of this testbed, or a unique prefix. Default: the latest."
-        ),
-    ] = "",
+    run_id: OneRun = "",
     name: Name = "default",
     as_json: Json = False,
 ) -> None:

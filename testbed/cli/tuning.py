@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from testbed import environment
 from testbed.api.logs import open_log
 from testbed.api.policies import resolved, surroundings
 from testbed.cli import console
-from testbed.cli.options import Json, Name, Storage
+from testbed.cli.options import Artifacts, Json, Name, Storage
 from testbed.cli.progress import paces
 from testbed.cli.selection import find_runs
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
@@ -75,15 +74,7 @@ def tune(
     ] = 0,
     name: Name = "default",
     storage: Storage = None,
-    artifacts: Annotated[
-        str | None,
-        typer.Option(
-            "--artifacts",
-            envvar=environment.ARTIFACTS,
-            metavar="URL",
-            help="Artifact store. Default: that of the testbed if it is up, else the home's.",
-        ),
-    ] = None,
+    artifacts: Artifacts = None,
     as_json: Json = False,
 ) -> None:
     """Improve a per-destination policy from its decisions in runs, real or simulated.

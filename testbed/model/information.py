@@ -50,3 +50,8 @@ def is_known(asks: object) -> bool:
 def used_by(encoder: str) -> str | None:
     """Return what an encoder makes its numbers of; None for an unknown encoder."""
     return _USES.get(encoder)
+
+
+def asked_by(encoder: str) -> str:
+    """Return what a policy with this encoder asks its peers, as its card says it."""
+    return used_by(encoder) or BITS

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,19 +91,3 @@ def picture(page: Page, name: str) -> None:
     folder = os.environ.get("TESTBED_TEST_PICTURES")
     if folder:
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
-
-
-def until(page: Page, selector: str, text: str) -> None:
-    """Wait until an element has a text."""
-    page.locator(selector).filter(has_text=text).first.wait_for()
-
-
-def processor_seconds(process: subprocess.Popen[str]) -> float:
-    """Return the processor time that a process has used."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def settle(seconds: float) -> None:
-    """Let time pass that something is measured over."""
-    time.sleep(seconds)

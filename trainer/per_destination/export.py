@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from testbed.errors import Problem, UsageError
-from testbed.model.information import BITS, used_by
+from testbed.model.information import asked_by
 from testbed.policies import LARGEST_ACTOR, PolicyCard, write_folder
 from testbed.sim.engine.policies import METADATA, encode_weights
 from testbed.sim.engine.scoring import ScoringWeights
@@ -77,11 +77,6 @@ def actor_onnx(weights: ScoringWeights) -> bytes:
     return data
 
 
-def asks_of(weights: ScoringWeights) -> str:
-    """Return what a policy with these weights asks its peers, as its card says it."""
-    return used_by(weights.encoder) or BITS
-
-
 def write_policy(
     weights: ScoringWeights,
     folder: Path,
@@ -104,7 +99,7 @@ def write_policy(
         kind="per-destination",
         encoder=weights.encoder,
         nodes=None,
-        asks=asks_of(weights),
+        asks=asked_by(weights.encoder),
         training=dict(training or {}),
         evaluation=dict(evaluation or {}),
     )

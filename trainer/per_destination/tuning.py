@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from testbed.errors import Problem, UsageError
+from testbed.model.information import asked_by
 from testbed.policies import Policy, PolicyCard
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import problems_of, without_control_delay
 from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import AnyPolicy, evaluate
 from trainer.learning.threads import torch_threads
-from trainer.per_destination.export import actor_onnx, asks_of, network_of
+from trainer.per_destination.export import actor_onnx, network_of
 from trainer.per_destination.from_logs import LoggedDecisions
 from trainer.per_destination.improving import (
     Judged,
@@ -241,6 +242,6 @@ def _in_memory(name: str, policy: AnyPolicy) -> Policy:
         kind="per-destination",
         encoder=policy.encoder,
         nodes=None,
-        asks=asks_of(policy),
+        asks=asked_by(policy.encoder),
     )
     return Policy(card, actor, name)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from testbed.experiment.statistics import chance_of, holm, mean_interval
-from testbed.model.information import BITS, used_by
+from testbed.model.information import BITS, asked_by
 from testbed.model.per_destination import NAME
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
@@ -119,7 +119,7 @@ def _prices(plan: Plan, title: str, weights: ScoringWeights) -> dict[str, dict[s
     size = plan.topology.size
     prices = {name: price_of_scheduler(plan, name) for name in HEURISTICS}
     prices[PER_DESTINATION] = price_of_policy(BITS, size)
-    prices[title] = price_of_policy(used_by(weights.encoder) or BITS, size)
+    prices[title] = price_of_policy(asked_by(weights.encoder), size)
     return {
         name: {"messages": round(price.messages, 1), "bytes": round(price.bytes)}
         for name, price in prices.items()

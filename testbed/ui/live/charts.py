@@ -7,15 +7,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from testbed.experiment.colours import OUTCOME_COLOURS
-from testbed.experiment.serving import colours as requests
 from testbed.experiment.statistics import rate_interval
-from testbed.model.serving.record import RequestOutcome
 from testbed.model.units import SECOND
 from testbed.rpc.operator import NodeNow
 from testbed.ui.live.network import MANY, Network, full_text, positions
 from testbed.ui.live.snapshot import Flow, Sample, Snapshot, flows
 from testbed.ui.options import Options, axis, base, readable_on, shade
+from testbed.ui.outcomes import COLOURS, colour
 from testbed.ui.palette import Palette
 
 GONE: Final = frozenset({"dead", "unreachable"})
@@ -35,12 +33,6 @@ BUSIEST: Final = 10
 
 _FAINT_LINKS: Final = 110
 """Networks with no more links than these show those without a flow too."""
-
-_COLOURS: Final[Mapping[str, str]] = {
-    **OUTCOME_COLOURS,
-    **{each: requests.COLOURS[each] for each in requests.COLOURS if " " not in each},
-    RequestOutcome.SERVED.value: requests.COLOURS[requests.HERE],
-}
 
 _GRID: Final[Options] = {"left": 12, "right": 24, "top": 14, "bottom": 26, "containLabel": True}
 _GRID_BELOW_LEGEND: Final[Options] = {**_GRID, "top": 36}
@@ -320,8 +312,8 @@ def outcomes(snapshot: Snapshot, palette: Palette) -> Options:
     seen: dict[str, None] = {}
     for _, counts in bins:
         seen.update(dict.fromkeys(name for name, count in counts.items() if count))
-    names = [name for name in _COLOURS if name in seen]
-    names += [name for name in seen if name not in _COLOURS]
+    names = [name for name in COLOURS if name in seen]
+    names += [name for name in seen if name not in COLOURS]
     return base(
         palette,
         legend=True,
@@ -337,7 +329,7 @@ def outcomes(snapshot: Snapshot, palette: Palette) -> Options:
                 "barCategoryGap": "8%",
                 "data": [counts.get(name, 0) for _, counts in bins],
                 "itemStyle": {
-                    "color": _COLOURS.get(name, palette.muted),
+                    "color": colour(name, palette),
                     "decal": decal(name),
                 },
             }

@@ -10,13 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from testbed.experiment.colours import OUTCOME_COLOURS
 from testbed.experiment.comparison import PairOfRuns
 from testbed.experiment.measured import Measured
 from testbed.experiment.metrics import Metric
-from testbed.experiment.serving import colours as requests
-from testbed.model.serving.record import RequestOutcome
 from testbed.ui.options import Options, axis, base, readable_on, shade
+from testbed.ui.outcomes import colour
 from testbed.ui.palette import Palette
 
 SYMBOLS: Final = ("circle", "rect", "triangle", "diamond", "pin", "arrow")
@@ -89,34 +87,15 @@ def outcomes(counts: Mapping[str, int], palette: Palette) -> Options:
     """Draw how many pieces of work ended in which way, a bar for each that there was."""
     found = {name: count for name, count in counts.items() if count}
     total = sum(found.values())
-    return base(
-        palette,
-        xAxis=axis(palette, "value", minInterval=1),
-        yAxis=axis(
-            palette,
-            "category",
-            data=[_words(name) for name in found],
-            inverse=True,
-            axisLabel={"color": palette.text},
-        ),
-        tooltip={"show": False},
-        grid={"left": 12, "right": 110, "top": 8, "bottom": 12, "containLabel": True},
-        series=[
-            {
-                "type": "bar",
-                "barWidth": 16,
-                "data": [
-                    {
-                        "value": count,
-                        "itemStyle": {"color": outcome_colour(name, palette)},
-                        "label": {"formatter": f"{count:,} ({100 * count / total:.1f} %)"},
-                    }
-                    for name, count in found.items()
-                ],
-                "label": {"show": True, "position": "right", "color": palette.text},
-            }
-        ],
-    )
+    bars = {
+        name: {
+            "value": count,
+            "itemStyle": {"color": colour(name, palette)},
+            "label": {"formatter": f"{count:,} ({100 * count / total:.1f} %)"},
+        }
+        for name, count in found.items()
+    }
+    return _bars(bars, axis(palette, "value", minInterval=1), palette, {"right": 110, "bottom": 12})
 
 
 def by_node(counts: Mapping[int, Mapping[str, int]], palette: Palette) -> Options:
@@ -143,7 +122,7 @@ def by_node(counts: Mapping[int, Mapping[str, int]], palette: Palette) -> Option
                 "type": "bar",
                 "stack": "all",
                 "barMaxWidth": 40,
-                "itemStyle": {"color": outcome_colour(name, palette)},
+                "itemStyle": {"color": colour(name, palette)},
                 "data": [each.get(name, 0) for each in counts.values()],
             }
             for name in shown
@@ -266,34 +245,15 @@ def latency(values: Sequence[float], palette: Palette) -> Options:
 
 def stages(means: Mapping[str, float], palette: Palette) -> Options:
     """Draw the mean times of the stages of succeeded work, in milliseconds, a bar for each."""
-    return base(
-        palette,
-        xAxis=axis(palette, "value", "ms"),
-        yAxis=axis(
-            palette,
-            "category",
-            data=[_words(name) for name in means],
-            inverse=True,
-            axisLabel={"color": palette.text},
-        ),
-        tooltip={"show": False},
-        grid={"left": 12, "right": 80, "top": 8, "bottom": 30, "containLabel": True},
-        series=[
-            {
-                "type": "bar",
-                "barWidth": 16,
-                "itemStyle": {"color": palette.shade(0)},
-                "data": [
-                    {
-                        "value": round(mean, 3),
-                        "label": {"formatter": f"{mean:.1f} ms"},
-                    }
-                    for mean in means.values()
-                ],
-                "label": {"show": True, "position": "right", "color": palette.text},
-            }
-        ],
-    )
+    bars = {
+        name: {
+            "value": round(mean, 3),
+            "itemStyle": {"color": palette.shade(0)},
+            "label": {"formatter": f"{mean:.1f} ms"},
+        }
+        for name, mean in means.items()
+    }
+    return _bars(bars, axis(palette, "value", "ms"), palette, {"right": 80, "bottom": 30})
 
 
 def runs_by_metric(
@@ -439,13 +399,6 @@ def episodes_of_runs(
     )
 
 
-def outcome_colour(name: str, palette: Palette) -> str:
-    """Return the colour of an outcome of tasks or requests."""
-    if name == RequestOutcome.SERVED:
-        return requests.COLOURS[requests.HERE]
-    return OUTCOME_COLOURS.get(name) or requests.COLOURS.get(name) or palette.muted
-
-
 def _whisker(name: str, ends: Sequence[float], place: int, colour: str) -> Options:
     """Return an interval that lies along the first axis, at a name of the second."""
     return {
@@ -458,6 +411,34 @@ def _whisker(name: str, ends: Sequence[float], place: int, colour: str) -> Optio
         "lineStyle": {"width": 3, "color": colour},
         "data": [[end, place] for end in ends],
     }
+
+
+def _bars(bars: Mapping[str, Options], values: Options, palette: Palette, room: Options) -> Options:
+    """Draw lying bars, each at its name and with its label behind it.
+
+    ``values`` is the axis of their lengths, ``room`` what is left free for labels and its name.
+    """
+    return base(
+        palette,
+        xAxis=values,
+        yAxis=axis(
+            palette,
+            "category",
+            data=[_words(name) for name in bars],
+            inverse=True,
+            axisLabel={"color": palette.text},
+        ),
+        tooltip={"show": False},
+        grid={"left": 12, "top": 8, "containLabel": True, **room},
+        series=[
+            {
+                "type": "bar",
+                "barWidth": 16,
+                "data": list(bars.values()),
+                "label": {"show": True, "position": "right", "color": palette.text},
+            }
+        ],
+    )
 
 
 def _names_axis(names: Sequence[str], palette: Palette) -> Options:

@@ -12,6 +12,7 @@ from testbed.experiment.measured import Measured
 from testbed.experiment.metrics import LATENCY, SUCCESS_RATE, Metric
 from testbed.model.serving.record import RequestOutcome
 from testbed.model.task import Outcome
+from testbed.ui import outcomes
 from testbed.ui.palette import DARK, LIGHT
 from testbed.ui.past import charts
 
@@ -143,7 +144,7 @@ def test_runs_that_lack_an_episode_have_a_gap() -> None:
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_all_outcomes_have_colours_of_their_own(palette: Any) -> None:
     for kind in (Outcome, RequestOutcome):
-        found = [charts.outcome_colour(each.value, palette) for each in kind]
+        found = [outcomes.colour(each.value, palette) for each in kind]
         assert len(set(found)) == len(found)
 
 
