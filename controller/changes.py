@@ -40,7 +40,7 @@ class SchedulerChanges:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What decides at each node, empty where nothing was configured."""
+        """Names of the schedulers by node, empty where none was configured."""
         return tuple(self._names)
 
     @property

@@ -1,4 +1,4 @@
-"""What went over the links, and how long work took."""
+"""Traffic over the links, and durations of work."""
 
 from __future__ import annotations
 

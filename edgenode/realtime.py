@@ -1,4 +1,4 @@
-"""What drivers of all families of work share: an episode's clock, its timers, and its faults."""
+"""The parts of a driver for all families of work: an episode's clock, its timers, its faults."""
 
 from __future__ import annotations
 

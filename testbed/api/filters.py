@@ -20,7 +20,7 @@ SEPARATOR: Final = ":"
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a run has to be; what is None may be anything.
+    """Conditions on runs; those that are None hold for every run.
 
     ``label`` is a part of the run's label, ``tag`` one of its tags. ``since`` and ``until`` are
     when it began at the earliest and at the latest: a day (``2026-01-31``, all of it) or an
@@ -83,7 +83,7 @@ class Filter:
 
     @property
     def given(self) -> dict[str, str]:
-        """What is asked for, by the names of the fields."""
+        """Return the conditions that are set, by the names of the fields."""
         named = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: value for name, value in named if value is not None}
 

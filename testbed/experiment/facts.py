@@ -1,4 +1,4 @@
-"""What is to be known of a run besides its results, as names and texts, in a fixed order."""
+"""Facts about a run besides its results, as names and texts, in a fixed order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from testbed.model.fault_effects import fault_lines
 from testbed.storage.tasklog import TESTBED, Run
 
 Tone: TypeAlias = Literal["", "state", "good", "warning"]
-"""How a text is marked: not at all, by the state of the run that it is, or as a verdict."""
+"""Mark of a text: none, the state of the run that it names, or a verdict."""
 
 
 class Fact(NamedTuple):

@@ -48,7 +48,7 @@ _OWNER: Final = re.compile(r"process (\d+) on (.*)")
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What one phase has measured: a row of numbers for each report, in order of ``step``."""
+    """Measurements of one phase: a row of numbers for each report, in order of ``step``."""
 
     rows: tuple[Mapping[str, float], ...] = ()
 

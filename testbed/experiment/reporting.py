@@ -1,4 +1,4 @@
-"""What the reports of all families of work share: figures with their data; what a family adds."""
+"""Parts of the reports of all families of work: figures with their data, and a family's own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Tables: TypeAlias = Mapping[str, pd.DataFrame]
 """Tables by name."""
 
 Plots: TypeAlias = Mapping[str, Callable[[], Plot | None]]
-"""What draws each figure of a report, by its name; None where there is nothing to draw."""
+"""Functions that draw the figures of a report, by name; None where there is nothing to draw."""
 
 
 @dataclass(frozen=True, slots=True)

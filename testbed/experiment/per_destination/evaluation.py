@@ -27,8 +27,8 @@ FINAL_TOPOLOGIES: Final = tuple(range(80, 88))
 """Seeds of networks for the final test alone; never look at them to choose anything."""
 
 MORE: Final = (PER_DESTINATION, "central")
-"""What a policy that asks for states is held against besides: the shipped one that asks for bits,
-and one that sees all."""
+"""Further references for a policy that asks for states: the shipped one that asks for bits, and
+one that sees all queues."""
 
 NETWORKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "paper-simulation": ("paper-simulation", ()),

@@ -251,7 +251,7 @@ def _chances(cell: Cell, margin: float) -> tuple[float, float]:
 
 
 _ROUNDING: Final = 1e-9
-"""What does not change at all contradicts nothing; sums of it may differ by this."""
+"""Largest difference of sums of equal numbers: values that do not change contradict nothing."""
 
 
 def above(first: str, *others: str, at: Sequence[str] | None = None) -> Cells:
