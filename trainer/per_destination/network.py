@@ -27,12 +27,17 @@ class ScoringNetwork(nn.Module):
 
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
         """Log-probabilities [B, C]; masked ones are so low that their exponential is 0."""
+        scores = self.scores(rows, mask)
+        return torch.log_softmax(torch.where(mask, scores, MASKED_SCORE), dim=-1)
+
+    def scores(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Scores [B, C], also of candidates that are masked; the context is of the others."""
         allowed = mask.to(rows.dtype).unsqueeze(-1)
         hidden = torch.relu(self.first(rows))
         mean = (hidden * allowed).sum(dim=1) / allowed.sum(dim=1)
         second = torch.relu(self.second(hidden) + self.context(mean).unsqueeze(1))
-        scores = self.score(second).squeeze(-1)
-        return torch.log_softmax(torch.where(mask, scores, MASKED_SCORE), dim=-1)
+        found: Tensor = self.score(second).squeeze(-1)
+        return found
 
 
 def weights_of(network: ScoringNetwork) -> ScoringWeights:

@@ -132,7 +132,7 @@ def fine_tune(
         )
     began = time.perf_counter()
     with torch_threads(config.torch_threads):
-        new, measures = _step(weights, logged.batches, config)
+        new, measures = stepped(weights, logged.batches, config)
     check = compare(logged.plan, weights, new, config) if config.check_episodes else None
     kept = check is None or check.difference >= 0.0
     return TuneResult(
@@ -214,9 +214,10 @@ def check_document(check: Check) -> dict[str, Any]:
     }
 
 
-def _step(
+def stepped(
     weights: ScoringWeights, batches: tuple[Judged, ...], config: TuneConfig
 ) -> tuple[ScoringWeights, Measures]:
+    """Return the weights after one update by these decisions, and how the steps went."""
     generator = torch.Generator().manual_seed(config.seed)
     network = network_of(weights)
     baseline = new_baseline(len(weights.w1))

@@ -1,0 +1,1 @@
+"""Learning where it runs: run, learn from the log, deploy, test, keep or roll back."""
