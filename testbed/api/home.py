@@ -1,7 +1,7 @@
 """The home of the toolkit: one folder per user unless told otherwise.
 
 ``HOME/artifacts`` holds the policies of all testbeds of the home, ``HOME/datasets`` data sets,
-``HOME/o2o`` learning experiments;
+``HOME/o2o`` learning experiments, ``HOME/learn`` what testbeds learned where they run;
 ``HOME/tasklog.sqlite`` is the task log that all testbeds and simulations of the home share, so
 that runs can be compared after the testbeds they were made on are gone.
 """

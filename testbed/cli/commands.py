@@ -203,6 +203,13 @@ COMMANDS: Final[Sequence[Entry]] = (
     ),
     Entry(
         _EXPERIMENTS,
+        "learn",
+        "learn",
+        "learn",
+        "Learn on a testbed that is up: run, learn from the log, deploy, test, keep or roll back.",
+    ),
+    Entry(
+        _EXPERIMENTS,
         "reproduce",
         "reproduce",
         "reproduce",

@@ -74,7 +74,7 @@ def run(
     spec, own_options = scheduler_of(scheduler, key_values(options, "--option"))
     place = runtime(name)
     testbed = place.find(name)
-    scale = _scale(time_scale, place, testbed)
+    scale = scale_of(time_scale, place, testbed)
     if place.on_this_machine:
         from testbed.api.calibrating import warn_before_run
 
@@ -150,7 +150,7 @@ def _chosen(runs: Sequence[str], run_id: str, name: str) -> str:
     return known[-1]
 
 
-def _scale(asked: str | None, place: Runtime, testbed: Testbed) -> float | None:
+def scale_of(asked: str | None, place: Runtime, testbed: Testbed) -> float | None:
     """Return the time scale that is asked for; None for the scenario's.
 
     Raises: UsageError: it cannot be read, or not be found by itself.

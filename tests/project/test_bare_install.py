@@ -199,6 +199,7 @@ def test_every_module_of_a_node_can_be_imported(bare: Path, tmp_path: Path) -> N
     "command",
     [
         ("o2o", "quickstart", "--simulate", "--online-episodes", "10"),
+        ("learn", "quickstart", "--simulate"),
         ("reproduce", "fig3", "--quick", "--out", "figures"),
     ],
     ids=lambda command: command[0],
