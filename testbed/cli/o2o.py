@@ -85,7 +85,8 @@ def o2o(
         typer.Option(
             "--recipe",
             metavar="NAME",
-            help="Training recipe: default, or paper (the paper's exact settings).",
+            help="Training recipe: default, paper (the paper's exact settings), or released (those, "
+            "with the defects of the authors' released code).",
         ),
     ] = "default",
     source: Annotated[
@@ -101,7 +102,8 @@ def o2o(
         typer.Option(
             "--learner",
             metavar="NAME",
-            help="Offline learner: cql (the paper's), cloning, iql or dqn. Default: the recipe's.",
+            help="Offline learner: cql (the paper's), cloning, iql, dqn or shared-target (cql with "
+            "one target network). Default: the recipe's.",
         ),
     ] = None,
     encoder: Annotated[

@@ -90,8 +90,8 @@ def reproduce(
         typer.Option(
             "--recipe",
             metavar="NAME",
-            help="Training recipe: paper (the paper's losses and settings), or default (that of "
-            "`testbed o2o`).",
+            help="Training recipe: paper (the paper's losses and settings), default (that of "
+            "`testbed o2o`), or released (paper, with the defects of the authors' released code).",
         ),
     ] = "paper",
     methods: Annotated[

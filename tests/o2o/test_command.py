@@ -22,8 +22,8 @@ __all__ = ["home", "shell", "testbed"]
         (("--online-only",), "--simulate"),
         (("--source", "rtac"), "did you mean 'ratc'"),
         (("--source", "rtac", "--simulate"), "did you mean 'ratc'"),
-        (("--recipe", "best"), "one of default, paper"),
-        (("--learner", "best", "--simulate"), "one of cql, cloning, iql, dqn"),
+        (("--recipe", "best"), "one of default, paper, released"),
+        (("--learner", "best", "--simulate"), "one of cql, cloning, iql, dqn, shared-target"),
         (
             ("--learner", "iql", "--simulate", "--ray-address", "auto"),
             "only cql can be learned remotely",

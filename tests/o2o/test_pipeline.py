@@ -9,18 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from testbed.errors import UsageError
 from testbed.experiment.o2o import document, table, write_report
 from testbed.files import LOCK, working_in
+from testbed.model import encoders
 from testbed.policies import list_policies, load, load_folder
+from testbed.policies.inference import open_actor
 from testbed.scenario.load import load as load_scenario
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.play import evaluate
 from trainer.learning.cql import CqlConfig
+from trainer.learning.offline import settings_of
+from trainer.learning.shared_target import SharedTargetConfig
 from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import RECIPES, recipe, sized
+from trainer.o2o.recipe import document as recipe_document
 from trainer.o2o.result import O2OResult, keep_policies
 from trainer.o2o.settings import O2OConfig
 from trainer.o2o.simulated import (
@@ -197,10 +203,66 @@ def test_recipes_are_what_they_say() -> None:
     assert (ppo.gae_lambda, ppo.clip, ppo.epochs, ppo.entropy_weight) == (0.95, 0.2, 4, 0.0)
     assert ppo.kl_stop is None
     assert sized(paper, kl_stop=0.02).online.ppo.kl_stop == 0.02
-    with pytest.raises(UsageError, match="default, paper"):
+    with pytest.raises(UsageError, match="default, paper, released"):
         recipe("best")
     with pytest.raises(UsageError, match="single decisions"):
         replace(paper, offline_reward="own")
+
+
+def test_the_released_recipe_is_the_papers_but_for_three_things() -> None:
+    paper, released = RECIPES["paper"], RECIPES["released"]
+    ours = replace(
+        released, name=paper.name, description=paper.description, unseen=(), offline=paper.offline
+    )
+    assert ours == paper
+    assert replace(released.offline, learner=paper.offline.learner) == paper.offline
+    learner = released.offline.learner
+    assert isinstance(learner, SharedTargetConfig)
+    regularised = replace(learner, cql_weight=0.1)
+    assert settings_of(regularised) == settings_of(paper.offline.learner)
+    assert sized(released).offline.learner == learner
+    # What earlier releases could not have is not named, so that what they stored is found.
+    assert "unseen" not in recipe_document(paper)
+    assert "queue_length" in recipe_document(released)["unseen"]
+
+
+@pytest.mark.parametrize("encoder", ["paper-v1", "extended-v1"])
+def test_a_policy_of_the_released_recipe_sees_no_queue(
+    plan: Plan, tmp_path: Path, encoder: str
+) -> None:
+    small = sized(
+        recipe("released"),
+        offline_steps=20,
+        online_episodes=10,
+        episodes_per_update=10,
+        evaluation_episodes=4,
+    )
+    config = O2OConfig(
+        recipe=small,
+        encoder=encoder,
+        log_episodes=4,
+        evaluation_episodes=2,
+        methods=(),
+        online_only=True,
+        with_bound=False,
+    )
+    result = run(SimulatedVenue(plan, threads=1), config, tmp_path / "out")
+    nodes, names = plan.topology.size, encoders.encoder(encoder).columns(plan.topology.size)
+    rows = np.random.default_rng(0).random((1, len(names)), dtype=np.float32)
+    mask = np.ones((1, nodes + 1), dtype=np.bool_)
+    shipped = open_actor(load_folder(tmp_path / "out" / "policies" / "o2o"))
+
+    def on_nodes(features: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[float]:
+        return shipped.probabilities(features[0].tolist(), mask[0].tolist())
+
+    assert set(result.actors) == {"offline", "o2o", "online-only"}
+    for decides in (on_nodes, *(actor.probabilities for actor in result.actors.values())):
+        usual = decides(rows, mask)
+        for column, name in enumerate(names):
+            other = rows.copy()
+            other[0, column] += 1.0
+            unseen = np.array_equal(decides(other, mask), usual)
+            assert unseen == name.startswith(("queue", "receiving", "send", "known")), name
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ meet in every step, as in offline training, handing over costs more than the sec
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -24,11 +25,14 @@ class Beside:
     """Runs two jobs at a time, the second in another thread; in this one if threads are 1.
 
     ``threads`` None takes ``testbed.sim.engine.threads.usual_threads``. A context manager.
+    ``given_up`` is set once the first job has failed or was interrupted: a second one that takes
+    long looks at it and ends early, because its caller waits for it.
     """
 
     def __init__(self, threads: int | None = None) -> None:
         wanted = usual_threads() if threads is None else threads
         self._pool = ThreadPoolExecutor(1) if wanted > 1 else None
+        self.given_up = threading.Event()
 
     def __enter__(self) -> Beside:
         return self
@@ -48,13 +52,17 @@ class Beside:
             there()
             here()
             return
+        self.given_up.clear()
         future = self._pool.submit(there)
         try:
             here()
+            future.result()
+        except BaseException:
+            self.given_up.set()
+            raise
         finally:
             # Also when this one failed: the other works on the same learner.
             future.exception()
-        future.result()
 
 
 class Adam(torch.optim.Adam):

@@ -12,10 +12,14 @@ from trainer.learning.cloning import CloningConfig
 from trainer.learning.cql import CqlConfig
 from trainer.learning.dqn import DqnConfig
 from trainer.learning.iql import IqlConfig
+from trainer.learning.shared_target import SharedTargetConfig
 from trainer.learning.stepping import Settings
 
 LEARNERS: Final[Mapping[str, type[Any]]] = MappingProxyType(
-    {each.name: each for each in (CqlConfig, CloningConfig, IqlConfig, DqnConfig)}
+    {
+        each.name: each
+        for each in (CqlConfig, CloningConfig, IqlConfig, DqnConfig, SharedTargetConfig)
+    }
 )
 """Their settings classes (``trainer.learning.stepping.Settings``)."""
 

@@ -272,6 +272,8 @@ class PpoLearner(PPOTorchLearner):  # type: ignore[misc]
             targets, obs = columns[Postprocessing.VALUE_TARGETS], columns[Columns.OBS]
             parameters = list(module.vf.parameters())
             for index in indices:
+                if beside.given_up.is_set():
+                    return
                 value = module.vf(module.split(obs[index])[0]).squeeze(-1)
                 error = torch.pow(value - targets[index], 2.0)
                 weighted = self.config.vf_loss_coeff * error

@@ -15,7 +15,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
-from torch import Tensor
+from torch import Tensor, nn
 
 from testbed.errors import PermanentError, Problem, UsageError
 from trainer.learning.checkpoint import Arrays
@@ -123,9 +123,13 @@ class StepLearner(TorchLearner):  # type: ignore[misc]
         self._steps = 0
         self.last_metrics: dict[str, float] = {}
         module = self.module[DEFAULT_MODULE_ID].unwrapped()
-        pairs = module.target_pairs() if module.twin_q else ()
+        pairs = self.target_pairs(module)
         self._targets = [p for target, _ in pairs for p in target.parameters()]
         self._sources = [p for _, source in pairs for p in source.parameters()]
+
+    def target_pairs(self, module: OffloadingModule) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """Return each target network with the one that it follows."""
+        return module.target_pairs() if module.twin_q else ()
 
     def configure_optimizers_for_module(
         self, module_id: str, config: AlgorithmConfig | None = None

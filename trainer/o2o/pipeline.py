@@ -138,7 +138,7 @@ def _learn_offline(venue: Venue, setup: Setup, learned: _Learned, resume: bool) 
     with setup.ledger.measure("offline"):
         learned.offline = train_offline(
             transitions,
-            recipe.offline,
+            replace(recipe.offline, scale=spec_of(venue.plan, config).scale),
             setup.out / FOLDERS[OFFLINE],
             progress=_offline_progress(setup),
             resume=resume,

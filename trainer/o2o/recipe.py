@@ -1,7 +1,9 @@
 """Recipes: which rewards, losses and steps the two phases use.
 
 ``paper`` is the paper's to the letter (sections IV-C and V-A); ``default`` is what was measured to
-be better on networks kept for choices (docs/o2o.md describes the choice of each part).
+be better on networks kept for choices (docs/o2o.md describes the choice of each part); ``released``
+is the paper's with the known defects of the code that its authors released, to tell whether a
+result depends on them.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from trainer.learning.learners import learner_like
 from trainer.learning.offline import OfflineConfig
 from trainer.learning.online import OnlineConfig
 from trainer.learning.ppo import PpoConfig
+from trainer.learning.shared_target import SharedTargetConfig
 from trainer.o2o.logged import REWARD_KINDS, RewardKind
 
 
@@ -37,6 +40,9 @@ class Recipe:
     online: OnlineConfig
     later_weight: LaterWeight = BY_LOAD
     """Weight of effects on later decisions in the credit; see ``trainer.credit.weight``."""
+    unseen: tuple[str, ...] = ()
+    """What the networks do not see of an observation: beginnings of names of the encoder's columns.
+    These are 0 for them, offline and online; a policy's artifact contains that."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -96,8 +102,18 @@ DEFAULT: Final = Recipe(
     ),
 )
 
+RELEASED: Final = replace(
+    PAPER,
+    name="released",
+    description="the paper's, with the defects of the authors' released code",
+    # Its loss is computed with the regulariser, but the regulariser is not added.
+    offline=replace(PAPER.offline, learner=SharedTargetConfig(batch_size=128, cql_weight=0.0)),
+    # Its observation has no queue: neither the paper's, nor what other encoders know of backlogs.
+    unseen=("queue_length", "receiving_", "send_backlog_", "known_"),
+)
+
 RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
-    {recipe.name: recipe for recipe in (DEFAULT, PAPER)}
+    {recipe.name: recipe for recipe in (DEFAULT, PAPER, RELEASED)}
 )
 
 
@@ -174,4 +190,7 @@ def document(recipe: Recipe) -> dict[str, Any]:
     found = asdict(recipe)
     offline: dict[str, Any] = found["offline"]
     offline[recipe.offline.learner.name] = offline.pop("learner")
+    if not recipe.unseen:
+        # Left out, so that what earlier releases stored is found again.
+        del found["unseen"]
     return found

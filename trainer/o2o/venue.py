@@ -100,7 +100,14 @@ def incomplete_note(some: int, among: int) -> tuple[str, ...]:
 
 
 def spec_of(plan: Plan, config: O2OConfig) -> NetworkSpec:
-    """Return the size of the neural network that is trained for ``plan``."""
-    size = plan.topology.size
-    width, hidden = encoder(config.encoder).size(size), config.recipe.offline.hidden
-    return NetworkSpec(width, size + 1, hidden, encoder=config.encoder)
+    """Return the neural network that is trained for ``plan``: sizes, and what it does not see."""
+    size, unseen, offline = plan.topology.size, config.recipe.unseen, config.recipe.offline
+    columns, scale = encoder(config.encoder).columns(size), offline.scale
+    if unseen:
+        factors = scale or (1.0,) * len(columns)
+        scale = tuple(
+            0.0 if column.startswith(unseen) else factor
+            for column, factor in zip(columns, factors, strict=True)
+        )
+    width, hidden = len(columns), offline.hidden
+    return NetworkSpec(width, size + 1, hidden, offline.offset, scale, config.encoder)

@@ -136,6 +136,20 @@ def test_both_jobs_are_done_and_either_may_fail(threads: int) -> None:
                 beside.both(*jobs)
 
 
+def test_the_second_job_ends_early_where_the_first_was_interrupted() -> None:
+    ended: list[bool] = []
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with Beside(2) as beside:
+        with pytest.raises(KeyboardInterrupt):
+            beside.both(interrupted, lambda: ended.append(beside.given_up.wait(60)))
+        assert ended == [True]
+        beside.both(lambda: None, lambda: ended.append(beside.given_up.is_set()))
+        assert ended == [True, False]
+
+
 def test_some_parameters_are_stepped_as_all_would_be() -> None:
     generator = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=generator) for shape in ((7, 5), (5,), (33,))]

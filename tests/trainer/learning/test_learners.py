@@ -17,7 +17,7 @@ from torch import Tensor
 
 from testbed.errors import UsageError
 from tests.trainer.learning.problems import BEST, SPEC, TwoStates, logged, masks, observations
-from trainer.learning.checkpoint import Arrays
+from trainer.learning.checkpoint import Arrays, read_checkpoint
 from trainer.learning.cloning import CloningConfig, cloning_losses
 from trainer.learning.cql import CqlConfig
 from trainer.learning.dqn import DqnConfig, dqn_losses
@@ -27,6 +27,7 @@ from trainer.learning.module import OffloadingModule, masked
 from trainer.learning.offline import OfflineConfig, OfflineResult, train_offline
 from trainer.learning.online import OnlineConfig, Start, fine_tune
 from trainer.learning.ppo import PpoConfig
+from trainer.learning.shared_target import SharedTargetConfig
 from trainer.learning.stepping import (
     Settings,
     StepLearner,
@@ -60,6 +61,7 @@ def chances(result: OfflineResult) -> np.ndarray[tuple[int, ...], np.dtype[np.fl
     [
         IqlConfig(learning_rate=3e-3, gamma=0.9, tau=0.05, batch_size=64),
         DqnConfig(learning_rate=3e-3, gamma=0.9, tau=0.05, batch_size=64),
+        SharedTargetConfig(learning_rate=3e-3, gamma=0.9, tau=0.05, batch_size=64),
     ],
     ids=lambda settings: settings.name,
 )
@@ -67,6 +69,22 @@ def test_the_best_policy_is_found_from_random_logs(
     data: Transitions, tmp_path: Path, settings: Settings
 ) -> None:
     assert (chances(trained(data, settings, tmp_path, 800))[STATES, BEST] > 0.8).all()
+
+
+def test_a_shared_target_follows_the_first_q_network_alone(
+    data: Transitions, tmp_path: Path
+) -> None:
+    settings = SharedTargetConfig(gamma=0.9, tau=0.05, batch_size=32)
+    trained(data, settings, tmp_path, 3)
+    state, _ = read_checkpoint(tmp_path / "offline.npz", "offline")
+    of = {
+        part: [value for name, value in state.items() if name.startswith(f"state/module/{part}.")]
+        for part in ("q1", "q2", "tq1", "tq2")
+    }
+    assert len(of["q1"]) == 6
+    for first, second, target, other in zip(*of.values(), strict=True):
+        np.testing.assert_array_equal(target, other)
+        assert np.abs(target - first).sum() < np.abs(target - second).sum()
 
 
 def test_cloning_does_as_the_logs_do(data: Transitions, tmp_path: Path) -> None:
@@ -116,7 +134,8 @@ def test_what_two_learners_share_goes_from_one_to_the_other() -> None:
     assert learner_like("iql", base) == IqlConfig(1e-3, 0.0, 5e-3, 640)
     assert learner_like("cloning", base) == CloningConfig(1e-3, 0.0, 640)
     assert learner_like("dqn", base) == DqnConfig(1e-3, 0.0, 5e-3, 640)
-    with pytest.raises(UsageError, match="one of cql, cloning, iql, dqn"):
+    assert learner_like("shared-target", base) == SharedTargetConfig(1e-3, 0.0, 5e-3, 640, 0.3)
+    with pytest.raises(UsageError, match="one of cql, cloning, iql, dqn, shared-target"):
         learner_like("best", base)
 
 
