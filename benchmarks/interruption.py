@@ -1,10 +1,10 @@
 """Measure how soon ``testbed o2o`` ends after SIGTERM, stage by stage, and that it goes on after.
 
-``python -m benchmarks.interruption paper-simulation 3`` starts a simulated experiment in a folder of
-its own, ends it three times in each stage at some moment, starts the same command again each time,
-and lets it come to its end. It prints a row per stage: the seconds from the signal to the end of the
-process, and what was done in that stage when it was ended and when it was taken up again. The
-figures stand in docs/o2o.md.
+``python -m benchmarks.interruption paper-simulation 3`` starts a simulated experiment in a folder
+of its own, ends it three times in each stage at some moment, starts the same command again each
+time, and lets it come to its end. It prints a row per stage: the seconds from the signal to the end
+of the process, and what was done of the stage when it was taken up. The figures stand in
+docs/o2o.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class Ended(NamedTuple):
     ``begun`` is what was reported as done when the stage began in this process.
     """
 
-    stage: str
     seconds: float
     code: int
     begun: int
@@ -46,10 +45,8 @@ def interrupted(command: list[str], stage: str, delay: float) -> Ended | None:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
-        for reported, done in _reports(process.stderr):
-            if reported == stage:
-                break
-        else:
+        begun = next((n for name, n in _reports(process.stderr) if name == stage), None)
+        if begun is None:
             return None
         time.sleep(delay)
         if process.poll() is not None:
@@ -58,7 +55,7 @@ def interrupted(command: list[str], stage: str, delay: float) -> Ended | None:
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
         code = process.wait()
-        return Ended(stage, time.monotonic() - sent, code, done)
+        return Ended(time.monotonic() - sent, code, begun)
 
 
 def _reports(lines: Iterator[str]) -> Iterator[tuple[str, int]]:

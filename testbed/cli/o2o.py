@@ -85,8 +85,8 @@ def o2o(
         typer.Option(
             "--recipe",
             metavar="NAME",
-            help="Training recipe: default, paper (the paper's exact settings), or released (those, "
-            "with the defects of the authors' released code).",
+            help="Training recipe: default, paper (the paper's exact settings), or released "
+            "(those, with the defects of the authors' released code).",
         ),
     ] = "default",
     source: Annotated[
