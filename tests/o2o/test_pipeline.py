@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,11 +253,13 @@ def test_a_policy_of_the_released_recipe_sees_no_queue(
     mask = np.ones((1, nodes + 1), dtype=np.bool_)
     shipped = open_actor(load_folder(tmp_path / "out" / "policies" / "o2o"))
 
-    def on_nodes(features: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[float]:
-        return shipped.probabilities(features[0].tolist(), mask[0].tolist())
+    def on_nodes(features: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return np.float32([shipped.probabilities(features[0].tolist(), mask[0].tolist())])
 
     assert set(result.actors) == {"offline", "o2o", "online-only"}
-    for decides in (on_nodes, *(actor.probabilities for actor in result.actors.values())):
+    policies: list[Callable[..., NDArray[np.float32]]] = [on_nodes]
+    policies += [actor.probabilities for actor in result.actors.values()]
+    for decides in policies:
         usual = decides(rows, mask)
         for column, name in enumerate(names):
             other = rows.copy()

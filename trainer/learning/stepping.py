@@ -124,8 +124,8 @@ class StepLearner(TorchLearner):  # type: ignore[misc]
         self.last_metrics: dict[str, float] = {}
         module = self.module[DEFAULT_MODULE_ID].unwrapped()
         pairs = self.target_pairs(module)
-        self._targets = [p for target, _ in pairs for p in target.parameters()]
-        self._sources = [p for _, source in pairs for p in source.parameters()]
+        self._targets: list[Tensor] = [p for target, _ in pairs for p in target.parameters()]
+        self._sources: list[Tensor] = [p for _, source in pairs for p in source.parameters()]
 
     def target_pairs(self, module: OffloadingModule) -> tuple[tuple[nn.Module, nn.Module], ...]:
         """Return each target network with the one that it follows."""
