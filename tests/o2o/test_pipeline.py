@@ -254,7 +254,8 @@ def test_a_policy_of_the_released_recipe_sees_no_queue(
     shipped = open_actor(load_folder(tmp_path / "out" / "policies" / "o2o"))
 
     def on_nodes(features: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        return np.float32([shipped.probabilities(features[0].tolist(), mask[0].tolist())])
+        found = shipped.probabilities(features[0].tolist(), mask[0].tolist())
+        return np.array([found], np.float32)
 
     assert set(result.actors) == {"offline", "o2o", "online-only"}
     policies: list[Callable[..., NDArray[np.float32]]] = [on_nodes]
