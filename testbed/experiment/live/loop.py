@@ -145,6 +145,8 @@ class _Loop:
             references,
             FIRST_GATE_EPISODE,
             config.parts,
+            # In the simulator the same episodes end the same way.
+            self._again(update.policy, number) if self._venue.driver == "network" else None,
         )
         if not verdict.accepted:
             self._venue.deploy(policy)
@@ -159,6 +161,19 @@ class _Loop:
                 update.facts,
             )
         )
+
+    def _again(self, candidate: str, number: int) -> Callable[[str, int, int], Mapping[int, float]]:
+        """Return what runs a reference anew while ``candidate`` is tested."""
+
+        def again(reference: str, first: int, size: int) -> Mapping[int, float]:
+            policy = None if reference == RATC else reference
+            self._venue.deploy(policy)
+            order = Order(policy, first, size, self._label(f"gate {number} again"))
+            run = self._run(f"again {number} {reference} {first}+{size}", order)
+            self._venue.deploy(candidate)
+            return self._venue.rates(run)
+
+        return again
 
     def _evaluated(
         self, policy: str | None, number: int, first: int, size: int

@@ -23,7 +23,7 @@ def decided(
         return {number: candidate[number] for number in numbers if number in candidate}
 
     named = {f"reference-{index}": rates for index, rates in enumerate(references)}
-    verdict, _ = gate.tested(run, named, FIRST, gate.parts(12, look))
+    verdict, _ = gate.tested(run, named, FIRST, gate.parts(12, look), None)
     return verdict, asked
 
 
@@ -58,13 +58,52 @@ def test_a_better_and_an_equal_policy_are_accepted_after_all_parts() -> None:
         assert (verdict.episodes, verdict.looks) == (12, 3)
 
 
-def test_noise_alone_is_seldom_refused() -> None:
-    refused = sum(
-        not decided(rates(0.9, 0.03, 2 * seed), rates(0.9, 0.03, 2 * seed + 1))[0].accepted
+def test_noise_alone_is_seldom_called_worse() -> None:
+    verdicts = [
+        decided(rates(0.9, 0.03, 2 * seed), rates(0.9, 0.03, 2 * seed + 1))[0]
         for seed in range(400)
-    )
+    ]
     # Three looks share 5 %, of which 20 are expected at most.
-    assert refused <= 30
+    assert sum(verdict.p_worse < gate.ERROR / 3 for verdict in verdicts) <= 30
+
+
+def test_what_is_below_in_the_end_is_refused_whatever_the_noise() -> None:
+    before = rates(0.9, 0.0, 1)
+    low = {number: 0.88 + 0.1 * (-1) ** number for number in before}
+    verdict, asked = decided(low, before)
+    assert (verdict.accepted, len(asked)) == (False, 3)
+    assert verdict.p_worse > 0.2
+    near = {number: 0.895 + 0.1 * (-1) ** number for number in before}
+    assert decided(near, before)[0].accepted
+
+
+def test_a_reference_is_run_anew_before_it_refuses() -> None:
+    before = rates(0.95, 0.01, 1)
+    # Since then the network has become worse for all.
+    now = {number: rate - 0.2 for number, rate in before.items()}
+    candidate = {number: rate + 0.002 * (number % 3) for number, rate in now.items()}
+    asked: list[tuple[str, int, int]] = []
+
+    def again(name: str, first: int, size: int) -> dict[int, float]:
+        asked.append((name, first, size))
+        return {number: now[number] for number in range(first, first + size)}
+
+    def run(first: int, size: int) -> dict[int, float]:
+        return {number: candidate[number] for number in range(first, first + size)}
+
+    verdict, _ = gate.tested(run, {"before": before}, FIRST, [4, 4, 4], again)
+    assert verdict.accepted
+    assert asked[0] == ("before", FIRST, 4)
+    assert verdict.difference > 0
+    worse = {number: rate - 0.1 - 0.001 * (number % 3) for number, rate in now.items()}
+    verdict, _ = gate.tested(
+        lambda first, size: {number: worse[number] for number in range(first, first + size)},
+        {"before": before},
+        FIRST,
+        [4, 4, 4],
+        again,
+    )
+    assert (verdict.accepted, verdict.looks) == (False, 1)
 
 
 def test_what_drifts_below_the_best_is_refused_though_the_one_before_was_as_low() -> None:

@@ -97,7 +97,7 @@ def test_it_learns_until_the_budget_is_used_up_and_leaves_the_best_deployed(
     network, learner = Network(better(0.92, 0.94, 0.95, 0.93)), Learner()
     state = learned(network, learner, tmp_path / "learn")
     assert state.ended == "budget"
-    assert state.spent == network.episodes() == 8 + 3 * 18 + 14
+    assert state.spent == network.episodes() == 8 + 3 * 18 + 10 + 4 + 4
     assert [point.accepted for point in state.points] == [True, True, True, True, False]
     assert state.best.policy == "policy-3"
     assert network.deployed[-1] == "policy-3"
@@ -128,7 +128,8 @@ def test_a_worse_policy_is_rolled_back_and_the_next_is_learned_from_all_rounds_s
     # Refused after the first part: half of the gate.
     assert [len(point.rates) for point in state.points] == [8, 8, 4, 4, 8]
     assert network.deployed == [
-        *(None, "policy-1", "policy-2", "policy-1", "policy-3", "policy-1", "policy-4")
+        *(None, "policy-1", "policy-2", "policy-1", "policy-2", "policy-1"),
+        *("policy-3", "policy-1", "policy-3", "policy-1", "policy-4"),
     ]
     runs, policies, _, rates = zip(*learner.updates, strict=True)
     assert policies == (None, "policy-1", "policy-1", "policy-1")
