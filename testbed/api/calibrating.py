@@ -29,7 +29,7 @@ from testbed.scenario.plan import load as load_plan
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from testbed.rpc.operator import OperatorClient
+    from testbed.rpc.operator import OperatorClient, Progress
     from testbed.runtime.base import Runtime, Testbed
     from testbed.scenario.schema import Deployment
 
@@ -59,11 +59,20 @@ class _Usage:
 
 
 class LocalRunner:
-    """Makes the runs of a calibration on this machine, in a home of their own below ``folder``."""
+    """Makes the runs of a calibration on this machine, in a home of their own below ``folder``.
 
-    def __init__(self, folder: Path, machine: MachineFacts) -> None:
+    ``watch`` is given the progress of each run while it goes on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        machine: MachineFacts,
+        watch: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
         self._folder = folder
         self._machine = machine
+        self._watch = watch
         self._per_node: dict[bool, int] = {}
 
     def __call__(self, question: Question, level: int, episodes: int) -> Trial:
@@ -144,7 +153,8 @@ class LocalRunner:
         should = plan.episodes * (plan.episode_seconds + deadline_s + 1.0)
         until = time.monotonic() + PATIENCE * should + GRACE_S
         run_id = client.start_run(episodes=plan.episodes)
-        for _ in client.watch_run(run_id):
+        for progress in client.watch_run(run_id):
+            self._watch(progress)
             if time.monotonic() > until:
                 return None
         return run_id
@@ -219,9 +229,11 @@ def calibrated(
     *,
     quick: bool,
     tell: Callable[[Told], None],
+    watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Calibration:
     """Calibrate this machine, store the result in the home, and return it.
 
+    ``tell`` hears of every trial before and after it, ``watch`` of its run while it goes on.
     Answers to other questions that the home has for this machine are kept, unless another release
     gave them. Interrupted, it leaves the home as it was, and nothing runs.
 
@@ -233,7 +245,8 @@ def calibrated(
 
     machine = MachineFacts.here()
     with _place() as folder:
-        knees = calibrate(questions, QUICK if quick else FULL, LocalRunner(folder, machine), tell)
+        runner = LocalRunner(folder, machine, watch)
+        knees = calibrate(questions, QUICK if quick else FULL, runner, tell)
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     found = Calibration(machine, when, quick, knees)
     earlier = load(home.home(), machine)

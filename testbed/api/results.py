@@ -37,6 +37,7 @@ FigureName: TypeAlias = Literal[
     "metric",
     "refused",
     "servers",
+    "functions",
     "messages",
 ]
 """Figures: success rates with intervals, outcomes of tasks, where succeeded tasks spent
@@ -45,7 +46,8 @@ where tasks went, the paired differences of a comparison, the metric of a compar
 success rates).
 
 Of serving runs: the share refused (``refused``), requests over time by outcome (``outcomes``) and
-by server (``servers``), percentiles of times (``latency``), ``messages``, and ``metric``. Without
+by server (``servers``), the share refused by offered load, by node and by function (``load``,
+``nodes``, ``functions``), percentiles of times (``latency``), ``messages``, and ``metric``. Without
 a name, the first one of the family."""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
@@ -13,9 +14,11 @@ from testbed.cli.options import Json
 from testbed.errors import Problem, UsageError
 
 if TYPE_CHECKING:
+    from testbed.cli.progress import ProgressDisplay
     from testbed.experiment.calibration.questions import Question
     from testbed.experiment.calibration.search import Told
     from testbed.experiment.calibration.values import Calibration, Knee
+    from testbed.rpc.operator import Progress
 
 _BUSY = 0.25
 """Share of the machine that other programs may keep busy before the result is doubted."""
@@ -66,7 +69,8 @@ def calibrate(
             [Problem("--controller", "is given", "leave it out")],
         )
     _warn_if_others_run()
-    found = calibrated(questions, quick=quick, tell=_tell)
+    with CalibrationDisplay() as display:
+        found = calibrated(questions, quick=quick, tell=display.tell, watch=display.watch)
     pictures = []
     if any(name.startswith("nodes-") for name in found.knees):
         figure = draw(found)
@@ -109,20 +113,55 @@ def _warn_if_others_run() -> None:
         )
 
 
-def _tell(told: Told) -> None:
-    from testbed.cli.progress import clock
+class CalibrationDisplay:
+    """Shows each trial of a calibration, and its episodes while they go on.
 
-    lead = f"[{told.number}/{told.of}] {told.question.title}: {told.question.at(told.level)}"
-    trial = told.trial
-    if trial is None:
-        console.note(f"{lead} ..., about {clock(told.left)} left")
-    elif trial.valid:
-        console.note(
-            f"{lead}: valid, {_term(trial.worst_term)} at {trial.worst:.2f} of the limit, "
-            f"{trial.tasks_per_s:.0f} tasks/s, cores busy {100 * trial.busy:.0f} %"
+    Use it as a context manager around the calibration.
+    """
+
+    def __init__(self) -> None:
+        self._lead = ""
+        self._trial = ExitStack()
+        self._display: ProgressDisplay | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
+
+    def tell(self, told: Told) -> None:
+        """Report that a trial begins, or how it ended."""
+        from testbed.cli.progress import clock
+
+        self._end()
+        self._lead = (
+            f"[{told.number}/{told.of}] {told.question.title}: {told.question.at(told.level)}"
         )
-    else:
-        console.note(f"{lead}: not faithful: {'; '.join(trial.reasons)}")
+        trial = told.trial
+        if trial is None:
+            console.note(f"{self._lead} ..., about {clock(told.left)} left")
+        elif trial.valid:
+            console.note(
+                f"{self._lead}: valid, {_term(trial.worst_term)} at {trial.worst:.2f} of the "
+                f"limit, {trial.tasks_per_s:.0f} tasks/s, cores busy {100 * trial.busy:.0f} %"
+            )
+        else:
+            console.note(f"{self._lead}: not faithful: {'; '.join(trial.reasons)}")
+
+    def watch(self, progress: Progress) -> None:
+        """Show how far the run of the trial is."""
+        from testbed.cli.progress import ProgressDisplay, snapshot_of
+
+        if self._display is None:
+            # Now and not when the trial began, as the time left is worked out from the speed.
+            self._display = self._trial.enter_context(ProgressDisplay())
+        # Networks may be large, and queues are nothing that is measured here.
+        self._display.show(snapshot_of(progress, self._lead, queues=False))
+
+    def _end(self) -> None:
+        self._trial.close()
+        self._display = None
 
 
 def _term(name: str) -> str:

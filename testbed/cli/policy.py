@@ -230,6 +230,7 @@ def evaluate(
 ) -> None:
     """Compare a policy with heuristics in the simulator, on the same tasks and faults."""
     from testbed.experiment.evaluation import POLICY, compare_policy
+    from testbed.experiment.statistics import adjustment
     from testbed.scenario.load import load
     from testbed.scenario.resolve import plan as plan_of
     from testbed.schedulers.catalogue import REFERENCES
@@ -261,16 +262,20 @@ def evaluate(
     if as_json:
         console.emit(result.document)
         return
-    table = console.Rows(["METHOD", ">SUCCESS", "INTERVAL", "POLICY AGAINST IT"])
+    table = console.Rows(["METHOD", ">SUCCESS", "INTERVAL", ">P", "POLICY AGAINST IT"])
     for method, rate in result.success_rates.items():
         own = method == POLICY
+        against = None if own else result.comparisons[method]
         table.add(
             console.mark(found.card.id if own else method, "cyan"),
             f"{100 * rate.mean:.1f} %",
             None if rate.count < 2 else f"{100 * rate.low:.1f} .. {100 * rate.high:.1f}",
-            None if own else result.against(method).verdict,
+            None if against is None or against.real is None else f"{against.p_value:.2g}",
+            None if against is None else against.verdict,
         )
     console.show(table)
+    if how := adjustment(result.comparisons.values()):
+        console.out(how)
     console.next_command(with_name(f"testbed policy deploy {quoted(policy)}", name))
 
 

@@ -266,6 +266,25 @@ def paces(form: str, now: Callable[[], float] = time.monotonic) -> Callable[[str
     return tell
 
 
+def snapshot_of(progress: Progress, title: str, *, queues: bool = True) -> Snapshot:
+    """Return the progress of a run on a testbed, under a title, with ``queues`` or without."""
+    return Snapshot(
+        title=title,
+        episodes=progress.episodes,
+        completed=progress.completed,
+        outcomes=progress.outcomes,
+        over=progress.completed_outcomes,
+        fraction=progress.slot / progress.slots if progress.slots else 0.0,
+        queues=progress.queue_lengths if queues else (),
+        dead=progress.dead_nodes,
+        work=progress.work,
+        success=progress.success,
+        objective=progress.objective,
+        latencies=latencies_of(progress),
+        seconds_left=progress.seconds_left,
+    )
+
+
 def answered(snapshot: Snapshot) -> str:
     """Return ``1200 requests, 17.0 % refused, p50 6.1 ms, p99 9.5 ms``."""
     good = snapshot.outcomes.get(snapshot.success, 0)

@@ -102,7 +102,7 @@ def replay(
     from testbed.cli.progress import Pace
     from testbed.cli.selection import find_run
     from testbed.experiment.history import task_history
-    from testbed.experiment.replay import compared, original
+    from testbed.experiment.replay import compared, judged, original
     from testbed.experiment.summary import summarise
     from testbed.storage.tasklog import LATEST
 
@@ -136,6 +136,7 @@ def replay(
             replays.append(compared(before, source.only_replayed(summarise(log, run_id))))
             if task is not None:
                 histories.append(task_history(log, run_id, task))
+        replays = judged(replays)
         # While the log is there: messages are read from it only here, and --no-log removes it.
         if as_json:
             console.emit(_document(source, replays, histories, name, stored=not no_log))
@@ -359,6 +360,7 @@ def _print(
     stored: bool,
 ) -> None:
     from testbed.cli.results import print_runs, warn_if_doubtful
+    from testbed.experiment.statistics import adjustment
 
     summaries = [replays[0].original, *(each.summary for each in replays)]
     print_runs(summaries, None)
@@ -368,6 +370,9 @@ def _print(
         console.show(console.mark(each.verdict, style))
         for line in each.changes.lines():
             console.out(f"  {line}")
+    if how := adjustment(each.comparison for each in replays):
+        console.out("")
+        console.out(how)
     if histories:
         console.out("")
         print_histories(histories)

@@ -184,28 +184,12 @@ def watched_run(name: str, testbed: Testbed, **order: Any) -> Progress:
 
 
 def _watch(progress: Iterator[Progress], run_id: str, scenario: str) -> Progress:
-    from testbed.cli.progress import ProgressDisplay, Snapshot, latencies_of
+    from testbed.cli.progress import ProgressDisplay, snapshot_of
 
     last = None
     with ProgressDisplay() as display:
         for last in progress:
-            display.show(
-                Snapshot(
-                    title=f"run {scenario} · {last.scheduler}",
-                    episodes=last.episodes,
-                    completed=last.completed,
-                    outcomes=last.outcomes,
-                    over=last.completed_outcomes,
-                    fraction=last.slot / last.slots if last.slots else 0.0,
-                    queues=last.queue_lengths,
-                    dead=last.dead_nodes,
-                    work=last.work,
-                    success=last.success,
-                    objective=last.objective,
-                    latencies=latencies_of(last),
-                    seconds_left=last.seconds_left,
-                )
-            )
+            display.show(snapshot_of(last, f"run {scenario} · {last.scheduler}"))
     if last is None:
         raise PermanentError(f"the controller reports nothing about run {run_id}")
     return last

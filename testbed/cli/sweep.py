@@ -113,6 +113,9 @@ def _values(over: list[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _tell(asked: Sweep, found: list[Cell]) -> None:
+    from testbed.experiment.statistics import adjustment
+    from testbed.experiment.sweep import gains
+
     by_place = {(cell.place, cell.scheduler): cell for cell in found}
     first, *others = asked.schedulers
     table = console.Rows(
@@ -130,6 +133,10 @@ def _tell(asked: Sweep, found: list[Cell]) -> None:
             *(_gain(cell, asked.objective) for cell in cells[1:]),
         )
     console.show(table)
+    tested = [each for each in gains(found) if each.real is not None]
+    if tested:
+        how = adjustment(tested)
+        console.out(f"* significant at 5 %; {how}" if how else "* significant at 5 %")
     metric = asked.objective
     if metric.name != SUCCESS_RATE:
         direction = "" if metric.better is None else f"; {metric.better} is better"
@@ -139,9 +146,10 @@ def _tell(asked: Sweep, found: list[Cell]) -> None:
 def _gain(cell: Cell, metric: Metric) -> str | None:
     if cell.gain is None:
         return None
-    text = (
-        f"{metric.scale * cell.gain.difference.mean:+.{1 if metric.is_share else metric.digits}f}"
-    )
+    digits = 1 if metric.is_share else metric.digits
+    # The blank keeps numbers in line with those that have the mark.
+    mark = "*" if cell.gain.real else " "
+    text = f"{metric.scale * cell.gain.difference.mean:+.{digits}f}{mark}"
     if not cell.gain.real or metric.better is None:
         return console.mark(text, "dim")
     better = (cell.gain.difference.mean > 0) == (metric.better == "higher")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from testbed.experiment import figures
+from testbed.experiment import dots, figures
 from testbed.experiment.colours import colour
 from testbed.experiment.measured import names_of
 from testbed.experiment.metrics import SUCCESS_RATE
@@ -23,8 +23,6 @@ from testbed.experiment.task_summary import RunSummary
 from testbed.model.task import Outcome
 from testbed.model.units import SECOND, Micros
 
-MOST_ROWS: Final = 12
-"""Nodes or links that are drawn, the busiest ones; the data has all."""
 GROUPS: Final = 3
 """Groups of episodes by load whose means are drawn."""
 _ENOUGH: Final = 3 * GROUPS
@@ -201,8 +199,9 @@ def load_drawn(found: pd.DataFrame) -> Figure:
 
 def nodes_drawn(found: pd.DataFrame, label: str) -> Figure:
     """Draw ``by_node`` or ``processors``, of the nodes with most tasks or the busiest ones."""
-    shown = _first(found, ["node"], "tasks" if "tasks" in found else "mean")
-    return _dots(shown, [f"node {node}" for node in shown.drop_duplicates("node")["node"]], label)
+    shown = dots.first(found, ["node"], "tasks" if "tasks" in found else "mean")
+    names = [f"node {node}" for node in shown.drop_duplicates("node")["node"]]
+    return dots.drawn(shown, ["node"], names, label)
 
 
 def sizes_drawn(found: pd.DataFrame) -> Figure:
@@ -211,7 +210,7 @@ def sizes_drawn(found: pd.DataFrame) -> Figure:
     unit, size = ("MB", 1e6) if largest >= 1e6 else ("KB", 1e3)
     parts = found[["from_bytes", "to_bytes"]].drop_duplicates().to_numpy() / size
     names = [f"{low:.3g} to {high:.3g} {unit}" for low, high in parts]
-    return _dots(found, names, "success rate, %")
+    return dots.drawn(found, ["from_bytes"], names, "success rate, %")
 
 
 def links_drawn(found: pd.DataFrame, all_runs: Sequence[str] = ()) -> Figure:
@@ -220,54 +219,7 @@ def links_drawn(found: pd.DataFrame, all_runs: Sequence[str] = ()) -> Figure:
     ``all_runs`` names the runs of all figures, also those that sent nothing: so each run has its
     colour of the other figures.
     """
-    shown = _first(found, ["source", "destination"], "mean")
-    places = shown[["source", "destination"]].drop_duplicates().to_numpy()
-    return _dots(
-        shown, [f"{source} → {end}" for source, end in places], "link in use, % of time", all_runs
-    )
-
-
-def _first(found: pd.DataFrame, keys: list[str], by: str) -> pd.DataFrame:
-    """Return the rows of the places with the largest sums over runs, in order of the places."""
-    sums = found.groupby(keys)[[by]].sum().nlargest(MOST_ROWS, by).reset_index()
-    wanted = set(_places(sums, keys))
-    kept = found[[place in wanted for place in _places(found, keys)]]
-    return kept.sort_values(keys, kind="stable")
-
-
-def _dots(
-    found: pd.DataFrame, names: Sequence[str], label: str, all_runs: Sequence[str] = ()
-) -> Figure:
-    """Draw shares with their intervals: a row per place, a dot in it per run."""
-    keys = [each for each in ("node", "source", "destination", "from_bytes") if each in found]
-    rows = {place: y for y, place in enumerate(dict.fromkeys(_places(found, keys)))}
-    series = list(found.groupby("scheduler", sort=False))
-    shades = list(all_runs or (str(name) for name, _ in series))
-    figure, axes = figures.new_figure(height=1.1 + len(rows) * (0.16 + 0.11 * len(series)))
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
-    for number, (name, own) in enumerate(series):
-        shift = 0.7 * ((number + 0.5) / len(series) - 0.5)
-        mean = own["mean"].to_numpy(dtype=float)
-        arms = [mean - own["low"].to_numpy(float), own["high"].to_numpy(float) - mean]
-        axes.errorbar(
-            100 * mean,
-            [rows[place] + shift for place in _places(own, keys)],
-            xerr=100 * np.nan_to_num(np.maximum(arms, 0.0)),
-            fmt="o",
-            color=colour(shades.index(str(name))),
-            markersize=5,
-            linewidth=1.4,
-            label=str(name)[:60],
-        )
-    left = figures.name_rows(axes, names)
-    for line in range(1, len(rows)):
-        axes.axhline(line - 0.5, color="#DDDDDD", linewidth=0.6)
-    axes.set_xlabel(label)
-    figures.settle(figure, axes, left, legend=len(series) > 1)
-    return figure
-
-
-def _places(found: pd.DataFrame, keys: list[str]) -> list[tuple[Any, ...]]:
-    """Return the values of ``keys`` of each row."""
-    return [tuple(row) for row in found[keys].itertuples(index=False, name=None)]
+    ends = ["source", "destination"]
+    shown = dots.first(found, ends, "mean")
+    names = [f"{source} → {end}" for source, end in shown[ends].drop_duplicates().to_numpy()]
+    return dots.drawn(shown, ends, names, "link in use, % of time", all_runs)

@@ -9,12 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 from testbed.errors import UsageError
 from testbed.experiment.measured import none_if_nan
-from testbed.experiment.statistics import Interval, PairedComparison, compare, rate_interval
+from testbed.experiment.statistics import (
+    Interval,
+    PairedComparison,
+    compare,
+    corrected,
+    rate_interval,
+)
 from testbed.model.decision import Scheduler, SchedulerContext
 from testbed.policies import Policy, check_fits
 from testbed.scenario.plan import Plan
@@ -27,7 +33,7 @@ POLICY: Final = "policy"
 """Name of the policy in a comparison."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
     """Success rates by episode and method, with ``POLICY`` among the methods."""
 
@@ -45,21 +51,27 @@ class Evaluation:
         found = {name: rate_interval([*rates.values()]) for name, rates in self.by_episode.items()}
         return dict(sorted(found.items(), key=lambda each: -each[1].mean))
 
-    def against(self, method: str) -> PairedComparison:
-        """The policy less ``method``, episode by episode."""
-        return compare(self.by_episode[POLICY], self.by_episode[method])
+    @cached_property
+    def comparisons(self) -> dict[str, PairedComparison]:
+        """The policy less each other method, episode by episode.
+
+        p values are adjusted for the number of methods.
+        """
+        own = self.by_episode[POLICY]
+        others = [name for name in self.by_episode if name != POLICY]
+        found = corrected([compare(own, self.by_episode[name]) for name in others])
+        return dict(zip(others, found, strict=True))
 
     @property
     def document(self) -> dict[str, Any]:
         """The evaluation as plain values for JSON."""
-        others = [name for name in self.by_episode if name != POLICY]
         return {
             "policy": self.policy,
             "scenario": self.scenario,
             "scenario_hash": self.scenario_hash,
             "episodes": list(self.by_episode[POLICY]),
             "success_rate": {name: _interval(each) for name, each in self.success_rates.items()},
-            "difference": {name: _difference(self.against(name)) for name in others},
+            "difference": {name: each.document for name, each in self.comparisons.items()},
             "warnings": list(self.warnings),
         }
 
@@ -136,12 +148,4 @@ def _interval(interval: Interval) -> dict[str, float | None]:
         "mean": interval.mean,
         "low": none_if_nan(interval.low),
         "high": none_if_nan(interval.high),
-    }
-
-
-def _difference(comparison: PairedComparison) -> dict[str, Any]:
-    return {
-        **_interval(comparison.difference),
-        "p_value": none_if_nan(comparison.p_value),
-        "real": comparison.real,
     }

@@ -19,8 +19,7 @@ from testbed.errors import Problem, UsageError
 from testbed.experiment.by_hand import described, read
 from testbed.experiment.comparison import check_comparable
 from testbed.experiment.history import plan_of
-from testbed.experiment.measured import none_if_nan
-from testbed.experiment.statistics import MIN_PAIRS, PairedComparison, compare
+from testbed.experiment.statistics import MIN_PAIRS, PairedComparison, compare, corrected
 from testbed.experiment.task_summary import RunSummary
 from testbed.model.faults import Fault
 from testbed.model.history import TaskRow
@@ -357,21 +356,16 @@ class Replay:
         if self.comparison.real is None:
             return f"{said}; at least {MIN_PAIRS} episodes are needed to say whether that is real"
         interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-        return f"{said} ({interval}, p = {self.comparison.p_value:.2g})"
+        return f"{said} ({interval}, {self.comparison.p_text})"
 
     @property
     def document(self) -> dict[str, Any]:
         """The replay as plain values for JSON."""
-        difference = self.comparison.difference
         return {
             **self.summary.document,
             "difference": {
                 "episodes": list(self.comparison.episodes),
-                "mean": difference.mean,
-                "low": none_if_nan(difference.low),
-                "high": none_if_nan(difference.high),
-                "p_value": none_if_nan(self.comparison.p_value),
-                "real": self.comparison.real,
+                **self.comparison.document,
             },
             "changes": self.changes.document,
             "verdict": self.verdict,
@@ -390,6 +384,15 @@ def compared(original: RunSummary, replay: RunSummary) -> Replay:
         comparison=compare(replay.by_episode, original.by_episode),
         changes=_changes(original.tasks, replay.tasks),
     )
+
+
+def judged(replays: Sequence[Replay]) -> list[Replay]:
+    """Return replays of one run that were made at once, with p values adjusted for their number."""
+    found = corrected([each.comparison for each in replays])
+    return [
+        dataclasses.replace(replay, comparison=each)
+        for replay, each in zip(replays, found, strict=True)
+    ]
 
 
 def _changes(first: pd.DataFrame, second: pd.DataFrame) -> OutcomeChanges:

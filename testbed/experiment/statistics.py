@@ -12,10 +12,10 @@ Where several pairs are compared at once, their p values are adjusted by the met
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Final
+from typing import Any, Final
 
 from testbed.experiment import student_t
 
@@ -161,6 +161,27 @@ class PairedComparison:
         return _around(found.mean, found.deviation, found.count, 1 - (1 - CONFIDENCE) / self.tests)
 
     @property
+    def document(self) -> dict[str, Any]:
+        """The comparison as plain values for JSON; None where there is no interval or test.
+
+        ``low`` and ``high`` are the interval of the difference alone, ``simultaneous_low`` and
+        ``simultaneous_high`` the one that holds together with those of all ``tests``.
+        """
+        wide = self.simultaneous
+        values = {
+            "mean": self.difference.mean,
+            "low": self.difference.low,
+            "high": self.difference.high,
+            "simultaneous_low": wide.low,
+            "simultaneous_high": wide.high,
+            "p_value": self.p_value,
+            "p_adjusted": self.p_adjusted,
+            "detectable": self.detectable,
+        }
+        told = {name: None if math.isnan(value) else value for name, value in values.items()}
+        return {**told, "tests": self.tests, "real": self.real}
+
+    @property
     def verdict(self) -> str:
         """The result in words."""
         points = f"{100 * abs(self.difference.mean):.1f} points"
@@ -261,6 +282,14 @@ def corrected(comparisons: Sequence[PairedComparison]) -> list[PairedComparison]
         )
         for each in comparisons
     ]
+
+
+def adjustment(comparisons: Iterable[PairedComparison]) -> str:
+    """Return how the p values of comparisons were adjusted, as a line; empty if they were not."""
+    tests = max((each.tests for each in comparisons), default=1)
+    if tests == 1:
+        return ""
+    return f"adjusted p: the {tests} p values of these comparisons together, by the method of Holm"
 
 
 def in_per_cent(shares: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,7 +25,7 @@ from testbed.experiment.figures import as_files, plain
 from testbed.experiment.metrics import Metric, objective
 from testbed.experiment.reproduce.page import Workplace
 from testbed.experiment.reproduce.points import Network, Point, PointResult, PointStore, write_text
-from testbed.experiment.statistics import Interval, PairedComparison, compare
+from testbed.experiment.statistics import Interval, PairedComparison, compare, corrected
 from testbed.files import ORDINARY, write_atomically
 from testbed.scenario.families import ByModel
 from testbed.scenario.load import draw, load
@@ -158,7 +158,8 @@ class Cell:
     """A scheduler at a combination of values: its score, and that less the first scheduler's.
 
     ``gain`` is None of the first scheduler, and where the two share no episode. It is above 0 where
-    the scheduler has more of the objective, which is worse if lower values are better.
+    the scheduler has more of the objective, which is worse if lower values are better. Its p value
+    is adjusted for the number of gains of the sweep.
     """
 
     place: tuple[str, ...]
@@ -174,7 +175,7 @@ def workplace(out: Path) -> Workplace:
 
 def cells(sweep: Sweep, store: PointStore) -> list[Cell]:
     """Return what is stored of ``sweep``, in the order of places and schedulers."""
-    found = []
+    found: list[Cell] = []
     for place in sweep.places:
         reference: dict[int, float] = {}
         for number, scheduler in enumerate(sweep.schedulers):
@@ -187,7 +188,13 @@ def cells(sweep: Sweep, store: PointStore) -> list[Cell]:
             shared = number > 0 and rates.keys() & reference.keys()
             gain = compare(rates, reference) if shared else None
             found.append(Cell(place, scheduler, sweep.objective.interval([*rates.values()]), gain))
-    return found
+    adjusted = iter(corrected(gains(found)))
+    return [each if each.gain is None else replace(each, gain=next(adjusted)) for each in found]
+
+
+def gains(found: Sequence[Cell]) -> list[PairedComparison]:
+    """Return the comparisons of a sweep with its first scheduler."""
+    return [cell.gain for cell in found if cell.gain is not None]
 
 
 def _by_episode(measured: PointResult) -> dict[int, float]:
@@ -210,7 +217,11 @@ def table(sweep: Sweep, found: Sequence[Cell]) -> pd.DataFrame:
                 f"above {sweep.schedulers[0]}": cell.gain and cell.gain.difference.mean,
                 "above, low": cell.gain and cell.gain.difference.low,
                 "above, high": cell.gain and cell.gain.difference.high,
+                "above, simultaneous low": cell.gain and cell.gain.simultaneous.low,
+                "above, simultaneous high": cell.gain and cell.gain.simultaneous.high,
                 "p": cell.gain and cell.gain.p_value,
+                "adjusted p": cell.gain and cell.gain.p_adjusted,
+                "significant": cell.gain and cell.gain.real,
             }
             for cell in found
         ]
@@ -225,15 +236,22 @@ def drawn(sweep: Sweep, found: Sequence[Cell]) -> Figure:
     """Return the scores, and the gains over the first scheduler, over what is varied."""
     metric, first = sweep.objective, sweep.schedulers[0]
     figure = Figure(figsize=(11.0, 4.4), layout="constrained", dpi=120)
-    rates, gains = figure.subplots(1, 2)
+    rates, above = figure.subplots(1, 2)
     labels = [", ".join(place) for place in sweep.places]
     places = {place: number for number, place in enumerate(sweep.places)}
     for number, scheduler in enumerate(sweep.schedulers):
         # Side by side, so that intervals do not cover each other.
         shift = (number - (len(sweep.schedulers) - 1) / 2) * 0.04
         own = [cell for cell in found if cell.scheduler == scheduler]
-        gained = [(cell.place, cell.gain.difference) for cell in own if cell.gain is not None]
-        for axes, shown in ((rates, [(cell.place, cell.rate) for cell in own]), (gains, gained)):
+        gained = [(cell.place, cell.gain) for cell in own if cell.gain is not None]
+        for place, gain in gained:
+            # Behind the interval of the gain alone, the one that holds with all the others.
+            ends = [metric.scale * end for end in (gain.simultaneous.low, gain.simultaneous.high)]
+            above.plot([places[place] + shift] * 2, ends, color=colour(number), linewidth=0.8)
+        for axes, shown in (
+            (rates, [(cell.place, cell.rate) for cell in own]),
+            (above, [(place, gain.difference) for place, gain in gained]),
+        ):
             if shown:
                 axes.errorbar(
                     [places[place] + shift for place, _ in shown],
@@ -247,11 +265,11 @@ def drawn(sweep: Sweep, found: Sequence[Cell]) -> Figure:
                     capsize=2,
                     label=scheduler,
                 )
-    gains.axhline(0, color=colour(0), linewidth=1.5, zorder=1)
+    above.axhline(0, color=colour(0), linewidth=1.5, zorder=1)
     for axes, y_label in (
         (rates, f"{_column(metric)}, {metric.unit}{_DIRECTIONS[metric.better]}"),
         (
-            gains,
+            above,
             f"{'points' if metric.is_share else metric.unit} above {first}, "
             f"same {sweep.plan.work} and fates",
         ),
@@ -262,6 +280,8 @@ def drawn(sweep: Sweep, found: Sequence[Cell]) -> Figure:
         axes.set_ylabel(y_label)
     rates.legend(frameon=False)
     rates.set_title("Mean and 95 % interval over episodes", fontsize=10, loc="left")
+    if (tests := max((each.tests for each in gains(found)), default=1)) > 1:
+        above.set_title(f"Thin lines: all {tests} together with 95 %", fontsize=10, loc="left")
     return figure
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from testbed.experiment import breakdown, figures, timeline
+from testbed.experiment import breakdown, dots, figures, timeline
 from testbed.experiment.frames import flows, queue_lengths
 from testbed.experiment.measured import names_of
 from testbed.experiment.metrics import SUCCESS_RATE
@@ -247,9 +247,9 @@ _TIMES: Final = {"time": "stage", "mean_ms": "mean, ms", "p50_ms": "p50, ms", "p
 
 def _cut(runs: Sequence[RunSummary]) -> list[str]:
     size = max(run.run.plan.topology.size for run in runs)
-    if size <= breakdown.MOST_ROWS:
+    if size <= dots.MOST_ROWS:
         return []
-    return [note(f"{breakdown.MOST_ROWS} of {size} nodes are drawn; the CSV file has all.")]
+    return [note(f"{dots.MOST_ROWS} of {size} nodes are drawn; the CSV file has all.")]
 
 
 def _network(runs: Sequence[RunSummary], drawn: Drawn) -> list[Section]:

@@ -22,6 +22,7 @@ from testbed.experiment.calibration.values import (
     Trial,
     store,
 )
+from testbed.rpc.operator import Progress
 from tests.cli.conftest import Command, environment, home, program, testbed
 
 __all__ = ["home", "testbed"]
@@ -51,8 +52,10 @@ def test_a_real_run_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
         ),
     )
 
-    trial = LocalRunner(tmp_path, MachineFacts.here())(question, 3, 1)
+    seen: list[Progress] = []
+    trial = LocalRunner(tmp_path, MachineFacts.here(), seen.append)(question, 3, 1)
 
+    assert [each.completed for each in (seen[0], seen[-1])] == [0, 1]
     assert set(trial.terms) == {"transmission", "execution", "arrivals"}
     assert trial.valid == (trial.worst <= 1), trial.reasons
     assert trial.tasks_per_s == 30.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.experiment.statistics import holm
 from testbed.policies import write_folder
 from testbed.schedulers.catalogue import REFERENCES
 from tests.cli.conftest import Command, Shell
@@ -163,12 +164,19 @@ def test_evaluate_compares_on_the_same_episodes(testbed: Command, folder: Path) 
         between = rates["policy"]["mean"] - rates[method]["mean"]
         assert difference["mean"] == pytest.approx(between, abs=1e-9)
         assert difference["low"] <= difference["mean"] <= difference["high"]
+    of = list(document["difference"].values())
+    assert [each["p_adjusted"] for each in of] == holm([each["p_value"] for each in of])
+    assert {each["tests"] for each in of} == {len(methods)}
+    assert all(each["simultaneous_low"] <= each["low"] for each in of)
     assert testbed(*arguments, "--json", "--first-episode", 3).document == document
 
     said = testbed(*arguments, "--against", "random")
     assert said.code == 0, said.err
     assert "random" in said.out
     assert "ratc" not in said.out
+    assert "adjusted" not in said.out
+    said = testbed(*arguments, "--against", "random", "--against", "ratc")
+    assert "adjusted p: the 2 p values of these comparisons together" in said.out
     said = testbed(*arguments, "--against", "nonsense")
     assert (said.code, "unknown scheduler" in said.err) == (2, True)
 

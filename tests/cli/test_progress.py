@@ -7,9 +7,13 @@ import dataclasses
 import pytest
 
 from testbed.api.running import complaints
+from testbed.cli.calibrate import CalibrationDisplay
 from testbed.cli.console import if_interrupted
 from testbed.cli.o2o import _Teller
 from testbed.cli.progress import Pace, ProgressDisplay, Snapshot, clock, paces
+from testbed.experiment.calibration.questions import QUESTIONS
+from testbed.experiment.calibration.search import Told
+from testbed.experiment.calibration.values import Trial
 from testbed.model.run_state import RunState
 from tests.rpc.test_operator import PROGRESS
 from trainer.o2o.settings import StageProgress
@@ -152,6 +156,34 @@ def test_parts_of_work_have_a_pace_each(capsys: pytest.CaptureFixture[str]) -> N
         "50 of 100 rows of tasks, 5 s left",
         "30 of 100 rows of events, 7 s left",
     ]
+
+
+def test_a_calibration_tells_the_episodes_of_each_trial(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    running = dataclasses.replace(
+        PROGRESS,
+        episodes=2,
+        completed=1,
+        outcomes={"succeeded": 12, "dropped": 8},
+        completed_outcomes={"succeeded": 9, "dropped": 1},
+    )
+    begun = Told(QUESTIONS["nodes-metadata"], 1, 7, 20, None, 90.0)
+    trial = Trial(20, True, (), {"arrivals": 0.5}, tasks_per_s=100.0, busy=0.4)
+    with CalibrationDisplay() as display:
+        for number in (20, 40):
+            display.tell(dataclasses.replace(begun, level=number))
+            display.watch(running)
+            display.tell(dataclasses.replace(begun, level=number, trial=trial))
+
+    title = QUESTIONS["nodes-metadata"].title
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == [
+        f"[1/7] {title}: 20 nodes ..., about 1 min 30 s left",
+        f"[1/7] {title}: 20 nodes: episode 1/2: 90.0 % of 10 tasks succeeded, so far 90.0 %",
+    ]
+    assert told[2].startswith(f"[1/7] {title}: 20 nodes: valid, ")
+    assert told[4] == told[1].replace("20 nodes", "40 nodes")
 
 
 def test_an_experiment_tells_the_time_left_of_each_stage(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from testbed.cli import main
+from testbed.experiment.statistics import holm
 from testbed.model.faults import Fault
 from tests.cli.conftest import Command, environment, program
 
@@ -77,6 +78,7 @@ def test_other_schedulers_are_stored_and_paired_in_compare(testbed: Command, log
     assert "rda against ratc: " in said.out
     assert "drl against ratc: " in said.out
     assert "the other way" in said.out
+    assert "adjusted p: the 2 p values of these comparisons together" in said.out
     assert "rda (mine; replay)" in said.out
     stored = runs(testbed)[1:]
     assert [each["scheduler"] for each in stored] == ["rda", "drl"]
@@ -114,6 +116,17 @@ def test_as_json(testbed: Command, log: Path) -> None:
         replay["outcomes"]["succeeded"] - document["original"]["outcomes"]["succeeded"]
     )
     assert changes["tasks"] - changes["same_outcome"] == sum(m["tasks"] for m in changes["moves"])
+
+
+def test_p_values_of_several_replays_are_adjusted_together(testbed: Command, log: Path) -> None:
+    both = testbed("replay", "-s", "rda", "-s", "local", "--no-log", "--json").document
+    alone = testbed("replay", "-s", "rda", "--no-log", "--json").document
+
+    found = [each["difference"] for each in both["replays"]]
+    assert [each["p_adjusted"] for each in found] == holm([each["p_value"] for each in found])
+    (single,) = (each["difference"] for each in alone["replays"])
+    assert single["p_value"] == single["p_adjusted"] == found[0]["p_value"]
+    assert single["low"] == single["simultaneous_low"] > found[0]["simultaneous_low"]
 
 
 def test_a_replay_that_is_not_stored_leaves_the_log_as_it_was(testbed: Command, log: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed.experiment import breakdown
+from testbed.experiment import breakdown, dots
 from testbed.experiment.summary import RunSummary, summarise
 from testbed.experiment.task_report import outcome_table
 from testbed.model.units import SECOND
@@ -118,8 +118,8 @@ def test_columns_of_shares_add_up_to_100(runs: list[RunSummary]) -> None:
 def test_figures_draw_a_dot_for_every_value(runs: list[RunSummary]) -> None:
     load = breakdown.by_load(runs)
     axes = breakdown.load_drawn(load).axes[0]
-    dots = [np.asarray(each.get_offsets()) for each in axes.collections]
-    drawn = np.concatenate([each for each in dots if len(each)])
+    found = [np.asarray(each.get_offsets()) for each in axes.collections]
+    drawn = np.concatenate([each for each in found if len(each)])
     assert {round(float(x), 6) for x, _ in drawn} >= {
         round(100 * each, 6) for each in load["offered_load"]
     }
@@ -129,7 +129,7 @@ def test_figures_draw_a_dot_for_every_value(runs: list[RunSummary]) -> None:
     assert names == [f"node {node}" for node in range(runs[0].run.plan.topology.size)]
     assert len(breakdown.sizes_drawn(breakdown.by_size(runs)).axes[0].get_yticklabels()) == 4
     busiest = breakdown.links_drawn(breakdown.links(runs)).axes[0].get_yticklabels()
-    assert 0 < len(busiest) <= breakdown.MOST_ROWS
+    assert 0 < len(busiest) <= dots.MOST_ROWS
 
 
 def test_runs_of_one_name_are_told_apart(runs: list[RunSummary]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from testbed.errors import UsageError
 from testbed.experiment.reproduce.points import Network, Point, PointStore
 from testbed.experiment.reproduce.runner import ComputationStatus, complete
-from testbed.experiment.statistics import compare
+from testbed.experiment.statistics import compare, holm
 from testbed.experiment.summary import summary_of
 from testbed.experiment.sweep import Cell, Sweep, cells, drawn, table, usual, workplace, write
 from testbed.scenario.load import draw, load
@@ -49,6 +50,19 @@ def test_points_are_what_the_scenario_gives_as_it_is_written(store: PointStore) 
         expected = compare(dict(enumerate(rates[method])), dict(enumerate(rates["ratc"])))
         assert cell.gain is not None
         assert cell.gain.differences == pytest.approx(expected.differences)
+
+
+def test_the_p_values_of_a_sweep_are_adjusted_together(store: PointStore) -> None:
+    found = cells(SWEEP, store)
+    rows = table(SWEEP, found).dropna(subset=["p"])
+    assert len(rows) == 4
+    assert rows["adjusted p"].tolist() == holm(rows["p"].tolist())
+    assert (rows["above, simultaneous low"] <= rows["above, low"]).all()
+    assert (rows["significant"] == (rows["adjusted p"] < 0.05)).all()
+    # Of one comparison there is nothing to adjust.
+    one = replace(SWEEP, over={"nodes.count": ("3",)}, schedulers=("ratc", "local"))
+    (alone,) = (cell.gain for cell in cells(one, store) if cell.gain is not None)
+    assert alone.p_adjusted == alone.p_value
 
 
 def test_only_what_is_missing_is_computed(store: PointStore) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Final
+from functools import cache, partial
+from typing import Any, Final, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from testbed.errors import UsageError
+from testbed.experiment import dots
 from testbed.experiment.measured import names_of
 from testbed.experiment.page import Section, frame_table, heading, note
 from testbed.experiment.reporting import (
@@ -22,7 +24,7 @@ from testbed.experiment.reporting import (
     image,
     numbered,
 )
-from testbed.experiment.serving import figures
+from testbed.experiment.serving import breakdown, figures
 from testbed.experiment.serving.metrics import REFUSED_RATE
 from testbed.experiment.serving.summary import ServingSummary
 from testbed.storage.tasklog import TaskLog
@@ -43,8 +45,15 @@ def _plots(log: TaskLog, runs: Sequence[ServingSummary]) -> Plots:
     for number, (name, run) in enumerate(zip(names_of(runs)[:MOST_RUNS], runs, strict=False)):
         plots[numbered("outcomes", number)] = partial(_outcomes, name, run)
         plots[numbered("servers", number)] = partial(_servers, name, run)
+    by_load = cache(lambda: breakdown.by_load(runs))
+    by_function = cache(lambda: breakdown.by_function(runs))
     return {
         **plots,
+        "load": lambda: _load_plot(by_load(), "refused_rate", "Requests refused"),
+        "load-times": lambda: _load_plot(by_load(), "mean_ms", "Mean times of served requests"),
+        "nodes": lambda: _nodes_plot(runs),
+        "functions": lambda: _functions_plot(by_function()),
+        "function-times": lambda: _function_times_plot(by_function(), names_of(runs)),
         "latency": lambda: _latency_plot(runs),
         "messages": lambda: _messages_plot(runs),
     }
@@ -58,6 +67,49 @@ def _outcomes(name: str, run: ServingSummary) -> Plot:
 def _servers(name: str, run: ServingSummary) -> Plot:
     says = f"Requests per second over time by the node that served them: {name}."
     return Plot(figures.servers_over_time(run), _over_time([run], [name]), says)
+
+
+def _load_plot(
+    found: pd.DataFrame, value: Literal["refused_rate", "mean_ms"], what: str
+) -> Plot | None:
+    drawn = breakdown.load_drawn(found, value)
+    says = (
+        f"{what} against the offered load: the requests of users for a function that came to a "
+        "node in an interval, as a share of those that it is meant to serve. Faint dots: nodes, "
+        "functions and intervals, mean over episodes; lines: bands of 25 points of load, with 95 % "
+        "intervals over episodes."
+    )
+    return None if drawn is None else Plot(drawn, found, says)
+
+
+def _nodes_plot(runs: Sequence[ServingSummary]) -> Plot:
+    found = breakdown.by_node(runs)
+    says = f"Requests refused by the node that they came to. {_MEANS}"
+    return Plot(breakdown.nodes_drawn(found), found, says)
+
+
+def _functions_plot(found: pd.DataFrame) -> Plot | None:
+    if not _differ(found):
+        return None
+    says = f"Requests refused by function. {_MEANS}"
+    return Plot(breakdown.functions_drawn(found), found, says)
+
+
+def _function_times_plot(found: pd.DataFrame, names: Sequence[str]) -> Plot | None:
+    drawn = breakdown.times_drawn(found, names) if _differ(found) else None
+    says = (
+        "Times of served requests by function, over all of them: dots are medians, and lines reach "
+        "to the 99th percentile."
+    )
+    return None if drawn is None else Plot(drawn, found, says)
+
+
+def _differ(found: pd.DataFrame) -> bool:
+    """Return whether there were requests for more than one function."""
+    return found["function"].nunique() > 1
+
+
+_MEANS: Final = "Dots: means over episodes; lines: 95 % intervals."
 
 
 def _latency_plot(runs: Sequence[ServingSummary]) -> Plot | None:
@@ -145,6 +197,8 @@ def _tables(runs: Sequence[ServingSummary]) -> dict[str, pd.DataFrame]:
         "episodes": episodes.reset_index(),
         "traffic": pd.DataFrame(traffic).astype({"server": "Int64"}),
         "over-time": _over_time(runs, names),
+        "nodes": breakdown.by_node(runs),
+        "functions": breakdown.by_function(runs),
         "times": _times(runs),
         "messages": pd.DataFrame(messages),
     }
@@ -207,11 +261,56 @@ def _sections(
     else:
         messages = [note("The nodes said nothing to each other.")]
     return [
+        Section("Refused in parts", _parts(drawn, tables["nodes"], tables["functions"])),
         Section("Requests by outcome", outcomes),
         Section("Who served them", servers),
         Section("Times of served requests", times),
         Section("Messages", messages),
     ]
+
+
+def _parts(drawn: Drawn, nodes: pd.DataFrame, functions: pd.DataFrame) -> list[str]:
+    """Return what was refused by offered load, by node and by function."""
+    times = [image(drawn, "load-times")] if "load-times" in drawn else []
+    load = [image(drawn, "load"), *times] if "load" in drawn else [note(_NO_LOAD)]
+    left_out = nodes["node"].nunique() - dots.MOST_ROWS
+    rest = [note(_without(left_out))] if left_out > 0 else []
+    by_function = [frame_table(_shares_table(functions, "function"))]
+    if "functions" in drawn:
+        times = [image(drawn, "function-times")] if "function-times" in drawn else []
+        by_function = [image(drawn, "functions"), *times, *by_function]
+    else:
+        by_function = [note("All requests are for one function."), *by_function]
+    return [
+        *(heading("By offered load"), *load),
+        *(heading("By node"), image(drawn, "nodes"), *rest),
+        frame_table(_shares_table(nodes, "node")),
+        *(heading("By function"), *by_function),
+    ]
+
+
+_NO_LOAD: Final = "Nodes are meant to serve nothing, so there is no load to speak of."
+
+
+def _shares_table(found: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Return ``by_node`` or ``by_function`` for the page, without a column that knows nothing."""
+    ends = [
+        None if math.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+        for low, high in zip(found["low"], found["high"], strict=True)
+    ]
+    times = [name for name in ("service", "p50", "p99") if f"{name}_ms" in found]
+    shown = pd.DataFrame(
+        {
+            what: found[what],
+            "scheduler": found["scheduler"],
+            "requests": found["requests"],
+            "offered load, %": 100 * found["offered_load"],
+            "refused, %": 100 * found["mean"],
+            "95 % interval": ends,
+            **{f"{name}, ms": found[f"{name}_ms"] for name in times},
+        }
+    )
+    return shown.dropna(axis=1, how="all").sort_values(what, kind="stable")
 
 
 _TIMES: Final = {each: f"{each}, ms" for each in ("mean", "p50", "p95", "p99")}
@@ -289,6 +388,13 @@ def _latency(runs: Sequence[ServingSummary], logs: Sequence[TaskLog]) -> Figure:
     return drawn
 
 
+def _load(runs: Sequence[ServingSummary], logs: Sequence[TaskLog]) -> Figure:
+    drawn = breakdown.load_drawn(breakdown.by_load(runs), "refused_rate")
+    if drawn is None:
+        raise UsageError("nodes of these runs are meant to serve nothing, so there is no load")
+    return drawn
+
+
 REPORT: Final = FamilyReport(
     standard=REFUSED_RATE,
     heading="Requests refused",
@@ -302,6 +408,9 @@ REPORT: Final = FamilyReport(
         "refused": lambda runs, logs: figures.refused_rates(runs),
         "outcomes": lambda runs, logs: figures.outcomes_over_time(runs[0]),
         "servers": lambda runs, logs: figures.servers_over_time(runs[0]),
+        "load": _load,
+        "nodes": lambda runs, logs: breakdown.nodes_drawn(breakdown.by_node(runs)),
+        "functions": lambda runs, logs: breakdown.functions_drawn(breakdown.by_function(runs)),
         "latency": _latency,
         "messages": lambda runs, logs: figures.messages_over_time(runs),
         "metric": lambda runs, logs: figures.refused_rates(runs),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PERCENTILES: Final = (50, 95, 99)
-_COLUMNS: Final = ("source", "at", "outcome", "server", "elapsed", "answered")
+_COLUMNS: Final = ("source", "function", "at", "outcome", "server", "elapsed", "answered")
 
 
 class Traffic(NamedTuple):
@@ -72,9 +72,9 @@ class Messages(NamedTuple):
 class ServingSummary(Summary):
     """One run with its requests.
 
-    ``columns`` has ``episode``, ``request``, ``source``, ``at``, ``outcome``, ``server``,
-    ``elapsed`` and ``answered`` of the requests of the scenario's users, as in the log; they are
-    empty where only windows are logged. ``external`` is the number of requests of others;
+    ``columns`` has ``episode``, ``request``, ``source``, ``function``, ``at``, ``outcome``,
+    ``server``, ``elapsed`` and ``answered`` of the requests of the scenario's users, as in the log;
+    they are empty where only windows are logged. ``external`` is the number of requests of others;
     ``weighed`` the first instant of an episode at which a node weighed its neighbours, None if none
     did.
     """
@@ -104,18 +104,27 @@ class ServingSummary(Summary):
     @cached_property
     def over_time(self) -> Counter[tuple[int, Traffic]]:
         """The same by the window in which a request came; the time of a window is its number."""
+        found: Counter[tuple[int, Traffic]] = Counter()
+        for (window, _, kind), number in self.by_function.items():
+            found[window, kind] += number
+        return found
+
+    @cached_property
+    def by_function(self) -> Counter[tuple[int, str, Traffic]]:
+        """The same by window and name of the function."""
         columns, network = self.columns, self.plan.network
         if columns["request"]:
             came = (at // network.window for at in columns["at"])
             kinds = (columns["episode"], columns["source"], columns["outcome"], columns["server"])
-            return Counter(zip(came, map(Traffic, *kinds), strict=True))
-        found: Counter[tuple[int, Traffic]] = Counter()
+            return Counter(zip(came, columns["function"], map(Traffic, *kinds), strict=True))
+        found: Counter[tuple[int, str, Traffic]] = Counter()
         by_number: defaultdict[int, list[WindowRecord]] = defaultdict(list)
         for window in self.windows:
             by_number[window.window].append(window)
         for number, windows in by_number.items():
-            for kind, count in _of_windows(network, windows).items():
-                found[number, kind] = count
+            for place, function in enumerate(network.functions):
+                for kind, count in _of_windows(network, windows, place).items():
+                    found[number, function.name, kind] = count
         return found
 
     @property
@@ -168,7 +177,8 @@ class ServingSummary(Summary):
         return any(each is not None for each in self.columns["answered"])
 
     @property
-    def _times(self) -> Sequence[int | None]:
+    def times(self) -> Sequence[int | None]:
+        """Time of each request in ``columns`` in microseconds; None where it is not known."""
         return self.columns["answered" if self.by_client else "elapsed"]
 
     def latency(self, node: int | None = None) -> Latency:
@@ -176,7 +186,7 @@ class ServingSummary(Summary):
         outcomes, sources = self.columns["outcome"], self.columns["source"]
         times = sorted(
             time / 1000
-            for time, outcome, source in zip(self._times, outcomes, sources, strict=True)
+            for time, outcome, source in zip(self.times, outcomes, sources, strict=True)
             if time is not None
             and outcome == RequestOutcome.SERVED
             and (node is None or source == node)
@@ -209,7 +219,7 @@ class ServingSummary(Summary):
             rows = [(*kind, number) for kind, number in self.traffic.items()]
             return pd.DataFrame(rows, columns=[*Traffic._fields, "requests"])
         if name == REQUESTS:
-            return pd.DataFrame({**self.columns, "latency": self._times})
+            return pd.DataFrame({**self.columns, "latency": self.times})
         return pd.DataFrame(self.windows, columns=list(WindowRecord._fields))
 
     def _values(self, metric: Any) -> Mapping[int, float]:
@@ -413,8 +423,12 @@ def _milliseconds(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1f} ms"
 
 
-def _of_windows(network: ServingNetwork, windows: Sequence[WindowRecord]) -> Counter[Traffic]:
+def _of_windows(
+    network: ServingNetwork, windows: Sequence[WindowRecord], function: int | None = None
+) -> Counter[Traffic]:
     """Return what became of the requests of users, as far as windows tell.
+
+    ``function`` is the index of the one whose requests are counted; None: all.
 
     A node knows of a forwarded request that it was not served, and the neighbour how many it
     refused for being above the limit; of the others, a neighbour that does not know the sender
@@ -422,9 +436,10 @@ def _of_windows(network: ServingNetwork, windows: Sequence[WindowRecord]) -> Cou
     """
     counts: Counter[tuple[int, int, str]] = Counter()
     for window in windows:
-        for by_function in window.counts:
-            for what, number in by_function.items():
-                counts[window.episode, window.node, what] += number
+        for place, by_function in enumerate(window.counts):
+            if function in (None, place):
+                for what, number in by_function.items():
+                    counts[window.episode, window.node, what] += number
     found: Counter[Traffic] = Counter()
 
     def add(kind: Traffic, number: int) -> None:

@@ -73,12 +73,12 @@ def test_a_report_of_serving_runs_has_all_its_parts(log: TaskLog, tmp_path: Path
     written = write_report(log, ["slack", "local"], tmp_path / "r")
     assert set(written.figures) == {
         *("differences", "refused-rate", "outcomes", "servers", "outcomes-2", "servers-2"),
-        *("latency", "messages"),
+        *("load", "load-times", "nodes", "latency", "messages"),
     }
     assert all(path.stat().st_size > 5_000 for path in written.figures.values())
     page = written.path.read_text()
     for heading in (
-        *("Requests refused", "Requests by outcome", "Who served them"),
+        *("Requests refused", "Refused in parts", "Requests by outcome", "Who served them"),
         *("Times of served requests", "Messages", "Fidelity"),
     ):
         assert f">{heading}</h2>" in page
@@ -112,7 +112,7 @@ def test_a_report_by_another_metric_shows_the_share_refused_too(
 
 def test_a_report_of_windows_alone_has_no_times(log: TaskLog, tmp_path: Path) -> None:
     written = write_report(log, ["windows"], tmp_path / "r")
-    assert "latency" not in written.figures
+    assert not {"latency", "load-times", "function-times"} & set(written.figures)
     page = written.path.read_text()
     assert "no time of a request is known" in page
     assert ">Faults</h2>" in page
