@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator
@@ -60,10 +62,16 @@ class Formats(NamedTuple):
 def as_files(figure: Figure) -> Formats:
     """Return a figure in both formats, laid out once; it is not laid out anew afterwards."""
     png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png")
-    # To find room for all texts takes as long as drawing them.
-    figure.set_layout_engine("none")
-    figure.savefig(svg, format="svg")
+    canvas, dpi = figure.canvas, figure.dpi
+    try:
+        # Not by ``savefig``, which draws twice: first to find out where the edges are.
+        FigureCanvasAgg(figure).print_png(png)
+        # To find room for all texts takes as long as drawing them.
+        figure.set_layout_engine("none")
+        FigureCanvasSVG(figure).print_svg(svg)
+    finally:
+        figure.set_canvas(canvas)
+        figure.set_dpi(dpi)
     return Formats(png.getvalue(), svg.getvalue())
 
 

@@ -144,7 +144,7 @@ def _served(run: ServingSummary) -> pd.DataFrame:
         }
     )
     served = np.array(columns["outcome"], dtype=object) == RequestOutcome.SERVED.value
-    return frame[served & frame["ms"].notna().to_numpy()]
+    return frame.loc[served & frame["ms"].notna().to_numpy()]
 
 
 def _refused(runs: Sequence[ServingSummary], what: Literal["node", "function"]) -> pd.DataFrame:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 
 from testbed.experiment.report import write_report
 from testbed.experiment.serving import breakdown
@@ -82,12 +84,14 @@ def test_shares_by_node_and_function_are_means_over_episodes(
 
 def test_figures_have_what_the_frames_have(runs: list[ServingSummary]) -> None:
     found = breakdown.by_load(runs)
-    for value in ("refused_rate", "mean_ms"):
-        figure = breakdown.load_drawn(found, value)  # type: ignore[arg-type]
+    values: tuple[Literal["refused_rate", "mean_ms"], ...] = ("refused_rate", "mean_ms")
+    for value in values:
+        figure = breakdown.load_drawn(found, value)
         assert figure is not None
         dots = figure.axes[0].collections
         places = found.groupby(["scheduler", "node", "function", "begin_s"]).ngroups
-        drawn = sum(len(each.get_offsets()) for each in dots if hasattr(each, "get_sizes"))
+        offsets = [np.asarray(e.get_offsets()) for e in dots if isinstance(e, PathCollection)]
+        drawn = sum(map(len, offsets))
         assert 0.9 * places < drawn <= places
         assert {text.get_text() for text in figure.legends[0].get_texts()} == {
             "slack",
