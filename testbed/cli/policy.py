@@ -265,13 +265,13 @@ def evaluate(
     table = console.Rows(["METHOD", ">SUCCESS", "INTERVAL", ">P", "POLICY AGAINST IT"])
     for method, rate in result.success_rates.items():
         own = method == POLICY
-        against = None if own else result.comparisons[method]
+        compared = None if own else result.comparisons[method]
         table.add(
             console.mark(found.card.id if own else method, "cyan"),
             f"{100 * rate.mean:.1f} %",
             None if rate.count < 2 else f"{100 * rate.low:.1f} .. {100 * rate.high:.1f}",
-            None if against is None or against.real is None else f"{against.p_value:.2g}",
-            None if against is None else against.verdict,
+            None if compared is None or compared.real is None else f"{compared.p_value:.2g}",
+            None if compared is None else compared.verdict,
         )
     console.show(table)
     if how := adjustment(result.comparisons.values()):

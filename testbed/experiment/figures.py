@@ -65,10 +65,10 @@ def as_files(figure: Figure) -> Formats:
     canvas, dpi = figure.canvas, figure.dpi
     try:
         # Not by ``savefig``, which draws twice: first to find out where the edges are.
-        FigureCanvasAgg(figure).print_png(png)
+        FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]
         # To find room for all texts takes as long as drawing them.
         figure.set_layout_engine("none")
-        FigureCanvasSVG(figure).print_svg(svg)
+        FigureCanvasSVG(figure).print_svg(svg)  # type: ignore[no-untyped-call]
     finally:
         figure.set_canvas(canvas)
         figure.set_dpi(dpi)

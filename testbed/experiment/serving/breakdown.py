@@ -40,8 +40,9 @@ def by_load(runs: Sequence[ServingSummary]) -> pd.DataFrame:
     """Return a row per run, episode, node, function and interval in which requests came.
 
     ``offered_load`` and ``refused_rate`` are shares; ``mean_ms`` and ``p95_ms`` are of the times of
-    requests that were served, NaN where none is known. Where a node is meant to serve nothing of a
-    function, the load is NaN.
+    requests that were served, ``beyond_ms`` is the mean less the time that the service itself
+    takes; NaN where none is known. Where a node is meant to serve nothing of a function, the load
+    is NaN.
     """
     parts = []
     for name, run in zip(names_of(runs), runs, strict=True):
@@ -51,6 +52,7 @@ def by_load(runs: Sequence[ServingSummary]) -> pd.DataFrame:
         found["mean_ms"] = times.mean()
         found["p95_ms"] = times.quantile(0.95)
         found = found.reset_index()
+        found["beyond_ms"] = found["mean_ms"] - found["function"].map(_service_ms(run))
         window, every = run.plan.network.window / SECOND, interval(run)
         begin = found.pop("interval") * every
         found.insert(3, "begin_s", begin * window)
@@ -59,7 +61,7 @@ def by_load(runs: Sequence[ServingSummary]) -> pd.DataFrame:
         found.insert(0, "scheduler", name)
         found.insert(1, "run", run.run.id)
         parts.append(found)
-    columns = ["requests", "offered_load", "refused_rate", "mean_ms", "p95_ms"]
+    columns = ["requests", "offered_load", "refused_rate", "mean_ms", "p95_ms", "beyond_ms"]
     place = ["scheduler", "run", "episode", "node", "function", "begin_s", "end_s"]
     return pd.concat(parts)[[*place, *columns]].reset_index(drop=True)
 
@@ -81,7 +83,7 @@ def by_function(runs: Sequence[ServingSummary]) -> pd.DataFrame:
     found = _refused(runs, "function")
     rows = []
     for run in runs:
-        took = {each.name: each.time / MILLISECOND for each in run.plan.network.functions}
+        took = _service_ms(run)
         times = _served(run).groupby("function")["ms"]
         for function in found.loc[found["run"] == run.run.id, "function"]:
             known = function in times.groups
@@ -126,6 +128,11 @@ def _meant(run: ServingSummary) -> dict[tuple[int, str], int]:
     }
 
 
+def _service_ms(run: ServingSummary) -> dict[str, float]:
+    """Return the time that the service of each function takes."""
+    return {each.name: each.time / MILLISECOND for each in run.plan.network.functions}
+
+
 def _load(requests: float, meant: float) -> float:
     return requests / meant if meant else math.nan
 
@@ -144,7 +151,8 @@ def _served(run: ServingSummary) -> pd.DataFrame:
         }
     )
     served = np.array(columns["outcome"], dtype=object) == RequestOutcome.SERVED.value
-    return frame.loc[served & frame["ms"].notna().to_numpy()]
+    known: pd.DataFrame = frame[served & frame["ms"].notna().to_numpy()]
+    return known
 
 
 def _refused(runs: Sequence[ServingSummary], what: Literal["node", "function"]) -> pd.DataFrame:
@@ -168,7 +176,7 @@ def _ends(found: Interval) -> tuple[float, float, float]:
     return found.mean, found.low, found.high
 
 
-def load_drawn(found: pd.DataFrame, value: Literal["refused_rate", "mean_ms"]) -> Figure | None:
+def load_drawn(found: pd.DataFrame, value: Literal["refused_rate", "beyond_ms"]) -> Figure | None:
     """Draw ``by_load``: a dot per node, function and interval, and the means of bands of loads.
 
     Dots are means over episodes. None where nothing is known of ``value``.
@@ -207,7 +215,7 @@ def load_drawn(found: pd.DataFrame, value: Literal["refused_rate", "mean_ms"]) -
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("offered load of a node, % of what it is meant to serve")
-    axes.set_ylabel("requests refused, %" if share else "time of a served request, ms")
+    axes.set_ylabel("requests refused, %" if share else "time beyond the service's own, ms")
     figures.settle(figure, axes, legend=True)
     return figure
 

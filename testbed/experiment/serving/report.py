@@ -50,7 +50,11 @@ def _plots(log: TaskLog, runs: Sequence[ServingSummary]) -> Plots:
     return {
         **plots,
         "load": lambda: _load_plot(by_load(), "refused_rate", "Requests refused"),
-        "load-times": lambda: _load_plot(by_load(), "mean_ms", "Mean times of served requests"),
+        "load-times": lambda: _load_plot(
+            by_load(),
+            "beyond_ms",
+            "Mean time of served requests beyond what the service itself takes",
+        ),
         "nodes": lambda: _nodes_plot(runs),
         "functions": lambda: _functions_plot(by_function()),
         "function-times": lambda: _function_times_plot(by_function(), names_of(runs)),
@@ -70,7 +74,7 @@ def _servers(name: str, run: ServingSummary) -> Plot:
 
 
 def _load_plot(
-    found: pd.DataFrame, value: Literal["refused_rate", "mean_ms"], what: str
+    found: pd.DataFrame, value: Literal["refused_rate", "beyond_ms"], what: str
 ) -> Plot | None:
     drawn = breakdown.load_drawn(found, value)
     says = (

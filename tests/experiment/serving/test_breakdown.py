@@ -84,7 +84,7 @@ def test_shares_by_node_and_function_are_means_over_episodes(
 
 def test_figures_have_what_the_frames_have(runs: list[ServingSummary]) -> None:
     found = breakdown.by_load(runs)
-    values: tuple[Literal["refused_rate", "mean_ms"], ...] = ("refused_rate", "mean_ms")
+    values: tuple[Literal["refused_rate", "beyond_ms"], ...] = ("refused_rate", "beyond_ms")
     for value in values:
         figure = breakdown.load_drawn(found, value)
         assert figure is not None
@@ -97,8 +97,8 @@ def test_figures_have_what_the_frames_have(runs: list[ServingSummary]) -> None:
             "slack",
             "all-local",
         }
-    nothing = found.assign(mean_ms=float("nan"))
-    assert breakdown.load_drawn(nothing, "mean_ms") is None
+    nothing = found.assign(beyond_ms=float("nan"))
+    assert breakdown.load_drawn(nothing, "beyond_ms") is None
     (axes,) = breakdown.functions_drawn(breakdown.by_function(runs)).axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["hash", "resize"]
 
