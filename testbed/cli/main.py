@@ -187,6 +187,9 @@ def main() -> None:
     streams.prepare()
     foreign.guard()
     code = run(sys.argv[1:])
+    # At its end the interpreter looks for cycles among all objects, which takes seconds where
+    # PyTorch and Ray are loaded. What it would free is freed by the end of the process.
+    gc.freeze()
     sys.exit(TERMINATED if terminated and code == INTERRUPTED else code)
 
 

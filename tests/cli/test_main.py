@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pty
 import select
@@ -196,10 +197,14 @@ def test_main_is_the_console_script(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         with pytest.raises(SystemExit) as end:
             main.main()
+        frozen = gc.get_freeze_count()
     finally:
         signal.signal(signal.SIGTERM, before)
+        gc.unfreeze()
 
     assert end.value.code == 0
+    # Or a command that has loaded the learning libraries takes seconds to end.
+    assert frozen > 10_000
 
 
 @pytest.mark.parametrize(
