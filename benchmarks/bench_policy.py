@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from testbed.model.decision import Answer, Observation, SchedulerContext
+from testbed.model.decision import Answer, Observation, PeerState, SchedulerContext
+from testbed.model.information import STATE
 from testbed.model.task import Task
 from testbed.policies import Policy, PolicyCard, resolve, shipped
 from testbed.policies.inference import open_actor
@@ -23,11 +24,17 @@ from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as plan_of
 from testbed.schedulers import drl
-from testbed.schedulers.probing import mask_from_bits
+from testbed.schedulers.probing import mask_from_bits, mask_from_states
 from testbed.sim.simulator import simulate_episode
+
+BY_STATES = "shipped/per-destination-v2"
+"""The policy that asks its peers for states."""
 
 LIMIT_US = 50.0
 """Largest p99 of inference (microseconds)."""
+
+STATES_US = 100.0
+"""Largest p99 of a decision by states at 20 nodes, its question included (microseconds)."""
 
 TOGETHER_US = {"paper-v1": 10.0, "per-destination-v1": 20.0}
 """Largest p99 of encoder and inference together at 20 nodes, by encoder (microseconds)."""
@@ -39,9 +46,13 @@ def rows() -> list[dict[str, Any]]:
     for scenario in ("paper-simulation", "paper-testbed"):
         plan = plan_of(load(scenario))
         size = plan.topology.size
-        for policy in (made_up(size)[0], shipped()):
+        for policy in (made_up(size)[0], shipped(), resolve(BY_STATES, None)):
             times = _measure(plan, policy)
             for part, each in times.items():
+                if policy.card.asks == STATE:
+                    if part == "asking and decision":
+                        found.append(_by_states(size, policy, each))
+                    continue
                 row = {
                     "benchmark": f"{part}, {policy.card.encoder}, N = {size}, p99",
                     "value": each.p99,
@@ -60,6 +71,14 @@ def rows() -> list[dict[str, Any]]:
                     row |= {"at_most": LIMIT_US, "met": each.p99 <= LIMIT_US}
                 found.append(row)
     return found
+
+
+def _by_states(size: int, policy: Policy, times: _Times) -> dict[str, Any]:
+    name = f"asking and decision, {policy.card.encoder}, N = {size}, p99"
+    row = {"benchmark": name, "value": times.p99, "unit": "us"}
+    if size == 20:
+        row |= {"at_most": STATES_US, "met": times.p99 <= STATES_US}
+    return row
 
 
 def main() -> int:
@@ -88,26 +107,35 @@ def main() -> int:
 
 
 def _measure(plan: Plan, policy: Policy, repeat: int = 5) -> dict[str, _Times]:
-    situations = _situations(plan)
+    states = policy.card.asks == STATE
+    situations = _situations(plan, states)
     schedulers = [drl.Drl.of(context, policy) for context in _contexts(plan)]
     actor = open_actor(policy)
-    times = {"encoder": _Times(), "inference": _Times(), "together": _Times(), "decision": _Times()}
+    parts = ("encoder", "inference", "together", "decision", "asking and decision")
+    times = {part: _Times() for part in parts}
+    mask_of = mask_from_states if states else mask_from_bits
     flat = policy.card.kind == "flat"
 
     def together(scheduler: drl.Drl, observation: Observation, task: Task, mask: Any) -> Any:
         features = scheduler.features(observation, task, mask)
         return actor.probabilities(features, (*mask, False) if flat else mask)
 
+    def both(scheduler: drl.Drl, before: Observation, observation: Observation) -> Any:
+        scheduler.decide(before)
+        return scheduler.decide(observation)
+
     for _ in range(repeat):
         for observation in situations:
             scheduler, task = schedulers[observation.node], observation.task
             assert task is not None
-            mask = mask_from_bits(observation, plan.topology.size)
+            mask = mask_of(observation, plan.topology.size)
             features = times["encoder"].of(scheduler.features, observation, task, mask)
             allowed = (*mask, False) if flat else mask
             times["inference"].of(actor.probabilities, features, allowed)
             times["together"].of(together, scheduler, observation, task, mask)
             times["decision"].of(scheduler.decide, observation)
+            before = observation._replace(answers=(), round=0)
+            times["asking and decision"].of(both, scheduler, before, observation)
     return times
 
 
@@ -148,19 +176,28 @@ def _contexts(plan: Plan) -> list[SchedulerContext]:
     ]
 
 
-def _situations(plan: Plan) -> Sequence[Observation]:
+def _situations(plan: Plan, states: bool) -> Sequence[Observation]:
     """Return observations with answers of all peers, from an episode of another scheduler."""
     found = []
     for record in simulate_episode(plan, 0, "local-or-reliable").decisions:
         observation = record.observation
         if observation.task is None:
             continue
+        now, size = observation.now, plan.topology.size
+        told = [
+            PeerState((peer + observation.slot) % 4 == 0, peer % 3, 100_000 * peer, 1, now, 50_000)
+            for peer in range(size)
+        ]
         answers = tuple(
-            Answer(peer, (peer + observation.slot) % 4 == 0, None, observation.now, observation.now)
-            for peer in range(plan.topology.size)
+            Answer(peer, state.overloaded, state if states else None, now, now)
+            for peer, state in enumerate(told)
             if peer != observation.node
         )
-        found.append(observation._replace(answers=answers, round=1))
+        known = tuple(
+            (state, now) if states and peer != observation.node else None
+            for peer, state in enumerate(told)
+        )
+        found.append(observation._replace(answers=answers, known=known, round=1))
     return found
 
 

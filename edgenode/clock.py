@@ -72,6 +72,7 @@ class Urgency(IntEnum):
     DEADLINE = 3
     MESSAGE = 4
     ARRIVAL = 5
+    GOSSIP = 6
 
 
 class Timers:

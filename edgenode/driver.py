@@ -20,12 +20,13 @@ from edgenode.clock import Urgency
 from edgenode.complaints import Complaints
 from edgenode.executing import Executing
 from edgenode.faulting import DOWN, Faulting
+from edgenode.gossiping import Gossiping
 from edgenode.links import PeerLink
 from edgenode.payload import Inbox
 from edgenode.probing import Probing
 from edgenode.realtime import RealTimeEpisode
 from edgenode.transmitting import Transmitting
-from testbed.model.decision import Scheduler
+from testbed.model.decision import PeerState, Scheduler
 from testbed.model.events import (
     AnnounceTransfer,
     AskPeers,
@@ -47,8 +48,10 @@ from testbed.model.events import (
     SetDeadline,
     StartExecution,
     StartTransmission,
+    StateHeard,
     StopExecution,
     TaskArrived,
+    TellPeers,
     TransferAnnounced,
     TransferArrived,
     TransferWithdrawn,
@@ -114,12 +117,14 @@ class EpisodeDriver(RealTimeEpisode[Event]):
         self._handling = False
         self._transmitting = Transmitting(self, links)
         self._probing = Probing(self, links)
+        self._gossiping = Gossiping(self, links)
         self._executing = Executing(self, application, background, complaints)
         self._carry_out: dict[type, Callable[[Any], None]] = {
             Record: self._record,
             DecisionRecord: log.decision,
             SetDeadline: self._set_deadline,
             AskPeers: self._probing.ask,
+            TellPeers: self._gossiping.tell,
             AnnounceTransfer: self._transmitting.announce,
             StartTransmission: self._transmitting.start,
             WithdrawTransfer: self._transmitting.withdraw,
@@ -132,6 +137,7 @@ class EpisodeDriver(RealTimeEpisode[Event]):
         }
         self.faulting = Faulting(self, plan.timeline(episode), log.fault)
         self.arrivals = Arrivals(self)
+        self._gossiping.follow(scheduler)
 
     @property
     def answers(self) -> None:
@@ -252,6 +258,14 @@ class EpisodeDriver(RealTimeEpisode[Event]):
         self.inbox.discard(sender, task.id)
         self._after_control_delay(TransferAnnounced(task, sender))
 
+    def told(self, sender: int, state: PeerState) -> None:
+        """Note what a peer tells of itself, unasked."""
+        self._after_control_delay(StateHeard(sender, state))
+
+    def reaches(self, peer: int) -> bool:
+        """See ``Driver``."""
+        return self.faulting.reaches(peer)
+
     def withdrawn(self, sender: int, task_id: int) -> None:
         """Note that an announced task will not come."""
         self.inbox.discard(sender, task_id)
@@ -297,6 +311,7 @@ class EpisodeDriver(RealTimeEpisode[Event]):
     def decide_by(self, scheduler: Scheduler) -> None:
         """Have tasks that arrive from now on decided about by ``scheduler``."""
         self.state.scheduler = scheduler
+        self._gossiping.follow(scheduler)
 
     def describe(self, into: pb.NodeDescription) -> None:
         """Enter the present state of the queues."""

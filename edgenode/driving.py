@@ -40,6 +40,10 @@ class Driver(Protocol):
     @property
     def inbox(self) -> Inbox: ...
 
+    def reaches(self, peer: int) -> bool:
+        """Return whether no fault keeps what is said now from getting to ``peer``."""
+        ...
+
     def arrived(self, task: Task, at: Micros) -> None:
         """Hand in a task that arrives at ``at``, the beginning of its slot."""
         ...

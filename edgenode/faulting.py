@@ -78,6 +78,13 @@ class Faulting:
         driver = self._driver
         return self._timeline.scene(driver.now).answers(asking, driver.node)
 
+    def reaches(self, peer: int) -> bool:
+        """Return whether what this node says now gets to a peer."""
+        if not self._timeline:
+            return True
+        driver = self._driver
+        return self._timeline.scene(driver.now).passes(driver.node, peer)
+
     def set_by_hand(self, faults: Iterable[Fault]) -> None:
         """Set the faults beside the planned ones, in place of those set before."""
         now = self._driver.clock.now()

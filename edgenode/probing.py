@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from edgenode.clock import Urgency
 from edgenode.driving import Driver
@@ -20,6 +21,10 @@ class _Question:
     def __init__(self, asked: Micros, peers: tuple[int, ...]) -> None:
         self.asked = asked
         self.open_peers = set(peers)
+
+
+def _same(request: pb.ProbeRequest) -> pb.ProbeRequest:
+    return request
 
 
 class Probing:
@@ -55,19 +60,26 @@ class Probing:
             self._send(effect)
 
     def _send(self, effect: AskPeers) -> None:
-        request = pb.ProbeRequest(
-            task_id=effect.task_id,
-            round=effect.round,
-            bits_only=effect.bits_only,
-            sender=self._driver.node,
-            episode=self._driver.episode,
-        )
+        # Most ask all peers for the same: one message serves all.
+        requests = {
+            bit: self._request(effect, bit) for bit in {*map(effect.bit_only, effect.peers)}
+        }
         unknown = tuple(peer for peer in effect.peers if peer not in self._links)
         for peer in effect.peers:
             if peer in self._links:
-                self._links[peer].probes.send(lambda: request)
+                request = requests[effect.bit_only(peer)]
+                self._links[peer].probes.send(partial(_same, request))
         if unknown:
             self._silent(effect.task_id, effect.round, unknown)
+
+    def _request(self, effect: AskPeers, bits_only: bool) -> pb.ProbeRequest:
+        return pb.ProbeRequest(
+            task_id=effect.task_id,
+            round=effect.round,
+            bits_only=bits_only,
+            sender=self._driver.node,
+            episode=self._driver.episode,
+        )
 
     def _on_reply(self, peer: int, reply: pb.ProbeReply) -> None:
         question = self._questions.get((reply.task_id, reply.round))

@@ -15,7 +15,7 @@ from edgenode.faulting import DOWN
 from edgenode.payload import BLOCK_BYTES
 from edgenode.seam import NodeDriver
 from testbed.rpc.generated import edge_pb2 as pb
-from testbed.rpc.messages import task_from_message
+from testbed.rpc.messages import state_from_message, task_from_message
 
 
 class HasDriver(Protocol):
@@ -69,6 +69,17 @@ class Inflow:
                 self._taken(pb.HandOverTaken(task_id=frame.hand_over.task.id, reason=reason))
             return
         _check_task(frame, kind, sender)
+        if (
+            kind == "state"
+            and min(
+                frame.state.queue_length,
+                frame.state.backlog,
+                frame.state.inbound,
+                frame.state.inbound_work,
+            )
+            < 0
+        ):
+            raise Refused(f"a state of node {sender} that cannot be")
         if driver.begun:
             self._handle(driver, kind, frame)
         else:
@@ -85,6 +96,8 @@ class Inflow:
         elif kind == "withdraw":
             if self._announced.pop(frame.withdraw.task_id, None) is driver:
                 driver.withdrawn(sender, frame.withdraw.task_id)
+        elif kind == "state":
+            driver.told(sender, state_from_message(frame.state))
         elif kind == "hand_over":
             offer = frame.hand_over
             refused = driver.handed_over(

@@ -59,14 +59,19 @@ class Answer(NamedTuple):
 class Ask(NamedTuple):
     """A request for the state of peers.
 
-    ``bits_only`` asks for the overload bit alone (paper section IV-B2). ``enough`` is how many
-    answers suffice; None waits for all that are asked. Peers are asked in the order given, and at
-    equal delay answer in that order.
+    ``bits_only`` asks for the overload bit alone (paper section IV-B2), but the peers ``states_of``
+    for their full state all the same. ``enough`` is how many answers suffice; None waits for all
+    that are asked. Peers are asked in the order given, and at equal delay answer in that order.
     """
 
     peers: tuple[int, ...]
     bits_only: bool = False
     enough: int | None = None
+    states_of: tuple[int, ...] = ()
+
+    def bit_only(self, peer: int) -> bool:
+        """Return whether ``peer`` is asked for its overload bit alone."""
+        return self.bits_only and peer not in self.states_of
 
 
 class Decision(NamedTuple):
@@ -138,12 +143,17 @@ class SchedulerContext(HookContext["Scheduler"]):
         """Draw number ``counter`` of this node's scheduler for ``task``, from U(0, 1)."""
         return to_unit(extend(self._stream, task.episode, task.id, self.node, counter))
 
-    def sample(self, task: Task, population: tuple[int, ...], count: int) -> tuple[int, ...]:
-        """``count`` distinct members of ``population`` in random order; fewer if it is smaller."""
+    def sample(
+        self, task: Task, population: tuple[int, ...], count: int, first: int = 0
+    ) -> tuple[int, ...]:
+        """``count`` distinct members of ``population`` in random order; fewer if it is smaller.
+
+        These are the draws from number ``first`` on of those that ``uniform`` gives.
+        """
         pool = list(population)
         chosen = []
         stream = extend(self._stream, task.episode, task.id, self.node)
-        for counter in range(min(count, len(pool))):
+        for counter in range(first, first + min(count, len(pool))):
             index = int(to_unit(extend(stream, counter)) * len(pool))
             chosen.append(pool[index])
             pool[index] = pool[-1]
@@ -219,7 +229,10 @@ def _checked_ask(ask: Ask, node: int, size: int) -> Ask:
     enough: Any = ask.enough
     if enough is not None and (not isinstance(enough, int) or enough < 0):
         raise ValueError(f"an Ask with enough={shown(enough)}; it has to be a count, or None")
-    return Ask(peers, bool(ask.bits_only), enough)
+    states_of = ask.states_of
+    if type(states_of) is not tuple or not set(states_of) <= set(peers):
+        raise ValueError(f"an Ask for the states of {shown(states_of)}; it may name who is asked")
+    return Ask(peers, bool(ask.bits_only), enough, states_of)
 
 
 def _checked_probabilities(given: object, size: int) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from testbed.model.decision import Answer, Observation
+from testbed.model.decision import Answer, Observation, PeerState
 from testbed.model.faults.scene import Conditions
 from testbed.model.hook import PLACE
 from testbed.model.task import Outcome, Task
@@ -147,6 +147,17 @@ class DecisionDue(NamedTuple):
     task_id: int
 
 
+class GossipDue(NamedTuple):
+    """It is time to tell all peers the state of this node."""
+
+
+class StateHeard(NamedTuple):
+    """A peer has told its state, unasked."""
+
+    peer: int
+    state: PeerState
+
+
 class TransmissionRefused(NamedTuple):
     """The peer is down and did not take the task over: it is sent again from its beginning."""
 
@@ -171,6 +182,8 @@ Event: TypeAlias = (
     | ConditionsChanged
     | DecisionDue
     | TransmissionRefused
+    | GossipDue
+    | StateHeard
 )
 
 # --- effects ------------------------------------------------------------------------------------
@@ -178,6 +191,8 @@ Event: TypeAlias = (
 
 class AskPeers(NamedTuple):
     """Send a probe to each of ``peers``; answer with ``PeersAnswered``/``PeersSilent``.
+
+    ``bits_only`` and ``states_of`` are those of the ``Ask``.
 
     The driver must end every question: after ``Rules.probe_timeout`` at the latest, with
     ``PeersSilent(peers=None)``. Answers for a round that is over are ignored by the node.
@@ -187,6 +202,17 @@ class AskPeers(NamedTuple):
     round: int
     peers: tuple[int, ...]
     bits_only: bool
+    states_of: tuple[int, ...] = ()
+
+    def bit_only(self, peer: int) -> bool:
+        """Return whether ``peer`` is asked for its overload bit alone."""
+        return self.bits_only and peer not in self.states_of
+
+
+class TellPeers(NamedTuple):
+    """Deliver ``StateHeard`` to every peer: the state of this node, unasked."""
+
+    state: PeerState
 
 
 class SetDeadline(NamedTuple):
@@ -361,6 +387,7 @@ class DecisionRecord(NamedTuple):
 
 Effect: TypeAlias = (
     AskPeers
+    | TellPeers
     | SetDeadline
     | StartTransmission
     | AnnounceTransfer
@@ -389,6 +416,7 @@ __all__ = [
     "Event",
     "ExecutionBroken",
     "ExecutionEnded",
+    "GossipDue",
     "HandOver",
     "Outcome",
     "PeersAnswered",
@@ -400,8 +428,10 @@ __all__ = [
     "SlotIdle",
     "StartExecution",
     "StartTransmission",
+    "StateHeard",
     "StopExecution",
     "TaskArrived",
+    "TellPeers",
     "TransferAnnounced",
     "TransferArrived",
     "TransferWithdrawn",

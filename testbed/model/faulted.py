@@ -19,9 +19,11 @@ from testbed.model.events import (
     ConditionsChanged,
     DecisionDue,
     ExecutionEnded,
+    GossipDue,
     ResumeDecision,
     StartExecution,
     StartTransmission,
+    StateHeard,
     StopExecution,
     TransferAnnounced,
     TransferArrived,
@@ -182,6 +184,16 @@ class FaultedNode(NodeState):
         self._inbound = 0
         self._inbound_work = 0
         self._known = (None,) * self._size
+
+    # --- gossip -----------------------------------------------------------------------------
+
+    def _on_gossip_due(self, event: GossipDue, now: Micros) -> None:
+        if self._conditions.state is State.UP:
+            super()._on_gossip_due(event, now)
+
+    def _on_state_heard(self, event: StateHeard, now: Micros) -> None:
+        if self._conditions.state is State.UP:
+            super()._on_state_heard(event, now)
 
     # --- decisions --------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from testbed.model.events import (
     Event,
     ExecutionBroken,
     ExecutionEnded,
+    GossipDue,
     HandOver,
     PeersAnswered,
     PeersSilent,
@@ -36,8 +37,10 @@ from testbed.model.events import (
     SlotIdle,
     StartExecution,
     StartTransmission,
+    StateHeard,
     StopExecution,
     TaskArrived,
+    TellPeers,
     TransferAnnounced,
     TransferArrived,
     TransferWithdrawn,
@@ -181,6 +184,8 @@ class NodeState:
             SlotIdle: self._on_slot_idle,
             PeersAnswered: self._on_peers_answered,
             PeersSilent: self._on_peers_silent,
+            GossipDue: self._on_gossip_due,
+            StateHeard: self._on_state_heard,
             TransferAnnounced: self._on_transfer_announced,
             TransferWithdrawn: self._on_transfer_withdrawn,
             TransferArrived: self._on_transfer_arrived,
@@ -421,6 +426,14 @@ class NodeState:
         held.ask = held.ask._replace(peers=reachable)
         self._continue_deciding(held, held.ask, now)
 
+    def _on_gossip_due(self, event: GossipDue, now: Micros) -> None:
+        self._effects.append(TellPeers(self.peer_state(now)))
+
+    def _on_state_heard(self, event: StateHeard, now: Micros) -> None:
+        known = list(self._known)
+        known[event.peer] = (event.state, now)
+        self._known = tuple(known)
+
     def _continue_deciding(self, held: _Held, ask: Ask, now: Micros) -> None:
         needed = len(ask.peers) if ask.enough is None else min(ask.enough, len(ask.peers))
         if held.heard >= needed:
@@ -489,7 +502,9 @@ class NodeState:
             )
         held.ask = ask
         held.heard = 0
-        self._effects.append(AskPeers(held.task.id, held.round, ask.peers, ask.bits_only))
+        self._effects.append(
+            AskPeers(held.task.id, held.round, ask.peers, ask.bits_only, ask.states_of)
+        )
 
     def _failed(self, held: _Held, what: str) -> SchedulerFailed:
         return SchedulerFailed(name_of(held.scheduler), what, held.task.id, self.node)

@@ -3,8 +3,9 @@
 A network that scores rows fits any number of nodes, and rows without units fit any scenario: times
 are divided by the deadline, amounts by the scenario's maxima. Everything in a row is known to the
 node that decides: static facts, its own state, and what the peers answered that it asked: their
-overload bits (``per-destination-v1``), or their states (``per-destination-v2``, the columns of the
-former and more). The compiled engine computes the same rows (``testbed.sim.engine.features``).
+overload bits (``per-destination-v1``), their states (``per-destination-v2``, the columns of the
+former and more), or states that may be old or unknown (``per-destination-v3``, one column more).
+The compiled engine computes the same rows (``testbed.sim.engine.features``).
 docs/per-destination.md describes each column.
 """
 
@@ -18,11 +19,12 @@ from testbed.model.decision import Observation
 from testbed.model.distributions import mean
 from testbed.model.task import Task
 from testbed.model.topology import OverloadMeasure, Rules, Topology
-from testbed.model.units import SECOND
+from testbed.model.units import SECOND, Micros
 from testbed.model.workload import Workload
 
 NAME: Final = "per-destination-v1"
 STATE_NAME: Final = "per-destination-v2"
+HEARD_NAME: Final = "per-destination-v3"
 
 COLUMNS: Final = (
     "own",
@@ -61,21 +63,29 @@ STATE_COLUMNS: Final = (
 """Names of the further columns of ``per-destination-v2``; 0 where the state of j is not known, but
 for ``sending_work``, which the own node always knows."""
 
+HEARD_COLUMNS: Final = ("sent_since",)
+"""Names of the further columns of ``per-destination-v3``."""
+
 COLUMNS_OF: Final[Mapping[str, tuple[str, ...]]] = {
     NAME: COLUMNS,
     STATE_NAME: (*COLUMNS, *STATE_COLUMNS),
+    HEARD_NAME: (*COLUMNS, *STATE_COLUMNS, *HEARD_COLUMNS),
 }
 """Names of the columns by encoder."""
 
-_Queue: TypeAlias = tuple[float, float] | None
-"""Backlog of a node with the work on its way to it, and the age of that, in seconds."""
+OLDEST: Final = 2
+"""Deadlines after which ``per-destination-v3`` takes no notice of a state that was heard."""
+
+_Queue: TypeAlias = tuple[float, float, float] | None
+"""Backlog of a node with the work on its way to it, the age of that, and the work that the own node
+has sent there since, in seconds."""
 
 TREND_DECAY: Final = 0.9
 """Factor per slot by which the moving average of the overloaded share forgets."""
 
 
 class PerDestinationEncoder:
-    """Turns observations of one node into rows; keeps the moving average of one episode.
+    """Turns observations of one node into rows; keeps what it has seen and done in one episode.
 
     ``name`` is one of ``COLUMNS_OF``.
     """
@@ -91,7 +101,12 @@ class PerDestinationEncoder:
         capacity = topology.capacity_hz
         self.name = name
         self.columns = COLUMNS_OF[name]
-        self._with_states = name == STATE_NAME
+        self._with_states = name != NAME
+        self._ages = name == HEARD_NAME
+        # How long before a state was heard the latest decision was made that it may know of: the
+        # announcement takes one delay, and the state another one.
+        self._unheard = 2 * rules.control_delay
+        self._sent: list[list[tuple[Micros, float]]] = [[] for _ in capacity]
         self._node = node
         self._topology = topology
         self._max_size = workload.size_bytes.maximum
@@ -132,6 +147,7 @@ class PerDestinationEncoder:
 
     def flat(self, observation: Observation, task: Task, mask: Sequence[bool]) -> list[float]:
         """Return the numbers of ``rows`` [N * F], row by row."""
+        self._enter(observation.episode)
         topology, node = self._topology, self._node
         deadline = task.deadline / SECOND
         backlog = observation.backlog / SECOND
@@ -146,7 +162,7 @@ class PerDestinationEncoder:
         share = 0.0
         for bit, part in zip(bits, self._share, strict=True):
             share += bit * part
-        trend = self._moved(observation.episode, task.slot, share)
+        trend = self._moved(task.slot, share)
         size = task.size_bytes / self._max_size
         cycles = task.cycles / self._max_cycles
         own_backlog = min(backlog / deadline, 1.5)
@@ -156,7 +172,9 @@ class PerDestinationEncoder:
         arrival, own_load = self._arrival, self._own_load
         if deadline != self._deadline:
             self._deadline, self._by_deadline = deadline, self._constants(deadline)
-        queues = self._queues(observation) if self._with_states else []
+        queues: list[_Queue] = []
+        if self._with_states:
+            queues = self._expected(observation, task) if self._ages else self._queues(observation)
         numbers: list[float] = []
         # Comparisons instead of min and max, whose calls would take most of the time.
         of_each = zip(
@@ -210,8 +228,21 @@ class PerDestinationEncoder:
             )
             if queues:
                 work = observation.sending_work[j] if observation.sending_work else 0
-                numbers += _of_state(queues[j], arrival_after, works_for, work / SECOND, deadline)
+                queue = queues[j]
+                numbers += _of_state(queue, arrival_after, works_for, work / SECOND, deadline)
+                if self._ages:
+                    numbers.append(0.0 if queue is None else min(queue[2] / deadline, 2.0))
         return numbers
+
+    def decided(self, destination: int, task: Task, observation: Observation) -> None:
+        """Note where the task of ``observation`` goes; call once after each decision.
+
+        ``per-destination-v3`` adds the work to the queue of that node until its next state.
+        """
+        if self._ages and destination != self._node:
+            self._enter(observation.episode)
+            work = task.cycles / self._topology.capacity_hz[destination]
+            self._sent[destination].append((observation.now, work))
 
     def _queues(self, observation: Observation) -> list[_Queue]:
         """Return what is known of the execution queue of each node [N]."""
@@ -220,10 +251,39 @@ class PerDestinationEncoder:
             None
             if heard is None
             # Its age by the own clock: when it came, for the peer's clock is another one.
-            else ((heard[0].backlog + heard[0].inbound_work) / SECOND, (now - heard[1]) / SECOND)
+            else (
+                (heard[0].backlog + heard[0].inbound_work) / SECOND,
+                (now - heard[1]) / SECOND,
+                0.0,
+            )
             for heard in observation.known
         ]
-        queues[self._node] = ((observation.backlog + observation.inbound_work) / SECOND, 0.0)
+        queues[self._node] = _own(observation)
+        return queues
+
+    def _expected(self, observation: Observation, task: Task) -> list[_Queue]:
+        """Return the queue that each node [N] will have by now, as far as this node can know.
+
+        What was heard is worked off since, and what the own node has sent there since is added.
+        """
+        now, oldest = observation.now, OLDEST * task.deadline
+        queues: list[_Queue] = [None] * len(observation.known)
+        for j, heard in enumerate(observation.known):
+            if heard is None or now - heard[1] > oldest:
+                continue
+            state, at = heard
+            queued, then, since = (state.backlog + state.inbound_work) / SECOND, at, 0.0
+            sent = self._sent[j]
+            while sent and sent[0][0] <= at - self._unheard:
+                del sent[0]
+            for sent_at, work in sent:
+                later = max(sent_at, then)
+                queued = max(queued - (later - then) / SECOND, 0.0) + work
+                then = later
+                since += work
+            queued = max(queued - (now - then) / SECOND, 0.0)
+            queues[j] = (queued, (now - at) / SECOND, since)
+        queues[self._node] = _own(observation)
         return queues
 
     def _constants(self, deadline: float) -> list[tuple[float, float, float, float]]:
@@ -244,15 +304,23 @@ class PerDestinationEncoder:
             )
         ]
 
-    def _moved(self, episode: int, slot: int, share: float) -> float:
-        """Return the moving average after this node has seen ``share`` in ``slot``."""
+    def _enter(self, episode: int) -> None:
+        """Forget what was kept of another episode."""
         if episode != self._episode:
             self._episode, self._trend, self._trend_slot = episode, 0.0, -1
+            self._sent = [[] for _ in self._sent]
+
+    def _moved(self, slot: int, share: float) -> float:
+        """Return the moving average after this node has seen ``share`` in ``slot``."""
         # Answers of peers may come in so late that a later slot was decided first.
         kept = TREND_DECAY ** max(0, slot - self._trend_slot)
         self._trend = kept * self._trend + (1.0 - kept) * share
         self._trend_slot = max(slot, self._trend_slot)
         return self._trend
+
+
+def _own(observation: Observation) -> _Queue:
+    return (observation.backlog + observation.inbound_work) / SECOND, 0.0, 0.0
 
 
 def _of_state(
@@ -265,7 +333,7 @@ def _of_state(
     work = min(work / deadline, 2.0)
     if queue is None:
         return 0.0, 0.0, 0.0, 0.0, work, 0.0
-    backlog, age = queue
+    backlog, age, _ = queue
     slack = (deadline - max(backlog, arrival) - execution) / deadline
     return (
         1.0,

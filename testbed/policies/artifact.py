@@ -329,12 +329,14 @@ def check_fits(card: PolicyCard, nodes: int, scenario_hash: str | None = None) -
 def _asks_problems(card: PolicyCard) -> list[Problem]:
     """Return why the peers cannot answer what a policy asks; empty if they can."""
     told = information.told(card.asks)
-    if card.asks not in information.GIVEN:
-        given = " and ".join(information.GIVEN)
-        return [Problem("asks", told, f"this testbed answers {given}")]
+    kind = information.kind_of(card.asks)
+    if kind not in information.GIVEN:
+        *others, last = information.GIVEN
+        return [Problem("asks", told, f"this testbed answers {', '.join(others)} and {last}")]
     used = information.used_by(card.encoder)
-    if used is not None and card.asks != used:
-        return [Problem("asks", told, f"{used}: the encoder {card.encoder} uses nothing else")]
+    if used and kind not in used:
+        allowed = " or ".join(used)
+        return [Problem("asks", told, f"{allowed}: the encoder {card.encoder} uses nothing else")]
     return []
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 
 from testbed.errors import Problem, UsageError
-from testbed.model.information import BITS, Asks, is_known
+from testbed.model.information import BITS, KNOWN, Asks, is_known
 from testbed.storage.documents import read_object
 
 CARD_VERSION: Final = 1
@@ -272,7 +272,7 @@ def _problems(card: PolicyCard) -> list[Problem]:
         ),
         mapping("evaluation"),
         mapping("training"),
-        check("asks", is_known(card.asks), "bits, state, {probe: NUMBER} or {gossip: PERIOD}"),
+        check("asks", is_known(card.asks), KNOWN),
     ]
     if card.kind == "flat" and card.nodes is None:
         found.append(Problem("nodes", "null", "a flat policy fits one number of nodes; name it"))

@@ -17,10 +17,14 @@ from testbed.schedulers.catalogue import METHODS, method
 
 
 class Questions(NamedTuple):
-    """Number of peers asked, by what for: the overload bit alone, or the full state."""
+    """Number of peers asked, by what for: the overload bit alone, or the full state.
+
+    Of answers: ``unasked`` are states that peers told without a question.
+    """
 
     bits: int
     states: int
+    unasked: int = 0
 
 
 QUESTION_BYTES: Final = Questions(bits=12, states=10)
@@ -28,8 +32,9 @@ QUESTION_BYTES: Final = Questions(bits=12, states=10)
 ``ProbeRequest`` (edge.proto) with values of usual size, the same for every question. So runs of the
 simulator and of a network, whose clocks differ by some digits, agree."""
 
-ANSWER_BYTES: Final = Questions(bits=8, states=29)
-"""The same for their answers, the message ``ProbeReply``."""
+ANSWER_BYTES: Final = Questions(bits=8, states=29, unasked=25)
+"""The same for their answers, the message ``ProbeReply``, and for states that are told unasked, the
+message ``TransferFrame``."""
 
 NONE: Final = Questions(0, 0)
 
@@ -38,8 +43,8 @@ class Decided(NamedTuple):
     """What the log has of a decision: node and task, its mask, how many rounds it asked, answers.
 
     ``mask`` has a digit per node, 1 for the allowed ones; None without a mask. ``heard`` are the
-    peers that answered. ``states`` says that peers told its scheduler their state, about this or an
-    earlier task.
+    peers that answered. ``told`` are the most that answered its scheduler in this way about this or
+    an earlier task.
     """
 
     context: SchedulerContext
@@ -47,7 +52,7 @@ class Decided(NamedTuple):
     mask: str | None
     rounds: int
     heard: Questions
-    states: bool = False
+    told: Questions = Questions(0, 0)
 
     @property
     def peers(self) -> int:
@@ -93,8 +98,11 @@ def _two_free(decided: Decided) -> Questions:
 
 
 def _policy(decided: Decided) -> Questions:
-    # A policy asks all peers for the same, which its card names; the log has the answers.
-    return _states(decided) if decided.states else _bits(decided)
+    # A policy asks all peers, for what its card names; the log has the answers.
+    if not decided.told.bits and decided.told.states:
+        return _states(decided)
+    # Of a policy that asks random peers for states, the others have told their bit.
+    return Questions(decided.peers - decided.told.states, decided.told.states)
 
 
 def _bits_if_asked(decided: Decided) -> Questions:
@@ -121,7 +129,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     "rda-masked": _all_free_if_asked,
     "local-or-reliable": _bits_if_asked,
 }
-"""By name, those that ask; policies ask all peers for their bit or for their state."""
+"""By name, those that ask; policies ask all peers, for their bit or for their state."""
 
 NEEDS_ROUNDS: Final = frozenset({"rda"})
 """The schedulers whose rule looks at ``Decided.rounds``: nothing else tells whether they asked."""
@@ -139,6 +147,11 @@ def rule(scheduler: str) -> Rule | None:
     if found.kind == "policy":
         return _policy
     return _none if scheduler in METHODS else None
+
+
+def is_policy(scheduler: str) -> bool:
+    """Return whether a scheduler, by its name in the log, is a learned policy."""
+    return rule(scheduler) is _policy
 
 
 def _none(decided: Decided) -> Questions:

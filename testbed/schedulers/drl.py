@@ -7,21 +7,48 @@ fills in as that option, else the one that ships with the package.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Self, TypeAlias
+from functools import partial
+from typing import ClassVar, Final, Self, TypeAlias
 
 from testbed.errors import Problem, UsageError
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.model.encoders import encoder
-from testbed.model.information import BITS
+from testbed.model.information import (
+    BITS,
+    FIRST_PROBED,
+    PROBE,
+    STATE,
+    kind_of,
+    longest_silence,
+    period_of,
+    probes_of,
+)
 from testbed.model.per_destination import PerDestinationEncoder
 from testbed.model.task import Task
 from testbed.policies import Policy, check_fits, resolve, shipped
 from testbed.policies.inference import open_actor
-from testbed.schedulers.probing import mask_from_bits, mask_from_states, peers_of, task_of
+from testbed.schedulers.probing import (
+    mask_from_answers,
+    mask_from_bits,
+    mask_from_heard,
+    mask_from_states,
+    peers_of,
+    task_of,
+)
+
+_MASKS: Final[Mapping[str, Callable[[Observation, int], tuple[bool, ...]]]] = {
+    BITS: mask_from_bits,
+    STATE: mask_from_states,
+    PROBE: mask_from_answers,
+}
+"""How the mask [N] is made, by kind of information that is asked for."""
 
 Features: TypeAlias = Callable[[Observation, Task, tuple[bool, ...]], Sequence[float]]
 """The input of a policy for a task under a mask [N], row by row; called once per decision, in
 order."""
+
+Note: TypeAlias = Callable[[int, Task, Observation], None]
+"""Takes note of the destination of a task."""
 
 
 class Drl:
@@ -51,9 +78,24 @@ class Drl:
         flat = policy.card.kind == "flat"
         self.name = f"drl:{policy.card.id}"
         self.policy = policy
-        self.features: Features = (_flat if flat else _per_destination)(context, policy)
-        self._bits_only = policy.card.asks == BITS
-        self._mask = mask_from_bits if self._bits_only else mask_from_states
+        self.features: Features
+        self._note: Note = _nothing
+        if flat:
+            self.features = _flat(context, policy)
+        else:
+            rows = _per_destination(context, policy)
+            self.features, self._note = rows.flat, rows.decided
+        asks = policy.card.asks
+        self._probes = probes_of(asks)
+        self._bits_only = kind_of(asks) != STATE
+        # The nodes tell each other their states as often as this says.
+        self.gossip_period = period_of(asks, context.workload.slot)
+        self._mask: Callable[[Observation, int], tuple[bool, ...]] = _MASKS.get(
+            kind_of(asks), mask_from_bits
+        )
+        if self.gossip_period:
+            silence = longest_silence(self.gossip_period, context.rules.control_delay)
+            self._mask = partial(mask_from_heard, longest_silence=silence)
         self._deterministic = deterministic
         self._context = context
         self._size = size
@@ -63,14 +105,19 @@ class Drl:
         self._probabilities = actor.probabilities
 
     def decide(self, observation: Observation) -> Decision | Ask:
-        """Ask all peers what the policy's card says: for their overload bit, or for their state.
+        """Ask all peers what the policy's card says: for their overload bit, or for their state, or
+        some at random for their state and the others for their bit.
 
         Then sample among those that are free, and itself. A peer that did not answer is masked like
-        one that is overloaded.
+        one that is overloaded. A policy whose peers tell their states unasked asks nobody.
         """
         task = task_of(observation)
-        if observation.round == 0 and self._peers:
-            return Ask(self._peers, bits_only=self._bits_only)
+        if observation.round == 0 and self._peers and not self.gossip_period:
+            states_of: tuple[int, ...] = ()
+            if self._probes:
+                sample = self._context.sample
+                states_of = sample(task, self._peers, self._probes, FIRST_PROBED)
+            return Ask(self._peers, bits_only=self._bits_only, states_of=states_of)
         mask = self._mask(observation, self._size)
         features = self.features(observation, task, mask)
         given = self._probabilities(features, mask + self._no_task)[: self._size]
@@ -78,6 +125,7 @@ class Drl:
             destination = given.index(max(given))
         else:
             destination = pick(given, self._context.uniform(task, 0))
+        self._note(destination, task, observation)
         return Decision(destination, tuple(given), mask)
 
 
@@ -114,7 +162,11 @@ def _flat(context: SchedulerContext, policy: Policy) -> Features:
     return lambda observation, task, mask: encode(observation)
 
 
-def _per_destination(context: SchedulerContext, policy: Policy) -> Features:
+def _per_destination(context: SchedulerContext, policy: Policy) -> PerDestinationEncoder:
     return PerDestinationEncoder(
         context.node, context.topology, context.rules, context.workload, policy.card.encoder
-    ).flat
+    )
+
+
+def _nothing(_destination: int, _task: Task, _observation: Observation) -> None:
+    """Take no note of a decision: a flat policy keeps nothing."""

@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 from testbed.errors import Problem, UsageError
 from testbed.model.decision import Observation, SchedulerContext
 from testbed.model.task import Task
+from testbed.model.units import Micros
 from testbed.schedulers.estimates import Candidate, Estimator
 
 ASK_FIRST: Final = "ask_first"
@@ -127,6 +128,32 @@ def mask_from_bits(observation: Observation, size: int) -> tuple[bool, ...]:
 def mask_from_states(observation: Observation, size: int) -> tuple[bool, ...]:
     """Return the same from the overload bits of the full states that peers answered."""
     return _mask(observation, size, of_states=True)
+
+
+def mask_from_answers(observation: Observation, size: int) -> tuple[bool, ...]:
+    """Return the same where some peers answered with their bit and some with their state."""
+    mask = [False] * size
+    mask[observation.node] = True
+    for answer in observation.answers:
+        mask[answer.peer] = not answer.overloaded
+    return tuple(mask)
+
+
+def mask_from_heard(
+    observation: Observation, size: int, longest_silence: Micros
+) -> tuple[bool, ...]:
+    """Return the same from the states that peers tell unasked, as each was heard last.
+
+    Allowed is a peer that was not overloaded then. One of which nothing was heard in the time
+    ``longest_silence`` is masked: it is not known to be free. At the beginning of an episode all
+    nodes are, so that time counts from there for a peer that has told nothing yet.
+    """
+    mask = [False] * size
+    for peer, heard in enumerate(observation.known):
+        last, full = (0, False) if heard is None else (heard[1], heard[0].overloaded)
+        mask[peer] = not full and observation.now - last <= longest_silence
+    mask[observation.node] = True
+    return tuple(mask)
 
 
 def _mask(observation: Observation, size: int, *, of_states: bool) -> tuple[bool, ...]:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from testbed import policies
 from testbed.errors import Problem, UsageError
 from testbed.model.failures import Failures
+from testbed.model.information import Asks
 from testbed.policies.inference import OnnxActor, open_actor
 from testbed.scenario.plan import Plan
 from testbed.schedulers.drl import Drl, pick
-from testbed.sim.engine.arrays import check, problems_by_slot, problems_of
+from testbed.sim.engine.arrays import check, problems_by_slot, problems_of, problems_of_asking
 from testbed.sim.engine.episodes import play, score_baseline
 from testbed.sim.engine.features import KERNELS
 from testbed.sim.engine.heuristics import METHODS
@@ -75,15 +76,18 @@ def player(
     Raises:
         UsageError: an unknown scheduler, a policy that does not fit the plan, or weights without
             an artifact for a plan that the engine does not cover.
+        ValueError: weights without an artifact whose encoder does not tell what they ask.
     """
     problems = problems_of(plan)
     if isinstance(method, policies.Policy):
         policies.check_fits(method.card, plan.topology.size)
         if method.card.kind == "flat":
             problems = problems_by_slot(plan)
+        problems = problems + problems_of_asking(plan, method.card.asks)
         known = _weights_or_reason(method) if not problems else ""
         if isinstance(known, ScoringWeights):
-            return Player(partial(_score_policy, plan, known, deterministic, threads))
+            asks = method.card.asks
+            return Player(partial(_score_policy, plan, known, deterministic, threads, asks))
         if not problems and not known:
             actor = open_actor(method)
             return Player(partial(_score_actor, plan, actor, deterministic, threads))
@@ -98,7 +102,7 @@ def player(
         missing = "the compiled engine does not have this scheduler"
         return _simulated(Simulation(plan, method, keep=False), problems, missing)
     check(plan, by_slot=not isinstance(method, ScoringWeights))
-    return Player(partial(_score_policy, plan, method, deterministic, threads))
+    return Player(partial(_score_policy, plan, method, deterministic, threads, None))
 
 
 def evaluate(
@@ -174,10 +178,11 @@ def _score_policy(
     policy: FeaturePolicy | ScoringWeights,
     deterministic: bool,
     threads: int | None,
+    asks: Asks | None,
     numbers: Sequence[int],
 ) -> NDArray[np.float64]:
     if isinstance(policy, ScoringWeights):
-        batch, rows = pack_for([plan] * len(numbers), policy), Threads(len(numbers), threads)
+        batch, rows = pack_for([plan] * len(numbers), policy, asks), Threads(len(numbers), threads)
         return play_scoring(batch, rows, policy, numbers, deterministic=deterministic)
     env = VectorEnv([plan] * len(numbers), threads, encoder_of(policy))
     return play(env, policy, numbers)

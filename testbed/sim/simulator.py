@@ -28,6 +28,7 @@ from testbed.model.events import (
     DecisionRecord,
     Effect,
     ExecutionEnded,
+    GossipDue,
     HandOver,
     PeersAnswered,
     PeersSilent,
@@ -38,8 +39,10 @@ from testbed.model.events import (
     SlotIdle,
     StartExecution,
     StartTransmission,
+    StateHeard,
     StopExecution,
     TaskArrived,
+    TellPeers,
     TransferAnnounced,
     TransferArrived,
     TransferWithdrawn,
@@ -47,6 +50,7 @@ from testbed.model.events import (
     WithdrawTransfer,
 )
 from testbed.model.faulted import FaultedNode
+from testbed.model.information import gossip_period
 from testbed.model.node import NodeState
 from testbed.model.own_code import SchedulerFailed
 from testbed.model.task import Outcome, Task
@@ -82,6 +86,9 @@ class Phase(IntEnum):
     ANSWERS = 6
     CONTROL = 100
     """Announcements and withdrawals of transfers."""
+    GOSSIP = 101
+    """Nodes tell their state unasked: who decides at that instant has not heard it."""
+    HEARD = 102
 
 
 SchedulerChoice: TypeAlias = str | SchedulerFactory
@@ -103,6 +110,8 @@ _ARRIVAL: Final = int(Phase.ARRIVAL)
 _PROBES: Final = int(Phase.PROBES)
 _ANSWERS: Final = int(Phase.ANSWERS)
 _CONTROL: Final = int(Phase.CONTROL)
+_GOSSIP: Final = int(Phase.GOSSIP)
+_HEARD: Final = int(Phase.HEARD)
 _Entry: TypeAlias = tuple[Micros, int, int, int, int, Any]
 
 
@@ -269,6 +278,7 @@ class _Episode:
         self._carry_out: dict[type, Callable[[int, Any, Micros], None]] = {
             DecisionRecord: self._log_decision,
             AskPeers: self._ask,
+            TellPeers: self._tell,
             SetDeadline: self._set_deadline,
             StartExecution: self._start_execution,
             StartTransmission: self._start_transmission,
@@ -282,6 +292,10 @@ class _Episode:
         }
         for at, node, conditions in self._timeline.changes:
             self._push(at, _FAULT, node, 0, ConditionsChanged(conditions))
+        self._periods = [gossip_period(scheduler) for scheduler in schedulers]
+        for node, period in enumerate(self._periods):
+            if period:
+                self._push(0, _GOSSIP, node, 0, GossipDue())
 
     def run(self) -> EpisodeResult:
         with no_garbage_collection():
@@ -341,6 +355,8 @@ class _Episode:
             elif type(event) is AskPeers:
                 self._evaluate(where, event, now)
                 continue
+            elif phase == _GOSSIP:
+                self._push_gossip(where, now)
             try:
                 effects = handle[where](event, now)
             except SchedulerFailed as failed:
@@ -392,7 +408,14 @@ class _Episode:
         if self._timeline:
             scene = self._timeline.scene(now)
             peers = tuple(peer for peer in asked_peers if scene.answers(node, peer))
-        if effect.bits_only:
+        if effect.states_of:
+            answers = [
+                Answer(peer, state.overloaded, told, asked, answered)
+                for peer in peers
+                for state in [nodes[peer].peer_state(now)]
+                for told in [None if effect.bit_only(peer) else state]
+            ]
+        elif effect.bits_only:
             answers = [
                 Answer(peer, nodes[peer].overloaded(now), None, asked, answered) for peer in peers
             ]
@@ -407,6 +430,19 @@ class _Episode:
             self._push(over, _ANSWERS + 2 * effect.round, node, effect.task_id, silent)
         event = PeersAnswered(effect.task_id, effect.round, tuple(answers))
         self._push(answered, _ANSWERS + 2 * effect.round, node, effect.task_id, event)
+
+    def _push_gossip(self, node: int, now: Micros) -> None:
+        """Let a node tell its state once more after a period, unless all slots are over then."""
+        following = now + self._periods[node]
+        if following < self._plan.workload.slots * self._plan.workload.slot:
+            self._push(following, _GOSSIP, node, 0, GossipDue())
+
+    def _tell(self, node: int, effect: TellPeers, now: Micros) -> None:
+        scene = self._timeline.scene(now) if self._timeline else None
+        when, event = now + self._plan.rules.control_delay, StateHeard(node, effect.state)
+        for peer in range(len(self._nodes)):
+            if peer != node and (scene is None or scene.passes(node, peer)):
+                self._push(when, _HEARD, peer, 0, event)
 
     def _set_deadline(self, node: int, effect: SetDeadline, now: Micros) -> None:
         self._sequence = sequence = self._sequence + 1

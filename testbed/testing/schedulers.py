@@ -178,7 +178,7 @@ def _answered(
         Answer(
             peer,
             where.states[peer].overloaded,
-            None if ask.bits_only else where.states[peer],
+            None if ask.bit_only(peer) else where.states[peer],
             asked,
             answered,
         )

@@ -61,11 +61,13 @@ class AskFirst:
 
     def __init__(self, context: SchedulerContext) -> None:
         self._bits_only = bool(context.options.get("bits_only", False))
+        given: Any = context.options.get("states_of", ())
+        self._states_of = tuple(given)
         self._peers = tuple(p for p in range(context.topology.size) if p != context.node)
 
     def decide(self, observation: Observation) -> Decision | Ask:
         if observation.round == 0:
-            return Ask(self._peers, bits_only=self._bits_only)
+            return Ask(self._peers, bits_only=self._bits_only, states_of=self._states_of)
         return Decision(observation.node)
 
 

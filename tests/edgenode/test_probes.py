@@ -77,6 +77,19 @@ async def test_bits_only_carries_no_state(tmp_path: Path) -> None:
         assert (answer.peer, answer.overloaded, answer.state) == (1, False, None)
 
 
+async def test_some_may_be_asked_for_their_state_and_others_for_their_bit(tmp_path: Path) -> None:
+    asking = task(1, execution=1000)
+    async with cluster(tmp_path, nodes=4) as network:
+        await network.configure(plan(nodes=4), AskFirst, bits_only=True, states_of=[1, 3])
+        await network.start()
+        await network.give(asking)
+        await network.ended(asking)
+
+        (decision,) = network.members[0].decisions
+        told = {each.peer: each.state is not None for each in decision.observation.answers}
+        assert told == {1: True, 2: False, 3: True}
+
+
 async def test_a_dead_peer_is_known_to_be_silent_at_once(tmp_path: Path) -> None:
     asking = task(1, execution=1000)
     async with cluster(tmp_path, nodes=3) as network:

@@ -16,11 +16,13 @@ from testbed.experiment.derived import DERIVED
 from testbed.experiment.messages import Messages
 from testbed.experiment.summary import RunSummary, summarise
 from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
+from testbed.model.per_destination import HEARD_NAME
 from testbed.model.topology import Overload, OverloadMeasure
 from testbed.model.units import SECOND
+from testbed.policies import write_folder
 from testbed.rpc.generated import edge_pb2 as pb
 from testbed.scenario.load import load
-from testbed.scenario.plan import Plan
+from testbed.scenario.plan import Plan, SchedulerSpec
 from testbed.scenario.resolve import plan
 from testbed.schedulers import registry
 from testbed.schedulers.asked import ANSWER_BYTES, QUESTION_BYTES, rule
@@ -31,6 +33,8 @@ from testbed.sim.simulator import SchedulerChoice
 from testbed.storage.export import export
 from testbed.storage.tasklog import RunInfo, TaskLog, open_task_log
 from tests.faults.plans import fault, with_faults
+from tests.policies import tiny
+from trainer.per_destination.price import price_of_policy
 
 N = 5
 """Nodes of the scenario ``quickstart``."""
@@ -160,6 +164,20 @@ def test_a_policy_asks_all_its_peers_for_the_same() -> None:
     assert rule("somebody's own") is None
 
 
+@pytest.mark.parametrize("probes", [1, 2, N - 1])
+def test_the_messages_of_policies_that_ask_random_peers(
+    probes: int, log: TaskLog, tmp_path: Path
+) -> None:
+    write_folder(tmp_path / "p", *tiny.per_destination(encoder=HEARD_NAME, asks={"probe": probes}))
+    spec = SchedulerSpec("drl", {"policy": str(tmp_path / "p")})
+    run = summarise(log, record_run(quickstart(), log, scheduler=spec, episodes=1))
+
+    price = price_of_policy({"probe": probes}, N)
+    assert run.messages is not None
+    assert run.messages.count == price.messages * run.task_count
+    assert run.messages.size == pytest.approx(price.bytes * run.task_count)
+
+
 @pytest.mark.parametrize("bits", [True, False], ids=["bits", "state"])
 @pytest.mark.parametrize("policy", ["untrained", "per-destination"])
 def test_the_messages_of_policies(policy: str, bits: bool, log: TaskLog) -> None:
@@ -197,6 +215,23 @@ def test_of_other_schedulers_the_answers_tell(log: TaskLog) -> None:
         assert window.asked == window.heard <= 1
 
 
+@pytest.mark.parametrize(("period", "rounds"), [("1 slot", 20), ("3 slots", 7), ("20 slots", 1)])
+def test_the_states_that_nodes_tell_unasked(
+    period: str, rounds: int, log: TaskLog, tmp_path: Path
+) -> None:
+    write_folder(tmp_path / "p", *tiny.per_destination(encoder=HEARD_NAME, asks={"gossip": period}))
+    spec = SchedulerSpec("drl", {"policy": str(tmp_path / "p")})
+    run = summarise(log, record_run(quickstart(), log, scheduler=spec, episodes=1))
+
+    told = rounds * N * (N - 1)
+    assert run.messages == Messages(0, 0, told, told * ANSWER_BYTES.unasked)
+    assert sum(window.answered for window in run.windows) == told
+    price = price_of_policy({"gossip": period}, N, quickstart())
+    tasks = sum(quickstart().topology.arrival_probability) * 20
+    assert price.messages == pytest.approx(told / tasks)
+    assert price.bytes == pytest.approx(run.messages.size / tasks)
+
+
 def test_sizes_are_those_of_messages_of_usual_values() -> None:
     question = pb.ProbeRequest(task_id=100_000, round=1, sender=10, episode=10)
     assert question.ByteSize() == QUESTION_BYTES.states
@@ -215,6 +250,8 @@ def test_sizes_are_those_of_messages_of_usual_values() -> None:
         )
     )
     assert answer.ByteSize() == ANSWER_BYTES.states
+    told = pb.TransferFrame(sender=10, episode=10, state=answer.state)
+    assert told.ByteSize() == ANSWER_BYTES.unasked
 
 
 def test_what_is_shown_of_a_run(log: TaskLog) -> None:

@@ -68,6 +68,18 @@ class Curious:
         return Decision(observation.answers[0].peer if observation.answers else observation.node)
 
 
+class Gossips:
+    """All nodes tell each other their state once in a slot; tasks stay where they arrive."""
+
+    name = "gossips"
+
+    def __init__(self, context: SchedulerContext) -> None:
+        self.gossip_period = context.workload.slot
+
+    def decide(self, observation: Observation) -> Decision | Ask:
+        return Decision(observation.node)
+
+
 def end(result: EpisodeResult, task: int = 0) -> Record:
     (found,) = [r for r in result.records if r.task.id == task and r.kind is RecordKind.ENDED]
     return found
@@ -442,3 +454,24 @@ def test_the_compiled_engine_leaves_faults_to_the_simulator() -> None:
     assert [problem.path for problem in problems_of(plan)] == ["faults"]
     rates = evaluate(plan, ["ratc"], 2)["ratc"]
     assert list(rates) == [simulate_episode(plan, n, "ratc").success_rate for n in range(2)]
+
+
+def test_what_nodes_tell_unasked_does_not_pass_a_fault() -> None:
+    plan = with_faults(
+        tiny_plan([1.0, 1.0, 1.0], slots=6),
+        fault("node-down", 1500 * MS, 3500 * MS, nodes=(1,)),
+        fault("partition", 500 * MS, 2500 * MS, sources=(0,), destinations=(2,)),
+    )
+    told: dict[tuple[int, int], list[int | None]] = {}
+    for decision in simulate_episode(plan, 0, Gossips).decisions:
+        for peer, heard in enumerate(decision.observation.known):
+            instant = None if heard is None else heard[0].at // SECOND
+            told.setdefault((decision.node, peer), []).append(instant)
+    # In each slot the newest is that of the one before.
+    assert told[0, 2] == [None, 0, 1, 2, 3, 4]
+    # Node 1 is away at 2 s and 3 s, and has forgotten what it had heard when it comes back.
+    assert told[0, 1] == [None, 0, 1, 1, 1, 4]
+    assert told[1, 0][-1] == told[1, 2][-1] == 4
+    assert told[1, 0][-2] is told[1, 2][-2] is None
+    # What node 0 tells node 2 at 1 s and 2 s is lost; what node 2 tells is not.
+    assert told[2, 0] == [None, 0, 0, 0, 3, 4]

@@ -181,7 +181,7 @@ class Network:
                 Answer(
                     peer,
                     state.overloaded,
-                    None if ask.bits_only else state,
+                    None if ask.bit_only(peer) else state,
                     now - delay,
                     now + delay,
                 )

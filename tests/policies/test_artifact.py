@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.errors import PermanentError, PrerequisiteMissing, UsageError
-from testbed.model.per_destination import NAME, STATE_NAME
+from testbed.model.information import period_of, read
+from testbed.model.per_destination import HEARD_NAME, NAME, STATE_NAME
 from testbed.policies import (
     ACTOR,
     CARD,
@@ -293,13 +294,40 @@ def test_a_card_says_what_it_asks_unless_that_is_bits() -> None:
     assert PolicyCard.from_json(states.to_json()) == states
     assert tiny.per_destination(encoder=STATE_NAME)[0].id != states.id
     assert check_fits(states, 3) == ()
+    probes, _ = tiny.per_destination(encoder=HEARD_NAME, asks={"probe": 2})
+    assert PolicyCard.from_json(probes.to_json()).asks == {"probe": 2}
+    assert check_fits(probes, 3) == ()
+
+
+def test_a_card_that_asks_for_what_nobody_knows_is_none() -> None:
+    for asks in (
+        *({"rumour": 2}, {"probe": 0}, {"probe": "2"}, {"probe": 1, "gossip": "1s"}, "all"),
+        *({"gossip": 1}, {"gossip": ""}, {"gossip": "0s"}, {"gossip": "1"}, {"gossip": "1 week"}),
+    ):
+        with pytest.raises(UsageError, match=r"asks: .*probe: NUMBER"):
+            tiny.per_destination(encoder=HEARD_NAME, asks=asks)
+
+
+@pytest.mark.parametrize(
+    ("period", "micros"),
+    [
+        *[("1 slot", 100_000), ("0.5slot", 50_000), ("2 slots", 200_000), ("1s", 1_000_000)],
+        *[("250 ms", 250_000), ("1us", 1), ("0.000001 slot", 1)],
+    ],
+)
+def test_periods_of_gossip(period: str, micros: int) -> None:
+    gossip, _ = tiny.per_destination(encoder=HEARD_NAME, asks={"gossip": period})
+    assert check_fits(gossip, 3) == ()
+    assert period_of(gossip.asks, 100_000) == micros
+    assert read(f"gossip:{period}") == gossip.asks
 
 
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"encoder": STATE_NAME, "asks": {"probe": 2}}, "probe: 2.*answers bits and state"),
-        ({"encoder": STATE_NAME, "asks": {"gossip": "1s"}}, "gossip: 1s"),
+        ({"encoder": STATE_NAME, "asks": {"probe": 2}}, "probe: 2.*state: the encoder"),
+        ({"encoder": STATE_NAME, "asks": {"gossip": "1s"}}, "gossip: 1s.*state: the encoder"),
+        ({"encoder": HEARD_NAME, "asks": "state"}, "state.*probe or gossip: the encoder .*v3"),
         ({"encoder": STATE_NAME}, "bits.*state: the encoder per-destination-v2"),
         ({"asks": "state"}, "state.*bits: the encoder per-destination-v1"),
     ],

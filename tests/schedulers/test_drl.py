@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 from testbed.errors import PrerequisiteMissing, UsageError
-from testbed.model.decision import Scheduler, SchedulerContext, SchedulerFactory
-from testbed.model.per_destination import STATE_NAME
+from testbed.model.decision import (
+    Decision,
+    PeerState,
+    Scheduler,
+    SchedulerContext,
+    SchedulerFactory,
+)
+from testbed.model.information import gossip_period
+from testbed.model.per_destination import HEARD_NAME, STATE_NAME
 from testbed.policies import artifact, save, write_folder
 from testbed.scenario.load import load
 from testbed.scenario.resolve import plan
@@ -67,6 +74,63 @@ class StatePolicyTests(SchedulerContract):
                 peer == own or peer in free for peer in range(len(where.states))
             )
         assert asked
+
+
+class ProbingPolicyTests(SchedulerContract):
+    """A policy whose card asks two random peers for their state, and the others for their bit."""
+
+    @pytest.fixture
+    def factory(self, tmp_path: Path) -> SchedulerFactory:
+        made = tiny.per_destination(encoder=HEARD_NAME, asks={"probe": 2})
+        write_folder(tmp_path, *made)
+        return lambda context: registry.create("drl", context, {"policy": str(tmp_path)})
+
+    def test_it_asks_two_for_states_and_keeps_to_the_bits_of_all(
+        self, factory: SchedulerFactory, answering: Answering
+    ) -> None:
+        drawn = set()
+        for where in situations():
+            course = decide(factory(where.context), where, answering)
+            own, answers = where.observation.node, course.observations[-1].answers
+            if course.asks:
+                (ask,) = course.asks
+                assert len(ask.peers) == len(where.states) - 1
+                assert len(ask.states_of) == min(2, len(ask.peers))
+                told = {answer.peer for answer in answers if answer.state is not None}
+                assert told <= set(ask.states_of)
+                drawn.add(ask.states_of)
+            free = {answer.peer for answer in answers if not answer.overloaded}
+            assert course.decision.mask == tuple(
+                peer == own or peer in free for peer in range(len(where.states))
+            )
+        assert len(drawn) > 2
+
+
+def test_where_states_are_told_unasked_nobody_is_asked(tmp_path: Path) -> None:
+    asks = {"gossip": "1 slot"}
+    write_folder(tmp_path, *tiny.per_destination(own=-50.0, encoder=HEARD_NAME, asks=asks))
+    where = situation(4, 0)
+    scheduler = registry.create("drl", where.context, {"policy": str(tmp_path)})
+    slot, delay = where.context.workload.slot, where.context.rules.control_delay
+    assert gossip_period(scheduler) == slot
+
+    def mask(known: tuple[tuple[PeerState, int] | None, ...], now: int) -> tuple[bool, ...] | None:
+        observation = where.observation._replace(now=now, round=0, answers=(), known=known)
+        answer = scheduler.decide(observation)
+        assert isinstance(answer, Decision)
+        return answer.mask
+
+    own = where.observation.node
+    nothing = (None,) * 4
+    silence = 2 * (slot + delay)
+    assert mask(nothing, silence) == (True,) * 4
+    assert mask(nothing, silence + 1) == tuple(j == own for j in range(4))
+    free, full = PeerState(False, 0, 0, 0, 0), PeerState(True, 9, 10**6, 0, 0)
+    first, second, _ = (j for j in range(4) if j != own)
+    heard = {first: (free, silence), second: (full, silence)}
+    known_now = tuple(heard.get(j) for j in range(4))
+    assert mask(known_now, 2 * silence) == tuple(j in (own, first) for j in range(4))
+    assert mask(known_now, 2 * silence + 1) == tuple(j == own for j in range(4))
 
 
 class FlatPolicyTests(MaskedSchedulerContract):

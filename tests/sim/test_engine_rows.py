@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,6 +11,8 @@ from testbed.model.decision import Observation, PeerState
 from testbed.model.per_destination import (
     COLUMNS,
     COLUMNS_OF,
+    HEARD_COLUMNS,
+    HEARD_NAME,
     STATE_COLUMNS,
     STATE_NAME,
     PerDestinationEncoder,
@@ -146,6 +149,57 @@ def test_the_way_counts_where_it_is_longer_than_the_queue() -> None:
     _, peer, _ = by_states(seen, task(1), (True, True, True))
     assert peer["known_slack"] == pytest.approx((4 - 1.1 - 2) / 4)
     assert peer["backlog"] == peer["age"] == peer["sending_work"] == 0.0
+
+
+def heard_rows(
+    encoder: PerDestinationEncoder, seen: Observation, about: Task
+) -> list[dict[str, float]]:
+    rows = encoder.rows(seen, about, (True, True, True))
+    return [dict(zip(COLUMNS_OF[HEARD_NAME], row, strict=True)) for row in rows]
+
+
+def test_what_was_heard_is_worked_off_and_work_sent_since_is_added() -> None:
+    about = task(1)
+    state = PeerState(False, 1, 3 * SECOND, 1, 77, SECOND)
+    seen = observation(1)._replace(known=(None, (state, SECOND), None))
+    of_heard = PerDestinationEncoder(0, PLAN.topology, PLAN.rules, PLAN.workload, HEARD_NAME)
+    # At that very instant, sent before the state was heard: it is part of it.
+    of_heard.decided(1, about, seen)
+    _, peer, unknown = heard_rows(of_heard, seen, about)
+    assert peer["backlog"] == pytest.approx(4 / 4)
+    assert peer["age"] == peer["sent_since"] == 0.0
+    of_heard.decided(1, about, seen._replace(now=2 * SECOND))
+    of_heard.decided(2, about, seen._replace(now=2 * SECOND))
+    later = seen._replace(now=4 * SECOND, slot=4)
+    own, peer, unknown = heard_rows(of_heard, later, task(4))
+    # 4 s are 3 s after a second, 2 s of work come, and 2 s later 3 s are left.
+    assert peer["backlog"] == pytest.approx(3 / 4)
+    assert peer["known_slack"] == pytest.approx((4 - 3 - 2) / 4)
+    assert peer["age"] == pytest.approx(3 / 4)
+    assert peer["sent_since"] == pytest.approx(2 / 4)
+    assert (own["age"], own["sent_since"]) == (0.0, 0.0)
+    # Of a node of which nothing was heard nothing is known, whatever was sent there.
+    assert [unknown[name] for name in (*STATE_COLUMNS, *HEARD_COLUMNS)] == [0.0] * 7
+    # An idle node does not work ahead.
+    idle = later._replace(now=9 * SECOND, slot=9)
+    assert heard_rows(of_heard, idle, task(9))[1]["backlog"] == 0.0
+    # After two deadlines a state says nothing, and neither does one of another episode.
+    old = later._replace(now=9 * SECOND + 1, slot=9)
+    assert heard_rows(of_heard, old, task(9))[1]["known"] == 0.0
+    anew = seen._replace(episode=1, known=(None, (state, 0), None))
+    assert heard_rows(of_heard, anew, about)[1]["sent_since"] == 0.0
+
+
+def test_a_decision_that_a_state_cannot_know_of_yet_is_added() -> None:
+    slow = dataclasses.replace(PLAN.rules, control_delay=SECOND // 2)
+    of_heard = PerDestinationEncoder(0, PLAN.topology, slow, PLAN.workload, HEARD_NAME)
+    state = PeerState(False, 0, 0, 0, 77)
+    seen = observation(3)._replace(known=(None, (state, 3 * SECOND), None))
+    for instant in (2 * SECOND, 2 * SECOND + 1):
+        of_heard.decided(1, task(2), seen._replace(now=instant))
+    _, peer, _ = heard_rows(of_heard, seen, task(3))
+    # The announcement of the first came as the state was told, that of the second after it.
+    assert peer["sent_since"] == peer["backlog"] == pytest.approx(2 / 4)
 
 
 def test_columns_of_states_stay_in_bounds() -> None:

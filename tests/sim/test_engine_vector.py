@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from testbed.errors import UsageError
 from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
 from testbed.model.distributions import Uniform
 from testbed.model.encoders import DEFAULT, ENCODERS, action_mask
 from testbed.model.events import RecordKind
+from testbed.model.information import FIRST_PROBED, Asks, longest_silence, period_of
 from testbed.model.per_destination import (
     COLUMNS,
     COLUMNS_OF,
+    HEARD_NAME,
     NAME,
     STATE_NAME,
     PerDestinationEncoder,
 )
+from testbed.model.task import Task
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.scenario.plan import Plan
-from testbed.schedulers.probing import mask_from_bits, mask_from_states
-from testbed.sim.engine.arrays import pack
+from testbed.schedulers.probing import mask_from_answers, mask_from_bits, mask_from_heard
+from testbed.sim.engine.arrays import pack, problems_of_asking
 from testbed.sim.engine.episodes import play, record, record_baseline
 from testbed.sim.engine.features import KERNELS
 from testbed.sim.engine.heuristics import METHODS
@@ -35,7 +40,7 @@ from testbed.sim.engine.scoring import (
     probabilities_of,
     record_scoring,
 )
-from testbed.sim.engine.threads import Threads
+from testbed.sim.engine.threads import Threads, success_rates
 from testbed.sim.engine.vector import UniformPolicy, VectorEnv, choose, sample
 from testbed.sim.play import UNTRAINED, evaluate
 from testbed.sim.simulator import EpisodeResult, simulate_episode
@@ -303,11 +308,13 @@ class Scoring:
 
     encoder = NAME
     weights = random_weights()
+    asks: ClassVar[Asks] = "bits"
 
     def __init__(self, context: SchedulerContext) -> None:
         self.name = "scoring"
         self.rows: dict[int, np.ndarray] = {}
         self._context = context
+        self._asks = True
         self._size = context.topology.size
         self._peers = tuple(j for j in range(self._size) if j != context.node)
         self._encoder = PerDestinationEncoder(
@@ -317,15 +324,22 @@ class Scoring:
     def decide(self, observation: Observation) -> Decision | Ask:
         task = observation.task
         assert task is not None
-        bits = self.encoder == NAME
-        if observation.round == 0 and self._peers:
-            return Ask(self._peers, bits_only=bits)
-        mask = (mask_from_bits if bits else mask_from_states)(observation, self._size)
+        if observation.round == 0 and self._peers and self._asks:
+            return self._ask(task)
+        mask = self._mask(observation)
         rows = np.array(self._encoder.rows(observation, task, mask), np.float32)
         self.rows[task.id] = rows
         probabilities = forward(self.weights, rows, np.array(mask))
         draw = np.array([self._context.uniform(task, 0)])
-        return Decision(int(sample(probabilities[None], draw)[0]))
+        destination = int(sample(probabilities[None], draw)[0])
+        self._encoder.decided(destination, task, observation)
+        return Decision(destination)
+
+    def _ask(self, task: Task) -> Ask:
+        return Ask(self._peers, bits_only=True)
+
+    def _mask(self, observation: Observation) -> tuple[bool, ...]:
+        return mask_from_answers(observation, self._size)
 
 
 class ScoringStates(Scoring):
@@ -333,6 +347,54 @@ class ScoringStates(Scoring):
 
     encoder = STATE_NAME
     weights = random_weights(encoder=STATE_NAME)
+    asks: ClassVar[Asks] = "state"
+
+    def _ask(self, task: Task) -> Ask:
+        return Ask(self._peers)
+
+
+class ScoringProbes(Scoring):
+    """The same by the states of two random peers, and what was heard before."""
+
+    encoder = HEARD_NAME
+    weights = random_weights(encoder=HEARD_NAME)
+    asks: ClassVar[Asks] = {"probe": 2}
+
+    def _ask(self, task: Task) -> Ask:
+        drawn = self._context.sample(task, self._peers, 2, FIRST_PROBED)
+        return Ask(self._peers, bits_only=True, states_of=drawn)
+
+
+class ScoringGossip(Scoring):
+    """The same by the states that all nodes tell each other."""
+
+    encoder = HEARD_NAME
+    weights = random_weights(encoder=HEARD_NAME)
+    asks: ClassVar[Asks] = {"gossip": "1 slot"}
+
+    def __init__(self, context: SchedulerContext) -> None:
+        super().__init__(context)
+        self.gossip_period = period_of(self.asks, context.workload.slot)
+        self._silence = longest_silence(self.gossip_period, context.rules.control_delay)
+        self._asks = False
+
+    def _mask(self, observation: Observation) -> tuple[bool, ...]:
+        return mask_from_heard(observation, self._size, self._silence)
+
+
+class ScoringOftenGossip(ScoringGossip):
+    """More often than tasks arrive, and not with them."""
+
+    asks: ClassVar[Asks] = {"gossip": "0.7 slot"}
+
+
+class ScoringRareGossip(ScoringGossip):
+    """More rarely than tasks arrive."""
+
+    asks: ClassVar[Asks] = {"gossip": "2.5 slots"}
+
+
+GOSSIPS = (ScoringGossip, ScoringOftenGossip, ScoringRareGossip)
 
 
 def decides_as_on_a_node(plan: Plan, policy: type[Scoring]) -> np.ndarray:
@@ -344,7 +406,7 @@ def decides_as_on_a_node(plan: Plan, policy: type[Scoring]) -> np.ndarray:
         scheduler.rows = kept
         return scheduler
 
-    batch, rows = pack_for([plan] * 2, policy.weights), Threads(2)
+    batch, rows = pack_for([plan] * 2, policy.weights, policy.asks), Threads(2)
     decisions = record_scoring(batch, rows, policy.weights, [0, 7])
     for row, number in enumerate([0, 7]):
         # The second episode follows the first at the same nodes: the moving average begins anew.
@@ -355,16 +417,25 @@ def decides_as_on_a_node(plan: Plan, policy: type[Scoring]) -> np.ndarray:
         assert sorted(kept) == (first + decisions.task[mine]).tolist()
         for found, task in zip(decisions.rows[mine], decisions.task[mine], strict=True):
             np.testing.assert_allclose(found, kept[first + int(task)], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(
-        play_scoring(batch, rows, policy.weights, [0, 7]),
-        evaluate(plan, ["mine"], [0, 7], {"mine": policy.weights})["mine"],
-    )
+    played = play_scoring(batch, rows, policy.weights, [0, 7])
+    np.testing.assert_array_equal(played, success_rates(batch))
+    if isinstance(policy.asks, str):
+        # The encoder tells what they ask; others need a card.
+        found = evaluate(plan, ["mine"], [0, 7], {"mine": policy.weights})
+        np.testing.assert_array_equal(played, found["mine"])
     return decisions.rows
 
 
-@pytest.mark.parametrize("policy", [Scoring, ScoringStates], ids=["bits", "state"])
+@pytest.mark.parametrize(
+    "policy",
+    [Scoring, ScoringStates, ScoringProbes, *GOSSIPS],
+    ids=["bits", "state", "probe", "gossip", "often", "rarely"],
+)
 @pytest.mark.parametrize("plan", EVERY, ids=[plan.name for plan in EVERY])
 def test_a_scoring_policy_decides_as_it_would_on_a_node(plan: Plan, policy: type[Scoring]) -> None:
+    if problems_of_asking(plan, policy.asks):
+        assert policy in GOSSIPS
+        return
     rows = decides_as_on_a_node(plan, policy)
     assert rows.shape[2] == len(COLUMNS_OF[policy.encoder])
 
@@ -381,6 +452,64 @@ def test_work_on_its_way_is_seen_in_both() -> None:
 @given(small_plans())
 def test_any_small_network_is_seen_by_states_as_on_its_nodes(plan: Plan) -> None:
     decides_as_on_a_node(plan, ScoringStates)
+
+
+def test_old_states_and_work_sent_since_are_seen_in_both() -> None:
+    plan = random_plan(61, size=6, slots=40, slot=100 * MILLISECOND)
+    seen = decides_as_on_a_node(plan, ScoringProbes)
+    columns = {name: seen[..., k] for k, name in enumerate(COLUMNS_OF[HEARD_NAME])}
+    others = columns["own"] == 0.0
+    assert all(columns[name].any() for name in columns)
+    # Two of the peers told their state now; of some others nothing is known, or something older.
+    known, old = columns["known"] == 1.0, columns["age"] > 0.0
+    assert ((others & known & ~old).sum(axis=1) >= 2).all()
+    assert (others & ~known).any()
+    assert (old <= known).all()
+    assert (columns["sent_since"] > 0.0).any()
+    assert ((columns["sent_since"] > 0.0) <= known).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_plans())
+def test_any_small_network_is_seen_by_probes_as_on_its_nodes(plan: Plan) -> None:
+    decides_as_on_a_node(plan, ScoringProbes)
+
+
+@pytest.mark.parametrize("policy", GOSSIPS)
+def test_what_nodes_told_each_other_is_seen_in_both(policy: type[Scoring]) -> None:
+    plan = random_plan(61, size=6, slots=40, slot=100 * MILLISECOND, delay=(MILLISECOND, SECOND))
+    seen = decides_as_on_a_node(plan, policy)
+    columns = {name: seen[..., k] for k, name in enumerate(COLUMNS_OF[HEARD_NAME])}
+    others = columns["own"] == 0.0
+    period = period_of(policy.asks, plan.workload.slot)
+    # Told between two slots, a state knows of all that was decided before.
+    often = period < plan.workload.slot
+    for name, values in columns.items():
+        assert values.any() == (name != "sent_since" or not often), name
+    known, ages = columns["known"] == 1.0, 4.0 * columns["age"][others]
+    assert (others & ~known).any()
+    # In seconds: never more than a period, and a deadline is 4 s.
+    assert 0.0 < ages[ages > 0.0].min() <= ages.max() <= period / SECOND + 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_plans(), st.sampled_from(GOSSIPS))
+def test_any_small_network_is_seen_by_gossip_as_on_its_nodes(
+    plan: Plan, policy: type[Scoring]
+) -> None:
+    assume(not problems_of_asking(plan, policy.asks))
+    decides_as_on_a_node(plan, policy)
+
+
+def test_states_that_are_told_again_before_they_are_heard_are_left_to_the_simulator() -> None:
+    late = random_plan(62, size=3, slots=5, slot=MILLISECOND, delay=(MILLISECOND, SECOND))
+    with pytest.raises(UsageError, match="less than the period"):
+        pack_for([late], ScoringGossip.weights, ScoringGossip.asks)
+
+
+def test_what_is_asked_has_to_be_told_where_the_encoder_leaves_it_open() -> None:
+    with pytest.raises(ValueError, match="does not tell what a policy asks"):
+        pack_for([PLANS[0]], ScoringProbes.weights)
 
 
 def test_a_batch_that_keeps_no_announcements_is_refused() -> None:

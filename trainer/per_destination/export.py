@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from testbed.errors import Problem, UsageError
-from testbed.model.information import asked_by
-from testbed.policies import LARGEST_ACTOR, PolicyCard, write_folder
+from testbed.model.information import Asks, asked_by
+from testbed.policies import LARGEST_ACTOR, Policy, PolicyCard, write_folder
 from testbed.sim.engine.policies import METADATA, encode_weights
 from testbed.sim.engine.scoring import ScoringWeights
 from trainer.per_destination.network import ScoringNetwork, load_weights
@@ -82,15 +82,34 @@ def write_policy(
     folder: Path,
     name: str,
     *,
+    asks: Asks | None = None,
     training: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
 ) -> PolicyCard:
     """Write ``actor.onnx`` and its card to ``folder``; ``name`` begins the policy's id.
 
-    ``training`` and ``evaluation`` are plain JSON values that the card keeps.
+    ``asks`` is what it asks its peers, None where its encoder tells. ``training`` and
+    ``evaluation`` are plain JSON values that the card keeps.
 
     Raises:
         UsageError: the model is larger than a policy may be, or something cannot stand in a card.
+    """
+    policy = policy_of(weights, name, asks, training=training, evaluation=evaluation)
+    write_folder(folder, policy.card, policy.actor)
+    return policy.card
+
+
+def policy_of(
+    weights: ScoringWeights,
+    name: str,
+    asks: Asks | None = None,
+    *,
+    training: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+) -> Policy:
+    """Return the same policy without writing it.
+
+    Raises: UsageError: as ``write_policy``.
     """
     actor = actor_onnx(weights)
     card = PolicyCard.describe(
@@ -99,9 +118,8 @@ def write_policy(
         kind="per-destination",
         encoder=weights.encoder,
         nodes=None,
-        asks=asked_by(weights.encoder),
+        asks=asked_by(weights.encoder) if asks is None else asks,
         training=dict(training or {}),
         evaluation=dict(evaluation or {}),
     )
-    write_folder(folder, card, actor)
-    return card
+    return Policy(card, actor, name)

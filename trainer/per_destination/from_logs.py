@@ -20,6 +20,7 @@ from testbed import policies
 from testbed.errors import Problem, UsageError
 from testbed.model.decision import SchedulerContext
 from testbed.model.events import DecisionRecord
+from testbed.model.information import BITS, Asks
 from testbed.model.per_destination import PerDestinationEncoder
 from testbed.model.task import Outcome, Task
 from testbed.scenario.plan import Plan
@@ -87,12 +88,14 @@ class LoggedDecisions:
 
     ``batches`` hold those with the credit of training, then those with plain returns, where there
     are any. ``success_rate`` is by (run, episode), of episodes with a decision that is used.
+    ``asks`` is what the policy asks its peers.
     """
 
     plan: Plan
     batches: tuple[Judged, ...]
     counts: DecisionCounts
     success_rate: dict[tuple[str, int], float]
+    asks: Asks = BITS
 
 
 class _Decisions(NamedTuple):
@@ -189,7 +192,7 @@ def read_decisions(
                 )
             ],
         )
-    return LoggedDecisions(plans[0], batches, counts, rates)
+    return LoggedDecisions(plans[0], batches, counts, rates, policy.card.asks)
 
 
 def _plans(used: Sequence[Run], counts: DecisionCounts) -> list[Plan]:
@@ -302,7 +305,10 @@ def sampled(
             for decision in span:
                 assert decision.mask is not None
                 task = _task_of(decision)
-                yield decision, encoder.rows(decision.observation, task, decision.mask)
+                assert decision.destination is not None
+                rows = encoder.rows(decision.observation, task, decision.mask)
+                encoder.decided(decision.destination, task, decision.observation)
+                yield decision, rows
 
 
 def _drawn(decision: DecisionRecord, context: SchedulerContext) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
-from testbed.model.information import BITS
+from testbed.model.information import BITS, GOSSIP, PROBE, Asks, kind_of, period_of, probes_of
 from testbed.scenario.plan import Plan
 from testbed.schedulers import registry
 from testbed.schedulers.asked import ANSWER_BYTES, QUESTION_BYTES, Questions
@@ -20,10 +20,23 @@ class Price(NamedTuple):
     bytes: float
 
 
-def price_of_policy(asks: str, nodes: int) -> Price:
-    """Return the price of a policy, which asks all its peers for ``bits`` or ``state``."""
-    all_peers = Questions(nodes - 1, 0) if asks == BITS else Questions(0, nodes - 1)
-    return _price(all_peers, all_peers, 1)
+def price_of_policy(asks: Asks, nodes: int, plan: Plan | None = None) -> Price:
+    """Return the price of a policy by what its card says that it asks its peers.
+
+    States that are told unasked cost the more for a task the fewer tasks there are: then ``plan``
+    has to be given, and the price is for as many tasks as are expected.
+    """
+    peers = nodes - 1
+    if kind_of(asks) == GOSSIP:
+        assert plan is not None, "the price of gossip depends on the plan"
+        workload = plan.workload
+        period = period_of(asks, workload.slot)
+        told = nodes * peers * -(-workload.slots * workload.slot // period)
+        tasks = sum(plan.topology.arrival_probability) * workload.slots
+        return Price(told / tasks, told * ANSWER_BYTES.unasked / tasks)
+    states = {BITS: 0, PROBE: min(probes_of(asks), peers)}.get(kind_of(asks), peers)
+    questions = Questions(peers - states, states)
+    return _price(questions, questions, 1)
 
 
 def price_of_scheduler(plan: Plan, name: str, episode: int = 0) -> Price:
@@ -61,10 +74,8 @@ class _Counting:
         if isinstance(answer, Ask):
             peers = len(answer.peers)
             heard = peers if answer.enough is None else min(answer.enough, peers)
-            for which, more in enumerate((peers, heard)):
-                bits, states = self._totals[which]
-                self._totals[which] = Questions(
-                    bits + (more if answer.bits_only else 0),
-                    states + (0 if answer.bits_only else more),
-                )
+            for which, first in enumerate((peers, heard)):
+                bits = sum(map(answer.bit_only, answer.peers[:first]))
+                total = self._totals[which]
+                self._totals[which] = Questions(total.bits + bits, total.states + first - bits)
         return answer

@@ -8,7 +8,7 @@ the value of a state: the advantage is the credit less a baseline of the decidin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from testbed.errors import Problem, UsageError
-from testbed.model.information import BITS, used_by
+from testbed.model.information import BITS, GIVEN, Asks, encoder_for, kind_of, read
 from testbed.model.per_destination import COLUMNS_OF
 from testbed.sim.engine.scoring import ScoringWeights, pack_for, record_scoring
 from testbed.sim.engine.threads import Threads, success_rates
@@ -56,17 +56,16 @@ DEFAULT_GROUPS = (
 """Mostly the paper's network, and enough of others that one policy serves them all."""
 
 
-ENCODERS: Final[Mapping[str, str]] = {
-    asks: name for name in COLUMNS_OF if (asks := used_by(name)) is not None
-}
-"""Per-destination encoders by what they are made of."""
+EXAMPLES: Final = ("bits", "state", "probe:2", "gossip:1slot")
+"""What ``information`` may be, for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class PerDestinationConfig:
     """Settings of ``train_per_destination``; the defaults are those of the shipped policy.
 
-    ``information`` is what the policy asks its peers, ``bits`` or ``state``; it tells the encoder.
+    ``information`` is what the policy asks its peers, as ``testbed.model.information.read`` takes
+    it: ``bits``, ``state``, ``probe:2``; it tells the encoder.
     ``later_weight`` is that of ``trainer.credit.weight``.
     ``threads`` are those of the episodes, None for one per CPU; they change no weight.
     ``torch_threads`` are those of the gradient steps: sums depend on them, so the default does not
@@ -101,8 +100,12 @@ class PerDestinationConfig:
             )
             if value < 1
         ]
-        if self.information not in ENCODERS:
-            allowed = f"one of {', '.join(ENCODERS)}"
+        try:
+            given = kind_of(self.asks) in GIVEN
+        except ValueError:
+            given = False
+        if not given:
+            allowed = f"one of {', '.join(EXAMPLES)}"
             problems.append(Problem("information", repr(self.information), allowed))
         if problems:
             raise UsageError("invalid settings of the per-destination training", problems)
@@ -110,7 +113,17 @@ class PerDestinationConfig:
     @property
     def features(self) -> int:
         """F, the width of the rows."""
-        return len(COLUMNS_OF[ENCODERS[self.information]])
+        return len(COLUMNS_OF[self.encoder])
+
+    @property
+    def asks(self) -> Asks:
+        """What the policy asks its peers, as its card says it."""
+        return read(self.information)
+
+    @property
+    def encoder(self) -> str:
+        """Name of the encoder that makes the rows."""
+        return encoder_for(self.asks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +184,7 @@ def _train(
         network.score.weight.mul_(0.1)
     if start is not None:
         if len(start.w1) != config.features:
-            known = f"a policy for {ENCODERS[config.information]}"
+            known = f"a policy for {config.encoder}"
             raise UsageError("this start does not fit", [Problem("start", start.encoder, known)])
         load_weights(network, start)
     optimiser = torch.optim.Adam(
@@ -222,7 +235,7 @@ def _collect(
     for group, pool in zip(config.groups, pools, strict=True):
         size = int(rng.choice(group.sizes))
         plans = [group.family.draw(rng, size) for _ in range(group.episodes)]
-        batch = pack_for(plans, weights)
+        batch = pack_for(plans, weights, config.asks)
         decisions = record_scoring(batch, pool, weights, [0] * len(plans))
         gain = gains_of(plans, batch, pool, config.later_weight)
         gains = gain[decisions.episode, decisions.task]

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from testbed.errors import Problem, UsageError
-from testbed.model.information import asked_by
-from testbed.policies import Policy, PolicyCard
+from testbed.model.information import BITS, STATE, Asks, kind_of
+from testbed.policies import PolicyCard
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import problems_of, without_control_delay
 from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import AnyPolicy, evaluate
 from trainer.learning.threads import torch_threads
-from trainer.per_destination.export import actor_onnx, network_of
+from trainer.per_destination.export import actor_onnx, network_of, policy_of
 from trainer.per_destination.from_logs import LoggedDecisions
 from trainer.per_destination.improving import (
     Judged,
@@ -133,23 +133,34 @@ def fine_tune(
     began = time.perf_counter()
     with torch_threads(config.torch_threads):
         new, measures = stepped(weights, logged.batches, config)
-    check = compare(logged.plan, weights, new, config) if config.check_episodes else None
+    check = None
+    if config.check_episodes:
+        check = compare(logged.plan, weights, new, config, logged.asks)
     kept = check is None or check.difference >= 0.0
     return TuneResult(
         new if kept else weights, kept, check, measures, config, time.perf_counter() - began
     )
 
 
-def compare(plan: Plan, old: ScoringWeights, new: ScoringWeights, config: TuneConfig) -> Check:
+def compare(
+    plan: Plan,
+    old: ScoringWeights,
+    new: ScoringWeights,
+    config: TuneConfig,
+    asks: Asks | None = None,
+) -> Check:
     """Play the episodes of the check with both, in the simulator.
 
     The compiled engine plays them without control delay; the slower one plays what that one does
-    not cover.
+    not cover. ``asks`` is what both ask their peers, None where their encoder tells.
     """
     free = without_control_delay(plan)
     known: Mapping[str, AnyPolicy] = {"old": old, "new": new}
-    if problems_of(free):
-        free, known = plan, {name: _in_memory(name, known[name]) for name in ("old", "new")}
+    covered = not problems_of(free)
+    if not covered or kind_of(asks or BITS) not in (BITS, STATE):
+        # As artifacts: the simulator runs no others, and their cards tell what they ask.
+        known = {"old": policy_of(old, "old", asks), "new": policy_of(new, "new", asks)}
+    free = free if covered else plan
     numbers = range(FIRST_CHECK_EPISODE, FIRST_CHECK_EPISODE + config.check_episodes)
     rates = evaluate(free, ["old", "new"], numbers, known, threads=config.threads)
     gap = rates["new"] - rates["old"]
@@ -232,17 +243,3 @@ def stepped(
     )
     measures = improve(steps, network, baseline, optimiser, batches, generator)
     return weights_of(network), measures
-
-
-def _in_memory(name: str, policy: AnyPolicy) -> Policy:
-    assert isinstance(policy, ScoringWeights)
-    actor = actor_onnx(policy)
-    card = PolicyCard.describe(
-        name,
-        actor,
-        kind="per-destination",
-        encoder=policy.encoder,
-        nodes=None,
-        asks=asked_by(policy.encoder),
-    )
-    return Policy(card, actor, name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from testbed.experiment.live.settings import LiveConfig
 from testbed.experiment.live.venue import Update
-from testbed.model.information import asked_by
+from testbed.model.information import Asks, asked_by
 from testbed.model.per_destination import COLUMNS_OF, STATE_NAME
 from testbed.policies import SHIPPED_PREFIX, PolicyCard, resolve, save
 from testbed.scenario.plan import Plan
@@ -91,12 +91,20 @@ class LogLearner:
             "learning_rate": learning_rate,
         }
         training = {"update": number, "runs": list(runs), **facts}
-        return Update(self._keep(weights, (parent.card.id,), training), facts)
+        key = self._keep(weights, (parent.card.id,), training, parent.card.asks)
+        return Update(key, facts)
 
     def _keep(
-        self, weights: ScoringWeights, parents: tuple[str, ...], training: dict[str, Any]
+        self,
+        weights: ScoringWeights,
+        parents: tuple[str, ...],
+        training: dict[str, Any],
+        asks: Asks | None = None,
     ) -> str:
-        """Put a policy into the artifact store; return its key."""
+        """Put a policy into the artifact store; return its key.
+
+        ``asks`` is what it asks its peers, None where its encoder tells.
+        """
         from trainer.per_destination.export import actor_onnx
 
         plan, actor = self._plan, actor_onnx(weights)
@@ -107,7 +115,7 @@ class LogLearner:
             kind="per-destination",
             encoder=weights.encoder,
             nodes=None,
-            asks=asked_by(weights.encoder),
+            asks=asked_by(weights.encoder) if asks is None else asks,
             scenario=plan.name,
             scenario_hash=plan.scenario_hash,
             overload={"measure": overload.measure.value, "limit": overload.limit},

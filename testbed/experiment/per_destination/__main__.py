@@ -12,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 
+from testbed.errors import UsageError
 from testbed.experiment.per_destination.evaluation import (
     CHOICE_TOPOLOGIES,
     FINAL_TOPOLOGIES,
@@ -21,7 +22,7 @@ from testbed.policies import shipped
 from testbed.sim.engine.policies import weights_of
 from trainer.per_destination.export import write_policy
 from trainer.per_destination.train import (
-    ENCODERS,
+    EXAMPLES,
     Iteration,
     PerDestinationConfig,
     PerDestinationResult,
@@ -42,9 +43,9 @@ def main() -> int:
     parser.add_argument("--iterations", type=int, default=defaults.iterations)
     parser.add_argument(
         "--information",
-        choices=tuple(ENCODERS),
         default=defaults.information,
-        help="what the policy asks its peers",
+        metavar="KIND",
+        help=f"what the policy asks its peers: {', '.join(EXAMPLES)} (default: %(default)s)",
     )
     parser.add_argument(
         "--threads", type=int, default=None, help="of episodes; default: one per CPU"
@@ -53,23 +54,28 @@ def main() -> int:
         "--choose", action="store_true", help="evaluate on the networks for choices instead"
     )
     given = parser.parse_args()
-    config = dataclasses.replace(
-        defaults,
-        seed=given.seed,
-        iterations=given.iterations,
-        information=given.information,
-        threads=given.threads,
-    )
+    try:
+        config = dataclasses.replace(
+            defaults,
+            seed=given.seed,
+            iterations=given.iterations,
+            information=given.information,
+            threads=given.threads,
+        )
+    except UsageError as error:
+        parser.error(str(error))
     result = None if given.shipped else train_per_destination(config, _tell)
     weights = weights_of(shipped()) if result is None else result.weights
     topologies = CHOICE_TOPOLOGIES if given.choose else FINAL_TOPOLOGIES
-    table = compare(weights, topologies, progress=lambda name: _say(f"evaluated {name}"))
+    asks = None if result is None else config.asks
+    table = compare(weights, topologies, progress=_evaluated, asks=asks)
     if result is not None:
         _say(f"trained in {result.seconds:.0f} s, {result.processor_seconds:.0f} s of processors")
         write_policy(
             weights,
             given.folder,
             "per-destination",
+            asks=asks,
             training=training_of(result),
             evaluation={"topologies": list(topologies), "episodes": 40, "networks": table},
         )
@@ -98,6 +104,10 @@ def training_of(result: PerDestinationResult) -> dict[str, object]:
             for group in config.groups
         ],
     }
+
+
+def _evaluated(name: str) -> None:
+    _say(f"evaluated {name}")
 
 
 def _tell(iteration: Iteration) -> None:

@@ -9,15 +9,16 @@ from typing import Any, Final
 import numpy as np
 
 from testbed.experiment.statistics import chance_of, holm, mean_interval
-from testbed.model.information import BITS, asked_by
-from testbed.model.per_destination import NAME
+from testbed.model.information import BITS, Asks, asked_by, told
+from testbed.model.per_destination import HEARD_NAME, NAME
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
 from testbed.schedulers.catalogue import EQUALS, HEURISTICS, REFERENCES
 from testbed.sim.engine.arrays import without_control_delay
 from testbed.sim.engine.scoring import ScoringWeights
-from testbed.sim.play import PER_DESTINATION, evaluate
+from testbed.sim.play import PER_DESTINATION, AnyPolicy, evaluate
+from trainer.per_destination.export import policy_of
 from trainer.per_destination.price import price_of_policy, price_of_scheduler
 
 CHOICE_TOPOLOGIES: Final = tuple(range(200, 208))
@@ -59,6 +60,7 @@ def compare(
     episodes: int = 40,
     networks: Sequence[str] = tuple(NETWORKS),
     progress: Callable[[str], None] | None = None,
+    asks: Asks | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Mean success rates by kind of network, and by how much the policy is above each reference.
 
@@ -66,19 +68,24 @@ def compare(
     ``high`` the 95 % interval over networks (None with one): networks differ more from each other
     than episodes of one do, and the interval is for networks not seen yet. ``p_value`` is corrected
     by Holm's method for all comparisons of the table. ``best_equal`` is the best of ``EQUALS`` by
-    its mean. A policy that asks for states, named by its encoder, is also compared with ``MORE``.
+    its mean. ``asks`` is what the policy asks its peers, None where its encoder tells; one that
+    asks for more than bits, named by its encoder and by that, is also compared with ``MORE``.
     ``price`` has messages and bytes per task, of schedulers in the first episode of the first
     network.
     """
     table: dict[str, dict[str, Any]] = {}
     p_values: dict[tuple[str, str], float] = {}
     title, more = (PER_DESTINATION, ()) if weights.encoder == NAME else (weights.encoder, MORE)
+    learned: AnyPolicy = weights
+    if asks is not None and weights.encoder == HEARD_NAME:
+        title = f"{title}, {told(asks)}"
+        learned = policy_of(weights, "learned", asks)
     for name in networks:
         rates: dict[str, list[float]] = {}
         gaps: dict[str, list[float]] = {}
         for seed in seeds:
             methods = [*HEURISTICS, *more, _LEARNED]
-            found = evaluate(network(name, seed), methods, episodes, {_LEARNED: weights})
+            found = evaluate(network(name, seed), methods, episodes, {_LEARNED: learned})
             for method, values in found.items():
                 rates.setdefault(method, []).append(float(np.nanmean(values)))
             for method in (*REFERENCES, *more):
@@ -94,7 +101,9 @@ def compare(
                 for method, values in rates.items()
             },
             "best_equal": max(EQUALS, key=lambda method: float(np.mean(rates[method]))),
-            "price": _prices(network(name, seeds[0]), title, weights),
+            "price": _prices(
+                network(name, seeds[0]), title, asked_by(weights.encoder) if asks is None else asks
+            ),
             "against": {
                 method: {
                     "difference": _rounded(each.mean),
@@ -115,11 +124,11 @@ def compare(
 _LEARNED: Final = "learned"
 
 
-def _prices(plan: Plan, title: str, weights: ScoringWeights) -> dict[str, dict[str, float]]:
+def _prices(plan: Plan, title: str, asks: Asks) -> dict[str, dict[str, float]]:
     size = plan.topology.size
     prices = {name: price_of_scheduler(plan, name) for name in HEURISTICS}
     prices[PER_DESTINATION] = price_of_policy(BITS, size)
-    prices[title] = price_of_policy(asked_by(weights.encoder), size)
+    prices[title] = price_of_policy(asks, size, plan)
     return {
         name: {"messages": round(price.messages, 1), "bytes": round(price.bytes)}
         for name, price in prices.items()

@@ -129,20 +129,22 @@ class HandOver(_message.Message):
     def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ..., elapsed: _Optional[int] = ..., seq: _Optional[int] = ..., payload_bytes: _Optional[int] = ...) -> None: ...
 
 class TransferFrame(_message.Message):
-    __slots__ = ("sender", "episode", "announce", "chunk", "withdraw", "hand_over")
+    __slots__ = ("sender", "episode", "announce", "chunk", "withdraw", "hand_over", "state")
     SENDER_FIELD_NUMBER: _ClassVar[int]
     EPISODE_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     WITHDRAW_FIELD_NUMBER: _ClassVar[int]
     HAND_OVER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     sender: int
     episode: int
     announce: Announce
     chunk: Chunk
     withdraw: Withdraw
     hand_over: HandOver
-    def __init__(self, sender: _Optional[int] = ..., episode: _Optional[int] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ...) -> None: ...
+    state: PeerState
+    def __init__(self, sender: _Optional[int] = ..., episode: _Optional[int] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ..., state: _Optional[_Union[PeerState, _Mapping]] = ...) -> None: ...
 
 class HandOverTaken(_message.Message):
     __slots__ = ("task_id", "accepted", "reason", "down")

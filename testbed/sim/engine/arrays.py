@@ -11,6 +11,8 @@ import numpy as np
 from testbed.errors import Problem, UsageError
 from testbed.model.distributions import Choice, Constant, Distribution, Uniform, mean
 from testbed.model.encoders import ExtendedEncoder, Scales
+from testbed.model.information import BITS, Asks, period_of, probes_of
+from testbed.model.per_destination import HEARD_NAME
 from testbed.model.topology import OverloadMeasure
 from testbed.model.units import SECOND, duration
 from testbed.model.workload import Workload
@@ -32,6 +34,7 @@ from testbed.sim.engine.compiled import (
     PROBE,
     STEP,
     TASK,
+    TOLD,
     Batch,
     Record,
 )
@@ -69,6 +72,17 @@ def problems_of(plan: Plan) -> list[Problem]:
     return problems
 
 
+def problems_of_asking(plan: Plan, asks: Asks) -> list[Problem]:
+    """Return the reasons why the engine cannot give what is asked; empty if it can.
+
+    It keeps the two newest states that a node told, of which at least one has been heard.
+    """
+    period, delay = period_of(asks, plan.workload.slot), plan.rules.control_delay
+    if period and delay >= period:
+        return [Problem("rules.control_delay", f"{delay} us", f"less than the period {period} us")]
+    return []
+
+
 def _faults(count: int) -> str:
     return "1 fault" if count == 1 else f"{count} faults"
 
@@ -93,12 +107,19 @@ def check(plan: Plan, *, by_slot: bool = False) -> None:
         raise UsageError(f"the compiled engine cannot run scenario '{plan.name}'", problems)
 
 
-def pack(plans: Sequence[Plan], encoder: str | None = None, *, journal: bool = False) -> Batch:
+def pack(
+    plans: Sequence[Plan],
+    encoder: str | None = None,
+    *,
+    asks: Asks = BITS,
+    journal: bool = False,
+) -> Batch:
     """One row per plan; the same plan may stand in several rows.
 
     ``encoder`` names what nodes will be observed by: what it looks at and no baseline does, the
-    receiving queues and what nodes last heard of each other, is kept for it alone. ``journal``
-    keeps the steps of tasks and the decisions, to be read after every stage.
+    receiving queues and what nodes last heard of each other, is kept for it alone. ``asks`` is what
+    a policy asks its peers. ``journal`` keeps the steps of tasks and the decisions, to be read
+    after every stage.
 
     Raises:
         UsageError: a plan that is not covered, or plans that differ in nodes or slots.
@@ -106,6 +127,8 @@ def pack(plans: Sequence[Plan], encoder: str | None = None, *, journal: bool = F
     distinct = list({id(plan): plan for plan in plans}.values())
     for plan in distinct:
         check(plan)
+        if problems := problems_of_asking(plan, asks):
+            raise UsageError(f"the compiled engine cannot run scenario '{plan.name}'", problems)
     sizes = {(plan.topology.size, plan.workload.slots) for plan in plans}
     if len(sizes) != 1:
         raise UsageError(
@@ -115,7 +138,7 @@ def pack(plans: Sequence[Plan], encoder: str | None = None, *, journal: bool = F
     ((size, slots),) = sizes
     rows, task_count = len(plans), slots * size
     widest = max(len(d.values) if isinstance(d, Choice) else 1 for p in plans for d in _drawn(p))
-    rooms = [_Room.of(plan, encoder, journal) for plan in distinct]
+    rooms = [_Room.of(plan, encoder, journal, asks) for plan in distinct]
     batch = Batch(
         episodes=np.zeros(rows, EPISODE),
         nodes=np.zeros((rows, size), NODE),
@@ -131,6 +154,8 @@ def pack(plans: Sequence[Plan], encoder: str | None = None, *, journal: bool = F
         first[id(plan)] = row
         _fill(batch, row, network, plan)
         rooms[network].describe(batch.episodes[row])
+        batch.episodes[row]["probed"] = probes_of(asks)
+        batch.episodes[row]["gossip"] = period_of(asks, plan.workload.slot)
     for row, plan in enumerate(plans):
         same = first[id(plan)]
         if same != row:
@@ -141,10 +166,15 @@ def pack(plans: Sequence[Plan], encoder: str | None = None, *, journal: bool = F
     return batch
 
 
+_HEARING: Final = frozenset({ExtendedEncoder.name, HEARD_NAME})
+"""Encoders that look at what nodes last heard of each other."""
+
+
 def keeps(batch: Batch, encoder: str) -> bool:
     """Return whether ``batch`` keeps what ``encoder`` looks at."""
     episodes = batch.episodes
-    heard = encoder != ExtendedEncoder.name or bool((episodes["heard_at"] != 0).all())
+    kept = (episodes["heard_at"] != 0) | (episodes["told_at"] != 0)
+    heard = encoder not in _HEARING or bool(kept.all())
     return heard and bool((episodes["receiving_at"] != 0).all())
 
 
@@ -159,7 +189,7 @@ class _Room(NamedTuple):
     """Bytes of each part, by the field that holds its address."""
 
     @classmethod
-    def of(cls, plan: Plan, encoder: str | None, journal: bool) -> _Room:
+    def of(cls, plan: Plan, encoder: str | None, journal: bool, asks: Asks) -> _Room:
         """Return the room for episodes of ``plan``."""
         size, workload = plan.topology.size, plan.workload
         tasks = size * workload.slots
@@ -187,7 +217,9 @@ class _Room(NamedTuple):
         if encoder is not None or journal:
             parts["messages_at"] = 2 * tasks * MESSAGE.itemsize
             parts["receiving_at"] = size * size * NUMBER.itemsize
-        if encoder == ExtendedEncoder.name:
+        if period_of(asks, workload.slot):
+            parts["told_at"] = 2 * size * TOLD.itemsize
+        elif encoder in _HEARING:
             parts["heard_at"] = size * size * HEARD.itemsize
         return cls(shift, buckets, lanes, overlap, parts)
 

@@ -88,6 +88,9 @@ EPISODE: Final = np.dtype(
         ("cursor", "i8", (STAGES,)),  # the next slot of each stage
         ("overlap", "i8"),  # slots whose decisions may be under way side by side
         ("looked", "i8"),  # the slot whose tasks have arrived for ``vector``
+        ("probed", "i8"),  # random peers that are asked for their state; 0 for all that are asked
+        ("gossip", "i8"),  # time from one telling of states to the next; 0: nobody tells
+        ("told_next", "i8"),  # instant of the next telling
         ("sent", "i8"),  # control messages so far, and how many of them have arrived
         ("delivered", "i8"),
         ("lanes", "i8"),  # links of a node that may be busy at once
@@ -105,6 +108,7 @@ EPISODE: Final = np.dtype(
         ("messages_at", "i8"),
         ("receiving_at", "i8"),
         ("heard_at", "i8"),
+        ("told_at", "i8"),
         ("steps_at", "i8"),
         ("decisions_at", "i8"),
         ("peers_at", "i8"),
@@ -209,8 +213,12 @@ PROBE: Final = np.dtype(
 """What a node answered in a round of questions."""
 MESSAGE: Final = np.dtype([("at", "i8"), ("task", "i4"), ("change", "i4")])
 """An announcement (``change`` 1) or withdrawal (-1) of a transfer, to arrive at ``at``."""
-HEARD: Final = np.dtype([("backlog", "i8"), ("at", "i8")])
-"""The backlog of a node as another last heard it, and when that was, -1 if never."""
+HEARD: Final = np.dtype([("backlog", "i8"), ("inbound_work", "i8"), ("at", "i8")])
+"""The state of a node as another last heard it, and when that was, -1 if never."""
+TOLD: Final = np.dtype(
+    [("backlog", "i8"), ("inbound_work", "i8"), ("at", "i8"), ("overloaded", "i8")]
+)
+"""The state that a node told all others, and when that was, -1 if never."""
 STEP: Final = np.dtype(
     [
         ("at", "i8"),
@@ -313,6 +321,12 @@ def receiving_at(episode: Record, j: int, i: int) -> Record:
 def heard_at(episode: Record, i: int, j: int) -> Record:
     """Return what ``i`` last heard of ``j``; only where it is kept."""
     return element(HEARD, episode.heard_at, i * episode.nodes + j)
+
+
+@inlined
+def told_at(episode: Record, newest: int, j: int) -> Record:
+    """Return the newest state that ``j`` told (1), or the one before it (0); where kept."""
+    return element(TOLD, episode.told_at, newest * episode.nodes + j)
 
 
 @inlined

@@ -38,6 +38,7 @@ from testbed.sim.engine.compiled import (
     SENDING,
     STAGES,
     SUCCEEDED,
+    TOLD,
     TRANSMISSION,
     TRANSMISSION_FAILED,
     WAITING,
@@ -135,6 +136,10 @@ def begin_episode(episode: Record, number: int) -> None:
     if episode.heard_at != 0:
         for k in range(size * size):
             element(HEARD, episode.heard_at, k).at = -1
+    episode.told_next = 0
+    if episode.told_at != 0:
+        for k in range(2 * size):
+            element(TOLD, episode.told_at, k).at = -1
 
 
 @compiled

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
-from testbed.model.per_destination import COLUMNS, COLUMNS_OF, TREND_DECAY
+from testbed.model.per_destination import (
+    COLUMNS,
+    COLUMNS_OF,
+    HEARD_COLUMNS,
+    STATE_COLUMNS,
+    TREND_DECAY,
+)
 from testbed.sim.engine.compiled import (
     ANSWERS,
     BY_BACKLOG,
@@ -27,6 +33,7 @@ from testbed.sim.engine.compiled import (
 )
 from testbed.sim.engine.draws import scheduler_draw
 from testbed.sim.engine.events import advance
+from testbed.sim.engine.hearing import expected_queue, hear_probed, told_overloaded
 from testbed.sim.engine.looking import (
     backlog,
     lane_at,
@@ -45,6 +52,9 @@ from testbed.sim.engine.slots import (
 
 WIDTH: Final = len(COLUMNS)
 """F of ``per-destination-v1``, whose columns every per-destination encoder begins with."""
+
+_AGE: Final = WIDTH + STATE_COLUMNS.index("age")
+_SENT_SINCE: Final = WIDTH + len(STATE_COLUMNS) + HEARD_COLUMNS.index("sent_since")
 
 ENCODER_OF: Final = {len(columns): name for name, columns in COLUMNS_OF.items()}
 """Per-destination encoders by F."""
@@ -202,16 +212,25 @@ def await_answers(episode: Record) -> None:
 
 @compiled
 def per_destination(
-    episode: Record, slot: int, i: int, m: int, rows: NDArray[np.float32], mask: NDArray[np.bool_]
+    episode: Record,
+    slot: int,
+    i: int,
+    m: int,
+    rows: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    pool: NDArray[np.int64],
 ) -> None:
     """The rows [N, F] and the mask [N] for task ``m`` at ``i``; F tells by which encoder.
 
+    ``pool`` [N] is room to work in.
     Follows ``testbed.model.per_destination`` line by line; moves the average of node ``i``.
     """
     size = episode.nodes
     with_states = rows.shape[1] > WIDTH
     if with_states:
         deliver(episode, episode.now)
+    if episode.probed > 0 and episode.silent == 0:
+        hear_probed(episode, slot, i, m, pool)
     task, own = task_at(episode, m), node_at(episode, i)
     deadline = task.deadline / _SECOND
     own_backlog = backlog(own, episode.now) / _SECOND
@@ -219,7 +238,12 @@ def per_destination(
     share = 0.0
     unmasked = 0.0
     for j in range(size):
-        full = own_overloaded if j == i else probe_at(episode, slot, 0, j).overloaded != 0
+        if j == i:
+            full = own_overloaded
+        elif episode.gossip > 0:
+            full = told_overloaded(episode, j)
+        else:
+            full = probe_at(episode, slot, 0, j).overloaded != 0
         mask[j] = j == i or not full
         if mask[j]:
             unmasked += 1.0
@@ -271,7 +295,7 @@ def per_destination(
         out[20] = min(mean_execution / deadline, 3.0)
         out[21] = min(limit / deadline, 3.0)
         if with_states:
-            _add_state(episode, slot, i, j, sending + transmission, execution, deadline, out)
+            _add_state(episode, slot, i, m, j, sending + transmission, execution, deadline, out)
     if own_overloaded:
         rows[i, 14] = 1.0
 
@@ -281,15 +305,16 @@ def _add_state(
     episode: Record,
     slot: int,
     i: int,
+    m: int,
     j: int,
     arrival: float,
     execution: float,
     deadline: float,
     out: NDArray[np.float32],
 ) -> None:
-    """The columns of ``per-destination-v2`` about node ``j``, as node ``i`` knows them.
+    """The columns about the state of node ``j``, as node ``i`` knows it when it decides on ``m``.
 
-    The answers are of this very instant, so their age is 0.
+    By ``per-destination-v2`` all answers are of this very instant, so their age is 0.
     """
     out[WIDTH:] = 0.0
     lane = lane_to(episode, i, j) if j != i else -1
@@ -299,6 +324,12 @@ def _add_state(
     if j == i:
         own = node_at(episode, i)
         queued = (backlog(own, episode.now) + own.inbound_work) / _SECOND
+    elif len(out) > _SENT_SINCE:
+        queued, age, since = expected_queue(episode, slot, i, m, j)
+        if age < 0.0:
+            return
+        out[_AGE] = min(age / deadline, 2.0)
+        out[_SENT_SINCE] = min(since / deadline, 2.0)
     elif episode.silent != 0:
         return
     else:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
+from testbed.model.information import Asks, asked_by
 from testbed.model.per_destination import NAME
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import keeps, pack
@@ -31,7 +32,9 @@ from testbed.sim.engine.compiled import (
 from testbed.sim.engine.draws import scheduler_draw
 from testbed.sim.engine.events import finish, place, settle
 from testbed.sim.engine.features import ENCODER_OF, WIDTH, per_destination
+from testbed.sim.engine.hearing import tell_states
 from testbed.sim.engine.slots import (
+    AT_ONCE,
     ONE_QUESTION,
     answer_probes,
     next_stage,
@@ -85,14 +88,18 @@ class ScoringWeights(NamedTuple):
         return ENCODER_OF[len(self.w1)]
 
 
-def pack_for(plans: Sequence[Plan], weights: ScoringWeights) -> Batch:
+def pack_for(plans: Sequence[Plan], weights: ScoringWeights, asks: Asks | None = None) -> Batch:
     """Return a batch that keeps what a policy with these weights looks at; see ``pack``.
+
+    ``asks`` is what it asks its peers; None: the one thing that others with its encoder ask.
 
     Raises:
         UsageError: a plan that is not covered, or plans that differ in nodes or slots.
+        ValueError: no ``asks`` for an encoder that does not tell it.
     """
+    asks = asked_by(weights.encoder) if asks is None else asks
     # Of overload bits nothing has to be kept.
-    return pack(plans, None if weights.encoder == NAME else weights.encoder)
+    return pack(plans, None if weights.encoder == NAME else weights.encoder, asks=asks)
 
 
 class Decisions(NamedTuple):
@@ -239,6 +246,7 @@ class Room(NamedTuple):
     chosen: NDArray[np.int64]  # [N]
     log_probability: NDArray[np.float32]  # [N]
     task: NDArray[np.int64]  # [N]
+    pool: NDArray[np.int64]  # [N]
 
 
 @compiled
@@ -250,6 +258,7 @@ def _room_for(size: int, weights: ScoringWeights) -> Room:
         np.empty(size, np.float64),
         np.empty(size, np.int64),
         np.empty(size, np.float32),
+        np.empty(size, np.int64),
         np.empty(size, np.int64),
     )
 
@@ -265,7 +274,7 @@ def _decide_slot(
         i = asking_at(episode, slot, k).value
         m = slot * size + i
         if task_at(episode, m).stage == DECIDING:
-            per_destination(episode, slot, i, m, room.rows[count], room.mask[count])
+            per_destination(episode, slot, i, m, room.rows[count], room.mask[count], room.pool)
             room.task[count] = m
             count += 1
     p = room.probabilities
@@ -307,17 +316,23 @@ def _play(
         episode = batch.episodes[e]
         at = offset[e]
         silent = episode.silent != 0
-        stages = stages_of(episode, ONE_QUESTION)
+        # Where states are told unasked, nobody is asked.
+        asks = episode.gossip == 0
+        stages = stages_of(episode, ONE_QUESTION) if asks else AT_ONCE
         while True:
+            tell_states(
+                episode, min(episode.cursor[ARRIVAL], episode.slots - 1) * episode.slot_length
+            )
             stage = next_stage(episode, stages)
             if stage < 0:
                 break
             slot = slot_of(episode, stage)
             if stage == ARRIVAL:
                 tasks_arrive(episode, slot)
-                if silent:
+                if asks and silent:
                     nobody_answers(episode, slot)
-                continue
+                if asks:
+                    continue
             if stage == PROBES:
                 answer_probes(episode, slot, 0)
                 continue

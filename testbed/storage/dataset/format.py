@@ -19,7 +19,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from testbed.model.encoders import Encoder
-from testbed.model.information import used_by
+from testbed.model.information import asked_by
 from testbed.storage.export import ProgressCallback, no_progress
 from testbed.storage.folders import describe_files, new_folder, write_metadata
 from testbed.storage.tasklog.base import utc_now
@@ -263,7 +263,7 @@ def write_data_set(
             "created": utc_now(),
             "edge_testbed": __version__,
             "encoder": content.encoder.name,
-            "asks": used_by(content.encoder.name),
+            "asks": asked_by(content.encoder.name),
             "nodes": content.nodes,
             "slots": content.slots,
             "features": features,

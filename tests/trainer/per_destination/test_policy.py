@@ -193,7 +193,16 @@ def test_networks_of_the_table_share_no_seed() -> None:
 def test_prices_are_messages_and_bytes_for_a_task() -> None:
     assert price_of_policy("bits", 5) == (8.0, 4 * (12 + 8))
     assert price_of_policy("state", 5) == (8.0, 4 * (10 + 29))
+    # As many messages as for bits, of which two are larger; with two peers that is all of them.
+    assert price_of_policy({"probe": 2}, 5) == (8.0, 2 * (12 + 8) + 2 * (10 + 29))
+    assert price_of_policy({"probe": 2}, 3) == price_of_policy("state", 3)
     plan = network("quickstart", 200)
+    # 5 nodes tell 4 others in each slot, whether a task arrives there or not.
+    gossip = price_of_policy({"gossip": "1 slot"}, 5, plan)
+    assert gossip.messages == pytest.approx(20 / sum(plan.topology.arrival_probability))
+    assert gossip.bytes == pytest.approx(25 * gossip.messages)
+    half = price_of_policy({"gossip": "2 slots"}, 5, plan)
+    assert half.messages == pytest.approx(gossip.messages / 2)
     assert price_of_scheduler(plan, "local") == (0.0, 0.0)
     assert price_of_scheduler(plan, "least-completion") == price_of_policy("state", 5)
     # It asks four peers and waits for two of them, where it asks.

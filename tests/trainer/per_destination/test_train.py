@@ -12,7 +12,8 @@ import torch
 
 from testbed.errors import UsageError
 from testbed.experiment.per_destination.__main__ import training_of
-from testbed.model.per_destination import STATE_NAME
+from testbed.model.information import Asks
+from testbed.model.per_destination import HEARD_NAME, STATE_NAME
 from testbed.model.topology import Overload, OverloadMeasure
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.policies import load_folder
@@ -116,16 +117,24 @@ def test_settings_that_make_no_sense_are_refused_together() -> None:
     assert {problem.path for problem in error.value.problems} == {"iterations", "epochs", "groups"}
 
 
+@pytest.mark.parametrize(
+    ("information", "encoder", "asks"),
+    [
+        ("state", STATE_NAME, "state"),
+        ("probe:2", HEARD_NAME, {"probe": 2}),
+        ("gossip:1 slot", HEARD_NAME, {"gossip": "1 slot"}),
+    ],
+)
 def test_a_policy_learns_from_states_and_is_written_as_one_that_asks_for_them(
-    tmp_path: Path,
+    information: str, encoder: str, asks: Asks, tmp_path: Path
 ) -> None:
-    config = replace(QUICK, information="state", iterations=6)
+    config = replace(QUICK, information=information, iterations=6)
     result = train_per_destination(config)
-    assert result.weights.encoder == STATE_NAME
+    assert result.weights.encoder == encoder
     rates = [iteration.success_rate[PAPER.name] for iteration in result.history]
     assert max(rates[3:]) > rates[0]
-    card = write_policy(result.weights, tmp_path / "p", "states")
-    assert (card.encoder, card.asks) == (STATE_NAME, "state")
+    card = write_policy(result.weights, tmp_path / "p", "states", asks=config.asks)
+    assert (card.encoder, card.asks) == (encoder, asks)
     policy = load_folder(tmp_path / "p")
     plan = random_plan(901, size=8, slots=20, delay=(25 * MILLISECOND, SECOND))
     # The engine, with the weights, and the simulator, with what nodes load, do the same.
@@ -138,5 +147,6 @@ def test_training_does_not_go_on_from_other_information() -> None:
     result = train_per_destination(replace(QUICK, iterations=1))
     with pytest.raises(UsageError, match="per-destination-v1"):
         train_per_destination(replace(QUICK, information="state"), start=result.weights)
-    with pytest.raises(UsageError, match="one of bits, state"):
-        replace(QUICK, information="rumours")
+    for information in ("rumours", "probe", "probe:0", "probe:many", "state:2", "gossip:1"):
+        with pytest.raises(UsageError, match="one of bits, state, probe:2"):
+            replace(QUICK, information=information)
