@@ -136,7 +136,8 @@ def _tell(asked: Sweep, found: list[Cell]) -> None:
     tested = [each for each in gains(found) if each.real is not None]
     if tested:
         how = adjustment(tested)
-        console.out(f"* significant at 5 %; {how}" if how else "* significant at 5 %")
+        told = f"adjusted p below 5 %; {how}" if how else "p below 5 %"
+        console.out(f"* significant: {told}")
     metric = asked.objective
     if metric.name != SUCCESS_RATE:
         direction = "" if metric.better is None else f"; {metric.better} is better"

@@ -18,7 +18,7 @@ def test_the_command(testbed: Command, home: Path) -> None:
     header, *rows = said.out.splitlines()
     assert header.split()[:3] == ["nodes.count", "ratc", "local"]
     assert [row.split()[0] for row in rows[:2]] == ["3", "4"]
-    assert "* significant at 5 %; adjusted p: the 2 p values of these comparisons" in said.out
+    assert "* significant: adjusted p below 5 %; adjusted p: the 2 p values of these" in said.out
     assert "4 points are stored already" in again.err
     assert len(again.document["rows"]) == 4
     assert testbed(*sweep, "--over", "nodes.count=5").code == 2
