@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ import pytest
 
 from testbed.policies import SHIPPED_DEFAULT
 from testbed.storage.tasklog import open_task_log
-from tests.images.deployment import ARTIFACTS, CONTROLLER, EDGENODE, HDFS, Deployment
+from tests.images.deployment import ARTIFACTS, CONTROLLER, EDGENODE, HDFS, NODES, Deployment
 from tests.images.engine import ROOT, base_image, build, docker, has_image
+from tests.services import chromium
 from tests.services.hdfs import jars
+from tests.ui.pages import PATIENCE_S, opened, picture, served
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -111,6 +114,35 @@ def test_the_command_line_drives_a_controller_by_its_address(
     assert status["healthy"]
     assert run["progress"]["ended"] == run["progress"]["generated"] > 0
     assert run["run"] in listed
+
+
+@pytest.mark.browser
+def test_the_page_shows_and_steers_containers(deployment: Deployment, tmp_path: Path) -> None:
+    address = ("--controller", deployment.controller)
+    variables = {
+        "TESTBED_CREDENTIALS": str(deployment.operator_file),
+        "TESTBED_STORAGE": deployment.store,
+        "TESTBED_MYSQL_PASSWORD": deployment.password,
+    }
+
+    with (
+        served(tmp_path, *address, **variables) as server,
+        chromium.browser() as browser,
+        opened(browser, server.address) as page,
+    ):
+        page.get_by_text(f"{NODES} of {NODES}").wait_for()
+        page.get_by_role("button", name="Start run").click()
+        page.get_by_label("label, to find").fill("from the page")
+        page.get_by_role("button", name="Start", exact=True).click()
+        # On a busy machine it may not be faithful, and is invalid then.
+        over = re.compile(r"^.*run \S+ is (completed|invalid)")
+        page.locator("ol.events").get_by_text(over).wait_for(timeout=2000 * PATIENCE_S)
+        page.wait_for_timeout(3000)
+        picture(page, "containers")
+
+    url = deployment.store.replace("@", f":{deployment.password}@", 1)
+    with open_task_log(url, create=False) as log:
+        assert "from the page" in {run.info.label for run in log.runs()}
 
 
 @pytest.mark.parametrize("name", ["node-0", "controller"])

@@ -42,11 +42,11 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(home: Path, *arguments: str) -> Iterator[Served]:
-    """Run ``testbed ui`` for the block."""
+def served(home: Path, *arguments: str, **variables: str) -> Iterator[Served]:
+    """Run ``testbed ui`` for the block, with more variables of the environment."""
     process = subprocess.Popen(
         program("ui", "--no-browser", *arguments),
-        env=environment(home),
+        env=environment(home, **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

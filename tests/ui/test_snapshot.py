@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from testbed.model.run_state import RunState
@@ -10,6 +12,7 @@ from testbed.ui.live.snapshot import (
     FLOW_S,
     SAMPLES,
     Sample,
+    Snapshot,
     flows,
     sample_of,
     with_episodes,
@@ -71,6 +74,17 @@ def test_samples_of_another_run_are_left_out() -> None:
     other = sample_of(state(2.0, run=progress(run="r2")), None)
 
     assert with_sample(found, other) == (other,)
+
+
+def test_after_the_run_its_last_slot_stands_and_nothing_more_was_played() -> None:
+    over = progress(state=RunState.COMPLETED, slot=0)
+    shown = Snapshot()
+    for at, run in enumerate((progress(slot=19), over, over, over)):
+        new = sample_of(state(float(at), run=run), None)
+        shown = replace(shown, samples=with_sample(shown.samples, new))
+
+    assert [(each.episode, each.slot) for each in shown.samples] == [(1, 19)] * 4
+    assert [each.at for each in shown.played] == [0.0, 1.0]
 
 
 def test_the_oldest_samples_are_left_out() -> None:

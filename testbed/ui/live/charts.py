@@ -308,7 +308,7 @@ def _least(rates: Sequence[float], lows: Sequence[float | None]) -> int:
 
 def outcomes(snapshot: Snapshot, palette: Palette) -> Options:
     """Draw how work ended over the slots that have been seen, stacked."""
-    bins = _binned(snapshot.samples)
+    bins = _binned(snapshot.played)
     seen: dict[str, None] = {}
     for _, counts in bins:
         seen.update(dict.fromkeys(name for name, count in counts.items() if count))
@@ -378,7 +378,7 @@ def _slot_axis(snapshot: Snapshot) -> str:
 def queues(snapshot: Snapshot, palette: Palette) -> Options:
     """Draw the load of every node over time, as a heat map."""
     known = snapshot.network
-    columns = _thinned(snapshot.samples, HEAT_COLUMNS)
+    columns = _thinned(snapshot.played, HEAT_COLUMNS)
     size = 0 if known is None else known.size
     cells = [
         [column, node, load]
@@ -430,7 +430,7 @@ def queues(snapshot: Snapshot, palette: Palette) -> Options:
 
 def latencies(snapshot: Snapshot, palette: Palette) -> Options:
     """Draw the percentiles of the times of good outcomes, over the run so far."""
-    columns = _thinned([each for each in snapshot.samples if each.latencies], HEAT_COLUMNS * 2)
+    columns = _thinned([each for each in snapshot.played if each.latencies], HEAT_COLUMNS * 2)
     return base(
         palette,
         legend=True,

@@ -39,11 +39,13 @@ class Sample(NamedTuple):
 
     ``at`` are seconds on the controller's clock. ``processors`` is the share of them that worked
     since the sample before, ``pressure`` the share of that time in which something waited for one;
-    None where that is not known. ``links`` are the totals of the run.
+    None where that is not known. ``links`` are the totals of the run, and ``running`` says whether
+    it was under way.
     """
 
     at: float
     run: str
+    running: bool
     episode: int
     slot: int
     generated: int
@@ -89,6 +91,12 @@ class Snapshot:
         return run is not None and run.progress.state == "running"
 
     @property
+    def played(self) -> tuple[Sample, ...]:
+        """The samples of the run under way, and the first after its end."""
+        over = next((i for i, each in enumerate(self.samples) if not each.running), None)
+        return self.samples if over is None else self.samples[: over + 1]
+
+    @property
     def nodes(self) -> tuple[NodeNow, ...]:
         """The nodes now: what is known of them from a run that is over is left out."""
         if self.state is None:
@@ -111,6 +119,7 @@ def sample_of(state: LiveState, before: LiveState | None) -> Sample:
     return Sample(
         at=state.at,
         run="" if progress is None else progress.run,
+        running=progress is not None and progress.state == "running",
         episode=0 if progress is None else progress.episode,
         slot=0 if progress is None else progress.slot,
         generated=0 if progress is None else progress.generated,
@@ -125,8 +134,13 @@ def sample_of(state: LiveState, before: LiveState | None) -> Sample:
 
 
 def with_sample(samples: Sequence[Sample], new: Sample) -> tuple[Sample, ...]:
-    """Return the samples with one more; those of another run, and the oldest, are left out."""
+    """Return the samples with one more; those of another run, and the oldest, are left out.
+
+    Between two episodes and after the run there is no slot: the last one stands for it.
+    """
     kept = [each for each in samples if each.run == new.run and each.at < new.at]
+    if kept and kept[-1].episode == new.episode:
+        new = new._replace(slot=max(new.slot, kept[-1].slot))
     return (*kept[-(SAMPLES - 1) :], new)
 
 

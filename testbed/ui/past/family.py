@@ -93,6 +93,9 @@ def tree(family: Iterable[Member], palette: Palette) -> Options:
                 "label": {
                     "show": True,
                     "position": "right",
+                    # Above the arrows, which go to the right and down.
+                    "verticalAlign": "bottom",
+                    "offset": [-2, 2],
                     "color": palette.text,
                     "fontSize": 12,
                     "lineHeight": 15,
