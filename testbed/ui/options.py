@@ -10,10 +10,23 @@ Options: TypeAlias = dict[str, Any]
 """Options of an ECharts chart."""
 
 
-def base(palette: Palette, *, legend: bool = False, **more: Any) -> Options:
-    """Return what all charts have in common; nothing moves, which would keep processors busy."""
+def base(palette: Palette, *, legend: bool = False, empty: str = "", **more: Any) -> Options:
+    """Return what all charts have in common; nothing moves, which would keep processors busy.
+
+    ``empty`` says in words why there is nothing to draw, and stands in the place of the axes.
+    """
+    for name in more.keys() & {"xAxis", "yAxis"}:
+        more[name] = {**more[name], "show": not empty}
     return {
         "animation": False,
+        # Told in either case: what an earlier option showed stays until another one hides it.
+        "title": {
+            "show": bool(empty),
+            "text": empty,
+            "left": "center",
+            "top": "middle",
+            "textStyle": {"color": palette.muted, "fontSize": 13, "fontWeight": "normal"},
+        },
         "color": list(palette.series),
         "textStyle": {"color": palette.text, "fontFamily": "inherit"},
         "grid": {

@@ -137,7 +137,6 @@ def test_the_page_shows_and_steers_containers(deployment: Deployment, tmp_path: 
         # On a busy machine it may not be faithful, and is invalid then.
         over = re.compile(r"^.*run \S+ is (completed|invalid)")
         page.locator("ol.events").get_by_text(over).wait_for(timeout=2000 * PATIENCE_S)
-        page.wait_for_timeout(3000)
         picture(page, "containers")
 
     url = deployment.store.replace("@", f":{deployment.password}@", 1)

@@ -41,7 +41,30 @@ def snapshot(*states: LiveState, **values: Any) -> Snapshot:
 
 
 def nodes_of(found: Snapshot, palette: Palette = LIGHT) -> list[dict[str, Any]]:
-    return list(charts.network(found, palette)["series"][0]["data"])
+    drawn = charts.network(found, palette)["series"][0]["data"]
+    return [each for each in drawn if each["symbol"] != "none"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_picture_of_a_network_is_as_wide_as_high(size: int) -> None:
+    found = replace(snapshot(state(1.0, nodes=(BUSY,) * size)), network=network(size))
+
+    drawn = charts.network(found, LIGHT)["series"][0]["data"]
+
+    widths = {
+        max(each[axis] for each in drawn) - min(each[axis] for each in drawn) for axis in "xy"
+    }
+    assert len(widths) == 1
+
+
+@pytest.mark.parametrize(
+    "chart", [charts.success, charts.outcomes, charts.latencies, charts.busiest]
+)
+def test_a_chart_without_anything_says_so_instead_of_empty_axes(chart: Any) -> None:
+    drawn = chart(snapshot(state(1.0, idle=True, links=(), latencies=None)), LIGHT)
+
+    assert drawn["title"]["text"]
+    assert not drawn["xAxis"]["show"]
 
 
 @pytest.mark.parametrize("chart", ALL, ids=lambda chart: chart.__name__)

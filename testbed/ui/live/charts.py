@@ -40,6 +40,15 @@ _GRID_BELOW_LEGEND: Final[Options] = {**_GRID, "top": 36}
 _CELL: Final = "cell => `${cell.name}, node ${cell.value[1]}: ${cell.value[2]}`"
 """Function of JavaScript that tells of a cell of the heat map."""
 
+_RADIUS: Final = 300.0
+"""Radius of the circle of nodes, in units of the picture."""
+
+_CORNERS: Final[list[Options]] = [
+    {"name": name, "x": at, "y": at, "symbol": "none", "tooltip": {"show": False}}
+    for name, at in (("first corner", -_RADIUS), ("last corner", _RADIUS))
+]
+"""Nothing to see. The chart stretches what it has to its place, and two nodes would be a line."""
+
 _SYMBOLS: Final = ("circle", "rect", "triangle")
 
 
@@ -73,7 +82,7 @@ def network(snapshot: Snapshot, palette: Palette) -> Options:
                 "right": 44,
                 "top": 40,
                 "bottom": 40,
-                "data": nodes,
+                "data": [*nodes, *_CORNERS],
                 "links": links,
                 "edgeSymbol": ["none", "arrow"],
                 "edgeSymbolSize": 7,
@@ -118,8 +127,8 @@ def _node(known: Network, number: int, node: NodeNow, palette: Palette, *, out: 
     shape = "rect" if gone else "triangle" if ring else "circle"
     return {
         "name": str(number),
-        "x": 300 * x,
-        "y": 300 * y,
+        "x": _RADIUS * x,
+        "y": _RADIUS * y,
         "symbol": shape if many else "circle",
         "symbolSize": round(_diameter(known, number)),
         "itemStyle": {
@@ -266,6 +275,7 @@ def success(snapshot: Snapshot, palette: Palette) -> Options:
     }
     return base(
         palette,
+        empty="" if rates else "no episode is over yet",
         xAxis=axis(palette, "category", "episode", data=names),
         yAxis=axis(
             palette, "value", min=_least(rates, lows), max=100, axisLabel=_per_cent_label(palette)
@@ -317,6 +327,7 @@ def outcomes(snapshot: Snapshot, palette: Palette) -> Options:
     return base(
         palette,
         legend=True,
+        empty="" if names else "nothing has ended since this page was opened",
         grid=_GRID_BELOW_LEGEND,
         xAxis=axis(palette, "category", _slot_axis(snapshot), data=[place for place, _ in bins]),
         yAxis=axis(palette, "value", minInterval=1),
@@ -433,7 +444,8 @@ def latencies(snapshot: Snapshot, palette: Palette) -> Options:
     columns = _thinned([each for each in snapshot.played if each.latencies], HEAT_COLUMNS * 2)
     return base(
         palette,
-        legend=True,
+        legend=bool(columns),
+        empty="" if columns else "nothing has ended well yet",
         grid={**_GRID_BELOW_LEGEND, "left": 24},
         xAxis=axis(
             palette, "category", _slot_axis(snapshot), data=[_place(each) for each in columns]
@@ -470,6 +482,7 @@ def busiest(snapshot: Snapshot, palette: Palette) -> Options:
     name = "% of the link's rate" if in_use else f"{'work' if known is None else known.work}/s"
     return base(
         palette,
+        empty="" if shown else "nothing goes over a link now",
         xAxis=axis(palette, "value", name, min=0),
         yAxis=axis(palette, "category", data=[name for name, _ in shown], inverse=True),
         grid={**_GRID, "right": 48},
