@@ -18,7 +18,6 @@ from testbed.schedulers.catalogue import EQUALS, HEURISTICS, REFERENCES
 from testbed.sim.engine.arrays import without_control_delay
 from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import PER_DESTINATION, AnyPolicy, evaluate
-from trainer.per_destination.export import policy_of
 from trainer.per_destination.price import price_of_policy, price_of_scheduler
 
 CHOICE_TOPOLOGIES: Final = tuple(range(200, 208))
@@ -78,6 +77,9 @@ def compare(
     title, more = (PER_DESTINATION, ()) if weights.encoder == NAME else (weights.encoder, MORE)
     learned: AnyPolicy = weights
     if asks is not None and weights.encoder == HEARD_NAME:
+        # An installation without the extra for learning has no onnx.
+        from trainer.per_destination.export import policy_of
+
         title = f"{title}, {told(asks)}"
         learned = policy_of(weights, "learned", asks)
     for name in networks:
