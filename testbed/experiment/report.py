@@ -21,6 +21,7 @@ import pandas as pd
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment import differences, figures
 from testbed.experiment.comparison import metric_of
+from testbed.experiment.drawing import all_drawn
 from testbed.experiment.measured import Summary, names_of
 from testbed.experiment.metrics import Metric
 from testbed.experiment.report_page import (
@@ -30,7 +31,7 @@ from testbed.experiment.report_page import (
     headline,
     page_of,
 )
-from testbed.experiment.reporting import Drawn, FamilyReport, Plot, Plots, by_episode, files_of
+from testbed.experiment.reporting import Drawn, FamilyReport, Plot, Plots, by_episode
 from testbed.experiment.serving.report import REPORT as SERVING_REPORT
 from testbed.experiment.summary import summary_of
 from testbed.experiment.task_report import REPORT as TASK_REPORT
@@ -89,13 +90,8 @@ def write_report(
     compared = Compared(metric, [run.measured(metric) for run in runs], comparison_of(runs, metric))
     family = REPORTS.of(runs[0].run)
     plots = _plots(log, family, runs, compared)
-    drawn = {}
     say(DRAWING, 0, len(plots))
-    for number, (name, draw) in enumerate(plots.items(), start=1):
-        plot = draw()
-        if plot is not None:
-            drawn[name] = files_of(plot)
-        say(DRAWING, number, len(plots))
+    drawn = all_drawn(plots, lambda done: say(DRAWING, done, len(plots)))
     tables = _tables(family, runs, compared)
     comparison = compared.comparison
     document: dict[str, Any] = {
