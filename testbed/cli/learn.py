@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from testbed.api.places import runtime
 from testbed.cli import console
 from testbed.cli.network import with_name
 from testbed.cli.options import (
@@ -190,7 +191,6 @@ def _on_testbed(
     name: str, config: LiveConfig, time_scale: str | None, out: Path | None, anew: bool
 ) -> LiveState:
     from testbed.api.learning import learn as learn_on
-    from testbed.api.places import runtime
 
     place = runtime(name)
     scale = scale_of(time_scale, place, place.find(name))
