@@ -190,6 +190,8 @@ class Episode:
         if record.kind is RecordKind.GENERATED:
             task = record.task
             self._late(task.source, record.clock - task.slot * self._plan.workload.slot)
+        elif record.kind is RecordKind.DECIDED and "late" in record.data:
+            self._late(record.node, int(record.data["late"]))
         return True
 
     def node_died(self, node: int) -> None:

@@ -30,6 +30,7 @@ from testbed.model.decision import PeerState, Scheduler
 from testbed.model.events import (
     AnnounceTransfer,
     AskPeers,
+    AwaitTurn,
     ChangeExecution,
     ChangeTransmission,
     ConditionsChanged,
@@ -113,6 +114,7 @@ class EpisodeDriver(RealTimeEpisode[Event]):
         self._log = log
         self._complaints = complaints
         self._arrived: dict[int, Micros] = {}
+        self._late: dict[int, Micros] = {}
         self._events: deque[tuple[Event, Micros]] = deque()
         self._handling = False
         self._transmitting = Transmitting(self, links)
@@ -133,6 +135,7 @@ class EpisodeDriver(RealTimeEpisode[Event]):
             StopExecution: self._executing.stop,
             ChangeExecution: self._executing.change,
             ChangeTransmission: self._transmitting.change,
+            AwaitTurn: self._await_turn,
             ResumeDecision: lambda effect: self.handle(DecisionDue(effect.task_id), self.state.now),
         }
         self.faulting = Faulting(self, plan.timeline(episode), log.fault)
@@ -229,9 +232,13 @@ class EpisodeDriver(RealTimeEpisode[Event]):
         if record.kind is RecordKind.ENDED:
             self.inbox.drop(record.task.id)
             self._executing.ended(record.task.id)
+            self._late.pop(record.task.id, None)
         clock = None
         if record.kind is RecordKind.GENERATED:
             clock = self._arrived.pop(record.task.id, None)
+        elif record.kind is RecordKind.DECIDED and record.task.id in self._late:
+            late = self._late.pop(record.task.id)
+            record = record._replace(data={**record.data, "late": late})
         self._log.record(record._replace(clock=self.clock.now() if clock is None else clock))
         if record.kind is RecordKind.ENDED and self.arrivals.finished and not self.state.held:
             # The controller may wait for nothing but this.
@@ -240,6 +247,14 @@ class EpisodeDriver(RealTimeEpisode[Event]):
     def _set_deadline(self, effect: SetDeadline) -> None:
         event = DeadlinePassed(effect.task_id)
         self.timers.at(effect.at, Urgency.DEADLINE, lambda at: self.handle(event, at))
+
+    def _await_turn(self, effect: AwaitTurn) -> None:
+        def ring(at: Micros) -> None:
+            # What a scheduler takes to decide, and its questions, are no lateness.
+            self._late[effect.task_id] = max(0, self.clock.now() - at)
+            self.handle(DecisionDue(effect.task_id), at)
+
+        self.timers.at(effect.at, Urgency.ARRIVAL, ring)
 
     def _hand_over_unasked(self, effect: HandOver) -> None:
         _logger.error("node %d: task %d left without its receiver", self.node, effect.task.id)

@@ -25,7 +25,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 from edgenode.applications.seam import Application
 from testbed.errors import UsageError
-from testbed.model.decision import Ask, Decision, Observation, Scheduler
+from testbed.model.decision import Ask, Decision, Observation, Refuse, Scheduler
 from testbed.model.own_code import defined_at, interrupted, running_at, shown
 from testbed.model.task import Task
 
@@ -240,7 +240,7 @@ class BoundedScheduler:
     else of the scheduler is as it is.
     """
 
-    decide: Callable[[Observation], Decision | Ask]
+    decide: Callable[[Observation], Decision | Ask | Refuse]
     """Where that is the method of the hook."""
 
     def __init__(self, scheduler: Scheduler, watch: CodeWatch, method: str = "decide") -> None:

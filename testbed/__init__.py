@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from testbed.model.decision import Ask as Ask
     from testbed.model.decision import Decision as Decision
     from testbed.model.decision import Observation as Observation
+    from testbed.model.decision import Refuse as Refuse
     from testbed.model.decision import Scheduler as Scheduler
     from testbed.model.decision import SchedulerContext as SchedulerContext
     from testbed.scenario.plan import SchedulerSpec as SchedulerSpec
@@ -67,6 +68,7 @@ _MODULES = {
         "Ask",
         "Decision",
         "Observation",
+        "Refuse",
         "Scheduler",
         "SchedulerContext",
     ),

@@ -45,6 +45,7 @@ _GOOD: Final[Mapping[str, bool]] = {
 STYLES: Final = {
     SUCCEEDED: "green",
     "dropped": "yellow",
+    "refused": "cyan",
     "transmission_failed": "magenta",
     "execution_failed": "red",
     "served": "green",

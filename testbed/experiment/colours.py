@@ -23,6 +23,7 @@ PALETTE: Final = (
 OUTCOME_COLOURS: Final[Mapping[str, str]] = {
     Outcome.SUCCEEDED.value: "#009E73",
     Outcome.DROPPED.value: "#E69F00",
+    Outcome.REFUSED.value: "#56B4E9",
     Outcome.TRANSMISSION_FAILED.value: "#CC79A7",
     Outcome.EXECUTION_FAILED.value: "#D55E00",
     Outcome.LOST.value: "#7F7F7F",

@@ -245,6 +245,8 @@ def reason(row: TaskRow, topology: Topology, failure: str = "") -> str:
         )
     if outcome is Outcome.EXECUTION_FAILED:
         return f"node {to} failed while executing it" + _into(row.execution, row.nominal_execution)
+    if outcome is Outcome.REFUSED:
+        return f"refused by {row.scheduler or 'its scheduler'}"
     if outcome is Outcome.LOST:
         where = f" {at}" if at else ""
         if failure:

@@ -123,11 +123,12 @@ def read_messages(log: TaskLog, run_id: str, plan: Plan) -> tuple[MessageWindow,
                 # Whether it asked in vain, or nobody, the other decisions tell.
                 unanswered.append((episode, node, slot, scheduler))
                 continue
+            begins = slot * plan.workload.slot + plan.rules.turn(node)
             # A task that ended before its decision may have ended before the question as well.
             if count is not None and destination is not None:
                 number = sum(heard)
                 # A node that asked in vain has waited for it.
-                if scheduler in NEEDS_ROUNDS and not number and at > slot * plan.workload.slot:
+                if scheduler in NEEDS_ROUNDS and not number and at > begins:
                     number = rounds.of(episode, node, slot)
                 about = Task(task, episode, slot, node, 0, 0, 0)
                 asked = count(Decided(contexts[node], about, mask, number, heard, most[scheduler]))

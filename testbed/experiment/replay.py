@@ -326,6 +326,7 @@ def _saved(count: int, outcome: Outcome) -> str:
     was, verb = ("was", "succeeds") if count == 1 else ("were", "succeed")
     ended = {
         Outcome.DROPPED: f"{was} dropped",
+        Outcome.REFUSED: f"{was} refused",
         Outcome.TRANSMISSION_FAILED: "failed in transmission",
         Outcome.EXECUTION_FAILED: "failed in execution",
         Outcome.LOST: f"{was} lost",

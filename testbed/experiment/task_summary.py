@@ -220,6 +220,7 @@ class RunSummary(Summary):
         """See ``Summary``."""
         outcomes = {
             "DROPPED": ("dropped",),
+            **({"REFUSED": ("refused",)} if any(run.outcomes["refused"] for run in runs) else {}),
             "FAILED": ("transmission_failed", "execution_failed"),
             **({"LOST": ("lost",)} if any(run.outcomes["lost"] for run in runs) else {}),
         }

@@ -86,6 +86,14 @@ class Decision(NamedTuple):
     mask: tuple[bool, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The answer of a scheduler that refuses a task: it ends at once as ``refused``, a failure.
+
+    Only where the scenario allows it (``Rules.reject``).
+    """
+
+
 class Observation(NamedTuple):
     """The knowledge of node ``node`` when it decides about ``task`` (model section 6).
 
@@ -172,17 +180,17 @@ class Scheduler(Protocol):
 
     name: str
 
-    def decide(self, observation: Observation) -> Decision | Ask:
-        """Decide about ``observation.task``, or ask peers first.
+    def decide(self, observation: Observation) -> Decision | Ask | Refuse:
+        """Decide about ``observation.task``, ask peers first, or refuse it where that is allowed.
 
         Never called without a task. Asking the own node, asking the same question twice in vain
         (peers that did not answer are not in ``answers``) or more than four rounds is a defect.
-        A task at which it raises, or whose answer is neither, ends as ``lost``.
+        A task at which it raises, or whose answer is none of these, ends as ``lost``.
         """
         ...
 
 
-def checked(answer: object, node: int, size: int) -> Decision | Ask:
+def checked(answer: object, node: int, size: int) -> Decision | Ask | Refuse:
     """Return a scheduler's answer at ``node`` of ``size`` nodes, with plain numbers in it.
 
     Numbers of other libraries (NumPy) become Python's.
@@ -191,8 +199,12 @@ def checked(answer: object, node: int, size: int) -> Decision | Ask:
     """
     if isinstance(answer, Ask):
         return _checked_ask(answer, node, size)
+    if isinstance(answer, Refuse):
+        return answer
     if not isinstance(answer, Decision):
-        raise ValueError(f"{shown(answer)}; it has to be Decision(destination) or Ask(peers)")
+        raise ValueError(
+            f"{shown(answer)}; it has to be Decision(destination), Ask(peers) or Refuse()"
+        )
     # Values made by a user's code need not have the types of the fields.
     given: tuple[Any, Any, Any] = answer
     destination, probabilities, mask = given

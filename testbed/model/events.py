@@ -142,7 +142,7 @@ class ConditionsChanged(NamedTuple):
 
 
 class DecisionDue(NamedTuple):
-    """The node is back and decides what it could not decide while it hung."""
+    """The node decides what it has put off: its turn in the slot has come, or it hangs no more."""
 
     task_id: int
 
@@ -306,6 +306,13 @@ class StopExecution(NamedTuple):
     task_id: int
 
 
+class AwaitTurn(NamedTuple):
+    """Deliver ``DecisionDue`` at ``at``, the node's turn in the slot (``Rules.stagger``)."""
+
+    at: Micros
+    task_id: int
+
+
 class ResumeDecision(NamedTuple):
     """Answer with ``DecisionDue`` at the same instant."""
 
@@ -335,7 +342,8 @@ class Record(NamedTuple):
     the record (equal to ``at`` in the simulator; the driver sets it). ``seq`` numbers the
     records of a task across the nodes that held it. ``data`` by kind (durations in microseconds):
 
-    * decided: ``destination``
+    * decided: ``destination``; ``late``, on a real network with an order within slots: how long
+      after its turn the node began to decide
     * transmission_started: ``peer``, ``nominal``
     * sent: ``peer``
     * received: ``sender``, ``elapsed`` (since generated, at hand-over)
@@ -397,6 +405,7 @@ Effect: TypeAlias = (
     | StartExecution
     | ChangeExecution
     | StopExecution
+    | AwaitTurn
     | ResumeDecision
     | Record
     | DecisionRecord
@@ -405,6 +414,7 @@ Effect: TypeAlias = (
 __all__ = [
     "AnnounceTransfer",
     "AskPeers",
+    "AwaitTurn",
     "ChangeExecution",
     "ChangeTransmission",
     "ConditionsChanged",

@@ -68,7 +68,6 @@ class FaultedNode(NodeState):
         self._undecided: dict[int, _Held] = {}
         self._ended_meanwhile: ExecutionEnded | None = None
         self._handlers[ConditionsChanged] = self._on_conditions_changed
-        self._handlers[DecisionDue] = self._on_decision_due
         self._handlers[TransmissionRefused] = self._on_transmission_refused
 
     @property
@@ -207,10 +206,13 @@ class FaultedNode(NodeState):
             self._record_end(held, Outcome.LOST, now, {"fault": CAUSE})
 
     def _on_decision_due(self, event: DecisionDue, now: Micros) -> None:
+        if event.task_id not in self._undecided:
+            super()._on_decision_due(event, now)
+            return
         if self._conditions.state is not State.UP:
             return
-        held = self._undecided.pop(event.task_id, None)
-        if held is not None and self._held.get(event.task_id) is held:
+        held = self._undecided.pop(event.task_id)
+        if self._held.get(event.task_id) is held:
             self._decide(held, now)
 
     # --- links ------------------------------------------------------------------------------

@@ -125,6 +125,7 @@ _ENDS_ONLY_IN: Final[dict[str, str]] = {
     Outcome.SUCCEEDED: "execution",
     Outcome.EXECUTION_FAILED: "execution",
     Outcome.TRANSMISSION_FAILED: "transmission",
+    Outcome.REFUSED: "deciding",
 }
 
 

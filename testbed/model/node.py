@@ -15,13 +15,23 @@ from enum import StrEnum
 from typing import Any, Final
 
 from testbed.errors import PermanentError
-from testbed.model.decision import Answer, Ask, Observation, PeerState, Scheduler, checked
+from testbed.model.decision import (
+    Answer,
+    Ask,
+    Observation,
+    PeerState,
+    Refuse,
+    Scheduler,
+    checked,
+)
 from testbed.model.draws import Purpose, extend, failure_after, key, to_unit
 from testbed.model.events import (
     AnnounceTransfer,
     AskPeers,
+    AwaitTurn,
     DeadlinePassed,
     DecisionBroken,
+    DecisionDue,
     DecisionRecord,
     Effect,
     Event,
@@ -142,6 +152,7 @@ class NodeState:
         self._scheduler = scheduler
         self._size = size
         self._rules = rules
+        self._turn = rules.turn(node)
         self._capacities = topology.capacity_hz
         self._capacity = topology.capacity_hz[node]
         self._failure_rate = topology.execution_failure_rate[node]
@@ -194,6 +205,7 @@ class NodeState:
             ExecutionEnded: self._on_execution_ended,
             ExecutionBroken: self._on_execution_broken,
             DecisionBroken: self._on_decision_broken,
+            DecisionDue: self._on_decision_due,
             DeadlinePassed: self._on_deadline_passed,
         }
 
@@ -380,7 +392,15 @@ class NodeState:
         self._held[task.id] = held
         self._record(RecordKind.GENERATED, held, now, _NO_DATA)
         self._effects.append(SetDeadline(held.deadline_at, task.id))
-        self._decide(held, now)
+        if self._turn:
+            self._effects.append(AwaitTurn(now + self._turn, task.id))
+        else:
+            self._decide(held, now)
+
+    def _on_decision_due(self, event: DecisionDue, now: Micros) -> None:
+        held = self._held.get(event.task_id)
+        if held is not None and held.stage is Stage.DECIDING and not held.ask and not held.round:
+            self._decide(held, now)
 
     def _on_slot_idle(self, event: SlotIdle, now: Micros) -> None:
         observation = self.observe(now, event.slot)
@@ -469,6 +489,9 @@ class NodeState:
         if isinstance(answer, Ask):
             self._ask(held, answer)
             return
+        if isinstance(answer, Refuse):
+            self._refuse(held, now)
+            return
         destination = answer.destination
         self._effects.append(
             DecisionRecord(
@@ -505,6 +528,14 @@ class NodeState:
         self._effects.append(
             AskPeers(held.task.id, held.round, ask.peers, ask.bits_only, ask.states_of)
         )
+
+    def _refuse(self, held: _Held, now: Micros) -> None:
+        if not self._rules.reject:
+            where = defined_at(held.scheduler.decide)
+            raise self._failed(
+                held, f"refused a task; the scenario has to allow that with rules.reject{where}"
+            )
+        self._end(held, Outcome.REFUSED, now)
 
     def _failed(self, held: _Held, what: str) -> SchedulerFailed:
         return SchedulerFailed(name_of(held.scheduler), what, held.task.id, self.node)

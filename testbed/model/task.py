@@ -14,6 +14,8 @@ class Outcome(StrEnum):
     SUCCEEDED = "succeeded"
     DROPPED = "dropped"
     """Its deadline passed, or it could no longer finish in time."""
+    REFUSED = "refused"
+    """Its scheduler refused it, where the scenario allows that; it ended at once."""
     TRANSMISSION_FAILED = "transmission_failed"
     EXECUTION_FAILED = "execution_failed"
     LOST = "lost"

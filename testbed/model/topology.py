@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from testbed.model.later import later
 from testbed.model.task import Task
 from testbed.model.units import MILLISECOND, Micros, duration
 
@@ -47,7 +48,8 @@ class Rules:
     ``execution_queue_limit`` counts waiting tasks without the running one; None is unbounded.
     ``control_delay`` is the one-way time of a control message (probe, answer, announcement).
     ``probe_timeout`` is how long a decision waits for answers; peers silent till then count as
-    not answering.
+    not answering. ``stagger`` is the order within a slot: node i begins to decide i times as long
+    after its task arrived; 0 lets all nodes decide at once. ``reject`` allows to refuse tasks.
     """
 
     overload: Overload
@@ -55,6 +57,12 @@ class Rules:
     execution_queue_limit: int | None = None
     control_delay: Micros = 0
     probe_timeout: Micros = 250 * MILLISECOND
+    stagger: int = later(0)
+    reject: bool = later(False)
+
+    def turn(self, node: int) -> Micros:
+        """Return how long after the beginning of a slot ``node`` begins to decide."""
+        return node * self.stagger
 
 
 @dataclass(frozen=True)

@@ -364,6 +364,13 @@ def _consistency(scenario: Scenario) -> Iterator[Problem]:
             f"links.controlDelay is {delay} us each way",
             f"allowed: more than {2 * delay}us",
         )
+    last = (scenario.nodes.count - 1) * resolve.stagger(scenario)
+    if last >= slots.length:
+        yield Problem(
+            "rules.stagger",
+            f"the last of {scenario.nodes.count} nodes would decide {last} us after its slot began",
+            f"allowed: less than the {slots.length} us of a slot: fewer nodes, or a smaller step",
+        )
     size, complexity = scenario.tasks.size, scenario.tasks.complexity
     largest = 8 * size.maximum * complexity.maximum
     if largest > MOST_CYCLES:

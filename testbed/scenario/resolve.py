@@ -13,6 +13,7 @@ from testbed.model.distributions import Constant, Uniform
 from testbed.model.draws import Purpose, uniform
 from testbed.model.faults import KINDS, FaultSpec
 from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
+from testbed.model.units import Micros
 from testbed.model.workload import Workload
 from testbed.scenario.plan import (
     TASKS,
@@ -25,6 +26,7 @@ from testbed.scenario.plan import (
 )
 from testbed.scenario.schema import (
     ALL,
+    ON,
     FaultPart,
     Links,
     Named,
@@ -71,6 +73,8 @@ def plan(
         execution_queue_limit=scenario.rules.execution_queue_limit,
         control_delay=scenario.links.control_delay,
         probe_timeout=scenario.rules.probe_timeout,
+        stagger=stagger(scenario),
+        reject=scenario.rules.reject,
     )
     seeds = Seeds(**scenario.seeds.model_dump())
     limits = scenario.fidelity
@@ -104,6 +108,16 @@ def plan(
         ),
         faults=faults,
     )
+
+
+def stagger(scenario: Scenario) -> Micros:
+    """Return the time between the turns of two nodes in a slot; 0 if all decide at once.
+
+    By default a question and its answer, and as much more as the announcement of what was decided
+    needs to be there before the next node's question is answered.
+    """
+    given = scenario.rules.stagger
+    return 2 * scenario.links.control_delay + 1 if given == ON else given
 
 
 def fault_spec(fault: FaultPart, size: int, slot: int) -> FaultSpec:

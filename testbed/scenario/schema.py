@@ -97,6 +97,32 @@ class InOrAuto(In):
         return {"anyOf": [{"const": "auto"}, self.quantity.json_schema()]}
 
 
+ON: Final = -1
+"""What ``true`` stands for where a quantity may be switched on without a value."""
+
+
+class InOrSwitch(In):
+    """Annotation: as ``In`` of a positive quantity, or ``false`` (0), or ``true`` (``ON``)."""
+
+    def __init__(self, quantity: Quantity) -> None:
+        limits = f"{quantity.limits}, or `true` or `false`"
+        super().__init__(dataclasses.replace(quantity, limits=limits))
+
+    def core_schema(self) -> CoreSchema:
+        """Return how pydantic reads and writes the quantity or the switch."""
+        return core_schema.no_info_plain_validator_function(
+            lambda value: (ON if value else 0) if isinstance(value, bool) else self._read(value),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value: self.quantity.write(value) if value > 0 else value == ON
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "boolean"}, self.quantity.json_schema()]}
+
+
 LinkRate: TypeAlias = Annotated[float, In(units.LINK_RATE)]
 FailureRate: TypeAlias = Annotated[float, In(units.FAILURE_RATE)]
 Share: TypeAlias = Annotated[float, In(units.SHARE)]
@@ -445,6 +471,15 @@ class RuleSet(Part):
     """Most tasks waiting for execution, without the running one; null is no limit."""
     probe_timeout: PositiveDuration = Field("250ms", validate_default=True)
     """Longest time that a decision waits for answers of peers."""
+    reject: Annotated[bool, Field(strict=True)] = False
+    """Let schedulers refuse tasks. A refused task ends at once and counts as failed; without this,
+    refusing one is an error of the scheduler."""
+    stagger: Annotated[Micros, InOrSwitch(units.POSITIVE_DURATION)] = Field(
+        False, validate_default=True
+    )
+    """Order within a slot: node i begins to decide i times this long after the slot began. `true`
+    is two control delays and 1 us; `false` lets all nodes decide at once; see
+    [model.md](model.md#order-within-a-slot)."""
 
 
 class SeedSet(Shorthand):

@@ -155,6 +155,7 @@ _ALL: Final = (
     _policy("untrained", "Untrained, masked", "equal", Style(None, "x", "--"), "baseline"),
     _policy("per-destination", "Per-destination", "beyond", Style(7, "*"), "baseline"),
     Method("central", "Central", "all states", role="baseline", on_nodes=False),
+    Method("central-reject", "Central, refusing", "all states", on_nodes=False),
     Method(
         "oracle",
         "Oracle",

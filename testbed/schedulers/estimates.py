@@ -64,14 +64,16 @@ class Estimator:
         return self.candidate(observation, task, self._node, observation.backlog)
 
 
-def time_left(observation: Observation, task: Task) -> Micros:
+def time_left(observation: Observation, task: Task, turn: Micros = 0) -> Micros:
     """Return the time until the deadline of ``task``, negative when it is over.
 
-    Asking takes time; the first question was asked the moment the task arrived.
+    Asking takes time; the first question was asked the moment the task arrived, or ``turn`` later
+    where nodes take turns (``Rules.turn``).
     """
+    left = task.deadline - turn
     if observation.answers:
-        return task.deadline - (observation.now - observation.answers[0].asked)
-    return task.deadline
+        return left - (observation.now - observation.answers[0].asked)
+    return left
 
 
 def faster(candidates: Sequence[Candidate]) -> Candidate:

@@ -22,7 +22,8 @@ class LocalOrReliable(AtOnce):
         if observation.round == self._looks_after:
             overloaded = is_overloaded(self._context, observation)
             own = self._estimator.own(observation, task)
-            in_time = own.completion <= time_left(observation, task)
+            turn = self._context.rules.turn(self._node)
+            in_time = own.completion <= time_left(observation, task, turn)
             if (in_time and not overloaded) or not self._peers:
                 return Decision(self._node, mask=mask)
         if mask is None:

@@ -38,7 +38,8 @@ class Ratc:
         candidates = chosen_and_known(observation, task, self._estimator, chosen)
         if not candidates:
             return Decision(self._node)
-        choice = more_reliable_or_faster(candidates, time_left(observation, task))
+        left = time_left(observation, task, self._context.rules.turn(self._node))
+        choice = more_reliable_or_faster(candidates, left)
         return Decision(choice.destination)
 
     def _draw(self, task: Task) -> tuple[int, ...]:

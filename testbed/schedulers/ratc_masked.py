@@ -34,5 +34,6 @@ class RatcMasked(Prober):
         candidates = chosen_and_known(observation, task, self._estimator, chosen)
         if not candidates:
             return Decision(self._node, mask=mask)
-        choice = more_reliable_or_faster(candidates, time_left(observation, task))
+        left = time_left(observation, task, self._context.rules.turn(self._node))
+        choice = more_reliable_or_faster(candidates, left)
         return Decision(choice.destination, mask=mask)

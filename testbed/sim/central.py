@@ -1,14 +1,15 @@
-"""``central``: greedy with the complete state of the network (model section 5)."""
+"""``central`` and ``central-reject``: greedy with all states of the network (model section 5)."""
 
 from __future__ import annotations
 
 import math
 
+from testbed.errors import Problem, UsageError
 from testbed.model.node import NodeState
 from testbed.model.task import Task
 from testbed.model.units import SECOND, Micros
 from testbed.scenario.plan import Plan
-from testbed.sim.network import GreedyPlacement
+from testbed.sim.network import GreedyPlacement, NetworkView
 
 
 class Central(GreedyPlacement):
@@ -17,6 +18,24 @@ class Central(GreedyPlacement):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan, Expectation(plan))
         self.name = "central"
+
+
+class CentralReject(Central):
+    """As central, and refuses tasks that add nothing to the expected number of successes."""
+
+    def __init__(self, plan: Plan) -> None:
+        if not plan.rules.reject:
+            raise UsageError(
+                "scheduler 'central-reject' refuses tasks, which the scenario does not allow",
+                [Problem("rules.reject", "false", "true")],
+            )
+        super().__init__(plan)
+        self.name = "central-reject"
+
+    def place(self, task: Task, now: Micros, view: NetworkView) -> int | None:
+        """Return the best destination; None if the task adds nothing anywhere."""
+        node, gain = self.best(task, now, view)
+        return node if gain > 0.0 else None
 
 
 class Expectation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from testbed.model.decision import Ask, Decision, Observation
+from testbed.model.decision import Ask, Decision, Observation, Refuse
 from testbed.model.node import NodeState
 from testbed.model.task import Task
 from testbed.model.topology import Rules
@@ -70,8 +70,8 @@ class NetworkScheduler(Protocol):
 
     name: str
 
-    def place(self, task: Task, now: Micros, view: NetworkView) -> int:
-        """Return the destination of ``task``, which has just arrived at its source."""
+    def place(self, task: Task, now: Micros, view: NetworkView) -> int | None:
+        """Return the destination of ``task``, which is to be decided; None refuses it."""
         ...
 
 
@@ -83,9 +83,10 @@ class Seat:
         self._scheduler = scheduler
         self._view = view
 
-    def decide(self, observation: Observation) -> Decision | Ask:
+    def decide(self, observation: Observation) -> Decision | Ask | Refuse:
         """Return the decision of the network scheduler."""
-        return Decision(self._scheduler.place(task_of(observation), observation.now, self._view))
+        place = self._scheduler.place(task_of(observation), observation.now, self._view)
+        return Refuse() if place is None else Decision(place)
 
 
 class Prospect(Protocol):
@@ -119,8 +120,12 @@ class GreedyPlacement:
         self._slot = plan.workload.slot
         self._prospect = prospect
 
-    def place(self, task: Task, now: Micros, view: NetworkView) -> int:
+    def place(self, task: Task, now: Micros, view: NetworkView) -> int | None:
         """Return the best destination for ``task`` now."""
+        return self.best(task, now, view)[0]
+
+    def best(self, task: Task, now: Micros, view: NetworkView) -> tuple[int, float]:
+        """Return the best destination for ``task`` now, and the expected successes it adds."""
         inbound = view.inbound(now)
         best, best_rank = task.source, (float("inf"), 0, 0)
         for node, (state, option) in enumerate(
@@ -136,7 +141,7 @@ class GreedyPlacement:
             rank = (without - alone - with_it, used, option.at)
             if rank < best_rank:
                 best, best_rank = node, rank
-        return best
+        return best, -best_rank[0]
 
     def _serve(self, node: int, free: Micros, arrivals: Iterable[Inbound]) -> tuple[float, Micros]:
         """Expected successes among ``arrivals``, and when the server will be free after them."""

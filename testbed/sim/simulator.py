@@ -19,6 +19,7 @@ from testbed.model.decision import Answer, Scheduler, SchedulerContext, Schedule
 from testbed.model.events import (
     AnnounceTransfer,
     AskPeers,
+    AwaitTurn,
     ChangeExecution,
     ChangeTransmission,
     ConditionsChanged,
@@ -57,7 +58,7 @@ from testbed.model.task import Outcome, Task
 from testbed.model.units import NEVER, Micros
 from testbed.scenario.plan import Plan
 from testbed.schedulers import registry
-from testbed.sim.central import Central
+from testbed.sim.central import Central, CentralReject
 from testbed.sim.choice import chosen
 from testbed.sim.garbage import no_garbage_collection
 from testbed.sim.network import NetworkScheduler, NetworkView, Seat
@@ -81,7 +82,8 @@ class Phase(IntEnum):
     """Faults begin and end, in order of the nodes. What ends at that instant has ended."""
     DEADLINE = 3
     ARRIVAL = 4
-    """In order of the nodes; a decision without questions takes effect here."""
+    """In order of the nodes; a decision without questions takes effect here, also one that has
+    waited for its turn (``Rules.stagger``)."""
     PROBES = 5
     ANSWERS = 6
     CONTROL = 100
@@ -96,6 +98,7 @@ SchedulerChoice: TypeAlias = str | SchedulerFactory
 
 _NETWORK_SCHEDULERS: Final[dict[str, Callable[[Plan], NetworkScheduler]]] = {
     "central": Central,
+    "central-reject": CentralReject,
     "oracle": Oracle,
 }
 
@@ -289,6 +292,7 @@ class _Episode:
             ChangeExecution: self._change_execution,
             ChangeTransmission: self._change_transmission,
             ResumeDecision: self._resume_decision,
+            AwaitTurn: self._await_turn,
         }
         for at, node, conditions in self._timeline.changes:
             self._push(at, _FAULT, node, 0, ConditionsChanged(conditions))
@@ -476,6 +480,9 @@ class _Episode:
 
     def _resume_decision(self, node: int, effect: ResumeDecision, now: Micros) -> None:
         self._push(now, _ARRIVAL, node, effect.task_id, DecisionDue(effect.task_id))
+
+    def _await_turn(self, node: int, effect: AwaitTurn, now: Micros) -> None:
+        self._push(effect.at, _ARRIVAL, node, effect.task_id, DecisionDue(effect.task_id))
 
     def _announce(self, node: int, effect: AnnounceTransfer, now: Micros) -> None:
         when = now + self._plan.rules.control_delay

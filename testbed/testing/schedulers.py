@@ -160,6 +160,7 @@ def decide(scheduler: Scheduler, where: Situation, answering: Answering) -> Cour
         observations.append(observation)
         reply = scheduler.decide(observation)
         if not isinstance(reply, Ask):
+            assert isinstance(reply, Decision), f"{reply}, where only a Decision is allowed"
             return Course(tuple(observations), tuple(asks), reply)
         asks.append(reply)
         assert len(asks) <= MAX_ROUNDS, f"asked {len(asks)} times: {asks}"
@@ -268,6 +269,7 @@ class SchedulerContract:
                 observation = _answered(first, observation, reply, ANSWERING["all"])
                 reply = scheduler.decide(observation)
                 scheduler.decide(other)
+            assert isinstance(reply, Decision)
             assert reply.destination == alone.decision.destination
 
     def test_it_changes_nothing_it_is_given(self, factory: SchedulerFactory) -> None:

@@ -365,6 +365,7 @@ class TaskLogContract:
             Outcome.SUCCEEDED: 10,
             Outcome.EXECUTION_FAILED: 2,
             Outcome.DROPPED: 0,
+            Outcome.REFUSED: 0,
             Outcome.TRANSMISSION_FAILED: 0,
             Outcome.LOST: 0,
         }

@@ -150,7 +150,9 @@ def test_code_that_fails_is_named_and_the_run_goes_on(
     (tmp_path / "failing.py").write_text(FAILING)
     net = NET.replace("mine:seen", "failing:works").replace('{suffix: "!"}', "{}")
     (tmp_path / "net.yaml").write_text(net)
-    answered = f"answered 0 (int); it has to be Decision(destination) or Ask(peers) ({tmp_path}"
+    answered = (
+        f"answered 0 (int); it has to be Decision(destination), Ask(peers) or Refuse() ({tmp_path}"
+    )
     simulated = command("sim", "net.yaml", "-s", "failing:Sometimes", "-e", "1")
     assert simulated.code == 0, simulated.err
     told = " ".join(simulated.err.split())

@@ -95,6 +95,7 @@ def plan(
     probe_timeout: Micros = 5_000_000,
     time_scale: float = 1.0,
     log_idle_slots: bool = True,
+    stagger: Micros = 0,
 ) -> Plan:
     """Nodes of 1 GHz with equal links."""
     diagonal = [[0 if i == j else 1 for j in range(nodes)] for i in range(nodes)]
@@ -120,6 +121,7 @@ def plan(
             Overload(OverloadMeasure.QUEUE_LENGTH, 2),
             control_delay=control_delay,
             probe_timeout=probe_timeout,
+            stagger=stagger,
         ),
         seeds=Seeds(topology=1, workload=1, faults=1, schedulers=1),
         scheduler=SchedulerSpec("local"),

@@ -44,6 +44,26 @@ async def test_peers_answer_with_their_state_at_that_moment(tmp_path: Path) -> N
         assert decision.observation.known[1] == (answers[1].state, answers[1].answered)
 
 
+async def test_a_node_asks_at_its_turn_and_tells_how_late_it_was(tmp_path: Path) -> None:
+    first, second = (task(i, source=i, execution=1000) for i in (0, 1))
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(stagger=60_000), AskFirst)
+        await network.start()
+        for given in (first, second):
+            # Both arrive in slot 1, at 100 ms.
+            await network.tell(given._replace(slot=1), node=given.source)
+        await network.ended(first, second)
+
+        for node, member in enumerate(network.members):
+            (decision,) = [d for d in member.decisions if d.task_id is not None]
+            turn = 100_000 + node * 60_000
+            assert [answer.asked for answer in decision.observation.answers] == [turn]
+            (decided,) = [r for r in member.records if r.kind is RecordKind.DECIDED]
+            assert ("late" in decided.data) == (node == 1)
+            assert int(decided.data.get("late", 0)) >= 0
+            assert decision.at >= turn
+
+
 async def test_a_peer_that_begins_late_answers_then(tmp_path: Path) -> None:
     asking = task(1, execution=1000, deadline=20_000_000)
     async with cluster(tmp_path) as network:

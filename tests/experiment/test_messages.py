@@ -15,7 +15,7 @@ from testbed.experiment.comparison import compare_summaries
 from testbed.experiment.derived import DERIVED
 from testbed.experiment.messages import Messages
 from testbed.experiment.summary import RunSummary, summarise
-from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
+from testbed.model.decision import Ask, Decision, Observation, Refuse, Scheduler, SchedulerContext
 from testbed.model.per_destination import HEARD_NAME
 from testbed.model.topology import Overload, OverloadMeasure
 from testbed.model.units import SECOND
@@ -49,7 +49,7 @@ class Noting:
         self.name = inner.name
         self._inner, self._node, self._asked = inner, node, asked
 
-    def decide(self, observation: Observation) -> Decision | Ask:
+    def decide(self, observation: Observation) -> Decision | Ask | Refuse:
         answer = self._inner.decide(observation)
         assert observation.task is not None
         noted = self._asked.setdefault((self._node, observation.task.id), Counter())

@@ -15,7 +15,9 @@ from testbed.model.decision import Answer, Ask, Decision, Observation, Scheduler
 from testbed.model.events import (
     AnnounceTransfer,
     AskPeers,
+    AwaitTurn,
     DeadlinePassed,
+    DecisionDue,
     DecisionRecord,
     Effect,
     Event,
@@ -203,6 +205,8 @@ class Network:
                 self.decisions.append(effect)
             case AskPeers():
                 self.at(now + delay, node, effect)
+            case AwaitTurn(when, task_id):
+                self.at(when, node, DecisionDue(task_id))
             case SetDeadline(when, task_id):
                 self.at(when, node, DeadlinePassed(task_id))
             case StartTransmission(peer, sent, _, duration, fails_after):

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from testbed.model.decision import Ask, Decision, Observation, Scheduler, SchedulerContext
+from testbed.model.decision import (
+    Ask,
+    Decision,
+    Observation,
+    Refuse,
+    Scheduler,
+    SchedulerContext,
+)
 from testbed.model.information import BITS, GOSSIP, PROBE, Asks, kind_of, period_of, probes_of
 from testbed.scenario.plan import Plan
 from testbed.schedulers import registry
@@ -69,7 +76,7 @@ class _Counting:
         self.name = inner.name
         self._inner, self._totals = inner, totals
 
-    def decide(self, observation: Observation) -> Decision | Ask:
+    def decide(self, observation: Observation) -> Decision | Ask | Refuse:
         answer = self._inner.decide(observation)
         if isinstance(answer, Ask):
             peers = len(answer.peers)

@@ -54,6 +54,9 @@ def problems_of(plan: Plan) -> list[Problem]:
     if plan.faults or plan.by_hand:
         count = len(plan.faults) + sum(map(len, plan.by_hand.values()))
         problems.append(Problem("faults", _faults(count), "none"))
+    if plan.rules.stagger and plan.topology.size > 1:
+        seen = f"a turn of its own for each node, {plan.rules.stagger} us apart"
+        problems.append(Problem("rules.stagger", seen, "false: all nodes of a slot decide at once"))
     size = workload.size_bytes.maximum
     largest = max(size, 8 * size * workload.complexity.maximum)
     if largest > _LARGEST:
@@ -88,11 +91,11 @@ def _faults(count: int) -> str:
 
 
 def without_control_delay(plan: Plan) -> Plan:
-    """``plan`` with control messages that take no time; nothing else changes.
+    """``plan`` with control messages that take no time, and all nodes of a slot deciding at once.
 
     The hash stays that of the given plan, because arrivals, tasks and fates are the same.
     """
-    rules = dataclasses.replace(plan.rules, control_delay=0)
+    rules = dataclasses.replace(plan.rules, control_delay=0, stagger=0)
     return dataclasses.replace(plan, rules=rules)
 
 

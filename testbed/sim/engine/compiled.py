@@ -38,7 +38,10 @@ SUCCEEDED: Final = 1
 DROPPED: Final = 2
 TRANSMISSION_FAILED: Final = 3
 EXECUTION_FAILED: Final = 4
-OUTCOMES: Final = ("", "succeeded", "dropped", "transmission_failed", "execution_failed")
+OUTCOMES: Final = (
+    *("", "succeeded", "dropped", "transmission_failed", "execution_failed"),
+    "refused",
+)
 
 # Overload measures (testbed.model.topology.OverloadMeasure); limits are resolved per node.
 BY_QUEUE_LENGTH: Final = 0

@@ -351,6 +351,7 @@ def outcomes(snapshot: Snapshot, palette: Palette) -> Options:
 
 _DECALS: Final[Mapping[str, Options]] = {
     "dropped": {"symbol": "rect", "dashArrayX": [1, 0], "dashArrayY": [2, 5], "rotation": 0.785},
+    "refused": {"symbol": "rect", "dashArrayX": [1, 0], "dashArrayY": [2, 5], "rotation": -0.785},
     "transmission_failed": {"symbol": "circle", "dashArrayX": [[4, 4]], "dashArrayY": [4, 4]},
     "execution_failed": {"symbol": "rect", "dashArrayX": [1, 0], "dashArrayY": [2, 5]},
     "no_peer": {"symbol": "rect", "dashArrayX": [1, 0], "dashArrayY": [2, 5], "rotation": 0.785},
