@@ -226,12 +226,32 @@ class PerDestinationEncoder:
                 constants[2],
                 constants[3],
             )
-            if queues:
-                work = observation.sending_work[j] if observation.sending_work else 0
-                queue = queues[j]
-                numbers += _of_state(queue, arrival_after, works_for, work / SECOND, deadline)
-                if self._ages:
-                    numbers.append(0.0 if queue is None else min(queue[2] / deadline, 2.0))
+            if not queues:
+                continue
+            work = (
+                observation.sending_work[j] / SECOND / deadline if observation.sending_work else 0.0
+            )
+            work = work if work < 2.0 else 2.0
+            queue = queues[j]
+            if queue is None:
+                numbers += (0.0, 0.0, 0.0, 0.0, work, 0.0)
+            else:
+                queued, age, _ = queue
+                longer = queued if queued > arrival_after else arrival_after
+                slack = (deadline - longer - works_for) / deadline
+                queued /= deadline
+                age /= deadline
+                numbers += (
+                    1.0,
+                    queued if queued < 2.0 else 2.0,
+                    slack if slack > -2.0 else -2.0,
+                    1.0 if slack > 0.0 else 0.0,
+                    work,
+                    age if age < 2.0 else 2.0,
+                )
+            if self._ages:
+                # Known only for a known queue.
+                numbers.append(0.0 if queue is None else min(queue[2] / deadline, 2.0))
         return numbers
 
     def decided(self, destination: int, task: Task, observation: Observation) -> None:
@@ -321,25 +341,3 @@ class PerDestinationEncoder:
 
 def _own(observation: Observation) -> _Queue:
     return (observation.backlog + observation.inbound_work) / SECOND, 0.0, 0.0
-
-
-def _of_state(
-    queue: _Queue, arrival: float, execution: float, work: float, deadline: float
-) -> tuple[float, ...]:
-    """Return the values of ``STATE_COLUMNS``; all times are in seconds.
-
-    ``arrival`` is when the task would be there, ``work`` what the own node has on its way there.
-    """
-    work = min(work / deadline, 2.0)
-    if queue is None:
-        return 0.0, 0.0, 0.0, 0.0, work, 0.0
-    backlog, age, _ = queue
-    slack = (deadline - max(backlog, arrival) - execution) / deadline
-    return (
-        1.0,
-        min(backlog / deadline, 2.0),
-        max(slack, -2.0),
-        1.0 if slack > 0.0 else 0.0,
-        work,
-        min(age / deadline, 2.0),
-    )

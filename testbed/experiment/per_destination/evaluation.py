@@ -77,7 +77,7 @@ def compare(
     title, more = (PER_DESTINATION, ()) if weights.encoder == NAME else (weights.encoder, MORE)
     learned: AnyPolicy = weights
     if asks is not None and weights.encoder == HEARD_NAME:
-        # An installation without the extra for learning has no onnx.
+        # An installation without the extra `train` has no onnx.
         from trainer.per_destination.export import policy_of
 
         title = f"{title}, {told(asks)}"
