@@ -311,7 +311,13 @@ def _tell_findings(document: Mapping[str, Any]) -> None:
     console.out("")
 
 
-_STYLES = {"agrees": "green", "differs": "bold red", "undecided": "yellow", "not run": "dim"}
+_STYLES = {
+    "agrees": "green",
+    "agrees so far": "green",
+    "differs": "bold red",
+    "undecided": "yellow",
+    "not run": "dim",
+}
 
 
 class ComputationDisplay:

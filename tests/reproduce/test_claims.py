@@ -108,7 +108,7 @@ def test_what_is_not_computed_is_counted() -> None:
 
     finding = Claim("best", above("o2o", "ratc", "rda", "random")).judge(found)
 
-    assert finding.verdict == "agrees"
+    assert finding.verdict == "agrees so far"
     assert finding.missing == ("at 0.6, over RDA", "at 0.6, over Random")
     assert finding.sentence.endswith("Not computed: 2 more.")
 

@@ -3,7 +3,8 @@
 A claim is a number of comparisons, each of which should be above minus its margin; where lower
 values of the scenario's objective are better, they are turned round. It *agrees* if every
 comparison is significantly above, *differs* if one is significantly below, and is *undecided*
-otherwise. Significance is corrected for how many chances there are to be wrong:
+otherwise. Where comparisons are missing, it *agrees so far* at best. Significance is corrected for
+how many chances there are to be wrong:
 
 * A claim agrees only if all of its comparisons do, so its p value is the largest of theirs, which
   needs no correction (intersection-union test). It differs if any one does, so the smallest of
@@ -27,7 +28,7 @@ from testbed.experiment.reproduce.points import PointResult, none_or
 from testbed.experiment.reproduce.setting import Setting
 from testbed.experiment.statistics import CONFIDENCE, Interval, chance_of, holm
 
-Verdict: TypeAlias = Literal["agrees", "differs", "undecided", "not run"]
+Verdict: TypeAlias = Literal["agrees", "agrees so far", "differs", "undecided", "not run"]
 
 At: TypeAlias = tuple[str, str]
 """A setting by its x, and a method."""
@@ -136,8 +137,8 @@ class ClaimResult:
             parts.append(f"Not in {len(wrong)} of {len(ordered)}: {_named(wrong)}.")
         if open_ and len(ordered) > 1:
             parts.append(f"Not told apart in {len(open_)} of {count}: {_named(open_)}.")
-        alone = "differs" if wrong else "undecided" if open_ else "agrees"
-        if alone != self.verdict == "undecided":
+        alone_undecided = bool(open_) and not wrong
+        if self.verdict == "undecided" and not alone_undecided:
             p_value = f"(p = {self.p_value:.2g})"
             parts.append(f"Not significant with the correction for many comparisons {p_value}.")
         return " ".join(parts)
@@ -231,13 +232,14 @@ def _verdict_of(compared: _Compared, p_value: float, among: int) -> Verdict:
     if not compared.cells:
         return "not run"
     agrees, differs = compared.chances
+    complete: Verdict = "agrees so far" if compared.missing else "agrees"
     if compared.certain:
-        return "differs" if differs < agrees else "agrees"
+        return "differs" if differs < agrees else complete
     level = 1 - CONFIDENCE
     # Where much speaks for a claim, one comparison that contradicts it still does.
     if among * differs < level or (p_value < level and differs < agrees):
         return "differs"
-    return "agrees" if p_value < level else "undecided"
+    return complete if p_value < level else "undecided"
 
 
 def _chances(cell: Cell, margin: float) -> tuple[float, float]:

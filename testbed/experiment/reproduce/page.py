@@ -218,10 +218,13 @@ _RATES: Final = (
 )
 
 
-def _summary(documents: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str, str]]:
+_SUMMARY: Final = ["figure", "agrees", "agrees so far", "undecided", "differs", "what differs"]
+
+
+def _summary(documents: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     for document in documents:
         if not document.get("counts", True):
-            yield document["figure"], ABSENT, ABSENT, ABSENT, "does not count: a short run"
+            yield document["figure"], *[ABSENT] * 4, "does not count: a short run"
             continue
         verdicts = [f["verdict"] for f in document["findings"] if f["source"] == "paper"]
         differing = [
@@ -232,6 +235,7 @@ def _summary(documents: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str,
         yield (
             document["figure"],
             str(verdicts.count("agrees")),
+            str(verdicts.count("agrees so far")),
             str(verdicts.count("undecided")),
             str(verdicts.count("differs")),
             " ".join(differing),
@@ -241,17 +245,18 @@ def _summary(documents: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str,
 _INTRODUCTION: Final = (
     "What the paper says about each of its experiments, what comes out here, and whether the two "
     "agree. A statement 'agrees' if every comparison of it is significantly as claimed, 'differs' "
-    "if one is significantly the other way, and is 'undecided' otherwise. Significance (95 %) is "
-    "corrected for the number of comparisons and of statements on a figure; intervals are those of "
-    "single comparisons. Verdicts in brackets do not count."
+    "if one is significantly the other way, and is 'undecided' otherwise; it 'agrees so far' where "
+    "some comparisons have not been computed. Significance (95 %) is corrected for the number of "
+    "comparisons and of statements on a figure; intervals are those of single comparisons. "
+    "Verdicts in brackets do not count."
 )
 
 
 def _markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from ("# The paper's experiments, reproduced", "", _INTRODUCTION, "")
-    yield from ("| figure | agrees | undecided | differs | what differs |", "|---|---|---|---|---|")
-    for name, agrees, undecided, differs, which in _summary(documents):
-        yield f"| [{name}](#{name}) | {agrees} | {undecided} | {differs} | {which or ABSENT} |"
+    yield from (_row(_SUMMARY), _row(["---"] * len(_SUMMARY)))
+    for name, *counts, which in _summary(documents):
+        yield _row([f"[{name}](#{name})", *counts, which or ABSENT])
     for document in documents:
         name = document["figure"]
         yield from ("", f"## {name}", "", f"{document['title']} (section {document['section']}).")
@@ -275,7 +280,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def _html(documents: Sequence[Mapping[str, Any]], out: Path, command: str) -> str:
     overview = pages.table(
-        ["figure", "agrees", "undecided", "differs", "what differs"],
+        _SUMMARY,
         [
             [f'<a href="#{name}">{name}</a>', *map(str, counts), html.escape(which)]
             for name, *counts, which in _summary(documents)
