@@ -213,6 +213,13 @@ DROPPED: Final = Metric(
     better="lower",
 )
 
+REFUSED: Final = Metric(
+    name="refused",
+    title="share of tasks refused",
+    values=_ended(Outcome.REFUSED),
+    better=None,
+)
+
 FAILED: Final = Metric(
     name="failed",
     title="share of tasks that failed in transmission or execution",
@@ -255,6 +262,7 @@ METRICS: Final = Plugins(
         "latency": f"{__name__}:LATENCY",
         "latency-p95": f"{__name__}:LATENCY_P95",
         "dropped": f"{__name__}:DROPPED",
+        "refused": f"{__name__}:REFUSED",
         "failed": f"{__name__}:FAILED",
         "offloaded": f"{__name__}:OFFLOADED",
         "messages": f"{__name__}:MESSAGES",

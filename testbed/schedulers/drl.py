@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import ClassVar, Final, Self, TypeAlias
+from typing import ClassVar, Final, NamedTuple, Self, TypeAlias
 
 from testbed.errors import Problem, UsageError
-from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
+from testbed.model.decision import Ask, Decision, Observation, Refuse, SchedulerContext
 from testbed.model.encoders import encoder
 from testbed.model.information import (
     BITS,
@@ -24,6 +24,8 @@ from testbed.model.information import (
     probes_of,
 )
 from testbed.model.per_destination import PerDestinationEncoder
+from testbed.model.refusal import OWN_PRICE, allow_refusal, fill, gain
+from testbed.model.scarcity import mean_cycles
 from testbed.model.task import Task
 from testbed.policies import Policy, check_fits, resolve, shipped
 from testbed.policies.inference import open_actor
@@ -57,23 +59,27 @@ class Drl:
     OPTIONS: ClassVar[Mapping[str, str]] = {
         "policy": "key or id of a policy, shipped/NAME, or a folder",
         "deterministic": "true takes the most probable destination",
+        "refuse": "true refuses tasks that are not worth their work (docs/per-destination.md)",
     }
 
     def __init__(self, context: SchedulerContext) -> None:
-        reference, deterministic = _options(context)
+        options = _options(context)
+        reference = options.policy
         policy = shipped() if reference is None else resolve(reference, context.artifacts)
-        self._prepare(context, policy, deterministic)
+        self._prepare(context, policy, options)
 
     @classmethod
     def of(cls, context: SchedulerContext, policy: Policy) -> Self:
         """The scheduler of a policy at hand, wherever it came from; options as for ``drl``."""
         scheduler = cls.__new__(cls)
-        scheduler._prepare(context, policy, _options(context)[1])
+        scheduler._prepare(context, policy, _options(context))
         return scheduler
 
-    def _prepare(self, context: SchedulerContext, policy: Policy, deterministic: bool) -> None:
+    def _prepare(self, context: SchedulerContext, policy: Policy, options: _Options) -> None:
         size = context.topology.size
         check_fits(policy.card, size)
+        if options.refuse:
+            allow_refusal(context.rules, "drl", policy.card.encoder)
         actor = open_actor(policy)
         flat = policy.card.kind == "flat"
         self.name = f"drl:{policy.card.id}"
@@ -96,7 +102,9 @@ class Drl:
         if self.gossip_period:
             silence = longest_silence(self.gossip_period, context.rules.control_delay)
             self._mask = partial(mask_from_heard, longest_silence=silence)
-        self._deterministic = deterministic
+        self._deterministic = options.deterministic
+        self._may_refuse = options.refuse
+        self._price = OWN_PRICE / mean_cycles(context.workload)
         self._context = context
         self._size = size
         self._peers = peers_of(context.node, size)
@@ -104,12 +112,13 @@ class Drl:
         self._no_task = (False,) if flat else ()
         self._probabilities = actor.probabilities
 
-    def decide(self, observation: Observation) -> Decision | Ask:
+    def decide(self, observation: Observation) -> Decision | Ask | Refuse:
         """Ask all peers what the policy's card says: for their overload bit, or for their state, or
         some at random for their state and the others for their bit.
 
         Then sample among those that are free, and itself. A peer that did not answer is masked like
         one that is overloaded. A policy whose peers tell their states unasked asks nobody.
+        With the option ``refuse``, refuse first what is not worth its work.
         """
         task = task_of(observation)
         if observation.round == 0 and self._peers and not self.gossip_period:
@@ -120,6 +129,8 @@ class Drl:
             return Ask(self._peers, bits_only=self._bits_only, states_of=states_of)
         mask = self._mask(observation, self._size)
         features = self.features(observation, task, mask)
+        if self._may_refuse and self._refuses(task, features, mask):
+            return Refuse()
         given = self._probabilities(features, mask + self._no_task)[: self._size]
         if self._deterministic:
             destination = given.index(max(given))
@@ -127,6 +138,13 @@ class Drl:
             destination = pick(given, self._context.uniform(task, 0))
         self._note(destination, task, observation)
         return Decision(destination, tuple(given), mask)
+
+    def _refuses(self, task: Task, features: Sequence[float], mask: tuple[bool, ...]) -> bool:
+        """Return whether a task is not worth its work (``testbed.model.refusal``)."""
+        width = len(features) // self._size
+        rows = [features[j * width : (j + 1) * width] for j in range(self._size)]
+        full = fill(rows)
+        return gain(rows, mask) <= self._price * full * full * task.cycles
 
 
 def pick(probabilities: Sequence[float], u: float) -> int:
@@ -144,17 +162,28 @@ def pick(probabilities: Sequence[float], u: float) -> int:
     return last
 
 
-def _options(context: SchedulerContext) -> tuple[str | None, bool]:
+class _Options(NamedTuple):
+    """The options of ``drl``."""
+
+    policy: str | None
+    deterministic: bool
+    refuse: bool
+
+
+def _options(context: SchedulerContext) -> _Options:
     reference = context.options.get("policy")
-    deterministic = context.options.get("deterministic", False)
     problems = []
+    switches = {}
+    for name in ("deterministic", "refuse"):
+        given = context.options.get(name, False)
+        if not isinstance(given, bool):
+            problems.append(Problem(name, repr(given), "true or false"))
+        switches[name] = given is True
     if reference is not None and (not isinstance(reference, str) or not reference):
         problems.append(Problem("policy", repr(reference), "key, id or folder of a policy"))
-    if not isinstance(deterministic, bool):
-        problems.append(Problem("deterministic", repr(deterministic), "true or false"))
     if problems:
         raise UsageError("scheduler 'drl' has invalid options", problems)
-    return (None if reference is None else str(reference)), deterministic is True
+    return _Options(None if reference is None else str(reference), **switches)
 
 
 def _flat(context: SchedulerContext, policy: Policy) -> Features:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from testbed.errors import Problem, UsageError
 from testbed.model.node import NodeState
+from testbed.model.refusal import CENTRAL_PRICE, allow_refusal
+from testbed.model.scarcity import mean_cycles
 from testbed.model.task import Task
 from testbed.model.units import SECOND, Micros
 from testbed.scenario.plan import Plan
@@ -21,21 +22,31 @@ class Central(GreedyPlacement):
 
 
 class CentralReject(Central):
-    """As central, and refuses tasks that add nothing to the expected number of successes."""
+    """As central, and refuses tasks that are not worth their work (docs/schedulers.md)."""
 
     def __init__(self, plan: Plan) -> None:
-        if not plan.rules.reject:
-            raise UsageError(
-                "scheduler 'central-reject' refuses tasks, which the scenario does not allow",
-                [Problem("rules.reject", "false", "true")],
-            )
+        allow_refusal(plan.rules, "central-reject")
         super().__init__(plan)
         self.name = "central-reject"
+        self._price = CENTRAL_PRICE / mean_cycles(plan.workload)
+        self._capacity = float(sum(plan.topology.capacity_hz))
 
     def place(self, task: Task, now: Micros, view: NetworkView) -> int | None:
-        """Return the best destination; None if the task adds nothing anywhere."""
+        """Return the best destination; None if what it adds is not above the price of its work."""
         node, gain = self.best(task, now, view)
-        return node if gain > 0.0 else None
+        return None if gain <= self.cost(task, now, view) else node
+
+    def cost(self, task: Task, now: Micros, view: NetworkView) -> float:
+        """Return the price of the work of ``task`` (``testbed.model.refusal``)."""
+        work = 0.0
+        for state, hertz, coming in zip(
+            view.nodes(), view.topology.capacity_hz, view.inbound(now), strict=True
+        ):
+            work += float(state.backlog(now)) * hertz / SECOND
+            for each in coming:
+                work += float(each.task.cycles)
+        fill = work / (self._capacity * (task.deadline / SECOND))
+        return self._price * fill * fill * task.cycles
 
 
 class Expectation:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from testbed.model.codec import dumps
 from testbed.model.decision import Answer, Observation, PeerState
 from testbed.model.events import DecisionRecord, Record
+from testbed.model.refusal import allow_refusal
 from testbed.model.task import Outcome, Task
 from testbed.scenario.plan import Plan
 from testbed.sim.engine import log_rows
@@ -67,6 +68,8 @@ NAMES: Final = frozenset({*METHODS, *PLACEMENTS})
 
 _new: Final = tuple.__new__
 _Text: TypeAlias = NDArray[np.uint8]
+_Turn: TypeAlias = tuple[int, int]
+"""Slot, and the node whose turn it is; 0 where all nodes decide at once."""
 _Known = tuple[tuple[PeerState, int] | None, ...]
 
 
@@ -74,10 +77,13 @@ class CompiledSimulation:
     """A plan under ``method``, one of ``NAMES``; results equal those of ``simulator.Simulation``.
 
     Raises:
-        UsageError: a plan that the compiled engine does not cover.
+        UsageError: a plan that the compiled engine does not cover, or ``central-reject`` where
+            tasks must not be refused.
     """
 
     def __init__(self, plan: Plan, method: str) -> None:
+        if method == "central-reject":
+            allow_refusal(plan.rules, method)
         self.plan = plan
         self.scheduler_name = method
         self._batch = pack([plan], journal=True)
@@ -124,9 +130,11 @@ class CompiledSimulation:
         """Whether ``rows`` can be called.
 
         Not where decisions of several slots are under way at once: a node's next decision may
-        then be one about an earlier slot, which rows of the log are not told from.
+        then be one about an earlier slot, which rows of the log are not told from. Nor where nodes
+        take turns.
         """
-        return int(self._batch.episodes[0]["overlap"]) == 1
+        episode = self._batch.episodes[0]
+        return int(episode["overlap"]) == 1 and int(episode["turns"]) == 1
 
     def rows(self, episode: int, *, complete: bool = True) -> tuple[EpisodeResult, EpisodeColumns]:
         """Run one episode; its outcomes, and the rows of the task log about it.
@@ -216,11 +224,12 @@ class CompiledSimulation:
         record, size = self._batch.episodes[0], self.plan.topology.size
         story = _Story(self.plan, self._method, self.scheduler_name, number, self._probes)
         begin_episode(record, number)
+        turns = int(record["turns"])
         stage = ARRIVAL
         while stage >= 0:
             stage = self._play(record)
-            if stage == ARRIVAL:
-                first = (int(self._arrivals[0]) - 1) * size
+            if stage == ARRIVAL and (int(self._arrivals[0]) - 1) % turns == 0:
+                first = (int(self._arrivals[0]) - 1) // turns * size
                 story.add_tasks(first, self._batch.tasks[0, first : first + size])
             steps, decisions, peers = (int(count[0]) for count in self._counts)
             if decisions:
@@ -247,6 +256,7 @@ class _Story:
         self._method, self._name, self._episode, self._probes = method, name, episode, probes
         self._size = size = plan.topology.size
         self._slot = plan.workload.slot
+        self._stagger = plan.rules.stagger if size > 1 else 0
         self._delay = plan.rules.control_delay
         self._silent = size > 1 and 2 * self._delay > plan.rules.probe_timeout
         self._first_id = episode * plan.workload.slots * size
@@ -256,8 +266,8 @@ class _Story:
         self._zeros = (0,) * size
         self._probabilities = (1.0 / size,) * size if method == RANDOM else None
         self._known: list[_Known] = [(None,) * size] * size
-        self._bits_of: tuple[int, list[Answer]] = (-1, [])
-        self._states_of: tuple[tuple[int, int], list[Answer]] = ((-1, -1), [])
+        self._bits_of: tuple[_Turn, list[Answer]] = ((-1, 0), [])
+        self._states_of: tuple[tuple[_Turn, int], list[Answer]] = (((-1, 0), -1), [])
 
     def add_tasks(self, first: int, tasks: Records) -> None:
         """Add the tasks of a slot, of which the first may be number ``first`` of the episode."""
@@ -353,45 +363,52 @@ class _Story:
         if asked == 0 or self._silent:
             return ()
         bits: list[Answer] = []
+        turn = (slot, node if self._stagger else 0)
         if self._method in _MASKED:
-            every = self._bits(slot)
+            every = self._bits(turn)
             bits = every[:node] + every[node + 1 :]
         if self._method == LEAST_COMPLETION:
-            every = self._states(slot, 0)
+            every = self._states(turn, 0)
             return (*every[:node], *every[node + 1 :])
         return (
             *bits,
-            *[self._states(slot, asked - 1)[j] for j in drawn if j >= 0 and j != node],
+            *[self._states(turn, asked - 1)[j] for j in drawn if j >= 0 and j != node],
         )
 
-    def _bits(self, slot: int) -> list[Answer]:
+    def _bits(self, turn: _Turn) -> list[Answer]:
         """Return what all nodes [N] answer when asked for their overload bit alone."""
-        if self._bits_of[0] != slot:
-            asked = slot * self._slot
+        if self._bits_of[0] != turn:
+            asked = self._begins(turn)
             answered = asked + 2 * self._delay
-            bits = self._answered(slot, 0)["overloaded"].tolist()
+            bits = self._answered(turn, 0)["overloaded"].tolist()
             of_all = [
                 _new(Answer, (j, bit != 0, None, asked, answered)) for j, bit in enumerate(bits)
             ]
-            self._bits_of = (slot, of_all)
+            self._bits_of = (turn, of_all)
         return self._bits_of[1]
 
-    def _states(self, slot: int, question: int) -> list[Answer]:
+    def _states(self, turn: _Turn, question: int) -> list[Answer]:
         """Return what all nodes [N] answer when asked for their state."""
-        if self._states_of[0] != (slot, question):
-            asked = slot * self._slot + 2 * self._delay * question
+        if self._states_of[0] != (turn, question):
+            asked = self._begins(turn) + 2 * self._delay * question
             at, answered = asked + self._delay, asked + 2 * self._delay
             of_all = []
-            for j, row in enumerate(self._answered(slot, question).tolist()):
+            for j, row in enumerate(self._answered(turn, question).tolist()):
                 backlog, length, inbound, overloaded, *_, work = row
                 full = overloaded != 0
                 state = _new(PeerState, (full, length, backlog, inbound, at, work))
                 of_all.append(_new(Answer, (j, full, state, asked, answered)))
-            self._states_of = ((slot, question), of_all)
+            self._states_of = ((turn, question), of_all)
         return self._states_of[1]
 
-    def _answered(self, slot: int, question: int) -> Records:
-        probes: Records = self._probes[slot % len(self._probes), question, : self._size]
+    def _begins(self, turn: _Turn) -> int:
+        slot, node = turn
+        return slot * self._slot + node * self._stagger
+
+    def _answered(self, turn: _Turn, question: int) -> Records:
+        slot, node = turn
+        number = slot * self._size + node if self._stagger else slot
+        probes: Records = self._probes[number % len(self._probes), question, : self._size]
         return probes
 
     def _mask(self, slot: int, node: int, asked: int) -> tuple[bool, ...] | None:
@@ -402,7 +419,8 @@ class _Story:
             return None
         mask = [False] * self._size
         if not self._silent:
-            mask = [not answer.overloaded for answer in self._bits(slot)]
+            turn = (slot, node if self._stagger else 0)
+            mask = [not answer.overloaded for answer in self._bits(turn)]
         mask[node] = True
         return tuple(mask)
 

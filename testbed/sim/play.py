@@ -14,6 +14,7 @@ from testbed import policies
 from testbed.errors import Problem, UsageError
 from testbed.model.failures import Failures
 from testbed.model.information import Asks
+from testbed.model.refusal import allow_refusal
 from testbed.policies.inference import OnnxActor, open_actor
 from testbed.scenario.plan import Plan
 from testbed.schedulers.drl import Drl, pick
@@ -66,18 +67,24 @@ def player(
     method: AnyPolicy | SchedulerChoice,
     *,
     deterministic: bool = False,
+    refusing: bool = False,
     threads: int | None = None,
 ) -> Player:
     """Return what plays ``plan`` by ``method``, in the compiled engine where that gives the same.
 
     ``method`` is the name of a scheduler (``central`` and ``oracle`` included), what makes one, or
-    a policy. ``deterministic`` takes the most probable destination of policies that nodes can run.
+    a policy. ``deterministic`` takes the most probable destination of policies that nodes can run,
+    ``refusing`` lets policies that ask for states refuse tasks that are not worth their work.
 
     Raises:
         UsageError: an unknown scheduler, a policy that does not fit the plan, or weights without
-            an artifact for a plan that the engine does not cover.
+            an artifact for a plan that the engine does not cover; refusal that the plan does not
+            allow, or of a policy that does not ask for states.
         ValueError: weights without an artifact whose encoder does not tell what they ask.
     """
+    if refusing and isinstance(method, policies.Policy | ScoringWeights):
+        rows = method.encoder if isinstance(method, ScoringWeights) else method.card.encoder
+        allow_refusal(plan.rules, "drl", rows)
     problems = problems_of(plan)
     if isinstance(method, policies.Policy):
         policies.check_fits(method.card, plan.topology.size)
@@ -87,11 +94,12 @@ def player(
         known = _weights_or_reason(method) if not problems else ""
         if isinstance(known, ScoringWeights):
             asks = method.card.asks
-            return Player(partial(_score_policy, plan, known, deterministic, threads, asks))
-        if not problems and not known:
+            score = partial(_score_policy, plan, known, deterministic, refusing, threads, asks)
+            return Player(score)
+        if not problems and not known and not refusing:
             actor = open_actor(method)
             return Player(partial(_score_actor, plan, actor, deterministic, threads))
-        options = {"deterministic": True} if deterministic else {}
+        options = {"deterministic": deterministic, "refuse": refusing}
         make = partial(Drl.of, policy=method)
         return _simulated(Simulation(plan, make, options, keep=False), problems, known)
     if isinstance(method, str) or callable(method):
@@ -102,7 +110,7 @@ def player(
         missing = "the compiled engine does not have this scheduler"
         return _simulated(Simulation(plan, method, keep=False), problems, missing)
     check(plan, by_slot=not isinstance(method, ScoringWeights))
-    return Player(partial(_score_policy, plan, method, deterministic, threads, None))
+    return Player(partial(_score_policy, plan, method, deterministic, refusing, threads, None))
 
 
 def evaluate(
@@ -112,6 +120,7 @@ def evaluate(
     learned: Mapping[str, AnyPolicy | SchedulerChoice] | None = None,
     *,
     deterministic: bool = False,
+    refusing: bool = False,
     threads: int | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Return the success rate of every episode under every method, on the same tasks and fates.
@@ -130,6 +139,7 @@ def evaluate(
             plan,
             known[method] if method in known else _by_name(method),
             deterministic=deterministic,
+            refusing=refusing,
             threads=threads,
         )
         for method in methods
@@ -177,13 +187,16 @@ def _score_policy(
     plan: Plan,
     policy: FeaturePolicy | ScoringWeights,
     deterministic: bool,
+    refusing: bool,
     threads: int | None,
     asks: Asks | None,
     numbers: Sequence[int],
 ) -> NDArray[np.float64]:
     if isinstance(policy, ScoringWeights):
         batch, rows = pack_for([plan] * len(numbers), policy, asks), Threads(len(numbers), threads)
-        return play_scoring(batch, rows, policy, numbers, deterministic=deterministic)
+        return play_scoring(
+            batch, rows, policy, numbers, deterministic=deterministic, refusing=refusing
+        )
     env = VectorEnv([plan] * len(numbers), threads, encoder_of(policy))
     return play(env, policy, numbers)
 

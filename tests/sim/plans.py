@@ -25,10 +25,12 @@ def random_plan(
     failures: float = 1.0,
     delay: tuple[Micros, Micros] = (0, SECOND),
     queue_limit: int | None = None,
+    stagger: Micros = 0,
 ) -> Plan:
     """A network drawn as ``paper-simulation`` draws its own; ``failures`` scales the rates.
 
-    ``delay`` is the time of control messages, and how long answers are waited for.
+    ``delay`` is the time of control messages, and how long answers are waited for; ``stagger`` the
+    time between the turns of two nodes.
     """
     draw = random.Random(seed)
     cores = tuple(draw.choice([4, 8, 16, 20, 24, 28, 32]) for _ in range(size))
@@ -59,6 +61,8 @@ def random_plan(
         execution_queue_limit=queue_limit,
         control_delay=delay[0],
         probe_timeout=delay[1],
+        stagger=stagger,
+        reject=True,
     )
     seeds = Seeds(topology=seed, workload=seed + 1, faults=seed + 2, schedulers=seed + 3)
     return Plan(
@@ -89,6 +93,8 @@ DELAYS = (
     (MILLISECOND, 0),
 )
 """Times of control messages, and how long answers are waited for."""
+STAGGERS = (0, 0, 1, 2001, 7 * MILLISECOND)
+"""Times between the turns of two nodes of a slot; 0: all decide at once."""
 DEADLINES = (
     Constant(4 * SECOND),
     Uniform(0.2 * SECOND, 3 * SECOND),
@@ -110,4 +116,5 @@ def small_plans() -> st.SearchStrategy[Plan]:
         failures=st.sampled_from([0.0, 1.0, 20.0, 1e5]),
         delay=st.sampled_from(DELAYS),
         queue_limit=st.sampled_from([None, None, 0, 1, 3]),
+        stagger=st.sampled_from(STAGGERS),
     )

@@ -60,7 +60,7 @@ def compare(plan: Plan, method: str, episode: int) -> EpisodeResult:
 @pytest.mark.parametrize("method", sorted(NAMES))
 @pytest.mark.parametrize("name", ["paper-simulation", "paper-testbed", "quickstart"])
 def test_every_record_and_decision_is_that_of_the_simulator(name: str, method: str) -> None:
-    plan = resolve(load(name))
+    plan = resolve(load(name, ["rules.reject=true"]))
     found = compare(plan, method, 3)
     assert len(found.records) > len(found.outcomes) > 100
 
@@ -125,7 +125,7 @@ def stored(log: TaskLog) -> list[list[tuple[Any, ...]]]:
 
 
 @pytest.mark.parametrize("delay", [DELAYS[2], DELAYS[4]])
-@pytest.mark.parametrize("scheduler", ["ratc", "central", "local"])
+@pytest.mark.parametrize("scheduler", ["ratc", "central", "central-reject", "local"])
 def test_a_long_run_is_played_by_the_engine_into_an_equal_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str, delay: tuple[int, int]
 ) -> None:

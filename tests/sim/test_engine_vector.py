@@ -501,6 +501,21 @@ def test_any_small_network_is_seen_by_gossip_as_on_its_nodes(
     decides_as_on_a_node(plan, policy)
 
 
+@pytest.mark.parametrize("delay", [0, MILLISECOND, 10 * MILLISECOND])
+@pytest.mark.parametrize("policy", [ScoringStates, ScoringProbes, *GOSSIPS])
+def test_what_is_heard_in_turns_is_seen_in_both(policy: type[Scoring], delay: int) -> None:
+    # Some states are told, and others heard, at the very instant of a turn.
+    plan = random_plan(
+        63,
+        size=6,
+        slots=30,
+        slot=100 * MILLISECOND,
+        delay=(delay, SECOND),
+        stagger=10 * MILLISECOND,
+    )
+    decides_as_on_a_node(plan, policy)
+
+
 def test_states_that_are_told_again_before_they_are_heard_are_left_to_the_simulator() -> None:
     late = random_plan(62, size=3, slots=5, slot=MILLISECOND, delay=(MILLISECOND, SECOND))
     with pytest.raises(UsageError, match="less than the period"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import fmean
 
 import pytest
 
@@ -13,7 +12,9 @@ from testbed.model.faults import FaultSpec
 from testbed.model.units import MILLISECOND, SECOND
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import without_control_delay
+from testbed.sim.engine.episodes import record_baseline
 from testbed.sim.engine.vector import VectorEnv
+from testbed.sim.play import evaluate
 from testbed.sim.simulator import simulate_episode
 from tests.sim.networks import tiny_plan
 from tests.sim.plans import random_plan
@@ -61,7 +62,7 @@ def test_a_node_sees_what_those_before_it_did(step: int, delay: int) -> None:
 def test_a_herd_is_broken_up_by_turns() -> None:
     plan = random_plan(11, size=12, slots=40, delay=(MILLISECOND, SECOND))
     rates = [
-        fmean(simulate_episode(each, n, "least-completion").success_rate for n in range(6))
+        evaluate(each, ["least-completion"], 6)["least-completion"].mean()
         for each in (plan, staggered(plan, 2 * MILLISECOND + 1, MILLISECOND))
     ]
     assert rates[1] > rates[0] + 0.01
@@ -88,6 +89,8 @@ def test_what_decides_whole_slots_refuses_turns() -> None:
     plan = staggered(random_plan(3, size=3, slots=5), STEP)
     with pytest.raises(UsageError, match=r"rules\.stagger"):
         VectorEnv([plan])
+    with pytest.raises(UsageError, match=r"rules\.stagger"):
+        record_baseline(plan, "ratc", [0])
     VectorEnv([without_control_delay(plan)])
     # A node alone has nobody to wait for.
     VectorEnv([staggered(random_plan(3, size=1, slots=5), STEP)])

@@ -33,8 +33,9 @@ class Credit(NamedTuple):
 
     ``own`` is the chance of success of a task that was in time and 0 of one that was not; it
     is not known of tasks that failed in transit, which have no place in a queue. ``same`` is what
-    the task cost those behind it that were decided in its slot or before, ``later`` what it cost
-    those decided later; both are at most 0, up to failures of the task itself.
+    the task cost those behind it that were decided with it or before (in its slot or, where nodes
+    take turns, in its turn), ``later`` what it cost those decided later;
+    both are at most 0, up to failures of the task itself.
     """
 
     own: NDArray[np.float64]
@@ -105,7 +106,7 @@ def _of_node(episode: Record, j: int, credit: Credit) -> None:
             reach = math.exp(-link.failure * transmission * 1e-6)
         credit.own[m] = survives[k] * reach if in_time else 0.0
         with_it, without_it = after, free
-        slot = m // episode.nodes
+        turn = m * episode.turns // episode.nodes
         b = k + 1
         while b < count and with_it != without_it:
             behind = task_at(episode, queue[b])
@@ -113,7 +114,7 @@ def _of_node(episode: Record, j: int, credit: Credit) -> None:
             then_in_time, without_it = _serve(episode, behind, work[b], busy[b], without_it)
             if now_in_time != then_in_time:
                 change = survives[b] if now_in_time else -survives[b]
-                if queue[b] // episode.nodes <= slot:
+                if queue[b] * episode.turns // episode.nodes <= turn:
                     credit.same[m] += change
                 else:
                     credit.later[m] += change

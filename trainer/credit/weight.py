@@ -7,10 +7,10 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from testbed.model.distributions import mean
+from testbed.model.scarcity import offered_load
 from testbed.model.topology import OverloadMeasure
 from testbed.model.units import SECOND
 from testbed.scenario.plan import Plan
-from testbed.sim.engine.arrays import offered_load
 
 LaterWeight: TypeAlias = "float | tuple[float, float]"
 """A fixed weight from 0 to 1, or (lowest, slope) of a weight that grows with the load."""
@@ -34,7 +34,7 @@ def later_weight(plan: Plan, setting: LaterWeight = BY_LOAD) -> float:
     if isinstance(setting, (int, float)):
         return float(setting)
     lowest, slope = setting
-    by_load = lowest + slope * (offered_load(plan) - 1.0)
+    by_load = lowest + slope * (offered_load(plan.topology, plan.workload) - 1.0)
     return float(np.clip(max(by_load, _blindness(plan) / _BLIND), lowest, 1.0))
 
 

@@ -2,6 +2,7 @@
 
 It is written to the folder. Progress goes to stderr, the final table to stdout as JSON. With
 ``--shipped`` instead of a folder nothing is trained, and the table is of the policy that ships.
+With ``--order`` it is about the order within slots and refusal, of the policies that ship.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from testbed.errors import UsageError
 from testbed.experiment.per_destination.evaluation import (
     CHOICE_TOPOLOGIES,
     FINAL_TOPOLOGIES,
+    NETWORKS,
     compare,
 )
+from testbed.experiment.per_destination.order import compare_order
+from testbed.model.per_destination import NAME, STATE_NAME
 from testbed.policies import shipped
 from testbed.sim.engine.policies import weights_of
 from trainer.per_destination.export import write_policy
@@ -39,6 +43,24 @@ def main() -> int:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("folder", type=Path, nargs="?")
     where.add_argument("--shipped", action="store_true", help="only evaluate the policy that ships")
+    where.add_argument(
+        "--order",
+        action="store_true",
+        help="only evaluate the policies that ship with and without turns and refusal",
+    )
+    parser.add_argument(
+        "--network",
+        action="append",
+        choices=tuple(NETWORKS),
+        help="with --order: only this network; repeatable",
+    )
+    parser.add_argument(
+        "--load",
+        action="append",
+        type=float,
+        help="with --order: scale the work of tasks to this offered load; repeatable",
+    )
+    parser.add_argument("--episodes", type=int, default=40, help="with --order: of each network")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--iterations", type=int, default=defaults.iterations)
     parser.add_argument(
@@ -54,6 +76,13 @@ def main() -> int:
         "--choose", action="store_true", help="evaluate on the networks for choices instead"
     )
     given = parser.parse_args()
+    topologies = CHOICE_TOPOLOGIES if given.choose else FINAL_TOPOLOGIES
+    if given.order:
+        names, loads = given.network or tuple(NETWORKS), given.load or (None,)
+        known = {name: weights_of(shipped(name)) for name in (NAME, STATE_NAME)}
+        found = compare_order(known, topologies, given.episodes, names, loads, _evaluated)
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return 0
     try:
         config = dataclasses.replace(
             defaults,
@@ -66,7 +95,6 @@ def main() -> int:
         parser.error(str(error))
     result = None if given.shipped else train_per_destination(config, _tell)
     weights = weights_of(shipped()) if result is None else result.weights
-    topologies = CHOICE_TOPOLOGIES if given.choose else FINAL_TOPOLOGIES
     asks = None if result is None else config.asks
     table = compare(weights, topologies, progress=_evaluated, asks=asks)
     if result is not None:

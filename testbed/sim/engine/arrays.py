@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from testbed.errors import Problem, UsageError
-from testbed.model.distributions import Choice, Constant, Distribution, Uniform, mean
+from testbed.model.distributions import Choice, Constant, Distribution, Uniform
 from testbed.model.encoders import ExtendedEncoder, Scales
 from testbed.model.information import BITS, Asks, period_of, probes_of
 from testbed.model.per_destination import HEARD_NAME
+from testbed.model.refusal import CENTRAL_PRICE, OWN_PRICE
+from testbed.model.scarcity import mean_cycles
 from testbed.model.topology import OverloadMeasure
 from testbed.model.units import SECOND, duration
-from testbed.model.workload import Workload
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.compiled import (
     ANSWERS,
@@ -54,9 +55,6 @@ def problems_of(plan: Plan) -> list[Problem]:
     if plan.faults or plan.by_hand:
         count = len(plan.faults) + sum(map(len, plan.by_hand.values()))
         problems.append(Problem("faults", _faults(count), "none"))
-    if plan.rules.stagger and plan.topology.size > 1:
-        seen = f"a turn of its own for each node, {plan.rules.stagger} us apart"
-        problems.append(Problem("rules.stagger", seen, "false: all nodes of a slot decide at once"))
     size = workload.size_bytes.maximum
     largest = max(size, 8 * size * workload.complexity.maximum)
     if largest > _LARGEST:
@@ -203,8 +201,7 @@ class _Room(NamedTuple):
         shift = max(shift, (longest // _MOST_BUCKETS).bit_length())
         buckets = 1 << ((longest >> shift) + 2).bit_length()
         lanes = min(size, workload.slots, longest // workload.slot + 1)
-        last = max(_offsets(plan))
-        overlap = min(workload.slots, last // workload.slot + 1)
+        overlap = _overlap(plan)
         parts = {
             "ring_at": buckets * NUMBER.itemsize,
             "near_at": (4 * tasks + 1) * EVENT.itemsize,
@@ -252,13 +249,32 @@ def _place(batch: Batch, row: int, network: int, room: _Room) -> None:
 
 
 def _offsets(plan: Plan) -> tuple[int, ...]:
-    """Return the times of the stages of a decision, from the beginning of its slot."""
+    """Return the times of the stages of a decision, from the beginning of its turn."""
     delay, timeout = plan.rules.control_delay, plan.rules.probe_timeout
     if plan.topology.size == 1:
         return 0, 0, 0, 0, 0  # there is nobody to ask
     if _silent(plan):
         return 0, delay, timeout, timeout, timeout
     return 0, delay, 2 * delay, 3 * delay, 4 * delay
+
+
+def _overlap(plan: Plan) -> int:
+    """Return how many turns may have begun and not be decided, at most."""
+    workload, stagger = plan.workload, _stagger(plan)
+    last = max(_offsets(plan))
+    slots = min(
+        workload.slots, (last + plan.rules.turn(plan.topology.size - 1)) // workload.slot + 1
+    )
+    if stagger == 0:
+        return slots
+    # The last turn of a slot may be followed by the next slot sooner than by another turn.
+    turns = 2 + last // workload.slot + last // stagger
+    return max(slots, min(turns, workload.slots * plan.topology.size))
+
+
+def _stagger(plan: Plan) -> int:
+    """Return the time between turns; 0 also where one node has nobody to wait for."""
+    return plan.rules.stagger if plan.topology.size > 1 else 0
 
 
 def _silent(plan: Plan) -> bool:
@@ -271,6 +287,9 @@ def problems_by_slot(plan: Plan) -> list[Problem]:
     if waits >= plan.workload.slot:
         path = "rules.control_delay"
         problems.append(Problem(path, f"answers {waits} us after a slot began", "before the next"))
+    if _stagger(plan):
+        seen = f"a turn of its own for each node, {plan.rules.stagger} us apart"
+        problems.append(Problem("rules.stagger", seen, "false: all nodes of a slot decide at once"))
     return problems
 
 
@@ -287,6 +306,8 @@ def _fill(batch: Batch, row: int, network: int, plan: Plan) -> None:
     episode["queue_limit"] = -1 if limit is None else limit
     episode["control_delay"] = rules.control_delay
     episode["silent"] = _silent(plan)
+    episode["stagger"] = _stagger(plan)
+    episode["turns"] = topology.size if _stagger(plan) else 1
     episode["offset"] = _offsets(plan)
     episode["network"] = network
     episode["idle_slots"] = plan.log_idle_slots
@@ -321,18 +342,9 @@ def _fill(batch: Batch, row: int, network: int, plan: Plan) -> None:
     episode["max_failure"] = scales.execution_failure_rate
     episode["queue_scale"] = scales.queue_length
     episode["total_capacity"] = sum(topology.capacity_hz)
-    episode["mean_cycles"] = _mean_cycles(workload)
-
-
-def offered_load(plan: Plan) -> float:
-    """rho: mean work that arrives, over all capacity; above 1 some tasks must fail."""
-    workload, topology = plan.workload, plan.topology
-    per_second = sum(topology.arrival_probability) * SECOND / workload.slot
-    return _mean_cycles(workload) * per_second / sum(topology.capacity_hz)
-
-
-def _mean_cycles(workload: Workload) -> float:
-    return 8.0 * mean(workload.size_bytes) * mean(workload.complexity)
+    episode["mean_cycles"] = mean_cycles(workload)
+    episode["central_price"] = CENTRAL_PRICE / mean_cycles(workload)
+    episode["own_price"] = OWN_PRICE / mean_cycles(workload)
 
 
 def _drawn(plan: Plan) -> tuple[Distribution, Distribution, Distribution]:

@@ -38,6 +38,7 @@ SUCCEEDED: Final = 1
 DROPPED: Final = 2
 TRANSMISSION_FAILED: Final = 3
 EXECUTION_FAILED: Final = 4
+REFUSED: Final = 5
 OUTCOMES: Final = (
     *("", "succeeded", "dropped", "transmission_failed", "execution_failed"),
     "refused",
@@ -87,9 +88,11 @@ EPISODE: Final = np.dtype(
         ("succeeded", "i8"),
         ("credited", "i8"),  # the slot whose reward what ends now counts for, and its end
         ("credited_until", "i8"),
-        ("offset", "i8", (STAGES,)),  # of each stage, from the beginning of the slot
-        ("cursor", "i8", (STAGES,)),  # the next slot of each stage
-        ("overlap", "i8"),  # slots whose decisions may be under way side by side
+        ("turns", "i8"),  # of a slot: 1 where all nodes decide at once, else one for each node
+        ("stagger", "i8"),  # between two of them
+        ("offset", "i8", (STAGES,)),  # of each stage, from the beginning of the turn
+        ("cursor", "i8", (STAGES,)),  # the next turn of each stage
+        ("overlap", "i8"),  # turns whose decisions may be under way side by side
         ("looked", "i8"),  # the slot whose tasks have arrived for ``vector``
         ("probed", "i8"),  # random peers that are asked for their state; 0 for all that are asked
         ("gossip", "i8"),  # time from one telling of states to the next; 0: nobody tells
@@ -135,6 +138,8 @@ EPISODE: Final = np.dtype(
         ("total_capacity", "f8"),
         ("mean_cycles", "f8"),
         ("queue_scale", "f8"),
+        ("central_price", "f8"),  # per cycle, see ``testbed.model.refusal``
+        ("own_price", "f8"),
     ]
 )
 NODE: Final = np.dtype(
@@ -333,16 +338,16 @@ def told_at(episode: Record, newest: int, j: int) -> Record:
 
 
 @inlined
-def probe_at(episode: Record, slot: int, question: int, j: int) -> Record:
-    """Return what node ``j`` answered to a question about the tasks of ``slot``.
+def probe_at(episode: Record, turn: int, question: int, j: int) -> Record:
+    """Return what node ``j`` answered to a question about the tasks of ``turn``.
 
     Entry N holds in ``below`` how many nodes are not overloaded.
     """
-    row = (slot % episode.overlap) * 2 + question
+    row = (turn % episode.overlap) * 2 + question
     return element(PROBE, episode.probes_at, row * (episode.nodes + 1) + j)
 
 
 @inlined
-def asking_at(episode: Record, slot: int, k: int) -> Record:
-    """Return the k-th node with a task of ``slot`` to be decided; entry N is their number."""
-    return element(NUMBER, episode.asking_at, (slot % episode.overlap) * (episode.nodes + 1) + k)
+def asking_at(episode: Record, turn: int, k: int) -> Record:
+    """Return the k-th node with a task of ``turn`` to be decided; entry N is their number."""
+    return element(NUMBER, episode.asking_at, (turn % episode.overlap) * (episode.nodes + 1) + k)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from testbed.errors import Problem, UsageError
 from testbed.model.encoders import DEFAULT, ENCODERS
 from testbed.scenario.plan import Plan
-from testbed.sim.engine.arrays import keeps, pack
+from testbed.sim.engine.arrays import check, keeps, pack
 from testbed.sim.engine.compiled import DECIDING, STAGES, Batch, compiled, task_at
 from testbed.sim.engine.events import advance, finish, open_episode
 from testbed.sim.engine.features import add_answers, kernel_of, observe
@@ -99,6 +99,7 @@ def record_baseline(
         ValueError: a batch that was not packed for the encoder.
     """
     codes = (_code(method), kernel_of(encoder))
+    check(plan, by_slot=True)
     if delay := plan.rules.control_delay:
         raise UsageError(
             "baselines are recorded for policies without control delay only",

@@ -34,6 +34,7 @@ from testbed.sim.engine.compiled import (
     HEARD,
     NUMBER,
     RECEIVING,
+    REFUSED,
     REWARD,
     SENDING,
     STAGES,
@@ -355,6 +356,12 @@ def place(episode: Record, m: int, destination: int) -> None:
 
 
 @compiled
+def refuse(episode: Record, m: int) -> None:
+    """The source of task ``m`` refuses it: it ends where it is."""
+    _end(episode, m, m % episode.nodes, REFUSED, episode.now)
+
+
+@compiled
 def advance(episode: Record, until: int) -> None:
     """Process all events up to and at ``until``, as far as they come before decisions."""
     last = until >> episode.shift
@@ -419,7 +426,8 @@ def _drop(episode: Record, m: int, holder: int, now: int) -> None:
     stage, j = task.stage, task.destination
     node = node_at(episode, holder)
     if stage == DECIDING and keeps_journal(episode):
-        answered_at = task.deadline_at - task.deadline + episode.offset[ANSWERS]
+        turn = holder * episode.stagger
+        answered_at = task.deadline_at - task.deadline + turn + episode.offset[ANSWERS]
         asked = 0 if now <= answered_at else 1
         note_decision(episode, m // episode.nodes, holder, True, -1, asked)
     _end(episode, m, holder, DROPPED, now)

@@ -213,24 +213,24 @@ def await_answers(episode: Record) -> None:
 @compiled
 def per_destination(
     episode: Record,
-    slot: int,
+    turn: int,
     i: int,
     m: int,
     rows: NDArray[np.float32],
     mask: NDArray[np.bool_],
     pool: NDArray[np.int64],
 ) -> None:
-    """The rows [N, F] and the mask [N] for task ``m`` at ``i``; F tells by which encoder.
+    """The rows [N, F] and the mask [N] for task ``m`` of ``turn`` at ``i``; F tells the encoder.
 
     ``pool`` [N] is room to work in.
     Follows ``testbed.model.per_destination`` line by line; moves the average of node ``i``.
     """
-    size = episode.nodes
+    size, slot = episode.nodes, turn // episode.turns
     with_states = rows.shape[1] > WIDTH
     if with_states:
         deliver(episode, episode.now)
     if episode.probed > 0 and episode.silent == 0:
-        hear_probed(episode, slot, i, m, pool)
+        hear_probed(episode, turn, i, m, pool)
     task, own = task_at(episode, m), node_at(episode, i)
     deadline = task.deadline / _SECOND
     own_backlog = backlog(own, episode.now) / _SECOND
@@ -243,7 +243,7 @@ def per_destination(
         elif episode.gossip > 0:
             full = told_overloaded(episode, j)
         else:
-            full = probe_at(episode, slot, 0, j).overloaded != 0
+            full = probe_at(episode, turn, 0, j).overloaded != 0
         mask[j] = j == i or not full
         if mask[j]:
             unmasked += 1.0
@@ -295,7 +295,7 @@ def per_destination(
         out[20] = min(mean_execution / deadline, 3.0)
         out[21] = min(limit / deadline, 3.0)
         if with_states:
-            _add_state(episode, slot, i, m, j, sending + transmission, execution, deadline, out)
+            _add_state(episode, turn, i, m, j, sending + transmission, execution, deadline, out)
     if own_overloaded:
         rows[i, 14] = 1.0
 
@@ -303,7 +303,7 @@ def per_destination(
 @compiled
 def _add_state(
     episode: Record,
-    slot: int,
+    turn: int,
     i: int,
     m: int,
     j: int,
@@ -325,7 +325,7 @@ def _add_state(
         own = node_at(episode, i)
         queued = (backlog(own, episode.now) + own.inbound_work) / _SECOND
     elif len(out) > _SENT_SINCE:
-        queued, age, since = expected_queue(episode, slot, i, m, j)
+        queued, age, since = expected_queue(episode, turn // episode.turns, i, m, j)
         if age < 0.0:
             return
         out[_AGE] = min(age / deadline, 2.0)
@@ -333,7 +333,7 @@ def _add_state(
     elif episode.silent != 0:
         return
     else:
-        probe = probe_at(episode, slot, 0, j)
+        probe = probe_at(episode, turn, 0, j)
         queued = (probe.backlog + probe.inbound_work) / _SECOND
     slack = (deadline - max(queued, arrival) - execution) / deadline
     out[WIDTH] = 1.0

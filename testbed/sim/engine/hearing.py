@@ -32,7 +32,7 @@ _FIRST_PROBED: Final = FIRST_PROBED
 
 
 @compiled
-def hear_probed(episode: Record, slot: int, i: int, m: int, pool: NDArray[np.int64]) -> None:
+def hear_probed(episode: Record, turn: int, i: int, m: int, pool: NDArray[np.int64]) -> None:
     """Note the states that node ``i`` is told about task ``m``, by peers drawn at random.
 
     Draws as ``SchedulerContext.sample``; ``pool`` [N] is room to work in.
@@ -46,7 +46,7 @@ def hear_probed(episode: Record, slot: int, i: int, m: int, pool: NDArray[np.int
         j = pool[drawn]
         left -= 1
         pool[drawn] = pool[left]
-        heard, probe = heard_at(episode, i, j), probe_at(episode, slot, 0, j)
+        heard, probe = heard_at(episode, i, j), probe_at(episode, turn, 0, j)
         heard.backlog = probe.backlog
         heard.inbound_work = probe.inbound_work
         heard.at = episode.now
@@ -121,8 +121,8 @@ def expected_queue(
     if heard < 0 or now - heard > _OLDEST * task_at(episode, m).deadline:
         return 0.0, -1.0, 0.0
     queued, then, since = work_heard / _SECOND, heard, 0.0
-    # Decisions of a slot are made so long after it begins.
-    decided = 0 if episode.gossip > 0 else episode.offset[ANSWERS]
+    # This node decides so long after a slot begins.
+    decided = i * episode.stagger + (0 if episode.gossip > 0 else episode.offset[ANSWERS])
     unheard = heard - 2 * episode.control_delay - decided
     capacity = node_at(episode, j).capacity
     for earlier in range(max(unheard // episode.slot_length + 1, 0), slot):

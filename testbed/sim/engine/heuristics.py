@@ -34,7 +34,14 @@ from testbed.sim.engine.draws import (
     to_unit,
 )
 from testbed.sim.engine.events import begin_episode, finish, place, settle
-from testbed.sim.engine.journal import GENERATED, keeps_journal, note, note_decision, note_idle
+from testbed.sim.engine.journal import (
+    GENERATED,
+    keeps_journal,
+    note,
+    note_decision,
+    note_idle,
+    note_waiting,
+)
 from testbed.sim.engine.looking import backlog, send_backlog
 from testbed.sim.engine.slots import (
     AT_ONCE,
@@ -42,10 +49,11 @@ from testbed.sim.engine.slots import (
     TWO_QUESTIONS,
     answer_probes,
     next_stage,
+    opens_slot,
     overloaded,
-    slot_of,
     stages_of,
     tasks_arrive,
+    turn_of,
 )
 
 LOCAL: Final = 0
@@ -98,31 +106,32 @@ def play_stage(episode: Record, method: int) -> int:
     if stage < 0:
         finish(episode)
         return stage
-    slot = slot_of(episode, stage)
+    turn = turn_of(episode, stage)
     if stage == ARRIVAL:
-        draw_slot(episode, slot)
-        tasks_arrive(episode, slot)
-    decide(episode, method, stage, slot)
+        if opens_slot(episode, turn):
+            draw_slot(episode, turn // episode.turns)
+        tasks_arrive(episode, turn)
+    decide(episode, method, stage, turn)
     return stage
 
 
 @compiled
-def decide(episode: Record, method: int, stage: int, slot: int) -> None:
-    """Do what ``method`` does at ``stage`` of ``slot``, whose tasks have arrived."""
+def decide(episode: Record, method: int, stage: int, turn: int) -> None:
+    """Do what ``method`` does at ``stage`` of ``turn``, whose tasks have arrived."""
     if stage in (PROBES, PROBES_AGAIN):
-        answer_probes(episode, slot, 0 if stage == PROBES else 1)
+        answer_probes(episode, turn, 0 if stage == PROBES else 1)
         return
-    size = episode.nodes
-    count = asking_at(episode, slot, size).value
+    size, slot = episode.nodes, turn // episode.turns
+    count = asking_at(episode, turn, size).value
     waiting = 0
-    journal = keeps_journal(episode)
+    arriving = keeps_journal(episode) and stage == ARRIVAL and opens_slot(episode, turn)
     idle = 0
     for k in range(count):
-        i = asking_at(episode, slot, k).value
+        i = asking_at(episode, turn, k).value
         m = slot * size + i
         if task_at(episode, m).stage != DECIDING:
             continue  # its deadline has passed
-        if journal and stage == ARRIVAL:
+        if arriving:
             note_idle(episode, slot, idle, i)
             idle = i + 1
             note(episode, GENERATED, m, i, episode.now, 0)
@@ -131,18 +140,18 @@ def decide(episode: Record, method: int, stage: int, slot: int) -> None:
         elif episode.silent != 0:
             destination = i
         else:
-            destination = _answered(episode, method, slot, i, m, 0 if stage == ANSWERS else 1)
+            destination = _answered(episode, method, turn, i, m, 0 if stage == ANSWERS else 1)
         if destination >= 0:
-            if journal:
+            if keeps_journal(episode):
                 note_decision(episode, slot, i, True, destination, (stage + 1) // 2)
             place(episode, m, destination)
             settle(episode)
         else:
-            asking_at(episode, slot, waiting).value = i
+            asking_at(episode, turn, waiting).value = i
             waiting += 1
-    asking_at(episode, slot, size).value = waiting
-    if journal and stage == ARRIVAL:
-        note_idle(episode, slot, idle, size)
+    asking_at(episode, turn, size).value = waiting
+    if arriving:
+        note_waiting(episode, slot, idle)
 
 
 @inlined
@@ -155,32 +164,32 @@ def _at_once(episode: Record, method: int, i: int, m: int) -> int:
     if method in (RDA, RDA_MASKED, LOCAL_OR_RELIABLE) and not overloaded(episode, i):
         task, node = task_at(episode, m), node_at(episode, i)
         pending = backlog(node, episode.now) + duration(task.cycles, node.capacity)
-        if method != LOCAL_OR_RELIABLE or pending <= task.deadline:
+        if method != LOCAL_OR_RELIABLE or pending <= task.deadline_at - episode.now:
             return i
     return _LATER
 
 
 @inlined
-def _answered(episode: Record, method: int, slot: int, i: int, m: int, question: int) -> int:
+def _answered(episode: Record, method: int, turn: int, i: int, m: int, question: int) -> int:
     """Return the destination after the answers to ``question``, ``_LATER`` to ask once more."""
     if method == LEAST_COMPLETION:
-        return _least_completion(episode, slot, i, m)
-    count = _choices(episode, method, slot, i)
+        return _least_completion(episode, turn, i, m)
+    count = _choices(episode, method, turn, i)
     if method == LOCAL_OR_RELIABLE:
-        return _most_reliable(episode, method, slot, i, m, count)
+        return _most_reliable(episode, method, turn, i, m, count)
     if question == 0 and method in (RATC_MASKED, RDA_MASKED):
         if count == 0 or (method == RATC_MASKED and count == 1):
             # Only the own node is left: there is nobody to ask. It may be the one node of RATC.
             return i
         return _LATER
-    return _of_two(episode, method, slot, i, m, question, count)
+    return _of_two(episode, method, turn, i, m, question, count)
 
 
 # --- whom to choose from --------------------------------------------------------------------
 
 
 @inlined
-def _choices(episode: Record, method: int, slot: int, i: int) -> int:
+def _choices(episode: Record, method: int, turn: int, i: int) -> int:
     """Return the number of nodes that ``method`` draws from at node ``i``."""
     size = episode.nodes
     if method in (RATC, TWO_CHOICE):
@@ -188,19 +197,19 @@ def _choices(episode: Record, method: int, slot: int, i: int) -> int:
     if method == RDA:
         return int(size - 1)
     # Unmasked peers, by the bits of the first question, and with RATC the own node too.
-    free = int(probe_at(episode, slot, 0, size).below)
-    own = 1 - int(probe_at(episode, slot, 0, i).overloaded)
+    free = int(probe_at(episode, turn, 0, size).below)
+    own = 1 - int(probe_at(episode, turn, 0, i).overloaded)
     return free - own + (1 if method == RATC_MASKED else 0)
 
 
 @inlined
-def _choice(episode: Record, method: int, slot: int, i: int, k: int) -> int:
+def _choice(episode: Record, method: int, turn: int, i: int, k: int) -> int:
     """Return the k-th of them, in order of the nodes."""
     if method in (RATC, TWO_CHOICE):
         return k
     if method == RDA:
         return k + (1 if k >= i else 0)
-    own = probe_at(episode, slot, 0, i)
+    own = probe_at(episode, turn, 0, i)
     if method == RATC_MASKED:
         if k == own.below:
             return i
@@ -208,33 +217,33 @@ def _choice(episode: Record, method: int, slot: int, i: int, k: int) -> int:
             k -= 1
     elif own.overloaded == 0 and k >= own.below:
         k += 1
-    return int(probe_at(episode, slot, 0, k).free)
+    return int(probe_at(episode, turn, 0, k).free)
 
 
 @inlined
 def _of_two(
-    episode: Record, method: int, slot: int, i: int, m: int, question: int, count: int
+    episode: Record, method: int, turn: int, i: int, m: int, question: int, count: int
 ) -> int:
     """Draw two of ``count`` nodes, as ``SchedulerContext.sample``, and take one of them."""
     stream = scheduler_stream(episode, i, m)
     one = int(to_unit(extend(stream, 0)) * count)
-    first = _choice(episode, method, slot, i, one)
+    first = _choice(episode, method, turn, i, one)
     episode.first_drawn = first
-    _hear(episode, slot, question, i, first)
+    _hear(episode, turn, question, i, first)
     if count == 1:
         return first
     two = int(to_unit(extend(stream, 1)) * (count - 1))
     # What was drawn is replaced by the last.
-    second = _choice(episode, method, slot, i, count - 1 if two == one else two)
+    second = _choice(episode, method, turn, i, count - 1 if two == one else two)
     episode.second_drawn = second
-    _hear(episode, slot, question, i, second)
+    _hear(episode, turn, question, i, second)
     if method == TWO_CHOICE:
-        a = _backlog_of(episode, slot, question, i, first)
-        b = _backlog_of(episode, slot, question, i, second)
+        a = _backlog_of(episode, turn, question, i, first)
+        b = _backlog_of(episode, turn, question, i, second)
         return second if b < a else first
     task = task_at(episode, m)
-    a, exposed_a = _estimate(episode, slot, question, i, m, first)
-    b, exposed_b = _estimate(episode, slot, question, i, m, second)
+    a, exposed_a = _estimate(episode, turn, question, i, m, first)
+    b, exposed_b = _estimate(episode, turn, question, i, m, second)
     left = task.deadline_at - episode.now
     if method in (RDA, RDA_MASKED) or a > left or b > left:
         return second if b < a else first
@@ -244,7 +253,7 @@ def _of_two(
 
 
 @compiled
-def _most_reliable(episode: Record, method: int, slot: int, i: int, m: int, count: int) -> int:
+def _most_reliable(episode: Record, method: int, turn: int, i: int, m: int, count: int) -> int:
     """Draw three of ``count`` nodes, as ``SchedulerContext.sample``, and take the most reliable."""
     stream = scheduler_stream(episode, i, m)
     best, least = i, np.inf
@@ -258,20 +267,20 @@ def _most_reliable(episode: Record, method: int, slot: int, i: int, m: int, coun
         last = left - 1
         last_of = instead[1] if last == moved[1] else instead[0] if last == moved[0] else last
         moved, instead = (moved[1], drawn), (instead[1], last_of)
-        chosen = _choice(episode, method, slot, i, place_of)
-        exposure = _estimate(episode, slot, 0, i, m, chosen)[1]
+        chosen = _choice(episode, method, turn, i, place_of)
+        exposure = _estimate(episode, turn, 0, i, m, chosen)[1]
         if exposure < least:
             best, least = chosen, exposure
     return best
 
 
 @compiled
-def _least_completion(episode: Record, slot: int, i: int, m: int) -> int:
-    best, least = i, _estimate(episode, slot, 0, i, m, i)[0]
+def _least_completion(episode: Record, turn: int, i: int, m: int) -> int:
+    best, least = i, _estimate(episode, turn, 0, i, m, i)[0]
     for j in range(episode.nodes):
         if j != i:
-            _hear(episode, slot, 0, i, j)
-            completion = _estimate(episode, slot, 0, i, m, j)[0]
+            _hear(episode, turn, 0, i, j)
+            completion = _estimate(episode, turn, 0, i, m, j)[0]
             if completion < least:
                 best, least = j, completion
     return best
@@ -281,30 +290,30 @@ def _least_completion(episode: Record, slot: int, i: int, m: int) -> int:
 
 
 @inlined
-def _hear(episode: Record, slot: int, question: int, i: int, j: int) -> None:
+def _hear(episode: Record, turn: int, question: int, i: int, j: int) -> None:
     """Note the backlog that node ``j`` answers to ``i``."""
     if i != j and episode.heard_at != 0:
         heard = heard_at(episode, i, j)
-        heard.backlog = probe_at(episode, slot, question, j).backlog
+        heard.backlog = probe_at(episode, turn, question, j).backlog
         heard.at = episode.now
 
 
 @inlined
-def _backlog_of(episode: Record, slot: int, question: int, i: int, j: int) -> int:
+def _backlog_of(episode: Record, turn: int, question: int, i: int, j: int) -> int:
     """Return the backlog that node ``j`` answered to ``i``; the own one is that of now."""
     if i == j:
         return backlog(node_at(episode, i), episode.now)
-    return int(probe_at(episode, slot, question, j).backlog)
+    return int(probe_at(episode, turn, question, j).backlog)
 
 
 @inlined
 def _estimate(
-    episode: Record, slot: int, question: int, i: int, m: int, j: int
+    episode: Record, turn: int, question: int, i: int, m: int, j: int
 ) -> tuple[int, float]:
     """``Estimator.candidate``: completion and exposure with the backlog that ``j`` answered."""
     node, task = node_at(episode, j), task_at(episode, m)
     execution = duration(task.cycles, node.capacity)
-    completion = _backlog_of(episode, slot, question, i, j) + execution
+    completion = _backlog_of(episode, turn, question, i, j) + execution
     exposure = node.failure * execution
     if j != i:
         link = link_at(episode, i, j)

@@ -10,6 +10,7 @@ from typing import Final
 
 from testbed.model.events import RecordKind
 from testbed.sim.engine.compiled import (
+    DECIDING,
     DECISION,
     PEER,
     STEP,
@@ -19,6 +20,7 @@ from testbed.sim.engine.compiled import (
     inlined,
     node_at,
     receiving_at,
+    task_at,
 )
 from testbed.sim.engine.looking import backlog, lane_at, queue_length, sending_work
 from testbed.sim.engine.messages import deliver
@@ -106,6 +108,17 @@ def note_idle(episode: Record, slot: int, first: int, last: int) -> None:
     if episode.idle_slots != 0:
         for i in range(first, last):
             note_decision(episode, slot, i, False, -1, 0)
+
+
+@compiled
+def note_waiting(episode: Record, slot: int, first: int) -> None:
+    """Keep that the nodes from ``first`` on wait for their turn in ``slot``, or have no task."""
+    for i in range(first, episode.nodes):
+        m = slot * episode.nodes + i
+        if episode.stagger > 0 and task_at(episode, m).stage == DECIDING:
+            note(episode, GENERATED, m, i, episode.now, 0)
+        else:
+            note_idle(episode, slot, i, i + 1)
 
 
 @inlined

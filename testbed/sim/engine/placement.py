@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
+from testbed.model.refusal import allow_refusal
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.compiled import (
@@ -29,22 +30,34 @@ from testbed.sim.engine.compiled import (
     task_at,
 )
 from testbed.sim.engine.draws import draw_slot
-from testbed.sim.engine.events import begin_episode, finish, place, settle
+from testbed.sim.engine.events import begin_episode, finish, place, refuse, settle
 from testbed.sim.engine.fates import (
     arrives,
     execution_fails_after,
     execution_time,
     transmission_time,
 )
-from testbed.sim.engine.journal import GENERATED, keeps_journal, note, note_decision, note_idle
+from testbed.sim.engine.journal import (
+    GENERATED,
+    keeps_journal,
+    note,
+    note_decision,
+    note_idle,
+    note_waiting,
+)
 from testbed.sim.engine.looking import backlog, lane_at, send_backlog
-from testbed.sim.engine.slots import AT_ONCE, next_stage, slot_of, tasks_arrive
+from testbed.sim.engine.slots import AT_ONCE, next_stage, opens_slot, tasks_arrive, turn_of
 from testbed.sim.engine.threads import Threads, success_rates
 
 CENTRAL: Final = 0
 ORACLE: Final = 1
+CENTRAL_REJECT: Final = 2
 
-PLACEMENTS: Final[dict[str, int]] = {"central": CENTRAL, "oracle": ORACLE}
+PLACEMENTS: Final[dict[str, int]] = {
+    "central": CENTRAL,
+    "oracle": ORACLE,
+    "central-reject": CENTRAL_REJECT,
+}
 """Schedulers of the simulator that the engine knows, by their names."""
 
 _SECOND: Final = 1000000.0
@@ -79,6 +92,8 @@ def score_placement(
             "the compiled engine has no such placement",
             [Problem("method", method, f"one of {', '.join(PLACEMENTS)}")],
         )
+    if method == "central-reject":
+        allow_refusal(plan.rules, method)
     batch = pack([plan] * len(numbers))
     Threads(len(numbers), threads).each(
         _score, batch, PLACEMENTS[method], np.asarray(numbers, np.int64)
@@ -117,36 +132,43 @@ def prospects_of(episode: Record) -> Prospects:
 
 @compiled
 def play_slot(episode: Record, method: int, prospects: Prospects) -> int:
-    """Go on to the arrival of the next slot and place its tasks; returns -1 after the end."""
+    """Go on to the next turn of a slot and place its tasks; returns -1 after the end."""
     stage = next_stage(episode, AT_ONCE)
     if stage < 0:
         finish(episode)
         return stage
-    slot = slot_of(episode, stage)
-    draw_slot(episode, slot)
-    tasks_arrive(episode, slot)
-    place_slot(episode, method, slot, prospects)
+    turn = turn_of(episode, stage)
+    if opens_slot(episode, turn):
+        draw_slot(episode, turn // episode.turns)
+    tasks_arrive(episode, turn)
+    place_turn(episode, method, turn, prospects)
     return stage
 
 
 @compiled
-def place_slot(episode: Record, method: int, slot: int, prospects: Prospects) -> None:
-    """Decide and place the tasks of ``slot``, which have arrived."""
-    size = episode.nodes
+def place_turn(episode: Record, method: int, turn: int, prospects: Prospects) -> None:
+    """Decide and place the tasks of ``turn``, which have arrived."""
+    size, slot = episode.nodes, turn // episode.turns
     ended = _NONE
-    journal = keeps_journal(episode)
+    arriving = keeps_journal(episode) and opens_slot(episode, turn)
     idle = 0
-    for k in range(asking_at(episode, slot, size).value):
-        i = asking_at(episode, slot, k).value
+    for k in range(asking_at(episode, turn, size).value):
+        i = asking_at(episode, turn, k).value
         m = slot * size + i
-        if journal:
+        if arriving:
             note_idle(episode, slot, idle, i)
             idle = i + 1
             note(episode, GENERATED, m, i, episode.now, 0)
         # Within an instant only a task that ends changes what is on its way, besides a placement.
         if episode.ended != ended:
             _look(episode, prospects)
-        destination = _best(episode, method, m, prospects)
+        destination, gain = _best(episode, method, m, prospects)
+        if method == CENTRAL_REJECT and gain <= _cost(episode, m, prospects):
+            if keeps_journal(episode):
+                note_decision(episode, slot, i, True, _NONE, 0)
+            refuse(episode, m)
+            ended = episode.ended
+            continue
         _, execution, worth, occupied = _expected(episode, method, m, destination)
         prospects.worth[m], prospects.occupied[m] = worth, occupied
         prospects.execution[m] = execution
@@ -155,12 +177,12 @@ def place_slot(episode: Record, method: int, slot: int, prospects: Prospects) ->
             at += transmission_time(episode, m, destination)
             _insert(prospects, destination, m, at, size)
         ended = episode.ended
-        if journal:
+        if keeps_journal(episode):
             note_decision(episode, slot, i, True, destination, 0)
         place(episode, m, destination)
         settle(episode)
-    if journal:
-        note_idle(episode, slot, idle, size)
+    if arriving:
+        note_waiting(episode, slot, idle)
 
 
 @compiled
@@ -207,8 +229,8 @@ def _precedes(prospects: Prospects, m: int, at: int, other: int, size: int) -> b
 
 
 @compiled
-def _best(episode: Record, method: int, m: int, prospects: Prospects) -> int:
-    """``GreedyPlacement.place``."""
+def _best(episode: Record, method: int, m: int, prospects: Prospects) -> tuple[int, float]:
+    """``GreedyPlacement.best``."""
     size, now = episode.nodes, episode.now
     i = m % size
     best, least, shortest, earliest = i, np.inf, 0, 0
@@ -238,7 +260,23 @@ def _best(episode: Record, method: int, m: int, prospects: Prospects) -> int:
             loss == least and (used < shortest or (used == shortest and at < earliest))
         ):
             best, least, shortest, earliest = j, loss, used, at
-    return int(best)
+    return int(best), -least
+
+
+@compiled
+def _cost(episode: Record, m: int, prospects: Prospects) -> float:
+    """``CentralReject.cost``."""
+    work = 0.0
+    for j in range(episode.nodes):
+        node = node_at(episode, j)
+        work += float(backlog(node, episode.now)) * node.capacity / _SECOND
+        k = prospects.first[j]
+        while k >= 0:
+            work += float(task_at(episode, k).cycles)
+            k = prospects.behind[k]
+    task = task_at(episode, m)
+    fill = work / (episode.total_capacity * (task.deadline / _SECOND))
+    return float(episode.central_price * fill * fill * task.cycles)
 
 
 @compiled
@@ -275,7 +313,7 @@ def _free_at(episode: Record, method: int, j: int, prospects: Prospects) -> int:
     """``Expectation.free_at`` or ``Foresight.free_at``."""
     node = node_at(episode, j)
     now = episode.now
-    if method == CENTRAL:
+    if method != ORACLE:
         return int(now + backlog(node, now))
     free = now
     if node.running >= 0:

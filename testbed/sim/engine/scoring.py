@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from testbed.errors import Problem, UsageError
 from testbed.model.information import Asks, asked_by
 from testbed.model.per_destination import NAME
+from testbed.model.refusal import BACKLOG, CAPACITY, EXPOSURE, IN_TIME, KNOWN, KNOWN_IN_TIME, SCALE
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import keeps, pack
 from testbed.sim.engine.compiled import (
@@ -30,18 +31,19 @@ from testbed.sim.engine.compiled import (
     task_at,
 )
 from testbed.sim.engine.draws import scheduler_draw
-from testbed.sim.engine.events import finish, place, settle
+from testbed.sim.engine.events import finish, place, refuse, settle
 from testbed.sim.engine.features import ENCODER_OF, WIDTH, per_destination
 from testbed.sim.engine.hearing import tell_states
 from testbed.sim.engine.slots import (
     AT_ONCE,
     ONE_QUESTION,
     answer_probes,
+    begins_at,
     next_stage,
     nobody_answers,
-    slot_of,
     stages_of,
     tasks_arrive,
+    turn_of,
 )
 from testbed.sim.engine.threads import Threads, success_rates
 
@@ -120,10 +122,12 @@ def play_scoring(
     numbers: Sequence[int],
     *,
     deterministic: bool = False,
+    refusing: bool = False,
 ) -> NDArray[np.float64]:
     """Play episodes ``numbers`` of ``batch`` to their end; returns the success rates [E].
 
-    ``deterministic`` takes the most probable destination instead of sampling.
+    ``deterministic`` takes the most probable destination instead of sampling. ``refusing`` refuses
+    tasks that are not worth their work (``testbed.model.refusal``).
 
     Raises:
         ValueError: a batch that was not packed for these weights; see ``pack_for``.
@@ -132,7 +136,7 @@ def play_scoring(
     rows.open(batch, numbers)
     offset = np.zeros(len(numbers), np.int64)
     kept = _decisions(0, batch, weights)
-    rows.each(_play, batch, weights, deterministic, False, offset, kept)
+    rows.each(_play, batch, weights, deterministic, refusing, False, offset, kept)
     return success_rates(batch)
 
 
@@ -150,7 +154,7 @@ def record_scoring(
     offset = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     kept = _decisions(int(offset[-1]), batch, weights)
     kept.task[:] = -1
-    rows.each(_play, batch, weights, False, True, offset[:-1], kept)
+    rows.each(_play, batch, weights, False, False, True, offset[:-1], kept)
     kept.episode[:] = np.repeat(np.arange(len(counts)), counts)
     decided = kept.task >= 0
     # A task whose deadline passes before the answers come is not decided.
@@ -237,7 +241,7 @@ def probabilities_of(
 
 
 class Room(NamedTuple):
-    """Room for the decisions of one slot, K at most N of them, and for the network to work in."""
+    """Room for the decisions of one turn, K at most N of them, and for the network to work in."""
 
     rows: NDArray[np.float32]  # [N, N, F]
     mask: NDArray[np.bool_]  # [N, N]
@@ -264,22 +268,46 @@ def _room_for(size: int, weights: ScoringWeights) -> Room:
 
 
 @compiled
-def _decide_slot(
-    episode: Record, slot: int, weights: ScoringWeights, deterministic: bool, room: Room
+def _refuses(episode: Record, m: int, rows: NDArray[np.float32], mask: NDArray[np.bool_]) -> bool:
+    """``Drl._refuses``."""
+    best, work, capacity = 0.0, 0.0, 0.0
+    for j in range(len(mask)):
+        row = rows[j]
+        in_time = row[KNOWN_IN_TIME] if row[KNOWN] > np.float32(0.0) else row[IN_TIME]
+        if mask[j] and in_time > np.float32(0.0):
+            best = max(best, math.exp(-float(row[EXPOSURE]) / SCALE))
+        work += float(row[CAPACITY]) * float(row[BACKLOG])
+        capacity += float(row[CAPACITY])
+    fill = work / capacity
+    return bool(best <= episode.own_price * fill * fill * task_at(episode, m).cycles)
+
+
+@compiled
+def _decide_turn(
+    episode: Record,
+    turn: int,
+    weights: ScoringWeights,
+    deterministic: bool,
+    refusing: bool,
+    room: Room,
 ) -> int:
-    """Decide and place the tasks of ``slot``; ``room`` then holds what was decided."""
+    """Decide and place the tasks of ``turn``; ``room`` then holds what was decided."""
     size = episode.nodes
     count = 0
-    for k in range(asking_at(episode, slot, size).value):
-        i = asking_at(episode, slot, k).value
-        m = slot * size + i
+    for k in range(asking_at(episode, turn, size).value):
+        i = asking_at(episode, turn, k).value
+        m = turn // episode.turns * size + i
         if task_at(episode, m).stage == DECIDING:
-            per_destination(episode, slot, i, m, room.rows[count], room.mask[count], room.pool)
+            per_destination(episode, turn, i, m, room.rows[count], room.mask[count], room.pool)
             room.task[count] = m
             count += 1
     p = room.probabilities
     for k in range(count):
         m = room.task[k]
+        if refusing and _refuses(episode, m, room.rows[k], room.mask[k]):
+            room.chosen[k] = -1
+            refuse(episode, m)
+            continue
         probabilities_of(weights, room.rows[k], room.mask[k], room.hidden, p)
         best = 0
         if deterministic:
@@ -306,6 +334,7 @@ def _play(
     last: int,
     weights: ScoringWeights,
     deterministic: bool,
+    refusing: bool,
     keep: bool,
     offset: NDArray[np.int64],
     kept: Decisions,
@@ -320,23 +349,22 @@ def _play(
         asks = episode.gossip == 0
         stages = stages_of(episode, ONE_QUESTION) if asks else AT_ONCE
         while True:
-            tell_states(
-                episode, min(episode.cursor[ARRIVAL], episode.slots - 1) * episode.slot_length
-            )
+            following = min(episode.cursor[ARRIVAL], episode.slots * episode.turns - 1)
+            tell_states(episode, begins_at(episode, following))
             stage = next_stage(episode, stages)
             if stage < 0:
                 break
-            slot = slot_of(episode, stage)
+            turn = turn_of(episode, stage)
             if stage == ARRIVAL:
-                tasks_arrive(episode, slot)
+                tasks_arrive(episode, turn)
                 if asks and silent:
-                    nobody_answers(episode, slot)
+                    nobody_answers(episode, turn)
                 if asks:
                     continue
             if stage == PROBES:
-                answer_probes(episode, slot, 0)
+                answer_probes(episode, turn, 0)
                 continue
-            count = _decide_slot(episode, slot, weights, deterministic, room)
+            count = _decide_turn(episode, turn, weights, deterministic, refusing, room)
             if keep:
                 for k in range(count):
                     kept.rows[at + k] = room.rows[k]

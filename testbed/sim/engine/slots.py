@@ -1,9 +1,11 @@
 """The instants at which is decided, as the heap simulator has them.
 
-The tasks of a slot arrive at its beginning (stage 0). Whoever asks peers has its questions answered
-there one control delay later (stage 1) and hears of it after one more (stage 2); those who ask a
-second time go on at once (stages 3 and 4). Without a delay all of that is one instant, and with a
-long one the stages of several slots interleave.
+The tasks of a slot arrive at its beginning, and are decided in turns: one for all nodes, or one for
+each node where they decide in an order. Turns are numbered through all slots; without an order
+their numbers are those of the slots. A turn begins with stage 0. Whoever asks peers has its
+questions answered there one control delay later (stage 1) and hears of it after one more (stage 2);
+those who ask a second time go on at once (stages 3 and 4). Without a delay all of that is one
+instant, and with a long one the stages of several turns interleave.
 """
 
 from __future__ import annotations
@@ -45,14 +47,14 @@ _NEVER: Final = int(NEVER)
 def next_stage(episode: Record, stages: int) -> int:
     """Go on to the next of ``stages``; returns it, and -1 when all slots are decided.
 
-    ``slot_of`` is the slot it is of. All events before it are processed.
+    ``turn_of`` is the turn it is of. All events before it are processed.
     """
     best = -1
     at = _NEVER
     for stage in range(STAGES):
-        slot = episode.cursor[stage]
-        if stages >> stage & 1 and slot < episode.slots:
-            begins = slot * episode.slot_length + episode.offset[stage]
+        turn = episode.cursor[stage]
+        if stages >> stage & 1 and turn < episode.slots * episode.turns:
+            begins = begins_at(episode, turn) + episode.offset[stage]
             if begins < at:
                 best = stage
                 at = begins
@@ -63,9 +65,22 @@ def next_stage(episode: Record, stages: int) -> int:
 
 
 @inlined
-def slot_of(episode: Record, stage: int) -> int:
-    """Return the slot that ``stage``, as ``next_stage`` returned it, is of."""
+def begins_at(episode: Record, turn: int) -> int:
+    """Return the instant at which ``turn`` begins."""
+    slot = turn // episode.turns
+    return int(slot * episode.slot_length + (turn - slot * episode.turns) * episode.stagger)
+
+
+@inlined
+def turn_of(episode: Record, stage: int) -> int:
+    """Return the turn that ``stage``, as ``next_stage`` returned it, is of."""
     return int(episode.cursor[stage] - 1)
+
+
+@inlined
+def opens_slot(episode: Record, turn: int) -> bool:
+    """Return whether ``turn`` is the first of its slot, at whose beginning its tasks arrive."""
+    return bool(turn % episode.turns == 0)
 
 
 @inlined
@@ -75,31 +90,40 @@ def stages_of(episode: Record, stages: int) -> int:
 
 
 @compiled
-def tasks_arrive(episode: Record, slot: int) -> int:
-    """The tasks of ``slot`` have arrived; all are to be decided. Returns their number."""
-    size = episode.nodes
+def tasks_arrive(episode: Record, turn: int) -> int:
+    """Begin ``turn``: its tasks are to be decided. Returns their number.
+
+    With the first turn of a slot all tasks of the slot have arrived.
+    """
+    size, slot = episode.nodes, turn // episode.turns
+    if opens_slot(episode, turn):
+        for i in range(size):
+            if task_at(episode, slot * size + i).stage == DECIDING:
+                set_deadline(episode, slot * size + i)
+    first, last = 0, size
+    if episode.turns > 1:
+        first = turn % episode.turns
+        last = first + 1
     count = 0
-    for i in range(size):
-        asking_at(episode, slot, count).value = i
+    for i in range(first, last):
+        asking_at(episode, turn, count).value = i
         count += 1 if task_at(episode, slot * size + i).stage == DECIDING else 0
-    for k in range(count):
-        set_deadline(episode, slot * size + asking_at(episode, slot, k).value)
-    asking_at(episode, slot, size).value = count
+    asking_at(episode, turn, size).value = count
     return count
 
 
 @compiled
-def answer_probes(episode: Record, slot: int, question: int) -> None:
-    """Write down what every node answers now to a question about the tasks of ``slot``."""
+def answer_probes(episode: Record, turn: int, question: int) -> None:
+    """Write down what every node answers now to a question about the tasks of ``turn``."""
     size = episode.nodes
-    if asking_at(episode, slot, size).value == 0:
+    if asking_at(episode, turn, size).value == 0:
         return
     now = episode.now
     deliver(episode, now)
     by_backlog = episode.measure == BY_BACKLOG
     free = 0
     for j in range(size):
-        node, probe = node_at(episode, j), probe_at(episode, slot, question, j)
+        node, probe = node_at(episode, j), probe_at(episode, turn, question, j)
         length, until_empty = queue_length(node), backlog(node, now)
         probe.queue_length = length
         probe.backlog = until_empty
@@ -108,20 +132,20 @@ def answer_probes(episode: Record, slot: int, question: int) -> None:
         overloaded = (until_empty if by_backlog else length) >= node.limit
         probe.overloaded = 1 if overloaded else 0
         probe.below = free
-        probe_at(episode, slot, question, free).free = j
+        probe_at(episode, turn, question, free).free = j
         free += 0 if overloaded else 1
-    probe_at(episode, slot, question, size).below = free
+    probe_at(episode, turn, question, size).below = free
 
 
 @compiled
-def nobody_answers(episode: Record, slot: int) -> None:
-    """Write down that no node has answered a question about the tasks of ``slot``."""
+def nobody_answers(episode: Record, turn: int) -> None:
+    """Write down that no node has answered a question about the tasks of ``turn``."""
     size = episode.nodes
     for j in range(size):
-        probe = probe_at(episode, slot, 0, j)
+        probe = probe_at(episode, turn, 0, j)
         probe.overloaded = 1
         probe.below = 0
-    probe_at(episode, slot, 0, size).below = 0
+    probe_at(episode, turn, 0, size).below = 0
 
 
 @inlined

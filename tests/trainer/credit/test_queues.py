@@ -12,6 +12,7 @@ from testbed.model.distributions import Constant
 from testbed.model.draws import extend, failure_after, to_unit
 from testbed.model.units import SECOND, duration
 from testbed.scenario.plan import Plan
+from testbed.sim.engine.arrays import pack
 from testbed.sim.engine.compiled import (
     ABSENT,
     DROPPED,
@@ -19,6 +20,7 @@ from testbed.sim.engine.compiled import (
     TRANSMISSION_FAILED,
     Batch,
 )
+from testbed.sim.engine.heuristics import METHODS, run_heuristic
 from testbed.sim.engine.threads import Threads
 from testbed.sim.engine.vector import UniformPolicy, VectorEnv, choose
 from tests.sim.networks import tiny_plan
@@ -44,6 +46,20 @@ def test_two_tasks_that_do_not_fit_one_after_the_other() -> None:
     assert credit.own[0].tolist() == [1.0, 0.0]
     assert credit.same[0].tolist() == [-1.0, 0.0]
     assert credit.later[0].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("stagger", [0, 1])
+def test_harm_within_a_slot_is_to_later_decisions_where_nodes_take_turns(stagger: int) -> None:
+    # Node 1 is so slow that both tasks go to node 0, where the second cannot be in time.
+    capacity = [8_000_000_000, 1_000_000_000]
+    plan = tiny_plan([1.0, 1.0], deadline=1_900_000, capacity_hz=capacity)
+    plan = replace(plan, rules=replace(plan.rules, stagger=stagger))
+    batch = pack([plan])
+    run_heuristic(batch.episodes[0], METHODS["least-completion"], 0)
+    credit = credit_of(batch, Threads(1))
+    assert credit.own[0].tolist() == [1.0, 0.0]
+    harm = [credit.same[0, 0], credit.later[0, 0]]
+    assert harm == ([0.0, -1.0] if stagger else [-1.0, 0.0])
 
 
 def test_harm_to_a_later_slot_is_told_apart_and_weighed_by_reliability() -> None:
