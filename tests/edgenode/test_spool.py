@@ -188,7 +188,7 @@ async def test_nothing_new_makes_no_batch(spool: Spool) -> None:
 
 async def test_a_batch_is_cut_by_itself(spool: Spool) -> None:
     spool.record(record(1))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await spool.news.wait()
     assert ids(sent(spool)) == [1]
 
@@ -200,7 +200,7 @@ async def test_a_batch_that_comes_before_anybody_waits_for_it_is_not_missed(spoo
     # The task has not run yet.
     spool.record(record(1))
     spool.flush("run")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await waiting
     assert ids(sent(spool)) == [1]
 
@@ -391,7 +391,7 @@ async def test_a_second_listener_ends_the_first(tmp_path: Path) -> None:
         await network.start()
         await network.give(given)
         await network.ended(given)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await first.code()
 
 
@@ -411,15 +411,15 @@ async def test_another_node_of_the_process_sends_what_one_that_ends_has_not(
         await network.start(listen=False)
         await network.give(*given)
         got: set[int] = set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while got != {0, 1}:
                 got |= set(ids([await listening.read()]))
         # What is not acknowledged comes again, from the other one.
         await first.node.close()
         got.clear()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while got != {0, 1}:
                 batch = await waiting.read()
                 got |= set(ids([batch]))
         await waiting.write(pb.BatchAck(run="run", number=batch.number))
-        assert await second.node.spool.drained(5)
+        assert await second.node.spool.drained(30)
