@@ -17,7 +17,7 @@ from testbed.model.per_destination import COLUMNS, COLUMNS_OF, STATE_NAME
 from testbed.model.topology import Rules
 
 CENTRAL_PRICE: Final = 0.25
-"""For ``central-reject``, which sees all states; chosen by docs/per-destination.md."""
+"""For ``central-reject``, which sees all states; docs/per-destination.md has what both reach."""
 OWN_PRICE: Final = 2.0
 """For what a node knows of the states of its peers."""
 
