@@ -41,10 +41,11 @@ SMALL = pd.DataFrame(
         (1, "execution_failed", 0, 1, 50_000),
         (1, "transmission_failed", 1, 0, 50_000),
         (2, "lost", 0, None, 5_000),
+        (2, "refused", 0, None, 5_000),
     ],
     columns=["episode", "outcome", "source", "destination", "elapsed"],
 )
-"""Four tasks, two tasks of which none succeeded, and one about which nothing was decided."""
+"""Four tasks, two tasks of which none succeeded, and two without a destination."""
 
 SAID = pd.DataFrame(
     [
@@ -76,6 +77,7 @@ EXPECTED = {
     "latency": (20.0, math.nan, math.nan),
     "latency-p95": (29.0, math.nan, math.nan),
     "dropped": (0.5, 0.0, 0.0),
+    "refused": (0.0, 0.0, 0.5),
     "failed": (0.0, 1.0, 0.0),
     "offloaded": (1 / 3, 1.0, math.nan),
     "messages": (7.0, 0.0, math.nan),
@@ -131,6 +133,7 @@ def by_hand(name: str, rows: list[TaskRow], decisions: list[DecisionRecord]) -> 
     shares = {
         "success-rate": ("succeeded",),
         "dropped": ("dropped",),
+        "refused": ("refused",),
         "failed": ("transmission_failed", "execution_failed"),
     }
     if name in shares:

@@ -419,8 +419,9 @@ def test_watches_break_and_expire(server: ApiServer, api: Api) -> None:
 def test_bookmarks(server: ApiServer, api: Api) -> None:
     version = api.core.list_namespaced_config_map(NAMESPACE).metadata.resource_version
     server.create("secrets", {"metadata": {"name": "s", "namespace": NAMESPACE}})
-    (event,) = _events(server, version, "allowWatchBookmarks=true")
-    assert event["type"] == "BOOKMARK"
+    # Several, where the machine is so busy that time for another passes.
+    event, *more = _events(server, version, "allowWatchBookmarks=true")
+    assert {each["type"] for each in (event, *more)} == {"BOOKMARK"}
     assert int(event["object"]["metadata"]["resourceVersion"]) > int(version)
     *added, mark = _events(server, "", "sendInitialEvents=true&allowWatchBookmarks=true")[:2]
     assert [each["type"] for each in added] == ["ADDED"]
