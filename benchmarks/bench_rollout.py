@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -67,8 +68,10 @@ def rows() -> list[dict[str, Any]]:
             "met": tasks / one_core >= 20_000.0,
         }
     )
+    # One of them refuses tasks, which the scenario has to allow; it changes nothing for the others.
+    allowing = replace(plan, rules=replace(plan.rules, reject=True))
     for method in PLACEMENTS:
-        took = _best(partial(evaluate, plan, [method], numbers, threads=1))
+        took = _best(partial(evaluate, allowing, [method], numbers, threads=1))
         table.append(
             {"benchmark": f"{method} on one core", "value": tasks / took, "unit": "tasks/s"}
         )
