@@ -29,7 +29,7 @@ _REPORT: Final = re.compile(r"^(\w[\w-]*) (\d+)/(\d+):")
 
 
 class Ended(NamedTuple):
-    """How a process that was told to end in a stage did so.
+    """End of a process that was told to end in a stage.
 
     ``begun`` is what was reported as done when the stage began in this process.
     """

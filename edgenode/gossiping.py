@@ -17,7 +17,7 @@ from testbed.rpc.messages import state_to_message
 
 
 class Gossiping:
-    """What one node tells its peers during one episode; nothing unless its scheduler asks for it.
+    """Gossip of one node during one episode; none unless its scheduler asks for it.
 
     The period is that of the scheduler at the time. Instants are its multiples from the beginning
     of the episode on, as in the simulator; after the last slot nothing is told.
@@ -31,7 +31,7 @@ class Gossiping:
         self._until = workload.slots * workload.slot
 
     def follow(self, scheduler: Scheduler) -> None:
-        """Tell from now on as often as ``scheduler`` wants it."""
+        """Gossip from now on as often as ``scheduler`` wants it."""
         period = gossip_period(scheduler)
         if period == self._period:
             return

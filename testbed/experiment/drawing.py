@@ -57,7 +57,7 @@ def _may_fork() -> bool:
 
 @contextmanager
 def _helper(plots: Mapping[str, Plot]) -> Iterator[Callable[[], dict[str, PlotFiles]]]:
-    """Let a process draw ``plots``; gives a function that waits for them, and returns them.
+    """Let a process draw ``plots``; yield a function that waits for them and returns them.
 
     It returns none if the process did not do it. The process has ended when the block has.
     """

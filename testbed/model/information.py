@@ -40,7 +40,7 @@ _USED_BY: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys((*ENCODERS, NAME)
 """Kinds by encoder."""
 
 KNOWN: Final = "bits, state, {probe: NUMBER} or {gossip: PERIOD}, a period as 1 slot or 200ms"
-"""What a card may name, for people."""
+"""Kinds of information that a card may name, as text for people."""
 
 _PERIOD: Final = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?(slots?|us|ms|s)", re.ASCII)
 _UNITS: Final[Mapping[str, Micros]] = {"us": 1, "ms": MILLISECOND, "s": SECOND}

@@ -32,7 +32,7 @@ SCALE: Final = 4.0
 
 
 def allow_refusal(rules: Rules, scheduler: str, encoder: str = STATE_NAME) -> None:
-    """See that ``rules`` let a scheduler refuse tasks, and that ``encoder`` tells when.
+    """Check that ``rules`` let a scheduler refuse tasks, and that ``encoder`` tells when.
 
     Raises:
         UsageError: they do not, or it does not.

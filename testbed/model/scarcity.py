@@ -1,4 +1,4 @@
-"""How much work arrives at a network, beside what it can do."""
+"""The offered load of a network: work that arrives, relative to its capacity."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from testbed.model.distributions import mean
-from testbed.model.scarcity import offered_load
+from testbed.model.scarcity import mean_cycles, offered_load
 from testbed.model.topology import OverloadMeasure
 from testbed.model.units import SECOND
 from testbed.scenario.plan import Plan
@@ -41,7 +41,7 @@ def later_weight(plan: Plan, setting: LaterWeight = BY_LOAD) -> float:
 def _blindness(plan: Plan) -> float:
     """Return by how many deadlines the longest queue that is not overloaded exceeds one."""
     workload, overload = plan.workload, plan.rules.overload
-    cycles = 8.0 * mean(workload.size_bytes) * mean(workload.complexity)
+    cycles = mean_cycles(workload)
     queues = [
         limit / SECOND if overload.measure is OverloadMeasure.BACKLOG else limit * cycles / hz
         for limit, hz in zip(

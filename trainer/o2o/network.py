@@ -11,18 +11,18 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from testbed.errors import PermanentError, Problem, TestbedError, UsageError
+from testbed.errors import PermanentError, Problem, UsageError
 from testbed.files import refuse_if_busy
 from testbed.policies import SHIPPED_DEFAULT, SHIPPED_PREFIX
 from testbed.policies.card import PolicyCard
-from testbed.rpc.operator import OperatorClient
+from testbed.rpc.operator import OperatorClient, Progress
+from testbed.rpc.watching import wait_for_end
 from testbed.scenario.plan import Plan
 from testbed.schedulers.registry import check as check_scheduler
 from testbed.sim.bound import bound
@@ -252,23 +252,14 @@ class NetworkVenue:
         self._setup.say(StageProgress("network", 0, episodes, told, notable=True))
 
     def _watch(self, run: str, episodes: int, purpose: str) -> str:
-        """Wait for the end of a run; returns what was wrong with it. Ends it if interrupted."""
-        reason = ""
-        try:
-            for progress in self._client.watch_run(run):
-                rate = progress.success_rate
-                shown = "" if rate is None else f", {100 * rate:.1f} %"
-                self._setup.say(
-                    StageProgress("network", progress.completed, episodes, purpose + shown)
-                )
-                reason = "; ".join(
-                    filter(None, dict.fromkeys((progress.reason, *progress.invalid_because)))
-                )
-        except BaseException:
-            with suppress(TestbedError):
-                self._client.stop_run(run)
-            raise
-        return reason
+        """Wait for the end of a run; return what was wrong with it."""
+
+        def told(progress: Progress) -> None:
+            rate = progress.success_rate
+            shown = "" if rate is None else f", {100 * rate:.1f} %"
+            self._setup.say(StageProgress("network", progress.completed, episodes, purpose + shown))
+
+        return wait_for_end(self._client, run, self._client.watch_run(run), told)
 
     def logged(self, runs: list[str], name: str) -> LoggedSequences:
         """The data set of these runs, written to the output folder, with the worth of decisions."""

@@ -22,7 +22,7 @@ from testbed.experiment.live.venue import Learner, Order, Say, Step, Venue
 from testbed.files import working_in
 
 RATC = "ratc"
-"""What decides where no policy does."""
+"""The scheduler that decides where no policy does."""
 
 
 def learn(

@@ -7,13 +7,13 @@ where the nodes run: processes, containers or pods.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Final, TypeAlias
 
-from testbed.errors import PermanentError, TestbedError, UsageError
+from testbed.errors import PermanentError, UsageError
 from testbed.experiment.live.venue import Driver, Order, rates_in
 from testbed.policies import SHIPPED_DEFAULT, SHIPPED_PREFIX
 from testbed.rpc.operator import OperatorClient, Progress
+from testbed.rpc.watching import wait_for_end
 from testbed.scenario.plan import Plan
 from testbed.storage.tasklog import TaskLog
 
@@ -98,19 +98,12 @@ class NetworkVenue:
 
     def _watched(self, run: str, tell: Callable[[int, str], None]) -> str:
         """Wait for the end of a run; return what was wrong with it."""
-        reason = ""
-        try:
-            for progress in self._follow(run):
-                rate = progress.success_rate
-                tell(progress.completed, "" if rate is None else f"{100 * rate:.1f} %")
-                reason = "; ".join(
-                    filter(None, dict.fromkeys((progress.reason, *progress.invalid_because)))
-                )
-        except BaseException:
-            with suppress(TestbedError):
-                self._client.stop_run(run)
-            raise
-        return reason
+
+        def told(progress: Progress) -> None:
+            rate = progress.success_rate
+            tell(progress.completed, "" if rate is None else f"{100 * rate:.1f} %")
+
+        return wait_for_end(self._client, run, self._follow(run), told)
 
     def _usable(self, run: str) -> bool:
         try:

@@ -63,7 +63,7 @@ class Point:
 
 @dataclass(slots=True)
 class LiveState:
-    """What learning has come to in its folder.
+    """State of learning in its folder.
 
     ``runs`` are the ids of finished runs by what they were for, ``lengths`` their numbers of
     episodes. ``points`` are all policies that were evaluated, in order, the start first.

@@ -1,4 +1,4 @@
-"""What an order within slots and refusal are worth, apart and together, over networks.
+"""Comparison of turns within slots and of refusal, apart and together, over networks.
 
 Every method meets the same episodes of the same networks in all variants. Differences are means of
 a network each, with the 95 % interval over networks, as in ``evaluation``.
@@ -38,7 +38,7 @@ class Variant(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         order = "in turns" if self.turns else "at once"
         return f"{order}, refusing" if self.refusing else order
 

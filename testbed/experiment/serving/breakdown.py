@@ -1,4 +1,4 @@
-"""What became of requests in parts: by offered load, by the node they came to, and by function.
+"""Outcomes of requests in parts: by offered load, by the node they came to, and by function.
 
 The offered load of a part of a serving run is the number of requests of users that came, as a share
 of those that the nodes are meant to serve of their own users in that time (``maxRate``). Every
