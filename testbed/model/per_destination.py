@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from testbed.model.decision import Observation
-from testbed.model.distributions import mean
+from testbed.model.scarcity import mean_cycles
 from testbed.model.task import Task
 from testbed.model.topology import OverloadMeasure, Rules, Topology
 from testbed.model.units import SECOND, Micros
@@ -112,8 +112,8 @@ class PerDestinationEncoder:
         self._max_size = workload.size_bytes.maximum
         self._max_cycles = 8.0 * workload.size_bytes.maximum * workload.complexity.maximum
         self._share = [hz / sum(capacity) for hz in capacity]
-        mean_cycles = 8.0 * mean(workload.size_bytes) * mean(workload.complexity)
-        self._mean_execution = [mean_cycles / hz for hz in capacity]
+        cycles = mean_cycles(workload)
+        self._mean_execution = [cycles / hz for hz in capacity]
         self._overload = overload = rules.overload
         by_backlog = overload.measure is OverloadMeasure.BACKLOG
         self._limit = [
