@@ -57,11 +57,14 @@ def key_of(card: PolicyCard) -> str:
 def save(store: ArtifactStore | str, card: PolicyCard, actor: bytes) -> str:
     """Keep a policy in the store (or its URL); its key. Idempotent.
 
+    A policy that the store has already stays as it is: only the time in its card could differ.
+
     Raises: UsageError: the actor does not match the card.
     """
     verify(card, actor)
-    key = key_of(card)
-    _opened(store).put(key, {ACTOR: actor, CARD: card.to_json().encode()})
+    key, opened = key_of(card), _opened(store)
+    if not opened.exists(key):
+        opened.put(key, {ACTOR: actor, CARD: card.to_json().encode()})
     return key
 
 

@@ -49,6 +49,10 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
     key = save(str(tmp_path), card, actor)
     assert key == f"policies/{card.id}"
     assert save(str(tmp_path), card, actor) == key
+    # Trained once more, as after an interruption: only the time differs, and the first stays.
+    later = dataclasses.replace(card, created="2027-01-01T00:00:00+00:00")
+    assert save(str(tmp_path), later, actor) == key
+    assert load(str(tmp_path), key).card == card
     assert load(str(tmp_path), key) == Policy(card, actor, key)
     assert PolicyCard.from_json(card.to_json()) == card
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from testbed.policies import PolicyCard, key_of, save, write_folder
+from testbed.policies import PolicyCard, save, write_folder
 from testbed.scenario.plan import Plan
-from testbed.storage.artifacts import ArtifactStore, open_artifact_store
+from testbed.storage.artifacts import ArtifactStore
 from trainer.learning.actor import Actor
 from trainer.learning.export import actor_onnx
 
@@ -50,14 +50,9 @@ def artifact_of(
 def keep(
     card: PolicyCard, onnx: bytes, folder: Path | None, store: ArtifactStore | str | None
 ) -> str:
-    """Write the artifact to ``folder`` and ``store``, where given; returns its id.
-
-    A policy that the store has already stays as it is: only the time in its card could differ.
-    """
+    """Write the artifact to ``folder`` and ``store``, where given; returns its id."""
     if folder is not None:
         write_folder(folder, card, onnx)
     if store is not None:
-        opened = open_artifact_store(store) if isinstance(store, str) else store
-        if not opened.exists(key_of(card)):
-            save(opened, card, onnx)
+        save(store, card, onnx)
     return card.id
