@@ -271,11 +271,11 @@ class EpisodeDriver(RealTimeEpisode[Event]):
         """Note that a peer began to send a task to this node."""
         # A task that is sent again comes whole.
         self.inbox.discard(sender, task.id)
-        self._after_control_delay(TransferAnnounced(task, sender))
+        self._after_control_delay(sender, TransferAnnounced(task, sender))
 
     def told(self, sender: int, state: PeerState) -> None:
         """Note what a peer tells of itself, unasked."""
-        self._after_control_delay(StateHeard(sender, state))
+        self._after_control_delay(sender, StateHeard(sender, state))
 
     def reaches(self, peer: int) -> bool:
         """See ``Driver``."""
@@ -284,7 +284,7 @@ class EpisodeDriver(RealTimeEpisode[Event]):
     def withdrawn(self, sender: int, task_id: int) -> None:
         """Note that an announced task will not come."""
         self.inbox.discard(sender, task_id)
-        self._after_control_delay(TransferWithdrawn(task_id, sender))
+        self._after_control_delay(sender, TransferWithdrawn(task_id, sender))
 
     def handed_over(
         self, sender: int, task: Task, elapsed: Micros, seq: int, payload_bytes: int
@@ -350,8 +350,8 @@ class EpisodeDriver(RealTimeEpisode[Event]):
         self._go_on()
         return unfinished
 
-    def _after_control_delay(self, event: Event) -> None:
-        delay = self.plan.rules.control_delay
+    def _after_control_delay(self, sender: int, event: Event) -> None:
+        delay = self.plan.rules.delay(sender, self.node)
         if delay:
             at = self.clock.now() + delay
             self.timers.at(at, Urgency.MESSAGE, lambda at: self.handle(event, at))

@@ -30,8 +30,9 @@ def _same(request: pb.ProbeRequest) -> pb.ProbeRequest:
 class Probing:
     """The questions of one node during one episode.
 
-    With a control delay, a question leaves ``control_delay`` after it was asked and its answers
-    reach the model ``2 * control_delay`` after, or when they are really there if that is later.
+    With a control delay, a question leaves so long after it was asked as it takes to the peer, and
+    its answer reaches the model after the time of the way back too, or when it is really there if
+    that is later. A peer whose answer would come after the probe timeout is not asked.
     """
 
     def __init__(self, driver: Driver, links: Mapping[int, PeerLink]) -> None:
@@ -53,9 +54,13 @@ class Probing:
             Urgency.DEADLINE,
             lambda at: self._time_over(effect.task_id, effect.round, at),
         )
-        if rules.control_delay:
-            leaves = asked + rules.control_delay
-            driver.timers.at(leaves, Urgency.MESSAGE, lambda _: self._send(effect))
+        for (there, back), peers in rules.trips(driver.node, effect.peers).items():
+            if there + back <= rules.probe_timeout:
+                self._send_after(there, asked, effect._replace(peers=peers))
+
+    def _send_after(self, delay: Micros, asked: Micros, effect: AskPeers) -> None:
+        if delay:
+            self._driver.timers.at(asked + delay, Urgency.MESSAGE, lambda _: self._send(effect))
         else:
             self._send(effect)
 
@@ -88,7 +93,8 @@ class Probing:
         driver = self._driver
         state = state_from_message(reply.state) if reply.HasField("state") else None
         self._answered(reply.task_id, reply.round, peer)
-        earliest = question.asked + 2 * driver.plan.rules.control_delay
+        rules, node = driver.plan.rules, driver.node
+        earliest = question.asked + rules.delay(node, peer) + rules.delay(peer, node)
 
         def hand_in(at: Micros) -> None:
             answer = Answer(peer, reply.overloaded, state, question.asked, at)

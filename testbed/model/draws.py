@@ -42,6 +42,7 @@ class Purpose(IntEnum):
     FAULT = 14
     MESSAGE_LOSS = 18
     REQUEST_REJECTION = 22
+    LINK_CONTROL_DELAY = 23
 
 
 def mix(state: int) -> int:

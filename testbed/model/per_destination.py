@@ -103,9 +103,11 @@ class PerDestinationEncoder:
         self.columns = COLUMNS_OF[name]
         self._with_states = name != NAME
         self._ages = name == HEARD_NAME
-        # How long before a state was heard the latest decision was made that it may know of: the
-        # announcement takes one delay, and the state another one.
-        self._unheard = 2 * rules.control_delay
+        # How long before the state of a node was heard the latest decision was made that it may
+        # know of: the announcement takes the delay there, and the state that of the way back.
+        self._unheard = [
+            rules.delay(node, peer) + rules.delay(peer, node) for peer in range(len(capacity))
+        ]
         self._sent: list[list[tuple[Micros, float]]] = [[] for _ in capacity]
         self._node = node
         self._topology = topology
@@ -294,7 +296,7 @@ class PerDestinationEncoder:
             state, at = heard
             queued, then, since = (state.backlog + state.inbound_work) / SECOND, at, 0.0
             sent = self._sent[j]
-            while sent and sent[0][0] <= at - self._unheard:
+            while sent and sent[0][0] <= at - self._unheard[j]:
                 del sent[0]
             for sent_at, work in sent:
                 later = max(sent_at, then)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import TypeAlias
 
 from testbed.model.later import later
 from testbed.model.task import Task
@@ -41,12 +43,17 @@ class Overload:
         return measured >= self.limit_for(cores)
 
 
+LinkDelays: TypeAlias = tuple[tuple[Micros, ...], ...]
+"""Time of a control message over each link ``[i][j]``, from i to j; 0 on the diagonal."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Rules that hold for every node of a run.
 
     ``execution_queue_limit`` counts waiting tasks without the running one; None is unbounded.
-    ``control_delay`` is the one-way time of a control message (probe, answer, announcement).
+    ``control_delay`` is the one-way time of a control message (probe, answer, announcement), on
+    the slowest link where ``link_delays`` are given, None where it is the same on all links.
     ``probe_timeout`` is how long a decision waits for answers; peers silent till then count as
     not answering. ``stagger`` is the order within a slot: node i begins to decide i times as long
     after its task arrived; 0 lets all nodes decide at once. ``reject`` allows to refuse tasks.
@@ -59,6 +66,28 @@ class Rules:
     probe_timeout: Micros = 250 * MILLISECOND
     stagger: int = later(0)
     reject: bool = later(False)
+    link_delays: tuple[tuple[Micros, ...], ...] | None = later(None)
+
+    def delay(self, source: int, destination: int) -> Micros:
+        """Return the one-way time of a control message from ``source`` to ``destination``."""
+        if self.link_delays is None:
+            return self.control_delay
+        return self.link_delays[source][destination]
+
+    def trips(
+        self, node: int, peers: tuple[int, ...]
+    ) -> Mapping[tuple[Micros, Micros], tuple[int, ...]]:
+        """Return ``peers`` by the times that a question of ``node`` and its answer take.
+
+        Peers with equal times are together, in the order given.
+        """
+        if self.link_delays is None:
+            return {(self.control_delay, self.control_delay): peers}
+        found: dict[tuple[Micros, Micros], tuple[int, ...]] = {}
+        for peer in peers:
+            trip = self.delay(node, peer), self.delay(peer, node)
+            found[trip] = (*found.get(trip, ()), peer)
+        return found
 
     def turn(self, node: int) -> Micros:
         """Return how long after the beginning of a slot ``node`` begins to decide."""

@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 from testbed.errors import Problem
 from testbed.model.distributions import Distribution
 from testbed.model.faults import ANY
-from testbed.model.units import SECOND
+from testbed.model.topology import LinkDelays
+from testbed.model.units import SECOND, Micros, counted
 from testbed.scenario import check_faults, resolve
 from testbed.scenario.families import ByModel
 from testbed.scenario.plan import SERVING, TASKS, PlanHead
@@ -21,6 +22,7 @@ from testbed.scenario.schema import (
     API_VERSION,
     FORMS,
     FaultPart,
+    Links,
     Scenario,
     ScenarioFile,
     json_schema_of,
@@ -248,6 +250,10 @@ def _meaning(schema: type[ScenarioFile], keys: Sequence[int | str]) -> str:
 # --- what only several keys together can say ----------------------------------------------------
 
 
+_OF_LINKS: Final = ("rate", "failureRate", "controlDelay")
+"""Keys of ``links`` that have a value for each link."""
+
+
 def _structure(data: dict[str, Any]) -> Iterator[Problem]:
     """Checks across keys that need no valid values, so that they are reported with the others."""
     nodes = data.get("nodes")
@@ -272,7 +278,7 @@ def _structure(data: dict[str, Any]) -> Iterator[Problem]:
                 f"{len(values)} values for {count} nodes",
                 f"allowed: {count} values, one per node, or nodes.count={len(values)}",
             )
-    for key in ("rate", "failureRate"):
+    for key in _OF_LINKS:
         rows = links.get(key)
         if isinstance(rows, list):
             yield from _matrix(f"links.{key}", rows, count)
@@ -340,8 +346,12 @@ def _overrides(overrides: list[Any], count: int) -> Iterator[Problem]:
                         f"link {i} to {j} is overridden a second time",
                         f"allowed: once, see links.overrides[{earlier}]",
                     )
-        if entry.get("rate") is None and entry.get("failureRate") is None:
-            yield Problem(path, "nothing is overridden", "needed: rate or failureRate")
+        if all(entry.get(key) is None for key in _OF_LINKS):
+            yield Problem(
+                path,
+                "nothing is overridden",
+                f"needed: {', '.join(_OF_LINKS[:-1])} or {_OF_LINKS[-1]}",
+            )
 
 
 def _consistency(scenario: Scenario) -> Iterator[Problem]:
@@ -356,21 +366,8 @@ def _consistency(scenario: Scenario) -> Iterator[Problem]:
             for j, cell in enumerate(row):
                 if i != j and cell == 0:
                     yield Problem(f"links.rate[{i}][{j}]", "a rate of 0", "allowed: 1B/s or more")
-    delay, timeout = scenario.links.control_delay, scenario.rules.probe_timeout
-    if timeout <= 2 * delay:
-        yield Problem(
-            "rules.probeTimeout",
-            f"{timeout} us are over before any answer can come: "
-            f"links.controlDelay is {delay} us each way",
-            f"allowed: more than {2 * delay}us",
-        )
-    last = (scenario.nodes.count - 1) * resolve.stagger(scenario)
-    if last >= slots.length:
-        yield Problem(
-            "rules.stagger",
-            f"the last of {scenario.nodes.count} nodes would decide {last} us after its slot began",
-            f"allowed: less than the {slots.length} us of a slot: fewer nodes, or a smaller step",
-        )
+    if _of_all_links(scenario.links, scenario.nodes.count):
+        yield from _control_times(scenario)
     size, complexity = scenario.tasks.size, scenario.tasks.complexity
     largest = 8 * size.maximum * complexity.maximum
     if largest > MOST_CYCLES:
@@ -379,6 +376,65 @@ def _consistency(scenario: Scenario) -> Iterator[Problem]:
         )
     if 8 * _minimum(size) * _minimum(complexity) < 0.5:
         yield Problem("tasks.complexity", "a task of 0 cycles", "allowed: at least 1 cycle")
+
+
+def _of_all_links(links: Links, count: int) -> bool:
+    """Return whether there is a control delay for each link of ``count`` nodes, and no other."""
+    ends = [end for entry in links.overrides for end in (entry.source, entry.destination)]
+    values = links.control_delay
+    rows = [*map(list, values)] if isinstance(values, tuple) else None
+    whole = rows is None or not any(_matrix("links.controlDelay", rows, count))
+    return whole and max(ends, default=0) < count
+
+
+def _control_times(scenario: Scenario) -> Iterator[Problem]:
+    """Check what has to be long enough for control messages."""
+    slot, count = scenario.slots.length, scenario.nodes.count
+    delay, link_delays = resolve.control_delays(scenario)
+    yield from _probe_timeout(scenario.rules.probe_timeout, delay, link_delays)
+    last = (count - 1) * resolve.stagger(scenario, delay)
+    if last >= slot:
+        yield Problem(
+            "rules.stagger",
+            f"the last of {count} nodes would decide {last} us after its slot began",
+            f"allowed: less than the {slot} us of a slot: fewer nodes, or a smaller step",
+        )
+
+
+def _probe_timeout(
+    timeout: Micros, delay: Micros, link_delays: LinkDelays | None
+) -> Iterator[Problem]:
+    # A peer behind slow links may never answer in time; who asks must be able to hear from one.
+    there_and_back = 2 * delay if link_delays is None else min(_round_trips(link_delays))
+    if timeout > there_and_back:
+        return
+    takes = (
+        f"links.controlDelay is {delay} us each way"
+        if link_delays is None
+        else f"the fastest takes {there_and_back} us by links.controlDelay"
+    )
+    yield Problem(
+        "rules.probeTimeout",
+        f"{timeout} us are over before any answer can come: {takes}",
+        f"allowed: more than {there_and_back}us",
+    )
+
+
+def _round_trips(link_delays: LinkDelays) -> Iterator[Micros]:
+    """Return the times of a question and its answer between each two nodes."""
+    for i, row in enumerate(link_delays):
+        for j in range(i):
+            yield row[j] + link_delays[j][i]
+
+
+def _warnings(scenario: Scenario) -> Iterator[str]:
+    """Return what is allowed, but perhaps not meant."""
+    _, link_delays = resolve.control_delays(scenario)
+    timeout = scenario.rules.probe_timeout
+    late = sum(trip > timeout for trip in _round_trips(link_delays or ()))
+    if late:
+        pairs = counted(late, "pair")
+        yield f"rules.probeTimeout: {pairs} of nodes never hear of each other in time when they ask"
 
 
 def _minimum(distribution: Distribution) -> float:
@@ -406,7 +462,7 @@ class Family(NamedTuple):
 FAMILIES: Final = ByModel(
     "a scenario",
     {
-        TASKS: Family(Scenario, _structure, _consistency, lambda scenario: iter(()), resolve.plan),
+        TASKS: Family(Scenario, _structure, _consistency, _warnings, resolve.plan),
         SERVING: Family(
             ServingScenario,
             serving_check.structure,

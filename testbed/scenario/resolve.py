@@ -6,13 +6,13 @@ change when the number of nodes or any other value changes.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from testbed.errors import Problem, UsageError
 from testbed.model.distributions import Constant, Uniform
 from testbed.model.draws import Purpose, uniform
 from testbed.model.faults import KINDS, FaultSpec
-from testbed.model.topology import Overload, OverloadMeasure, Rules, Topology
+from testbed.model.topology import LinkDelays, Overload, OverloadMeasure, Rules, Topology
 from testbed.model.units import Micros
 from testbed.model.workload import Workload
 from testbed.scenario.plan import (
@@ -60,6 +60,7 @@ def plan(
             [Problem("model", repr(scenario.model), f"needed: a scenario with model: {TASKS}")],
         )
     topology = draw_topology(scenario)
+    slowest, link_delays = control_delays(scenario)
     workload = Workload(
         slots=scenario.slots.count,
         slot=scenario.slots.length,
@@ -71,10 +72,11 @@ def plan(
         overload=_overload(scenario.rules.overload),
         drop_hopeless=scenario.rules.drop_hopeless,
         execution_queue_limit=scenario.rules.execution_queue_limit,
-        control_delay=scenario.links.control_delay,
+        control_delay=slowest,
         probe_timeout=scenario.rules.probe_timeout,
-        stagger=stagger(scenario),
+        stagger=stagger(scenario, slowest),
         reject=scenario.rules.reject,
+        link_delays=link_delays,
     )
     seeds = Seeds(**scenario.seeds.model_dump())
     limits = scenario.fidelity
@@ -110,14 +112,30 @@ def plan(
     )
 
 
-def stagger(scenario: Scenario) -> Micros:
+def stagger(scenario: Scenario, control_delay: Micros) -> Micros:
     """Return the time between the turns of two nodes in a slot; 0 if all decide at once.
 
-    By default a question and its answer, and as much more as the announcement of what was decided
-    needs to be there before the next node's question is answered.
+    By default a question and its answer, over links of ``control_delay`` at most, and as much more
+    as the announcement of what was decided needs to be there before the next node's question is
+    answered.
     """
     given = scenario.rules.stagger
-    return 2 * scenario.links.control_delay + 1 if given == ON else given
+    return 2 * control_delay + 1 if given == ON else given
+
+
+def control_delays(scenario: Scenario) -> tuple[Micros, LinkDelays | None]:
+    """Return the longest time of a control message over a link, and the time over each link.
+
+    None instead of the times [N, N] where all links have the same.
+    """
+    links, count = scenario.links, scenario.nodes.count
+    overridden = any(entry.control_delay is not None for entry in links.overrides)
+    if isinstance(links.control_delay, Constant) and not overridden:
+        return round(links.control_delay.value), None
+    drawn = _per_link(links, "control_delay", count, scenario.seeds.topology)
+    delays = tuple(tuple(map(round, row)) for row in drawn)
+    between = {delays[i][j] for i in range(count) for j in range(count) if i != j}
+    return max(between, default=0), delays if len(between) > 1 else None
 
 
 def fault_spec(fault: FaultPart, size: int, slot: int) -> FaultSpec:
@@ -198,8 +216,15 @@ def _whole(values: PerNode, node: int, u: float) -> int:
     return int(values.at(u))
 
 
+_PER_LINK: Final = {
+    "rate": Purpose.LINK_RATE,
+    "failure_rate": Purpose.LINK_FAILURE_RATE,
+    "control_delay": Purpose.LINK_CONTROL_DELAY,
+}
+
+
 def _per_link(links: Links, name: str, count: int, seed: int) -> tuple[tuple[float, ...], ...]:
-    purpose = Purpose.LINK_RATE if name == "rate" else Purpose.LINK_FAILURE_RATE
+    purpose = _PER_LINK[name]
     values: PerLink = getattr(links, name)
     matrix = [
         [0.0 if i == j else _link(values, i, j, seed, purpose) for j in range(count)]

@@ -397,6 +397,8 @@ class LinkOverride(Part):
     """Rate of this link; left out, it stays as it is."""
     failure_rate: FailureRate | None = None
     """Failure rate of this link; left out, it stays as it is."""
+    control_delay: Duration | None = None
+    """Time of a control message over this link; left out, it stays as it is."""
 
 
 class Links(Part):
@@ -411,8 +413,11 @@ class Links(Part):
     overrides: list[LinkOverride] = Field(default_factory=list)
     """Links that differ: `{from: 0, to: 1, rate: 5MB/s}`. Links are directed: the way back is an
     entry of its own."""
-    control_delay: Duration = Field("0s", validate_default=True)
-    """One-way time of a control message (probe, answer, announcement)."""
+    control_delay: Annotated[PerLink, Drawn(units.DURATION, "link")] = Field(
+        "0s", validate_default=True
+    )
+    """One-way time of a control message (probe, answer, announcement, gossip) over a link; where
+    links differ, an answer comes back after the times of both directions."""
 
 
 class Tasks(Part):

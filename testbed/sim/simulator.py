@@ -395,19 +395,20 @@ class _Episode:
     def _ask(self, node: int, effect: AskPeers, now: Micros) -> None:
         rules = self._plan.rules
         task_id, round_ = effect.task_id, effect.round
-        if 2 * rules.control_delay > rules.probe_timeout:
-            when = now + rules.probe_timeout
-            silent = PeersSilent(task_id, round_)
-            self._push(when, _ANSWERS + 2 * round_, node, task_id, silent)
-        else:
-            when = now + rules.control_delay
-            self._push(when, _PROBES + 2 * round_, node, task_id, effect)
+        for (there, back), peers in rules.trips(node, effect.peers).items():
+            if there + back > rules.probe_timeout:
+                when = now + rules.probe_timeout
+                silent = PeersSilent(task_id, round_, peers)
+                self._push(when, _ANSWERS + 2 * round_, node, task_id, silent)
+            else:
+                together = effect._replace(peers=peers)
+                self._push(now + there, _PROBES + 2 * round_, node, task_id, together)
 
     def _evaluate(self, node: int, effect: AskPeers, now: Micros) -> None:
-        """Take the state of the peers that were asked; they answer one control delay later."""
+        """Take the state of peers that were asked, all at the same distance; they answer later."""
         nodes = self._nodes
-        delay = self._plan.rules.control_delay
-        asked, answered = now - delay, now + delay
+        ((there, back),) = self._plan.rules.trips(node, effect.peers)
+        asked, answered = now - there, now + back
         asked_peers = peers = effect.peers
         if self._timeline:
             scene = self._timeline.scene(now)
@@ -443,10 +444,10 @@ class _Episode:
 
     def _tell(self, node: int, effect: TellPeers, now: Micros) -> None:
         scene = self._timeline.scene(now) if self._timeline else None
-        when, event = now + self._plan.rules.control_delay, StateHeard(node, effect.state)
+        rules, event = self._plan.rules, StateHeard(node, effect.state)
         for peer in range(len(self._nodes)):
             if peer != node and (scene is None or scene.passes(node, peer)):
-                self._push(when, _HEARD, peer, 0, event)
+                self._push(now + rules.delay(node, peer), _HEARD, peer, 0, event)
 
     def _set_deadline(self, node: int, effect: SetDeadline, now: Micros) -> None:
         self._sequence = sequence = self._sequence + 1
@@ -485,7 +486,7 @@ class _Episode:
         self._push(effect.at, _ARRIVAL, node, effect.task_id, DecisionDue(effect.task_id))
 
     def _announce(self, node: int, effect: AnnounceTransfer, now: Micros) -> None:
-        when = now + self._plan.rules.control_delay
+        when = now + self._plan.rules.delay(node, effect.peer)
         event = TransferAnnounced(effect.task, node)
         self._push(when, _CONTROL, effect.peer, effect.task.id, event)
 
@@ -493,7 +494,7 @@ class _Episode:
         if not effect.tell:
             return
         # The end of the transmission stays in the heap; the node ignores it.
-        when = now + self._plan.rules.control_delay
+        when = now + self._plan.rules.delay(node, effect.peer)
         event = TransferWithdrawn(effect.task_id, node)
         self._push(when, _CONTROL, effect.peer, effect.task_id, event)
 

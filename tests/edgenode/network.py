@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +83,15 @@ class Broken:
         raise RuntimeError("no idea")
 
 
+async def eventually(happened: Callable[[], bool]) -> None:
+    """Wait until something has happened that no controller hears of."""
+    for _ in range(int(PATIENCE / 0.005)):
+        if happened():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not happen")
+
+
 def plan(
     *,
     nodes: int = 2,
@@ -96,6 +105,7 @@ def plan(
     time_scale: float = 1.0,
     log_idle_slots: bool = True,
     stagger: Micros = 0,
+    link_delays: tuple[tuple[Micros, ...], ...] | None = None,
 ) -> Plan:
     """Nodes of 1 GHz with equal links."""
     diagonal = [[0 if i == j else 1 for j in range(nodes)] for i in range(nodes)]
@@ -122,6 +132,7 @@ def plan(
             control_delay=control_delay,
             probe_timeout=probe_timeout,
             stagger=stagger,
+            link_delays=link_delays,
         ),
         seeds=Seeds(topology=1, workload=1, faults=1, schedulers=1),
         scheduler=SchedulerSpec("local"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from edgenode.driver import EpisodeDriver
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext
 from testbed.model.units import Micros
 from testbed.scenario.plan import Plan, SchedulerSpec
-from tests.edgenode.network import PATIENCE, SendTo, cluster, plan, task
+from tests.edgenode.network import SendTo, cluster, eventually, plan, task
 
 # Whatever carries the messages, they mean the same.
 pytestmark = pytest.mark.usefixtures("carrier")
@@ -31,15 +29,6 @@ class Gossips:
 
     def decide(self, observation: Observation) -> Decision | Ask:
         return Decision(observation.node)
-
-
-async def eventually(happened: Callable[[], bool]) -> None:
-    """Wait until something has happened that no controller hears of."""
-    for _ in range(int(PATIENCE / 0.005)):
-        if happened():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not happen")
 
 
 def long_plan(nodes: int = 2, control_delay: Micros = 0) -> Plan:
@@ -91,6 +80,23 @@ async def test_what_is_told_takes_the_control_delay(tmp_path: Path) -> None:
         (decision,) = network.members[0].decisions
         assert decision.observation.known[1] == (told, heard)
         assert decision.observation.answers == ()
+
+
+async def test_what_is_told_takes_the_delay_of_its_link(tmp_path: Path) -> None:
+    delays = ((0, 0, 0), (20_000, 0, 0), (400_000, 0, 0))
+    async with cluster(tmp_path, nodes=3) as network:
+        whole = long_plan(nodes=3)
+        rules = dataclasses.replace(whole.rules, link_delays=delays)
+        await network.configure(dataclasses.replace(whole, rules=rules), Gossips, period=10_000_000)
+        await network.start()
+        driver = network.members[0].node.driver
+        state: Any = driver.state  # type: ignore[union-attr]
+        await eventually(lambda: state.observe(state.now, 0).known[2] is not None)
+        _, near, far = state.observe(state.now, 0).known
+        assert near[0].at == far[0].at == 0
+        assert near[1] >= 20_000
+        assert far[1] >= 400_000
+        assert near[1] < far[1]
 
 
 async def test_a_scheduler_that_does_not_want_it_ends_it(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from edgenode.driver import EpisodeDriver
 from testbed.model.events import RecordKind
 from testbed.scenario.plan import SchedulerSpec
-from tests.edgenode.network import AskFirst, SendTo, cluster, plan, task
+from testbed.sim.simulator import simulate_episode
+from tests.edgenode.network import AskFirst, SendTo, cluster, eventually, plan, task
 
 # Whatever carries the messages, they mean the same.
 pytestmark = pytest.mark.usefixtures("carrier")
@@ -155,6 +156,58 @@ async def test_control_delay_holds_answers_and_announcements_back(tmp_path: Path
         assert answer.state is not None
         # True half way, when the question had reached the peer.
         assert decision.at - network.history(1)[0].at >= 2 * delay
+
+
+async def test_answers_take_the_delays_of_both_links_as_in_the_simulator(tmp_path: Path) -> None:
+    asking = task(1, execution=1000)
+    slow = plan(nodes=3, link_delays=((0, 90_000, 10_000), (150_000, 0, 0), (20_000, 0, 0)))
+    simulated = simulate_episode(slow, 0, AskFirst)
+    (expected,) = [d for d in simulated.decisions if (d.node, d.slot) == (0, 0)]
+    async with cluster(tmp_path, nodes=3) as network:
+        await network.configure(slow, AskFirst)
+        await network.start()
+        await network.give(asking)
+        await network.ended(asking)
+
+        (decision,) = network.members[0].decisions
+        answers, simulated_answers = decision.observation.answers, expected.observation.answers
+        assert [answer.peer for answer in answers] == [2, 1]
+        for answer, other in zip(answers, simulated_answers, strict=True):
+            assert answer.peer == other.peer
+            assert 0 <= answer.answered - answer.asked - (other.answered - other.asked) < 100_000
+        assert decision.at - network.history(1)[0].at >= 240_000
+
+
+async def test_a_peer_that_is_too_far_away_is_silent_and_the_others_are_not(tmp_path: Path) -> None:
+    asking = task(1, execution=1000, deadline=20_000_000)
+    far = ((0, 10_000, 1_000_000), (10_000, 0, 0), (1_000_001, 0, 0))
+    async with cluster(tmp_path, nodes=3) as network:
+        await network.configure(plan(nodes=3, link_delays=far, probe_timeout=2_000_000), AskFirst)
+        await network.start()
+        await network.give(asking)
+        await network.ended(asking)
+
+        (decision,) = network.members[0].decisions
+        assert [answer.peer for answer in decision.observation.answers] == [1]
+        assert decision.at == network.history(1)[0].at + 2_000_000
+
+
+async def test_an_announcement_takes_the_delay_of_its_link(tmp_path: Path) -> None:
+    coming = (
+        task(1, size_bytes=100_000_000, deadline=10_000_000),
+        task(2, source=2, size_bytes=100_000_000, deadline=10_000_000),
+    )
+    never = 60_000_000
+    async with cluster(tmp_path, nodes=3) as network:
+        far = ((0, never, 0), (0, 0, 0), (0, 100_000, 0))
+        await network.configure(plan(nodes=3, link_delays=far), SendTo, destination=1)
+        await network.start()
+        began = network.members[1].node.driver.clock.now()  # type: ignore[union-attr]
+        await network.give(*coming)
+        state = network.members[1].node.driver.state  # type: ignore[union-attr]
+        await eventually(lambda: state.receiving[2] == 1)
+        assert network.members[1].node.driver.clock.now() - began >= 100_000  # type: ignore[union-attr]
+        assert state.receiving[0] == 0
 
 
 async def test_announcements_are_counted_by_the_receiver(tmp_path: Path) -> None:

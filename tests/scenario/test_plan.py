@@ -82,6 +82,7 @@ plans = st.builds(
         execution_queue_limit=st.none() | counts,
         control_delay=counts,
         probe_timeout=counts,
+        link_delays=st.none() | matrices(counts, 3),
     ),
     seeds=st.builds(Seeds, counts, counts, counts, counts),
     scheduler=st.builds(SchedulerSpec, texts, options),

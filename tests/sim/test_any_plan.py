@@ -20,6 +20,12 @@ SCHEDULERS = ("random", "ratc", "rda", "rda-masked", "local-or-reliable", "centr
 durations = st.sampled_from([50, 100, 200, 1000]).map(lambda value: value * MILLISECOND)
 
 
+def _link_delays(size: int) -> st.SearchStrategy[tuple[tuple[int, ...], ...]]:
+    delay = st.sampled_from([0, 1, 20 * MILLISECOND, 50 * MILLISECOND])
+    row = st.lists(delay, min_size=size, max_size=size).map(tuple)
+    return st.lists(row, min_size=size, max_size=size).map(tuple)
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     size = draw(st.integers(1, 4))
@@ -32,6 +38,7 @@ def plans(draw: st.DrawFn) -> Plan:
         execution_queue_limit=draw(st.sampled_from([None, 0, 1, 3])),
         control_delay=draw(st.sampled_from([0, 0, 1, 50 * MILLISECOND])),
         probe_timeout=draw(st.sampled_from([0, 50 * MILLISECOND, 250 * MILLISECOND])),
+        link_delays=draw(st.none() | _link_delays(size)),
     )
     return tiny_plan(
         draw(st.lists(st.sampled_from([0.3, 0.7, 1.0]), min_size=size, max_size=size)),

@@ -17,12 +17,15 @@ from testbed.model.units import NEVER, SECOND, duration
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
+from testbed.sim.compiled import CompiledSimulation
 from testbed.sim.engine import draws as engine
-from testbed.sim.engine.arrays import check, pack, problems_of
+from testbed.sim.engine.arrays import check, pack, problems_of, without_control_delay
 from testbed.sim.engine.compiled import ABSENT, OUTCOMES, Batch
+from testbed.sim.engine.fates import bounds
 from testbed.sim.engine.heuristics import METHODS, run_heuristic
+from testbed.sim.families import tasks_simulation
 from testbed.sim.play import evaluate
-from testbed.sim.simulator import SchedulerChoice, simulate_episode
+from testbed.sim.simulator import SchedulerChoice, Simulation, simulate_episode
 from tests.sim.plans import DELAYS, random_plan, small_plans
 
 Endings = dict[int, tuple[str, int, int]]
@@ -132,6 +135,24 @@ def test_scores_are_the_success_rates_of_the_simulator() -> None:
     for method, found in rates.items():
         expected = [simulate_episode(plan, n, method).success_rate for n in range(3)]
         assert found.tolist() == expected
+
+
+def test_delays_that_differ_from_link_to_link_are_left_to_the_simulator() -> None:
+    plan = random_plan(1, size=3, slots=60)
+    delays = ((0, 1, 5000), (7000, 0, 2), (3, 4, 0))
+    rules = replace(plan.rules, control_delay=7000, link_delays=delays)
+    slow = replace(plan, rules=rules, episodes=1000)
+    assert [each.path for each in problems_of(slow)] == ["rules.link_delays"]
+    with pytest.raises(UsageError, match=r"rules\.link_delays.*the same for all links"):
+        check(slow)
+    assert type(tasks_simulation(replace(slow, rules=plan.rules), "ratc")) is CompiledSimulation
+    assert type(tasks_simulation(slow, "ratc")) is Simulation
+    assert evaluate(slow, ["ratc"], 2)["ratc"].tolist() == [
+        simulate_episode(slow, number, "ratc").success_rate for number in range(2)
+    ]
+    free = without_control_delay(slow)
+    assert free.rules == replace(plan.rules, control_delay=0)
+    assert bounds(slow, range(3)).tolist() == bounds(free, range(3)).tolist()
 
 
 def test_refused_plans_are_refused_with_every_reason() -> None:

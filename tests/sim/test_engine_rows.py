@@ -202,6 +202,20 @@ def test_a_decision_that_a_state_cannot_know_of_yet_is_added() -> None:
     assert peer["sent_since"] == peer["backlog"] == pytest.approx(2 / 4)
 
 
+def test_what_a_state_can_know_of_depends_on_the_links_both_ways() -> None:
+    delays = ((0, SECOND // 4, 0), (3 * SECOND // 4, 0, 0), (0, 0, 0))
+    slow = dataclasses.replace(PLAN.rules, control_delay=3 * SECOND // 4, link_delays=delays)
+    of_heard = PerDestinationEncoder(0, PLAN.topology, slow, PLAN.workload, HEARD_NAME)
+    state = PeerState(False, 0, 0, 0, 77)
+    seen = observation(3)._replace(known=(None, (state, 3 * SECOND), (state, 3 * SECOND)))
+    for peer in (1, 2):
+        for instant in (2 * SECOND, 2 * SECOND + 1, 3 * SECOND):
+            of_heard.decided(peer, task(2), seen._replace(now=instant))
+    _, behind_slow_links, near = heard_rows(of_heard, seen, task(3))
+    assert near["sent_since"] == 0.0
+    assert behind_slow_links["sent_since"] == pytest.approx(2 * 2 / 4)
+
+
 def test_columns_of_states_stay_in_bounds() -> None:
     state = PeerState(True, 9, 10**12, 9, 0, 10**12)
     late = Task(9, 0, 9, 0, 1_000_000, 8_000_000_000, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from testbed.model.decision import Ask, Decision, Observation, SchedulerContext, SchedulerFactory
@@ -272,6 +274,83 @@ def test_answers_that_would_come_after_the_timeout_do_not_come() -> None:
     in_time = Rules(OVERLOAD, control_delay=6 * MILLISECOND, probe_timeout=12 * MILLISECOND)
     simulate_episode(tiny_plan([1.0, 0.0], rules=in_time), 0, _asking(seen))
     assert [(o.now, len(o.answers)) for o in seen] == [(0, 0), (12_000, 1)]
+
+
+def _delays(**rows: tuple[Micros, ...]) -> Rules:
+    """Rules with control delays in milliseconds, row by row, and a probe timeout of 100 ms."""
+    delays = tuple(tuple(each * MILLISECOND for each in row) for row in rows.values())
+    return Rules(
+        OVERLOAD,
+        control_delay=max(map(max, delays)),
+        probe_timeout=100 * MILLISECOND,
+        link_delays=delays,
+    )
+
+
+def test_a_slow_peer_answers_later_and_the_decision_waits_for_it() -> None:
+    seen: list[Observation] = []
+    rules = _delays(i=(0, 30, 5), j=(40, 0, 1), k=(10, 1, 0))
+    result = simulate_episode(tiny_plan([1.0, 0.0, 0.0], rules=rules), 0, _asking(seen, rounds=2))
+    (last,) = (o for o in seen if o.round == 2)
+    told = [(a.peer, a.asked, a.state.at if a.state else None, a.answered) for a in last.answers]
+    assert told == [
+        (2, 0, 5_000, 15_000),
+        (1, 0, 30_000, 70_000),
+        (2, 70_000, 75_000, 85_000),
+        (1, 70_000, 100_000, 140_000),
+    ]
+    assert ("decided", 0, 140_000) in _history(result, 0)
+    assert last.known[1] == (last.answers[3].state, 140_000)
+
+
+@pytest.mark.parametrize(("back", "answering", "decided"), [(70, [2, 1], 100), (71, [2], 100)])
+def test_a_peer_whose_answer_comes_after_the_timeout_is_silent_and_the_others_are_not(
+    back: int, answering: list[int], decided: int
+) -> None:
+    seen: list[Observation] = []
+    rules = _delays(i=(0, 30, 5), j=(back, 0, 1), k=(10, 1, 0))
+    simulate_episode(tiny_plan([1.0, 0.0, 0.0], rules=rules), 0, _asking(seen))
+    (last,) = (o for o in seen if o.round == 1)
+    assert [answer.peer for answer in last.answers] == answering
+    assert last.now == decided * MILLISECOND
+
+
+def test_announcements_take_the_delay_of_their_link() -> None:
+    seen: list[Observation] = []
+    rules = _delays(i=(0, 1, 35), j=(1, 0, 15), k=(1, 1, 0))
+    plan = tiny_plan([1.0, 1.0, 1.0], slots=5, slot=10 * MILLISECOND, rules=rules)
+
+    def factory(context: SchedulerContext) -> To | AskThen:
+        return AskThen((), 0, seen) if context.node == 2 else To(2)
+
+    simulate_episode(plan, 0, factory)
+    assert [o.receiving[0] for o in seen] == [0, 0, 0, 0, 1]
+    assert [o.receiving[1] for o in seen] == [0, 0, 1, 1, 1]
+
+
+class Gossips(AskThen):
+    """Asks nobody and hears from all."""
+
+    gossip_period = 20 * MILLISECOND
+
+
+def test_what_nodes_tell_takes_the_delay_of_its_link() -> None:
+    seen: list[Observation] = []
+    rules = _delays(i=(0, 9, 9), j=(12, 0, 9), k=(25, 9, 0))
+    plan = tiny_plan([1.0, 0.0, 0.0], slots=4, slot=10 * MILLISECOND, rules=rules)
+    simulate_episode(plan, 0, lambda context: Gossips((), 0, seen))
+    heard = [[k and (k[0].at // 1000, k[1] // 1000) for k in o.known[1:]] for o in seen if o.task]
+    assert heard == [[None, None], [None, None], [(0, 12), None], [(0, 12), (0, 25)]]
+
+
+@pytest.mark.parametrize("scheduler", ["ratc", "rda", "least-completion", "drl"])
+@pytest.mark.parametrize("timeout", [17, 18])
+def test_the_same_delay_on_every_link_is_a_delay_of_all_links(scheduler: str, timeout: int) -> None:
+    rules = Rules(OVERLOAD, control_delay=9 * MILLISECOND, probe_timeout=timeout * MILLISECOND)
+    plan = tiny_plan([0.8] * 4, slots=30, slot=50 * MILLISECOND, alpha=0.2, beta=0.5, rules=rules)
+    spelled = tuple(tuple(0 if i == j else 9 * MILLISECOND for j in range(4)) for i in range(4))
+    matrix = replace(plan, rules=replace(rules, link_delays=spelled))
+    assert simulate_episode(matrix, 0, scheduler) == simulate_episode(plan, 0, scheduler)
 
 
 def test_a_deadline_that_passes_while_answers_are_awaited_ends_the_task_there() -> None:

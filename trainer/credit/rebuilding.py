@@ -98,7 +98,7 @@ def disagreement(rebuilt: Rebuilt, row: int) -> float:
 
 
 def _opened(plan: Plan, numbers: Sequence[int]) -> Batch:
-    batch = pack([plan] * len(numbers))
+    batch = pack([without_control_delay(plan)] * len(numbers))
     Threads(len(numbers), 1).open(batch, numbers)
     return batch
 

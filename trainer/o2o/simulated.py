@@ -228,9 +228,10 @@ class SimulatedVenue:
     ) -> None:
         self.notes: tuple[str, ...] = ()
         if plan.rules.control_delay:
+            most = "" if plan.rules.link_delays is None else "up to "
             self.notes = (
-                f"control messages take {plan.rules.control_delay / 1000:g} ms in this scenario "
-                "and no time in this simulation",
+                f"control messages take {most}{plan.rules.control_delay / 1000:g} ms in this "
+                "scenario and no time in this simulation",
             )
             plan = without_control_delay(plan)
         self.plan, self.store = plan, store

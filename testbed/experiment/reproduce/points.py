@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 from testbed.errors import PermanentError, Problem, UsageError
 from testbed.experiment.reproduce.methods import label
 from testbed.files import ORDINARY, write_atomically
+from testbed.model.topology import Rules
 from testbed.policies import shipped
 from testbed.scenario.families import ByModel
 from testbed.scenario.load import draw, load
@@ -259,12 +260,17 @@ class _Control(NamedTuple):
     without: Callable[[Any], PlanHead]
 
 
+def _delays(rules: Rules) -> dict[str, Any]:
+    delays: dict[str, Any] = {"control_delay": rules.control_delay}
+    if rules.link_delays is not None:
+        delays["link_delays"] = rules.link_delays
+    return delays
+
+
 _CONTROL: Final[ByModel[_Control]] = ByModel(
     "a point",
     {
-        TASKS: _Control(
-            lambda plan: {"control_delay": plan.rules.control_delay}, without_control_delay
-        ),
+        TASKS: _Control(lambda plan: _delays(plan.rules), without_control_delay),
         # What nodes say to each other takes the time of the overlay, which is in the hash.
         SERVING: _Control(lambda plan: {}, lambda plan: plan),
     },

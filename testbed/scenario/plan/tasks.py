@@ -273,11 +273,12 @@ def _decode_workload(data: dict[str, Any]) -> Workload:
 
 
 def _decode_rules(data: dict[str, Any]) -> Rules:
-    overload = data["overload"]
+    overload, delays = data["overload"], data.get("link_delays")
     return Rules(
         **{
             **data,
             "overload": Overload(OverloadMeasure(overload["measure"]), overload["limit"]),
+            "link_delays": None if delays is None else _matrix(delays),
         }
     )
 

@@ -55,6 +55,9 @@ def problems_of(plan: Plan) -> list[Problem]:
     if plan.faults or plan.by_hand:
         count = len(plan.faults) + sum(map(len, plan.by_hand.values()))
         problems.append(Problem("faults", _faults(count), "none"))
+    if plan.rules.link_delays is not None:
+        seen = "control delays that differ from link to link"
+        problems.append(Problem("rules.link_delays", seen, "the same for all links"))
     size = workload.size_bytes.maximum
     largest = max(size, 8 * size * workload.complexity.maximum)
     if largest > _LARGEST:
@@ -93,7 +96,7 @@ def without_control_delay(plan: Plan) -> Plan:
 
     The hash stays that of the given plan, because arrivals, tasks and fates are the same.
     """
-    rules = dataclasses.replace(plan.rules, control_delay=0, stagger=0)
+    rules = dataclasses.replace(plan.rules, control_delay=0, link_delays=None, stagger=0)
     return dataclasses.replace(plan, rules=rules)
 
 

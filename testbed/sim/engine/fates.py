@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.scenario.plan import Plan
-from testbed.sim.engine.arrays import pack
+from testbed.sim.engine.arrays import pack, without_control_delay
 from testbed.sim.engine.compiled import (
     DECIDING,
     Batch,
@@ -71,6 +71,7 @@ def bounds(plan: Plan, numbers: Sequence[int], threads: int | None = None) -> ND
     Raises:
         UsageError: a plan that the compiled engine does not cover.
     """
+    plan = without_control_delay(plan)
     episodes = np.asarray(numbers, np.int64)
     found = np.empty(len(episodes))
     for start in range(0, len(episodes), _AT_ONCE):

@@ -121,8 +121,16 @@ def test_decisions_are_read_as_the_engine_made_them(log: TaskLog) -> None:
     assert sorted(found.success_rate) == [("drl", number) for number in range(EPISODES)]
 
 
-def test_control_messages_that_take_time_change_nothing_about_queues(tmp_path: Path) -> None:
-    plan = replace(PLAN, rules=replace(PLAN.rules, control_delay=3 * MILLISECOND))
+@pytest.mark.parametrize("of_links", [False, True])
+def test_control_messages_that_take_time_change_nothing_about_queues(
+    tmp_path: Path, of_links: bool
+) -> None:
+    size = PLAN.topology.size
+    delays = tuple(tuple(MILLISECOND * (i + 2 * j) // 4 for j in range(size)) for i in range(size))
+    rules = replace(
+        PLAN.rules, control_delay=3 * MILLISECOND, link_delays=delays if of_links else None
+    )
+    plan = replace(PLAN, rules=rules)
     with open_task_log(str(tmp_path / "tasks.db")) as log:
         record_run(plan, log, scheduler="drl", episodes=1, run_id="late")
         episode = logged(log, "late", 0)
