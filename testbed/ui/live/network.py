@@ -104,7 +104,7 @@ def _of_tasks(plan: PlanHead) -> Network:
         work=plan.work,
         capacities=tuple(map(float, topology.capacity_hz)),
         descriptions=tuple(_node(topology, node) for node in range(topology.size)),
-        links=_links(topology),
+        links=_links(plan),
         link_rates={link: float(topology.link_rate[link[0]][link[1]]) for link in _pairs(topology)},
         limits=tuple(float(overload.limit_for(cores)) for cores in topology.cores),
         limit_unit="backlog" if by_backlog else "load",
@@ -129,11 +129,17 @@ def _node(topology: Topology, node: int) -> str:
     )
 
 
-def _links(topology: Topology) -> dict[Link, str]:
+def _links(plan: Plan) -> dict[Link, str]:
+    topology, rules = plan.topology, plan.rules
     return {
         (source, destination): (
             f"{topology.link_rate[source][destination] / 1e6:.3g} MB/s; "
             f"{topology.link_failure_rate[source][destination]:.2g} failures per second"
+        )
+        + (
+            f"; control messages take {rules.delay(source, destination) / 1000:.3g} ms"
+            if rules.link_delays is not None
+            else ""
         )
         for source, destination in _pairs(topology)
     }
