@@ -71,7 +71,8 @@ def test_what_cannot_be_learned_is_refused(testbed: Command, tmp_path: Path) -> 
 
 @pytest.mark.long
 def test_on_real_nodes_it_learns_and_leaves_the_best_policy_deployed(shell: Shell) -> None:
-    up = shell("up", "quickstart", *SMALL, "--set", "slots.count=10")
+    delays = "links.controlDelay={uniform: [1ms, 5ms]}"
+    up = shell("up", "quickstart", *SMALL, "--set", "slots.count=10", "--set", delays)
     assert up.code == 0, up.err
     common = ("learn", *QUICK, "--include-invalid", "--json")
     said = shell(*common, "--episodes", 20)

@@ -15,6 +15,7 @@ import pytest
 from testbed.model.distributions import Uniform
 from testbed.model.events import Record, RecordKind
 from testbed.model.task import Task
+from testbed.model.topology import LinkDelays
 from testbed.model.units import SECOND
 from testbed.model.workload import Workload
 from testbed.scenario.plan import Payload, Plan
@@ -53,12 +54,26 @@ async def play(network: Cluster, plan: Plan) -> list[Task]:
     return everything
 
 
-@pytest.mark.parametrize("payload", ["bytes", "metadata"])
-@pytest.mark.parametrize("scheduler", ["local", "random"])
+SLOW_LINKS = ((0, 5_000, 90_000), (20_000, 0, 1), (0, 150_000, 0))
+"""Control delays of three nodes; some are longer than a transmission."""
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "payload", "link_delays"),
+    [
+        ("local", "bytes", None),
+        ("local", "metadata", None),
+        ("random", "bytes", None),
+        ("random", "metadata", None),
+        ("random", "metadata", SLOW_LINKS),
+    ],
+)
 async def test_real_nodes_tell_the_history_of_the_simulator(
-    tmp_path: Path, scheduler: str, payload: Payload
+    tmp_path: Path, scheduler: str, payload: Payload, link_delays: LinkDelays | None
 ) -> None:
     given = busy_plan(payload, deadline=30 * SECOND)
+    rules = dataclasses.replace(given.rules, link_delays=link_delays)
+    given = dataclasses.replace(given, rules=rules)
     simulated = simulate_episode(given, 0, scheduler)
     async with cluster(tmp_path, nodes=3) as network:
         await network.configure(given, scheduler)
