@@ -3,8 +3,8 @@
 ``python -m benchmarks.interruption paper-simulation 3`` starts a simulated experiment in a folder
 of its own, ends it three times in each stage at some moment, starts the same command again each
 time, and lets it come to its end. It prints a row per stage: the seconds from the signal to the end
-of the process, and what was done of the stage when it was taken up. The figures stand in
-docs/o2o.md.
+of the process, the seconds of processor time that these took, which other programs do not lengthen,
+and what was done of the stage when it was taken up. The figures stand in docs/o2o.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import psutil
 
 STAGES: Final = ("logs", "offline", "online", "evaluation")
 MOST_DELAY_S: Final = 2.0
@@ -31,10 +34,12 @@ _REPORT: Final = re.compile(r"^(\w[\w-]*) (\d+)/(\d+):")
 class Ended(NamedTuple):
     """End of a process that was told to end in a stage.
 
+    ``seconds`` and ``processor`` (seconds of processor time) are from the signal to the end.
     ``begun`` is what was reported as done when the stage began in this process.
     """
 
     seconds: float
+    processor: float
     code: int
     begun: int
 
@@ -51,11 +56,20 @@ def interrupted(command: list[str], stage: str, delay: float) -> Ended | None:
         time.sleep(delay)
         if process.poll() is not None:
             return None
+        times = psutil.Process(process.pid).cpu_times()
+        before = _of_children()
         sent = time.monotonic()
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
         code = process.wait()
-        return Ended(time.monotonic() - sent, code, begun)
+        seconds = time.monotonic() - sent
+        return Ended(seconds, _of_children() - before - times.user - times.system, code, begun)
+
+
+def _of_children() -> float:
+    """Return the processor time of all processes that this one has waited for, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _reports(lines: Iterator[str]) -> Iterator[tuple[str, int]]:
@@ -79,10 +93,11 @@ def main(scenario: str, times: int) -> None:
                 for _ in range(times)
                 if (each := interrupted(command, stage, draw.uniform(0, MOST_DELAY_S))) is not None
             ]
-            seconds = ", ".join(f"{each.seconds:.2f}" for each in found) or "over before the signal"
+            seconds = ", ".join(f"{each.seconds:.2f} ({each.processor:.2f})" for each in found)
             begun = ", ".join(str(each.begun) for each in found)
             codes = sorted({each.code for each in found})
-            print(f"{stage}: {seconds} s; exit codes {codes}; began at {begun}", flush=True)
+            ended = f"{seconds} s (of processor time)" if found else "over before the signal"
+            print(f"{stage}: {ended}; exit codes {codes}; began at {begun}", flush=True)
         began = time.monotonic()
         code = subprocess.run(command, check=False, capture_output=True).returncode
         print(f"then to the end: exit code {code} after {time.monotonic() - began:.0f} s")

@@ -5,6 +5,7 @@ What it imports every command pays for; the commands themselves are in ``command
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -187,10 +188,25 @@ def main() -> None:
     streams.prepare()
     foreign.guard()
     code = run(sys.argv[1:])
+    if terminated or code == INTERRUPTED:
+        _leave(TERMINATED if terminated and code == INTERRUPTED else code)
     # At its end the interpreter looks for cycles among all objects, which takes seconds where
     # PyTorch and Ray are loaded. What it would free is freed by the end of the process.
     gc.freeze()
-    sys.exit(TERMINATED if terminated and code == INTERRUPTED else code)
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now, once what is registered for its end is done.
+
+    The interpreter would first wait for all threads, also for those that compute what nobody wants
+    any more, and free all objects one by one.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _other_package() -> PrerequisiteMissing | None:

@@ -134,6 +134,31 @@ def test_signals_end_a_command_without_a_traceback(
         assert [run.state for run in log.runs()] == [RunState.STOPPED]
 
 
+def test_an_interrupted_command_does_not_wait_for_threads_that_still_compute(tmp_path: Path) -> None:
+    start = (
+        "import atexit, os, threading; from testbed.cli.main import main; "
+        "threading.Thread(target=threading.Event().wait).start(); "
+        "atexit.register(os.write, 2, b'tidied up'); main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", start, "sim", "quickstart", "--episodes", "100000"],
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as sim:
+        assert sim.stderr is not None
+        sim.stderr.readline()
+        sim.send_signal(signal.SIGTERM)
+        try:
+            sim.wait(60)
+        except subprocess.TimeoutExpired:
+            sim.kill()
+        rest = sim.stderr.read()
+
+    assert sim.returncode == 143
+    assert "tidied up" in rest
+
+
 def on_a_terminal(home: Path, *arguments: str, **variables: str) -> str:
     """What a terminal of 80 columns shows while the command runs."""
     main_end, other_end = pty.openpty()

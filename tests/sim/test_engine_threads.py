@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -47,6 +48,29 @@ def test_an_error_in_any_thread_is_raised() -> None:
 
     with pytest.raises(ArithmeticError):
         Threads(8, 3).each(fail, None)  # type: ignore[arg-type]
+
+
+def test_after_an_interrupt_no_thread_begins_another_part() -> None:
+    begun: list[int] = []
+    other, over = threading.Event(), threading.Event()
+    here = threading.current_thread()
+
+    def kernel(_: object, first: int, last: int) -> None:
+        begun.append(first)
+        if threading.current_thread() is here:
+            other.wait()
+            raise KeyboardInterrupt
+        other.set()
+        over.wait()
+
+    rows = Threads(40, 2)
+    with pytest.raises(KeyboardInterrupt):
+        rows.each(kernel, None)  # type: ignore[arg-type]
+    over.set()
+    # Returns once the other thread is done with what it had begun.
+    rows.each(lambda *_: None, None)  # type: ignore[arg-type]
+    assert rows.parts > 2
+    assert len(begun) == 2
 
 
 def test_no_score_depends_on_the_number_of_threads() -> None:

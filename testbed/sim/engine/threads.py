@@ -87,9 +87,15 @@ class Threads:
 
         pool = self._pool
         futures = [] if pool is None else [pool.submit(work) for _ in range(self._others)]
-        work()
-        for future in futures:
-            future.result()
+        try:
+            work()
+            for future in futures:
+                future.result()
+        except BaseException:
+            # Of what failed or was interrupted the other threads begin no further part.
+            for _ in left:
+                pass
+            raise
 
     def open(self, batch: Batch, numbers: Sequence[int]) -> None:
         """Begin episodes ``numbers``, one per row.

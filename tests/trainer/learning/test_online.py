@@ -198,17 +198,25 @@ def test_it_goes_on_after_a_restart_where_it_stopped(tmp_path: Path) -> None:
     assert_equal(whole, finished)
 
 
+@pytest.mark.parametrize("failure", [ConnectionError("the network went away"), KeyboardInterrupt()])
 @pytest.mark.parametrize("done", [0, 3])
-def test_it_goes_on_after_a_failure_in_the_middle_of_an_update(tmp_path: Path, done: int) -> None:
+def test_it_goes_on_after_a_failure_in_the_middle_of_an_update(
+    tmp_path: Path, done: int, failure: BaseException
+) -> None:
     class Failing(TwoStates):
+        asked = 0
+
         def collect(self, actor: Actor, episodes: int, seed: int) -> Collected:
+            self.asked += 1
             if len(self.collected) == done:
-                raise ConnectionError("the network went away")
+                raise failure
             return super().collect(actor, episodes, seed)
 
     whole = fine_tune(TwoStates(), SPEC, SHORT, tmp_path / "whole")
-    with pytest.raises(ConnectionError):
-        fine_tune(Failing(), SPEC, SHORT, tmp_path / "parts")
+    failing = Failing()
+    with pytest.raises(type(failure)):
+        fine_tune(failing, SPEC, SHORT, tmp_path / "parts")
+    assert failing.asked == done + 1, "no further update is begun"
     curve = tmp_path / "parts" / "metrics.csv"
     # As if it had been stopped between writing the state and the curve.
     curve.write_text("".join(curve.read_text().splitlines(keepends=True)[:-1]))
