@@ -134,7 +134,9 @@ def test_signals_end_a_command_without_a_traceback(
         assert [run.state for run in log.runs()] == [RunState.STOPPED]
 
 
-def test_an_interrupted_command_does_not_wait_for_threads_that_still_compute(tmp_path: Path) -> None:
+def test_an_interrupted_command_does_not_wait_for_threads_that_still_compute(
+    tmp_path: Path,
+) -> None:
     start = (
         "import atexit, os, threading; from testbed.cli.main import main; "
         "threading.Thread(target=threading.Event().wait).start(); "
