@@ -124,6 +124,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     "ratc": _two,
     "two-choice": _two,
     "least-completion": _states,
+    "priced": _states,
     "rda": _states_if_asked,
     "ratc-masked": _two_free,
     "rda-masked": _all_free_if_asked,

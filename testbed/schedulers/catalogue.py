@@ -148,6 +148,9 @@ _ALL: Final = (
         "least_completion:LeastCompletion",
         Style(6, ">", ":"),
     ),
+    _scheduler(
+        "priced", "Priced", "probes of all", "other", "named", "priced:Priced", Style(6, "^", ":")
+    ),
     _router("slack", "Slack", "what neighbours say", "slack:Slack"),
     _router("all-local", "All local", "nothing", "all_local:AllLocal"),
     _router("fixed-shares", "Fixed shares", "nothing", "fixed_shares:FixedShares"),

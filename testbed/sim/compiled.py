@@ -34,7 +34,7 @@ from testbed.sim.engine.compiled import (
 )
 from testbed.sim.engine.events import begin_episode
 from testbed.sim.engine.heuristics import (
-    LEAST_COMPLETION,
+    ASKS_STATES,
     LOCAL_OR_RELIABLE,
     METHODS,
     RANDOM,
@@ -367,7 +367,7 @@ class _Story:
         if self._method in _MASKED:
             every = self._bits(turn)
             bits = every[:node] + every[node + 1 :]
-        if self._method == LEAST_COMPLETION:
+        if self._method in ASKS_STATES:
             every = self._states(turn, 0)
             return (*every[:node], *every[node + 1 :])
         return (

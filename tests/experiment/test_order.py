@@ -29,9 +29,9 @@ def test_every_method_is_compared_with_itself_in_each_way() -> None:
     known = {name: weights_of(shipped(name)) for name in (NAME, STATE_NAME)}
     (found,) = compare_order(known, [80, 81], 2, ["quickstart"]).values()
     rates, differences = found["success_rate"], found["differences"]
-    usual = {"least-completion", "central", NAME, STATE_NAME}
+    usual = {"least-completion", "priced", "central", NAME, STATE_NAME}
     assert set(rates["at once"]) == set(rates["in turns"]) == usual
-    refusing = {"central-reject", STATE_NAME}
+    refusing = {"central-reject", "priced", STATE_NAME}
     assert set(rates["at once, refusing"]) == set(rates["in turns, refusing"]) == refusing
     gain = rates["in turns"]["least-completion"] - rates["at once"]["least-completion"]
     assert differences["turns: least-completion"]["difference"] == pytest.approx(gain, abs=2e-4)
@@ -39,3 +39,6 @@ def test_every_method_is_compared_with_itself_in_each_way() -> None:
     refused = differences["refusing: central-reject, at once"]
     assert refused["difference"] == pytest.approx(lost, abs=2e-4)
     assert refused["low"] <= refused["difference"] <= refused["high"]
+    above = rates["in turns, refusing"]["priced"] - rates["in turns, refusing"]["central-reject"]
+    shown = differences["in turns, refusing: priced above central-reject"]
+    assert shown["difference"] == pytest.approx(above, abs=2e-4)

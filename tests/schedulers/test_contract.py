@@ -9,7 +9,7 @@ from testbed.schedulers import registry
 from testbed.testing.schedulers import MaskedSchedulerContract, SchedulerContract
 
 MASKED = ("ratc-masked", "rda-masked", "local-or-reliable")
-UNMASKED = ("local", "random", "ratc", "rda", "two-choice", "least-completion")
+UNMASKED = ("local", "random", "ratc", "rda", "two-choice", "least-completion", "priced")
 ASKING_FIRST = ("rda-masked", "local-or-reliable")
 
 

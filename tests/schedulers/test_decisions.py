@@ -15,6 +15,7 @@ from testbed.model.decision import (
     Decision,
     Observation,
     PeerState,
+    Refuse,
     SchedulerContext,
 )
 from testbed.model.distributions import Constant
@@ -38,6 +39,7 @@ BASELINES = (
     "local-or-reliable",
     "two-choice",
     "least-completion",
+    "priced",
 )
 
 
@@ -400,6 +402,52 @@ def test_least_completion_compares_all_who_answered() -> None:
     assert scheduler.decide(busy) == Decision(3)
     silent = _observation(backlog=51 * MILLISECOND, answers=answers[:1], round_=1)
     assert scheduler.decide(silent) == Decision(0)
+
+
+def test_priced_takes_the_most_reliable_until_its_queue_costs_more() -> None:
+    scheduler = registry.create("priced", _context())
+    assert scheduler.decide(_observation()) == Ask((1, 2, 3))
+    idle = tuple(_full(peer, 0) for peer in (1, 2, 3))
+    # Chances of 0.905 here, and of 0.819, 0.861 and 0.819 there.
+    for backlog, destination in ((0, 0), (SECOND // 2, 0), (SECOND, 2)):
+        observation = _observation(backlog=backlog, answers=idle, round_=1)
+        assert scheduler.decide(observation) == Decision(destination)
+    inbound = _observation(answers=idle, round_=1)._replace(inbound_work=SECOND)
+    assert scheduler.decide(inbound) == Decision(2)
+
+
+def test_priced_looks_at_what_is_on_its_way_to_a_peer() -> None:
+    scheduler = registry.create("priced", _context())
+    idle = tuple(_full(peer, 0) for peer in (1, 2, 3))
+    coming = replace_state(idle[1], inbound_work=SECOND)
+    busy = _observation(backlog=2 * SECOND, answers=idle, round_=1)
+    assert scheduler.decide(busy) == Decision(2)
+    # Nodes 1 and 3 are equally reliable; node 3 is done sooner.
+    busy = busy._replace(answers=(idle[0], coming, idle[2]))
+    assert scheduler.decide(busy) == Decision(3)
+
+
+def test_priced_refuses_only_what_is_late_everywhere_or_not_worth_its_work() -> None:
+    context = _context()
+    rejecting = dataclasses.replace(context, rules=dataclasses.replace(context.rules, reject=True))
+    full, fuller = (
+        tuple(_full(peer, backlog) for peer in (1, 2, 3))
+        for backlog in (1700 * MILLISECOND, 3 * SECOND)
+    )
+    late = _observation(backlog=1100 * MILLISECOND, answers=full, round_=1)
+    assert registry.create("priced", rejecting).decide(late) == Refuse()
+    # Done after 2.1 s here, and after 2.7 or 2.2 s there.
+    assert registry.create("priced", context).decide(late) == Decision(0)
+    soon = _observation(backlog=900 * MILLISECOND, answers=full, round_=1)
+    assert registry.create("priced", rejecting).decide(soon) == Decision(0)
+    crowded = soon._replace(answers=fuller)
+    assert registry.create("priced", rejecting).decide(crowded) == Refuse()
+    assert registry.create("priced", context).decide(crowded) == Decision(0)
+
+
+def replace_state(answer: Answer, inbound_work: Micros) -> Answer:
+    assert answer.state is not None
+    return answer._replace(state=answer.state._replace(inbound_work=inbound_work))
 
 
 @pytest.mark.parametrize(

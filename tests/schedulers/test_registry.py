@@ -66,6 +66,7 @@ BASELINES = (
     "local-or-reliable",
     "two-choice",
     "least-completion",
+    "priced",
 )
 
 

@@ -21,6 +21,7 @@ from testbed.sim.compiled import CompiledSimulation
 from testbed.sim.engine import draws as engine
 from testbed.sim.engine.arrays import check, pack, problems_of, without_control_delay
 from testbed.sim.engine.compiled import ABSENT, OUTCOMES, Batch
+from testbed.sim.engine.episodes import pack_for_baseline
 from testbed.sim.engine.fates import bounds
 from testbed.sim.engine.heuristics import METHODS, run_heuristic
 from testbed.sim.families import tasks_simulation
@@ -55,7 +56,7 @@ def by_engine(batch: Batch, row: int) -> Endings:
 
 
 def run(plan: Plan, method: str, episode: int) -> Endings:
-    batch = pack([plan])
+    batch = pack_for_baseline([plan], method)
     run_heuristic(batch.episodes[0], METHODS[method], episode)
     return by_engine(batch, 0)
 

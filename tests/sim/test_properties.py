@@ -43,6 +43,7 @@ BASELINES = (
     "local-or-reliable",
     "two-choice",
     "least-completion",
+    "priced",
 )
 SCHEDULERS = (*BASELINES, "central", "oracle")
 

@@ -24,8 +24,10 @@ from testbed.scenario.resolve import plan as resolve
 from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import evaluate
 
-HEURISTICS: Final = ("least-completion", "central")
+HEURISTICS: Final = ("least-completion", "priced", "central")
 REFUSING: Final = "central-reject"
+PRICED: Final = "priced"
+"""Refuses tasks wherever it may."""
 CONTROL_DELAY: Final = "1ms"
 """One-way time of control messages in all variants: without it an order takes no time."""
 
@@ -90,10 +92,10 @@ def compare_order(
     """Mean success rates and differences by network (and load), variant and method.
 
     ``policies`` are compared with each other, the first with every other one, and with
-    ``HEURISTICS``; where methods may refuse, policies that ask for states do, and
+    ``HEURISTICS``; where methods may refuse, ``priced`` and policies that ask for states do, and
     ``central-reject`` stands beside ``central``. ``differences`` has, in shares: ``turns`` (in
-    turns less at once), ``refusing`` (refusing less not), and ``above FIRST`` (of the other
-    policies).
+    turns less at once), ``refusing`` (refusing less not), ``above FIRST`` (of the other policies),
+    and ``above central-reject`` (where methods may refuse) or ``above central``.
     """
     table: dict[str, dict[str, Any]] = {}
     for name in networks:
@@ -126,7 +128,7 @@ def _rates(
     policies: Mapping[str, ScoringWeights], plans: Sequence[Plan], variant: Variant, episodes: int
 ) -> dict[str, list[float]]:
     """Return the mean success rate of each method in each network."""
-    heuristics = (REFUSING,) if variant.refusing else HEURISTICS
+    heuristics = (PRICED, REFUSING) if variant.refusing else HEURISTICS
     able = {
         name: weights
         for name, weights in policies.items()
@@ -159,6 +161,12 @@ def _differences(
                     f"refusing: {method}, {'in turns' if variant.turns else 'at once'}",
                     _difference(values, before),
                 )
+        reference = REFUSING if variant.refusing else "central"
+        for method in (each for each in rates if each != reference):
+            yield (
+                f"{variant.name}: {method} above {reference}",
+                _difference(rates[method], rates[reference]),
+            )
         for other in others if first in rates else ():
             yield f"{variant.name}: {other} above {first}", _difference(rates[other], rates[first])
 

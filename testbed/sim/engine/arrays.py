@@ -305,6 +305,7 @@ def _fill(batch: Batch, row: int, network: int, plan: Plan) -> None:
     episode["slot_length"] = workload.slot
     episode["measure"] = BY_BACKLOG if by_backlog else BY_QUEUE_LENGTH
     episode["drop_hopeless"] = rules.drop_hopeless
+    episode["reject"] = rules.reject
     limit = rules.execution_queue_limit
     episode["queue_limit"] = -1 if limit is None else limit
     episode["control_delay"] = rules.control_delay

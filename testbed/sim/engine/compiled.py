@@ -66,6 +66,7 @@ EPISODE: Final = np.dtype(
         ("slot_length", "i8"),
         ("measure", "i8"),
         ("drop_hopeless", "i8"),
+        ("reject", "i8"),  # tasks may be refused
         ("queue_limit", "i8"),  # of waiting tasks per node, -1 without one
         ("control_delay", "i8"),
         ("silent", "i8"),  # the time for answers is over before any can come

@@ -10,12 +10,19 @@ from numpy.typing import NDArray
 
 from testbed.errors import Problem, UsageError
 from testbed.model.encoders import DEFAULT, ENCODERS
+from testbed.model.per_destination import STATE_NAME
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import check, keeps, pack
 from testbed.sim.engine.compiled import DECIDING, STAGES, Batch, compiled, task_at
 from testbed.sim.engine.events import advance, finish, open_episode
 from testbed.sim.engine.features import add_answers, kernel_of, observe
-from testbed.sim.engine.heuristics import METHODS, decide, run_heuristic, stages_asked
+from testbed.sim.engine.heuristics import (
+    LOOKS_AT_INBOUND,
+    METHODS,
+    decide,
+    run_heuristic,
+    stages_asked,
+)
 from testbed.sim.engine.perceptron import CompiledPolicy
 from testbed.sim.engine.rollouts import Kept as RolloutKept
 from testbed.sim.engine.rollouts import roll_out
@@ -126,10 +133,15 @@ def score_baseline(
     """
     # Few rows, used again and again, stay in the cache.
     rows = Threads(len(numbers), threads)
-    batch = pack([plan] * rows.parts)
+    batch = pack_for_baseline([plan] * rows.parts, method)
     rates = np.empty(len(numbers))
     rows.each_part(_score, batch, _code(method), np.asarray(numbers, np.int64), rates)
     return rates
+
+
+def pack_for_baseline(plans: Sequence[Plan], method: str) -> Batch:
+    """Return a batch that keeps what a baseline looks at; see ``pack``."""
+    return pack(plans, STATE_NAME if method in LOOKS_AT_INBOUND else None)
 
 
 def _code(method: str) -> int:
@@ -214,6 +226,8 @@ def _log(
             for i in range(size):
                 if actions[e, i, slot] != size:
                     chosen = task_at(episode, slot * size + i).destination
+                    # The action of a refused task is "no task", as in data sets.
+                    chosen = chosen if chosen >= 0 else size
                     actions[e, i, slot] = chosen
                     mask[e, i, slot, chosen] = True
         finish(episode)

@@ -5,10 +5,12 @@ Each follows the class of the same name in ``testbed.schedulers`` draw by draw.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
 
+from testbed.model.work_price import work_price
 from testbed.sim.engine.compiled import (
     ANSWERS,
     ARRIVAL,
@@ -33,7 +35,7 @@ from testbed.sim.engine.draws import (
     scheduler_stream,
     to_unit,
 )
-from testbed.sim.engine.events import begin_episode, finish, place, settle
+from testbed.sim.engine.events import begin_episode, finish, place, refuse, settle
 from testbed.sim.engine.journal import (
     GENERATED,
     keeps_journal,
@@ -43,6 +45,7 @@ from testbed.sim.engine.journal import (
     note_waiting,
 )
 from testbed.sim.engine.looking import backlog, send_backlog
+from testbed.sim.engine.messages import deliver
 from testbed.sim.engine.slots import (
     AT_ONCE,
     ONE_QUESTION,
@@ -65,6 +68,7 @@ RDA_MASKED: Final = 5
 LOCAL_OR_RELIABLE: Final = 6
 TWO_CHOICE: Final = 7
 LEAST_COMPLETION: Final = 8
+PRICED: Final = 9
 
 METHODS: Final[dict[str, int]] = {
     "local": LOCAL,
@@ -76,11 +80,21 @@ METHODS: Final[dict[str, int]] = {
     "local-or-reliable": LOCAL_OR_RELIABLE,
     "two-choice": TWO_CHOICE,
     "least-completion": LEAST_COMPLETION,
+    "priced": PRICED,
 }
 """Schedulers the engine knows, by their registered names."""
 
+ASKS_STATES: Final = frozenset({LEAST_COMPLETION, PRICED})
+"""Those that ask all peers for their state."""
+
+LOOKS_AT_INBOUND: Final = frozenset({"priced"})
+"""Those that look at the work on its way to nodes, which batches have to be packed for."""
+
 _SECOND: Final = 1000000.0
 _LATER: Final = -1
+_REFUSED: Final = -2
+
+_work_price: Final = inlined(work_price)
 
 
 @inlined
@@ -137,7 +151,7 @@ def decide(episode: Record, method: int, stage: int, turn: int) -> None:
             note(episode, GENERATED, m, i, episode.now, 0)
         if stage == ARRIVAL:
             destination = _at_once(episode, method, i, m)
-        elif episode.silent != 0:
+        elif episode.silent != 0 and method != PRICED:
             destination = i
         else:
             destination = _answered(episode, method, turn, i, m, 0 if stage == ANSWERS else 1)
@@ -146,6 +160,10 @@ def decide(episode: Record, method: int, stage: int, turn: int) -> None:
                 note_decision(episode, slot, i, True, destination, (stage + 1) // 2)
             place(episode, m, destination)
             settle(episode)
+        elif destination == _REFUSED:
+            if keeps_journal(episode):
+                note_decision(episode, slot, i, True, -1, (stage + 1) // 2)
+            refuse(episode, m)
         else:
             asking_at(episode, turn, waiting).value = i
             waiting += 1
@@ -156,9 +174,11 @@ def decide(episode: Record, method: int, stage: int, turn: int) -> None:
 
 @inlined
 def _at_once(episode: Record, method: int, i: int, m: int) -> int:
-    """Return the destination if no peer has to be asked, else ``_LATER``."""
+    """Return the destination if no peer has to be asked, ``_REFUSED``, or else ``_LATER``."""
     if method == RANDOM:
         return int(scheduler_draw(episode, i, m, 0) * episode.nodes)
+    if method == PRICED and episode.nodes == 1:
+        return _priced(episode, 0, i, m)
     if method == LOCAL or episode.nodes == 1:
         return i
     if method in (RDA, RDA_MASKED, LOCAL_OR_RELIABLE) and not overloaded(episode, i):
@@ -171,7 +191,12 @@ def _at_once(episode: Record, method: int, i: int, m: int) -> int:
 
 @inlined
 def _answered(episode: Record, method: int, turn: int, i: int, m: int, question: int) -> int:
-    """Return the destination after the answers to ``question``, ``_LATER`` to ask once more."""
+    """Return the destination after the answers to ``question``, ``_LATER`` to ask once more.
+
+    ``_REFUSED`` refuses the task.
+    """
+    if method == PRICED:
+        return _priced(episode, turn, i, m)
     if method == LEAST_COMPLETION:
         return _least_completion(episode, turn, i, m)
     count = _choices(episode, method, turn, i)
@@ -286,6 +311,54 @@ def _least_completion(episode: Record, turn: int, i: int, m: int) -> int:
     return best
 
 
+@compiled
+def _priced(episode: Record, turn: int, i: int, m: int) -> int:
+    """``Priced.decide`` after the answers."""
+    size, task = episode.nodes, task_at(episode, m)
+    deliver(episode, episode.now)
+    others = 0 if episode.silent != 0 else size
+    own = _queue_of(episode, turn, i, i)
+    hertz = node_at(episode, i).capacity
+    work, capacity = float(own) * hertz, float(hertz)
+    for j in range(others):
+        if j != i:
+            _hear(episode, turn, 0, i, j)
+            hertz = node_at(episode, j).capacity
+            work += float(_queue_of(episode, turn, i, j)) * hertz
+            capacity += hertz
+    fill = work / capacity / task.deadline
+    best, most, fastest, least = -1, -np.inf, i, np.inf
+    # The own node comes first.
+    for k in range(-1, others):
+        if k == i:
+            continue
+        j = i if k < 0 else k
+        queue = _queue_of(episode, turn, i, j)
+        alone, exposure = _estimate_behind(episode, i, m, j, 0)
+        execution = duration(task.cycles, node_at(episode, j).capacity)
+        completion = max(queue + execution, alone)
+        if completion < least:
+            fastest, least = j, completion
+        if completion <= task.deadline_at - episode.now:
+            price = _work_price(queue / task.deadline, execution / task.deadline, fill)
+            value = math.exp(-exposure) - price * (task.cycles / episode.mean_cycles)
+            if value > most:
+                best, most = j, value
+    if episode.reject != 0 and most <= 0.0:
+        return _REFUSED
+    return best if best >= 0 else fastest
+
+
+@inlined
+def _queue_of(episode: Record, turn: int, i: int, j: int) -> int:
+    """Return the work before a task that comes to ``j`` now, as far as node ``i`` knows."""
+    if i == j:
+        node = node_at(episode, i)
+        return int(backlog(node, episode.now) + node.inbound_work)
+    probe = probe_at(episode, turn, 0, j)
+    return int(probe.backlog + probe.inbound_work)
+
+
 # --- estimates ------------------------------------------------------------------------------
 
 
@@ -310,10 +383,16 @@ def _backlog_of(episode: Record, turn: int, question: int, i: int, j: int) -> in
 def _estimate(
     episode: Record, turn: int, question: int, i: int, m: int, j: int
 ) -> tuple[int, float]:
-    """``Estimator.candidate``: completion and exposure with the backlog that ``j`` answered."""
+    """``Estimator.candidate`` with the backlog that ``j`` answered."""
+    return _estimate_behind(episode, i, m, j, _backlog_of(episode, turn, question, i, j))
+
+
+@inlined
+def _estimate_behind(episode: Record, i: int, m: int, j: int, queue: int) -> tuple[int, float]:
+    """``Estimator.candidate``: completion and exposure at ``j`` with the backlog ``queue``."""
     node, task = node_at(episode, j), task_at(episode, m)
     execution = duration(task.cycles, node.capacity)
-    completion = _backlog_of(episode, turn, question, i, j) + execution
+    completion = queue + execution
     exposure = node.failure * execution
     if j != i:
         link = link_at(episode, i, j)

@@ -34,6 +34,7 @@ from testbed.sim.engine.events import begin_episode
 from testbed.sim.engine.heuristics import (
     LEAST_COMPLETION,
     LOCAL_OR_RELIABLE,
+    PRICED,
     RATC_MASKED,
     RDA_MASKED,
     play_stage,
@@ -360,6 +361,12 @@ def _write_decision(
 
 
 @inlined
+def _asks_states(method: int) -> bool:
+    """Return whether ``method`` asks all peers for their state."""
+    return method in (LEAST_COMPLETION, PRICED)
+
+
+@inlined
 def _asks_all(method: int) -> bool:
     """Return whether ``method`` asks all peers for their overload bit first."""
     return method in (LOCAL_OR_RELIABLE, RATC_MASKED, RDA_MASKED)
@@ -427,15 +434,15 @@ def _answers(
     separator = _OPEN
     if asked != 0 and episode.silent == 0 and method != ASKS_NOBODY:
         slot = decision.slot
-        if method == LEAST_COMPLETION or _asks_all(method):
-            state = method == LEAST_COMPLETION
+        if _asks_states(method) or _asks_all(method):
+            state = _asks_states(method)
             for j in range(size):
                 if j != node:
                     at = _answer(episode, slot, 0, j, state, text, _put(text, at, separator))
                     separator = _NEXT
             if state and size > 1:
                 page.knows[node] = 1
-        if method != LEAST_COMPLETION:
+        if not _asks_states(method):
             for j in (decision.first, decision.second):
                 if j >= 0 and j != node:
                     at = _put(text, at, separator)
