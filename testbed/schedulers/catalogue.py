@@ -137,7 +137,7 @@ _ALL: Final = (
         "asking",
         "reference",
         "two_choice:TwoChoice",
-        Style(6, "<", ":"),
+        Style(2, "<", ":"),
     ),
     _scheduler(
         "least-completion",
@@ -146,7 +146,7 @@ _ALL: Final = (
         "asking",
         "reference",
         "least_completion:LeastCompletion",
-        Style(6, ">", ":"),
+        Style(5, ">", "--"),
     ),
     _scheduler(
         "priced", "Priced", "probes of all", "other", "named", "priced:Priced", Style(6, "^", ":")
