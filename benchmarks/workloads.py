@@ -82,6 +82,41 @@ def policy() -> Work:
     )
 
 
+def decision() -> Work:
+    """decisions by the states of 19 peers, each with its question, without a simulator"""
+    from testbed.model.decision import SchedulerContext
+    from testbed.policies import resolve
+    from testbed.scenario.load import load
+    from testbed.scenario.resolve import plan
+    from testbed.schedulers.drl import Drl
+    from testbed.sim.simulator import simulate_episode
+
+    network = plan(load("paper-simulation"))
+    policy = resolve("shipped/per-destination-v2", None)
+    seed = network.seeds.schedulers
+    schedulers = [
+        Drl.of(
+            SchedulerContext(node, network.topology, network.rules, network.workload, seed), policy
+        )
+        for node in range(network.topology.size)
+    ]
+    # What this scheduler sees are states too.
+    seen = [
+        each.observation
+        for each in simulate_episode(network, 0, "least-completion").decisions
+        if each.observation.answers
+    ]
+
+    def work() -> int:
+        for observation in seen:
+            decide = schedulers[observation.node].decide
+            decide(observation._replace(answers=(), round=0))
+            decide(observation)
+        return len(seen)
+
+    return work
+
+
 def command() -> Work:
     """calls of `testbed --help`"""
     program = [sys.executable, "-c", "from testbed.cli.main import main; main()", "--help"]
@@ -138,7 +173,7 @@ _extra: Final[list[float]] = []
 """Processor time of others, which takes the place of this process's own."""
 
 WORKLOADS: Final = {
-    each.__name__: each for each in (simulator, engine, log, policy, command, network)
+    each.__name__: each for each in (simulator, engine, log, policy, decision, command, network)
 }
 
 

@@ -129,6 +129,21 @@ class PerDestinationEncoder:
         self._own_load = load / (1.0 + load)
         self._arrival = arrival
         self._relative_capacity = [hz / max(capacity) for hz in capacity]
+        # Floats, because Python divides them faster than whole numbers.
+        self._of_node = [
+            (1.0 if j == node else 0.0, float(hz), failure, float(rate), link_failure)
+            for j, (hz, failure, rate, link_failure) in enumerate(
+                zip(
+                    capacity,
+                    topology.execution_failure_rate,
+                    topology.link_rate[node],
+                    topology.link_failure_rate[node],
+                    strict=True,
+                )
+            )
+        ]
+        self._unknown: list[_Queue] = [None] * len(capacity)
+        self._nothing_sent: tuple[Micros, ...] = (0,) * len(capacity)
         self._deadline = -1.0
         self._by_deadline: list[tuple[float, float, float, float]] = []
         self._trend = 0.0
@@ -174,28 +189,31 @@ class PerDestinationEncoder:
         arrival, own_load = self._arrival, self._own_load
         if deadline != self._deadline:
             self._deadline, self._by_deadline = deadline, self._constants(deadline)
-        queues: list[_Queue] = []
-        if self._with_states:
-            queues = self._expected(observation, task) if self._ages else self._queues(observation)
+        with_states, with_ages = self._with_states, self._ages
+        queues = self._unknown
+        if with_states:
+            queues = self._expected(observation, task) if with_ages else self._queues(observation)
+        size_bytes, needed = float(task.size_bytes), float(task.cycles)
         numbers: list[float] = []
         # Comparisons instead of min and max, whose calls would take most of the time.
         of_each = zip(
-            topology.capacity_hz,
-            topology.execution_failure_rate,
-            topology.link_rate[node],
-            topology.link_failure_rate[node],
-            observation.send_backlog,
-            bits,
+            self._of_node,
             self._by_deadline,
+            observation.send_backlog,
+            observation.sending_work or self._nothing_sent,
+            bits,
+            queues,
             strict=True,
         )
-        for j, (hz, failure, rate, link_failure, sent, bit, constants) in enumerate(of_each):
-            execution = task.cycles / hz
+        for of_node, of_deadline, sent, sent_work, bit, queue in of_each:
+            own, hz, failure, rate, link_failure = of_node
+            failure_rate, capacity, mean_execution, limit = of_deadline
+            execution = needed / hz
             exposure = failure * (execution if execution < deadline else deadline)
-            if j == node:
-                own, wait, transmission, sending = 1.0, backlog, 0.0, 0.0
+            if own:
+                wait, transmission, sending = backlog, 0.0, 0.0
             else:
-                own, transmission = 0.0, task.size_bytes / rate
+                transmission = size_bytes / rate
                 wait = sending = sent / SECOND
                 exposure += link_failure * transmission
             slack = (deadline - wait - transmission - execution) / deadline
@@ -213,8 +231,8 @@ class PerDestinationEncoder:
                 execution if execution < 3.0 else 3.0,
                 slack if slack > -2.0 else -2.0,
                 exposure if exposure < 4.0 else 4.0,
-                constants[0],
-                constants[1],
+                failure_rate,
+                capacity,
                 own_backlog,
                 own_capacity,
                 own_failure,
@@ -225,20 +243,17 @@ class PerDestinationEncoder:
                 free_share,
                 trend,
                 own_load,
-                constants[2],
-                constants[3],
+                mean_execution,
+                limit,
             )
-            if not queues:
+            if not with_states:
                 continue
-            work = (
-                observation.sending_work[j] / SECOND / deadline if observation.sending_work else 0.0
-            )
+            work = sent_work / SECOND / deadline
             work = work if work < 2.0 else 2.0
-            queue = queues[j]
             if queue is None:
                 numbers += (0.0, 0.0, 0.0, 0.0, work, 0.0)
             else:
-                queued, age, _ = queue
+                queued, age, since = queue
                 longer = queued if queued > arrival_after else arrival_after
                 slack = (deadline - longer - works_for) / deadline
                 queued /= deadline
@@ -251,9 +266,9 @@ class PerDestinationEncoder:
                     work,
                     age if age < 2.0 else 2.0,
                 )
-            if self._ages:
+            if with_ages:
                 # Known only for a known queue.
-                numbers.append(0.0 if queue is None else min(queue[2] / deadline, 2.0))
+                numbers.append(0.0 if queue is None else min(since / deadline, 2.0))
         return numbers
 
     def decided(self, destination: int, task: Task, observation: Observation) -> None:
