@@ -7,7 +7,7 @@ retried, and only in adapters to the outside world.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final, Self
 
@@ -83,6 +83,44 @@ class UsageError(TestbedError):
             for each in document.get("problems", ())
         ]
         return cls(str(document["seen"]), problems, fix=str(document.get("fix", "")))
+
+
+def differences(
+    path: str,
+    mine: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    shown: Callable[[Any], str] = str,
+) -> list[Problem]:
+    """Return what was stored (``theirs``) with other values than are asked for now (``mine``).
+
+    The names follow ``path``; ``shown`` makes text of a value.
+    """
+    return [
+        Problem(f"{path}{name}", shown(theirs.get(name)), f"{shown(value)}, as requested now")
+        for name, value in mine.items()
+        if theirs.get(name) != value
+    ]
+
+
+def check_settings(
+    headline: str, path: str, settings: object, checks: Iterable[tuple[str, bool, str]]
+) -> None:
+    """Refuse ``settings`` of which a value is outside its range.
+
+    Each of the ``checks`` has the name of an attribute, whether its value is fine, and what is
+    allowed. ``path`` is where the settings stand, empty at the top.
+
+    Raises:
+        UsageError: with ``headline``; all values that are not fine are listed.
+    """
+    where = f"{path}." if path else ""
+    problems = [
+        Problem(f"{where}{name}", str(getattr(settings, name)), allowed)
+        for name, fine, allowed in checks
+        if not fine
+    ]
+    if problems:
+        raise UsageError(headline, problems)
 
 
 class PrerequisiteMissing(TestbedError):

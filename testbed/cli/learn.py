@@ -21,7 +21,7 @@ from testbed.cli.options import (
     TimeScale,
     quoted,
 )
-from testbed.cli.progress import LEFT_AFTER_S, clock
+from testbed.cli.progress import time_left
 from testbed.cli.run import scale_of
 from testbed.cli.tuning import check_learning_is_possible
 from testbed.errors import Problem, UsageError
@@ -240,10 +240,8 @@ class _Teller:
         """Return the time left at the speed so far; empty before that is known."""
         assert self._began is not None
         began, before = self._began
-        done = step.done - before
-        if now - began < LEFT_AFTER_S or done <= 0 or step.done >= step.total:
-            return ""
-        return f"; {clock((now - began) / done * (step.total - step.done))} left"
+        told = time_left(now - began, step.done - before, step.total - step.done)
+        return f"; {told} left" if told else ""
 
 
 def _tell(state: LiveState, config: LiveConfig, as_json: bool, name: str | None) -> None:

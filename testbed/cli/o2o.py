@@ -28,7 +28,7 @@ from testbed.cli.options import (
     quoted,
     typed,
 )
-from testbed.cli.progress import LEFT_AFTER_S, clock
+from testbed.cli.progress import time_left
 from testbed.errors import PrerequisiteMissing, Problem, UsageError
 from testbed.model.encoders import DEFAULT
 from testbed.model.units import counted
@@ -476,10 +476,8 @@ class _Teller:
     def _left(self, progress: StageProgress, now: float) -> str:
         """Return the time left of this stage at its speed so far; empty before that is known."""
         began, before = self._began
-        done = progress.done - before
-        if now - began < LEFT_AFTER_S or done <= 0 or progress.done >= progress.total:
-            return ""
-        return f"; {clock((now - began) / done * (progress.total - progress.done))} left"
+        told = time_left(now - began, progress.done - before, progress.total - progress.done)
+        return f"; {told} left" if told else ""
 
 
 def _tell(result: O2OResult, out: Path, as_json: bool, name: str) -> None:

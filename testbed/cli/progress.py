@@ -164,10 +164,8 @@ class ProgressDisplay:
         if snapshot.seconds_left is not None:
             return form.format(clock(snapshot.seconds_left)) if snapshot.seconds_left else ""
         done = min(snapshot.completed + snapshot.fraction, snapshot.episodes)
-        passed = self.now() - self._began
-        if passed < LEFT_AFTER_S or not 0 < done < snapshot.episodes:
-            return ""
-        return form.format(clock(passed / done * (snapshot.episodes - done)))
+        told = time_left(self.now() - self._began, done, snapshot.episodes - done)
+        return form.format(told) if told else ""
 
     def _over_episodes(self) -> str:
         """Return the mean of the finished episodes, as in the table of the run."""
@@ -354,6 +352,16 @@ def share_of(objective: str, good: int, ended: int) -> float:
 def percent(share: float) -> str:
     """Return a share as ``81.2 %``."""
     return f"{100 * share:.1f} %"
+
+
+def time_left(passed: float, done: float, left: float) -> str:
+    """Return the time for what is ``left``, if ``done`` took ``passed`` seconds.
+
+    Empty at the beginning, when nobody can know it, and at the end.
+    """
+    if passed < LEFT_AFTER_S or done <= 0 or left <= 0:
+        return ""
+    return clock(passed / done * left)
 
 
 def clock(seconds: float) -> str:

@@ -13,11 +13,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 
 from testbed.errors import Problem, UsageError
 from testbed.model.information import BITS, KNOWN, Asks, is_known
 from testbed.storage.documents import read_object
+
+if TYPE_CHECKING:
+    from testbed.scenario.plan import Plan
 
 CARD_VERSION: Final = 1
 """Version of the JSON form; another version is refused."""
@@ -38,18 +41,33 @@ _ID: Final = re.compile(rf"({NAME.pattern})-[0-9a-f]{{12}}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
-class Facts(TypedDict, total=False):
-    """Fields of a card that the actor does not need; all of them plain JSON values."""
+class Network(TypedDict, total=False):
+    """Fields of a card about the network on which a policy was learned."""
 
     scenario: str | None
     scenario_hash: str | None
-    scenario_required: bool
     overload: Mapping[str, Any] | None
+
+
+class Facts(Network, total=False):
+    """Fields of a card that the actor does not need; all of them plain JSON values."""
+
+    scenario_required: bool
     dataset_hash: str | None
     parents: tuple[str, ...]
     evaluation: Mapping[str, Any]
     training: Mapping[str, Any]
     asks: Asks
+
+
+def learned_on(plan: Plan) -> Network:
+    """Return the fields of a card for a policy that was learned on the network of ``plan``."""
+    overload = plan.rules.overload
+    return {
+        "scenario": plan.name,
+        "scenario_hash": plan.scenario_hash,
+        "overload": {"measure": overload.measure.value, "limit": overload.limit},
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.errors import Problem, UsageError
+from testbed.errors import Problem, UsageError, check_settings
 from trainer.estimation.fqe import FqeConfig, Rows, expected, fit, values
 from trainer.learning.transitions import BoolArray, FloatArray, IntArray
 from trainer.o2o.logged import LoggedSequences
@@ -52,16 +52,11 @@ class EstimateConfig:
     """Weights of logged choices are cut here: a little bias for much less variance."""
 
     def __post_init__(self) -> None:
-        problems = [
-            Problem(f"estimate.{name}", str(value), allowed)
-            for name, value, fine, allowed in (
-                ("resamples", self.resamples, self.resamples >= 100, "at least 100"),
-                ("largest_weight", self.largest_weight, self.largest_weight >= 1, "at least 1"),
-            )
-            if not fine
-        ]
-        if problems:
-            raise UsageError("invalid settings of the estimate", problems)
+        checks = (
+            ("resamples", self.resamples >= 100, "at least 100"),
+            ("largest_weight", self.largest_weight >= 1, "at least 1"),
+        )
+        check_settings("invalid settings of the estimate", "estimate", self, checks)
 
 
 @dataclass(frozen=True, slots=True)

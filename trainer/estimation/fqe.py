@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from testbed.errors import Problem, UsageError
+from testbed.errors import check_settings
 from trainer.learning.threads import torch_threads
 from trainer.learning.transitions import BoolArray, FloatArray, IntArray
 
@@ -50,22 +50,16 @@ class FqeConfig:
 
     def __post_init__(self) -> None:
         checks = [
-            ("steps", self.steps, self.steps >= 1, "at least 1"),
-            ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
-            ("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0"),
-            ("gamma", self.gamma, 0 <= self.gamma < 1, "0 to below 1"),
-            ("tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1"),
-            ("folds", self.folds, self.folds >= 2, "at least 2"),
-            ("seed", self.seed, self.seed >= 0, "0 or more"),
-            ("threads", self.threads, self.threads >= 1, "at least 1"),
+            ("steps", self.steps >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("gamma", 0 <= self.gamma < 1, "0 to below 1"),
+            ("tau", 0 < self.tau <= 1, "above 0, at most 1"),
+            ("folds", self.folds >= 2, "at least 2"),
+            ("seed", self.seed >= 0, "0 or more"),
+            ("threads", self.threads >= 1, "at least 1"),
         ]
-        problems = [
-            Problem(f"fqe.{name}", str(value), allowed)
-            for name, value, fine, allowed in checks
-            if not fine
-        ]
-        if problems:
-            raise UsageError("invalid settings of the estimate", problems)
+        check_settings("invalid settings of the estimate", "fqe", self, checks)
 
 
 class Rows(NamedTuple):

@@ -20,11 +20,10 @@ from trainer.learning.module import OffloadingModule, masked
 from trainer.learning.stepping import (
     StepLearner,
     actor_and_critic,
-    common_checks,
+    check_learner,
     described,
     entropy,
     next_value,
-    refuse,
 )
 
 
@@ -45,7 +44,7 @@ class CloningConfig:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        refuse(self.name, common_checks(self))
+        check_learner(self)
 
     def algorithm(self) -> AlgorithmConfig:
         """Return RLlib's description of the learner."""

@@ -33,9 +33,8 @@ from trainer.learning.module import (
 from trainer.learning.stepping import (
     StepLearner,
     actor_and_critic,
-    common_checks,
+    check_learner,
     described,
-    refuse,
 )
 
 
@@ -68,15 +67,12 @@ class CqlConfig:
     below equation 8, or the networks themselves, as SAC does."""
 
     def __post_init__(self) -> None:
-        refuse(
-            self.name,
-            [
-                *common_checks(self),
-                ("tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1"),
-                ("alpha", self.alpha, self.alpha >= 0, "0 or more"),
-                ("cql_weight", self.cql_weight, self.cql_weight >= 0, "0 or more"),
-                ("actor_q", self.actor_q, self.actor_q in ("target", "online"), "target or online"),
-            ],
+        check_learner(
+            self,
+            ("tau", 0 < self.tau <= 1, "above 0, at most 1"),
+            ("alpha", self.alpha >= 0, "0 or more"),
+            ("cql_weight", self.cql_weight >= 0, "0 or more"),
+            ("actor_q", self.actor_q in ("target", "online"), "target or online"),
         )
 
     def algorithm(self) -> AlgorithmConfig:

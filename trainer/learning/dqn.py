@@ -21,7 +21,7 @@ from torch.nn.functional import smooth_l1_loss
 
 from trainer.learning.checkpoint import Arrays
 from trainer.learning.module import ACTOR, CRITIC, Q1, OffloadingModule, masked
-from trainer.learning.stepping import StepLearner, common_checks, described, entropy, refuse
+from trainer.learning.stepping import StepLearner, check_learner, described, entropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,10 @@ class DqnConfig:
     """Of the softmax over Q that is handed over, in standard deviations of the reward; above 0."""
 
     def __post_init__(self) -> None:
-        refuse(
-            self.name,
-            [
-                *common_checks(self),
-                ("tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1"),
-                ("temperature", self.temperature, self.temperature > 0, "above 0"),
-            ],
+        check_learner(
+            self,
+            ("tau", 0 < self.tau <= 1, "above 0, at most 1"),
+            ("temperature", self.temperature > 0, "above 0"),
         )
 
     def algorithm(self) -> AlgorithmConfig:

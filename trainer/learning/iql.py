@@ -20,11 +20,10 @@ from trainer.learning.module import OffloadingModule, masked
 from trainer.learning.stepping import (
     StepLearner,
     actor_and_critic,
-    common_checks,
+    check_learner,
     described,
     entropy,
     next_value,
-    refuse,
 )
 
 
@@ -52,15 +51,12 @@ class IqlConfig:
     """Weights are cut here."""
 
     def __post_init__(self) -> None:
-        refuse(
-            self.name,
-            [
-                *common_checks(self),
-                ("tau", self.tau, 0 < self.tau <= 1, "above 0, at most 1"),
-                ("expectile", self.expectile, 0.5 <= self.expectile < 1, "0.5 to below 1"),
-                ("sharpness", self.sharpness, self.sharpness >= 0, "0 or more"),
-                ("largest_weight", self.largest_weight, self.largest_weight >= 1, "at least 1"),
-            ],
+        check_learner(
+            self,
+            ("tau", 0 < self.tau <= 1, "above 0, at most 1"),
+            ("expectile", 0.5 <= self.expectile < 1, "0.5 to below 1"),
+            ("sharpness", self.sharpness >= 0, "0 or more"),
+            ("largest_weight", self.largest_weight >= 1, "at least 1"),
         )
 
     def algorithm(self) -> AlgorithmConfig:

@@ -22,7 +22,7 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
-from testbed.errors import Problem, UsageError
+from testbed.errors import Problem, UsageError, differences
 from trainer.learning.actor import Actor, NetworkSpec
 from trainer.learning.checkpoint import (
     Arrays,
@@ -360,12 +360,8 @@ class _Training:
         write_checkpoint(self.out_dir / CHECKPOINT, "offline", *self._snapshot(group))
 
     def _restore(self, group: LearnerGroup, arrays: Arrays, note: dict[str, Any]) -> None:
-        mine, theirs = json.loads(json.dumps(self._identity())), note["identity"]
-        problems = [
-            Problem(f"checkpoint.{name}", str(theirs.get(name)), f"{value}, as requested now")
-            for name, value in mine.items()
-            if theirs.get(name) != value
-        ]
+        mine = json.loads(json.dumps(self._identity()))
+        problems = differences("checkpoint.", mine, note["identity"])
         if problems:
             raise UsageError("the checkpoint is of a training with other settings", problems)
         if int(note["step"]) > self.config.steps:

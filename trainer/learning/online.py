@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.errors import Problem, UsageError
+from testbed.errors import Problem, UsageError, check_settings, differences
 from trainer.learning.actor import Actor, NetworkSpec
 from trainer.learning.checkpoint import (
     Arrays,
@@ -97,34 +97,18 @@ class OnlineConfig:
     """The learner."""
 
     def __post_init__(self) -> None:
-        checks = [
-            ("episodes", self.episodes, self.episodes >= LEAST_EPISODES),
-            (
-                "episodes_per_update",
-                self.episodes_per_update,
-                self.episodes_per_update >= LEAST_EPISODES,
-            ),
-        ]
-        problems = [
-            Problem(f"online.{name}", str(value), f"at least {LEAST_EPISODES}")
-            for name, value, fine in checks
-            if not fine
-        ]
-        ranges = [
+        least = f"at least {LEAST_EPISODES}"
+        checks = (
+            ("episodes", self.episodes >= LEAST_EPISODES, least),
+            ("episodes_per_update", self.episodes_per_update >= LEAST_EPISODES, least),
             ("evaluation_episodes", self.evaluation_episodes >= 2, "at least 2"),
             ("evaluate_every", self.evaluate_every >= 1, "at least 1"),
             ("noise", self.noise >= 0, "0 or more"),
             ("tolerance", self.tolerance >= 0, "0 or more"),
             ("shrink_after_rollback", 0 < self.shrink_after_rollback <= 1, "above 0, at most 1"),
             ("seed", self.seed >= 0, "0 or more"),
-        ]
-        problems += [
-            Problem(f"online.{name}", str(getattr(self, name)), allowed)
-            for name, fine, allowed in ranges
-            if not fine
-        ]
-        if problems:
-            raise UsageError("invalid settings of the fine-tuning", problems)
+        )
+        check_settings("invalid settings of the fine-tuning", "online", self, checks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,12 +435,7 @@ class _Tuning:
             UsageError: it belongs to other settings, another network or another start, or has
                 learned from more episodes than are asked for.
         """
-        mine, theirs = self._identity(), note["identity"]
-        problems = [
-            Problem(f"state.{name}", str(theirs.get(name)), f"{value}, as requested now")
-            for name, value in mine.items()
-            if theirs.get(name) != value
-        ]
+        problems = differences("state.", self._identity(), note["identity"])
         if problems:
             raise UsageError("the state is of a fine-tuning with other settings", problems)
         if int(note["episodes"]) > self._config.episodes:

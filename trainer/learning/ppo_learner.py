@@ -26,7 +26,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
-from testbed.errors import PermanentError, Problem, UsageError
+from testbed.errors import PermanentError, check_settings
 from trainer.learning.gae import advantages_of
 from trainer.learning.lean import Adam, Beside, descend
 from trainer.learning.module import OffloadingModule, exp_in_range, logsumexp, masked
@@ -76,33 +76,26 @@ class PpoConfig:
 
     def __post_init__(self) -> None:
         checks = [
-            ("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0"),
-            ("gamma", self.gamma, 0 <= self.gamma <= 1, "0 to 1"),
-            ("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "0 to 1"),
-            ("clip", self.clip, 0 < self.clip < 1, "between 0 and 1"),
-            ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
-            ("minibatch_size", self.minibatch_size, self.minibatch_size >= 1, "at least 1"),
-            ("value_weight", self.value_weight, self.value_weight >= 0, "0 or more"),
-            ("entropy_weight", self.entropy_weight, self.entropy_weight >= 0, "0 or more"),
-            ("kl_stop", self.kl_stop, self.kl_stop is None or self.kl_stop > 0, "above 0 or none"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("gamma", 0 <= self.gamma <= 1, "0 to 1"),
+            ("gae_lambda", 0 <= self.gae_lambda <= 1, "0 to 1"),
+            ("clip", 0 < self.clip < 1, "between 0 and 1"),
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("minibatch_size", self.minibatch_size >= 1, "at least 1"),
+            ("value_weight", self.value_weight >= 0, "0 or more"),
+            ("entropy_weight", self.entropy_weight >= 0, "0 or more"),
+            ("kl_stop", self.kl_stop is None or self.kl_stop > 0, "above 0 or none"),
             (
                 "gradient_clip",
-                self.gradient_clip,
                 self.gradient_clip is None or self.gradient_clip > 0,
                 "above 0 or none",
             ),
-            ("rewards", self.rewards, self.rewards in ("batch", "carried"), "batch or carried"),
-            ("seed", self.seed, self.seed >= 0, "0 or more"),
-            ("num_learners", self.num_learners, self.num_learners >= 0, "0 or more"),
-            ("threads", self.threads, self.threads >= 1, "at least 1"),
+            ("rewards", self.rewards in ("batch", "carried"), "batch or carried"),
+            ("seed", self.seed >= 0, "0 or more"),
+            ("num_learners", self.num_learners >= 0, "0 or more"),
+            ("threads", self.threads >= 1, "at least 1"),
         ]
-        problems = [
-            Problem(f"ppo.{name}", str(value), allowed)
-            for name, value, fine, allowed in checks
-            if not fine
-        ]
-        if problems:
-            raise UsageError("invalid settings of the online training", problems)
+        check_settings("invalid settings of the online training", "ppo", self, checks)
 
 
 class Laid(NamedTuple):

@@ -17,13 +17,13 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor, nn
 
-from testbed.errors import PermanentError, Problem, UsageError
+from testbed.errors import PermanentError, check_settings
 from trainer.learning.checkpoint import Arrays
 from trainer.learning.lean import Adam, descend
 from trainer.learning.module import ONLINE_PARTS, OffloadingModule
 
-Check = tuple[str, object, bool, str]
-"""A setting, its value, whether it is fine, and what is allowed."""
+Check = tuple[str, bool, str]
+"""A setting, whether it is fine, and what is allowed."""
 
 
 class Settings(Protocol):
@@ -54,25 +54,19 @@ class Settings(Protocol):
         """Return the actor (``pi.*``) and value critic (``vf.*``) of the module's weights."""
 
 
-def common_checks(settings: Settings) -> list[Check]:
-    """Return the checks of what all settings have."""
-    rate, gamma, size = settings.learning_rate, settings.gamma, settings.batch_size
-    return [
-        ("learning_rate", rate, rate > 0, "above 0"),
-        ("gamma", gamma, 0 <= gamma <= 1, "0 to 1"),
-        ("batch_size", size, size >= 1, "at least 1"),
-    ]
+def check_learner(settings: Settings, *own: Check) -> None:
+    """Refuse settings of which a value is outside its range: what all have, and their ``own``.
 
-
-def refuse(name: str, checks: list[Check]) -> None:
-    """Raises: UsageError: a check failed; all that did are listed."""
-    problems = [
-        Problem(f"{name}.{setting}", str(value), allowed)
-        for setting, value, fine, allowed in checks
-        if not fine
-    ]
-    if problems:
-        raise UsageError("invalid settings of the offline training", problems)
+    Raises:
+        UsageError: all values that are not fine are listed.
+    """
+    checks = (
+        ("learning_rate", settings.learning_rate > 0, "above 0"),
+        ("gamma", 0 <= settings.gamma <= 1, "0 to 1"),
+        ("batch_size", settings.batch_size >= 1, "at least 1"),
+        *own,
+    )
+    check_settings("invalid settings of the offline training", settings.name, settings, checks)
 
 
 def described(settings: Settings, learner: type[StepLearner]) -> AlgorithmConfig:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from testbed.errors import Problem, UsageError
+from testbed.errors import Problem, UsageError, differences
 from testbed.files import LOCK, ORDINARY, write_atomically
 from testbed.model.encoders import DEFAULT
 from testbed.scenario.plan import Plan
@@ -142,15 +142,7 @@ class ExperimentLedger:
             }
         # Earlier releases knew one encoder and did not name it.
         theirs = {"encoder": DEFAULT, **theirs}
-        problems = [
-            Problem(
-                f"{self.path}: {name}",
-                _short(theirs.get(name)),
-                f"{_short(value)}, as requested now",
-            )
-            for name, value in self.identity.items()
-            if theirs.get(name) != value
-        ]
+        problems = differences(f"{self.path}: ", self.identity, theirs, _short)
         if problems:
             raise UsageError(
                 f"{self.out} holds results of a different experiment; choose another --out, or "

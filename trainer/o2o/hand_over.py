@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.policies import PolicyCard, save, write_folder
+from testbed.policies.card import learned_on
 from testbed.scenario.plan import Plan
 from testbed.storage.artifacts import ArtifactStore
 from trainer.learning.actor import Actor
@@ -29,20 +30,17 @@ def artifact_of(
         UsageError: the policy is too large for the nodes.
     """
     onnx = actor_onnx(actor)
-    overload = plan.rules.overload
     card = PolicyCard.describe(
         name,
         onnx,
         kind="flat",
         encoder=actor.encoder,
         nodes=plan.topology.size,
-        scenario=plan.name,
-        scenario_hash=plan.scenario_hash,
-        overload={"measure": overload.measure.value, "limit": overload.limit},
         dataset_hash=data_hash or None,
         parents=parents,
         evaluation=evaluation or {},
         training=training or {},
+        **learned_on(plan),
     )
     return card, onnx
 

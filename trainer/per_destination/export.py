@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from testbed.errors import Problem, UsageError
 from testbed.model.information import Asks, asked_by
 from testbed.policies import LARGEST_ACTOR, Policy, PolicyCard, write_folder
+from testbed.policies.card import Network, learned_on
+from testbed.scenario.plan import Plan
 from testbed.sim.engine.policies import METADATA, encode_weights
 from testbed.sim.engine.scoring import ScoringWeights
 from trainer.per_destination.network import ScoringNetwork, load_weights
@@ -104,14 +106,20 @@ def policy_of(
     name: str,
     asks: Asks | None = None,
     *,
+    plan: Plan | None = None,
+    parents: tuple[str, ...] = (),
     training: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
 ) -> Policy:
     """Return the same policy without writing it.
 
+    ``plan`` is that of the network on which it was learned, None for no particular one, and
+    ``parents`` are the ids of the policies from which it was learned.
+
     Raises: UsageError: as ``write_policy``.
     """
     actor = actor_onnx(weights)
+    network: Network = {} if plan is None else learned_on(plan)
     card = PolicyCard.describe(
         name,
         actor,
@@ -119,7 +127,9 @@ def policy_of(
         encoder=weights.encoder,
         nodes=None,
         asks=asked_by(weights.encoder) if asks is None else asks,
+        parents=parents,
         training=dict(training or {}),
         evaluation=dict(evaluation or {}),
+        **network,
     )
     return Policy(card, actor, name)

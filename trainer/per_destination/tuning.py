@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from testbed.errors import Problem, UsageError
+from testbed.errors import Problem, UsageError, check_settings
 from testbed.model.information import BITS, STATE, Asks, kind_of
 from testbed.policies import PolicyCard
 from testbed.scenario.plan import Plan
@@ -23,7 +23,7 @@ from testbed.sim.engine.arrays import problems_of, without_control_delay
 from testbed.sim.engine.scoring import ScoringWeights
 from testbed.sim.play import AnyPolicy, evaluate
 from trainer.learning.threads import torch_threads
-from trainer.per_destination.export import actor_onnx, network_of, policy_of
+from trainer.per_destination.export import network_of, policy_of
 from trainer.per_destination.from_logs import LoggedDecisions
 from trainer.per_destination.improving import (
     Judged,
@@ -67,21 +67,16 @@ class TuneConfig:
     torch_threads: int = 1
 
     def __post_init__(self) -> None:
-        problems = [
-            Problem(name, str(value), allowed)
-            for name, value, allowed, right in (
-                ("torch_threads", self.torch_threads, "at least 1", self.torch_threads >= 1),
-                ("epochs", self.epochs, "at least 1", self.epochs >= 1),
-                ("minibatch", self.minibatch, "at least 1", self.minibatch >= 1),
-                ("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0),
-                ("clip", self.clip, "above 0", self.clip > 0),
-                ("kl_limit", self.kl_limit, "above 0", self.kl_limit > 0),
-                ("check_episodes", self.check_episodes, "0, or at least 2", self.checks_well),
-            )
-            if not right
-        ]
-        if problems:
-            raise UsageError("invalid tuning settings", problems)
+        checks = (
+            ("torch_threads", self.torch_threads >= 1, "at least 1"),
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("minibatch", self.minibatch >= 1, "at least 1"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("clip", self.clip > 0, "above 0"),
+            ("kl_limit", self.kl_limit > 0, "above 0"),
+            ("check_episodes", self.checks_well, "0, or at least 2"),
+        )
+        check_settings("invalid tuning settings", "", self, checks)
 
     @property
     def checks_well(self) -> bool:
@@ -179,23 +174,16 @@ def artifact_of(
     name: str, result: TuneResult, logged: LoggedDecisions, parent: PolicyCard
 ) -> tuple[PolicyCard, bytes]:
     """Card and ONNX file of the tuned policy; ``name`` begins its id."""
-    actor = actor_onnx(result.weights)
-    plan, config = logged.plan, result.config
-    overload = plan.rules.overload
+    config = result.config
     rates = list(logged.success_rate.values())
     evaluation: dict[str, Any] = {"logged_success_rate": round(float(np.nanmean(rates)), 4)}
     if result.check is not None:
         evaluation["check"] = check_document(result.check)
-    card = PolicyCard.describe(
+    policy = policy_of(
+        result.weights,
         name,
-        actor,
-        kind="per-destination",
-        encoder=parent.encoder,
-        nodes=None,
-        asks=parent.asks,
-        scenario=plan.name,
-        scenario_hash=plan.scenario_hash,
-        overload={"measure": overload.measure.value, "limit": overload.limit},
+        parent.asks,
+        plan=logged.plan,
         parents=(parent.id,),
         evaluation=evaluation,
         training={
@@ -208,7 +196,7 @@ def artifact_of(
             "logs": logged.counts.document(),
         },
     )
-    return card, actor
+    return policy.card, policy.actor
 
 
 def check_document(check: Check) -> dict[str, Any]:

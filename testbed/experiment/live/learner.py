@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from testbed.experiment.live.settings import LiveConfig
 from testbed.experiment.live.venue import Update
-from testbed.model.information import Asks, asked_by
+from testbed.model.information import Asks
 from testbed.model.per_destination import COLUMNS_OF, STATE_NAME
-from testbed.policies import SHIPPED_PREFIX, PolicyCard, resolve, save
+from testbed.policies import SHIPPED_PREFIX, resolve, save
 from testbed.scenario.plan import Plan
 from testbed.storage.tasklog import TaskLog
 
@@ -105,21 +105,7 @@ class LogLearner:
 
         ``asks`` is what it asks its peers, None where its encoder tells.
         """
-        from trainer.per_destination.export import actor_onnx
+        from trainer.per_destination.export import policy_of
 
-        plan, actor = self._plan, actor_onnx(weights)
-        overload = plan.rules.overload
-        card = PolicyCard.describe(
-            NAME,
-            actor,
-            kind="per-destination",
-            encoder=weights.encoder,
-            nodes=None,
-            asks=asked_by(weights.encoder) if asks is None else asks,
-            scenario=plan.name,
-            scenario_hash=plan.scenario_hash,
-            overload={"measure": overload.measure.value, "limit": overload.limit},
-            parents=parents,
-            training=training,
-        )
-        return save(self._store, card, actor)
+        policy = policy_of(weights, NAME, asks, plan=self._plan, parents=parents, training=training)
+        return save(self._store, policy.card, policy.actor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from testbed.errors import Problem, UsageError
+from testbed.errors import check_settings
 from testbed.experiment.live.gate import parts
 from testbed.experiment.statistics import MIN_PAIRS
 
@@ -75,13 +75,7 @@ class LiveConfig:
             ("shrink", 0 < self.shrink <= 1, "above 0, at most 1"),
             ("seed", 0 <= self.seed < _SEEDS, f"from 0 to {_SEEDS - 1}"),
         )
-        problems = [
-            Problem(f"learn.{name}", str(getattr(self, name)), allowed)
-            for name, fine, allowed in checks
-            if not fine
-        ]
-        if problems:
-            raise UsageError("invalid settings of learning", problems)
+        check_settings("invalid settings of learning", "learn", self, checks)
 
     @property
     def least(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from testbed.errors import PermanentError, Problem, UsageError
+from testbed.errors import PermanentError, Problem, UsageError, differences
 from testbed.experiment.live.settings import LiveConfig
 from testbed.files import LOCK, ORDINARY, write_atomically
 
@@ -143,11 +143,7 @@ class LiveState:
             raise PermanentError(
                 f"{path} cannot be read ({error}); start over with --anew"
             ) from error
-        problems = [
-            Problem(f"{path}: {name}", str(theirs.get(name)), f"{value}, as requested now")
-            for name, value in self.identity.items()
-            if theirs.get(name) != value
-        ]
+        problems = differences(f"{path}: ", self.identity, theirs)
         if problems:
             raise UsageError(
                 f"{self.folder} holds learning with other settings; choose another --out, or start "

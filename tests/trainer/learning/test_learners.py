@@ -32,9 +32,8 @@ from trainer.learning.stepping import (
     Settings,
     StepLearner,
     actor_and_critic,
-    common_checks,
+    check_learner,
     described,
-    refuse,
 )
 from trainer.learning.transitions import Transitions
 
@@ -202,7 +201,7 @@ class MineConfig:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        refuse(self.name, common_checks(self))
+        check_learner(self)
 
     def algorithm(self) -> AlgorithmConfig:
         return described(self, Mine)
