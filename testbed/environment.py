@@ -38,7 +38,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "`$XDG_STATE_HOME/edge-testbed`, else `~/.local/state/edge-testbed`.",
     NAME: "Name of the testbed, as `--name`.",
     STORAGE: "URL of the task log, as `--storage`.",
-    ARTIFACTS: "Artifact store of the `policy` commands, as `--artifacts`.",
+    ARTIFACTS: "Artifact store of the `policy` commands, as `--artifacts`; with `--controller` "
+    "that of the testbed as it is reached from here, for all commands.",
     CONTROLLER: "Address of a controller that something else started, as `--controller`.",
     CREDENTIALS: "File with the operator's credentials for that controller.",
     INSECURE_PLAINTEXT: "If set, talk to that controller without encryption, as "

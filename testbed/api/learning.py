@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from testbed import environment
 from testbed.api import home, notices, places, running
-from testbed.errors import Problem, UsageError
+from testbed.errors import Problem, TestbedError, UsageError
 from testbed.experiment.live.settings import LiveConfig
 from testbed.scenario.plan import Plan, PlanHead
 
@@ -49,8 +51,9 @@ def learn(
 
     Raises:
         UsageError: no such testbed, one that serves requests, or ``out`` holds something else.
-        PermanentError: a run failed or cannot be used, or a policy did not reach all nodes.
-        TemporaryError: the controller does not answer any more; the same call goes on.
+        PermanentError: a run failed or cannot be used.
+        TemporaryError: the controller or the artifact store does not answer, or a policy did not
+            reach all nodes; the same call goes on.
     """
     from testbed.experiment.live.learner import LogLearner
     from testbed.experiment.live.loop import learn as loop
@@ -63,6 +66,7 @@ def learn(
     with running.client_of(testbed, timeout=30.0) as client:
         status, plan = client.status(), _with_tasks(client.plan())
         store = testbed.artifacts or status.artifacts
+        _check_writable(store)
         with open_task_log(testbed.store, create=False) as log:
             venue = NetworkVenue(
                 client,
@@ -129,6 +133,27 @@ def learn_in_simulator(
             resume=resume,
         )
     return _finished(state, config)
+
+
+def _check_writable(store: str) -> None:
+    """Return if policies can be put into ``store`` from here, before an hour of runs shows it.
+
+    Raises: TestbedError: what the store says, with what to do where it is another one from here.
+    """
+    from testbed.storage.artifacts.opening import open_artifact_store
+
+    probe = f"probe-{secrets.token_hex(8)}"
+    try:
+        opened = open_artifact_store(store)
+        opened.put(probe, {"probe": b"may be removed"})
+        opened.remove(probe)
+    except TestbedError as error:
+        error.add_note(
+            f"learning puts policies into the artifact store of the testbed, from here {store}; "
+            f"where it has another address from here, let {environment.ARTIFACTS} name that "
+            "(docs/learn.md)"
+        )
+        raise
 
 
 def _with_tasks(plan: PlanHead) -> Plan:

@@ -208,8 +208,13 @@ def _remote(address: str) -> Runtime:
     from testbed.rpc.token import PLAINTEXT, find_token
     from testbed.runtime.remote import RemoteRuntime
 
-    store = os.environ.get(environment.STORAGE, "")
     plaintext = home.plaintext()
+    artifacts = os.environ.get(environment.ARTIFACTS, "")
+    given: dict[str, Any] = {
+        "store": os.environ.get(environment.STORAGE, ""),
+        "artifacts": home.artifacts_url(artifacts) if artifacts else "",
+        "home": home.home(),
+    }
     if plaintext:
         notices.warn(PLAINTEXT)
     elif path := os.environ.get(environment.CREDENTIALS):
@@ -219,7 +224,7 @@ def _remote(address: str) -> Runtime:
                 "these are not an operator's credentials",
                 [Problem(environment.CREDENTIALS, f"names {path}", "name operator.pem")],
             )
-        return RemoteRuntime(address, found.to_pem(), store=store, home=home.home())
+        return RemoteRuntime(address, found.to_pem(), **given)
     token = find_token(variable=environment.TOKEN)
     if not token:
         raise UsageError(
@@ -227,4 +232,4 @@ def _remote(address: str) -> Runtime:
             f"the operator's file (`testbed credentials` makes it), or set {environment.TOKEN} "
             f"or {environment.TOKEN}_FILE"
         )
-    return RemoteRuntime(address, token, store=store, home=home.home(), plaintext=plaintext)
+    return RemoteRuntime(address, token, plaintext=plaintext, **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from testbed import environment
 from testbed.api.places import runtime
 from testbed.cli import console
 from testbed.cli.network import with_name
@@ -209,7 +211,9 @@ def _refuse_unused(
         unused: dict[str, object] = {"--time-scale": time_scale}
         allowed = "without --simulate"
     else:
-        unused = {"SCENARIO": scenario, "--set": settings, "--storage": storage}
+        # The variable is for testbeds that something else started.
+        asked = None if storage == os.environ.get(environment.STORAGE) else storage
+        unused = {"SCENARIO": scenario, "--set": settings, "--storage": asked}
         allowed = "with --simulate; a testbed that is up has its own"
     problems = [Problem(key, str(value), allowed) for key, value in unused.items() if value]
     if problems:

@@ -23,16 +23,24 @@ NAME: Final = "default"
 class RemoteRuntime:
     """The ``Runtime`` of the testbed whose controller is at ``address`` (host:port).
 
-    ``store`` is the URL of its task log from here; what the controller calls it if empty.
+    ``store`` and ``artifacts`` are the URLs of its task log and its artifact store from here; what
+    the controller calls them if empty.
     """
 
     def __init__(
-        self, address: str, token: str, *, store: str = "", home: Path, plaintext: bool = False
+        self,
+        address: str,
+        token: str,
+        *,
+        store: str = "",
+        artifacts: str = "",
+        home: Path,
+        plaintext: bool = False,
     ) -> None:
         self._address = address
         self._token = token
         self._plaintext = plaintext
-        self._store = store
+        self._store, self._artifacts = store, artifacts
         self._home = home
 
     on_this_machine = False
@@ -72,6 +80,7 @@ class RemoteRuntime:
             store=self._store or status.store,
             scenario=status.scenario,
             nodes=len(status.nodes),
+            artifacts=self._artifacts,
             plaintext=self._plaintext,
         )
 

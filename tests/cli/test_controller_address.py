@@ -51,6 +51,22 @@ def test_a_run_is_read_from_the_task_log_of_the_environment(
     assert run["run"] in known
 
 
+def test_learning_says_at_once_that_it_cannot_put_policies_where_the_environment_says(
+    testbed: Command, address: str, elsewhere: Testbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTBED_CONTROLLER", address)
+    monkeypatch.setenv("TESTBED_STORAGE", elsewhere.store)
+    monkeypatch.setenv("TESTBED_ARTIFACTS", "/dev/null/artifacts")
+    before = testbed("runs", "list", "--json").document
+
+    said = testbed("learn")
+
+    assert said.code == 5
+    assert "from here /dev/null/artifacts" in said.err
+    assert "let TESTBED_ARTIFACTS name that" in said.err
+    assert testbed("runs", "list", "--json").document == before
+
+
 @pytest.mark.parametrize(
     "command", [("up", "quickstart"), ("kill", 0), ("logs", 0), ("teardown",)], ids=lambda c: c[0]
 )

@@ -22,6 +22,7 @@ EDGENODE: Final = f"edge-testbed/edgenode:{TAG}"
 CONTROLLER: Final = f"edge-testbed/controller:{TAG}"
 HDFS: Final = f"edge-testbed/hdfs:{TAG}"
 ARTIFACTS: Final = "webhdfs://edge@namenode:9870/edge-testbed"
+HDFS_PORTS: Final = {"namenode": 9870, "datanode": 9864}
 SERVERS_S: Final = 300.0
 READY_S: Final = 180.0
 
@@ -58,6 +59,15 @@ class Deployment:
         """URL of the task log from this host, without the password."""
         return f"mysql+pymysql://edge@{self.network.published('mariadb', 3306)}/testbed"
 
+    @property
+    def artifacts(self) -> str:
+        """URL of the artifact store from this host."""
+        ways = (
+            f"{role}:{port}={self.network.published(role, port)}"
+            for role, port in HDFS_PORTS.items()
+        )
+        return f"{ARTIFACTS}?via={','.join(ways)}"
+
     def client(self) -> OperatorClient:
         """A client of the controller."""
         return OperatorClient(self.controller, self.token, timeout=20.0)
@@ -75,8 +85,9 @@ class Deployment:
                 *_mounted(self._password_file, "/run/secrets/password"),
             ),
         )
-        for role in ("namenode", "datanode"):
-            self.network.start(role, HDFS, role, options=CONTAINED)
+        for role, port in HDFS_PORTS.items():
+            published = ("--publish", f"127.0.0.1::{port}")
+            self.network.start(role, HDFS, role, options=(*CONTAINED, *published))
         self._wait("mariadb takes connections", SERVERS_S, self._mariadb_answers)
         self._wait("HDFS can be written", SERVERS_S, self._hdfs_serves)
         self.start_controller()

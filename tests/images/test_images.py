@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.cli.exit_codes import TERMINATED
 from testbed.policies import SHIPPED_DEFAULT
 from testbed.storage.tasklog import open_task_log
 from tests.images.deployment import ARTIFACTS, CONTROLLER, EDGENODE, HDFS, NODES, Deployment
@@ -82,26 +84,31 @@ def test_an_episode_under_a_policy_from_hdfs_is_in_mariadb(deployment: Deploymen
     assert deployed.policy in scheduler
 
 
-def test_the_command_line_drives_a_controller_by_its_address(
-    deployment: Deployment, tmp_path: Path
-) -> None:
-    environment = {
+COMMAND = (sys.executable, "-c", "from testbed.cli.main import main; main()")
+
+
+def environment(deployment: Deployment, home: Path) -> dict[str, str]:
+    """The variables by which commands on this host find the containers."""
+    return {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "TESTBED_HOME": str(tmp_path),
+        "TESTBED_HOME": str(home),
         "TESTBED_CONTROLLER": deployment.controller,
         "TESTBED_CREDENTIALS": str(deployment.operator_file),
         "TESTBED_STORAGE": deployment.store,
+        "TESTBED_ARTIFACTS": deployment.artifacts,
         "TESTBED_MYSQL_PASSWORD": deployment.password,
     }
 
+
+def test_the_command_line_drives_a_controller_by_its_address(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    variables = environment(deployment, tmp_path)
+
     def testbed(*arguments: str) -> str:
         run = subprocess.run(
-            [sys.executable, "-c", "from testbed.cli.main import main; main()", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
+            [*COMMAND, *arguments], env=variables, capture_output=True, text=True, timeout=120
         )
         assert run.returncode == 0, run.stdout + run.stderr
         return run.stdout
@@ -114,6 +121,42 @@ def test_the_command_line_drives_a_controller_by_its_address(
     assert status["healthy"]
     assert run["progress"]["ended"] == run["progress"]["generated"] > 0
     assert run["run"] in listed
+
+
+@pytest.mark.timeout(1200)
+def test_containers_learn_and_go_on_after_an_interruption(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    variables = environment(deployment, tmp_path)
+    # On a busy machine runs may not be faithful.
+    learn = (*COMMAND, "learn", "--update", "10", "--gate", "4", "--episodes", "18")
+    learn = (*learn, "--include-invalid", "--json")
+
+    with subprocess.Popen(learn, env=variables, stderr=subprocess.PIPE, text=True) as interrupted:
+        assert interrupted.stderr is not None
+        told = []
+        for line in interrupted.stderr:
+            told.append(line)
+            if "ratc begins with" in line:
+                interrupted.send_signal(signal.SIGTERM)
+    assert interrupted.returncode == TERMINATED, told
+    again = subprocess.run(learn, env=variables, capture_output=True, text=True, timeout=900)
+
+    assert again.returncode == 0, again.stderr
+    assert "going on after 4 episodes" in again.stderr
+    document = json.loads(again.stdout)
+    start, learned = document["curve"]
+    assert (start["policy"], learned["policy"][:17]) == ("ratc", "policies/learned-")
+    url = deployment.store.replace("@", f":{deployment.password}@", 1)
+    with open_task_log(url, create=False) as log:
+        (gate,) = (run for what, run in document["runs"].items() if what.startswith("gate 1 "))
+        decisions = list(log.decisions(gate))
+    # Every node fetched it from HDFS and decided by it.
+    assert {decision.node for decision in decisions} == {0, 1}
+    (scheduler,) = {decision.scheduler for decision in decisions}
+    assert learned["policy"].removeprefix("policies/") in scheduler
+    with deployment.client() as client:
+        assert document["best"] in ("ratc", client.status().policy)
 
 
 @pytest.mark.browser

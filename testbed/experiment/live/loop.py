@@ -50,7 +50,9 @@ def learn(
 
     Raises:
         UsageError: the folder holds something else, or another process learns there.
-        PermanentError: a run failed or cannot be used, or a policy did not reach all nodes.
+        PermanentError: a run failed or cannot be used.
+        TemporaryError: a policy did not reach all nodes, or something did not answer; the same call
+            goes on.
     """
     refuse_foreign(folder)
     with working_in(folder, "learner"):

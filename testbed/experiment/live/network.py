@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
-from testbed.errors import PermanentError, UsageError
+from testbed.errors import PermanentError, TemporaryError, UsageError
 from testbed.experiment.live.venue import Driver, Order, rates_in
 from testbed.policies import SHIPPED_DEFAULT, SHIPPED_PREFIX
 from testbed.rpc.operator import OperatorClient, Progress
@@ -52,7 +52,8 @@ class NetworkVenue:
         """Deploy to all nodes, each of which acknowledges; None: what was there before.
 
         Raises:
-            PermanentError: not every node has it; then all go on as before.
+            TemporaryError: not every node has it, such as one that is being replaced; then all go
+                on as before.
         """
         if policy is None and self._deployed is None:
             return
@@ -64,7 +65,7 @@ class NetworkVenue:
         done = self._client.deploy_policy(wanted)
         if not done.complete:
             said = "; ".join(f"node {each.node}: {each.reason}" for each in done.failures)
-            raise PermanentError(
+            raise TemporaryError(
                 f"policy {wanted} did not reach all nodes: {said}; see `testbed status`, and "
                 "repeat the command, which goes on from here"
             )

@@ -59,7 +59,7 @@ class Venue(Protocol):
         """Make ``policy`` (a key) the one that decides under ``drl``; None: as it was before.
 
         Raises:
-            PermanentError: not every node has it; then all go on as before.
+            TemporaryError: not every node has it; then all go on as before.
         """
 
     def run(self, order: Order, tell: Callable[[int, str], None]) -> str:
