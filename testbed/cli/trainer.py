@@ -18,7 +18,7 @@ from testbed.runtime.base import RESULTS_FOLDER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from testbed.runtime.base import OnCluster
+    from testbed.runtime.base import OnCluster, TrainerCommand
 
 group = typer.Typer(no_args_is_help=True, help="Learn on the cluster of a testbed, as a Job.")
 
@@ -29,22 +29,28 @@ def start(
         list[str] | None,
         typer.Argument(
             metavar="[-- OPTION...]",
-            help="Options of `testbed o2o`, after --, as in: -- --online-episodes 100",
+            help="Options of `testbed o2o`, after --, as in: -- --online-episodes 100; with "
+            "--learn those of `testbed learn`, as in: -- --episodes 640",
         ),
     ] = None,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Run `testbed learn` instead of `testbed o2o`.")
+    ] = False,
     name: Name = "default",
     as_json: Json = False,
 ) -> None:
-    """Run `testbed o2o` as a Job on the testbed's cluster.
+    """Run `testbed o2o` or `testbed learn` as a Job on the testbed's cluster.
 
     It does not depend on this machine. Its policies are in the testbed's artifact store, its report
     in the Job's volume; its log ends with the result as JSON. Started again, it continues; with
     `-- --anew` it starts over and discards what is in its volume.
     """
-    _check(options or ())
-    job = _on_cluster(name).start_trainer(name, options or (), report=console.note)
+    command: TrainerCommand = "learn" if learn else "o2o"
+    _check(command, options or ())
+    job = _on_cluster(name).start_trainer(name, options or (), report=console.note, command=command)
     if as_json:
-        console.emit({"testbed": name, "job": job, "options": list(options or ())})
+        told = {"testbed": name, "job": job, "command": command, "options": list(options or ())}
+        console.emit(told)
     else:
         console.out(f"the trainer of '{name}' is at work")
     console.next_command(
@@ -93,22 +99,30 @@ def fetch(
 
 _OWN: Final = {
     "scenario_option": ("--scenario", "the scenario is that of the testbed"),
-    "simulate": ("--simulate", "the trainer uses the nodes; to simulate: testbed o2o --simulate"),
+    "simulate": ("--simulate", "the trainer uses the nodes; to simulate: testbed {} --simulate"),
     "out": ("--out", "results go into the trainer's volume; copy them: testbed trainer fetch"),
 }
-"""Options of `testbed o2o` that a Job has already, by parameter."""
+"""Options that a Job has already, by parameter; {} is the command."""
+
+_OWN_OF_LEARN: Final = {
+    "scenario": ("SCENARIO", "the scenario is that of the testbed"),
+    "settings": ("--set", "the scenario is that of the testbed"),
+}
+"""What `testbed learn` on a testbed does not take."""
 
 
-def _check(options: Sequence[str]) -> None:
-    """Return if `testbed o2o` takes these options; else the command ends as that one would.
+def _check(command: TrainerCommand, options: Sequence[str]) -> None:
+    """Return if ``command`` takes these options; else the command ends as that one would.
 
     Raises: UsageError: options that a Job has already.
     """
-    (entry,) = (each for each in COMMANDS if each.name == "o2o")
-    context = entry.load().make_context("testbed o2o", ["SCENARIO", *options])
+    (entry,) = (each for each in COMMANDS if each.name == command)
+    first = ["SCENARIO"] if command == "o2o" else []
+    context = entry.load().make_context(f"testbed {command}", [*first, *options])
+    refused = _OWN if command == "o2o" else {**_OWN, **_OWN_OF_LEARN}
     problems = [
-        Problem(option, "is given", why)
-        for parameter, (option, why) in _OWN.items()
+        Problem(option, "is given", why.format(command))
+        for parameter, (option, why) in refused.items()
         if context.params.get(parameter)
     ]
     if problems:
@@ -122,7 +136,9 @@ def _on_cluster(name: str) -> OnCluster:
             f"testbed '{name}' runs as processes of this machine",
             [
                 Problem(
-                    "trainer", "is for testbeds on a cluster", f"testbed o2o SCENARIO --name {name}"
+                    "trainer",
+                    "is for testbeds on a cluster",
+                    f"testbed o2o SCENARIO --name {name}, or testbed learn --name {name}",
                 )
             ],
         )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from testbed.errors import Problem, UsageError
 from testbed.scenario.plan import PlanHead
@@ -23,6 +23,9 @@ RESULTS_FOLDER: Final = "trainer"
 
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 """Names of testbeds: what is legal in a file name and in a label everywhere."""
+
+TrainerCommand: TypeAlias = Literal["o2o", "learn"]
+"""Command that a trainer runs; each has a folder of its own in the trainer's volume."""
 
 Report: TypeAlias = Callable[[str], None]
 """Callback for one-line progress messages."""
@@ -117,8 +120,15 @@ class OnCluster(Protocol):
         """
         ...
 
-    def start_trainer(self, name: str, arguments: Sequence[str], report: Report = ...) -> str:
-        """Start a Job that runs ``testbed o2o ARGUMENTS`` on this testbed; return its name.
+    def start_trainer(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        report: Report = ...,
+        *,
+        command: TrainerCommand = "o2o",
+    ) -> str:
+        """Start a Job that runs ``testbed COMMAND ARGUMENTS`` on this testbed; return its name.
 
         Returns when it is at work.
 

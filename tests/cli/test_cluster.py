@@ -257,13 +257,18 @@ def test_options_that_do_not_go_together(
         (["paper-testbed"], "extra argument"),
         (["--simulate"], "--simulate: is given; the trainer uses the nodes"),
         (["--out", "here"], "--out: is given; results go into the trainer's volume"),
+        (["--learn", "--", "--online-episodes", "9"], "No such option: --online-episodes"),
+        (["--learn", "--", "paper-testbed"], "SCENARIO: is given; the scenario is that of"),
+        (["--learn", "--", "--simulate"], "to simulate: testbed learn --simulate"),
     ],
 )
 def test_wrong_options_of_the_trainer_are_refused_before_it_is_started(
     testbed: Command, kubeconfig: Path, server: ApiServer, options: list[str], said: str
 ) -> None:
+    own = ["--learn"] if options[0] == "--learn" else []
+    given = options[2:] if own else options
     refused = testbed(
-        *("trainer", "start", "--context", CONTEXT, "--kubeconfig", kubeconfig, "--", *options)
+        *("trainer", "start", "--context", CONTEXT, "--kubeconfig", kubeconfig, *own, "--", *given)
     )
     assert refused.code == 2
     assert said in " ".join(refused.err.replace("│", " ").split())

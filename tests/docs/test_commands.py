@@ -16,7 +16,7 @@ from testbed.cli.main import _hoisted, app
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     *("kind-policy.md", "kind.md", "kubernetes.md", "kubernetes-manifests.md"),
-    *("kubernetes-troubleshooting.md", "air-gapped.md"),
+    *("kubernetes-troubleshooting.md", "air-gapped.md", "learn.md"),
 )
 
 

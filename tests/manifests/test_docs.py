@@ -10,7 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from testbed.runtime.kubernetes.rendering import requests_of
+from testbed.cli.commands import COMMANDS
+from testbed.runtime.kubernetes.rendering import render_trainer, requests_of
 from tests.manifests.golden import expected
 from tests.manifests.objects import (
     MANIFESTS,
@@ -25,7 +26,7 @@ from tests.manifests.objects import (
 from tests.services import kustomize
 
 PAGE = (ROOT / "docs" / "kubernetes-manifests.md").read_text()
-OVERLAY, POLICY, WITHOUT_NAMESPACE = re.findall(
+OVERLAY, POLICY, LEARNING, WITHOUT_NAMESPACE = re.findall(
     r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL
 )
 
@@ -60,6 +61,29 @@ def test_the_overlay_of_the_docs_is_all_that_it_says(tmp_path: Path) -> None:
         for each in containers(workload):
             assert each["image"].startswith("registry.example.com/lab/")
     named(found, "Job", "trainer")
+
+
+@pytest.mark.kustomize
+def test_the_job_can_learn_where_it_runs(tmp_path: Path) -> None:
+    base = OVERLAY.partition("patches:")[0]
+    job = named(rendered(tmp_path, base + LEARNING), "Job", "trainer")
+    (original,) = containers(named(rendered(tmp_path, base), "Job", "trainer"))
+
+    kubernetes_validate.validate(job, "1.37", strict=True)
+    (container,) = containers(job)
+    assert {**container, "args": original["args"]} == original
+    command, *options = container["args"]
+    (entry,) = (each for each in COMMANDS if each.name == command)
+    given = entry.load().make_context(f"testbed {command}", options).params
+    # As `testbed trainer start --learn` does.
+    (other,) = (
+        each for each in render_trainer("lab", (), command="learn") if each["kind"] == "Job"
+    )
+    theirs = containers(other)[0]["args"]
+    assert theirs[0] == command == "learn"
+    assert [given["out"], given["as_json"]] == [Path(theirs[2]), "--json" in theirs]
+    (state,) = (each for each in container["volumeMounts"] if each["name"] == "state")
+    assert given["out"].is_relative_to(state["mountPath"])
 
 
 @pytest.mark.kustomize

@@ -21,7 +21,15 @@ from testbed.errors import (
     TestbedError,
     UsageError,
 )
-from testbed.runtime.base import Lack, Report, Stopped, Teardown, Testbed, valid_name
+from testbed.runtime.base import (
+    Lack,
+    Report,
+    Stopped,
+    Teardown,
+    Testbed,
+    TrainerCommand,
+    valid_name,
+)
 from testbed.runtime.kind.cluster import NAME, STARTED_S, KindCluster
 from testbed.runtime.kind.config import KindSettings, Mount, PortMapping
 from testbed.runtime.kubernetes import ClusterOptions, ClusterRuntime
@@ -320,13 +328,18 @@ class OnKind(ClusterRuntime):
         return tuple(sorted({each["image"] for pod in pods for each in pod["containers"]}))
 
     def start_trainer(
-        self, name: str, arguments: Sequence[str], report: Report = lambda line: None
+        self,
+        name: str,
+        arguments: Sequence[str],
+        report: Report = lambda line: None,
+        *,
+        command: TrainerCommand = "o2o",
     ) -> str:
         """See ``OnCluster``."""
         options = self.options_of(name)
         if not options.image_registry:
             self._kind.load_images([options.image(TRAINER_JOB)], report=report)
-        return super().start_trainer(name, arguments, report)
+        return super().start_trainer(name, arguments, report, command=command)
 
 
 def cluster_settings(

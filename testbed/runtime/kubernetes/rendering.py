@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from testbed import environment
 from testbed.errors import Problem, UsageError
-from testbed.runtime.base import CONTROLLER
+from testbed.runtime.base import CONTROLLER, TrainerCommand
 from testbed.runtime.kubernetes.manifests import BASE, HDFS, MYSQL, TRAINER, load
 from testbed.scenario.plan import PlanHead
 from testbed.scenario.secrets import split_password
@@ -273,8 +273,9 @@ def render_trainer(
     namespace: str | None = None,
     services: Services | None = None,
     options: ClusterOptions | None = None,
+    command: TrainerCommand = "o2o",
 ) -> list[Document]:
-    """Return the objects of a Job that runs ``testbed o2o ARGUMENTS`` on the testbed ``name``."""
+    """Return the objects of a Job that runs ``testbed COMMAND ARGUMENTS`` on testbed ``name``."""
     options = options or ClusterOptions()
     services = services or Services.of(None, None, options)
     documents = load([TRAINER])
@@ -289,6 +290,8 @@ def render_trainer(
             (container,) = pod["containers"]
             _set_images(pod, container, options)
             _set_services(container, services, environment.STORAGE, environment.ARTIFACTS)
+            if command == "learn":
+                container["args"] = ["learn", "--out", f"{STATE}/learn", "--json"]
             container["args"] += arguments
             _limit(container, options)
     return sorted(documents, key=_order)
@@ -311,7 +314,8 @@ def render_results(
     for key in ("args", "env"):
         container.pop(key)
     container["command"] = [
-        *("python", "-m", "trainer.results_server", f"{STATE}/o2o", "--port", str(RESULTS_PORT))
+        *("python", "-m", "trainer.results_server", f"{STATE}/o2o", f"{STATE}/learn"),
+        *("--port", str(RESULTS_PORT)),
     ]
     container["resources"] = {
         "requests": {"cpu": "50m", "memory": "128Mi"},

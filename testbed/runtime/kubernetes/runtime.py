@@ -21,6 +21,7 @@ from testbed.runtime.base import (
     Stopped,
     Teardown,
     Testbed,
+    TrainerCommand,
     node_process,
     valid_name,
 )
@@ -373,7 +374,12 @@ class ClusterRuntime:
         return str(text)
 
     def start_trainer(
-        self, name: str, arguments: Sequence[str], report: Report = lambda line: None
+        self,
+        name: str,
+        arguments: Sequence[str],
+        report: Report = lambda line: None,
+        *,
+        command: TrainerCommand = "o2o",
     ) -> str:
         """See ``OnCluster``."""
         namespace = self._existing(name)
@@ -383,6 +389,7 @@ class ClusterRuntime:
             namespace,
             arguments,
             report,
+            command=command,
             force=self._force,
             hopeless_s=self._patience.hopeless_s,
         )

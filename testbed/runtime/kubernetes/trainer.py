@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from testbed.errors import PermanentError, TemporaryError, TestbedError, UsageError
-from testbed.runtime.base import Report
+from testbed.runtime.base import Report, TrainerCommand
 from testbed.runtime.kubernetes import waiting
 from testbed.runtime.kubernetes.api import Document, until
 from testbed.runtime.kubernetes.forward import PortForward
@@ -57,6 +57,7 @@ def start(
     arguments: Sequence[str],
     report: Report,
     *,
+    command: TrainerCommand,
     force: bool,
     hopeless_s: float = waiting.HOPELESS_S,
 ) -> str:
@@ -83,7 +84,12 @@ def start(
         report("removing the trainer that has ended")
         stop(objects, namespace)
     for document in render_trainer(
-        name, arguments, namespace=namespace, services=services, options=options
+        name,
+        arguments,
+        namespace=namespace,
+        services=services,
+        options=options,
+        command=command,
     ):
         objects.cluster.apply(document, force=force)
     _wait_at_work(objects, name, namespace, report, hopeless_s)
@@ -158,9 +164,10 @@ def _failed(
     said = "".join(f"\n  | {line}" for line in lines)
     fix = f"its log: testbed logs trainer --name {name}"
     if code == _USAGE:
+        learns = pod["spec"]["containers"][0].get("args", ())[:1] == ["learn"]
         fix += (
             "; what it did before is in its volume; to start over and discard that: "
-            f"testbed trainer start --name {name} -- --anew"
+            f"testbed trainer start --name {name}{' --learn' if learns else ''} -- --anew"
         )
     often = " as often as its Job tries it" if of_all else ""
     return PermanentError(

@@ -114,6 +114,19 @@ def test_it_is_not_started_twice(up: ClusterRuntime) -> None:
         up.start_trainer(NAME, [])
 
 
+def test_it_learns_where_it_runs_in_a_folder_of_its_own(
+    up: ClusterRuntime, server: ApiServer
+) -> None:
+    up.start_trainer(NAME, ["--episodes", "640"], command="learn")
+
+    (pod,) = trainers(server)
+    (container,) = pod["spec"]["containers"]
+    assert container["args"] == [
+        *("learn", "--out", "/var/lib/edge-testbed/learn", "--json", "--episodes", "640")
+    ]
+    assert "state" in {each["name"] for each in container["volumeMounts"]}
+
+
 def test_one_that_cannot_work_says_why_and_is_not_tried_again(
     runtime: ClusterRuntime, server: ApiServer
 ) -> None:
@@ -223,7 +236,7 @@ def volume(tmp_path: Path, server: ApiServer) -> Iterator[Path]:
     """What is in the trainer's volume, handed out by the pod that has it."""
     folder = tmp_path / "volume"
     folder.mkdir()
-    serving = results_server(folder, 0)
+    serving = results_server([folder], 0)
     thread = threading.Thread(target=serving.serve_forever)
     thread.start()
     port = serving.server_address[1]
@@ -238,6 +251,7 @@ def fill(volume: Path) -> None:
     (volume / "report").mkdir()
     (volume / "report" / "index.html").write_text("a report")
     (volume / "network.json").write_text("{}")
+    (volume / "curve.csv").write_text("update")
     (volume / "online").mkdir()
     (volume / "online" / "checkpoint").write_text("large")
 
@@ -254,7 +268,7 @@ def test_results_are_fetched_from_the_volume(
     fill(volume)
     found = up.fetch_results(NAME, tmp_path / "results")
 
-    assert [each.name for each in found] == ["network.json", "report"]
+    assert [each.name for each in found] == ["network.json", "curve.csv", "report"]
     assert (tmp_path / "results" / "report" / "index.html").read_text() == "a report"
     assert not (tmp_path / "results" / "online").exists()
     # The pod for it is gone, and the trainer goes on.
