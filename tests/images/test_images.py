@@ -128,23 +128,33 @@ def test_containers_learn_and_go_on_after_an_interruption(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     variables = environment(deployment, tmp_path)
-    # On a busy machine runs may not be faithful.
-    learn = (*COMMAND, "learn", "--update", "10", "--gate", "4", "--episodes", "18")
-    learn = (*learn, "--include-invalid", "--json")
+    learn = (
+        *(*COMMAND, "learn", "--update", "10", "--gate", "4", "--episodes", "18", "--json"),
+        # On a busy machine runs may not be faithful.
+        "--include-invalid",
+    )
 
-    with subprocess.Popen(learn, env=variables, stderr=subprocess.PIPE, text=True) as interrupted:
-        assert interrupted.stderr is not None
-        told = []
-        for line in interrupted.stderr:
-            told.append(line)
-            if "ratc begins with" in line:
-                interrupted.send_signal(signal.SIGTERM)
-    assert interrupted.returncode == TERMINATED, told
+    # Stopped in order when a run begins, and killed in the middle of it.
+    for sign, number, code in (
+        ("ratc begins with", signal.SIGTERM, TERMINATED),
+        ("update 1, ratc", signal.SIGKILL, -signal.SIGKILL),
+    ):
+        with subprocess.Popen(learn, env=variables, stderr=subprocess.PIPE, text=True) as cut_off:
+            assert cut_off.stderr is not None
+            told = []
+            for line in cut_off.stderr:
+                told.append(line)
+                if sign in line:
+                    cut_off.send_signal(number)
+        assert cut_off.returncode == code, told
+    before = json.loads((tmp_path / "learn" / "default" / "learn.json").read_text())["runs"]
     again = subprocess.run(learn, env=variables, capture_output=True, text=True, timeout=900)
 
     assert again.returncode == 0, again.stderr
-    assert "going on after 4 episodes" in again.stderr
+    assert "going on after" in again.stderr
     document = json.loads(again.stdout)
+    assert before
+    assert before.items() <= document["runs"].items()
     start, learned = document["curve"]
     assert (start["policy"], learned["policy"][:17]) == ("ratc", "policies/learned-")
     url = deployment.store.replace("@", f":{deployment.password}@", 1)

@@ -7,6 +7,7 @@ where the nodes run: processes, containers or pods.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeAlias
 
 from testbed.errors import PermanentError, TemporaryError, UsageError
@@ -75,13 +76,7 @@ class NetworkVenue:
         """Run the episodes and wait for their end; an interruption ends the run in order."""
         reason = ""
         for attempt in range(2):
-            run = self._client.start_run(
-                scheduler=order.scheduler,
-                episodes=order.episodes,
-                first_episode=order.first,
-                label=order.label,
-                time_scale=self._time_scale,
-            )
+            run = self._started(order)
             reason = self._watched(run, tell)
             if self._usable(run):
                 return run
@@ -96,6 +91,28 @@ class NetworkVenue:
     def rates(self, run: str) -> dict[int, float]:
         """Return the success rate of every episode of a run by its number."""
         return rates_in(self.log, run)
+
+    def _started(self, order: Order) -> str:
+        """Start a run; one of the same order that a killed process has left is stopped before."""
+        left = self._client.status().run
+        if left is not None and left.progress.state == "running" and left.label == order.label:
+            self._warn(f"run {left.progress.run} was left under way, so it is stopped")
+            self._client.stop_run(left.progress.run)
+        with ThreadPoolExecutor(1) as pool:
+            starting = pool.submit(
+                self._client.start_run,
+                scheduler=order.scheduler,
+                episodes=order.episodes,
+                first_episode=order.first,
+                label=order.label,
+                time_scale=self._time_scale,
+            )
+            try:
+                return starting.result()
+            except KeyboardInterrupt:
+                # The controller starts it all the same.
+                self._client.stop_run(starting.result())
+                raise
 
     def _watched(self, run: str, tell: Callable[[int, str], None]) -> str:
         """Wait for the end of a run; return what was wrong with it."""
