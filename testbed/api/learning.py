@@ -52,15 +52,17 @@ def learn(
     Raises:
         UsageError: no such testbed, one that serves requests, or ``out`` holds something else.
         PermanentError: a run failed or cannot be used.
-        TemporaryError: the controller or the artifact store does not answer, or a policy did not
-            reach all nodes; the same call goes on.
+        TemporaryError: the controller or the artifact store does not answer, a policy did not reach
+            all nodes, or one is not healthy when a run begins; the same call goes on.
     """
     from testbed.experiment.live.learner import LogLearner
     from testbed.experiment.live.loop import learn as loop
     from testbed.experiment.live.network import NetworkVenue
+    from testbed.rpc.repeated import mark_of
     from testbed.storage.tasklog import open_task_log
 
     config = config or LiveConfig()
+    folder = out or folder_of(name)
     place = places.runtime(name)
     testbed = place.find(name)
     with running.client_of(testbed, timeout=30.0) as client:
@@ -74,6 +76,7 @@ def learn(
                 plan,
                 log,
                 store,
+                mark=mark_of(folder),
                 time_scale=time_scale,
                 include_invalid=config.include_invalid,
                 warn=notices.warn,
@@ -82,7 +85,7 @@ def learn(
                 venue,
                 LogLearner(log, store, plan, config),
                 config,
-                out or folder_of(name),
+                folder,
                 name=name,
                 say=say,
                 resume=resume,

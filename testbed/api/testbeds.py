@@ -75,8 +75,11 @@ class Lab:
 
         Raises: UsageError: unknown scheduler, another run is active, or a node is not healthy.
         """
+        from testbed.rpc.repeated import start
+
         with running.client_of(self.testbed) as client, running.stopped_by_interrupt(client):
-            run = client.start_run(
+            run = start(
+                client,
                 scheduler=scheduler,
                 options=options,
                 episodes=episodes or 0,

@@ -178,8 +178,10 @@ def watched_run(name: str, testbed: Testbed, **order: Any) -> Progress:
 
     ``order`` is what ``OperatorClient.start_run`` takes. Ctrl-C ends the run in order.
     """
+    from testbed.rpc.repeated import start
+
     with client_of(testbed) as client, stopped_by_interrupt(client):
-        run_id = client.start_run(**order)
+        run_id = start(client, **order)
         return _watch(follow(client, run_id, runtime(name)), run_id, testbed.scenario)
 
 

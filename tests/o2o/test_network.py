@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from testbed.errors import PermanentError, UsageError
+from testbed.errors import TemporaryError, UsageError
 from testbed.experiment.o2o import write_report
 from testbed.files import working_in
 from testbed.policies.artifact import load_folder
-from testbed.rpc.operator import OperatorClient
+from testbed.rpc.operator import NodeDeployment, OperatorClient, PolicyDeployment
+from testbed.rpc.repeated import mark_of
 from testbed.runtime.base import Testbed
 from testbed.runtime.local import LocalRuntime
 from testbed.scenario.load import load
@@ -24,13 +25,13 @@ from testbed.scenario.resolve import plan as plan_of
 from testbed.sim.play import evaluate
 from testbed.sim.record import record_run
 from testbed.storage.artifacts import open_artifact_store
-from testbed.storage.tasklog import open_task_log
+from testbed.storage.tasklog import TaskLog, open_task_log
 from trainer.o2o.folder import NETWORK, ExperimentLedger
-from trainer.o2o.network import NetworkVenue, check_experiment, episode_rates
+from trainer.o2o.network import NetworkVenue, check_experiment, episode_rates, untrained
 from trainer.o2o.pipeline import run
 from trainer.o2o.recipe import recipe, sized
 from trainer.o2o.settings import O2OConfig
-from trainer.o2o.venue import Setup
+from trainer.o2o.venue import Setup, spec_of
 
 
 @pytest.fixture
@@ -66,6 +67,16 @@ def _config(online_episodes: int) -> O2OConfig:
         methods=("ratc", "untrained", "per-destination"),
         include_invalid=True,
     )
+
+
+def _begun(
+    client: OperatorClient, log: TaskLog, plan: Plan, out: Path, told: list[str]
+) -> NetworkVenue:
+    """A venue whose experiment in ``out`` has begun; ``told`` gets its messages."""
+    venue, config = NetworkVenue(client, log, plan.artifacts_url or "", plan), _config(10)
+    ledger = ExperimentLedger.claim(out, "network", venue.identity(config))
+    venue.begin(Setup(config, ledger, lambda progress: told.append(progress.message)))
+    return venue
 
 
 @pytest.mark.long
@@ -154,20 +165,13 @@ def test_a_folder_that_is_worked_in_is_refused_before_anything_is_run(
 
 def test_episodes_with_incomplete_logs_are_counted(plan: Plan, tmp_path: Path) -> None:
     other = replace(plan, seeds=replace(plan.seeds, workload=plan.seeds.workload + 1))
-    config, out = _config(10), tmp_path / "out"
+    out = tmp_path / "out"
     with (
         OperatorClient("localhost:1", "unused", plaintext=True) as client,
         open_task_log(tmp_path / "log.sqlite") as log,
     ):
-
-        def venue(of: Plan) -> NetworkVenue:
-            found = NetworkVenue(client, log, "unused", of)
-            mine = found.identity(config)
-            found.begin(Setup(config, ExperimentLedger.claim(out, "network", mine), lambda _: None))
-            return found
-
         good = record_run(plan, log, scheduler="ratc", episodes=2)
-        first = venue(plan)
+        first = _begun(client, log, plan, out, [])
         first.logged([good], "data")
         assert not first.notes
 
@@ -176,18 +180,54 @@ def test_episodes_with_incomplete_logs_are_counted(plan: Plan, tmp_path: Path) -
         said = "3 of 5 episodes have incomplete logs; their decisions are scored by task outcome"
         assert said in "".join(first.notes)
         # What was counted before an interruption still counts.
-        assert venue(plan).notes == first.notes
+        assert _begun(client, log, plan, out, []).notes == first.notes
 
 
-@pytest.mark.long
-def test_a_node_that_died_keeps_a_policy_from_being_deployed_silently(
+def test_what_a_killed_trainer_left_is_stopped_and_a_dead_node_is_worth_another_try(
     plan: Plan, testbed: Testbed, tmp_path: Path
 ) -> None:
-    LocalRuntime(tmp_path / "home").kill("experiment", 1)
+    out, told = tmp_path / "out", list[str]()
     with (
         OperatorClient(testbed.address, testbed.token, timeout=30.0) as client,
         open_task_log(testbed.store, create=False) as log,
     ):
-        venue = NetworkVenue(client, log, client.status().artifacts, plan)
-        with pytest.raises((PermanentError, UsageError), match="node"):
-            run(venue, _config(10), tmp_path / "out")
+        venue = _begun(client, log, plan, out, told)
+        other = f"o2o logs [{mark_of(tmp_path / 'other')}]"
+        foreign = client.start_run(scheduler="ratc", episodes=500, label=other)
+        with pytest.raises(UsageError, match=f"run {foreign} is under way"):
+            venue.run("ratc", 1, 7, "logs")
+        client.stop_run(foreign)
+        mine = f"o2o logs [{mark_of(out)}]"
+        left = client.start_run(scheduler="ratc", episodes=500, label=mine)
+
+        done = venue.run("ratc", 1, 7, "logs")
+
+        assert told[0] == f"logs: run {left} was left under way, so it is stopped"
+        assert (log.run(left).state, log.run(done).info.label) == ("stopped", mine)
+        LocalRuntime(tmp_path / "home").kill("experiment", 1)
+        with pytest.raises(TemporaryError, match="node 1"):
+            venue.run("ratc", 1, 8, "logs")
+
+
+class WithANodeThatRefuses(OperatorClient):
+    """The controller answers that one node has refused every policy."""
+
+    def deploy_policy(self, policy: str, *, nodes: Sequence[int] = ()) -> PolicyDeployment:
+        refused = NodeDeployment(1, "refused", reason="does not answer")
+        return PolicyDeployment(policy, policy, False, (NodeDeployment(0, "unchanged"), refused))
+
+
+def test_a_policy_that_does_not_reach_all_nodes_is_worth_another_try(
+    plan: Plan, tmp_path: Path
+) -> None:
+    with (
+        WithANodeThatRefuses("localhost:1", "unused", plaintext=True) as client,
+        open_task_log(tmp_path / "log.sqlite") as log,
+    ):
+        venue = _begun(client, log, plan, tmp_path / "out", [])
+        actor = untrained(spec_of(plan, _config(10)))
+        said = "did not reach all nodes: node 1: does not answer"
+        with pytest.raises(TemporaryError, match=said):
+            venue.deploy(actor)
+        with pytest.raises(TemporaryError, match=said):
+            venue.finish({"o2o": "o2o-0123456789ab"}, {"o2o": actor})

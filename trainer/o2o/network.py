@@ -22,7 +22,7 @@ from testbed.files import refuse_if_busy
 from testbed.policies import SHIPPED_DEFAULT, SHIPPED_PREFIX
 from testbed.policies.card import PolicyCard
 from testbed.rpc.operator import OperatorClient, Progress
-from testbed.rpc.watching import wait_for_end
+from testbed.rpc.repeated import deploy_to_all, mark_of, start_marked, wait_for_end
 from testbed.scenario.plan import Plan
 from testbed.schedulers.registry import check as check_scheduler
 from testbed.sim.bound import bound
@@ -80,6 +80,7 @@ class NetworkVenue:
     def begin(self, setup: Setup) -> None:
         """Run for this experiment from now on."""
         self._setup, self._deployed, self._facts = setup, "", {}
+        self._mark = mark_of(setup.out)
         self._artifacts.clear()
 
     def log(self, first: int, episodes: int) -> LoggedSequences:
@@ -160,12 +161,16 @@ class NetworkVenue:
         return self._rates(self.run(scheduler, episodes, 0, f"evaluation {method}", options))
 
     def finish(self, policies: Mapping[str, str], actors: Mapping[str, Actor]) -> dict[str, Any]:
-        """Deploy the best policy; returns whether all have it, the runs, and the simulator's rates.
+        """Deploy the best policy; returns whether there is one, the runs, and rates.
 
-        Those are mean rates of the same policies in the same episodes.
+        Those are mean rates of the same policies in the same episodes in the simulator.
+
+        Raises:
+            TemporaryError: not every node has it; the others go on as before.
         """
         best = policies.get(O2O) or policies.get(OFFLINE)
-        complete = best is not None and self._client.deploy_policy(f"policies/{best}").complete
+        if best is not None:
+            deploy_to_all(self._client, f"policies/{best}")
         config = self._setup.config
         found = evaluate(
             without_control_delay(self.plan),
@@ -174,7 +179,7 @@ class NetworkVenue:
             actors,
         )
         return {
-            "deployed": complete,
+            "deployed": best is not None,
             "simulated": {
                 name: round(float(np.nanmean(rates)), 6) for name, rates in found.items()
             },
@@ -185,15 +190,12 @@ class NetworkVenue:
         """Bring ``actor`` to all nodes; returns its id.
 
         Raises:
-            PermanentError: not every node has it; the others go on as before.
+            TemporaryError: not every node has it; the others go on as before.
         """
         card, onnx = self._artifact(actor, name)
         keep(card, onnx, None, self.store)
         if card.id != self._deployed:
-            done = self._client.deploy_policy(f"policies/{card.id}")
-            if not done.complete:
-                said = "; ".join(f"node {each.node}: {each.reason}" for each in done.failures)
-                raise PermanentError(f"policy {card.id} did not reach all nodes: {said}")
+            deploy_to_all(self._client, f"policies/{card.id}")
             self._deployed = card.id
         return card.id
 
@@ -209,6 +211,7 @@ class NetworkVenue:
 
         Raises:
             PermanentError: the run failed twice, or is not to be trusted and may not be used.
+            TemporaryError: a node is not healthy, or the controller does not answer.
         """
         key = f"{purpose} {first}+{episodes} {scheduler}"
         ledger = self._setup.ledger
@@ -219,12 +222,15 @@ class NetworkVenue:
             self._repeated(purpose, episodes, known, "")
         reason = ""
         for attempt in range(2):
-            run = self._client.start_run(
+            run = start_marked(
+                self._client,
+                self._mark,
+                f"o2o {purpose}",
+                lambda told: self._note(episodes, f"{purpose}: {told}"),
                 scheduler=scheduler,
                 options=options,
                 episodes=episodes,
                 first_episode=first,
-                label=f"o2o {purpose}",
             )
             reason = self._watch(run, episodes, purpose)
             if self._usable(run):
@@ -249,6 +255,9 @@ class NetworkVenue:
         told = f"{purpose}: run {run} {state}, so it is repeated" + (
             f" ({reason})" if reason else ""
         )
+        self._note(episodes, told)
+
+    def _note(self, episodes: int, told: str) -> None:
         self._setup.say(StageProgress("network", 0, episodes, told, notable=True))
 
     def _watch(self, run: str, episodes: int, purpose: str) -> str:

@@ -74,7 +74,9 @@ def run(
             ``out`` has results of a different experiment, of one that has learned more, or
             another one works there, or a tracker cannot begin.
         PermanentError: a loss is no longer finite; runs of a network fail or are outside their
-            limits of fidelity, or a policy did not come to all nodes.
+            limits of fidelity.
+        TemporaryError: a policy did not reach all nodes, a node is not healthy, or something did
+            not answer; the same call goes on.
     """
     mine = venue.identity(config)
     # Before the folder is made: what is refused leaves nothing behind.

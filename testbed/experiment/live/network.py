@@ -7,14 +7,13 @@ where the nodes run: processes, containers or pods.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeAlias
 
-from testbed.errors import PermanentError, TemporaryError, UsageError
+from testbed.errors import PermanentError, UsageError
 from testbed.experiment.live.venue import Driver, Order, rates_in
 from testbed.policies import SHIPPED_DEFAULT, SHIPPED_PREFIX
 from testbed.rpc.operator import OperatorClient, Progress
-from testbed.rpc.watching import wait_for_end
+from testbed.rpc.repeated import deploy_to_all, start_marked, wait_for_end
 from testbed.scenario.plan import Plan
 from testbed.storage.tasklog import TaskLog
 
@@ -25,7 +24,8 @@ Follow: TypeAlias = Callable[[str], Iterator[Progress]]
 class NetworkVenue:
     """The network behind ``client``; a run outside its limits of fidelity is repeated once.
 
-    ``time_scale`` is in real seconds per emulated second, 0 for the scenario's.
+    ``mark`` is that of the folder of learning (``testbed.rpc.repeated``), ``time_scale`` in real
+    seconds per emulated second, 0 for the scenario's.
     """
 
     driver: Final[Driver] = "network"
@@ -38,14 +38,15 @@ class NetworkVenue:
         log: TaskLog,
         store: str,
         *,
+        mark: str,
         time_scale: float = 0.0,
         include_invalid: bool = False,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._client, self._follow = client, follow
         self.plan, self.log, self.store = plan, log, store
+        self._mark, self._warn = mark, warn
         self._time_scale, self._include_invalid = time_scale, include_invalid
-        self._warn = warn
         self._deployed: str | None = None
         self._before = ""
 
@@ -63,13 +64,7 @@ class NetworkVenue:
         wanted = self._before if policy is None else policy
         if wanted == self._deployed:
             return
-        done = self._client.deploy_policy(wanted)
-        if not done.complete:
-            said = "; ".join(f"node {each.node}: {each.reason}" for each in done.failures)
-            raise TemporaryError(
-                f"policy {wanted} did not reach all nodes: {said}; see `testbed status`, and "
-                "repeat the command, which goes on from here"
-            )
+        deploy_to_all(self._client, wanted)
         self._deployed = wanted
 
     def run(self, order: Order, tell: Callable[[int, str], None]) -> str:
@@ -93,26 +88,17 @@ class NetworkVenue:
         return rates_in(self.log, run)
 
     def _started(self, order: Order) -> str:
-        """Start a run; one of the same order that a killed process has left is stopped before."""
-        left = self._client.status().run
-        if left is not None and left.progress.state == "running" and left.label == order.label:
-            self._warn(f"run {left.progress.run} was left under way, so it is stopped")
-            self._client.stop_run(left.progress.run)
-        with ThreadPoolExecutor(1) as pool:
-            starting = pool.submit(
-                self._client.start_run,
-                scheduler=order.scheduler,
-                episodes=order.episodes,
-                first_episode=order.first,
-                label=order.label,
-                time_scale=self._time_scale,
-            )
-            try:
-                return starting.result()
-            except KeyboardInterrupt:
-                # The controller starts it all the same.
-                self._client.stop_run(starting.result())
-                raise
+        """Start a run; one that a killed process has left is stopped before."""
+        return start_marked(
+            self._client,
+            self._mark,
+            order.label,
+            self._warn,
+            scheduler=order.scheduler,
+            episodes=order.episodes,
+            first_episode=order.first,
+            time_scale=self._time_scale,
+        )
 
     def _watched(self, run: str, tell: Callable[[int, str], None]) -> str:
         """Wait for the end of a run; return what was wrong with it."""

@@ -69,6 +69,7 @@ class Venue(Protocol):
 
         Raises:
             PermanentError: the run failed, or is not to be trusted and may not be used.
+            TemporaryError: a node is not healthy, or the network does not answer.
         """
 
     def rates(self, run: str) -> dict[int, float]:

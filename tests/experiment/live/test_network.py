@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from testbed.errors import UsageError
 from testbed.experiment.live.network import NetworkVenue
 from testbed.experiment.live.venue import Order
 from testbed.rpc.operator import OperatorClient
+from testbed.rpc.repeated import mark_of, start
 from testbed.runtime.base import Testbed
 from testbed.runtime.local import LocalRuntime
 from testbed.scenario.load import load
@@ -22,6 +22,7 @@ from testbed.scenario.resolve import plan
 from testbed.storage.tasklog import open_task_log
 
 LABEL = "learn here: update 1"
+MARK = mark_of(Path("here"))
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,7 @@ class InterruptedAtTheStart(OperatorClient):
 
     def start_run(self, **order: Any) -> str:
         run = super().start_run(**order)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1.0)
+        signal.raise_signal(signal.SIGINT)
         return run
 
 
@@ -48,7 +48,14 @@ def ran(testbed: Testbed, client: OperatorClient, order: Order, told: list[str])
     assert isinstance(drawn, Plan)
     with open_task_log(testbed.store, create=False) as log:
         venue = NetworkVenue(
-            client, client.watch_run, drawn, log, "", include_invalid=True, warn=told.append
+            client,
+            client.watch_run,
+            drawn,
+            log,
+            "",
+            mark=MARK,
+            include_invalid=True,
+            warn=told.append,
         )
         return venue.run(order, lambda done, message: None)
 
@@ -56,10 +63,15 @@ def ran(testbed: Testbed, client: OperatorClient, order: Order, told: list[str])
 def test_a_run_that_was_left_under_way_is_stopped_and_no_other(up: Testbed) -> None:
     told: list[str] = []
     with OperatorClient(up.address, up.token) as client:
-        left = client.start_run(scheduler="ratc", episodes=500, label=LABEL)
-        with pytest.raises(UsageError, match=f"run {left} is under way"):
-            ran(up, client, Order(None, 7, 1, "learn there: update 1"), told)
+        other = f"{LABEL} [{mark_of(Path('there'))}]"
+        foreign = client.start_run(scheduler="ratc", episodes=500, label=other)
+        with pytest.raises(UsageError, match=f"run {foreign} is under way"):
+            ran(up, client, Order(None, 7, 1, LABEL), told)
         assert told == []
+        client.stop_run(foreign)
+        # Whatever it was for: the settings may have changed.
+        mine = f"learn here: gate 4 [{MARK}]"
+        left = client.start_run(scheduler="ratc", episodes=500, label=mine)
 
         run = ran(up, client, Order(None, 7, 1, LABEL), told)
 
@@ -69,10 +81,20 @@ def test_a_run_that_was_left_under_way_is_stopped_and_no_other(up: Testbed) -> N
         assert (found.progress.run, found.progress.first_episode) == (run, 7)
 
 
-def test_a_run_whose_start_is_interrupted_does_not_go_on(up: Testbed) -> None:
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda up, client: ran(up, client, Order(None, 0, 500, LABEL), []),
+        lambda up, client: start(client, scheduler="ratc", episodes=500),
+    ],
+    ids=["learning", "any command"],
+)
+def test_a_run_whose_start_is_interrupted_does_not_go_on(
+    up: Testbed, begin: Callable[[Testbed, OperatorClient], str]
+) -> None:
     with InterruptedAtTheStart(up.address, up.token) as client:
         with pytest.raises(KeyboardInterrupt):
-            ran(up, client, Order(None, 0, 500, LABEL), [])
+            begin(up, client)
 
         found = client.status().run
         assert found is not None
