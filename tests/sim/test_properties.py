@@ -294,5 +294,5 @@ def test_a_small_run_is_what_it_always_was() -> None:
         for task_id, outcome in simulate_episode(DELAYED, 0, name).outcomes.items()
     )
     assert hashlib.sha256(text.encode()).hexdigest() == (
-        "fb91c83c4ae86dfb3150218cb977d17c586eb21f77c2670ffccd101c98efa84f"
+        "4c4d9eb4d17cefad7009bdf395b7b57cec351230016627c6ddcd523cd83303c3"
     )
