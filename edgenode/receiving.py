@@ -93,6 +93,8 @@ class Inflow:
             if self._announced.get(task.id) is not driver:
                 self._announced[task.id] = driver
                 driver.announced(sender, task)
+            else:
+                driver.inbox.discard(sender, task.id)
         elif kind == "withdraw":
             if self._announced.pop(frame.withdraw.task_id, None) is driver:
                 driver.withdrawn(sender, frame.withdraw.task_id)

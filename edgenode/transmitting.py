@@ -94,8 +94,7 @@ class Transmitting:
     def announce(self, effect: AnnounceTransfer) -> None:
         """Announce a task to the peer."""
         if effect.peer in self._links:
-            announce = pb.Announce(task=task_to_message(effect.task))
-            self._send(effect.peer, pb.TransferFrame(announce=announce))
+            self._announce(effect.peer, effect.task)
 
     def start(self, effect: StartTransmission) -> None:
         """Begin a transmission and see that it ends."""
@@ -121,6 +120,9 @@ class Transmitting:
         transmission.done = effect.sent_bytes
         if effect.restart:
             transmission.bytes_sent = 0
+            if self._driver.plan.payload == "bytes":
+                # Bytes of the first attempt may still be on their way; these are no part of it.
+                self._announce(effect.peer, effect.task)
         # What is ahead of the plan by part of a chunk stays so.
         self._plan(effect.peer, transmission, effect.fails_after)
 
@@ -165,6 +167,9 @@ class Transmitting:
         self._current.clear()
         for link in self._links.values():
             link.detach()
+
+    def _announce(self, peer: int, task: Task) -> None:
+        self._send(peer, pb.TransferFrame(announce=pb.Announce(task=task_to_message(task))))
 
     def _send(self, peer: int, frame: pb.TransferFrame) -> None:
         frame.sender = self._driver.node

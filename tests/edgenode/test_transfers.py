@@ -273,6 +273,28 @@ async def test_a_hand_over_that_is_wrong_is_refused(
         assert receiver.driver.state.held == frozenset()
 
 
+async def test_a_task_that_is_announced_again_comes_whole(tmp_path: Path) -> None:
+    """Bytes of an attempt that a fault ended may arrive after the fault began."""
+    given = task(1, size_bytes=1000, deadline=PATIENT)
+    announce = pb.TransferFrame(announce=pb.Announce(task=task_to_message(given)))
+    chunk = pb.TransferFrame(chunk=pb.Chunk(task_id=1, data=payload_of(given)))
+    late = pb.TransferFrame(chunk=pb.Chunk(task_id=1, data=payload_of(given)[300:700]))
+    offer = pb.HandOver(task=task_to_message(given), payload_bytes=1000)
+    async with cluster(tmp_path) as network:
+        await network.configure(plan(), SendTo, destination=1)
+        await network.start()
+        receiver = network.members[1].node
+        sender = shared(SECRET, node_identity(0))
+        async with connect(receiver.address, sender, node_identity(1)) as channel:
+            call = pb_grpc.PeersStub(channel).Exchange()
+            frames = [announce, late, announce, chunk, pb.TransferFrame(hand_over=offer)]
+            await call.write(pb.PeerFrames(frames=frames))
+            [reply] = (await call.read()).taken
+        assert isinstance(receiver.driver, EpisodeDriver)
+        assert (reply.accepted, reply.reason) == (True, "")
+        assert not any(receiver.driver.state.receiving)
+
+
 @pytest.mark.parametrize(
     ("frame", "status"),
     [

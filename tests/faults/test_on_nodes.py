@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from edgenode.payload import Inbox
 from testbed.model.distributions import Constant
 from testbed.model.events import Record, RecordKind
 from testbed.model.fault_effects import expect
@@ -147,8 +148,18 @@ async def test_real_nodes_tell_the_history_of_the_simulator(
     assert usual.records != simulated.records
 
 
-async def test_a_killed_node_loses_its_tasks_and_works_again(tmp_path: Path) -> None:
+async def test_a_killed_node_loses_its_tasks_and_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One task executed there, one on its way there, one that arrives meanwhile, one after."""
+    thrown_away: list[int] = []
+    discard = Inbox.discard
+
+    def noting(inbox: Inbox, sender: int, task_id: int) -> None:
+        thrown_away.append(task_id)
+        discard(inbox, sender, task_id)
+
+    monkeypatch.setattr(Inbox, "discard", noting)
     down = fault("node-down", 300 * MS, 800 * MS, nodes=(1,), mode="killed")
     given = with_faults(plan(), down)
     async with cluster(tmp_path) as network:
@@ -167,9 +178,10 @@ async def test_a_killed_node_loses_its_tasks_and_works_again(tmp_path: Path) -> 
             assert end.data["fault"] == "node-down"
         (end,) = await network.ended(sent)
         assert end.data["outcome"] == "succeeded"
-        # All of it was sent again: a second from the end of the fault on.
+        # All of it was sent again, as a new attempt: a second from the end of the fault on.
         (received,) = [r for r in network.history(2) if r.kind is RecordKind.RECEIVED]
         assert received.at > 1700 * MS
+        assert thrown_away.count(2) > 1
         after = task(4, source=1, deadline=60 * SECOND)
         await network.give(after)
         (end,) = await network.ended(after)
