@@ -14,7 +14,7 @@ from edgenode.spool import LATEST, SOON, LogEvent, RunSpool, Spool
 from testbed.model.events import Record, RecordKind
 from testbed.rpc.codec import decode_record
 from testbed.rpc.generated import edge_pb2 as pb
-from tests.edgenode.network import cluster, plan, task
+from tests.edgenode.network import cluster, eventually, plan, task
 
 
 def record(number: int) -> Record:
@@ -387,7 +387,7 @@ async def test_a_second_listener_ends_the_first(tmp_path: Path) -> None:
         (member,) = network.members
         await network.configure(plan(nodes=1), "local")
         first = member.control.Events()
-        await first.wait_for_connection()
+        await eventually(member.node.spool.reading.locked)
         await network.start()
         await network.give(given)
         await network.ended(given)
@@ -403,9 +403,10 @@ async def test_another_node_of_the_process_sends_what_one_that_ends_has_not(
     async with cluster(tmp_path) as network:
         first, second = network.members
         await network.configure(plan(), "local")
-        # One after the other: who is there first is sent the log.
+        # One after the other: who is there first is sent the log. A connection alone does not tell
+        # that the node has seen the call.
         listening = first.control.Events()
-        await listening.wait_for_connection()
+        await eventually(first.node.spool.reading.locked)
         waiting = second.control.Events()
         await waiting.wait_for_connection()
         await network.start(listen=False)
