@@ -269,8 +269,6 @@ class EpisodeDriver(RealTimeEpisode[Event]):
 
     def announced(self, sender: int, task: Task) -> None:
         """Note that a peer began to send a task to this node."""
-        # A task that is sent again comes whole.
-        self.inbox.discard(sender, task.id)
         self._after_control_delay(sender, TransferAnnounced(task, sender))
 
     def told(self, sender: int, state: PeerState) -> None:

@@ -89,12 +89,12 @@ class Inflow:
         sender = self._sender
         if kind == "announce":
             task = task_from_message(frame.announce.task)
+            # A task that is sent again comes whole.
+            driver.inbox.discard(sender, task.id)
             # Not of an earlier run, whose tasks had the same numbers.
             if self._announced.get(task.id) is not driver:
                 self._announced[task.id] = driver
                 driver.announced(sender, task)
-            else:
-                driver.inbox.discard(sender, task.id)
         elif kind == "withdraw":
             if self._announced.pop(frame.withdraw.task_id, None) is driver:
                 driver.withdrawn(sender, frame.withdraw.task_id)

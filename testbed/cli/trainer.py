@@ -108,7 +108,7 @@ _OWN_OF_LEARN: Final = {
     "scenario": ("SCENARIO", "the scenario is that of the testbed"),
     "settings": ("--set", "the scenario is that of the testbed"),
 }
-"""What `testbed learn` on a testbed does not take."""
+"""Further ones of `testbed learn`, which are for the simulator only."""
 
 
 def _check(command: TrainerCommand, options: Sequence[str]) -> None:

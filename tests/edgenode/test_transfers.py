@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgenode.driver import EpisodeDriver
+from edgenode.node import EdgeNode
 from edgenode.payload import payload_of
 from testbed.model.draws import Purpose, failure_after, uniform
 from testbed.model.events import RecordKind
@@ -48,6 +52,16 @@ def began(network: Cluster, task_id: int) -> int:
         if record.kind is RecordKind.TRANSMISSION_STARTED
     )
     return start.at
+
+
+@asynccontextmanager
+async def exchange(network: Cluster) -> AsyncIterator[tuple[EdgeNode, Any]]:
+    """A call by which a test says to node 1 what node 0 may say."""
+    await network.configure(plan(), SendTo, destination=1)
+    await network.start()
+    receiver, sender = network.members[1].node, shared(SECRET, node_identity(0))
+    async with connect(receiver.address, sender, node_identity(1)) as channel:
+        yield receiver, pb_grpc.PeersStub(channel).Exchange()
 
 
 def remember(task: Task, payload: bytes | None) -> None:
@@ -252,12 +266,7 @@ async def test_a_hand_over_that_is_wrong_is_refused(
 ) -> None:
     given = task(1, size_bytes=1000)
     async with cluster(tmp_path) as network:
-        await network.configure(plan(), SendTo, destination=1)
-        await network.start()
-        receiver = network.members[1].node
-        sender = shared(SECRET, node_identity(0))
-        async with connect(receiver.address, sender, node_identity(1)) as channel:
-            call = pb_grpc.PeersStub(channel).Exchange()
+        async with exchange(network) as (receiver, call):
             if sent:
                 chunk = pb.Chunk(task_id=1, data=sent)
                 frame = pb.TransferFrame(sender=0, episode=episode, chunk=chunk)
@@ -281,12 +290,7 @@ async def test_a_task_that_is_announced_again_comes_whole(tmp_path: Path) -> Non
     late = pb.TransferFrame(chunk=pb.Chunk(task_id=1, data=payload_of(given)[300:700]))
     offer = pb.HandOver(task=task_to_message(given), payload_bytes=1000)
     async with cluster(tmp_path) as network:
-        await network.configure(plan(), SendTo, destination=1)
-        await network.start()
-        receiver = network.members[1].node
-        sender = shared(SECRET, node_identity(0))
-        async with connect(receiver.address, sender, node_identity(1)) as channel:
-            call = pb_grpc.PeersStub(channel).Exchange()
+        async with exchange(network) as (receiver, call):
             frames = [announce, late, announce, chunk, pb.TransferFrame(hand_over=offer)]
             await call.write(pb.PeerFrames(frames=frames))
             [reply] = (await call.read()).taken
@@ -311,12 +315,7 @@ async def test_a_peer_speaks_for_itself_and_of_its_own_tasks(
     tmp_path: Path, frame: pb.TransferFrame, status: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with cluster(tmp_path) as network:
-        await network.configure(plan(), SendTo, destination=1)
-        await network.start()
-        receiver = network.members[1].node
-        me = shared(SECRET, node_identity(0))
-        async with connect(receiver.address, me, node_identity(1)) as channel:
-            call = pb_grpc.PeersStub(channel).Exchange()
+        async with exchange(network) as (receiver, call):
             await call.write(pb.PeerFrames(frames=[frame]))
             assert (await call.code()).name.endswith(status)
         assert isinstance(receiver.driver, EpisodeDriver)
