@@ -84,7 +84,7 @@ METHODS: Final[dict[str, int]] = {
 }
 """Schedulers the engine knows, by their registered names."""
 
-ASKS_STATES: Final = frozenset({LEAST_COMPLETION, PRICED})
+ASKS_STATES: Final = (LEAST_COMPLETION, PRICED)
 """Those that ask all peers for their state."""
 
 LOOKS_AT_INBOUND: Final = frozenset({"priced"})

@@ -32,9 +32,8 @@ from testbed.sim.engine.compiled import (
 )
 from testbed.sim.engine.events import begin_episode
 from testbed.sim.engine.heuristics import (
-    LEAST_COMPLETION,
+    ASKS_STATES,
     LOCAL_OR_RELIABLE,
-    PRICED,
     RATC_MASKED,
     RDA_MASKED,
     play_stage,
@@ -361,12 +360,6 @@ def _write_decision(
 
 
 @inlined
-def _asks_states(method: int) -> bool:
-    """Return whether ``method`` asks all peers for their state."""
-    return method in (LEAST_COMPLETION, PRICED)
-
-
-@inlined
 def _asks_all(method: int) -> bool:
     """Return whether ``method`` asks all peers for their overload bit first."""
     return method in (LOCAL_OR_RELIABLE, RATC_MASKED, RDA_MASKED)
@@ -434,15 +427,15 @@ def _answers(
     separator = _OPEN
     if asked != 0 and episode.silent == 0 and method != ASKS_NOBODY:
         slot = decision.slot
-        if _asks_states(method) or _asks_all(method):
-            state = _asks_states(method)
+        if method in ASKS_STATES or _asks_all(method):
+            state = method in ASKS_STATES
             for j in range(size):
                 if j != node:
                     at = _answer(episode, slot, 0, j, state, text, _put(text, at, separator))
                     separator = _NEXT
             if state and size > 1:
                 page.knows[node] = 1
-        if not _asks_states(method):
+        if method not in ASKS_STATES:
             for j in (decision.first, decision.second):
                 if j >= 0 and j != node:
                     at = _put(text, at, separator)
