@@ -329,20 +329,19 @@ class ComputationDisplay:
         self._parts: dict[str, TaskID] = {}
         self._begun = False
         self._began = time.monotonic()
+        self._first = (self._began, 0.0)
+        self._ends = self._began
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not console.voice.quiet:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
             from rich.progress import TimeElapsedColumn as Elapsed
-            from rich.progress import TimeRemainingColumn as Remaining
 
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
-                MofNCompleteColumn(),
+                TaskProgressColumn(),
                 Elapsed(),
-                TextColumn("[dim]left[/]"),
-                Remaining(),
                 console=console.terminal(sys.stderr),
                 transient=True,
             )
@@ -361,19 +360,38 @@ class ComputationDisplay:
                 console.note(f"{status.stored} points are stored already")
             if status.total:
                 console.note(f"{status.total} points to compute")
+        if status.finished is not None or status.failed is not None:
+            self._estimate(status)
         if status.failed is not None:
             console.warn(status.failed)
         if self._bars is not None:
             self._draw(status, self._bars)
         elif status.finished is not None:
-            passed, left = time.monotonic() - self._began, status.total - status.done
-            told = f"; {clock(passed / status.done * left)} left" if status.done and left else ""
-            console.note(f"{status.done}/{status.total} {status.finished}{told}")
+            console.note(f"{status.done}/{status.total} {status.finished}{self._left()}")
+
+    def _estimate(self, status: ComputationStatus) -> None:
+        """Take note of when all is likely to be done; call whenever a part is finished."""
+        now = time.monotonic()
+        began, before = self._first
+        if status.share > before > 0.0:
+            # Starting processes and compiling takes time that tells nothing: once there is more
+            # than the first finished part, count from there.
+            done, passed = status.share - before, now - began
+        else:
+            done, passed = status.share, now - self._began
+            self._first = now, status.share
+        if done > 0.0:
+            self._ends = now + passed / done * (1.0 - status.share)
+
+    def _left(self) -> str:
+        left = self._ends - time.monotonic()
+        return f"; {clock(left)} left" if left >= 1.0 else ""
 
     def _draw(self, status: ComputationStatus, bars: Progress) -> None:
         if self._whole is None:
-            self._whole = bars.add_task("points", total=status.total)
-        bars.update(self._whole, completed=status.done)
+            self._whole = bars.add_task("", total=100)
+        text = f"{status.done}/{status.total} points{self._left()}"
+        bars.update(self._whole, description=text, completed=100 * status.share)
         for title in [title for title in self._parts if title not in status.running]:
             bars.remove_task(self._parts.pop(title))
         for title, (stage, share) in status.running.items():

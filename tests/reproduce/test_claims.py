@@ -299,3 +299,36 @@ def test_lower_is_better_where_the_objective_says_so() -> None:
 def test_comparisons_are_in_the_unit_of_the_objective() -> None:
     value = Interval(5, -12.5, -20.0, -5.0, 6.0)
     assert str(Cell("at 3", value, LATENCY)) == "at 3: -12.5 ms (-20.0 to -5.0)"
+
+
+def test_the_lead_is_told_by_online_episodes() -> None:
+    def curves(*evaluations: float | None) -> dict[int, PointResult]:
+        # By network: the second one is 2 points below.
+        return {
+            seed: PointResult(
+                (0.9, 0.9),
+                tuple(
+                    LearningMoment(20 * k, None, None if rate is None else rate - below)
+                    for k, rate in enumerate(evaluations)
+                ),
+            )
+            for seed, below in ((500, 0.0), (501, 0.02), (502, 0.01))
+        }
+
+    measured = {
+        ("default", "o2o"): curves(0.80, None, 0.84, 0.85),
+        ("default", "online-only"): curves(0.70, 0.75, 0.80, 0.85),
+    }
+    # Not evaluated there on one network: that moment is of other networks than the others.
+    first = measured["default", "online-only"][500]
+    measured["default", "online-only"][500] = replace(first, curve=first.curve[:-1])
+    found = Results(FIGURES["fig3"], FIGURES["fig3"].settings, measured)
+
+    lead = found.lead("default", "o2o", "online-only")
+
+    assert {episodes: round(value.mean, 6) for episodes, value in lead.items()} == {
+        0: 0.1,
+        40: 0.04,
+    }
+    assert all(value.count == 3 for value in lead.values())
+    assert found.lead("default", "o2o", "ratc") == {}

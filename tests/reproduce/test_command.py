@@ -62,6 +62,10 @@ def test_a_figure_is_computed_drawn_and_judged(testbed: Command, tmp_path: Path)
     assert document["points"] == {"stored": count, "wanted": count}
     assert document["interval_over"] == "episodes"
     assert not document["counts"]
+    assert [each["online_episodes"] for each in document["leads"]] == [0, 10]
+    assert all(each["low"] is None for each in document["leads"])
+    assert "after so many online episodes" in (out / "report.md").read_text()
+    assert "after so many online episodes" in (out / "index.html").read_text()
     rates = {row["method"]: row["success_rate"] for row in document["rates"]}
     assert rates["random"] < rates["oracle"] <= rates["bound"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,33 @@ def test_one_training_serves_both_phases_and_all_figures() -> None:
 
     assert [len(work.points) for work in works] == [2, 2, 2, 2]
     assert [point.method for point in works[-1].points] == ["o2o", "offline"]
+
+
+def test_what_is_left_is_told_by_what_it_costs(tmp_path: Path) -> None:
+    network = NETWORKS[0]
+    learning = Learning("paper", None, 0, 0, 10, per_update=10, evaluate_every=1)
+    points = [Point(network, "ratc", 2), Point(network, "online-only", 2, learning)]
+    heard: list[ComputationStatus] = []
+
+    complete(points, PointStore(tmp_path), report=heard.append)
+
+    # Half of the points are there after the baseline, but by far the most is left.
+    (half,) = [each for each in heard if each.finished is not None and each.done == 1]
+    assert 0.0 < half.share < 0.1
+    assert [heard[0].share, heard[-1].share] == [0.0, 1.0]
+    # A longer training, more nodes and more points cost more.
+    longer = replace(learning, online_episodes=20)
+    larger = replace(network, overrides=("nodes.count=8",))
+    costs = [
+        work.cost
+        for points in (
+            [Point(network, "online-only", 2, learning)],
+            [Point(network, "online-only", 2, longer)],
+            [Point(larger, "online-only", 2, longer)],
+        )
+        for work in work_of(points)
+    ]
+    assert costs == sorted(set(costs))
 
 
 def test_a_part_is_named_by_what_is_changed_in_its_scenario() -> None:

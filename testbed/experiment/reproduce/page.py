@@ -20,7 +20,7 @@ from testbed.experiment.page import ABSENT, Section
 from testbed.experiment.reproduce.claims import judge
 from testbed.experiment.reproduce.definitions import FIGURES, Figure
 from testbed.experiment.reproduce.drawing import draw
-from testbed.experiment.reproduce.methods import METHODS, label
+from testbed.experiment.reproduce.methods import METHODS, O2O, ONLINE_ONLY, label
 from testbed.experiment.reproduce.points import PointStore, none_or, write_text
 from testbed.experiment.reproduce.results import Results
 from testbed.experiment.reproduce.study import Study
@@ -84,8 +84,9 @@ def write_figure(study: Study, figure: Figure, place: Workplace) -> dict[str, An
         canvas.savefig(folder / "figure.png")
         canvas.savefig(folder / "figure.svg")
         tables = {"table": results.table(), "episodes": results.episodes()}
-        if figure.kind == "curve":
-            tables["curves"] = results.curves()
+        curves = results.curves()
+        if len(curves):
+            tables["curves"] = curves
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False)
     except OSError as error:
@@ -115,9 +116,37 @@ def document_of(study: Study, results: Results) -> dict[str, Any]:
         "rates": [{str(key): _plain(value) for key, value in row.items()} for row in rows],
         "counts": not shortened,
         "shortened": shortened,
+        "leads": list(_leads(results)),
         "findings": [each.document for each in judge(figure.claims, results)],
         "notes": [*sorted(notes), *_left_out(results)],
     }
+
+
+def _leads(results: Results) -> Iterator[dict[str, Any]]:
+    """Return how far O2O-DRL is above Online only at each setting, at some moments of the curves.
+
+    The moments double, from the first evaluation after an update on, and the last one is there.
+    An evaluation is one number, so there is an interval over networks only.
+    """
+    spread = results.unit == "networks"
+    for x in results.xs:
+        by_episodes = results.lead(x, O2O, ONLINE_ONLY)
+        later = [episodes for episodes in by_episodes if episodes > 0]
+        wanted = {0, *later[-1:]}
+        following = later[0] if later else 0
+        for episodes in later:
+            if episodes >= following:
+                wanted.add(episodes)
+                following = 2 * episodes
+        for episodes, value in by_episodes.items():
+            if episodes in wanted:
+                yield {
+                    "x": x,
+                    "online_episodes": episodes,
+                    "difference": value.mean,
+                    "low": _plain(value.low) if spread else None,
+                    "high": _plain(value.high) if spread else None,
+                }
 
 
 def _left_out(results: Results) -> Iterator[str]:
@@ -218,6 +247,30 @@ _RATES: Final = (
 )
 
 
+def lead_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Return the table of ``leads``: a row per number of online episodes, in points."""
+    cells = {(cell["online_episodes"], cell["x"]): cell for cell in document.get("leads", ())}
+    for episodes in sorted({episodes for episodes, _ in cells}):
+        row = [str(episodes)]
+        for x in document["x"]:
+            cell = cells.get((episodes, x))
+            row.append(ABSENT if cell is None else _points(cell))
+        yield row
+
+
+def _points(cell: Mapping[str, Any]) -> str:
+    text = f"{100 * cell['difference']:+.1f}"
+    if cell["low"] is None:
+        return text
+    return f"{text} ± {50 * (cell['high'] - cell['low']):.1f}"
+
+
+_LEADS: Final = (
+    "Points by which O2O-DRL is above Online only after so many online episodes, in the episodes "
+    "by which policies are kept; at 0 they are the offline policy and one that has learned nothing."
+)
+
+
 _SUMMARY: Final = ["figure", "agrees", "agrees so far", "undecided", "differs", "what differs"]
 
 
@@ -272,6 +325,10 @@ def _markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from ("", _RATES, "", _row(head), _row(["---"] * len(head)))
         for row in rate_rows(document):
             yield _row(row)
+        if leads := list(lead_rows(document)):
+            head = ["online episodes", *document["x"]]
+            yield from ("", _LEADS, "", _row(head), _row(["---"] * len(head)))
+            yield from map(_row, leads)
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -300,6 +357,8 @@ def _section(document: Mapping[str, Any], out: Path) -> Section:
     title = f"{document['title']} (section {document['section']})"
     notes = [settings_line(document), document["remark"], *document["notes"]]
     rows = [[html.escape(cell) for cell in row] for row in rate_rows(document)]
+    leads = [[html.escape(cell) for cell in row] for row in lead_rows(document)]
+    head = [html.escape(x) for x in document["x"]]
     return Section(
         f"{name}: {title}",
         [
@@ -308,7 +367,12 @@ def _section(document: Mapping[str, Any], out: Path) -> Section:
             *stored_figure(out, name, document["title"]),
             findings_table(document),
             pages.note(_RATES),
-            pages.table([html.escape(document["x_label"]), *document["x"]], rows),
+            pages.table([html.escape(document["x_label"]), *head], rows),
+            *(
+                (pages.note(_LEADS), pages.table(["online episodes", *head], leads))
+                if leads
+                else ()
+            ),
         ],
         name,
     )

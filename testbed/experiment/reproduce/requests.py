@@ -201,18 +201,20 @@ def play_all(cases: Sequence[Case], store: CaseStore, report: Report) -> None:
     """
     missing = [case for case in cases if store.get(case) is None]
     stored, total = len(cases) - len(missing), len(missing)
-    report(ComputationStatus(0, total, stored, {}))
+    report(ComputationStatus(0, total, stored, 0.0, {}))
     for done, case in enumerate(missing):
 
         def tell(stage: str, share: float, done: int = done, title: str = case.name) -> None:
-            report(ComputationStatus(done, total, stored, {title: (stage, share)}))
+            running = {title: (stage, share)}
+            report(ComputationStatus(done, total, stored, done / total, running))
 
         tell("simulating" if case.driver == SIMULATOR else "bringing the network up", 0.0)
         if case.driver == SIMULATOR:
             store.put(case, simulated(case))
         else:
             store.put(case, on_network(case, store.folder, tell))
-        report(ComputationStatus(done + 1, total, stored, {}, finished=case.name))
+        passed = (done + 1) / total
+        report(ComputationStatus(done + 1, total, stored, passed, {}, finished=case.name))
 
 
 def simulated(case: Case) -> CaseResult:

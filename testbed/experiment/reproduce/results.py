@@ -140,6 +140,31 @@ class Results:
             return of(np.concatenate(told).tolist())
         return of([float(values.mean()) for values in told])
 
+    def lead(self, x: str, first: str, second: str) -> dict[int, Interval]:
+        """How far the evaluation of ``first`` is above that of ``second``, by online episodes.
+
+        Only moments at which both were evaluated on every network that has both; before the first
+        update is 0.
+        """
+        mine, theirs = self.measured.get((x, first), {}), self.measured.get((x, second), {})
+        gaps = [
+            {
+                episodes: of_mine[episodes] - of_theirs[episodes]
+                for episodes in of_mine.keys() & of_theirs.keys()
+            }
+            for of_mine, of_theirs in (
+                (_evaluations(mine[seed]), _evaluations(theirs[seed]))
+                for seed in sorted(mine.keys() & theirs.keys())
+            )
+        ]
+        shared = set.intersection(*map(set, gaps)) if gaps else set()
+        found = {}
+        for episodes in sorted(shared):
+            value = self._interval([np.array([gap[episodes]]) for gap in gaps])
+            if value is not None:
+                found[episodes] = value
+        return found
+
     def table(self) -> pd.DataFrame:
         """Return a row per setting and method; rates and differences as shares, not in per cent."""
         rows = []
@@ -210,6 +235,13 @@ COLUMNS: Final = [
     "above_ratc_low",
     "above_ratc_high",
 ]
+
+
+def _evaluations(measured: PointResult) -> dict[int, float]:
+    """Return the evaluations of a learning curve by the number of online episodes."""
+    return {
+        point.episodes: point.evaluation for point in measured.curve if point.evaluation is not None
+    }
 
 
 def _rates(measured: PointResult) -> NDArray[np.float64]:

@@ -31,11 +31,16 @@ _END_WITHIN: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ComputationStatus:
-    """Progress of a computation. ``running`` has a description of each work, and its share."""
+    """Progress of a computation: its points, and its ``share`` that is done.
+
+    Some points take a hundred times as long as others, and ``share`` says by what they cost. Works
+    count when they are finished. ``running`` has a description of each other work, and its share.
+    """
 
     done: int
     total: int
     stored: int
+    share: float
     running: dict[str, tuple[str, float]]
     finished: str | None = None
     failed: str | None = None
@@ -46,12 +51,14 @@ Report: TypeAlias = Callable[[ComputationStatus], None]
 
 @dataclass(slots=True)
 class _Account:
-    """Counts points while works come and go."""
+    """Counts points, and what they cost, while works come and go."""
 
     total: int
     stored: int
+    cost: float
     report: Report
     done: int = 0
+    paid: float = 0.0
     running: dict[str, tuple[str, float]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
@@ -61,6 +68,7 @@ class _Account:
 
     def finish(self, work: Work, error: str | None) -> None:
         self.running.pop(work.title, None)
+        self.paid += work.cost
         if error is None:
             self.done += len(work.points)
             self.tell(finished=work.title)
@@ -71,7 +79,13 @@ class _Account:
     def tell(self, *, finished: str | None = None, failed: str | None = None) -> None:
         self.report(
             ComputationStatus(
-                self.done, self.total, self.stored, dict(self.running), finished, failed
+                self.done,
+                self.total,
+                self.stored,
+                self.paid / self.cost if self.cost else 1.0,
+                dict(self.running),
+                finished,
+                failed,
             )
         )
 
@@ -90,7 +104,7 @@ def complete(
     works = work_of(missing)
     total = sum(len(work.points) for work in works)
     distinct = len({point.key for point in points})
-    account = _Account(total, distinct - total, report)
+    account = _Account(total, distinct - total, sum(work.cost for work in works), report)
     account.tell()
     if jobs == 1 or len(works) < 2:
         _one_by_one(works, store, account)

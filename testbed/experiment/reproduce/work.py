@@ -28,6 +28,11 @@ Tell: TypeAlias = Callable[[str, float], None]
 UNFINISHED: Final = "unfinished"
 """Folder, among the points, of what interrupted work can go on from."""
 
+_ONLINE_COST: Final = 3.0
+"""Episodes of a baseline that take as long as one of the online phase."""
+_OFFLINE_COST: Final = 0.2
+"""Episodes of a baseline that take as long as a step of the offline phase."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -43,6 +48,17 @@ class Work:
     def learning(self) -> Learning | None:
         """The training, if any."""
         return next((each.learning for each in self.points if each.learning is not None), None)
+
+    @property
+    def cost(self) -> float:
+        """How long it takes in comparison with other works of the same driver, roughly."""
+        episodes = float(sum(point.episodes for point in self.points))
+        learning = self.learning
+        if learning is not None:
+            episodes += learning.log_episodes
+            episodes += _ONLINE_COST * learning.online_episodes
+            episodes += _OFFLINE_COST * learning.offline_steps
+        return episodes * self.network.head().size
 
     @property
     def title(self) -> str:
