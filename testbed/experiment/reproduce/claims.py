@@ -369,11 +369,9 @@ def _curves(
                 continue
             until = share * measured.curve[-1].episodes
             rates = [
-                point.evaluation
-                for point in measured.curve
-                if point.evaluation is not None
-                and point.episodes <= until
-                and (point.episodes > 0 or reference != OFFLINE)
+                rate
+                for episodes, rate in measured.evaluations.items()
+                if episodes <= until and (episodes > 0 or reference != OFFLINE)
             ]
             if rates:
                 found.append((seed, rates, measured.references[reference]))

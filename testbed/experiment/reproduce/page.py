@@ -9,10 +9,10 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from testbed.errors import PermanentError, UsageError
 from testbed.experiment import page as pages
@@ -30,6 +30,8 @@ from testbed.version import __version__
 MARKER: Final = "reproduce.json"
 """A folder that holds this file is of a reproduction."""
 RESULT: Final = "result.json"
+
+_Cell: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,15 +222,16 @@ def verdict(document: Mapping[str, Any], finding: Mapping[str, Any]) -> str:
 
 def rate_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
     """Return the table of success rates: a row per method, a column per setting, in per cent."""
+    xs = document["x"]
     cells = {(row["x"], row["method"]): row for row in document["rates"]}
     for method in METHODS:
-        if not any((x, method) in cells for x in document["x"]):
+        if not any((x, method) in cells for x in xs):
             continue
-        row = [label(method)]
-        for x in document["x"]:
-            cell = cells.get((x, method))
-            row.append(ABSENT if cell is None else _rate(cell))
-        yield row
+        yield [label(method), *_written([cells.get((x, method)) for x in xs], _rate)]
+
+
+def _written(cells: Iterable[_Cell | None], write: Callable[[_Cell], str]) -> list[str]:
+    return [ABSENT if cell is None else write(cell) for cell in cells]
 
 
 def _rate(cell: Mapping[str, Any]) -> str:
@@ -249,13 +252,10 @@ _RATES: Final = (
 
 def lead_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
     """Return the table of ``leads``: a row per number of online episodes, in points."""
-    cells = {(cell["online_episodes"], cell["x"]): cell for cell in document.get("leads", ())}
-    for episodes in sorted({episodes for episodes, _ in cells}):
-        row = [str(episodes)]
-        for x in document["x"]:
-            cell = cells.get((episodes, x))
-            row.append(ABSENT if cell is None else _points(cell))
-        yield row
+    xs = document["x"]
+    cells = {(cell["x"], cell["online_episodes"]): cell for cell in document.get("leads", ())}
+    for episodes in sorted({episodes for _, episodes in cells}):
+        yield [str(episodes), *_written([cells.get((x, episodes)) for x in xs], _points)]
 
 
 def _points(cell: Mapping[str, Any]) -> str:

@@ -172,6 +172,15 @@ class PointResult:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
+    @property
+    def evaluations(self) -> dict[int, float]:
+        """Return the evaluations of the curve by the number of online episodes."""
+        return {
+            moment.episodes: moment.evaluation
+            for moment in self.curve
+            if moment.evaluation is not None
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class PointStore:

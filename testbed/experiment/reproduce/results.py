@@ -141,7 +141,7 @@ class Results:
         return of([float(values.mean()) for values in told])
 
     def lead(self, x: str, first: str, second: str) -> dict[int, Interval]:
-        """How far the evaluation of ``first`` is above that of ``second``, by online episodes.
+        """Return the evaluation of ``first`` less that of ``second``, by online episodes.
 
         Only moments at which both were evaluated on every network that has both; before the first
         update is 0.
@@ -153,7 +153,7 @@ class Results:
                 for episodes in of_mine.keys() & of_theirs.keys()
             }
             for of_mine, of_theirs in (
-                (_evaluations(mine[seed]), _evaluations(theirs[seed]))
+                (mine[seed].evaluations, theirs[seed].evaluations)
                 for seed in sorted(mine.keys() & theirs.keys())
             )
         ]
@@ -235,13 +235,6 @@ COLUMNS: Final = [
     "above_ratc_low",
     "above_ratc_high",
 ]
-
-
-def _evaluations(measured: PointResult) -> dict[int, float]:
-    """Return the evaluations of a learning curve by the number of online episodes."""
-    return {
-        point.episodes: point.evaluation for point in measured.curve if point.evaluation is not None
-    }
 
 
 def _rates(measured: PointResult) -> NDArray[np.float64]:

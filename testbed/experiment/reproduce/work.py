@@ -51,7 +51,7 @@ class Work:
 
     @property
     def cost(self) -> float:
-        """How long it takes in comparison with other works of the same driver, roughly."""
+        """Return the expected duration, comparable among works of one driver."""
         episodes = float(sum(point.episodes for point in self.points))
         learning = self.learning
         if learning is not None:
