@@ -123,6 +123,15 @@ def test_a_result_survives_an_encoding_that_lacks_characters(
     assert re.search(r"local .*%", simulated)
 
 
+def checks(report: str) -> list[str]:
+    """Return the rows of ``doctor`` that begin a check.
+
+    A busy machine adds a line with advice to a check (timers, processors), so two reports of
+    one machine may differ in those.
+    """
+    return [row for row in report.splitlines() if not row.startswith(" ")]
+
+
 def test_every_command_prints_in_ascii_what_it_prints_elsewhere(home: Path) -> None:
     commands: list[tuple[Mapping[str, str], Sequence[str]]] = [({}, each) for each in COMMANDS]
     wide = several(home, commands)
@@ -135,7 +144,8 @@ def test_every_command_prints_in_ascii_what_it_prints_elsewhere(home: Path) -> N
     ):
         assert ascii_code == code in (0, 3), command
         assert ascii_out.isascii(), command
-        assert len(ascii_out.splitlines()) == len(out.splitlines()), command
+        rows = checks if command == ("doctor",) else str.splitlines
+        assert len(rows(ascii_out)) == len(rows(out)), command
     assert "+/-" in simulated[1], "a sign is written so that it is understood"
 
 
