@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib import metadata
 from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import testbed
 
@@ -105,6 +107,22 @@ def test_constraints_pin_every_direct_dependency() -> None:
     direct.discard(project["name"])
     # setuptools comes with the environment; its release changes nothing that is tested.
     assert direct - pinned == {"setuptools"}
+
+
+def test_constraints_serve_the_first_python_that_the_project_names() -> None:
+    """A release that needs a later 3.11 stops `make install` where Debian has 3.11.2."""
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    first = f"{named.removeprefix('>=')}.0"
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {_canonical(line.partition("==")[0]) for line in lines if "==" in line}
+    installed = {
+        each.name: SpecifierSet(each.metadata["Requires-Python"] or "")
+        for each in metadata.distributions()
+        if _canonical(each.name) in pinned
+    }
+
+    assert len(installed) > 100
+    assert [name for name, pythons in installed.items() if not pythons.contains(first)] == []
 
 
 def _canonical(name: str) -> str:
