@@ -8,8 +8,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from testbed.errors import PermanentError, TemporaryError, TestbedError, UsageError
 from testbed.runtime.base import Report, TrainerCommand
@@ -256,11 +257,12 @@ def _wait_running(objects: Objects, namespace: str, deadline: float) -> None:
 
 def _unpack(address: str, folder: Path, name: str, deadline: float) -> list[Path]:
     """Copy what a pod hands out at ``address``; it may not listen yet."""
+    tar = _tar()
     while True:
         try:
             with (
                 urllib.request.urlopen(f"http://{address}/", timeout=RESULTS_S) as answer,
-                tarfile.open(fileobj=answer, mode="r|gz") as archive,
+                tar.open(fileobj=answer, mode="r|gz") as archive,
             ):
                 folder.mkdir(parents=True, exist_ok=True)
                 names = []
@@ -273,12 +275,19 @@ def _unpack(address: str, folder: Path, name: str, deadline: float) -> list[Path
                 f"the trainer of '{name}' has no results yet ({error.reason})",
                 fix=f"see what it does: testbed logs trainer --name {name}",
             ) from None
-        except (OSError, EOFError, tarfile.TarError) as error:
+        except tar.FilterError as error:
+            raise PermanentError(f"the trainer's results lead out of {folder}: {error}") from None
+        except (OSError, EOFError, tar.TarError) as error:
             if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
                 raise PermanentError(f"{folder} cannot be written: {error}") from None
             if time.monotonic() > deadline:
                 raise TemporaryError(f"the trainer's results cannot be read: {error}") from None
             time.sleep(0.5)
+
+
+def _tar() -> Any:
+    """Return a ``tarfile`` that keeps members inside the folder; Python has it from 3.11.4 on."""
+    return tarfile if hasattr(tarfile, "data_filter") else import_module("backports.tarfile")
 
 
 def _name(pod: Document) -> str:

@@ -278,6 +278,16 @@ def test_results_are_fetched_from_the_volume(
     assert trainers(server)
 
 
+def test_results_that_lead_out_of_their_folder_are_refused(
+    up: ClusterRuntime, volume: Path, tmp_path: Path
+) -> None:
+    fill(volume)
+    (volume / "report" / "elsewhere").symlink_to(tmp_path)
+    up.start_trainer(NAME, [])
+    with pytest.raises(PermanentError, match=r"lead out of .*results: .*elsewhere"):
+        up.fetch_results(NAME, tmp_path / "results")
+
+
 def test_results_and_log_outlive_the_testbed(
     up: ClusterRuntime, server: ApiServer, volume: Path, controller: Controller
 ) -> None:
