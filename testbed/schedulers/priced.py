@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, NamedTuple
 
+from testbed.errors import Problem, UsageError
 from testbed.model.decision import Ask, Decision, Observation, Refuse, SchedulerContext
 from testbed.model.scarcity import mean_cycles
 from testbed.model.task import Task
 from testbed.model.units import Micros
-from testbed.model.work_price import work_price
+from testbed.model.work_price import LEARNED, WorkPrice, work_price
 from testbed.schedulers.estimates import time_left
 from testbed.schedulers.probing import Prober, task_of
 
@@ -32,9 +33,15 @@ class Priced(Prober):
     """Ask everyone; take the best chance of success, less the price of the work there."""
 
     name: str = "priced"
+    OPTIONS: ClassVar[Mapping[str, str]] = {
+        "queue": "weight of a queue in a full network, in the price of work",
+        "crowd": "weight of a queue in a crowded network",
+        "execution": "weight of the task's own time in a crowded network",
+    }
 
     def __init__(self, context: SchedulerContext) -> None:
         super().__init__(context)
+        self._price = _price_of(context.options)
         self._mean_cycles = mean_cycles(context.workload)
 
     def decide(self, observation: Observation) -> Decision | Ask | Refuse:
@@ -53,7 +60,7 @@ class Priced(Prober):
         for place in places:
             if place.completion <= left:
                 queue, execution = place.queue / task.deadline, place.execution / task.deadline
-                price = work_price(queue, execution, fill)
+                price = work_price(queue, execution, fill, self._price)
                 value = math.exp(-place.exposure) - price * (task.cycles / self._mean_cycles)
                 if value > most:
                     best, most = place.destination, value
@@ -96,3 +103,21 @@ class Priced(Prober):
             work += float(place.queue) * hertz
             capacity += hertz
         return work / capacity
+
+
+def _price_of(options: Mapping[str, object]) -> WorkPrice:
+    """Return the price by the options of the scheduler; what is not given is as learned."""
+    given = {name: options.get(name, default) for name, default in LEARNED._asdict().items()}
+    numbers = {
+        name: float(value)
+        for name, value in given.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+    problems = [
+        Problem(name, repr(value), "a number")
+        for name, value in given.items()
+        if name not in numbers
+    ]
+    if problems:
+        raise UsageError("scheduler 'priced' has invalid options", problems)
+    return WorkPrice(**numbers)

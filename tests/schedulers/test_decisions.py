@@ -404,8 +404,16 @@ def test_least_completion_compares_all_who_answered() -> None:
     assert scheduler.decide(silent) == Decision(0)
 
 
+PRICE: dict[str, object] = {"queue": 2.0, "crowd": 2.0, "execution": 0.1}
+"""A price to reckon with by hand; the one that ships is learned."""
+
+
+def _priced() -> SchedulerContext:
+    return dataclasses.replace(_context(), options=PRICE)
+
+
 def test_priced_takes_the_most_reliable_until_its_queue_costs_more() -> None:
-    scheduler = registry.create("priced", _context())
+    scheduler = registry.create("priced", _priced())
     assert scheduler.decide(_observation()) == Ask((1, 2, 3))
     idle = tuple(_full(peer, 0) for peer in (1, 2, 3))
     # Chances of 0.905 here, and of 0.819, 0.861 and 0.819 there.
@@ -417,7 +425,7 @@ def test_priced_takes_the_most_reliable_until_its_queue_costs_more() -> None:
 
 
 def test_priced_looks_at_what_is_on_its_way_to_a_peer() -> None:
-    scheduler = registry.create("priced", _context())
+    scheduler = registry.create("priced", _priced())
     idle = tuple(_full(peer, 0) for peer in (1, 2, 3))
     coming = replace_state(idle[1], inbound_work=SECOND)
     busy = _observation(backlog=2 * SECOND, answers=idle, round_=1)
@@ -428,7 +436,7 @@ def test_priced_looks_at_what_is_on_its_way_to_a_peer() -> None:
 
 
 def test_priced_refuses_only_what_is_late_everywhere_or_not_worth_its_work() -> None:
-    context = _context()
+    context = _priced()
     rejecting = dataclasses.replace(context, rules=dataclasses.replace(context.rules, reject=True))
     full, fuller = (
         tuple(_full(peer, backlog) for peer in (1, 2, 3))
@@ -443,6 +451,23 @@ def test_priced_refuses_only_what_is_late_everywhere_or_not_worth_its_work() -> 
     crowded = soon._replace(answers=fuller)
     assert registry.create("priced", rejecting).decide(crowded) == Refuse()
     assert registry.create("priced", context).decide(crowded) == Decision(0)
+
+
+def test_priced_takes_the_numbers_of_its_price_from_its_options() -> None:
+    context = _context()
+    idle = tuple(_full(peer, 0) for peer in (1, 2, 3))
+    busy = _observation(backlog=SECOND, answers=idle, round_=1)
+    nothing: dict[str, object] = {"queue": 0, "crowd": 0, "execution": 0}
+    for options, destination in ((PRICE, 2), (nothing, 0), ({**nothing, "queue": 5}, 2)):
+        scheduler = registry.create("priced", dataclasses.replace(context, options=options))
+        assert scheduler.decide(busy) == Decision(destination)
+
+
+@pytest.mark.parametrize("value", ["much", True, math.nan, None])
+def test_priced_refuses_a_price_that_is_no_number(value: object) -> None:
+    context = dataclasses.replace(_context(), options={"crowd": value})
+    with pytest.raises(UsageError, match="crowd"):
+        registry.create("priced", context)
 
 
 def replace_state(answer: Answer, inbound_work: Micros) -> Answer:

@@ -294,5 +294,5 @@ def test_a_small_run_is_what_it_always_was() -> None:
         for task_id, outcome in simulate_episode(DELAYED, 0, name).outcomes.items()
     )
     assert hashlib.sha256(text.encode()).hexdigest() == (
-        "4c4d9eb4d17cefad7009bdf395b7b57cec351230016627c6ddcd523cd83303c3"
+        "a87cdaafa542253e2127a64d55ad56a65456b432a9b3e62c1e47c2a8317bdac6"
     )

@@ -15,9 +15,8 @@ import numpy as np
 
 from testbed.experiment.per_destination.evaluation import NETWORKS
 from testbed.experiment.statistics import mean_interval
-from testbed.model.distributions import Choice, Constant, Distribution, Uniform
 from testbed.model.per_destination import STATE_NAME
-from testbed.model.scarcity import offered_load
+from testbed.model.scarcity import workload_at
 from testbed.scenario.load import load
 from testbed.scenario.plan import Plan
 from testbed.scenario.resolve import plan as resolve
@@ -64,21 +63,7 @@ def network(name: str, seed: int, variant: Variant, at_load: float | None = None
     plan = resolve(load(scenario, [*overrides, f"seeds={seed}", delay, *rules]))
     if at_load is None:
         return plan
-    factor = at_load / offered_load(plan.topology, plan.workload)
-    complexity = _scaled(plan.workload.complexity, factor)
-    return dataclasses.replace(
-        plan, workload=dataclasses.replace(plan.workload, complexity=complexity)
-    )
-
-
-def _scaled(values: Distribution, factor: float) -> Distribution:
-    match values:
-        case Constant(value):
-            return Constant(value * factor)
-        case Uniform(low, high):
-            return Uniform(low * factor, high * factor)
-        case Choice(each):
-            return Choice(tuple(value * factor for value in each))
+    return dataclasses.replace(plan, workload=workload_at(at_load, plan.topology, plan.workload))
 
 
 def compare_order(

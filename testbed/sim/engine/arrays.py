@@ -17,6 +17,7 @@ from testbed.model.refusal import CENTRAL_PRICE, OWN_PRICE
 from testbed.model.scarcity import mean_cycles
 from testbed.model.topology import OverloadMeasure
 from testbed.model.units import SECOND, duration
+from testbed.model.work_price import LEARNED
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.compiled import (
     ANSWERS,
@@ -348,6 +349,7 @@ def _fill(batch: Batch, row: int, network: int, plan: Plan) -> None:
     episode["total_capacity"] = sum(topology.capacity_hz)
     episode["mean_cycles"] = mean_cycles(workload)
     episode["central_price"] = CENTRAL_PRICE / mean_cycles(workload)
+    episode["price"] = LEARNED
     episode["own_price"] = OWN_PRICE / mean_cycles(workload)
 
 

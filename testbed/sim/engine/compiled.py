@@ -141,6 +141,7 @@ EPISODE: Final = np.dtype(
         ("queue_scale", "f8"),
         ("central_price", "f8"),  # per cycle, see ``testbed.model.refusal``
         ("own_price", "f8"),
+        ("price", "f8", (3,)),  # see ``testbed.model.work_price``
     ]
 )
 NODE: Final = np.dtype(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from testbed.errors import Problem, UsageError
 from testbed.model.encoders import DEFAULT, ENCODERS
 from testbed.model.per_destination import STATE_NAME
+from testbed.model.work_price import WorkPrice
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import check, keeps, pack
 from testbed.sim.engine.compiled import DECIDING, STAGES, Batch, compiled, task_at
@@ -28,6 +29,9 @@ from testbed.sim.engine.rollouts import Kept as RolloutKept
 from testbed.sim.engine.rollouts import roll_out
 from testbed.sim.engine.threads import Threads, success_rates
 from testbed.sim.engine.vector import FeaturePolicy, VectorEnv, choose
+
+PRICED: Final = "priced"
+"""The baseline that decides by a price of work."""
 
 
 class Played(NamedTuple):
@@ -139,6 +143,21 @@ def score_baseline(
     return rates
 
 
+def score_prices(
+    plan: Plan, prices: Sequence[WorkPrice], numbers: Sequence[int], threads: int | None = None
+) -> NDArray[np.float64]:
+    """Play episodes ``numbers`` with ``priced`` by each of ``prices``; the success rates [P, E].
+
+    Raises:
+        UsageError: a plan the engine does not cover.
+    """
+    batch = pack_for_baseline([plan] * (len(prices) * len(numbers)), PRICED)
+    batch.episodes["price"] = np.repeat(prices, len(numbers), axis=0)
+    rows = Threads(len(batch.episodes), threads)
+    rows.each(_play, batch, _code(PRICED), np.tile(np.asarray(numbers, np.int64), len(prices)))
+    return success_rates(batch).reshape(len(prices), len(numbers))
+
+
 def pack_for_baseline(plans: Sequence[Plan], method: str) -> Batch:
     """Return a batch that keeps what a baseline looks at; see ``pack``."""
     return pack(plans, STATE_NAME if method in LOOKS_AT_INBOUND else None)
@@ -173,6 +192,13 @@ def _room(episodes: int, plan: Plan, encoder: str) -> Played:
         success_rates=np.empty(episodes),
         encoder=encoder,
     )
+
+
+@compiled
+def _play(batch: Batch, first: int, last: int, method: int, numbers: NDArray[np.int64]) -> None:
+    """Play ``numbers`` from ``first`` to ``last``, each in its own row."""
+    for row in range(first, last):
+        run_heuristic(batch.episodes[row], method, numbers[row])
 
 
 @compiled

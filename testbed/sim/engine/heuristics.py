@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from testbed.model.work_price import work_price
+from testbed.model.work_price import WorkPrice, work_price
 from testbed.sim.engine.compiled import (
     ANSWERS,
     ARRIVAL,
@@ -327,6 +327,7 @@ def _priced(episode: Record, turn: int, i: int, m: int) -> int:
             work += float(_queue_of(episode, turn, i, j)) * hertz
             capacity += hertz
     fill = work / capacity / task.deadline
+    numbers = WorkPrice(episode.price[0], episode.price[1], episode.price[2])
     best, most, fastest, least = -1, -np.inf, i, np.inf
     # The own node comes first.
     for k in range(-1, others):
@@ -340,7 +341,7 @@ def _priced(episode: Record, turn: int, i: int, m: int) -> int:
         if completion < least:
             fastest, least = j, completion
         if completion <= task.deadline_at - episode.now:
-            price = _work_price(queue / task.deadline, execution / task.deadline, fill)
+            price = _work_price(queue / task.deadline, execution / task.deadline, fill, numbers)
             value = math.exp(-exposure) - price * (task.cycles / episode.mean_cycles)
             if value > most:
                 best, most = j, value
