@@ -74,7 +74,7 @@ def units(records: list[Record]) -> Iterator[Unit]:
         yield Unit(executing.node, None, executing.at, nominal, end.at - executing.at)
 
 
-def check_units(done: list[Unit], timeline: Timeline) -> None:
+def check_units(done: list[Unit], timeline: Timeline, payload: Payload) -> None:
     """Each unit lasts as long as the faults demand from the instant on at which it began.
 
     That says nothing of when it began, so a task that waits because one before it met the fault a
@@ -103,9 +103,9 @@ def check_units(done: list[Unit], timeline: Timeline) -> None:
             (held if abs(expected.duration - unit.nominal) > 1 else free).append(off)
     assert at_an_edge < 0.25 * len(done)
     # A busy machine keeps bytes waiting, whatever they met; a fault that holds for too long keeps
-    # all those that met it.
+    # all those that met it. What it held goes out at one instant, so bytes may all wait then.
     assert late < 0.1 * len(done)
-    assert not held or min(held) <= max(free)
+    assert not held or min(held) <= max(*free, TOLERANCE if payload == "bytes" else 0)
     assert touched > 0 or {fault.kind for fault in timeline.faults} <= NO_SLOWER
 
 
@@ -139,7 +139,7 @@ async def test_real_nodes_tell_the_history_of_the_simulator(
             real, virtual = network.history(each.id), history(simulated.records, each.id)
             assert steps(real) == steps(virtual)
             done.extend(units(real))
-        check_units(done, given.timeline(0))
+        check_units(done, given.timeline(0), payload)
         notes = [note for member in network.members for note in member.faults]
         if name != "failures":
             assert {note["what"] for note in notes} == {"applied", "released"}
