@@ -10,7 +10,6 @@ Adam's).
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -18,8 +17,9 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.errors import Problem, UsageError
+from testbed.errors import check_settings
 from testbed.model.scarcity import workload_at
+from testbed.model.topology import usual_stagger
 from testbed.model.units import MILLISECOND
 from testbed.model.work_price import WorkPrice
 from testbed.scenario.plan import Plan
@@ -34,8 +34,7 @@ NOTHING: Final = WorkPrice(0.0, 0.0, 0.0)
 _SIZES: Final = ((10, 6), (20, 5), (50, 1))
 """Nodes of the random networks, and how many of them an iteration has."""
 _LOADS: Final = (0.5, 1.5)
-_TURN: Final = 2 * MILLISECOND + 1
-"""Time between turns where control messages take 1 ms, as ``rules.stagger: true`` has it."""
+_CONTROL_DELAY: Final = MILLISECOND
 _LEAST_FAILED: Final = 1e-3
 """Is added to shares of failed tasks, so that the logarithm of none is defined."""
 _FIRST_DECAY: Final = 0.9
@@ -59,17 +58,12 @@ class PricingConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        problems = [
-            Problem(name, str(value), "at least 1")
-            for name, value in (
-                ("iterations", self.iterations),
-                ("pairs", self.pairs),
-                ("episodes", self.episodes),
-            )
-            if value < 1
-        ]
-        if problems:
-            raise UsageError("invalid settings for learning a price", problems)
+        checks = (
+            ("iterations", self.iterations >= 1, "at least 1"),
+            ("pairs", self.pairs >= 1, "at least 1"),
+            ("episodes", self.episodes >= 1, "at least 1"),
+        )
+        check_settings("invalid settings for learning a price", "", self, checks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +73,16 @@ class PricingIteration:
     number: int
     success_rate: float
     price: WorkPrice
-    seconds: float
 
 
 def random_networks(rng: np.random.Generator) -> Iterator[Plan]:
     """Yield networks of the paper's simulation in turns, with refusal, at any load."""
+    stagger = usual_stagger(_CONTROL_DELAY)
     for size, count in _SIZES:
         for load in rng.uniform(*_LOADS, count):
             plan = PAPER.draw(rng, size)
             rules = dataclasses.replace(
-                plan.rules, control_delay=MILLISECOND, stagger=_TURN, reject=True
+                plan.rules, control_delay=_CONTROL_DELAY, stagger=stagger, reject=True
             )
             workload = workload_at(float(load), plan.topology, plan.workload)
             yield dataclasses.replace(plan, rules=rules, workload=workload)
@@ -115,10 +109,8 @@ def learn_price(
     first, second = np.zeros(len(at)), 0.0
     later = []
     for number in range(config.iterations):
-        began = time.perf_counter()
         done = number / config.iterations
-        slopes, rate = _slopes(config, _between(config.spread, done), at, number, networks, rng)
-        slope = slopes.mean(axis=0)
+        slope, rate = _slope(config, _between(config.spread, done), at, number, networks(rng), rng)
         first = _FIRST_DECAY * first + (1.0 - _FIRST_DECAY) * slope
         # One scale for all numbers: which of them matters is for the slope to say.
         second = _SECOND_DECAY * second + (1.0 - _SECOND_DECAY) * float((slope * slope).mean())
@@ -128,23 +120,22 @@ def learn_price(
         if number >= config.iterations // 2:
             later.append(at)
         if progress is not None:
-            seconds = time.perf_counter() - began
-            progress(PricingIteration(number, rate, _price(at), seconds))
+            progress(PricingIteration(number, rate, _price(at)))
     return _price(np.mean(later, axis=0))
 
 
-def _slopes(
+def _slope(
     config: PricingConfig,
     spread: float,
     at: NDArray[np.float64],
     number: int,
-    networks: Networks,
+    networks: Iterator[Plan],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], float]:
-    """Return how failures fall with each number in each network [K, 3], and the success rate."""
+    """Return how failures fall with each number [3], as a mean of networks, and the success."""
     slopes, rates = [], []
     episodes = range(number * config.episodes, (number + 1) * config.episodes)
-    for plan in networks(rng):
+    for plan in networks:
         moves = rng.standard_normal((config.pairs, len(at)))
         prices = [_price(each) for each in (*(at + spread * moves), *(at - spread * moves))]
         succeeded = np.nanmean(score_prices(plan, prices, episodes, config.threads), axis=1)
@@ -152,7 +143,7 @@ def _slopes(
         gain = fewer[: config.pairs] - fewer[config.pairs :]
         slopes.append((gain[:, None] * moves).mean(axis=0) / (2.0 * spread))
         rates.append(float(succeeded.mean()))
-    return np.array(slopes), float(np.mean(rates))
+    return np.mean(slopes, axis=0), float(np.mean(rates))
 
 
 def _between(ends: tuple[float, float], done: float) -> float:
@@ -160,4 +151,4 @@ def _between(ends: tuple[float, float], done: float) -> float:
 
 
 def _price(numbers: NDArray[np.float64]) -> WorkPrice:
-    return WorkPrice(*(float(each) for each in numbers))
+    return WorkPrice(*numbers.tolist())

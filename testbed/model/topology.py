@@ -47,6 +47,15 @@ LinkDelays: TypeAlias = tuple[tuple[Micros, ...], ...]
 """Time of a control message over each link ``[i][j]``, from i to j; 0 on the diagonal."""
 
 
+def usual_stagger(control_delay: Micros) -> Micros:
+    """Return the time between turns if control messages take ``control_delay`` at most.
+
+    A question and its answer, and as much more as the announcement of what was decided needs to be
+    there before the next node's question is answered.
+    """
+    return 2 * control_delay + 1
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Rules that hold for every node of a run.

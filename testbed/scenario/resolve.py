@@ -12,7 +12,14 @@ from testbed.errors import Problem, UsageError
 from testbed.model.distributions import Constant, Uniform
 from testbed.model.draws import Purpose, uniform
 from testbed.model.faults import KINDS, FaultSpec
-from testbed.model.topology import LinkDelays, Overload, OverloadMeasure, Rules, Topology
+from testbed.model.topology import (
+    LinkDelays,
+    Overload,
+    OverloadMeasure,
+    Rules,
+    Topology,
+    usual_stagger,
+)
 from testbed.model.units import Micros
 from testbed.model.workload import Workload
 from testbed.scenario.plan import (
@@ -115,12 +122,10 @@ def plan(
 def stagger(scenario: Scenario, control_delay: Micros) -> Micros:
     """Return the time between the turns of two nodes in a slot; 0 if all decide at once.
 
-    By default a question and its answer, over links of ``control_delay`` at most, and as much more
-    as the announcement of what was decided needs to be there before the next node's question is
-    answered.
+    ``control_delay`` is that of the slowest link.
     """
     given = scenario.rules.stagger
-    return 2 * control_delay + 1 if given == ON else given
+    return usual_stagger(control_delay) if given == ON else given
 
 
 def control_delays(scenario: Scenario) -> tuple[Micros, LinkDelays | None]:

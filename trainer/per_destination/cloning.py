@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from testbed.errors import Problem, UsageError
+from testbed.errors import check_settings
 from testbed.model.per_destination import COLUMNS_OF
 from testbed.sim.engine.scoring import ScoringWeights
 from trainer.learning.threads import torch_threads
@@ -43,21 +43,15 @@ class CloneConfig:
     torch_threads: int = 1
 
     def __post_init__(self) -> None:
-        problems = [
-            Problem(name, str(value), "above 0")
-            for name, value in (
-                ("epochs", self.epochs),
-                ("minibatch", self.minibatch),
-                ("learning_rate", self.learning_rate),
-                ("temperature", self.temperature),
-                ("torch_threads", self.torch_threads),
-            )
-            if value <= 0
-        ]
-        if self.imitation < 0:
-            problems.append(Problem("imitation", str(self.imitation), "0 or more"))
-        if problems:
-            raise UsageError("invalid cloning settings", problems)
+        checks = (
+            ("epochs", self.epochs > 0, "above 0"),
+            ("minibatch", self.minibatch > 0, "above 0"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("temperature", self.temperature > 0, "above 0"),
+            ("torch_threads", self.torch_threads > 0, "above 0"),
+            ("imitation", self.imitation >= 0, "0 or more"),
+        )
+        check_settings("invalid cloning settings", "", self, checks)
 
 
 def cloned(choices: Choices, config: CloneConfig | None = None) -> ScoringWeights:

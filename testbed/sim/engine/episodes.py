@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from testbed.errors import Problem, UsageError
 from testbed.model.encoders import DEFAULT, ENCODERS
 from testbed.model.per_destination import STATE_NAME
-from testbed.model.work_price import WorkPrice
+from testbed.model.work_price import LEARNED, WorkPrice
 from testbed.scenario.plan import Plan
 from testbed.sim.engine.arrays import check, keeps, pack
 from testbed.sim.engine.compiled import DECIDING, STAGES, Batch, compiled, task_at
@@ -29,9 +29,6 @@ from testbed.sim.engine.rollouts import Kept as RolloutKept
 from testbed.sim.engine.rollouts import roll_out
 from testbed.sim.engine.threads import Threads, success_rates
 from testbed.sim.engine.vector import FeaturePolicy, VectorEnv, choose
-
-PRICED: Final = "priced"
-"""The baseline that decides by a price of work."""
 
 
 class Played(NamedTuple):
@@ -135,12 +132,7 @@ def score_baseline(
     Raises:
         UsageError: a plan or a method the engine does not cover.
     """
-    # Few rows, used again and again, stay in the cache.
-    rows = Threads(len(numbers), threads)
-    batch = pack_for_baseline([plan] * rows.parts, method)
-    rates = np.empty(len(numbers))
-    rows.each_part(_score, batch, _code(method), np.asarray(numbers, np.int64), rates)
-    return rates
+    return _rates(plan, method, numbers, [LEARNED] * len(numbers), threads)
 
 
 def score_prices(
@@ -151,11 +143,27 @@ def score_prices(
     Raises:
         UsageError: a plan the engine does not cover.
     """
-    batch = pack_for_baseline([plan] * (len(prices) * len(numbers)), PRICED)
-    batch.episodes["price"] = np.repeat(prices, len(numbers), axis=0)
-    rows = Threads(len(batch.episodes), threads)
-    rows.each(_play, batch, _code(PRICED), np.tile(np.asarray(numbers, np.int64), len(prices)))
-    return success_rates(batch).reshape(len(prices), len(numbers))
+    shape = len(prices), len(numbers)
+    by_episode = [price for price in prices for _ in numbers]
+    return _rates(plan, "priced", [*numbers] * len(prices), by_episode, threads).reshape(shape)
+
+
+def _rates(
+    plan: Plan,
+    method: str,
+    numbers: Sequence[int],
+    prices: Sequence[WorkPrice],
+    threads: int | None,
+) -> NDArray[np.float64]:
+    """Play episodes ``numbers``, each by its own of ``prices``; the success rates [E]."""
+    # Few rows, used again and again, stay in the cache.
+    rows = Threads(len(numbers), threads)
+    batch = pack_for_baseline([plan] * rows.parts, method)
+    rates = np.empty(len(numbers))
+    played = np.asarray(numbers, np.int64)
+    by = np.asarray(prices, np.float64).reshape(len(numbers), len(LEARNED))
+    rows.each_part(_score, batch, _code(method), played, by, rates)
+    return rates
 
 
 def pack_for_baseline(plans: Sequence[Plan], method: str) -> Batch:
@@ -195,13 +203,6 @@ def _room(episodes: int, plan: Plan, encoder: str) -> Played:
 
 
 @compiled
-def _play(batch: Batch, first: int, last: int, method: int, numbers: NDArray[np.int64]) -> None:
-    """Play ``numbers`` from ``first`` to ``last``, each in its own row."""
-    for row in range(first, last):
-        run_heuristic(batch.episodes[row], method, numbers[row])
-
-
-@compiled
 def _score(
     batch: Batch,
     row: int,
@@ -209,11 +210,13 @@ def _score(
     last: int,
     method: int,
     numbers: NDArray[np.int64],
+    prices: NDArray[np.float64],
     rates: NDArray[np.float64],
 ) -> None:
     """Play ``numbers`` from ``first`` to ``last`` one after another in one row."""
     episode = batch.episodes[row]
     for k in range(first, last):
+        episode.price[:] = prices[k]
         run_heuristic(episode, method, numbers[k])
         rates[k] = episode.succeeded / episode.tasks if episode.tasks > 0 else np.nan
 
